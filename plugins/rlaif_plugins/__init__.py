@@ -1,0 +1,1 @@
+"""The built-in plugins of rlaif-framework; each module registers its components and is a plugin like any other."""

@@ -1,0 +1,232 @@
+"""REINFORCE with baseline: sample, score, and follow the advantage (RLAIF F)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+
+from rlaif_framework import (
+    Context,
+    Packed,
+    Prompt,
+    Reward,
+    Sample,
+    ScoreModel,
+    Stage,
+    add_lora,
+    draw_batch,
+    encode_prompt,
+    group_samples,
+    kl_estimates,
+    load_model,
+    load_tokenizer,
+    my_share,
+    pack_groups,
+    response_logprobs,
+    sample_responses,
+    save_model,
+    train_steps,
+    write_rows,
+)
+from rlaif_plugins.reinforce import ReinforceConfig
+
+SAMPLES = "samples.jsonl"
+
+
+class Reinforce:
+    """The policy gradient of sampled responses, with a value model as the baseline."""
+
+    def __init__(self, config: ReinforceConfig, context: Context) -> None:
+        self.config = config
+        self.context = context
+
+    def improve(
+        self, initial: Path, reward: Reward, reward_folder: Path, prompts: Sequence[Prompt], stage: Stage
+    ) -> None:
+        """Train; see `Algorithm.improve`."""
+        trainer = _Trainer(self.config, self.context, initial, reward, reward_folder, prompts, stage)
+        train_steps(
+            stage,
+            {"policy": trainer.policy, "value": trainer.value},
+            trainer.optimizer,
+            self.config.steps,
+            trainer.step,
+            text="reinforce",
+            decay=False,
+        )
+        if stage.is_main:
+            policy = self.context.accelerator.unwrap_model(trainer.policy)
+            save_model(policy, trainer.tokenizer, stage.folder, self.context.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """Responses of one step with their rewards."""
+
+    prompts: list[Prompt]
+    """One a response."""
+    samples: list[Sample]
+    texts: list[str]
+    rewards: Tensor
+    """(responses,) what the reward model said, penalties taken off."""
+    packed: Packed
+
+
+class _Trainer:
+    def __init__(
+        self,
+        config: ReinforceConfig,
+        context: Context,
+        initial: Path,
+        reward: Reward,
+        reward_folder: Path,
+        prompts: Sequence[Prompt],
+        stage: Stage,
+    ) -> None:
+        self.config, self.context, self.stage, self.reward, self.prompts = config, context, stage, reward, prompts
+        self.tokenizer = load_tokenizer(initial)
+        lora, device = context.policy.lora, context.device
+        torch.manual_seed(stage.seed("initial weights"))
+        policy: nn.Module = load_model(initial, "causal", torch.float32 if lora is None else context.dtype, device)
+        self.reference: nn.Module | None = None
+        if lora is None:
+            self.reference = load_model(initial, "causal", context.dtype, device).requires_grad_(False)
+        else:
+            policy = add_lora(policy, lora, "CAUSAL_LM")
+        source = reward_folder if config.value_from == "reward" else initial
+        value = ScoreModel.load(source, load_tokenizer(source), context.dtype, device, lora, train=True)
+        rates = {"policy": config.lr, "value": config.value_lr or config.lr}
+        groups = [
+            {"params": [p for p in module.parameters() if p.requires_grad], "lr": rates[name]}
+            for name, module in {"policy": policy, "value": value}.items()
+        ]
+        optimizer = torch.optim.AdamW(groups, weight_decay=0.0, eps=1e-5)
+        self.policy, self.value, self.optimizer = context.accelerator.prepare(policy, value, optimizer)
+
+    def step(self, number: int) -> dict[str, float]:
+        """Sample responses, score them, and accumulate the gradients of policy and value model."""
+        config, accelerator = self.config, self.context.accelerator
+        rollout = self.roll_out(number)
+        packed, responses = rollout.packed, rollout.packed.responses
+        with self._autocast():
+            with torch.no_grad(), self._as_reference() as reference:
+                reference_logprobs = response_logprobs(reference, packed, config.temperature)  # (tokens,)
+            logprobs = response_logprobs(self.policy, packed, config.temperature)  # (tokens,)
+            values = self.value(packed, packed.rows, packed.columns)  # (tokens,) V(X_t), X_t the state before A_t
+
+        k1, k3 = kl_estimates(logprobs.detach(), reference_logprobs)
+        returns = objective_returns(rollout.rewards, k1, packed, config.beta)  # (tokens,) Z_t
+        advantages = returns - values.detach()
+        # Sums over a response's tokens, means over responses.
+        policy_loss = -(logprobs * advantages).sum() / responses
+        value_loss = ((returns - values) ** 2).sum() / responses
+        accelerator.backward(policy_loss + value_loss)
+
+        explained = 1 - advantages.var() / returns.var() if len(returns) > 1 and returns.var() > 0 else torch.zeros(())
+        kl = packed.per_response(k1).mean()
+        return self._average(
+            {
+                "reward": rollout.rewards.mean(),
+                "objective": (1 - config.beta) * rollout.rewards.mean() - config.beta * kl,
+                "kl_k1": kl,
+                "kl_k3": packed.per_response(k3).mean(),
+                "policy_loss": policy_loss.detach(),
+                "value_loss": value_loss.detach(),
+                "value_explained": explained.detach(),
+                "tokens": torch.tensor([float(len(s.ids)) for s in rollout.samples]).mean(),
+                "ended": torch.tensor([float(s.finished) for s in rollout.samples]).mean(),
+                **self._measure(rollout),
+            }
+        )
+
+    def roll_out(self, number: int) -> Rollout:
+        """Sample this process's share of a step's responses and score them."""
+        config, context, stage = self.config, self.context, self.stage
+        accelerator = context.accelerator
+        batch = my_share(accelerator, draw_batch(stage, len(self.prompts), config.prompts_per_step, number))
+        prompts = [self.prompts[i] for i in batch]
+        repeated = [p for p in prompts for _ in range(config.responses_per_prompt)]
+        policy = accelerator.unwrap_model(self.policy)
+        policy.eval()
+        with self._autocast(only_full=True):
+            samples = sample_responses(
+                policy,
+                self.tokenizer,
+                [p.text for p in repeated],
+                max_new_tokens=context.policy.max_new_tokens,
+                temperature=config.temperature,
+                seed=stage.seed("rollout", number, accelerator.process_index),
+                budget=context.policy.batch_tokens,
+            )
+        policy.train()
+        texts = [context.task.clean(s.text) for s in samples]
+        scores = torch.tensor(list(self.reward.score(repeated, texts)), dtype=torch.float32, device=context.device)
+        rewards = penalise_missing_eos(scores, [s.finished for s in samples], config.missing_eos_penalty)
+        groups = group_samples([encode_prompt(self.tokenizer, p.text) for p in prompts], samples, config.responses_per_prompt)
+        if stage.is_main:
+            rows = [
+                {"prompt": p.id, "response": t, "reward": float(r)}
+                for p, t, r in zip(repeated, texts, rewards, strict=True)
+            ]
+            folder = stage.folder / "samples"
+            folder.mkdir(exist_ok=True)
+            write_rows(folder / f"step-{number + 1:05d}.jsonl", rows)
+        return Rollout(
+            repeated, samples, texts, rewards, pack_groups(groups, self.tokenizer.pad_token_id, context.device)
+        )
+
+    def _measure(self, rollout: Rollout) -> dict[str, Tensor]:
+        measured = [self.context.task.measure(p, t) for p, t in zip(rollout.prompts, rollout.texts, strict=True)]
+        return {f"task/{key}": torch.tensor([m[key] for m in measured]).mean() for key in measured[0]}
+
+    def _average(self, metrics: dict[str, Tensor]) -> dict[str, float]:
+        together = torch.stack([value.float().to(self.context.device) for value in metrics.values()])
+        means = self.context.accelerator.reduce(together, reduction="mean")
+        return dict(zip(metrics, means.tolist(), strict=True))
+
+    def _autocast(self, only_full: bool = False) -> torch.autocast:
+        """Compute in the policy's precision; adapters over a bf16 base need it in training only."""
+        wanted = self.context.dtype != torch.float32 and not (only_full and self.context.policy.lora is not None)
+        return torch.autocast(self.context.device.type, self.context.dtype, enabled=wanted)
+
+    @contextmanager
+    def _as_reference(self) -> Iterator[nn.Module]:
+        """The policy as it was at the start: its adapters off, or the frozen copy."""
+        if self.reference is not None:
+            yield self.reference
+            return
+        policy = self.context.accelerator.unwrap_model(self.policy)
+        assert isinstance(policy, PeftModel)
+        with policy.disable_adapter():
+            yield policy
+
+
+def objective_returns(rewards: Tensor, k1: Tensor, packed: Packed, beta: float) -> Tensor:
+    """Returns of J = (1 - beta) r - beta KL, undiscounted (RLAIF F, equation of the objective).
+
+    The reward comes with the last token; each token pays -beta (log pi - log pi_SFT), so the return of token t holds
+    the KL of t and of all later tokens of its response. What came before t does not depend on A_t.
+
+    Args:
+        rewards: (responses,) r(y|x).
+        k1: (response tokens,) log pi - log pi_SFT.
+        packed: Tells which token belongs to which response, in order.
+        beta: Weight in [0, 1].
+
+    Returns:
+        (response tokens,) Z_t.
+    """
+    before = k1.cumsum(0) - k1  # KL of all tokens before this one, over responses laid end to end
+    after_end = packed.per_response(k1).cumsum(0)[packed.owners]  # ... up to the end of its own response
+    return (1 - beta) * rewards[packed.owners] - beta * (after_end - before)
+
+
+def penalise_missing_eos(rewards: Tensor, finished: Sequence[bool], penalty: float) -> Tensor:
+    """Take `penalty` off the reward of every response that did not reach its end token: (responses,) to (responses,)."""
+    return rewards - penalty * torch.tensor([not f for f in finished], dtype=rewards.dtype, device=rewards.device)

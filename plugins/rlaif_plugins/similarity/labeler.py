@@ -1,0 +1,77 @@
+"""Embed texts by mean pooling and compare them by cosine (Reimers and Gurevych 2019)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from rlaif_framework import (
+    Comparison,
+    Context,
+    DataError,
+    Evidence,
+    Preference,
+    copy_rate,
+    load_model,
+    load_tokenizer,
+    split_by_tokens,
+)
+from rlaif_plugins.similarity import SimilarityConfig
+
+
+class SimilarityLabeler:
+    """Scores each response alone, so the order they are shown in cannot matter."""
+
+    def __init__(self, config: SimilarityConfig, context: Context) -> None:
+        self.config = config
+        self.tokenizer = load_tokenizer(config.model, needs_end=False)
+        self.model = load_model(config.model, "plain", torch.float32, context.device)
+        self.limit = min(self.model.config.max_position_embeddings, self.tokenizer.model_max_length)
+        self.budget = context.policy.batch_tokens
+        self._known: dict[str, Tensor] = {}
+
+    def label(self, comparisons: Sequence[Comparison]) -> Iterator[Preference]:
+        """Prefer by similarity.
+
+        Raises:
+            DataError: A prompt has no reference, and `against` says `reference`.
+        """
+        anchors = [self._anchor(c) for c in comparisons]
+        texts = [text for c in comparisons for text in c.responses]
+        self._known = self.embed({*anchors, *texts})
+        for comparison, anchor in zip(comparisons, anchors, strict=True):
+            a, b = (self._score(comparison, anchor, text) for text in comparison.responses)
+            first = 1.0 / (1.0 + math.exp((b - a) / self.config.scale))
+            yield Preference(comparison.id, (first, 1.0 - first), Evidence("similarity", scores=(a, b)))
+
+    def _anchor(self, comparison: Comparison) -> str:
+        if self.config.against == "source":
+            return comparison.prompt.source
+        if not comparison.prompt.reference:
+            raise DataError(f"labeler 'similarity': the prompt of comparison '{comparison.id}' has no reference")
+        return comparison.prompt.reference
+
+    def _score(self, comparison: Comparison, anchor: str, text: str) -> float:
+        similarity = float(self._known[anchor] @ self._known[text])
+        if self.config.copy_penalty == 0:
+            return similarity
+        return similarity - self.config.copy_penalty * copy_rate(comparison.prompt.source, text)
+
+    @torch.no_grad()
+    def embed(self, texts: set[str]) -> dict[str, Tensor]:
+        """Unit-length embeddings of texts, (width,) each; a text beyond the model's length is cut at its end."""
+        ordered = sorted(texts)
+        encoded = [self.tokenizer(t, truncation=True, max_length=self.limit)["input_ids"] for t in ordered]
+        vectors: dict[str, Tensor] = {}
+        for batch in split_by_tokens([len(ids) for ids in encoded], self.budget):
+            padded = self.tokenizer.pad({"input_ids": [encoded[i] for i in batch]}, return_tensors="pt")
+            padded = padded.to(self.model.device)
+            hidden = self.model(**padded).last_hidden_state  # (texts, length, width)
+            mask = padded["attention_mask"][:, :, None]
+            means = (hidden * mask).sum(1) / mask.sum(1)
+            for i, vector in zip(batch, torch.nn.functional.normalize(means, dim=1).cpu(), strict=True):
+                vectors[ordered[i]] = vector
+        return vectors

@@ -1,0 +1,52 @@
+"""The TL;DR task: summarise a Reddit post (Stiennon et al. 2020; RLAIF 3.1), or any text with a summary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from pydantic import Field
+
+from rlaif_framework import Component, ComponentConfig, Split, hookimpl
+
+TEMPLATE = """\
+{% if subreddit %}SUBREDDIT: r/{{ subreddit }}
+
+{% endif %}{% if title %}TITLE: {{ title }}
+
+{% endif %}POST: {{ post }}
+
+TL;DR:"""
+PREAMBLE = (
+    "You are an experienced editor who rates summaries. Below are a text and two possible summaries of it. Output 1 or 2"
+    " to say which summary is the better one: brief, true to the text, and covering what matters in it."
+)
+Place = str | dict[Split, str]
+
+
+class TldrConfig(ComponentConfig):
+    """Summarise a post: the embedded set `mini`, OpenAI's TL;DR data, or any JSON Lines with texts and summaries."""
+
+    kind: Literal["tldr"] = "tldr"
+    data: Place = "mini"
+    """Posts with reference summaries: `mini`, a `.jsonl` file, a folder with a file a split, a hub id, or a file for
+    each split."""
+    comparisons: Place | None = None
+    """Comparisons with known preferences, in the same forms; `mini` brings its own."""
+    fields: dict[Literal["id", "subreddit", "title", "post", "summary"], str] = {}
+    """Names of the data's fields where they differ; a field may hold a string or a list of strings (sentences of a
+    post; several summaries, of which the first is the reference)."""
+    template: str = TEMPLATE
+    """Jinja template of the prompt over `subreddit`, `title` and `post`."""
+    preamble: str = PREAMBLE
+    """What an LLM labeler is told first."""
+    validation_share: float = Field(0.1, ge=0, lt=1)
+    """Share of posts held out for validation where the data has no splits, chosen by a hash of the id."""
+    test_share: float = Field(0.1, ge=0, lt=1)
+    """Share of posts held out for testing, likewise."""
+
+
+@hookimpl
+def rlaif_tasks() -> Iterable[Component]:
+    """Offer `tldr`."""
+    yield Component("tldr", TldrConfig, "rlaif_plugins.tldr.task:TldrTask")

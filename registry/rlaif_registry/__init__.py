@@ -1,0 +1,16 @@
+"""The catalogue of known plugins."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from importlib.resources import files
+from typing import Any
+
+
+def read_catalogue() -> Iterator[dict[str, Any]]:
+    """Yield the catalogue's entries, by namespace. Being listed is neither a review nor an endorsement."""
+    folder = files(__name__) / "catalogue"
+    for entry in sorted(folder.iterdir(), key=lambda e: e.name):
+        if entry.name.endswith(".toml"):
+            yield tomllib.loads(entry.read_text(encoding="utf-8"))

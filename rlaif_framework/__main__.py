@@ -1,0 +1,6 @@
+"""`python -m rlaif_framework` is the `rlaif` command."""
+
+from rlaif_framework.cli import main
+
+if __name__ == "__main__":
+    main()

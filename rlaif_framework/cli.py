@@ -1,0 +1,241 @@
+"""The `rlaif` command."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rlaif_framework.errors import RlaifError, SpecError, suggest
+
+if TYPE_CHECKING:
+    from rlaif_framework.plugins import Registry
+    from rlaif_framework.spec import Spec
+
+app = typer.Typer(
+    name="rlaif",
+    help="Reinforcement learning from AI feedback: label, train a reward model, improve a policy, measure each step.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+SpecPath = Annotated[Path, typer.Argument(metavar="SPEC", help="Spec file: .yaml, .toml or .json.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override one value of the spec; repeatable.")
+]
+StorePath = Annotated[
+    Path | None,
+    typer.Option("--store", help="Where artefacts are kept and found [default: $RLAIF_STORE or runs/.store]."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def main() -> None:
+    """Run the command line; what a user can mend is one clear message and exit code 2."""
+    try:
+        app()
+    except RlaifError as error:
+        _fail(str(error), 2)
+    except KeyboardInterrupt:
+        _fail("interrupted; the same command goes on where it stopped", 130)
+    except OSError as error:
+        from rlaif_framework.engine import is_disk_full
+
+        if is_disk_full(error):
+            _fail(f"the disk is full ({error.filename or 'while writing'}); free some space and run the same command", 2)
+        if isinstance(error, PermissionError):
+            _fail(f"no permission: {error}", 2)
+        raise
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"rlaif: {message}", file=sys.stderr)
+    sys.stderr.flush()
+    if os.environ.get("RLAIF_DEBUG") and sys.exc_info()[0] is not None:
+        import traceback
+
+        traceback.print_exc()
+    sys.exit(code)
+
+
+def _load(path: Path, overrides: list[str] | None) -> tuple[Spec, Registry]:
+    from rlaif_framework.loading import load_spec
+    from rlaif_framework.plugins import Registry
+
+    registry = Registry.load()
+    return load_spec(path, overrides or (), registry), registry
+
+
+@app.command()
+def run(
+    spec: SpecPath,
+    out: Annotated[Path | None, typer.Option(help="Run folder [default: runs/<name>-<time>].")] = None,
+    store: StorePath = None,
+    set_: Overrides = None,
+) -> None:
+    """Run a spec: labels, reward model, improved policy, and a report."""
+    from rich.console import Console
+
+    loaded, registry = _load(spec, set_)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from rlaif_framework.engine import default_folder, default_store, run_spec
+    from rlaif_framework.progress import Progress
+    from rlaif_framework.store import Store
+
+    progress = Progress(Console(stderr=False, quiet=os.environ.get("LOCAL_RANK", "0") != "0"))
+    folder = out or default_folder(loaded)
+    progress.say(f"run {loaded.name} in {folder}")
+    run_spec(loaded, folder, Store(store or default_store()), registry, progress)
+    if loaded.evaluate is not None:
+        from rlaif_framework.report import read_summary
+
+        for line in read_summary(folder):
+            progress.say(line)
+        progress.say(f"report: {(folder / 'report.html').resolve()}")
+
+
+@app.command()
+def plan(spec: SpecPath, store: StorePath = None, set_: Overrides = None, as_json: AsJson = False) -> None:
+    """List what a run would do: each stage, reused or to do, and the models it will load. Loads none."""
+    loaded, registry = _load(spec, set_)
+    from rlaif_framework.engine import default_store, missing_steps, plan_spec
+    from rlaif_framework.store import Store
+
+    steps = plan_spec(loaded, Store(store or default_store()), registry)
+    if as_json:
+        _print_json([asdict(step) for step in steps])
+        return
+    rows = []
+    for step in steps:
+        loads = [f"{x.role}: {x.model} ({_size(x.parameters)} parameters, {_bytes(x.memory_bytes)})" for x in step.loads]
+        rows.append((step.name, "cached" if step.cached else "to do", loads[0] if loads else "-"))
+        rows += [("", "", more) for more in loads[1:]]
+    _print_table(("stage", "state", "loads"), rows)
+    peak = max((sum(x.memory_bytes or 0 for x in step.loads) for step in steps if not step.cached), default=0)
+    print(f"\n{missing_steps(steps)} of {len(steps)} stages to do", end="")
+    print(f"; models of the largest one: {_bytes(peak)} (activations come on top)" if peak else "")
+
+
+@app.command()
+def check(spec: SpecPath, set_: Overrides = None, as_json: AsJson = False) -> None:
+    """Validate a spec and print it with every default filled in."""
+    loaded, _ = _load(spec, set_)
+    if as_json:
+        _print_json(loaded.model_dump(mode="json"))
+        return
+    import yaml
+
+    print(yaml.safe_dump(loaded.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120), end="")
+    print(f"# {spec} is valid", file=sys.stderr)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of specs, for editors; it covers the installed plugins."""
+    from rlaif_framework.plugins import Registry
+    from rlaif_framework.schema import spec_schema
+
+    _print_json(spec_schema(Registry.load()))
+
+
+@app.command()
+def plugins(
+    as_json: AsJson = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if a plugin failed.")] = False,
+) -> None:
+    """List plugins: where each comes from, what it offers, and what went wrong."""
+    from rlaif_framework.plugins import Registry
+
+    found = Registry.load().plugins
+    if as_json:
+        keys = ("name", "distribution", "version", "hooks", "components", "error")
+        _print_json([{key: getattr(plugin, key) for key in keys} for plugin in found])
+    else:
+        rows = [(p.name, f"{p.distribution} {p.version}", p.error or ", ".join(p.components or p.hooks)) for p in found]
+        _print_table(("plugin", "distribution", "offers"), [(n, d, f"FAILED: {o}" if p.error else o) for p, (n, d, o) in zip(found, rows, strict=True)])
+    if strict and any(p.error for p in found):
+        raise typer.Exit(1)
+
+
+@app.command()
+def components(
+    kind: Annotated[str | None, typer.Argument(metavar="[KIND]", help="task, backend, strategy, labeler, reward or algorithm.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List components by kind: name, summary, and the plugin that offers it."""
+    from rlaif_framework.component import SLOTS
+    from rlaif_framework.plugins import Registry
+
+    if kind is not None and kind not in SLOTS:
+        raise SpecError(f"no kind of component named '{kind}'; {suggest(kind, SLOTS)} Kinds: {', '.join(SLOTS)}")
+    registry = Registry.load()
+    rows = [
+        {"kind": slot, "name": c.name, "summary": c.summary, "plugin": p.name, "target": c.target}
+        for slot in SLOTS
+        if kind in (None, slot)
+        for c, p in registry.components(slot)
+    ]
+    if as_json:
+        _print_json(rows)
+    else:
+        _print_table(("kind", "name", "summary"), [(r["kind"], r["name"], r["summary"]) for r in rows])
+
+
+@app.command()
+def show(
+    kind: Annotated[str, typer.Argument(help="task, backend, strategy, labeler, reward or algorithm.")],
+    name: Annotated[str, typer.Argument(help="The component's name.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show a component's settings with their defaults."""
+    from rlaif_framework.component import SLOTS
+    from rlaif_framework.plugins import Registry
+
+    slot = next((s for s in SLOTS if s == kind), None)
+    if slot is None:
+        raise SpecError(f"no kind of component named '{kind}'; {suggest(kind, SLOTS)} Kinds: {', '.join(SLOTS)}")
+    component = Registry.load().find(slot, name)
+    if as_json:
+        _print_json(component.config.model_json_schema())
+        return
+    print(f"{slot} {component.name}: {component.summary}\n")
+    rows = []
+    for key, field in component.config.model_fields.items():
+        if key != "kind":
+            default = "required" if field.is_required() else json.dumps(field.get_default(call_default_factory=True), default=str)
+            rows.append((key, default if len(default) <= 40 else default[:37] + "...", (field.description or "").strip()))
+    _print_table(("setting", "default", "meaning"), rows)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def _print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """Print a table; cut to the terminal's width on a terminal, whole otherwise."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in head:
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        table.add_row(*(cell.replace("[", "\\[").replace("\n", " ") for cell in row))
+    width = None if sys.stdout.isatty() else 240
+    Console(width=width, highlight=False).print(table)
+
+
+def _size(count: int | None) -> str:
+    return "unknown" if count is None else f"{count / 1e6:.1f}M"
+
+
+def _bytes(count: int | None) -> str:
+    return "size unknown" if count is None else f"{count / 2**30:.2f} GiB"

@@ -1,0 +1,148 @@
+"""What a plugin offers: a named component, its config, and spec slots narrowed to that config by `kind`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ModelWrapValidatorHandler, SerializeAsAny, ValidationError, ValidationInfo, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from rlaif_framework.errors import PluginError, suggest
+
+if TYPE_CHECKING:
+    from rlaif_framework.plugins import Registry
+
+Slot = Literal["task", "backend", "strategy", "labeler", "reward", "algorithm"]
+SLOTS: tuple[Slot, ...] = get_args(Slot)
+
+
+class Config(BaseModel):
+    """Base of every part of a spec: frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _explain_unknown_keys(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Name the nearest known key beside each unknown one."""
+        try:
+            return handler(value)
+        except ValidationError as error:
+            lines: list[InitErrorDetails] = []
+            for item in error.errors(include_url=False):
+                message = item["msg"].removeprefix("Value error, ")
+                if item["type"] == "extra_forbidden" and len(item["loc"]) == 1:
+                    message = f"unknown key; {suggest(str(item['loc'][0]), cls.model_fields)}"
+                reason = PydanticCustomError("explained", "{message}", {"message": message})
+                lines.append({"type": reason, "loc": item["loc"], "input": item["input"]})
+            raise ValidationError.from_exception_data(cls.__name__, lines) from None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLoad:
+    """A model that a stage will hold in memory."""
+
+    model: str
+    """Name as in `policy.model`."""
+    role: str
+    """What it is there for, e.g. `value model`."""
+    trained: bool = False
+    """Trained (weights, gradients and optimiser state) or only read."""
+    dtype: Literal["policy", "fp32"] = "policy"
+    """The policy's compute precision, or always fp32."""
+
+
+class ComponentConfig(Config):
+    """Base of a component's config. Subclasses add their settings and, if they like, a narrower `kind`."""
+
+    kind: str
+    """Name of the component."""
+
+    needs_preferences: ClassVar[bool] = False
+    """A reward model that is trained on preferences says True; an arm that uses it must then state its feedback."""
+
+    def loads(self, policy: str) -> Sequence[ModelLoad]:
+        """List the models this component will hold in memory; `policy` is the policy's model name.
+
+        The default asks the component's own slots. What is listed is shown by `rlaif plan`, and decides, with the
+        models' contents, whether an artefact can be reused.
+        """
+        nested = [value for _, value in self if isinstance(value, ComponentConfig)]
+        return [load for config in nested for load in config.loads(policy)]
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """One named building block a plugin offers."""
+
+    name: str
+    """As specs name it in `kind`: bare if built in, `namespace/name` for a third-party plugin."""
+    config: type[ComponentConfig]
+    """The pydantic model of its settings; its module must import no heavy library."""
+    target: str
+    """`module:attribute` of the class, imported on first use and called as `Class(config, context)`."""
+
+    @property
+    def summary(self) -> str:
+        """First line of the config's docstring."""
+        return (self.config.__doc__ or "").strip().partition("\n")[0]
+
+
+@dataclass(frozen=True)
+class SlotType:
+    """Marks a spec field as a slot, so that the schema can list the components that fit."""
+
+    name: Slot
+
+
+def narrow(slot: Slot, value: object, registry: Registry) -> ComponentConfig:
+    """Validate a slot's value as the config of the component its `kind` names.
+
+    Accepts a config, a mapping with `kind`, or the short form: the kind alone.
+    """
+    if isinstance(value, ComponentConfig):
+        return value
+    if isinstance(value, str):
+        value = {"kind": value}
+    if not isinstance(value, Mapping):
+        raise ValueError(f"expected the name of a {slot} or a mapping with 'kind', got {type(value).__name__}")
+    kind = value.get("kind")
+    if not isinstance(kind, str):
+        raise ValueError(f"'kind' is missing: name one of {', '.join(registry.names(slot))}")
+    component = registry.find(slot, kind)
+    return component.config.model_validate(dict(value), context={"registry": registry})
+
+
+def _validate_slot(value: object, info: ValidationInfo, *, slot: Slot) -> ComponentConfig:
+    registry = (info.context or {}).get("registry")
+    if registry is None:
+        from rlaif_framework.plugins import Registry
+
+        registry = Registry.load()
+    try:
+        return narrow(slot, value, registry)
+    except PluginError as error:
+        raise ValueError(str(error)) from error
+
+
+TaskSlot = Annotated[
+    SerializeAsAny[ComponentConfig], SlotType("task"), BeforeValidator(partial(_validate_slot, slot="task"))
+]
+BackendSlot = Annotated[
+    SerializeAsAny[ComponentConfig], SlotType("backend"), BeforeValidator(partial(_validate_slot, slot="backend"))
+]
+StrategySlot = Annotated[
+    SerializeAsAny[ComponentConfig], SlotType("strategy"), BeforeValidator(partial(_validate_slot, slot="strategy"))
+]
+LabelerSlot = Annotated[
+    SerializeAsAny[ComponentConfig], SlotType("labeler"), BeforeValidator(partial(_validate_slot, slot="labeler"))
+]
+RewardSlot = Annotated[
+    SerializeAsAny[ComponentConfig], SlotType("reward"), BeforeValidator(partial(_validate_slot, slot="reward"))
+]
+AlgorithmSlot = Annotated[
+    SerializeAsAny[ComponentConfig], SlotType("algorithm"), BeforeValidator(partial(_validate_slot, slot="algorithm"))
+]

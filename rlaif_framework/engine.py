@@ -1,0 +1,293 @@
+"""Run a spec's steps one after another, reusing every artefact that is already there."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import platform
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rlaif_framework.component import ModelLoad
+from rlaif_framework.context import Context
+from rlaif_framework.errors import RlaifError, SpecError
+from rlaif_framework.model_source import find_model
+from rlaif_framework.pipeline import Step, compose
+from rlaif_framework.plugins import Registry, framework_version
+from rlaif_framework.progress import Progress
+from rlaif_framework.spec import PolicyConfig, Spec
+from rlaif_framework.stage import Stage, resume_step
+from rlaif_framework.store import Store, link_tree
+
+RECORD = "run.json"
+
+
+@dataclass
+class Run:
+    """One execution of a spec; lifecycle hooks are given it."""
+
+    spec: Spec
+    folder: Path
+    store: Store
+    registry: Registry
+    context: Context
+    progress: Progress
+    steps: list[Step] = field(default_factory=list)
+    reused: dict[str, bool] = field(default_factory=dict)
+    """For each finished step's name, whether its artefact was reused."""
+    notes: dict[str, Any] = field(default_factory=dict)
+    """Where a lifecycle plugin keeps what it needs from one hook to the next, under its own name."""
+
+    def artefact(self, step: Step) -> Path:
+        """Folder of a step's finished artefact in the store."""
+        return self.store.path(step.stage, step.key)
+
+
+def run_spec(
+    spec: Spec, folder: Path, store: Store, registry: Registry, progress: Progress, checkpoint_seconds: float = 60.0
+) -> Run:
+    """Run every step of a spec that is not in the store yet, and put the whole run into a folder.
+
+    Args:
+        spec: What to do.
+        folder: The run folder; made if missing, reused if it is one.
+        store: Where artefacts are kept and found.
+        registry: The components.
+        progress: Where to print.
+        checkpoint_seconds: How often training stages save their state.
+
+    Raises:
+        RlaifError: Anything a user can mend, with the stage named.
+    """
+    context = Context(spec, registry, checkpoint_seconds)
+    _check_folder(folder)
+    run = Run(spec, folder, store, registry, context, progress)
+    run.steps = compose(context)
+    main = context.accelerator.is_main_process
+    if main:
+        _open_folder(run)
+        registry.hooks.hook.rlaif_run_started(run=run)
+    error: BaseException | None = None
+    try:
+        for number, step in enumerate(run.steps, 1):
+            _finish_step(run, step, f"[{number}/{len(run.steps)}]", main)
+        if main and spec.evaluate is not None:
+            from rlaif_framework.report import write_report
+
+            write_report(run)
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        if main:
+            registry.hooks.hook.rlaif_run_finished(run=run, error=error)
+    return run
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / RECORD).exists())):
+        raise SpecError(f"{folder} exists and is not a run folder; choose another --out")
+
+
+def _open_folder(run: Run) -> None:
+    run.folder.mkdir(parents=True, exist_ok=True)
+    record = run.folder / RECORD
+    if record.exists():  # an earlier run of a changed spec may have left steps that this one does not have
+        for name in set(json.loads(record.read_text())["steps"]) - {step.name for step in run.steps}:
+            shutil.rmtree(run.folder / name, ignore_errors=True)
+    record.write_text(json.dumps({"steps": {step.name: step.key for step in run.steps}}, indent=1))
+    resolved = yaml.safe_dump(run.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    (run.folder / "spec.yaml").write_text(resolved, encoding="utf-8")
+    (run.folder / "environment.json").write_text(json.dumps(describe_environment(), indent=1))
+
+
+def _finish_step(run: Run, step: Step, position: str, main: bool) -> None:
+    hooks = run.registry.hooks.hook
+    cached = run.store.has(step.stage, step.key)
+    if not cached and main:
+        with run.store.lock(step.stage, step.key):
+            cached = run.store.has(step.stage, step.key)  # another run may have made it meanwhile
+            if not cached:
+                run.progress.say(f"{position} {step.name}")
+                _do_step(run, step, main=True)
+    elif not cached and step.distributed:
+        _do_step(run, step, main=False)
+    while not run.store.has(step.stage, step.key):
+        time.sleep(0.2)  # not the main process: wait for it to finish the artefact
+    if not main:
+        return
+    run.reused[step.name] = cached
+    seconds = run.store.manifest(step.stage, step.key)["seconds"]
+    run.progress.say(f"{position} {step.name}: {'reused' if cached else f'done in {seconds:.1f} s'}")
+    link_tree(run.artefact(step), run.folder / step.name)
+    hooks.rlaif_stage_finished(run=run, step=step, cached=cached)
+
+
+def _do_step(run: Run, step: Step, main: bool) -> None:
+    work, checkpoint = run.store.begin(step.stage, step.key)
+    hooks = run.registry.hooks.hook
+    stage = Stage(
+        name=step.stage,
+        folder=work,
+        checkpoint=checkpoint,
+        inputs={name: run.artefact(needed) for name, needed in step.inputs.items()},
+        context=run.context,
+        progress=run.progress if main else Progress(),
+        report_step=lambda number, metrics: hooks.rlaif_step_logged(run=run, step=step, number=number, metrics=metrics),
+    )
+    spent = checkpoint / "seconds.json"
+    before = float(json.loads(spent.read_text())) if spent.exists() else 0.0
+    if main:
+        hooks.rlaif_stage_started(run=run, step=step, resumed_at=resume_step(checkpoint))
+        _reset_peak_memory()
+    start = time.monotonic()
+    try:
+        step.work(stage)
+    except Exception as error:
+        raise _explain(error, step) from error
+    finally:
+        if main and checkpoint.exists():
+            _note_seconds(spent, before + time.monotonic() - start)
+    if main:
+        manifest = {
+            "stage": step.stage,
+            "key": step.key,
+            "config": step.config,
+            "inputs": {name: needed.key for name, needed in step.inputs.items()},
+            "seconds": before + time.monotonic() - start,
+            "peak_memory_bytes": _peak_memory(),
+            "facts": stage.facts,
+            "environment": describe_environment(),
+        }
+        run.store.commit(step.stage, step.key, manifest)
+
+
+def _note_seconds(path: Path, seconds: float) -> None:
+    try:
+        path.write_text(json.dumps(seconds))
+    except OSError:  # a full disk: the error that is already on its way says so
+        pass
+
+
+def _explain(error: Exception, step: Step) -> Exception:
+    """Name the stage in what went wrong; a full disk is told as such, whichever library met it."""
+    if isinstance(error, RlaifError):
+        return type(error)(f"{step.name}: {error}")
+    if is_disk_full(error):
+        return RlaifError(
+            f"{step.name}: the disk is full; free some space (or set --store to another disk) and run the same command "
+            f"again: it goes on from the last checkpoint"
+        )
+    return error
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error, or what caused it, is a full disk."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return "No space left on device" in str(error) or "os error 28" in str(error)
+
+
+def _reset_peak_memory() -> None:
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
+    except OSError:
+        pass
+
+
+def _peak_memory() -> int:
+    """Peak resident memory of this process in bytes, since the stage began where the system can tell."""
+    try:
+        line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    except (OSError, StopIteration):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+
+
+def describe_environment() -> dict[str, Any]:
+    """Versions and hardware a result depends on."""
+    import torch
+
+    wanted = {"torch", "transformers", "tokenizers", "peft", "accelerate", "datasets", "safetensors", "numpy"}
+    versions = {d.name: d.version for d in distributions() if d.name in wanted or d.name.startswith("rlaif-")}
+    return {
+        "rlaif_framework": framework_version(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": torch.cpu.get_capabilities().get("cpu_name") or platform.processor(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "packages": dict(sorted(versions.items())),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedLoad:
+    """A model a step will hold, with its size."""
+
+    model: str
+    role: str
+    parameters: int | None
+    memory_bytes: int | None
+    """Weights, and for a trained model gradients and optimiser state too; activations come on top."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStep:
+    """A line of `rlaif plan`."""
+
+    name: str
+    stage: str
+    key: str
+    cached: bool
+    loads: list[PlannedLoad]
+
+
+def plan_spec(spec: Spec, store: Store, registry: Registry) -> list[PlannedStep]:
+    """List a run's steps, whether each is in the store, and what it will load. Loads no model."""
+    context = Context(spec, registry)
+    measure = partial(_size_load, policy=spec.policy)
+    return [
+        PlannedStep(s.name, s.stage, s.key, store.has(s.stage, s.key), [measure(load) for load in s.loads])
+        for s in compose(context)
+    ]
+
+
+def _size_load(load: ModelLoad, policy: PolicyConfig) -> PlannedLoad:
+    source = find_model(load.model, policy.revision if load.model == policy.model else None)
+    if source.parameters is None:
+        return PlannedLoad(load.model, load.role, None, None)
+    narrow = 4 if load.dtype == "fp32" or policy.dtype == "fp32" else 2
+    size = source.parameters * narrow
+    if load.trained and policy.lora is None:
+        size = source.parameters * 16  # fp32 weights, gradients, and two moments of AdamW
+    elif load.trained and policy.lora is not None:
+        size += policy.lora.rank * (source.linear_width or 0) * 16
+    return PlannedLoad(load.model, load.role, source.parameters, size)
+
+
+def default_store() -> Path:
+    """Where artefacts are kept: RLAIF_STORE, else `runs/.store` under the current folder."""
+    return Path(os.environ.get("RLAIF_STORE") or "runs/.store")
+
+
+def default_folder(spec: Spec) -> Path:
+    """Where a run goes by default: `runs/<name>-<time>`."""
+    return Path("runs") / f"{spec.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def missing_steps(steps: Sequence[PlannedStep]) -> int:
+    """How many steps are still to do."""
+    return sum(not step.cached for step in steps)

@@ -1,0 +1,124 @@
+"""Read a spec file, apply `--set` overrides, validate, and explain what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from rlaif_framework.errors import SpecError
+from rlaif_framework.plugins import Registry, require_plugins
+from rlaif_framework.spec import Spec, slug
+
+
+def load_spec(path: Path, overrides: Sequence[str] = (), registry: Registry | None = None) -> Spec:
+    """Load and validate a spec.
+
+    Args:
+        path: A `.yaml`, `.yml`, `.toml` or `.json` file.
+        overrides: `path.to.value=VALUE` each; VALUE is read as YAML.
+        registry: Components to resolve slots with; default: all installed.
+
+    Raises:
+        SpecError: Every problem found, each with its path in the file.
+    """
+    data = read_mapping(path)
+    for override in overrides:
+        set_value(data, override)
+    unmet = require_plugins(_requirements(data), {d.name: d.version for d in distributions()})
+    if unmet:
+        raise SpecError(f"{path}: plugins are missing:\n" + "\n".join(f"  {line}" for line in unmet))
+    data.setdefault("name", slug(path.stem))
+    return build_spec(data, path.name, registry or Registry.load())
+
+
+def build_spec(data: Mapping[str, Any], origin: str, registry: Registry) -> Spec:
+    """Validate a spec that is already a mapping; `origin` names it in errors."""
+    try:
+        return Spec.model_validate(dict(data), context={"registry": registry})
+    except ValidationError as error:
+        lines = []
+        for item in error.errors(include_url=False):
+            where = ".".join(str(part) for part in item["loc"])
+            message = item["msg"].removeprefix("Value error, ")
+            lines.append(f"  {where}: {message}" if where else f"  {message}")
+        raise SpecError(f"{origin} is not a valid spec:\n" + "\n".join(lines)) from error
+
+
+def _requirements(data: Mapping[str, Any]) -> list[str]:
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    valid = []
+    requires = data.get("requires")
+    for text in requires if isinstance(requires, list) else []:
+        try:
+            valid.append(str(Requirement(str(text))))
+        except InvalidRequirement:
+            continue  # reported with its path by the spec's own validation
+    return valid
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Read a YAML, TOML or JSON file that holds a mapping."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SpecError(f"no spec file at {path}; see specs/ for examples") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"cannot read {path}: {error}") from error
+    try:
+        match path.suffix.lower():
+            case ".yaml" | ".yml":
+                data = yaml.safe_load(text)
+            case ".toml":
+                data = tomllib.loads(text)
+            case ".json":
+                data = json.loads(text)
+            case other:
+                raise SpecError(f"{path}: unknown file type '{other}'; use .yaml, .toml or .json")
+    except (yaml.YAMLError, tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+        raise SpecError(f"{path} is not valid {path.suffix[1:].upper()}: {error}") from error
+    if not isinstance(data, dict):
+        raise SpecError(f"{path} does not hold a mapping of keys to values at its top")
+    return data
+
+
+def set_value(data: dict[str, Any], override: str) -> None:
+    """Apply one `path.to.value=VALUE` to a nested mapping, in place; lists are indexed by number."""
+    path, equals, text = override.partition("=")
+    if not equals or not path.strip():
+        raise SpecError(f"--set {override}: expected path=value, such as seed=1")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SpecError(f"--set {override}: the value is not valid YAML: {error}") from error
+    *parents, last = path.strip().split(".")
+    node: Any = data
+    for i, part in enumerate(parents):
+        if isinstance(node, dict):
+            if isinstance(node.get(part), str):
+                node[part] = {"kind": node[part]}  # the short form of a slot, spelled out
+            elif node.get(part) is None:
+                node[part] = {}
+        node = _step(node, part, override, ".".join(parents[: i + 1]))
+    if isinstance(node, list):
+        _step(node, last, override, path)
+        node[int(last)] = value
+    elif isinstance(node, dict):
+        node[last] = value
+    else:
+        raise SpecError(f"--set {override}: '{'.'.join(parents)}' holds a single value, it has no '{last}'")
+
+
+def _step(node: Any, part: str, override: str, where: str) -> Any:
+    if isinstance(node, dict):
+        return node[part]
+    if isinstance(node, list) and part.isdigit() and int(part) < len(node):
+        return node[int(part)]
+    raise SpecError(f"--set {override}: there is no '{where}' in the spec")

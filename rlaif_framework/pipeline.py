@@ -1,0 +1,264 @@
+"""Turn a spec into its steps: what each does, what it depends on, and the key its artefact is known by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, partial
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from rlaif_framework.component import ComponentConfig, ModelLoad
+from rlaif_framework.context import Context
+from rlaif_framework.errors import SpecError
+from rlaif_framework.model_source import find_model
+from rlaif_framework.plugins import DISTRIBUTION, framework_version
+from rlaif_framework.seeds import derive_seed
+from rlaif_framework.spec import Arm
+from rlaif_framework.stage import Stage
+from rlaif_framework.store import hash_content
+from rlaif_framework.types import Comparison, Prompt
+
+VERSIONS_THAT_MATTER = ("torch", "transformers", "tokenizers", "peft")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of a run."""
+
+    stage: str
+    """What kind of work: sft, sample, label, reward, improve, respond, judge, score or evaluate."""
+    name: str
+    """Where its artefact is found in the run folder."""
+    config: Mapping[str, Any]
+    """What determines its result besides its inputs, as plain JSON."""
+    work: Callable[[Stage], object]
+    """Does it: writes into the stage's folder."""
+    inputs: Mapping[str, Step] = field(default_factory=dict)
+    loads: Sequence[ModelLoad] = ()
+    """Models it holds in memory."""
+    distributed: bool = False
+    """Whether all processes of `accelerate launch` work on it; otherwise the main one does, and the others wait."""
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of everything the artefact depends on."""
+        inputs = {name: step.key for name, step in self.inputs.items()}
+        return hash_content({"stage": self.stage, "config": self.config, "inputs": inputs})
+
+
+def compose(context: Context) -> list[Step]:
+    """List the steps of a run, each after those it depends on; arms that share a step share its key."""
+    return _Composer(context).compose()
+
+
+class _Composer:
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.spec = context.spec
+        self.policy = self.spec.policy.model
+        self.train = list(context.task.prompts("train"))
+        # Everything a step's result depends on that is the same for all steps.
+        self.common = {
+            "seed": self.spec.seed,
+            "policy": {
+                **self.spec.policy.model_dump(mode="json"),
+                "model": context.policy_source.identity,
+            },
+            "versions": {name: _version(name) for name in VERSIONS_THAT_MATTER} | {DISTRIBUTION: framework_version()},
+        }
+
+    def compose(self) -> list[Step]:
+        sft = self._step_sft()
+        steps = [sft]
+        arms = {}
+        for name, arm in self.spec.arms.items():
+            arms[name] = self._compose_arm(name, arm, sft)
+            steps += arms[name].values()
+        if self.spec.evaluate is not None:
+            steps += self._compose_evaluation(sft, arms)
+        return steps
+
+    def _step(self, stage: str, name: str, config: Mapping[str, Any], work: Callable[[Stage], object], **rest: Any) -> Step:
+        return Step(stage, name, {**self.common, **config}, work, **rest)
+
+    def _describe(self, slot: str, config: ComponentConfig) -> dict[str, Any]:
+        """A component's settings, the distributions that provide it, and what is in the models it loads."""
+        models = {load.model: find_model(load.model).identity for load in config.loads(self.policy) if load.model != self.policy}
+        owners = sorted({f"{p.distribution} {p.version}" for c, p in self.context.registry.components(slot) if c.name == config.kind})  # type: ignore[arg-type]
+        return {"config": config.model_dump(mode="json"), "models": models, "from": owners}
+
+    def _step_sft(self) -> Step:
+        from rlaif_framework.stages.sft import train_baseline
+
+        sft = self.spec.sft
+        return self._step(
+            "sft",
+            "sft",
+            {"sft": sft and sft.model_dump(mode="json"), "prompts": _hash_rows(self.train) if sft else None},
+            partial(train_baseline, config=sft, prompts=self.train),
+            loads=[ModelLoad(self.policy, "policy", trained=sft is not None)],
+            distributed=True,
+        )
+
+    def _compose_arm(self, name: str, arm: Arm, sft: Step) -> dict[str, Step]:
+        from rlaif_framework.stages.improve import fit_reward, improve_policy
+        from rlaif_framework.stages.label import label_comparisons
+        from rlaif_framework.stages.sample import COMPARISONS, gather_pairs
+        from rlaif_framework.records import load_comparisons
+
+        steps: dict[str, Step] = {}
+        if arm.feedback is not None:
+            pairs, labeler = arm.feedback.pairs, arm.feedback.labeler
+            own = list(self.context.task.comparisons("train")) if pairs.source != "policy" else []
+            steps["sample"] = self._step(
+                "sample",
+                f"{name}/pairs",
+                {"pairs": pairs.model_dump(mode="json"), "comparisons": _hash_rows(own), "prompts": _hash_rows(self.train)},
+                partial(gather_pairs, config=pairs, comparisons=own, prompts=self.train),
+                inputs={"sft": sft},
+                loads=[ModelLoad(self.policy, "policy")] if pairs.source != "task" else [],
+            )
+
+            def label(stage: Stage) -> None:
+                label_comparisons(stage, labeler, load_comparisons(stage.inputs["sample"] / COMPARISONS))
+
+            steps["label"] = self._step(
+                "label",
+                f"{name}/labels",
+                {"labeler": self._describe("labeler", labeler), "task": self._task},
+                label,
+                inputs={"sample": steps["sample"]},
+                loads=labeler.loads(self.policy),
+            )
+        steps["reward"] = self._step(
+            "reward",
+            f"{name}/reward",
+            {"reward": self._describe("reward", arm.reward), "task": self._task},
+            partial(fit_reward, config=arm.reward),
+            inputs={"sft": sft, **steps},
+            loads=arm.reward.loads(self.policy),
+            distributed=True,
+        )
+        steps["improve"] = self._step(
+            "improve",
+            f"{name}/policy",
+            {
+                "algorithm": self._describe("algorithm", arm.algorithm),
+                "reward": self._describe("reward", arm.reward),
+                "task": self._task,
+                "prompts": _hash_rows(self.train),
+            },
+            partial(improve_policy, config=arm.algorithm, reward_config=arm.reward, prompts=self.train),
+            inputs={"sft": sft, "reward": steps["reward"]},
+            loads=[*arm.algorithm.loads(self.policy), *_read_only(arm.reward.loads(self.policy))],
+            distributed=True,
+        )
+        return steps
+
+    @cached_property
+    def _task(self) -> dict[str, Any]:
+        return self._describe("task", self.spec.task)
+
+    def _compose_evaluation(self, sft: Step, arms: Mapping[str, Mapping[str, Step]]) -> list[Step]:
+        from rlaif_framework.stages.evaluate import REFERENCE, evaluate_run, judge_matchup, sample_test, score_held_out
+        from rlaif_framework.stages.label import label_comparisons
+        from rlaif_framework.stages.sample import pick_some
+
+        config = self.spec.evaluate
+        assert config is not None
+        prompts = pick_some(self.context.task.prompts("test"), config.prompts, derive_seed(self.spec.seed, "test prompts"))
+        if not prompts:
+            raise SpecError("evaluate: the task has no test prompts; set 'evaluate: null' or give the task a test split")
+        comparisons = pick_some(
+            self.context.task.comparisons("validation"), config.comparisons, derive_seed(self.spec.seed, "validation")
+        )
+        matchups = self.spec.matchups()
+        if any(REFERENCE in pair for pair in matchups) and not all(p.reference for p in prompts):
+            raise SpecError("evaluate.matchups: not every test prompt has a reference to be compared with")
+        held_out = {"comparisons": _hash_rows(comparisons), "prompts": _hash_rows(prompts), "task": self._task}
+        inputs: dict[str, Step] = {"sft": sft}
+
+        labelers: dict[str, ComponentConfig] = {"judge": config.judge}
+        of_arm: dict[str, str | None] = {}
+        for arm, settings in self.spec.arms.items():
+            of_arm[arm] = None
+            if settings.feedback is not None:
+                of_arm[arm] = next((n for n, c in labelers.items() if c == settings.feedback.labeler), arm)
+                labelers[of_arm[arm] or arm] = settings.feedback.labeler
+        labelers |= {name: c for name, c in config.labelers.items() if c not in labelers.values()}
+        for name, labeler in labelers.items():
+            inputs[f"labels/{name}"] = self._step(
+                "label",
+                f"evaluation/labels/{name}",
+                {"labeler": self._describe("labeler", labeler), **held_out},
+                partial(_label, config=labeler, comparisons=comparisons),
+                loads=labeler.loads(self.policy),
+            )
+        policies = {"sft": sft} | {arm: steps["improve"] for arm, steps in arms.items()}
+        respond = {"temperature": config.temperature, "prompts": _hash_rows(prompts), "task": self._task}
+        for name, policy in policies.items():
+            inputs[f"responses/{name}"] = self._step(
+                "respond",
+                f"evaluation/responses/{name}",
+                respond,
+                partial(sample_test, config=config, prompts=prompts),
+                inputs={"policy": policy},
+                loads=[ModelLoad(self.policy, "policy")],
+            )
+        for arm, steps in arms.items():
+            inputs[f"improve/{arm}"], inputs[f"reward/{arm}"] = steps["improve"], steps["reward"]
+            inputs[f"scores/{arm}"] = self._step(
+                "score",
+                f"evaluation/scores/{arm}",
+                {"reward": self._describe("reward", self.spec.arms[arm].reward), **held_out},
+                partial(score_held_out, reward=self.spec.arms[arm].reward, comparisons=comparisons, prompts=prompts),
+                inputs={"reward": steps["reward"], "policy": inputs[f"responses/{arm}"], "sft": inputs["responses/sft"]},
+                loads=_read_only(self.spec.arms[arm].reward.loads(self.policy)),
+            )
+        for first, second in matchups:
+            inputs[f"judge/{first}/{second}"] = self._step(
+                "judge",
+                f"evaluation/wins/{first}-vs-{second}",
+                {"judge": self._describe("labeler", config.judge), "pair": [first, second], **held_out},
+                partial(judge_matchup, judge=config.judge, first=first, second=second, prompts=prompts),
+                inputs={n: inputs[f"responses/{n}"] for n in dict.fromkeys((first, second)) if n != REFERENCE},
+                loads=config.judge.loads(self.policy),
+            )
+        evaluate = self._step(
+            "evaluate",
+            "evaluation/summary",
+            {"evaluate": config.model_dump(mode="json"), "labelers": of_arm, **held_out},
+            partial(
+                evaluate_run,
+                config=config,
+                arms=of_arm,
+                labelers={name: c.kind for name, c in labelers.items()},
+                matchups=matchups,
+                comparisons=comparisons,
+                prompts=prompts,
+            ),
+            inputs=inputs,
+        )
+        return [*(s for n, s in inputs.items() if n.partition("/")[0] in ("labels", "responses", "scores", "judge")), evaluate]
+
+
+def _label(stage: Stage, config: ComponentConfig, comparisons: Sequence[Comparison]) -> None:
+    from rlaif_framework.stages.label import label_comparisons
+
+    label_comparisons(stage, config, comparisons)
+
+
+def _read_only(loads: Sequence[ModelLoad]) -> list[ModelLoad]:
+    return [ModelLoad(load.model, "reward", dtype=load.dtype) for load in loads]
+
+
+def _hash_rows(rows: Sequence[Prompt | Comparison]) -> str:
+    return hash_content([asdict(row) for row in rows])
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "absent"

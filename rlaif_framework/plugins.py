@@ -1,0 +1,254 @@
+"""Find plugins, register them, and collect the components they offer, each plugin guarded on its own."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, entry_points, version
+from types import ModuleType
+from typing import Any
+
+import pluggy
+from packaging.requirements import Requirement
+from stevedore.extension import Extension, ExtensionManager
+
+from rlaif_framework import hookspecs
+from rlaif_framework.component import SLOTS, Component, ComponentConfig, Slot
+from rlaif_framework.errors import MissingPackageError, PluginError, suggest
+from rlaif_framework.protocols import PROTOCOLS
+
+GROUP = "rlaif_framework.plugins"
+DISTRIBUTION = "rlaif-framework"
+BUILTINS = (
+    "rlaif_plugins.tldr",
+    "rlaif_plugins.transformers_backend",
+    "rlaif_plugins.direct",
+    "rlaif_plugins.llm",
+    "rlaif_plugins.known",
+    "rlaif_plugins.similarity",
+    "rlaif_plugins.rouge",
+    "rlaif_plugins.length",
+    "rlaif_plugins.bradley_terry",
+    "rlaif_plugins.reinforce",
+    "rlaif_plugins.tensorboard",
+)
+
+
+@dataclass
+class Plugin:
+    """One row of the plugin report."""
+
+    name: str
+    distribution: str
+    version: str
+    hooks: list[str] = field(default_factory=list)
+    components: list[str] = field(default_factory=list)
+    error: str | None = None
+    module: ModuleType | None = None
+
+
+class Discovery(ExtensionManager):  # type: ignore[misc]
+    """Find third-party plugins; one that fails becomes a row of the report."""
+
+    def __init__(self, allowed: Sequence[str] | None) -> None:
+        self.allowed = allowed
+        self.rows: list[Plugin] = []
+        super().__init__(GROUP, on_load_failure_callback=self._record_failure)
+
+    def list_entry_points(self) -> list[EntryPoint]:
+        # stevedore's cache loses the distribution and can be stale for two minutes after a reinstall.
+        found = sorted(entry_points(group=GROUP), key=lambda e: (_distribution(e).name, e.name))
+        return [e for e in found if self.allowed is None or e.name in self.allowed]
+
+    def _load_one_plugin(self, ep: EntryPoint, *args: Any, **kwargs: Any) -> Extension | None:
+        try:
+            check_requirement(_distribution(ep))
+            extension = super()._load_one_plugin(ep, *args, **kwargs)
+        except (AssertionError, SystemExit) as error:  # stevedore lets both escape
+            raise PluginError(f"{type(error).__name__}: {error}") from error
+        if extension is not None:
+            self.rows.append(_describe(ep, module=extension.plugin))
+        return extension
+
+    def _record_failure(self, _: ExtensionManager, ep: EntryPoint, error: BaseException) -> None:
+        self.rows.append(_describe(ep, error=f"{type(error).__name__}: {error}"))
+
+
+def _distribution(ep: EntryPoint) -> Distribution:
+    assert ep.dist is not None, "entry points from importlib.metadata know their distribution"
+    return ep.dist
+
+
+def _describe(ep: EntryPoint, module: ModuleType | None = None, error: str | None = None) -> Plugin:
+    dist = _distribution(ep)
+    return Plugin(ep.name, dist.name, dist.version, module=module, error=error)
+
+
+def check_requirement(dist: Distribution) -> None:
+    """Refuse a plugin whose metadata asks for another version of this framework, before its code runs."""
+    for text in dist.requires or ():
+        requirement = Requirement(text)
+        if requirement.name != DISTRIBUTION or (requirement.marker and not requirement.marker.evaluate({"extra": ""})):
+            continue
+        installed = framework_version()
+        if not requirement.specifier.contains(installed, prereleases=True):
+            raise PluginError(f"needs {requirement}, installed is {installed}; upgrade one of the two with pip")
+
+
+def framework_version() -> str:
+    """Version of the installed framework."""
+    try:
+        return version(DISTRIBUTION)
+    except PackageNotFoundError:  # a checkout on the path that was never installed
+        return "0.0.0"
+
+
+class Registry:
+    """The components of all plugins by slot and name, and the hooks to call."""
+
+    def __init__(self) -> None:
+        self.hooks = pluggy.PluginManager(hookspecs.PROJECT)
+        self.hooks.add_hookspecs(hookspecs)
+        self.plugins: list[Plugin] = []
+        self._components: dict[Slot, dict[str, tuple[Component, Plugin]]] = {slot: {} for slot in SLOTS}
+
+    @classmethod
+    def load(cls) -> Registry:
+        """Register the built-ins, then the installed plugins.
+
+        The environment variable RLAIF_PLUGINS limits the latter: empty for none, else names separated by commas.
+        """
+        registry = cls()
+        for name in BUILTINS:
+            plugin = Plugin(name.removeprefix("rlaif_plugins."), DISTRIBUTION, framework_version())
+            plugin.module = importlib.import_module(name)
+            registry.add(plugin)
+        allowed = os.environ.get("RLAIF_PLUGINS")
+        for plugin in Discovery(None if allowed is None else [n.strip() for n in allowed.split(",")]).rows:
+            registry.add(plugin)
+        if os.environ.get("RLAIF_TRACE"):
+            registry.hooks.add_hookcall_monitoring(
+                lambda name, impls, kwargs: print(f"rlaif trace: {name} -> {[i.plugin_name for i in impls]}"),
+                lambda outcome, name, impls, kwargs: None,
+            )
+        return registry
+
+    def add(self, plugin: Plugin) -> None:
+        """Register a plugin and its components, or note in its row why not; either all of it counts or nothing."""
+        self.plugins.append(plugin)
+        if plugin.module is None:
+            return
+        try:
+            self._check_hook_names(plugin.module)
+            self.hooks.register(plugin.module, plugin.name)
+            staged = self._collect(plugin)
+        except Exception as error:
+            plugin.error = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
+            if self.hooks.is_registered(plugin.module):
+                self.hooks.unregister(plugin.module)
+            return
+        for slot, component in staged:
+            self._components[slot][component.name] = (component, plugin)
+            plugin.components.append(f"{slot} {component.name}")
+        plugin.hooks = sorted(h.name for h in self.hooks.get_hookcallers(plugin.module) or ())
+
+    @staticmethod
+    def _check_hook_names(module: ModuleType) -> None:
+        known = [n for n in vars(hookspecs) if n.startswith("rlaif_")]
+        for name in vars(module):
+            if name.startswith("rlaif_") and inspect.isfunction(getattr(module, name)) and name not in known:
+                raise PluginError(f"no hook named '{name}'; {suggest(name, known)}")
+
+    def _collect(self, plugin: Plugin) -> list[tuple[Slot, Component]]:
+        staged: list[tuple[Slot, Component]] = []
+        for slot in SLOTS:
+            hook = getattr(self.hooks.hook, hookspecs.SLOT_HOOKS[slot])
+            for impl in hook.get_hookimpls():
+                if impl.plugin is plugin.module:
+                    staged += [(slot, component) for component in impl.function()]
+        seen: set[tuple[Slot, str]] = set()
+        for slot, component in staged:
+            self._check_component(slot, component, plugin, seen)
+        return staged
+
+    def _check_component(self, slot: Slot, component: object, plugin: Plugin, seen: set[tuple[Slot, str]]) -> None:
+        if not isinstance(component, Component):
+            raise PluginError(f"{hookspecs.SLOT_HOOKS[slot]} gave {component!r}, not a Component")
+        if not (isinstance(component.config, type) and issubclass(component.config, ComponentConfig)):
+            raise PluginError(f"{slot} '{component.name}': its config {component.config!r} is not a ComponentConfig")
+        if ":" not in component.target:
+            raise PluginError(f"{slot} '{component.name}': its target '{component.target}' is not 'module:attribute'")
+        if (slot, component.name) in seen:
+            raise PluginError(f"offers two components named {slot} '{component.name}'")
+        seen.add((slot, component.name))
+        other = self._components[slot].get(component.name)
+        if other is not None:
+            owner = f"plugin '{other[1].name}' ({other[1].distribution} {other[1].version})"
+            raise PluginError(
+                f"{slot} '{component.name}' is already offered by {owner}; uninstall one, "
+                f"or choose with RLAIF_PLUGINS; plugin authors: name yours '<namespace>/{component.name}'"
+            )
+        if "/" not in component.name and plugin.distribution != DISTRIBUTION:
+            raise PluginError(f"{slot} '{component.name}': only built-ins have bare names; use '<namespace>/<name>'")
+
+    def names(self, slot: Slot) -> list[str]:
+        """Names of a slot's components, sorted."""
+        return sorted(self._components[slot])
+
+    def components(self, slot: Slot) -> list[tuple[Component, Plugin]]:
+        """A slot's components with the plugin that offers each, sorted by name."""
+        return [self._components[slot][name] for name in self.names(slot)]
+
+    def find(self, slot: Slot, name: str) -> Component:
+        """Look a component up by its name.
+
+        Raises:
+            PluginError: There is none; the message has the nearest name, and a plugin's own error if one failed.
+        """
+        if name in self._components[slot]:
+            return self._components[slot][name][0]
+        failed = [f"plugin '{p.name}' failed to load: {p.error}" for p in self.plugins if p.error]
+        hint = f"; {'; '.join(failed)}" if failed else ""
+        raise PluginError(
+            f"no {slot} named '{name}'; {suggest(name, self.names(slot))} "
+            f"Run 'rlaif components {slot}' to list them{hint}"
+        )
+
+    def resolve(self, slot: Slot, config: ComponentConfig) -> Any:
+        """Import the class a component's target names.
+
+        Raises:
+            MissingPackageError: Something the component needs is not installed.
+            PluginError: The target does not exist or does not satisfy the slot's protocol.
+        """
+        component = self.find(slot, config.kind)
+        module, _, attribute = component.target.partition(":")
+        try:
+            target = getattr(importlib.import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            raise MissingPackageError(
+                f"{slot} '{component.name}' needs the package '{error.name}'; install it: pip install {error.name}"
+            ) from error
+        except (ImportError, AttributeError) as error:
+            raise PluginError(f"{slot} '{component.name}': cannot import {component.target}: {error}") from error
+        protocol = PROTOCOLS[slot]
+        missing = [n for n in vars(protocol) if not n.startswith("_") and not callable(getattr(target, n, None))]
+        if missing:
+            raise PluginError(f"{slot} '{component.name}': {component.target} lacks {', '.join(missing)}()")
+        return target
+
+
+def require_plugins(requirements: Iterable[str], installed: Mapping[str, str]) -> list[str]:
+    """List which of a spec's `requires` are not met, each with the pip command that meets it."""
+    unmet = []
+    for text in requirements:
+        requirement = Requirement(text)
+        have = installed.get(requirement.name)
+        if have is None:
+            unmet.append(f"{text} is not installed; install it: pip install '{text}'")
+        elif not requirement.specifier.contains(have, prereleases=True):
+            unmet.append(f"{text} is required, installed is {have}; upgrade it: pip install -U '{text}'")
+    return unmet

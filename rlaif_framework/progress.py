@@ -1,0 +1,54 @@
+"""Progress of long stages: bars with rate and time left on a terminal, plain lines otherwise."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.text import Text
+
+T = TypeVar("T")
+LINE_SECONDS = 15.0
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.2f}/s" if task.speed else "", style="cyan")
+
+
+class Progress:
+    """Prints what a run is doing, to one console."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(quiet=True)
+
+    def say(self, text: str) -> None:
+        """Print one line."""
+        self.console.print(text, highlight=False, soft_wrap=True)
+
+    def track(self, items: Iterable[T], total: int, text: str, done: int = 0) -> Iterator[T]:
+        """Yield the items, showing how far it is; `done` of `total` were finished before."""
+        return self._bar(items, total, text, done) if self.console.is_terminal else self._lines(items, total, text, done)
+
+    def _bar(self, items: Iterable[T], total: int, text: str, done: int) -> Iterator[T]:
+        columns = [TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn()]
+        with Bars(*columns, console=self.console, transient=True) as bars:
+            task = bars.add_task(text, total=total, completed=done)
+            for item in items:
+                yield item
+                bars.advance(task)
+
+    def _lines(self, items: Iterable[T], total: int, text: str, done: int) -> Iterator[T]:
+        start = last = time.monotonic()
+        for count, item in enumerate(items, 1):
+            yield item
+            now = time.monotonic()
+            if now - last >= LINE_SECONDS:
+                last = now
+                rate = count / (now - start)
+                left = (total - done - count) / rate
+                self.say(f"  {text}: {done + count} of {total}, {rate:.2f}/s, {left:.0f} s left")

@@ -1,0 +1,133 @@
+"""The contracts of the six kinds of components. A component's class is called as `Class(config, context)`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from rlaif_framework.types import (
+    Annotation,
+    Answer,
+    Ballot,
+    Comparison,
+    LabelledComparison,
+    Preference,
+    Prompt,
+    Request,
+    Split,
+)
+
+if TYPE_CHECKING:
+    from rlaif_framework.stage import Stage
+
+
+@runtime_checkable
+class Task(Protocol):
+    """The data and the words: prompts, comparisons, and how an annotator is asked about them."""
+
+    def prompts(self, split: Split) -> Sequence[Prompt]:
+        """Prompts of a split, with a reference where there is one. Texts are whole: see `shorten`."""
+        ...
+
+    def comparisons(self, split: Split) -> Sequence[Comparison]:
+        """Comparisons of a split with their known preferences; empty if the data has none."""
+        ...
+
+    def shorten(self, prompt: Prompt, fits: Callable[[str], bool]) -> Prompt:
+        """Cut the source of a prompt until `fits(prompt.text)`; never the cue, never a response."""
+        ...
+
+    def annotate(self, prompt: Prompt, responses: tuple[str, str]) -> Annotation:
+        """Lay out one comparison, in the order given, for a prompt strategy (RLAIF 2.1)."""
+        ...
+
+    def clean(self, response: str) -> str:
+        """Tidy a sampled response before it is scored or shown (RLAIF 4: superfluous trailing symbols)."""
+        ...
+
+    def measure(self, prompt: Prompt, response: str) -> Mapping[str, float]:
+        """Metrics of one response that need no model, such as length, ROUGE and copy rate."""
+        ...
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """A language model that can generate and score."""
+
+    def answer(self, requests: Sequence[Request]) -> Sequence[Answer]:
+        """Answer requests, in their order. Batching is the backend's own business."""
+        ...
+
+
+@runtime_checkable
+class PromptStrategy(Protocol):
+    """How a labeler elicits a preference from a backend, written for one comparison in one order."""
+
+    def elicit(self, ask: Annotation) -> Generator[Request, Answer, Ballot]:
+        """Yield requests, receive answers, return the ballot."""
+        ...
+
+
+@runtime_checkable
+class Labeler(Protocol):
+    """Comparisons in, preferences out."""
+
+    def label(self, comparisons: Sequence[Comparison]) -> Iterator[Preference]:
+        """Yield one preference for each comparison, in their order."""
+        ...
+
+
+@runtime_checkable
+class Reward(Protocol):
+    """Scores responses. Text goes in, so any tokenizer may be inside."""
+
+    def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Sequence[float]:
+        """Score each response to the prompt at the same place; higher is better. Never depends on the batch."""
+        ...
+
+
+@runtime_checkable
+class RewardModel(Protocol):
+    """Fits preferences and gives a `Reward`. One that needs no fitting leaves `fit` empty."""
+
+    def fit(self, labels: Sequence[LabelledComparison], initial: Path, stage: Stage) -> None:
+        """Train on labelled comparisons and save into `stage.folder`.
+
+        Args:
+            labels: Comparisons and their soft labels.
+            initial: The model folder of the supervised baseline, to start from.
+            stage: Where to write, log, checkpoint and draw seeds.
+        """
+        ...
+
+    def load(self, folder: Path) -> Reward:
+        """Open what `fit` saved."""
+        ...
+
+
+@runtime_checkable
+class Algorithm(Protocol):
+    """Improves a policy against a reward."""
+
+    def improve(self, initial: Path, reward: Reward, reward_folder: Path, prompts: Sequence[Prompt], stage: Stage) -> None:
+        """Train the policy and save it into `stage.folder` as a `save_pretrained` folder.
+
+        Args:
+            initial: The model folder of the supervised baseline: policy and KL reference both start here.
+            reward: Scores responses.
+            reward_folder: What the reward model saved, for algorithms that start their value model from it.
+            prompts: To sample responses to.
+            stage: Where to write, log, checkpoint and draw seeds.
+        """
+        ...
+
+
+PROTOCOLS: Mapping[str, type] = {
+    "task": Task,
+    "backend": Backend,
+    "strategy": PromptStrategy,
+    "labeler": Labeler,
+    "reward": RewardModel,
+    "algorithm": Algorithm,
+}

@@ -1,0 +1,48 @@
+"""Comparisons, preferences and responses as rows of JSON Lines, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rlaif_framework.jsonl import read_rows, write_rows
+from rlaif_framework.types import Ballot, Comparison, Evidence, Preference, Prompt
+
+
+def save_comparisons(path: Path, comparisons: Iterable[Comparison]) -> None:
+    """Write comparisons, prompts included."""
+    write_rows(path, map(asdict, comparisons))
+
+
+def load_comparisons(path: Path) -> list[Comparison]:
+    """Read what `save_comparisons` wrote; an empty file is an empty list."""
+    if path.stat().st_size == 0:
+        return []
+    return [read_comparison(row) for _, row in read_rows(path)]
+
+
+def read_comparison(row: Mapping[str, Any]) -> Comparison:
+    """A comparison from its row."""
+    first, second = row["responses"]
+    return Comparison(**{**row, "prompt": Prompt(**row["prompt"]), "responses": (first, second)})
+
+
+def load_preferences(path: Path) -> list[Preference]:
+    """Read preferences; an empty file is an empty list."""
+    if path.stat().st_size == 0:
+        return []
+    return [read_preference(row) for _, row in read_rows(path)]
+
+
+def read_preference(row: Mapping[str, Any]) -> Preference:
+    """A preference from its row."""
+    evidence = dict(row["evidence"])
+    orders = tuple(Ballot(_pair(b["probabilities"]), b["mass"], b["rationale"]) for b in evidence.pop("orders"))
+    scores = _pair(evidence.pop("scores"))
+    return Preference(row["comparison"], _pair(row["probabilities"]), Evidence(orders=orders, scores=scores, **evidence))
+
+
+def _pair(values: list[float] | None) -> tuple[float, float] | None:
+    return None if values is None else (values[0], values[1])

@@ -1,0 +1,20 @@
+"""One seed in the spec, and independent named streams derived from it."""
+
+import hashlib
+
+
+def derive_seed(seed: int, *names: str | int) -> int:
+    """Derive the seed of a named stream.
+
+    The same seed and names give the same number on every machine, and streams of different names are independent,
+    so that adding a draw to one stage changes nothing in another.
+
+    Args:
+        seed: The spec's seed.
+        names: The stream, from the general to the particular, e.g. `("improve", "rlaif", "step", 12)`.
+
+    Returns:
+        An integer in [0, 2**63).
+    """
+    text = "/".join(str(part) for part in (seed, *names))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

@@ -1,0 +1,205 @@
+"""The spec: what a run does, as a tree of frozen, validated settings."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from rlaif_framework.component import AlgorithmSlot, Config, LabelerSlot, RewardSlot, TaskSlot
+
+DType = Literal["auto", "fp32", "bf16"]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+RESERVED_ARMS = ("sft", "reference")
+
+
+class LoraSettings(Config):
+    """Low-rank adapters (Hu et al. 2021), trained instead of all weights; merged when the model is saved."""
+
+    rank: int = Field(16, ge=1)
+    """Rank of each adapter."""
+    alpha: float = Field(32.0, gt=0)
+    """Scale: the adapter's output is multiplied by alpha / rank."""
+    targets: Literal["all-linear"] | list[str] = "all-linear"
+    """Names of the linear modules that get an adapter."""
+
+
+class PolicyConfig(Config):
+    """The model that is improved."""
+
+    model: str
+    """A hub id, a model folder, a GGUF file, or `package:NAME` for weights inside an installed Python package."""
+    revision: str | None = None
+    """Git revision of a hub model."""
+    dtype: DType = "auto"
+    """Compute precision: bf16 where the CPU or GPU has it (auto). Trained weights stay in fp32."""
+    lora: LoraSettings | None = None
+    """Train adapters instead of all weights."""
+    max_prompt_tokens: int = Field(512, ge=8)
+    """Longer prompts have their source cut, never the cue (RLAIF: 1,024; Huang et al. 2024: 512)."""
+    max_new_tokens: int = Field(128, ge=1)
+    """Length of a response at most (RLAIF: 128)."""
+    batch_tokens: int = Field(16384, ge=64)
+    """Tokens at most in a batch that nothing is trained on (sampling, labelling, scoring), padding included."""
+
+
+class SftConfig(Config):
+    """Supervised fine-tuning on the task's reference responses (RLAIF A.1)."""
+
+    epochs: float = Field(1.0, gt=0)
+    """Passes over the demonstrations."""
+    lr: float = Field(1e-5, gt=0)
+    """Learning rate (RLAIF: 1e-5)."""
+    batch_size: int = Field(16, ge=1)
+    """Demonstrations per optimiser step (RLAIF: 128)."""
+    limit: int | None = Field(None, ge=1)
+    """Use only the first so many demonstrations."""
+
+
+class PairsConfig(Config):
+    """Where the comparisons to label come from."""
+
+    source: Literal["task", "policy", "both"] = "task"
+    """The task's own comparisons (as in the paper), pairs sampled from the supervised baseline, or both."""
+    limit: int | None = Field(None, ge=1)
+    """Use at most so many of the task's comparisons, chosen at random with the seed."""
+    prompts: int | None = Field(None, ge=1)
+    """Sample from the policy for at most so many prompts."""
+    temperature: float = Field(0.9, gt=0)
+    """Sampling temperature of the policy's pairs."""
+
+
+class AiFeedback(Config):
+    """Preferences given by a labeler."""
+
+    kind: Literal["ai"] = "ai"
+    labeler: LabelerSlot
+    """Who labels."""
+    pairs: PairsConfig = PairsConfig()
+    """What is labelled."""
+
+
+class HumanFeedback(Config):
+    """Preferences of human raters, as the task's comparisons carry them (the RLHF arm)."""
+
+    kind: Literal["human"] = "human"
+    labeler: LabelerSlot = {"kind": "human"}
+    """`human`, or `construction` for data whose preference is known because one response was written to be worse."""
+    pairs: PairsConfig = PairsConfig()
+    """What is labelled; sampled pairs have no human preference, so `source` must be `task`."""
+
+    @model_validator(mode="after")
+    def _check_source(self) -> HumanFeedback:
+        if self.pairs.source != "task":
+            raise ValueError("pairs.source must be 'task': nobody has rated responses sampled in this run")
+        return self
+
+
+Feedback = Annotated[AiFeedback | HumanFeedback, Field(discriminator="kind")]
+
+
+class Arm(Config):
+    """One way of getting a policy: feedback, reward and algorithm."""
+
+    feedback: Feedback | None = None
+    """Where preferences come from. `human` is short for `{kind: human}`."""
+    reward: RewardSlot
+    """What scores responses."""
+    algorithm: AlgorithmSlot
+    """What improves the policy."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_feedback(cls, value: object) -> object:
+        if isinstance(value, dict) and isinstance(value.get("feedback"), str):
+            return {**value, "feedback": {"kind": value["feedback"]}}
+        return value
+
+    @model_validator(mode="after")
+    def _check_feedback(self) -> Arm:
+        if self.reward.needs_preferences and self.feedback is None:
+            raise ValueError(f"reward '{self.reward.kind}' is trained on preferences: state the arm's 'feedback'")
+        if not self.reward.needs_preferences and self.feedback is not None:
+            raise ValueError(f"reward '{self.reward.kind}' uses no preferences: remove the arm's 'feedback'")
+        return self
+
+
+class EvaluateConfig(Config):
+    """How good the labels, the reward model and the policies are."""
+
+    judge: LabelerSlot
+    """Labeler that decides win rates; must not be the labeler it evaluates."""
+    matchups: list[tuple[str, str]] | None = None
+    """Pairs of policies to compare: arms, `sft`, or `reference`. Default: every arm against `sft`, and all arms."""
+    labelers: dict[Name, LabelerSlot] = {}
+    """Further labelers, measured beside the arms' own on the validation comparisons."""
+    prompts: int | None = Field(None, ge=1)
+    """Test prompts at most."""
+    comparisons: int | None = Field(None, ge=1)
+    """Validation comparisons at most, chosen at random with the seed."""
+    temperature: float = Field(0.0, ge=0)
+    """Sampling temperature of the responses compared; 0 is greedy."""
+    show: int = Field(8, ge=0)
+    """Sample responses shown in the report."""
+
+
+def _check_requirement(value: str) -> str:
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    try:
+        Requirement(value)
+    except InvalidRequirement as error:
+        raise ValueError(f"not a requirement such as 'rlaif-acme>=0.2': {error}") from error
+    return value
+
+
+class Spec(Config):
+    """A whole run. See docs/spec.md."""
+
+    name: Name = "run"
+    """Names the default run folder."""
+    seed: int = Field(0, ge=0)
+    """The one seed; every random stream is derived from it."""
+    requires: list[Annotated[str, AfterValidator(_check_requirement)]] = []
+    """Plugins that must be installed, as pip requirements, e.g. `rlaif-acme>=0.2`."""
+    task: TaskSlot
+    """The data and the words."""
+    policy: PolicyConfig
+    """The model that is improved."""
+    sft: SftConfig | None = SftConfig()
+    """Supervised fine-tuning first; null to start from the policy's model as it is."""
+    arms: dict[Name, Arm] = {}
+    """Ways of improving the policy, by name."""
+    evaluate: EvaluateConfig | None = None
+    """Evaluation; null for none."""
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Spec:
+        from rlaif_framework.errors import suggest
+
+        for name in self.arms:
+            if name in RESERVED_ARMS:
+                raise ValueError(f"arms.{name}: the name '{name}' is taken by the baseline; choose another")
+        known = [*self.arms, *RESERVED_ARMS]
+        for pair in (self.evaluate and self.evaluate.matchups) or []:
+            for name in pair:
+                if name not in known:
+                    raise ValueError(f"evaluate.matchups: no arm named '{name}'; {suggest(name, known)}")
+            if pair[0] == pair[1]:
+                raise ValueError(f"evaluate.matchups: '{pair[0]}' is compared with itself")
+        return self
+
+    def matchups(self) -> list[tuple[str, str]]:
+        """The matchups asked for, or the default ones: each arm against `sft`, then arms against each other."""
+        if self.evaluate is None:
+            return []
+        if self.evaluate.matchups is not None:
+            return list(self.evaluate.matchups)
+        arms = list(self.arms)
+        return [(arm, "sft") for arm in arms] + [(a, b) for i, a in enumerate(arms) for b in arms[i + 1 :]]
+
+
+def slug(name: str) -> str:
+    """Make a file stem fit for a spec's name."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.") or "run"

@@ -1,0 +1,165 @@
+"""Measure everything the run made: labelers, reward models, policies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+from rlaif_framework.component import ComponentConfig
+from rlaif_framework.jsonl import read_rows, write_rows
+from rlaif_framework.measures import measure_labeler, measure_margins, measure_wins
+from rlaif_framework.models import load_model, load_tokenizer
+from rlaif_framework.policy import sample_responses, shorten_prompts
+from rlaif_framework.protocols import RewardModel
+from rlaif_framework.records import load_preferences
+from rlaif_framework.spec import EvaluateConfig
+from rlaif_framework.stage import Stage, read_metrics
+from rlaif_framework.stages.label import PREFERENCES, label_comparisons
+from rlaif_framework.statistics import estimate_mean
+from rlaif_framework.types import Comparison, Evidence, Preference, Prompt
+
+RESPONSES = "responses.jsonl"
+SCORES = "scores.json"
+EVALUATION = "evaluation.json"
+REFERENCE = "reference"
+
+
+def sample_test(stage: Stage, config: EvaluateConfig, prompts: Sequence[Prompt]) -> None:
+    """Let a policy respond to the test prompts; write `responses.jsonl` with the metrics that need no model."""
+    context = stage.context
+    folder = next(iter(stage.inputs.values()))
+    tokenizer = load_tokenizer(folder)
+    model = load_model(folder, "causal", context.dtype, context.device)
+    short, _ = shorten_prompts(prompts, stage.task, tokenizer, context.policy.max_prompt_tokens)
+    samples = sample_responses(
+        model,
+        tokenizer,
+        [p.text for p in short],
+        max_new_tokens=context.policy.max_new_tokens,
+        temperature=config.temperature,
+        seed=stage.seed("responses"),
+        budget=context.policy.batch_tokens,
+        track=lambda batches: stage.track(batches, len(batches), "responding, batches"),
+    )
+    rows = []
+    for prompt, sample in zip(short, samples, strict=True):
+        text = stage.task.clean(sample.text)
+        metrics = {**stage.task.measure(prompt, text), "tokens": len(sample.ids), "ended": float(sample.finished)}
+        rows.append({"prompt": prompt.id, "response": text, "metrics": metrics})
+    write_rows(stage.folder / RESPONSES, rows)
+
+
+def read_responses(folder: Path) -> list[str]:
+    """A policy's responses to the test prompts, in their order."""
+    return [row["response"] for _, row in read_rows(folder / RESPONSES)]
+
+
+def judge_matchup(
+    stage: Stage, judge: ComponentConfig, first: str, second: str, prompts: Sequence[Prompt]
+) -> None:
+    """Let the judge compare two policies' responses prompt by prompt; equal responses are a tie without asking."""
+    answers = {name: read_responses(folder) for name, folder in stage.inputs.items()}
+    answers[REFERENCE] = [p.reference or "" for p in prompts]
+    texts = zip(prompts, answers[first], answers[second], strict=True)
+    pairs = [Comparison(p.id, p, (a, b)) for p, a, b in texts]
+    different = [c for c in pairs if c.responses[0] != c.responses[1]]
+    judged = {p.comparison: p for p in label_comparisons(stage, judge, different)}
+    tie = Evidence(source=judge.kind)
+    rows = [judged.get(c.id) or Preference(c.id, (0.5, 0.5), tie) for c in pairs]
+    write_rows(stage.folder / PREFERENCES, map(asdict, rows))
+
+
+def score_held_out(
+    stage: Stage, reward: ComponentConfig, comparisons: Sequence[Comparison], prompts: Sequence[Prompt]
+) -> None:
+    """Score validation comparisons and both policies' test responses with an arm's reward."""
+    model = cast(RewardModel, stage.context.build("reward", reward)).load(stage.inputs["reward"])
+    twice = [c.prompt for c in comparisons for _ in range(2)]
+    scores = model.score(twice, [text for c in comparisons for text in c.responses]) if comparisons else []
+    policies = {
+        name: list(model.score(prompts, read_responses(stage.inputs[name]))) for name in ("policy", "sft")
+    }
+    margins = [a - b for a, b in zip(scores[::2], scores[1::2], strict=True)]
+    (stage.folder / SCORES).write_text(json.dumps({"margins": margins, **policies}))
+
+
+def evaluate_run(
+    stage: Stage,
+    config: EvaluateConfig,
+    arms: Mapping[str, str | None],
+    labelers: Mapping[str, str],
+    matchups: Sequence[tuple[str, str]],
+    comparisons: Sequence[Comparison],
+    prompts: Sequence[Prompt],
+) -> None:
+    """Gather every measurement into `evaluation.json`.
+
+    Args:
+        stage: Its inputs are named `labels/LABELER`, `responses/POLICY`, `judge/A/B`, `scores/ARM`, `improve/ARM`.
+        config: What was asked for.
+        arms: The labeler of each arm, None for an arm without feedback.
+        labelers: Kind of every labeler that was measured, by name.
+        matchups: Pairs of policies compared.
+        comparisons: The validation comparisons that labelers and reward models were measured on.
+        prompts: The test prompts.
+    """
+    preferences = {name: load_preferences(stage.inputs[f"labels/{name}"] / PREFERENCES) for name in labelers}
+    qualities = {name: asdict(measure_labeler(comparisons, rows)) for name, rows in preferences.items()}
+    policies: dict[str, Any] = {}
+    for name in ("sft", *arms):
+        rows = [row["metrics"] for _, row in read_rows(stage.inputs[f"responses/{name}"] / RESPONSES)]
+        policies[name] = {key: _mean([row[key] for row in rows]) for key in rows[0]}
+    if all(p.reference for p in prompts):
+        measured = [stage.task.measure(p, p.reference or "") for p in prompts]
+        policies[REFERENCE] = {key: _mean([row[key] for row in measured]) for key in measured[0]}
+    rewards: dict[str, Any] = {}
+    for arm, labeler in arms.items():
+        scores = json.loads((stage.inputs[f"scores/{arm}"] / SCORES).read_text())
+        known = measure_margins(comparisons, scores["margins"], lambda i: comparisons[i].preference)
+        labels = preferences[labeler] if labeler is not None else []
+        own = measure_margins(
+            comparisons, scores["margins"], lambda i, labels=labels: _first(labels[i]) if labels else None
+        )
+        gains = [a - b for a, b in zip(scores["policy"], scores["sft"], strict=True)]
+        rewards[arm] = {
+            "accuracy_known": known and asdict(known),
+            "accuracy_labels": own and asdict(own),
+            "reward_sft": _mean(scores["sft"]),
+            "reward_policy": _mean(scores["policy"]),
+            "reward_gain": _mean(gains),
+            "curve": read_metrics(stage.inputs[f"improve/{arm}"]),
+            "loss": read_metrics(stage.inputs[f"reward/{arm}"]),
+        }
+    wins = []
+    for first, second in matchups:
+        rows = load_preferences(stage.inputs[f"judge/{first}/{second}"] / PREFERENCES)
+        wins.append(asdict(measure_wins(first, second, rows)))
+    shown = {name: read_responses(stage.inputs[f"responses/{name}"])[: config.show] for name in ("sft", *arms)}
+    samples = [
+        {"prompt": p.text, "reference": p.reference, "responses": {name: shown[name][i] for name in shown}}
+        for i, p in enumerate(prompts[: config.show])
+    ]
+    result = {
+        "judge": config.judge.model_dump(mode="json"),
+        "labelers": {name: {"kind": labelers[name], **quality} for name, quality in qualities.items()},
+        "arms": {arm: {"labeler": labeler, **rewards[arm]} for arm, labeler in arms.items()},
+        "policies": policies,
+        "wins": wins,
+        "samples": samples,
+        "prompts": len(prompts),
+        "comparisons": len(comparisons),
+        "sft_loss": read_metrics(stage.inputs["sft"]),
+    }
+    (stage.folder / EVALUATION).write_text(json.dumps(result, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def _mean(values: Sequence[float]) -> dict[str, float] | None:
+    estimate = estimate_mean(values)
+    return estimate and asdict(estimate)
+
+
+def _first(preference: Preference) -> float | None:
+    return None if preference.probabilities is None else preference.probabilities[0]

@@ -1,0 +1,69 @@
+"""Label comparisons, row by row: for training, for measuring a labeler, and for judging policies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import cast
+
+from rlaif_framework.component import ComponentConfig
+from rlaif_framework.errors import RlaifError
+from rlaif_framework.jsonl import dump_row
+from rlaif_framework.protocols import Labeler
+from rlaif_framework.records import load_preferences
+from rlaif_framework.stage import Stage
+from rlaif_framework.types import Comparison, Preference
+
+PREFERENCES = "preferences.jsonl"
+CHUNK = 64
+
+
+def label_comparisons(stage: Stage, config: ComponentConfig, comparisons: Sequence[Comparison]) -> list[Preference]:
+    """Write `preferences.jsonl`, one row a comparison, in their order, and give the preferences.
+
+    Comparisons go to the labeler in chunks of fixed size, and a chunk is written when it is whole: a run that was
+    stopped goes on at the first chunk that is missing and batches exactly as an uninterrupted one.
+    """
+    path = stage.checkpoint / PREFERENCES
+    done = _finished_rows(path)
+    preferences: list[Preference] = []
+    if done < len(comparisons):
+        labeler = cast(Labeler, stage.context.build("labeler", config))
+        chunks = range(done, len(comparisons), CHUNK)
+        for start in stage.track(chunks, -(-len(comparisons) // CHUNK), f"labelling, {CHUNK} at a time", done // CHUNK):
+            chunk = comparisons[start : start + CHUNK]
+            rows = list(_checked(labeler.label(chunk), chunk, config.kind))
+            with path.open("a", encoding="utf-8") as file:
+                file.write("".join(dump_row(asdict(row)) for row in rows))
+    (stage.folder / PREFERENCES).write_bytes(path.read_bytes() if path.exists() else b"")
+    preferences = load_preferences(stage.folder / PREFERENCES)
+    unparsed = sum(p.probabilities is None for p in preferences)
+    stage.facts.update(comparisons=len(comparisons), unparsed=unparsed)
+    return preferences
+
+
+def _finished_rows(path: Path) -> int:
+    """Rows of whole chunks; what an interruption cut off after them is dropped."""
+    if not path.exists():
+        return 0
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith("\n")]
+    kept = len(whole) - len(whole) % CHUNK
+    path.write_text("".join(whole[:kept]), encoding="utf-8")
+    return kept
+
+
+def _checked(preferences: Iterator[Preference], chunk: Sequence[Comparison], kind: str) -> Iterator[Preference]:
+    count = 0
+    for comparison, preference in zip(chunk, preferences, strict=False):
+        if preference.comparison != comparison.id:
+            raise RlaifError(f"labeler '{kind}' gave a preference for '{preference.comparison}', not '{comparison.id}'")
+        if preference.probabilities is not None:
+            first, second = preference.probabilities
+            if not (0 <= first <= 1 and abs(first + second - 1) < 1e-6):
+                raise RlaifError(f"labeler '{kind}', comparison '{comparison.id}': {first} and {second} are no probabilities")
+        count += 1
+        yield preference
+    if count < len(chunk):
+        raise RlaifError(f"labeler '{kind}' gave {count} preferences for {len(chunk)} comparisons")

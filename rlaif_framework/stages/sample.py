@@ -1,0 +1,74 @@
+"""Gather the comparisons to be labelled: the task's own, pairs sampled from the baseline, or both."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from rlaif_framework.errors import DataError
+from rlaif_framework.models import load_model, load_tokenizer
+from rlaif_framework.policy import sample_responses, shorten_prompts
+from rlaif_framework.records import save_comparisons
+from rlaif_framework.spec import PairsConfig
+from rlaif_framework.stage import Stage
+from rlaif_framework.types import Comparison, Prompt
+
+T = TypeVar("T")
+COMPARISONS = "comparisons.jsonl"
+
+
+def gather_pairs(
+    stage: Stage, config: PairsConfig, comparisons: Sequence[Comparison], prompts: Sequence[Prompt]
+) -> None:
+    """Write `comparisons.jsonl`. Pairs whose two responses came out equal are left out and counted."""
+    pairs: list[Comparison] = []
+    if config.source in ("task", "both"):
+        if not comparisons:
+            raise DataError("sample: the task has no comparisons of its own; set pairs.source to 'policy'")
+        pairs += pick_some(comparisons, config.limit, stage.seed("task pairs"))
+    if config.source in ("policy", "both"):
+        pairs += _sample_pairs(stage, config, pick_some(prompts, config.prompts, stage.seed("prompts")))
+    if not pairs:
+        raise DataError("sample: no pair of different responses came out; raise pairs.temperature or pairs.prompts")
+    tokenizer = load_tokenizer(stage.inputs["sft"])
+    short, cut = shorten_prompts([p.prompt for p in pairs], stage.task, tokenizer, stage.context.policy.max_prompt_tokens)
+    save_comparisons(stage.folder / COMPARISONS, map(_with_prompt, pairs, short))
+    stage.facts.update(comparisons=len(pairs), prompts_cut=cut)
+
+
+def _with_prompt(pair: Comparison, prompt: Prompt) -> Comparison:
+    return replace(pair, prompt=prompt)
+
+
+def _sample_pairs(stage: Stage, config: PairsConfig, prompts: Sequence[Prompt]) -> list[Comparison]:
+    context = stage.context
+    tokenizer = load_tokenizer(stage.inputs["sft"])
+    model = load_model(stage.inputs["sft"], "causal", context.dtype, context.device)
+    short, _ = shorten_prompts(prompts, stage.task, tokenizer, context.policy.max_prompt_tokens)
+    samples = sample_responses(
+        model,
+        tokenizer,
+        [p.text for p in short for _ in range(2)],
+        max_new_tokens=context.policy.max_new_tokens,
+        temperature=config.temperature,
+        seed=stage.seed("responses"),
+        budget=context.policy.batch_tokens,
+        track=lambda batches: stage.track(batches, len(batches), "sampling, batches"),
+    )
+    texts = [stage.task.clean(s.text) for s in samples]
+    pairs = []
+    for prompt, first, second in zip(prompts, texts[::2], texts[1::2], strict=True):
+        if first and second and first != second:
+            pairs.append(Comparison(f"{prompt.id}/sampled", prompt, (first, second), slice="sampled"))
+    stage.facts["pairs_equal_or_empty"] = len(prompts) - len(pairs)
+    return pairs
+
+
+def pick_some(items: Sequence[T], limit: int | None, seed: int) -> list[T]:
+    """At most `limit` items chosen at random, in their order."""
+    if limit is None or limit >= len(items):
+        return list(items)
+    chosen = sorted(random.Random(seed).sample(range(len(items)), limit))
+    return [items[i] for i in chosen]

@@ -1,0 +1,49 @@
+"""Rates and means with their counts and 95 % intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scipy import stats
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A rate or mean, how many observations it rests on, and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    count: int
+
+    @property
+    def beats_chance(self) -> bool:
+        """Whether the whole interval lies above one half."""
+        return self.low > 0.5
+
+
+def estimate_rate(wins: float, count: int) -> Estimate | None:
+    """A proportion with its Wilson interval; a tie may count as half a win. None for no observations."""
+    if count == 0:
+        return None
+    rate = wins / count
+    # scipy's proportion_ci takes whole successes only, and a tie is half of one.
+    z = float(stats.norm.ppf(0.5 + CONFIDENCE / 2))
+    centre = (rate + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(rate * (1 - rate) / count + z * z / (4 * count * count))
+    return Estimate(rate, max(0.0, centre - half), min(1.0, centre + half), count)
+
+
+def estimate_mean(values: Sequence[float]) -> Estimate | None:
+    """A mean with its Student-t interval; the interval of a single value is that value. None for no observations."""
+    if not values:
+        return None
+    mean = math.fsum(values) / len(values)
+    if len(values) == 1 or max(values) == min(values):
+        return Estimate(mean, mean, mean, len(values))
+    low, high = stats.t.interval(CONFIDENCE, len(values) - 1, loc=mean, scale=stats.sem(values))
+    return Estimate(mean, float(low), float(high), len(values))

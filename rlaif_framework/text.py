@@ -1,0 +1,40 @@
+"""Text measures that need no model, and cutting a text to fit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+SEQUENCE = 5
+_WORD = re.compile(r"\w+")
+
+
+def copy_rate(source: str, response: str, length: int = SEQUENCE) -> float:
+    """Share of a response's word sequences that stand in the source, in [0, 1].
+
+    A response shorter than `length` words counts as one sequence; an empty one copies nothing.
+    """
+    words, given = _WORD.findall(response.lower()), _WORD.findall(source.lower())
+    if not words:
+        return 0.0
+    size = min(length, len(words))
+    known = {tuple(given[i : i + size]) for i in range(len(given) - size + 1)}
+    sequences = [tuple(words[i : i + size]) for i in range(len(words) - size + 1)]
+    return sum(s in known for s in sequences) / len(sequences)
+
+
+def cut_text(text: str, fits: Callable[[str], bool]) -> str:
+    """Cut a text at its last newline again and again until it fits; without a newline left, at its last words.
+
+    The way OpenAI's summarisation data was cut (Huang et al. 2024, detail 1).
+    """
+    while not fits(text) and "\n" in text:
+        text = text[: text.rindex("\n")].rstrip()
+    if fits(text):
+        return text
+    words = text.split(" ")
+    low, high = 0, len(words)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(" ".join(words[:middle])) else (low, middle - 1)
+    return " ".join(words[:low])

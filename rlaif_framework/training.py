@@ -1,0 +1,143 @@
+"""The loop every training stage shares: optimiser, checkpoints, and a resume that changes nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from rlaif_framework.errors import TrainingError
+from rlaif_framework.stage import Stage, resume_step
+
+StepFunction = Callable[[int], Mapping[str, float]]
+
+
+def train_steps(
+    stage: Stage,
+    modules: Mapping[str, nn.Module],
+    optimizer: torch.optim.Optimizer,
+    steps: int,
+    step: StepFunction,
+    *,
+    text: str,
+    warmup: int = 0,
+    decay: bool = True,
+    max_grad_norm: float = 1.0,
+) -> None:
+    """Run optimiser steps 0 .. steps-1, logging each, checkpointing every so often, resuming where a try was stopped.
+
+    All randomness of a step is seeded from its number, so that a checkpoint needs no random state, and a resumed run
+    equals an uninterrupted one bit for bit on a CPU.
+
+    Args:
+        stage: Gives seeds, log and checkpoint folder.
+        modules: What is trained, by name; only parameters that require a gradient are saved.
+        optimizer: Over those parameters; its learning rates are the peak ones.
+        steps: Optimiser steps in all.
+        step: Computes a step's loss, calls `accelerator.backward`, and returns metrics to log.
+        text: What the progress bar says.
+        warmup: Steps of linear warm-up.
+        decay: Let the learning rate fall linearly to zero after the warm-up.
+        max_grad_norm: Gradients are scaled down to this norm, over all parameters of one module.
+
+    Raises:
+        TrainingError: A metric or gradient is not finite. The last checkpoint is kept.
+    """
+    peaks = [float(group["lr"]) for group in optimizer.param_groups]
+    start, last_saved = _restore(stage, modules, optimizer), time.monotonic()
+    stage.rewind_log(start)
+    for number in stage.track(range(start, steps), steps, text, done=start):
+        set_seed(stage.seed("step", number) % 2**32, device_specific=True)
+        rate = min(1.0, (number + 1) / (warmup + 1)) * (1 - number / steps if decay else 1.0)
+        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+            group["lr"] = peak * rate
+        metrics = dict(step(number))
+        for name, module in modules.items():
+            norm = stage.context.accelerator.clip_grad_norm_(module.parameters(), max_grad_norm)
+            metrics[f"{name}_grad_norm"] = float(norm) if norm is not None else 0.0
+        bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+        if bad:
+            raise TrainingError(
+                f"stage '{stage.name}', step {number + 1} of {steps}: {', '.join(bad)} not finite; lower the learning "
+                f"rate or use dtype: fp32. The checkpoint of an earlier step is kept: the same command goes on from it"
+            )
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        stage.log(number + 1, metrics)
+        if time.monotonic() - last_saved >= stage.context.checkpoint_seconds and number + 1 < steps:
+            _save(stage, modules, optimizer, number + 1)
+            last_saved = time.monotonic()
+
+
+def draw_batch(stage: Stage, total: int, size: int, number: int) -> list[int]:
+    """Indices of one step's batch: every epoch is a new permutation, and a batch may span two epochs."""
+    positions = range(number * size, (number + 1) * size)
+    orders = {
+        epoch: torch.randperm(total, generator=torch.Generator().manual_seed(stage.seed("epoch", epoch)))
+        for epoch in {position // total for position in positions}
+    }
+    return [int(orders[position // total][position % total]) for position in positions]
+
+
+def my_share(accelerator: Accelerator, batch: list[int]) -> list[int]:
+    """This process's part of a step's batch.
+
+    Raises:
+        TrainingError: The batch cannot be divided evenly among the processes.
+    """
+    size, rest = divmod(len(batch), accelerator.num_processes)
+    if rest:
+        raise TrainingError(f"a batch of {len(batch)} cannot be divided among {accelerator.num_processes} processes")
+    return batch[accelerator.process_index * size :][:size]
+
+
+def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters that require a gradient, by name."""
+    return {name: p for name, p in module.named_parameters() if p.requires_grad}
+
+
+def _save(stage: Stage, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, number: int) -> None:
+    if not stage.is_main:
+        return
+    tensors: dict[str, Tensor] = {}
+    for name, module in modules.items():
+        unwrapped = stage.context.accelerator.unwrap_model(module)
+        tensors |= {f"{name}/{key}": p.detach().contiguous() for key, p in trainable(unwrapped).items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{index}/{key}": torch.as_tensor(value) for key, value in state.items()}
+    final = stage.checkpoint / f"step-{number}"
+    temporary = stage.checkpoint / f"writing-{number}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    save_file(tensors, temporary / "state.safetensors")
+    (temporary / "state.json").write_text(json.dumps({"step": number}))
+    temporary.rename(final)
+    for old in stage.checkpoint.glob("step-*"):
+        if old != final:
+            shutil.rmtree(old)
+
+
+def _restore(stage: Stage, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> int:
+    number = resume_step(stage.checkpoint)
+    if number == 0:
+        return 0
+    tensors = load_file(stage.checkpoint / f"step-{number}" / "state.safetensors")
+    with torch.no_grad():
+        for name, module in modules.items():
+            for key, parameter in trainable(stage.context.accelerator.unwrap_model(module)).items():
+                parameter.copy_(tensors[f"{name}/{key}"])
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimizer/"):
+            _, index, key = name.split("/")
+            state.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    return number

@@ -1,0 +1,155 @@
+"""The small frozen records that flow between stages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Split = Literal["train", "validation", "test"]
+PreferenceSource = Literal["human", "construction"]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a policy is asked: one post, question or dialogue."""
+
+    id: str
+    text: str
+    """As the policy reads it, the cue for the response last."""
+    source: str
+    """The text a response must be faithful to: the post without the cue."""
+    reference: str | None = None
+    """A response written by a person (or for the data set), for SFT and reference-based judges."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A prompt with two responses; may carry a known preference."""
+
+    id: str
+    prompt: Prompt
+    responses: tuple[str, str]
+    preference: float | None = None
+    """Known probability in [0, 1] that the first response is the better one."""
+    preference_source: PreferenceSource | None = None
+    """Who knows: `human` raters, or `construction` (one response was written to be worse)."""
+    confidence: float | None = None
+    """The rater's confidence in [0, 1], where the data set gives one."""
+    slice: str | None = None
+    """The group this comparison is reported under, such as the kind of flaw."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ballot:
+    """What a prompt strategy elicited for ONE order of the two responses."""
+
+    probabilities: tuple[float, float] | None
+    """For the response shown first and the one shown second; None if the answer could not be read."""
+    mass: float | None = None
+    """Probability of the label tokens together, over the whole vocabulary: how much of the answer was an answer."""
+    rationale: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Why a preference is what it is."""
+
+    source: str
+    """The labeler's kind, or `human` / `construction` for a known preference."""
+    orders: tuple[Ballot, ...] = ()
+    """The ballot with the responses as given, then the one with the responses swapped."""
+    scores: tuple[float, float] | None = None
+    """Score of each response, for labelers that score responses one at a time."""
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """A comparison's label: a probability for each response, and its evidence."""
+
+    comparison: str
+    """Id of the comparison."""
+    probabilities: tuple[float, float] | None
+    """For the first and the second response, summing to 1; None if no answer could be read."""
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledComparison:
+    """A comparison with the preference a labeler gave it: what a reward model is trained on."""
+
+    comparison: Comparison
+    probabilities: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A prompt for a backend: what is asked, and the words its answer must begin with."""
+
+    text: str
+    prefill: str = ""
+    """Put at the start of the answer (the assistant's turn of a chat model), e.g. `Preferred Summary=`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choose:
+    """Ask for the probabilities of the options as the next token."""
+
+    question: Question
+    options: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Generate:
+    """Ask for text. `temperature` 0 is greedy decoding."""
+
+    question: Question
+    max_new_tokens: int
+    temperature: float = 0.0
+    top_k: int = 0
+    seed: int = 0
+
+
+Request = Choose | Generate
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A backend's reply to one request."""
+
+    probabilities: tuple[float, ...] = ()
+    """Of each option, normalised over the options; empty for `Generate`."""
+    mass: float | None = None
+    """Sum of the options' probabilities over the whole vocabulary."""
+    text: str = ""
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """One comparison in one order, in a task's words; a prompt strategy turns it into questions (RLAIF 2.1)."""
+
+    preamble: str
+    sample: str
+    """The sample to annotate: the text and both responses."""
+    ending: str
+    """Last words before the label, without a trailing space, e.g. `Preferred Summary=`."""
+    rationale_ending: str
+    """Replaces `ending` when a rationale is asked for (chain of thought, step one)."""
+    exemplars: tuple[str, ...] = ()
+    options: tuple[str, str] = ("1", "2")
+
+    def prompt(self, *, ending: str | None = None, rationale: str | None = None) -> Question:
+        """Lay out preamble, exemplars, sample and ending (RLAIF Table 1).
+
+        Args:
+            ending: Words that replace the ending, e.g. `rationale_ending`.
+            rationale: A rationale elicited before; it stands between the sample and the ending.
+        """
+        text = "\n\n".join([self.preamble, *self.exemplars, self.sample])
+        if ending is not None:
+            return Question(f"{text}\n\n{ending}")
+        before = f"{self.rationale_ending} {rationale.strip()}\n\n" if rationale is not None else ""
+        return Question(text, prefill=before + self.ending)
