@@ -18,6 +18,7 @@ from rlaif_framework.component import (
     RewardSlot,
     StrategySlot,
     TaskSlot,
+    default_component,
 )
 from rlaif_framework.context import Context
 from rlaif_framework.errors import (
@@ -169,6 +170,7 @@ __all__ = [
     "compute_dtype",
     "copy_rate",
     "cut_text",
+    "default_component",
     "derive_seed",
     "draw_batch",
     "encode_prompt",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -48,7 +50,9 @@ def main() -> None:
         from rlaif_framework.engine import is_disk_full
 
         if is_disk_full(error):
-            _fail(f"the disk is full ({error.filename or 'while writing'}); free some space and run the same command", 2)
+            _fail(
+                f"the disk is full ({error.filename or 'while writing'}); free some space and run the same command", 2
+            )
         if isinstance(error, PermissionError):
             _fail(f"no permission: {error}", 2)
         raise
@@ -86,6 +90,7 @@ def run(
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", category=FutureWarning)  # of transformers about itself; no user can mend them
     from rlaif_framework.engine import default_folder, default_store, run_spec
     from rlaif_framework.progress import Progress
     from rlaif_framework.store import Store
@@ -115,7 +120,9 @@ def plan(spec: SpecPath, store: StorePath = None, set_: Overrides = None, as_jso
         return
     rows = []
     for step in steps:
-        loads = [f"{x.role}: {x.model} ({_size(x.parameters)} parameters, {_bytes(x.memory_bytes)})" for x in step.loads]
+        loads = [
+            f"{x.role}: {x.model} ({_size(x.parameters)} parameters, {_bytes(x.memory_bytes)})" for x in step.loads
+        ]
         rows.append((step.name, "cached" if step.cached else "to do", loads[0] if loads else "-"))
         rows += [("", "", more) for more in loads[1:]]
     _print_table(("stage", "state", "loads"), rows)
@@ -160,14 +167,19 @@ def plugins(
         _print_json([{key: getattr(plugin, key) for key in keys} for plugin in found])
     else:
         rows = [(p.name, f"{p.distribution} {p.version}", p.error or ", ".join(p.components or p.hooks)) for p in found]
-        _print_table(("plugin", "distribution", "offers"), [(n, d, f"FAILED: {o}" if p.error else o) for p, (n, d, o) in zip(found, rows, strict=True)])
+        _print_table(
+            ("plugin", "distribution", "offers"),
+            [(n, d, f"FAILED: {o}" if p.error else o) for p, (n, d, o) in zip(found, rows, strict=True)],
+        )
     if strict and any(p.error for p in found):
         raise typer.Exit(1)
 
 
 @app.command()
 def components(
-    kind: Annotated[str | None, typer.Argument(metavar="[KIND]", help="task, backend, strategy, labeler, reward or algorithm.")] = None,
+    kind: Annotated[
+        str | None, typer.Argument(metavar="[KIND]", help="task, backend, strategy, labeler, reward or algorithm.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List components by kind: name, summary, and the plugin that offers it."""
@@ -210,8 +222,14 @@ def show(
     rows = []
     for key, field in component.config.model_fields.items():
         if key != "kind":
-            default = "required" if field.is_required() else json.dumps(field.get_default(call_default_factory=True), default=str)
-            rows.append((key, default if len(default) <= 40 else default[:37] + "...", (field.description or "").strip()))
+            default = (
+                "required"
+                if field.is_required()
+                else json.dumps(field.get_default(call_default_factory=True), default=str)
+            )
+            rows.append(
+                (key, default if len(default) <= 40 else default[:37] + "...", (field.description or "").strip())
+            )
     _print_table(("setting", "default", "meaning"), rows)
 
 
@@ -219,7 +237,7 @@ def _print_json(value: Any) -> None:
     print(json.dumps(value, indent=1, ensure_ascii=False))
 
 
-def _print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table; cut to the terminal's width on a terminal, whole otherwise."""
     from rich.console import Console
     from rich.table import Table

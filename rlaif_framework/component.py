@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ModelWrapValidatorHandler, SerializeAsAny, ValidationError, ValidationInfo, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from rlaif_framework.errors import PluginError, suggest
@@ -126,6 +136,11 @@ def _validate_slot(value: object, info: ValidationInfo, *, slot: Slot) -> Compon
         return narrow(slot, value, registry)
     except PluginError as error:
         raise ValueError(str(error)) from error
+
+
+def default_component(kind: str) -> Any:
+    """Default of a slot: the component of this name with its own defaults."""
+    return Field({"kind": kind})
 
 
 TaskSlot = Annotated[

@@ -49,7 +49,8 @@ class Context:
     @property
     def device(self) -> torch.device:
         """Device of this process."""
-        return self.accelerator.device
+        device: torch.device = self.accelerator.device
+        return device
 
     @cached_property
     def dtype(self) -> torch.dtype:

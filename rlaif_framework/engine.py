@@ -11,6 +11,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import distributions
@@ -174,10 +175,8 @@ def _do_step(run: Run, step: Step, main: bool) -> None:
 
 
 def _note_seconds(path: Path, seconds: float) -> None:
-    try:
+    with suppress(OSError):  # a full disk: the error that is already on its way says so
         path.write_text(json.dumps(seconds))
-    except OSError:  # a full disk: the error that is already on its way says so
-        pass
 
 
 def _explain(error: Exception, step: Step) -> Exception:
@@ -200,10 +199,8 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def _reset_peak_memory() -> None:
-    try:
+    with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
-    except OSError:
-        pass
 
 
 def _peak_memory() -> int:

@@ -1,6 +1,5 @@
 """What can go wrong for a user: each error says what, where and what next."""
 
-
 from collections.abc import Iterable
 from difflib import get_close_matches
 

@@ -22,7 +22,7 @@ def selective_logprobs(logits: Tensor, targets: Tensor, temperature: float = 1.0
     Returns:
         (tokens,) fp32 (fp64 for fp64 logits).
     """
-    result: Tensor = _SelectiveLogprobs.apply(logits, targets, temperature)
+    result: Tensor = _SelectiveLogprobs.apply(logits, targets, temperature)  # type: ignore[no-untyped-call]
     return result
 
 

@@ -43,11 +43,19 @@ def measure_labeler(comparisons: Sequence[Comparison], preferences: Sequence[Pre
 
     names = sorted({c.slice for c, _ in decided if c.slice is not None})
     slices = {name: agreement((c, p) for c, p in decided if c.slice == name) for name in names}
-    both = [(p.evidence.orders[0].probabilities, p.evidence.orders[1].probabilities) for _, p in pairs if len(p.evidence.orders) == 2]
+    both = [
+        (p.evidence.orders[0].probabilities, p.evidence.orders[1].probabilities)
+        for _, p in pairs
+        if len(p.evidence.orders) == 2
+    ]
     firsts = [(a[0] > 0.5, b[0] > 0.5) for a, b in both if a is not None and b is not None and 0.5 not in (a[0], b[0])]
     same = [a for a, b in firsts if a == b]
     masses = [b.mass for _, p in pairs for b in p.evidence.orders if b.mass is not None]
-    lengths = [(len(c.responses[0]) > len(c.responses[1]), p[0]) for c, p in parsed if len(c.responses[0]) != len(c.responses[1])]
+    lengths = [
+        (len(c.responses[0]) > len(c.responses[1]), p[0])
+        for c, p in parsed
+        if len(c.responses[0]) != len(c.responses[1])
+    ]
     sources = sorted({c.preference_source for c, _ in decided if c.preference_source is not None})
     return LabelerQuality(
         agreement=agreement(decided),

@@ -88,7 +88,9 @@ def _describe(name: str, path: Path) -> ModelSource:
         if not weights and len(gguf) == 1:
             path = gguf[0]
         elif not (path / "config.json").exists() or not weights:
-            raise ModelError(f"{path} is not a model folder: it needs config.json and *.safetensors (or one .gguf file)")
+            raise ModelError(
+                f"{path} is not a model folder: it needs config.json and *.safetensors (or one .gguf file)"
+            )
         else:
             facts = _remember([path / "config.json", *weights], _measure_safetensors)
             return ModelSource(name, str(path.resolve()), **facts)

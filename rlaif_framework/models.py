@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from filelock import FileLock
@@ -99,8 +99,7 @@ def load_model(
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     model.to(device)
-    model.eval()
-    return model  # type: ignore[no-any-return]
+    return cast(PreTrainedModel, model.eval())
 
 
 def load_tokenizer(where: str | Path | ModelSource, needs_end: bool = True) -> PreTrainedTokenizerBase:
@@ -116,23 +115,25 @@ def load_tokenizer(where: str | Path | ModelSource, needs_end: bool = True) -> P
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"cannot load the tokenizer of '{source.name}': {error}") from error
     if not needs_end:
-        return tokenizer  # type: ignore[no-any-return]
+        return tokenizer
     if tokenizer.eos_token_id is None:
         raise ModelError(f"the tokenizer of '{source.name}' has no end-of-sequence token; responses could not end")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer  # type: ignore[no-any-return]
+    return tokenizer
 
 
-def add_lora(model: PreTrainedModel, lora: LoraSettings, task: Literal["CAUSAL_LM", "SEQ_CLS"]) -> nn.Module:
+def add_lora(model: nn.Module, lora: LoraSettings, task: Literal["CAUSAL_LM", "SEQ_CLS"]) -> nn.Module:
     """Wrap a model in trainable fp32 adapters; a scoring head is trained whole."""
     targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
-    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=targets, task_type=task)
-    return get_peft_model(model, config)
+    scale: Any = lora.alpha  # peft says int and takes any number
+    config = LoraConfig(r=lora.rank, lora_alpha=scale, target_modules=targets, task_type=task)
+    wrapped: nn.Module = get_peft_model(cast(PreTrainedModel, model), config)
+    return wrapped
 
 
 def save_model(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path, dtype: torch.dtype) -> None:
     """Save a plain `save_pretrained` folder; adapters are merged into the weights (in fp32) first."""
     plain = model.float().merge_and_unload() if isinstance(model, PeftModel) else model
-    plain.to(dtype).save_pretrained(folder)
+    cast(PreTrainedModel, plain.to(dtype)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

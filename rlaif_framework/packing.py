@@ -17,6 +17,11 @@ class Group:
     prompt: list[int]
     responses: list[list[int]]
 
+    @property
+    def length(self) -> int:
+        """Tokens of the prompt and all responses."""
+        return len(self.prompt) + sum(map(len, self.responses))
+
 
 @dataclass(frozen=True, slots=True)
 class Packed:
@@ -58,7 +63,7 @@ class Packed:
 
 def pack_groups(groups: Sequence[Group], pad_id: int, device: torch.device) -> Packed:
     """Pack prompts with their responses; every response must have at least one token."""
-    length = max(len(g.prompt) + sum(map(len, g.responses)) for g in groups)
+    length = max(g.length for g in groups)
     ids = torch.full((len(groups), length), pad_id)
     positions = torch.zeros((len(groups), length), dtype=torch.long)
     segments = torch.full((len(groups), length), -1)  # 0 prompt, 1.. responses, -1 padding

@@ -8,7 +8,7 @@ from functools import cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from rlaif_framework.component import ComponentConfig, ModelLoad
+from rlaif_framework.component import ComponentConfig, ModelLoad, Slot
 from rlaif_framework.context import Context
 from rlaif_framework.errors import SpecError
 from rlaif_framework.model_source import find_model
@@ -79,13 +79,25 @@ class _Composer:
             steps += self._compose_evaluation(sft, arms)
         return steps
 
-    def _step(self, stage: str, name: str, config: Mapping[str, Any], work: Callable[[Stage], object], **rest: Any) -> Step:
+    def _step(
+        self, stage: str, name: str, config: Mapping[str, Any], work: Callable[[Stage], object], **rest: Any
+    ) -> Step:
         return Step(stage, name, {**self.common, **config}, work, **rest)
 
-    def _describe(self, slot: str, config: ComponentConfig) -> dict[str, Any]:
+    def _describe(self, slot: Slot, config: ComponentConfig) -> dict[str, Any]:
         """A component's settings, the distributions that provide it, and what is in the models it loads."""
-        models = {load.model: find_model(load.model).identity for load in config.loads(self.policy) if load.model != self.policy}
-        owners = sorted({f"{p.distribution} {p.version}" for c, p in self.context.registry.components(slot) if c.name == config.kind})  # type: ignore[arg-type]
+        models = {
+            load.model: find_model(load.model).identity
+            for load in config.loads(self.policy)
+            if load.model != self.policy
+        }
+        owners = sorted(
+            {
+                f"{p.distribution} {p.version}"
+                for c, p in self.context.registry.components(slot)
+                if c.name == config.kind
+            }
+        )
         return {"config": config.model_dump(mode="json"), "models": models, "from": owners}
 
     def _step_sft(self) -> Step:
@@ -102,10 +114,10 @@ class _Composer:
         )
 
     def _compose_arm(self, name: str, arm: Arm, sft: Step) -> dict[str, Step]:
+        from rlaif_framework.records import load_comparisons
         from rlaif_framework.stages.improve import fit_reward, improve_policy
         from rlaif_framework.stages.label import label_comparisons
         from rlaif_framework.stages.sample import COMPARISONS, gather_pairs
-        from rlaif_framework.records import load_comparisons
 
         steps: dict[str, Step] = {}
         if arm.feedback is not None:
@@ -114,7 +126,11 @@ class _Composer:
             steps["sample"] = self._step(
                 "sample",
                 f"{name}/pairs",
-                {"pairs": pairs.model_dump(mode="json"), "comparisons": _hash_rows(own), "prompts": _hash_rows(self.train)},
+                {
+                    "pairs": pairs.model_dump(mode="json"),
+                    "comparisons": _hash_rows(own),
+                    "prompts": _hash_rows(self.train),
+                },
                 partial(gather_pairs, config=pairs, comparisons=own, prompts=self.train),
                 inputs={"sft": sft},
                 loads=[ModelLoad(self.policy, "policy")] if pairs.source != "task" else [],
@@ -162,14 +178,17 @@ class _Composer:
 
     def _compose_evaluation(self, sft: Step, arms: Mapping[str, Mapping[str, Step]]) -> list[Step]:
         from rlaif_framework.stages.evaluate import REFERENCE, evaluate_run, judge_matchup, sample_test, score_held_out
-        from rlaif_framework.stages.label import label_comparisons
         from rlaif_framework.stages.sample import pick_some
 
         config = self.spec.evaluate
         assert config is not None
-        prompts = pick_some(self.context.task.prompts("test"), config.prompts, derive_seed(self.spec.seed, "test prompts"))
+        prompts = pick_some(
+            self.context.task.prompts("test"), config.prompts, derive_seed(self.spec.seed, "test prompts")
+        )
         if not prompts:
-            raise SpecError("evaluate: the task has no test prompts; set 'evaluate: null' or give the task a test split")
+            raise SpecError(
+                "evaluate: the task has no test prompts; set 'evaluate: null' or give the task a test split"
+            )
         comparisons = pick_some(
             self.context.task.comparisons("validation"), config.comparisons, derive_seed(self.spec.seed, "validation")
         )
@@ -213,7 +232,11 @@ class _Composer:
                 f"evaluation/scores/{arm}",
                 {"reward": self._describe("reward", self.spec.arms[arm].reward), **held_out},
                 partial(score_held_out, reward=self.spec.arms[arm].reward, comparisons=comparisons, prompts=prompts),
-                inputs={"reward": steps["reward"], "policy": inputs[f"responses/{arm}"], "sft": inputs["responses/sft"]},
+                inputs={
+                    "reward": steps["reward"],
+                    "policy": inputs[f"responses/{arm}"],
+                    "sft": inputs["responses/sft"],
+                },
                 loads=_read_only(self.spec.arms[arm].reward.loads(self.policy)),
             )
         for first, second in matchups:
@@ -240,7 +263,10 @@ class _Composer:
             ),
             inputs=inputs,
         )
-        return [*(s for n, s in inputs.items() if n.partition("/")[0] in ("labels", "responses", "scores", "judge")), evaluate]
+        return [
+            *(s for n, s in inputs.items() if n.partition("/")[0] in ("labels", "responses", "scores", "judge")),
+            evaluate,
+        ]
 
 
 def _label(stage: Stage, config: ComponentConfig, comparisons: Sequence[Comparison]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, entry_points, version
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import pluggy
 from packaging.requirements import Requirement
@@ -50,7 +50,7 @@ class Plugin:
     module: ModuleType | None = None
 
 
-class Discovery(ExtensionManager):  # type: ignore[misc]
+class Discovery(ExtensionManager[ModuleType]):
     """Find third-party plugins; one that fails becomes a row of the report."""
 
     def __init__(self, allowed: Sequence[str] | None) -> None:
@@ -59,21 +59,22 @@ class Discovery(ExtensionManager):  # type: ignore[misc]
         super().__init__(GROUP, on_load_failure_callback=self._record_failure)
 
     def list_entry_points(self) -> list[EntryPoint]:
+        """Entry points of the allowed plugins, by distribution and name."""
         # stevedore's cache loses the distribution and can be stale for two minutes after a reinstall.
         found = sorted(entry_points(group=GROUP), key=lambda e: (_distribution(e).name, e.name))
         return [e for e in found if self.allowed is None or e.name in self.allowed]
 
-    def _load_one_plugin(self, ep: EntryPoint, *args: Any, **kwargs: Any) -> Extension | None:
+    def _load_one_plugin(self, ep: EntryPoint, *args: Any, **kwargs: Any) -> Extension[ModuleType] | None:
         try:
             check_requirement(_distribution(ep))
             extension = super()._load_one_plugin(ep, *args, **kwargs)
         except (AssertionError, SystemExit) as error:  # stevedore lets both escape
             raise PluginError(f"{type(error).__name__}: {error}") from error
         if extension is not None:
-            self.rows.append(_describe(ep, module=extension.plugin))
+            self.rows.append(_describe(ep, module=cast(ModuleType, extension.plugin)))
         return extension
 
-    def _record_failure(self, _: ExtensionManager, ep: EntryPoint, error: BaseException) -> None:
+    def _record_failure(self, _: ExtensionManager[ModuleType], ep: EntryPoint, error: BaseException) -> None:
         self.rows.append(_describe(ep, error=f"{type(error).__name__}: {error}"))
 
 

@@ -83,9 +83,8 @@ def sample_responses(
     settings = GenerationConfig(
         max_new_tokens=max_new_tokens,
         do_sample=temperature > 0,
-        temperature=temperature if temperature > 0 else None,
-        top_k=top_k,
-        top_p=1.0,
+        # The whole distribution, whatever the model's own generation settings say.
+        **({"temperature": temperature, "top_k": top_k, "top_p": 1.0} if temperature > 0 else {}),
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
         bos_token_id=tokenizer.bos_token_id,
@@ -114,7 +113,7 @@ def _read_sample(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> Sample:
     finished = tokenizer.eos_token_id in ids
     if finished:
         ids = ids[: ids.index(tokenizer.eos_token_id) + 1]
-    return Sample(ids, tokenizer.decode(ids, skip_special_tokens=True).strip(), finished)
+    return Sample(ids, str(tokenizer.decode(ids, skip_special_tokens=True)).strip(), finished)
 
 
 def response_logprobs(model: nn.Module, packed: Packed, temperature: float = 1.0) -> Tensor:

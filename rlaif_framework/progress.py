@@ -32,10 +32,18 @@ class Progress:
 
     def track(self, items: Iterable[T], total: int, text: str, done: int = 0) -> Iterator[T]:
         """Yield the items, showing how far it is; `done` of `total` were finished before."""
-        return self._bar(items, total, text, done) if self.console.is_terminal else self._lines(items, total, text, done)
+        return (
+            self._bar(items, total, text, done) if self.console.is_terminal else self._lines(items, total, text, done)
+        )
 
     def _bar(self, items: Iterable[T], total: int, text: str, done: int) -> Iterator[T]:
-        columns = [TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn()]
+        columns = [
+            TextColumn("  {task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeRemainingColumn(),
+        ]
         with Bars(*columns, console=self.console, transient=True) as bars:
             task = bars.add_task(text, total=total, completed=done)
             for item in items:

@@ -110,7 +110,9 @@ class RewardModel(Protocol):
 class Algorithm(Protocol):
     """Improves a policy against a reward."""
 
-    def improve(self, initial: Path, reward: Reward, reward_folder: Path, prompts: Sequence[Prompt], stage: Stage) -> None:
+    def improve(
+        self, initial: Path, reward: Reward, reward_folder: Path, prompts: Sequence[Prompt], stage: Stage
+    ) -> None:
         """Train the policy and save it into `stage.folder` as a `save_pretrained` folder.
 
         Args:

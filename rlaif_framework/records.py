@@ -41,7 +41,9 @@ def read_preference(row: Mapping[str, Any]) -> Preference:
     evidence = dict(row["evidence"])
     orders = tuple(Ballot(_pair(b["probabilities"]), b["mass"], b["rationale"]) for b in evidence.pop("orders"))
     scores = _pair(evidence.pop("scores"))
-    return Preference(row["comparison"], _pair(row["probabilities"]), Evidence(orders=orders, scores=scores, **evidence))
+    return Preference(
+        row["comparison"], _pair(row["probabilities"]), Evidence(orders=orders, scores=scores, **evidence)
+    )
 
 
 def _pair(values: list[float] | None) -> tuple[float, float] | None:

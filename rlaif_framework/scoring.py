@@ -50,11 +50,12 @@ class ScoreModel(nn.Module):
         weights = torch.float32 if train and lora is None else dtype
         pad = separate_padding(tokenizer)
         inner = load_model(folder, "score", weights, device, num_labels=1, pad_token_id=pad)
-        if not isinstance(getattr(inner, "score", None), nn.Linear):
+        head = dict(inner.named_children()).get("score")
+        if not isinstance(head, nn.Linear):
             raise ModelError(f"'{folder}': {type(inner).__name__} has no linear head named 'score'")
-        inner.score.float()  # a score of 8 bits could not tell near responses apart
+        head.float()  # a score of 8 bits could not tell near responses apart
         if not any("ForSequenceClassification" in name for name in _architectures(folder)):
-            torch.nn.init.zeros_(inner.score.weight)
+            nn.init.zeros_(head.weight)
         model: nn.Module = inner
         if train and lora is not None:
             model = add_lora(inner, lora, "SEQ_CLS")
@@ -77,8 +78,7 @@ class ScoreModel(nn.Module):
         """Scores of all responses at their last tokens, in order, batched by length without gradients."""
         scores: dict[int, list[float]] = {}
         device = next(self.parameters()).device
-        lengths = [len(g.prompt) + sum(map(len, g.responses)) for g in groups]
-        for batch in split_by_tokens(lengths, budget):
+        for batch in split_by_tokens([g.length for g in groups], budget):
             packed = pack_groups([groups[i] for i in batch], pad_id, device)
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 values = iter(self(packed, packed.ends[:, 0], packed.ends[:, 1]).tolist())
@@ -113,5 +113,5 @@ def separate_padding(tokenizer: PreTrainedTokenizerBase) -> int:
     for token in (tokenizer.unk_token, tokenizer.bos_token, *tokenizer.all_special_tokens):
         if token is not None and tokenizer.convert_tokens_to_ids(token) != end:
             tokenizer.pad_token = token
-            return int(tokenizer.convert_tokens_to_ids(token))
+            return int(tokenizer.pad_token_id)
     raise ModelError("the tokenizer has no special token besides its end token; add a padding token to it")

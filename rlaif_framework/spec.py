@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from rlaif_framework.component import AlgorithmSlot, Config, LabelerSlot, RewardSlot, TaskSlot
+from rlaif_framework.component import AlgorithmSlot, Config, LabelerSlot, RewardSlot, TaskSlot, default_component
 
 DType = Literal["auto", "fp32", "bf16"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -42,6 +42,9 @@ class PolicyConfig(Config):
     """Length of a response at most (RLAIF: 128)."""
     batch_tokens: int = Field(16384, ge=64)
     """Tokens at most in a batch that nothing is trained on (sampling, labelling, scoring), padding included."""
+    train_tokens: int = Field(8192, ge=64)
+    """Tokens at most in one forward and backward pass, padding included; gradients of a step's passes add up. Bounds
+    the memory of activations, and changes results by no more than rounding."""
 
 
 class SftConfig(Config):
@@ -84,7 +87,7 @@ class HumanFeedback(Config):
     """Preferences of human raters, as the task's comparisons carry them (the RLHF arm)."""
 
     kind: Literal["human"] = "human"
-    labeler: LabelerSlot = {"kind": "human"}
+    labeler: LabelerSlot = default_component("human")
     """`human`, or `construction` for data whose preference is known because one response was written to be worse."""
     pairs: PairsConfig = PairsConfig()
     """What is labelled; sampled pairs have no human preference, so `source` must be `task`."""
@@ -132,7 +135,7 @@ class EvaluateConfig(Config):
     """Labeler that decides win rates; must not be the labeler it evaluates."""
     matchups: list[tuple[str, str]] | None = None
     """Pairs of policies to compare: arms, `sft`, or `reference`. Default: every arm against `sft`, and all arms."""
-    labelers: dict[Name, LabelerSlot] = {}
+    labelers: dict[Name, LabelerSlot] = Field({})
     """Further labelers, measured beside the arms' own on the validation comparisons."""
     prompts: int | None = Field(None, ge=1)
     """Test prompts at most."""
@@ -161,7 +164,7 @@ class Spec(Config):
     """Names the default run folder."""
     seed: int = Field(0, ge=0)
     """The one seed; every random stream is derived from it."""
-    requires: list[Annotated[str, AfterValidator(_check_requirement)]] = []
+    requires: list[Annotated[str, AfterValidator(_check_requirement)]] = Field([])
     """Plugins that must be installed, as pip requirements, e.g. `rlaif-acme>=0.2`."""
     task: TaskSlot
     """The data and the words."""
@@ -169,7 +172,7 @@ class Spec(Config):
     """The model that is improved."""
     sft: SftConfig | None = SftConfig()
     """Supervised fine-tuning first; null to start from the policy's model as it is."""
-    arms: dict[Name, Arm] = {}
+    arms: dict[Name, Arm] = Field({})
     """Ways of improving the policy, by name."""
     evaluate: EvaluateConfig | None = None
     """Evaluation; null for none."""

@@ -45,7 +45,7 @@ class Stage:
     @property
     def is_main(self) -> bool:
         """Whether this process writes files (one of all that `accelerate launch` started)."""
-        return self.context.accelerator.is_main_process
+        return bool(self.context.accelerator.is_main_process)
 
     def seed(self, *names: str | int) -> int:
         """Seed of a named random stream of this stage."""

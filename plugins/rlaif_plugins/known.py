@@ -36,7 +36,8 @@ class KnownLabeler:
             if comparison.preference is None or comparison.preference_source != self.source:
                 known = f"known by {comparison.preference_source}" if comparison.preference_source else "not known"
                 raise DataError(
-                    f"labeler '{self.source}': comparison '{comparison.id}' has no {self.source} preference, it is {known}"
+                    f"labeler '{self.source}': comparison '{comparison.id}' has no {self.source} preference, "
+                    f"it is {known}"
                 )
             first = comparison.preference
             yield Preference(comparison.id, (first, 1.0 - first), Evidence(self.source))

@@ -20,6 +20,7 @@ from rlaif_framework import (
     PromptStrategy,
     Request,
     StrategySlot,
+    default_component,
     hookimpl,
 )
 
@@ -30,7 +31,7 @@ class LLMConfig(ComponentConfig):
     kind: Literal["llm"] = "llm"
     backend: BackendSlot
     """The model that is asked."""
-    strategy: StrategySlot = {"kind": "direct"}
+    strategy: StrategySlot = default_component("direct")
     """How it is asked."""
 
 

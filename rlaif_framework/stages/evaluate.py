@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -57,9 +58,7 @@ def read_responses(folder: Path) -> list[str]:
     return [row["response"] for _, row in read_rows(folder / RESPONSES)]
 
 
-def judge_matchup(
-    stage: Stage, judge: ComponentConfig, first: str, second: str, prompts: Sequence[Prompt]
-) -> None:
+def judge_matchup(stage: Stage, judge: ComponentConfig, first: str, second: str, prompts: Sequence[Prompt]) -> None:
     """Let the judge compare two policies' responses prompt by prompt; equal responses are a tie without asking."""
     answers = {name: read_responses(folder) for name, folder in stage.inputs.items()}
     answers[REFERENCE] = [p.reference or "" for p in prompts]
@@ -79,9 +78,7 @@ def score_held_out(
     model = cast(RewardModel, stage.context.build("reward", reward)).load(stage.inputs["reward"])
     twice = [c.prompt for c in comparisons for _ in range(2)]
     scores = model.score(twice, [text for c in comparisons for text in c.responses]) if comparisons else []
-    policies = {
-        name: list(model.score(prompts, read_responses(stage.inputs[name]))) for name in ("policy", "sft")
-    }
+    policies = {name: list(model.score(prompts, read_responses(stage.inputs[name]))) for name in ("policy", "sft")}
     margins = [a - b for a, b in zip(scores[::2], scores[1::2], strict=True)]
     (stage.folder / SCORES).write_text(json.dumps({"margins": margins, **policies}))
 
@@ -120,9 +117,7 @@ def evaluate_run(
         scores = json.loads((stage.inputs[f"scores/{arm}"] / SCORES).read_text())
         known = measure_margins(comparisons, scores["margins"], lambda i: comparisons[i].preference)
         labels = preferences[labeler] if labeler is not None else []
-        own = measure_margins(
-            comparisons, scores["margins"], lambda i, labels=labels: _first(labels[i]) if labels else None
-        )
+        own = measure_margins(comparisons, scores["margins"], partial(_first_of, labels))
         gains = [a - b for a, b in zip(scores["policy"], scores["sft"], strict=True)]
         rewards[arm] = {
             "accuracy_known": known and asdict(known),
@@ -158,8 +153,10 @@ def evaluate_run(
 
 def _mean(values: Sequence[float]) -> dict[str, float] | None:
     estimate = estimate_mean(values)
-    return estimate and asdict(estimate)
+    return None if estimate is None else asdict(estimate)
 
 
-def _first(preference: Preference) -> float | None:
-    return None if preference.probabilities is None else preference.probabilities[0]
+def _first_of(preferences: Sequence[Preference], index: int) -> float | None:
+    """Probability of the first response; None where there is no label."""
+    probabilities = preferences[index].probabilities if preferences else None
+    return None if probabilities is None else probabilities[0]

@@ -62,7 +62,9 @@ def _checked(preferences: Iterator[Preference], chunk: Sequence[Comparison], kin
         if preference.probabilities is not None:
             first, second = preference.probabilities
             if not (0 <= first <= 1 and abs(first + second - 1) < 1e-6):
-                raise RlaifError(f"labeler '{kind}', comparison '{comparison.id}': {first} and {second} are no probabilities")
+                raise RlaifError(
+                    f"labeler '{kind}', comparison '{comparison.id}': {first} and {second} are no probabilities"
+                )
         count += 1
         yield preference
     if count < len(chunk):

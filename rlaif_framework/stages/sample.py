@@ -33,7 +33,9 @@ def gather_pairs(
     if not pairs:
         raise DataError("sample: no pair of different responses came out; raise pairs.temperature or pairs.prompts")
     tokenizer = load_tokenizer(stage.inputs["sft"])
-    short, cut = shorten_prompts([p.prompt for p in pairs], stage.task, tokenizer, stage.context.policy.max_prompt_tokens)
+    short, cut = shorten_prompts(
+        [p.prompt for p in pairs], stage.task, tokenizer, stage.context.policy.max_prompt_tokens
+    )
     save_comparisons(stage.folder / COMPARISONS, map(_with_prompt, pairs, short))
     stage.facts.update(comparisons=len(pairs), prompts_cut=cut)
 

@@ -8,7 +8,7 @@ import torch
 
 from rlaif_framework.errors import DataError
 from rlaif_framework.models import add_lora, load_model, load_tokenizer, save_model
-from rlaif_framework.packing import Group, pack_groups
+from rlaif_framework.packing import Group, pack_groups, split_by_tokens
 from rlaif_framework.policy import encode_prompt, encode_response, response_logprobs, shorten_prompts
 from rlaif_framework.spec import SftConfig
 from rlaif_framework.stage import Stage
@@ -29,7 +29,9 @@ def train_baseline(stage: Stage, config: SftConfig | None, prompts: Sequence[Pro
         return
     demonstrations = [p for p in prompts if p.reference][: config.limit]
     if not demonstrations:
-        raise DataError("sft: the task's training prompts have no reference responses; set 'sft: null' to start without")
+        raise DataError(
+            "sft: the task's training prompts have no reference responses; set 'sft: null' to start without"
+        )
     demonstrations, cut = shorten_prompts(demonstrations, stage.task, tokenizer, policy.max_prompt_tokens)
     stage.facts.update(demonstrations=len(demonstrations), prompts_cut=cut)
     groups = [
@@ -47,11 +49,15 @@ def train_baseline(stage: Stage, config: SftConfig | None, prompts: Sequence[Pro
 
     def step(number: int) -> dict[str, float]:
         batch = my_share(accelerator, draw_batch(stage, len(groups), config.batch_size, number))
-        packed = pack_groups([groups[i] for i in batch], tokenizer.pad_token_id, context.device)
-        with torch.autocast(context.device.type, context.dtype, enabled=context.dtype != torch.float32):
-            loss = -response_logprobs(trained, packed).mean()
-        accelerator.backward(loss)
-        return {"loss": float(loss.detach())}
+        tokens = sum(len(groups[i].responses[0]) for i in batch)
+        total = 0.0
+        for part in split_by_tokens([groups[i].length for i in batch], policy.train_tokens):
+            packed = pack_groups([groups[batch[i]] for i in part], tokenizer.pad_token_id, context.device)
+            with torch.autocast(context.device.type, context.dtype, enabled=context.dtype != torch.float32):
+                loss = -response_logprobs(trained, packed).sum() / tokens
+            accelerator.backward(loss)
+            total += float(loss.detach())
+        return {"loss": total}
 
     train_steps(stage, {"policy": trained}, optimizer, steps, step, text="sft", warmup=steps // 20)
     if stage.is_main:

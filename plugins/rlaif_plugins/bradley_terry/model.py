@@ -22,6 +22,7 @@ from rlaif_framework import (
     my_share,
     pack_groups,
     soft_label_loss,
+    split_by_tokens,
     train_steps,
 )
 from rlaif_plugins.bradley_terry import BradleyTerryConfig
@@ -58,14 +59,18 @@ class BradleyTerry:
 
         def step(number: int) -> dict[str, float]:
             batch = my_share(accelerator, draw_batch(stage, len(groups), config.batch_size, number))
-                packed = pack_groups([groups[i] for i in batch], tokenizer.pad_token_id, context.device)
-            with torch.autocast(context.device.type, context.dtype, enabled=context.dtype != torch.float32):
-                rewards = trained(packed, packed.ends[:, 0], packed.ends[:, 1]).view(-1, 2)  # (pairs, 2)
-            margins = rewards[:, 0] - rewards[:, 1]
-            loss = soft_label_loss(margins, targets[batch]).mean()
-            accelerator.backward(loss)
-            right = (margins.detach() > 0) == (targets[batch] > 0.5)
-            return {"loss": float(loss.detach()), "accuracy": float(right.float().mean())}
+            total, right = 0.0, 0.0
+            for part in split_by_tokens([groups[i].length for i in batch], context.policy.train_tokens):
+                pairs = [batch[i] for i in part]
+                packed = pack_groups([groups[i] for i in pairs], tokenizer.pad_token_id, context.device)
+                with torch.autocast(context.device.type, context.dtype, enabled=context.dtype != torch.float32):
+                    rewards = trained(packed, packed.ends[:, 0], packed.ends[:, 1]).view(-1, 2)  # (pairs, 2)
+                margins = rewards[:, 0] - rewards[:, 1]
+                loss = soft_label_loss(margins, targets[pairs]).sum() / len(batch)
+                accelerator.backward(loss)
+                total += float(loss.detach())
+                right += float(((margins.detach() > 0) == (targets[pairs] > 0.5)).sum())
+            return {"loss": total, "accuracy": right / len(batch)}
 
         train_steps(stage, {"reward": trained}, optimizer, steps, step, text="reward model", warmup=steps // 10)
         if stage.is_main:

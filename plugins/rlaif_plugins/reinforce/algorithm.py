@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rlaif_framework import (
     Context,
+    Group,
     Packed,
     Prompt,
     Reward,
@@ -31,12 +32,11 @@ from rlaif_framework import (
     response_logprobs,
     sample_responses,
     save_model,
+    split_by_tokens,
     train_steps,
     write_rows,
 )
 from rlaif_plugins.reinforce import ReinforceConfig
-
-SAMPLES = "samples.jsonl"
 
 
 class Reinforce:
@@ -67,15 +67,15 @@ class Reinforce:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """Responses of one step with their rewards."""
+    """Responses of one step with their rewards; lists are over responses, prompt by prompt."""
 
     prompts: list[Prompt]
-    """One a response."""
     samples: list[Sample]
     texts: list[str]
     rewards: Tensor
     """(responses,) what the reward model said, penalties taken off."""
-    packed: Packed
+    groups: list[Group]
+    """The token ids, one group a prompt."""
 
 
 class _Trainer:
@@ -111,39 +111,50 @@ class _Trainer:
 
     def step(self, number: int) -> dict[str, float]:
         """Sample responses, score them, and accumulate the gradients of policy and value model."""
-        config, accelerator = self.config, self.context.accelerator
         rollout = self.roll_out(number)
-        packed, responses = rollout.packed, rollout.packed.responses
+        per_prompt = self.config.responses_per_prompt
+        rewards = rollout.rewards.view(-1, per_prompt)  # (prompts, responses per prompt)
+        sums: dict[str, Tensor] = {}
+        for part in split_by_tokens([g.length for g in rollout.groups], self.context.policy.train_tokens):
+            packed = pack_groups([rollout.groups[i] for i in part], self.tokenizer.pad_token_id, self.context.device)
+            for name, value in self.follow_gradient(packed, rewards[part].flatten(), len(rollout.texts)).items():
+                sums[name] = sums.get(name, torch.zeros(())) + value.cpu()
+        return self._summarise(rollout, sums)
+
+    def follow_gradient(self, packed: Packed, rewards: Tensor, responses: int) -> dict[str, Tensor]:
+        """Add the gradients of some of a step's responses; losses are sums over tokens, means over responses.
+
+        Args:
+            packed: The responses.
+            rewards: (responses in `packed`,) their rewards.
+            responses: Responses of the whole step in this process.
+
+        Returns:
+            What to log, as sums that add up over the step.
+        """
+        config = self.config
         with self._autocast():
             with torch.no_grad(), self._as_reference() as reference:
                 reference_logprobs = response_logprobs(reference, packed, config.temperature)  # (tokens,)
             logprobs = response_logprobs(self.policy, packed, config.temperature)  # (tokens,)
             values = self.value(packed, packed.rows, packed.columns)  # (tokens,) V(X_t), X_t the state before A_t
-
         k1, k3 = kl_estimates(logprobs.detach(), reference_logprobs)
-        returns = objective_returns(rollout.rewards, k1, packed, config.beta)  # (tokens,) Z_t
-        advantages = returns - values.detach()
-        # Sums over a response's tokens, means over responses.
-        policy_loss = -(logprobs * advantages).sum() / responses
-        value_loss = ((returns - values) ** 2).sum() / responses
-        accelerator.backward(policy_loss + value_loss)
-
-        explained = 1 - advantages.var() / returns.var() if len(returns) > 1 and returns.var() > 0 else torch.zeros(())
-        kl = packed.per_response(k1).mean()
-        return self._average(
-            {
-                "reward": rollout.rewards.mean(),
-                "objective": (1 - config.beta) * rollout.rewards.mean() - config.beta * kl,
-                "kl_k1": kl,
-                "kl_k3": packed.per_response(k3).mean(),
-                "policy_loss": policy_loss.detach(),
-                "value_loss": value_loss.detach(),
-                "value_explained": explained.detach(),
-                "tokens": torch.tensor([float(len(s.ids)) for s in rollout.samples]).mean(),
-                "ended": torch.tensor([float(s.finished) for s in rollout.samples]).mean(),
-                **self._measure(rollout),
-            }
-        )
+        returns = objective_returns(rewards, k1, packed, config.beta)  # (tokens,) Z_t
+        errors = returns - values
+        policy_loss = -(logprobs * errors.detach()).sum() / responses
+        value_loss = (errors**2).sum() / responses
+        self.context.accelerator.backward(policy_loss + value_loss)
+        return {
+            "policy_loss": policy_loss.detach(),
+            "value_loss": value_loss.detach(),
+            "kl_k1": k1.sum() / responses,
+            "kl_k3": k3.sum() / responses,
+            "_tokens": torch.tensor(float(len(returns))),
+            "_returns": returns.sum(),
+            "_returns_squared": (returns**2).sum(),
+            "_errors": errors.detach().sum(),
+            "_errors_squared": (errors.detach() ** 2).sum(),
+        }
 
     def roll_out(self, number: int) -> Rollout:
         """Sample this process's share of a step's responses and score them."""
@@ -168,17 +179,36 @@ class _Trainer:
         texts = [context.task.clean(s.text) for s in samples]
         scores = torch.tensor(list(self.reward.score(repeated, texts)), dtype=torch.float32, device=context.device)
         rewards = penalise_missing_eos(scores, [s.finished for s in samples], config.missing_eos_penalty)
-        groups = group_samples([encode_prompt(self.tokenizer, p.text) for p in prompts], samples, config.responses_per_prompt)
+        ids = [encode_prompt(self.tokenizer, p.text) for p in prompts]
+        groups = group_samples(ids, samples, config.responses_per_prompt)
         if stage.is_main:
-            rows = [
-                {"prompt": p.id, "response": t, "reward": float(r)}
-                for p, t, r in zip(repeated, texts, rewards, strict=True)
-            ]
-            folder = stage.folder / "samples"
-            folder.mkdir(exist_ok=True)
-            write_rows(folder / f"step-{number + 1:05d}.jsonl", rows)
-        return Rollout(
-            repeated, samples, texts, rewards, pack_groups(groups, self.tokenizer.pad_token_id, context.device)
+            self._save_samples(number, repeated, texts, rewards)
+        return Rollout(repeated, samples, texts, rewards, groups)
+
+    def _save_samples(self, number: int, prompts: Sequence[Prompt], texts: Sequence[str], rewards: Tensor) -> None:
+        folder = self.stage.folder / "samples"
+        folder.mkdir(exist_ok=True)
+        rows = zip(prompts, texts, rewards.tolist(), strict=True)
+        write_rows(
+            folder / f"step-{number + 1:05d}.jsonl", ({"prompt": p.id, "response": t, "reward": r} for p, t, r in rows)
+        )
+
+    def _summarise(self, rollout: Rollout, sums: dict[str, Tensor]) -> dict[str, float]:
+        """Metrics of a step, averaged over processes."""
+        tokens = sums.pop("_tokens")
+        spread = _variance(sums.pop("_returns"), sums.pop("_returns_squared"), tokens)
+        unexplained = _variance(sums.pop("_errors"), sums.pop("_errors_squared"), tokens)
+        reward = rollout.rewards.mean().cpu()
+        return self._average(
+            {
+                "reward": reward,
+                "objective": (1 - self.config.beta) * reward - self.config.beta * sums["kl_k1"],
+                **sums,
+                "value_explained": 1 - unexplained / spread if spread > 0 else torch.zeros(()),
+                "tokens": tokens / len(rollout.texts),
+                "ended": torch.tensor([float(s.finished) for s in rollout.samples]).mean(),
+                **self._measure(rollout),
+            }
         )
 
     def _measure(self, rollout: Rollout) -> dict[str, Tensor]:
@@ -207,6 +237,10 @@ class _Trainer:
             yield policy
 
 
+def _variance(total: Tensor, squares: Tensor, count: Tensor) -> Tensor:
+    return squares / count - (total / count) ** 2
+
+
 def objective_returns(rewards: Tensor, k1: Tensor, packed: Packed, beta: float) -> Tensor:
     """Returns of J = (1 - beta) r - beta KL, undiscounted (RLAIF F, equation of the objective).
 
@@ -228,5 +262,5 @@ def objective_returns(rewards: Tensor, k1: Tensor, packed: Packed, beta: float) 
 
 
 def penalise_missing_eos(rewards: Tensor, finished: Sequence[bool], penalty: float) -> Tensor:
-    """Take `penalty` off the reward of every response that did not reach its end token: (responses,) to (responses,)."""
+    """Take `penalty` off the reward of every response without an end token: (responses,) to (responses,)."""
     return rewards - penalty * torch.tensor([not f for f in finished], dtype=rewards.dtype, device=rewards.device)

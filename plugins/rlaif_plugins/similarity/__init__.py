@@ -22,7 +22,7 @@ class SimilarityConfig(ComponentConfig):
     """What a response is compared with."""
     scale: float = Field(0.05, gt=0)
     """Difference in cosine similarity that makes the odds e to 1."""
-    copy_penalty: float = Field(0.0, ge=0)
+    copy_penalty: float = Field(0.2, ge=0)
     """Taken off the similarity, times the share of the response's five-word sequences that stand in the source."""
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:

@@ -18,8 +18,8 @@ TEMPLATE = """\
 
 TL;DR:"""
 PREAMBLE = (
-    "You are an experienced editor who rates summaries. Below are a text and two possible summaries of it. Output 1 or 2"
-    " to say which summary is the better one: brief, true to the text, and covering what matters in it."
+    "You are an experienced editor who rates summaries. Below are a text and two possible summaries of it. "
+    "Output 1 or 2 to say which summary is the better one: brief, true to the text, and covering what matters in it."
 )
 Place = str | dict[Split, str]
 
@@ -33,7 +33,7 @@ class TldrConfig(ComponentConfig):
     each split."""
     comparisons: Place | None = None
     """Comparisons with known preferences, in the same forms; `mini` brings its own."""
-    fields: dict[Literal["id", "subreddit", "title", "post", "summary"], str] = {}
+    fields: dict[Literal["id", "subreddit", "title", "post", "summary"], str] = Field({})
     """Names of the data's fields where they differ; a field may hold a string or a list of strings (sentences of a
     post; several summaries, of which the first is the reference)."""
     template: str = TEMPLATE

@@ -80,8 +80,8 @@ def _read_hub(place: str, split: Split, shares: tuple[float, float]) -> Iterator
         data = load_dataset(place)
     except Exception as error:  # datasets raises many kinds: no network, no such set, a loading script, a bad file
         raise DataError(
-            f"cannot load the data set '{place}' from the hub: {type(error).__name__}: {error}. A set that is a loading "
-            f"script no longer loads: download its JSON Lines files and give their folder"
+            f"cannot load the data set '{place}' from the hub: {type(error).__name__}: {error}. A set that is "
+            f"a loading script no longer loads: download its JSON Lines files and give their folder"
         ) from error
     if not any(name in data for names in SPLIT_NAMES.values() for name in names if name != "train"):
         rows = (Row(dict(r), f"{place}, row {i}") for i, r in enumerate(data["train"]))

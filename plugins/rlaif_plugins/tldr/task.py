@@ -90,7 +90,9 @@ class TldrTask:
 
     def _prompt(self, row: Row, needs_summary: bool = True) -> Prompt:
         names = self.config.fields
-        given = {role: row.values.get(names.get(role, role)) for role in ("id", "subreddit", "title", "post", "summary")}
+        given = {
+            role: row.values.get(names.get(role, role)) for role in ("id", "subreddit", "title", "post", "summary")
+        }
         whole = row.values.get("prompt")
         if given["post"] is None and isinstance(whole, str):
             summary = row.values.get("completion", row.values.get("label")) if needs_summary else None
@@ -98,7 +100,9 @@ class TldrTask:
         post = _text(given["post"])
         if not post:
             wanted = names.get("post", "post")
-            raise DataError(f"{row.where}: no '{wanted}'; it has {', '.join(row.values)}. Name its fields in task.fields")
+            raise DataError(
+                f"{row.where}: no '{wanted}'; it has {', '.join(row.values)}. Name its fields in task.fields"
+            )
         summary = _first_text(given["summary"])
         if needs_summary and not summary:
             raise DataError(f"{row.where}: '{names.get('summary', 'summary')}' is missing or empty")
@@ -137,9 +141,9 @@ class TldrTask:
         yield Comparison(identity, prompt, (first, second), preference, source, confidence)  # type: ignore[arg-type]
 
     def _compare_mini(self, row: Row) -> Iterator[Comparison]:
-        """The paraphrase against each flawed summary; the reference stays unseen, for judges that compare with it."""
+        """The good candidate against each flawed one; the reference is neither, so that judges may compare with it."""
         prompt = self._prompt(row)
-        good = row.values["paraphrase"]
+        good = row.values["candidate"]
         for flawed in row.values["flawed"]:
             identity = f"{prompt.id}/{flawed['flaw']}"
             swap = int(_hash(identity), 16) % 2 == 1

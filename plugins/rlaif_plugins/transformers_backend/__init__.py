@@ -30,4 +30,6 @@ class TransformersConfig(ComponentConfig):
 @hookimpl
 def rlaif_backends() -> Iterable[Component]:
     """Offer `transformers`."""
-    yield Component("transformers", TransformersConfig, "rlaif_plugins.transformers_backend.backend:TransformersBackend")
+    yield Component(
+        "transformers", TransformersConfig, "rlaif_plugins.transformers_backend.backend:TransformersBackend"
+    )

@@ -57,7 +57,10 @@ class TransformersBackend:
         if not self.chat:
             return f"{question.text}\n\n{question.prefill}" if question.prefill else question.text
         messages = [{"role": "user", "content": question.text}]
-        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)) + question.prefill
+        return (
+            str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+            + question.prefill
+        )
 
     def encode(self, question: Question) -> list[int]:
         """Token ids of a rendered question; a chat template brings its own start token."""

@@ -1,0 +1,9 @@
+"""The report of a run."""
+
+
+def write_report(run):
+    pass
+
+
+def read_summary(folder):
+    return []

