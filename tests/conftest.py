@@ -39,6 +39,7 @@ def _offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     patch.setenv("RLAIF_CACHE", str(tmp_path_factory.mktemp("cache")))
     patch.setenv("RLAIF_PLUGINS", "")
     patch.setenv("TRANSFORMERS_VERBOSITY", "error")
+    patch.setenv("OMP_NUM_THREADS", "1")  # for child processes: a tiny model gains nothing from a second thread
     yield
     patch.undo()
 
@@ -49,6 +50,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    torch.set_num_threads(1)
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -77,6 +80,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_key_value_heads=2,
         max_position_embeddings=1024,
         tie_word_embeddings=True,
+        initializer_range=0.2,  # with the usual 0.02 a frozen head could hardly prefer any token
         bos_token_id=1,
         eos_token_id=2,
         pad_token_id=2,

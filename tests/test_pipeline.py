@@ -194,32 +194,20 @@ def test_a_loss_that_is_not_finite_stops_with_stage_and_step(
         execute(tiny_spec(), tmp_path / "run", registry)
 
 
-@pytest.mark.parametrize("lora", [{"rank": 8}, None])
+@pytest.mark.parametrize(("lora", "lr"), [({"rank": 8}, 1e-2), (None, 5e-3)])
 def test_a_policy_comes_to_win_by_the_oracles_own_count(
-    lora: dict[str, int] | None, tmp_path: Path, tiny_spec: Callable[..., Spec], registry: Registry
+    lora: dict[str, int] | None, lr: float, tmp_path: Path, tiny_spec: Callable[..., Spec], registry: Registry
 ) -> None:
     base = tiny_spec().model_dump(mode="json")
-    algorithm = {
-        **base["arms"]["rlaif"]["algorithm"],
-        "steps": 40,
-        "prompts_per_step": 8,
-        "responses_per_prompt": 4,
-        "lr": 5e-3,
-        "value_from": "sft",
-        "beta": 0.02,
+    arms = {
+        "oracle": {
+            "reward": {"kind": "test/taste", "scale": 20.0},
+            "algorithm": {**base["arms"]["rlaif"]["algorithm"], **STRONG, "lr": lr},
+        }
     }
-    arms = {"oracle": {"reward": {"kind": "test/taste", "scale": 20.0}, "algorithm": algorithm}}
     policy = {**base["policy"], "lora": lora}
-    evaluate = {"judge": "test/taste", "prompts": 24, "temperature": 0.9, "comparisons": 4}
-    execute(tiny_spec(arms=arms, policy=policy, evaluate=evaluate), tmp_path / "run", registry)
-    evaluation = json.loads((tmp_path / "run/evaluation/summary/evaluation.json").read_text())
-    (win,) = evaluation["wins"]
-    assert win["rate"]["low"] > 0.5, "the judge does not prefer the improved policy"
-    means = [
-        sum(taste(t, "e") for t in read_responses(tmp_path / f"run/evaluation/responses/{name}")) / 24
-        for name in ("sft", "oracle")
-    ]
-    assert means[1] > 1.5 * means[0], "counted directly, the responses do not hold more of the letter"
+    execute(tiny_spec(arms=arms, policy=policy, evaluate=BY_ORACLE), tmp_path / "run", registry)
+    check_improvement(tmp_path / "run", "oracle")
 
 
 def test_labels_to_reward_model_to_policy_follow_the_oracles_taste(
@@ -227,23 +215,32 @@ def test_labels_to_reward_model_to_policy_follow_the_oracles_taste(
 ) -> None:
     base = tiny_spec().model_dump(mode="json")
     arm = base["arms"]["rlaif"]
-    arm["feedback"]["pairs"] = {"source": "policy", "prompts": 96, "temperature": 1.0}
-    arm["reward"] = {"kind": "bradley-terry", "lr": 5e-3, "batch_size": 8, "epochs": 8}
-    arm["algorithm"] |= {
-        "steps": 40,
-        "prompts_per_step": 8,
-        "responses_per_prompt": 4,
-        "lr": 5e-3,
-        "beta": 0.02,
-        "value_from": "sft",
-    }
-    evaluate = {"judge": "test/taste", "prompts": 24, "temperature": 0.9, "comparisons": 4}
-    execute(tiny_spec(arms={"rlaif": arm}, evaluate=evaluate), tmp_path / "run", registry)
-    evaluation = json.loads((tmp_path / "run/evaluation/summary/evaluation.json").read_text())
-    assert evaluation["wins"][0]["rate"]["low"] > 0.5
-    assert evaluation["arms"]["rlaif"]["reward_gain"]["low"] > 0
-    means = [
-        sum(taste(t, "e") for t in read_responses(tmp_path / f"run/evaluation/responses/{name}")) / 24
-        for name in ("sft", "rlaif")
-    ]
-    assert means[1] > means[0]
+    arm["feedback"]["pairs"] = {"source": "policy", "prompts": 120, "temperature": 1.0}
+    arm["reward"] = {"kind": "bradley-terry", "lr": 1e-2, "batch_size": 8, "epochs": 6}
+    arm["algorithm"] |= {**STRONG, "lr": 1e-2}
+    execute(tiny_spec(arms={"rlaif": arm}, evaluate=BY_ORACLE), tmp_path / "run", registry)
+    check_improvement(tmp_path / "run", "rlaif")
+
+
+STRONG = {
+    "steps": 40,
+    "prompts_per_step": 8,
+    "responses_per_prompt": 4,
+    "value_lr": 1e-3,
+    "value_from": "sft",
+    "beta": 0.0,
+}
+BY_ORACLE = {"judge": "test/taste", "prompts": 30, "temperature": 0.9, "comparisons": 4}
+
+
+def check_improvement(folder: Path, arm: str) -> None:
+    """The judge, the reward and a direct count must all say that the policy is better than the baseline."""
+    evaluation = json.loads((folder / "evaluation/summary/evaluation.json").read_text())
+    (win,) = evaluation["wins"]
+    assert win["rate"]["low"] > 0.5, "the judge does not prefer the improved policy"
+    assert evaluation["arms"][arm]["reward_gain"]["low"] > 0, "the held-out reward did not rise"
+    before, after = (
+        sum(taste(text, "e") for text in read_responses(folder / f"evaluation/responses/{name}"))
+        for name in ("sft", arm)
+    )
+    assert after > 1.3 * before, "counted directly, the responses do not hold more of the letter"

@@ -78,6 +78,29 @@ class Rollout:
     """The token ids, one group a prompt."""
 
 
+class ValueModel(nn.Module):
+    """V(X_t): a score at every position, plus a level that starts at the mean reward of the first responses.
+
+    A reward model's level is arbitrary. A value model that had to climb there first would, for as long as it took, push
+    all responses the same way, good and bad alike.
+    """
+
+    def __init__(self, scores: ScoreModel) -> None:
+        super().__init__()
+        self.scores = scores
+        self.level = nn.Parameter(torch.zeros((), device=next(scores.parameters()).device))
+
+    def start_at(self, level: Tensor) -> None:
+        """Set the level, before the first step."""
+        with torch.no_grad():
+            self.level.copy_(level)
+
+    def forward(self, packed: Packed, rows: Tensor, columns: Tensor) -> Tensor:
+        """Values at the given positions, (positions,) fp32."""
+        values: Tensor = self.scores(packed, rows, columns) + self.level
+        return values
+
+
 class _Trainer:
     def __init__(
         self,
@@ -100,7 +123,7 @@ class _Trainer:
         else:
             policy = add_lora(policy, lora, "CAUSAL_LM")
         source = reward_folder if config.value_from == "reward" else initial
-        value = ScoreModel.load(source, load_tokenizer(source), context.dtype, device, lora, train=True)
+        value = ValueModel(ScoreModel.load(source, load_tokenizer(source), context.dtype, device, lora, train=True))
         rates = {"policy": config.lr, "value": config.value_lr or config.lr}
         groups = [
             {"params": [p for p in module.parameters() if p.requires_grad], "lr": rates[name]}
@@ -114,6 +137,9 @@ class _Trainer:
         rollout = self.roll_out(number)
         per_prompt = self.config.responses_per_prompt
         rewards = rollout.rewards.view(-1, per_prompt)  # (prompts, responses per prompt)
+        if number == 0:
+            accelerator = self.context.accelerator
+            accelerator.unwrap_model(self.value).start_at(accelerator.reduce(rollout.rewards.mean(), reduction="mean"))
         sums: dict[str, Tensor] = {}
         for part in split_by_tokens([g.length for g in rollout.groups], self.context.policy.train_tokens):
             packed = pack_groups([rollout.groups[i] for i in part], self.tokenizer.pad_token_id, self.context.device)
