@@ -136,6 +136,8 @@ def _finish_step(run: Run, step: Step, position: str, main: bool) -> None:
 
 
 def _do_step(run: Run, step: Step, main: bool) -> None:
+    from accelerate.utils import set_seed
+
     work, checkpoint = run.store.begin(step.stage, step.key)
     hooks = run.registry.hooks.hook
     stage = Stage(
@@ -152,6 +154,8 @@ def _do_step(run: Run, step: Step, main: bool) -> None:
     if main:
         hooks.rlaif_stage_started(run=run, step=step, resumed_at=resume_step(checkpoint))
         _reset_peak_memory()
+    # Whatever a component draws without a seed of its own (new weights, say) is still the same every time.
+    set_seed(stage.seed("start") % 2**32)
     start = time.monotonic()
     try:
         step.work(stage)

@@ -215,10 +215,11 @@ def test_labels_to_reward_model_to_policy_follow_the_oracles_taste(
 ) -> None:
     base = tiny_spec().model_dump(mode="json")
     arm = base["arms"]["rlaif"]
-    arm["feedback"]["pairs"] = {"source": "policy", "prompts": 120, "temperature": 1.0}
-    arm["reward"] = {"kind": "bradley-terry", "lr": 1e-2, "batch_size": 8, "epochs": 6}
-    arm["algorithm"] |= {**STRONG, "lr": 1e-2}
-    execute(tiny_spec(arms={"rlaif": arm}, evaluate=BY_ORACLE), tmp_path / "run", registry)
+    arm["feedback"]["pairs"] = {"source": "both", "limit": 200, "temperature": 1.0}
+    arm["reward"] = {"kind": "bradley-terry", "lr": 3e-3, "batch_size": 8, "epochs": 3}
+    arm["algorithm"] |= {**STRONG, "lr": 3e-3, "steps": 60}
+    policy, sft = {**base["policy"], "lora": None}, {"lr": 3e-3, "batch_size": 8, "epochs": 4}
+    execute(tiny_spec(arms={"rlaif": arm}, policy=policy, sft=sft, evaluate=BY_ORACLE), tmp_path / "run", registry)
     check_improvement(tmp_path / "run", "rlaif")
 
 

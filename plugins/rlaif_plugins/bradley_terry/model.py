@@ -41,7 +41,6 @@ class BradleyTerry:
         start = config.model or initial
         tokenizer = load_tokenizer(start)
         lora = context.policy.lora
-        torch.manual_seed(stage.seed("initial weights"))
         model = ScoreModel.load(start, tokenizer, context.dtype, context.device, lora, train=True)
         _draw_head(model)
         groups = [

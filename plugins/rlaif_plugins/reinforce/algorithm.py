@@ -115,7 +115,6 @@ class _Trainer:
         self.config, self.context, self.stage, self.reward, self.prompts = config, context, stage, reward, prompts
         self.tokenizer = load_tokenizer(initial)
         lora, device = context.policy.lora, context.device
-        torch.manual_seed(stage.seed("initial weights"))
         policy: nn.Module = load_model(initial, "causal", torch.float32 if lora is None else context.dtype, device)
         self.reference: nn.Module | None = None
         if lora is None:
