@@ -44,18 +44,19 @@ def main() -> None:
         app()
     except RlaifError as error:
         _fail(str(error), 2)
-    except KeyboardInterrupt:
-        _fail("interrupted; the same command goes on where it stopped", 130)
+    except SystemExit as stop:
+        if stop.code == 130:  # what typer makes of Ctrl-C
+            _fail("interrupted; the same command goes on where it stopped", 130)
+        raise
+    except ModuleNotFoundError as error:
+        _fail(f"the package '{error.name}' is not installed; install it: pip install {error.name}", 2)
     except OSError as error:
         from rlaif_framework.engine import is_disk_full
 
+        place = error.filename or "while writing"
         if is_disk_full(error):
-            _fail(
-                f"the disk is full ({error.filename or 'while writing'}); free some space and run the same command", 2
-            )
-        if isinstance(error, PermissionError):
-            _fail(f"no permission: {error}", 2)
-        raise
+            _fail(f"the disk is full ({place}); free some space and run the same command", 2)
+        _fail(f"cannot use {place}: {error.strerror or error}" if error.filename else str(error), 2)
 
 
 def _fail(message: str, code: int) -> None:
@@ -187,7 +188,7 @@ def components(
     from rlaif_framework.plugins import Registry
 
     if kind is not None and kind not in SLOTS:
-        raise SpecError(f"no kind of component named '{kind}'; {suggest(kind, SLOTS)} Kinds: {', '.join(SLOTS)}")
+        raise SpecError(f"no kind of component named '{kind}'; {suggest(kind, SLOTS)}")
     registry = Registry.load()
     rows = [
         {"kind": slot, "name": c.name, "summary": c.summary, "plugin": p.name, "target": c.target}
@@ -213,7 +214,7 @@ def show(
 
     slot = next((s for s in SLOTS if s == kind), None)
     if slot is None:
-        raise SpecError(f"no kind of component named '{kind}'; {suggest(kind, SLOTS)} Kinds: {', '.join(SLOTS)}")
+        raise SpecError(f"no kind of component named '{kind}'; {suggest(kind, SLOTS)}")
     component = Registry.load().find(slot, name)
     if as_json:
         _print_json(component.config.model_json_schema())

@@ -12,13 +12,15 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     ModelWrapValidatorHandler,
     SerializeAsAny,
     ValidationError,
     ValidationInfo,
     model_validator,
 )
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 
 from rlaif_framework.errors import PluginError, suggest
 
@@ -27,12 +29,15 @@ if TYPE_CHECKING:
 
 Slot = Literal["task", "backend", "strategy", "labeler", "reward", "algorithm"]
 SLOTS: tuple[Slot, ...] = get_args(Slot)
+SLOT_MARK = "x-rlaif-slot"
 
 
 class Config(BaseModel):
     """Base of every part of a spec: frozen, and unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
+    )
 
     @model_validator(mode="wrap")
     @classmethod
@@ -46,7 +51,9 @@ class Config(BaseModel):
                 message = item["msg"].removeprefix("Value error, ")
                 if item["type"] == "extra_forbidden" and len(item["loc"]) == 1:
                     message = f"unknown key; {suggest(str(item['loc'][0]), cls.model_fields)}"
-                reason = PydanticCustomError("explained", "{message}", {"message": message})
+                elif item["type"] == "model_type":
+                    message = f"expected a mapping of settings, got {type(item['input']).__name__}"
+                reason = PydanticCustomError(item["type"], "{message}", {"message": message})  # type: ignore[arg-type]
                 lines.append({"type": reason, "loc": item["loc"], "input": item["input"]})
             raise ValidationError.from_exception_data(cls.__name__, lines) from None
 
@@ -106,6 +113,10 @@ class SlotType:
     """Marks a spec field as a slot, so that the schema can list the components that fit."""
 
     name: Slot
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Leave a mark, for `spec_schema` to put the slot's alternatives there."""
+        return {SLOT_MARK: self.name}
 
 
 def narrow(slot: Slot, value: object, registry: Registry) -> ComponentConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import platform
@@ -162,6 +163,9 @@ def _do_step(run: Run, step: Step, main: bool) -> None:
     except Exception as error:
         raise _explain(error, step) from error
     finally:
+        # The accelerator keeps what it prepared, and adapters refer to themselves: both would outlive the stage.
+        run.context.accelerator.free_memory()
+        gc.collect()
         if main and checkpoint.exists():
             _note_seconds(spent, before + time.monotonic() - start)
     if main:

@@ -33,7 +33,7 @@ class MissingPackageError(RlaifError):
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """Phrase what an unknown name may have meant: the nearest known name, or all of them."""
+    """Phrase what an unknown name may have meant, as a sentence: the nearest known name, or all of them."""
     known = sorted(known)
     near = get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known) or 'none'}"
+    return f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known) or 'none'}."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         DataError: The file is missing or unreadable, or a line is empty or not a JSON object.
     """
     try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             empty = True
             for number, line in enumerate(file, 1):
                 empty = False
@@ -27,17 +28,22 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 raise DataError(f"{path} is empty")
     except FileNotFoundError:
         raise DataError(f"no data file at {path}") from None
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"cannot read {path}: {error}") from error
 
 
-def _parse(line: str, where: str) -> dict[str, Any]:
+def _parse(line: bytes, where: str) -> dict[str, Any]:
     if not line.strip():
         raise DataError(f"{where}: the line is empty; remove it")
     try:
-        row = json.loads(line)
+        text = line.decode("utf-8-sig")  # some editors put a mark at the start of a file
+        row = json.loads(text)
+        if "\\ud" in text.lower():  # half of a surrogate pair is valid JSON, and not text that can be written
+            json.dumps(row, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         raise DataError(f"{where}: not valid JSON: {error.msg} at column {error.colno}") from error
+    except UnicodeError as error:
+        raise DataError(f"{where}: not valid UTF-8 text: {error}") from error
     if not isinstance(row, dict):
         raise DataError(f"{where}: expected a JSON object, found {type(row).__name__}")
     return row

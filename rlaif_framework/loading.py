@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,23 @@ from pydantic import ValidationError
 from rlaif_framework.errors import SpecError
 from rlaif_framework.plugins import Registry, require_plugins
 from rlaif_framework.spec import Spec, slug
+
+
+class SpecLoader(yaml.SafeLoader):
+    """YAML as editors read it (1.2): `no` is a word, `2024-01-01` is text, and `5e-4` is a number."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  (PyYAML's own name and form)
+        first: [(tag, pattern) for tag, pattern in known if not tag.endswith((":bool", ":timestamp"))]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+SpecLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), "tTfF"
+)
+SpecLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+][0-9]+$"), "-+0123456789"
+)
 
 
 def load_spec(path: Path, overrides: Sequence[str] = (), registry: Registry | None = None) -> Spec:
@@ -31,7 +48,7 @@ def load_spec(path: Path, overrides: Sequence[str] = (), registry: Registry | No
     data = read_mapping(path)
     for override in overrides:
         set_value(data, override)
-    unmet = require_plugins(_requirements(data), {d.name: d.version for d in distributions()})
+    unmet = require_plugins(_requirements(data))
     if unmet:
         raise SpecError(f"{path}: plugins are missing:\n" + "\n".join(f"  {line}" for line in unmet))
     data.setdefault("name", slug(path.stem))
@@ -43,12 +60,25 @@ def build_spec(data: Mapping[str, Any], origin: str, registry: Registry) -> Spec
     try:
         return Spec.model_validate(dict(data), context={"registry": registry})
     except ValidationError as error:
-        lines = []
+        problems: dict[str, list[str]] = {}
         for item in error.errors(include_url=False):
-            where = ".".join(str(part) for part in item["loc"])
-            message = item["msg"].removeprefix("Value error, ")
-            lines.append(f"  {where}: {message}" if where else f"  {message}")
+            where = ".".join(_find_place(item["loc"], data, missing=item["type"] == "missing"))
+            problems.setdefault(where and f"{where}: ", []).append(item["msg"].removeprefix("Value error, "))
+        # Several problems in one place come from a choice of types: each says what would have been right.
+        lines = [f"  {where}{'; or: '.join(messages)}" for where, messages in problems.items()]
         raise SpecError(f"{origin} is not a valid spec:\n" + "\n".join(lines)) from error
+
+
+def _find_place(location: Sequence[str | int], data: object, missing: bool) -> list[str]:
+    """A problem's path in the file: pydantic's own, less the names of types that it tried."""
+    path = []
+    for i, part in enumerate(location):
+        inside = part in data if isinstance(data, Mapping) else isinstance(data, list) and isinstance(part, int)
+        if inside or (missing and i == len(location) - 1):
+            path.append(str(part))
+        if inside:
+            data = data[part] if isinstance(data, Mapping) or part < len(data) else None  # type: ignore[index,operator]
+    return path
 
 
 def _requirements(data: Mapping[str, Any]) -> list[str]:
@@ -75,14 +105,14 @@ def read_mapping(path: Path) -> dict[str, Any]:
     try:
         match path.suffix.lower():
             case ".yaml" | ".yml":
-                data = yaml.safe_load(text)
+                data = yaml.load(text, SpecLoader)
             case ".toml":
                 data = tomllib.loads(text)
             case ".json":
                 data = json.loads(text)
             case other:
                 raise SpecError(f"{path}: unknown file type '{other}'; use .yaml, .toml or .json")
-    except (yaml.YAMLError, tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # TOML's and JSON's errors are ValueErrors
         raise SpecError(f"{path} is not valid {path.suffix[1:].upper()}: {error}") from error
     if not isinstance(data, dict):
         raise SpecError(f"{path} does not hold a mapping of keys to values at its top")
@@ -95,8 +125,8 @@ def set_value(data: dict[str, Any], override: str) -> None:
     if not equals or not path.strip():
         raise SpecError(f"--set {override}: expected path=value, such as seed=1")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        value = yaml.load(text, SpecLoader)
+    except (yaml.YAMLError, ValueError) as error:
         raise SpecError(f"--set {override}: the value is not valid YAML: {error}") from error
     *parents, last = path.strip().split(".")
     node: Any = data

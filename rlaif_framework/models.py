@@ -124,12 +124,33 @@ def load_tokenizer(where: str | Path | ModelSource, needs_end: bool = True) -> P
 
 
 def add_lora(model: nn.Module, lora: LoraSettings, task: Literal["CAUSAL_LM", "SEQ_CLS"]) -> nn.Module:
-    """Wrap a model in trainable fp32 adapters; a scoring head is trained whole."""
-    targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
+    """Wrap a model in trainable fp32 adapters; a scoring head is trained whole.
+
+    Raises:
+        ModelError: The model has no modules of the names in `lora.targets`.
+    """
+    inner = cast(PreTrainedModel, model)
+    depth = inner.config.get_text_config().num_hidden_layers
+    layers = None if lora.last_layers is None else list(range(max(0, depth - lora.last_layers), depth))
     scale: Any = lora.alpha  # peft says int and takes any number
-    config = LoraConfig(r=lora.rank, lora_alpha=scale, target_modules=targets, task_type=task)
-    wrapped: nn.Module = get_peft_model(cast(PreTrainedModel, model), config)
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=scale,
+        target_modules=_linear_names(inner) if isinstance(lora.targets, str) else list(lora.targets),
+        layers_to_transform=layers,
+        task_type=task,
+    )
+    try:
+        wrapped: nn.Module = get_peft_model(inner, config)
+    except ValueError as error:
+        raise ModelError(f"policy.lora: {error}") from error
     return wrapped
+
+
+def _linear_names(model: PreTrainedModel) -> list[str]:
+    """Names of the linear modules inside the layers: all but the heads."""
+    inside = [name for name, module in model.base_model.named_modules() if isinstance(module, nn.Linear)]
+    return sorted({name.rpartition(".")[2] for name in inside})
 
 
 def save_model(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path, dtype: torch.dtype) -> None:

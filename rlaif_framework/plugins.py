@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, entry_points, version
 from types import ModuleType
@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import pluggy
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from stevedore.extension import Extension, ExtensionManager
 
 from rlaif_framework import hookspecs
@@ -49,6 +50,11 @@ class Plugin:
     error: str | None = None
     module: ModuleType | None = None
 
+    @property
+    def title(self) -> str:
+        """The plugin and the distribution it comes from, for messages."""
+        return f"plugin '{self.name}' ({self.distribution} {self.version})"
+
 
 class Discovery(ExtensionManager[ModuleType]):
     """Find third-party plugins; one that fails becomes a row of the report."""
@@ -75,7 +81,7 @@ class Discovery(ExtensionManager[ModuleType]):
         return extension
 
     def _record_failure(self, _: ExtensionManager[ModuleType], ep: EntryPoint, error: BaseException) -> None:
-        self.rows.append(_describe(ep, error=f"{type(error).__name__}: {error}"))
+        self.rows.append(_describe(ep, error=_reason(error)))
 
 
 def _distribution(ep: EntryPoint) -> Distribution:
@@ -88,11 +94,18 @@ def _describe(ep: EntryPoint, module: ModuleType | None = None, error: str | Non
     return Plugin(ep.name, dist.name, dist.version, module=module, error=error)
 
 
+def _reason(error: BaseException) -> str:
+    """What went wrong in one line; our own errors need no type in front."""
+    return str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
+
+
 def check_requirement(dist: Distribution) -> None:
     """Refuse a plugin whose metadata asks for another version of this framework, before its code runs."""
     for text in dist.requires or ():
         requirement = Requirement(text)
-        if requirement.name != DISTRIBUTION or (requirement.marker and not requirement.marker.evaluate({"extra": ""})):
+        if canonicalize_name(requirement.name) != DISTRIBUTION:
+            continue
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
             continue
         installed = framework_version()
         if not requirement.specifier.contains(installed, prereleases=True):
@@ -128,8 +141,13 @@ class Registry:
             plugin.module = importlib.import_module(name)
             registry.add(plugin)
         allowed = os.environ.get("RLAIF_PLUGINS")
-        for plugin in Discovery(None if allowed is None else [n.strip() for n in allowed.split(",")]).rows:
+        names = None if allowed is None else [name.strip() for name in allowed.split(",") if name.strip()]
+        for plugin in Discovery(names).rows:
             registry.add(plugin)
+        for name in names or ():
+            if name not in (plugin.name for plugin in registry.plugins):
+                error = "RLAIF_PLUGINS names it, but no installed plugin is called that"
+                registry.plugins.append(Plugin(name, "(none)", "", error=error))
         if os.environ.get("RLAIF_TRACE"):
             registry.hooks.add_hookcall_monitoring(
                 lambda name, impls, kwargs: print(f"rlaif trace: {name} -> {[i.plugin_name for i in impls]}"),
@@ -139,29 +157,37 @@ class Registry:
 
     def add(self, plugin: Plugin) -> None:
         """Register a plugin and its components, or note in its row why not; either all of it counts or nothing."""
+        others = [other for other in self.plugins if not other.error]
         self.plugins.append(plugin)
         if plugin.module is None:
             return
+        registered = False
         try:
-            self._check_hook_names(plugin.module)
-            self.hooks.register(plugin.module, plugin.name)
+            _check_names(plugin, others)
+            self._check_hooks(plugin.module)
+            registered = self.hooks.register(plugin.module, plugin.name) is not None
+            plugin.hooks = sorted(caller.name for caller in self.hooks.get_hookcallers(plugin.module) or ())
+            if not plugin.hooks:
+                raise PluginError("it implements no hook; its entry point must name a module with @hookimpl functions")
             staged = self._collect(plugin)
         except Exception as error:
-            plugin.error = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
-            if self.hooks.is_registered(plugin.module):
+            plugin.error, plugin.hooks = _reason(error), []
+            if registered:
                 self.hooks.unregister(plugin.module)
             return
         for slot, component in staged:
             self._components[slot][component.name] = (component, plugin)
             plugin.components.append(f"{slot} {component.name}")
-        plugin.hooks = sorted(h.name for h in self.hooks.get_hookcallers(plugin.module) or ())
 
-    @staticmethod
-    def _check_hook_names(module: ModuleType) -> None:
+    def _check_hooks(self, module: ModuleType) -> None:
         known = [n for n in vars(hookspecs) if n.startswith("rlaif_")]
-        for name in vars(module):
-            if name.startswith("rlaif_") and inspect.isfunction(getattr(module, name)) and name not in known:
+        for name, value in vars(module).items():
+            if not name.startswith("rlaif_") or not inspect.isfunction(value):
+                continue
+            if name not in known:
                 raise PluginError(f"no hook named '{name}'; {suggest(name, known)}")
+            if self.hooks.parse_hookimpl_opts(module, name) is None:
+                raise PluginError(f"'{name}' is not marked as a hook; write @hookimpl above it")
 
     def _collect(self, plugin: Plugin) -> list[tuple[Slot, Component]]:
         staged: list[tuple[Slot, Component]] = []
@@ -169,7 +195,7 @@ class Registry:
             hook = getattr(self.hooks.hook, hookspecs.SLOT_HOOKS[slot])
             for impl in hook.get_hookimpls():
                 if impl.plugin is plugin.module:
-                    staged += [(slot, component) for component in impl.function()]
+                    staged += [(slot, component) for component in _call_hook(hookspecs.SLOT_HOOKS[slot], impl.function)]
         seen: set[tuple[Slot, str]] = set()
         for slot, component in staged:
             self._check_component(slot, component, plugin, seen)
@@ -187,9 +213,8 @@ class Registry:
         seen.add((slot, component.name))
         other = self._components[slot].get(component.name)
         if other is not None:
-            owner = f"plugin '{other[1].name}' ({other[1].distribution} {other[1].version})"
             raise PluginError(
-                f"{slot} '{component.name}' is already offered by {owner}; uninstall one, "
+                f"{slot} '{component.name}' is already offered by {other[1].title}; uninstall one, "
                 f"or choose with RLAIF_PLUGINS; plugin authors: name yours '<namespace>/{component.name}'"
             )
         if "/" not in component.name and plugin.distribution != DISTRIBUTION:
@@ -229,12 +254,15 @@ class Registry:
         module, _, attribute = component.target.partition(":")
         try:
             target = getattr(importlib.import_module(module), attribute)
-        except ModuleNotFoundError as error:
-            raise MissingPackageError(
-                f"{slot} '{component.name}' needs the package '{error.name}'; install it: pip install {error.name}"
+        except (Exception, SystemExit) as error:
+            package = _missing_package(error)
+            if package is not None and package != module.partition(".")[0]:
+                raise MissingPackageError(
+                    f"{slot} '{component.name}' needs the package '{package}'; install it: pip install {package}"
+                ) from error
+            raise PluginError(
+                f"{slot} '{component.name}': cannot import {component.target}: {_reason(error)}"
             ) from error
-        except (ImportError, AttributeError) as error:
-            raise PluginError(f"{slot} '{component.name}': cannot import {component.target}: {error}") from error
         protocol = PROTOCOLS[slot]
         missing = [n for n in vars(protocol) if not n.startswith("_") and not callable(getattr(target, n, None))]
         if missing:
@@ -242,14 +270,36 @@ class Registry:
         return target
 
 
-def require_plugins(requirements: Iterable[str], installed: Mapping[str, str]) -> list[str]:
+def _check_names(plugin: Plugin, others: Sequence[Plugin]) -> None:
+    for other in others:
+        if other.name == plugin.name:
+            raise PluginError(f"{other.title} has the same name; uninstall one of the two")
+        if other.module is plugin.module:
+            raise PluginError(f"{other.title} is the same module; uninstall one of the two")
+
+
+def _call_hook(name: str, function: Callable[[], Iterable[Component]]) -> list[Component]:
+    try:
+        return list(function())
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"{name}() failed: {_reason(error)}") from error
+
+
+def _missing_package(error: BaseException) -> str | None:
+    """The package whose absence an import failed on, if that is why."""
+    return error.name.partition(".")[0] if isinstance(error, ModuleNotFoundError) and error.name else None
+
+
+def require_plugins(requirements: Iterable[str]) -> list[str]:
     """List which of a spec's `requires` are not met, each with the pip command that meets it."""
     unmet = []
     for text in requirements:
         requirement = Requirement(text)
-        have = installed.get(requirement.name)
-        if have is None:
+        try:
+            have = version(requirement.name)
+        except PackageNotFoundError:
             unmet.append(f"{text} is not installed; install it: pip install '{text}'")
-        elif not requirement.specifier.contains(have, prereleases=True):
+            continue
+        if not requirement.specifier.contains(have, prereleases=True):
             unmet.append(f"{text} is required, installed is {have}; upgrade it: pip install -U '{text}'")
     return unmet

@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
-from pydantic_core import core_schema
 
-from rlaif_framework.component import SLOTS, Slot
+from rlaif_framework.component import SLOT_MARK, SLOTS
 from rlaif_framework.plugins import Registry
 from rlaif_framework.spec import Spec
 
@@ -23,7 +21,8 @@ def spec_schema(registry: Registry) -> dict[str, Any]:
         for component, _ in registry.components(slot):
             # A '/' in a definition's key would have to be escaped in every reference to it.
             key = f"{slot}.{component.name.replace('/', '.')}"
-            definitions[key] = _model_schema(component.config, definitions)
+            # Two plugins may have nested settings of one name: a component's own definitions are kept under its key.
+            definitions[key] = _model_schema(component.config, definitions, f"{key}.")
             definitions[key]["properties"]["kind"] = {"const": component.name, "description": component.summary}
             definitions[key]["required"] = sorted({*definitions[key].get("required", []), "kind"})
             choices.append({"$ref": f"#/$defs/{key}"})
@@ -35,17 +34,17 @@ def spec_schema(registry: Registry) -> dict[str, Any]:
     return {"$schema": DIALECT, "title": "rlaif spec", **schema, "$defs": definitions}
 
 
-class _SlotSchema(GenerateJsonSchema):
-    """Writes a reference to the slot's alternatives wherever a model has a slot."""
-
-    def function_before_schema(self, schema: core_schema.BeforeValidatorFunctionSchema) -> JsonSchemaValue:
-        slot: Slot | None = getattr(schema["function"]["function"], "keywords", {}).get("slot")
-        if slot is not None:
-            return {"$ref": f"#/$defs/slot.{slot}"}
-        return super().function_before_schema(schema)
+def _model_schema(model: type[BaseModel], definitions: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    schema = _link_slots(model.model_json_schema(ref_template=f"#/$defs/{prefix}{{model}}"))
+    definitions.update({f"{prefix}{name}": part for name, part in schema.pop("$defs", {}).items()})
+    return dict(schema)
 
 
-def _model_schema(model: type[BaseModel], definitions: dict[str, Any]) -> dict[str, Any]:
-    schema = model.model_json_schema(mode="validation", schema_generator=_SlotSchema)
-    definitions.update(schema.pop("$defs", {}))
-    return schema
+def _link_slots(node: Any) -> Any:
+    """Put a reference to the slot's alternatives wherever a model has a slot."""
+    if isinstance(node, list):
+        return [_link_slots(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    rest = {key: _link_slots(value) for key, value in node.items() if key != SLOT_MARK}
+    return {"$ref": f"#/$defs/slot.{node[SLOT_MARK]}", **rest} if SLOT_MARK in node else rest

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
 from rlaif_framework.component import AlgorithmSlot, Config, LabelerSlot, RewardSlot, TaskSlot, default_component
+from rlaif_framework.errors import suggest
 
 DType = Literal["auto", "fp32", "bf16"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-RESERVED_ARMS = ("sft", "reference")
+BASELINES = ("sft", "reference")
+TAKEN = (*BASELINES, "judge", "evaluation", "tensorboard")
+"""Names that runs use themselves, beside those of arms."""
 
 
 class LoraSettings(Config):
@@ -23,6 +27,8 @@ class LoraSettings(Config):
     """Scale: the adapter's output is multiplied by alpha / rank."""
     targets: Literal["all-linear"] | list[str] = "all-linear"
     """Names of the linear modules that get an adapter."""
+    last_layers: int | None = Field(None, ge=1)
+    """Adapt only so many layers, counted from the end: gradients need not flow through the others. Default: all."""
 
 
 class PolicyConfig(Config):
@@ -99,7 +105,21 @@ class HumanFeedback(Config):
         return self
 
 
-Feedback = Annotated[AiFeedback | HumanFeedback, Field(discriminator="kind")]
+def _narrow_feedback(value: object, info: ValidationInfo) -> object:
+    """Accept the short form; a union by itself would put its tag into the paths of errors."""
+    kinds: dict[str, type[Config]] = {"ai": AiFeedback, "human": HumanFeedback}
+    if isinstance(value, AiFeedback | HumanFeedback):
+        return value
+    if not isinstance(value, str | Mapping):
+        raise ValueError(f"expected 'human' or a mapping with 'kind', got {type(value).__name__}")
+    settings = {"kind": value} if isinstance(value, str) else dict(value)
+    kind = settings.get("kind")
+    if not isinstance(kind, str) or kind not in kinds:
+        raise ValueError(f"'kind' must be 'ai' or 'human', {'it is missing' if kind is None else f'got {kind!r}'}")
+    return kinds[kind].model_validate(settings, context=info.context)
+
+
+Feedback = Annotated[AiFeedback | HumanFeedback, Field(discriminator="kind"), BeforeValidator(_narrow_feedback)]
 
 
 class Arm(Config):
@@ -111,13 +131,6 @@ class Arm(Config):
     """What scores responses."""
     algorithm: AlgorithmSlot
     """What improves the policy."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _expand_feedback(cls, value: object) -> object:
-        if isinstance(value, dict) and isinstance(value.get("feedback"), str):
-            return {**value, "feedback": {"kind": value["feedback"]}}
-        return value
 
     @model_validator(mode="after")
     def _check_feedback(self) -> Arm:
@@ -153,7 +166,8 @@ def _check_requirement(value: str) -> str:
     try:
         Requirement(value)
     except InvalidRequirement as error:
-        raise ValueError(f"not a requirement such as 'rlaif-acme>=0.2': {error}") from error
+        reason = str(error).partition("\n")[0]  # the lines after it point at a column
+        raise ValueError(f"not a requirement such as 'rlaif-acme>=0.2': {reason}") from error
     return value
 
 
@@ -179,12 +193,14 @@ class Spec(Config):
 
     @model_validator(mode="after")
     def _check_names(self) -> Spec:
-        from rlaif_framework.errors import suggest
-
         for name in self.arms:
-            if name in RESERVED_ARMS:
-                raise ValueError(f"arms.{name}: the name '{name}' is taken by the baseline; choose another")
-        known = [*self.arms, *RESERVED_ARMS]
+            if name in TAKEN:
+                raise ValueError(f"arms.{name}: the name '{name}' is taken; choose another")
+        for name in self.evaluate.labelers if self.evaluate else ():
+            if name in (*self.arms, "judge"):
+                owner = "the judge" if name == "judge" else "an arm, whose labeler is measured anyway"
+                raise ValueError(f"evaluate.labelers.{name}: the name is taken by {owner}; choose another")
+        known = [*self.arms, *BASELINES]
         for pair in (self.evaluate and self.evaluate.matchups) or []:
             for name in pair:
                 if name not in known:

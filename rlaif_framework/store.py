@@ -44,10 +44,9 @@ class Store:
     def lock(self, stage: str, key: str) -> Iterator[None]:
         """Keep other processes from computing the same artefact at the same time."""
         self.root.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{self.path(stage, key)}.lock")
-        with lock:
+        # The empty lock file stays: removing it would let a third process lock a new one beside a waiting second.
+        with FileLock(f"{self.path(stage, key)}.lock"):
             yield
-        Path(lock.lock_file).unlink(missing_ok=True)
 
     def begin(self, stage: str, key: str) -> tuple[Path, Path]:
         """Open the working folder of an artefact and its checkpoint folder; both outlive an interruption."""

@@ -41,7 +41,7 @@ class RougeLabeler:
             if not reference:
                 raise DataError(f"labeler 'rouge': the prompt of comparison '{comparison.id}' has no reference")
             a, b = (self.scorer.score(reference, text)[self.config.metric].fmeasure for text in comparison.responses)
-            first = 1.0 / (1.0 + math.exp((b - a) / self.config.scale))
+            first = 0.5 + 0.5 * math.tanh((a - b) / (2 * self.config.scale))  # logistic, and cannot overflow
             yield Preference(comparison.id, (first, 1.0 - first), Evidence("rouge", scores=(a, b)))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,13 +35,15 @@ class BradleyTerry:
         self.context = context
 
     def fit(self, labels: Sequence[LabelledComparison], initial: Path, stage: Stage) -> None:
-        """Train and save; both responses of a comparison share one computation of their prompt."""
+        """Train and save; both responses of a comparison share one computation of their prompt.
+
+        The head starts at zero: no opinion, a loss of ln 2 against undecided labels.
+        """
         config, context, accelerator = self.config, self.context, self.context.accelerator
         start = config.model or initial
         tokenizer = load_tokenizer(start)
         lora = context.policy.lora
         model = ScoreModel.load(start, tokenizer, context.dtype, context.device, lora, train=True)
-        _draw_head(model)
         groups = [
             Group(
                 encode_prompt(tokenizer, label.comparison.prompt.text),
@@ -102,10 +103,3 @@ class BradleyTerryReward:
             last = prompt
         pad = self.tokenizer.pad_token_id
         return self.model.score_groups(groups, pad, self.context.policy.batch_tokens, self.context.dtype)
-
-
-def _draw_head(model: ScoreModel) -> None:
-    """Draw the head from N(0, 1 / (width + 1)) (Stiennon et al. 2020)."""
-    for name, parameter in model.named_parameters():
-        if "score" in name and parameter.requires_grad:
-            torch.nn.init.normal_(parameter, std=1 / math.sqrt(parameter.shape[-1] + 1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rlaif_framework import Component, ComponentConfig, Split, hookimpl
 
@@ -44,6 +44,12 @@ class TldrConfig(ComponentConfig):
     """Share of posts held out for validation where the data has no splits, chosen by a hash of the id."""
     test_share: float = Field(0.1, ge=0, lt=1)
     """Share of posts held out for testing, likewise."""
+
+    @model_validator(mode="after")
+    def _check_shares(self) -> TldrConfig:
+        if self.validation_share + self.test_share >= 1:
+            raise ValueError("validation_share and test_share leave nothing to train on: their sum must be below 1")
+        return self
 
 
 @hookimpl

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rlaif_framework import DataError, Split, read_rows
 
@@ -18,6 +18,7 @@ SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
     "validation": ("validation", "valid", "valid1", "dev", "val"),
     "test": ("test", "valid2"),
 }
+T = TypeVar("T")
 HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 
 
@@ -30,27 +31,29 @@ class Row:
     """File and line, for error messages."""
 
 
-def read_split(place: str | dict[Split, str], split: Split, shares: tuple[float, float]) -> Iterator[Row]:
-    """Yield the rows of a split.
+Splits = dict[Split, list[Row]]
+
+
+def read_splits(place: str | dict[Split, str], shares: tuple[float, float]) -> Splits:
+    """Read all rows of a data set, by split; all of them, so that a bad row is met before anything is computed.
 
     Args:
         place: `mini`, a file, a folder, a hub id, or a file for each split.
-        split: Which.
         shares: Shares of validation and test where the data itself has no splits.
 
     Raises:
         DataError: Nothing is there, or it cannot be read.
     """
     if isinstance(place, dict):
-        yield from _read_file(Path(place[split])) if split in place else ()
-    elif place == "mini":
-        yield from _divide(_read_file(MINI), split, shares)
-    elif Path(place).expanduser().is_dir():
-        yield from _read_folder(Path(place).expanduser(), split, shares)
-    elif Path(place).expanduser().exists() or not HUB_ID.match(place) or place.endswith((".jsonl", ".json", ".gz")):
-        yield from _divide(_read_file(Path(place).expanduser()), split, shares)
-    else:
-        yield from _read_hub(place, split, shares)
+        return {split: list(_read_file(Path(place[split]))) if split in place else [] for split in SPLIT_NAMES}
+    if place == "mini":
+        return _divide(_read_file(MINI), shares)
+    path = Path(place).expanduser()
+    if path.is_dir():
+        return _read_folder(path, shares)
+    if path.exists() or not HUB_ID.match(place) or place.endswith((".jsonl", ".json", ".gz")):
+        return _divide(_read_file(path), shares)
+    return _read_hub(place, shares)
 
 
 def _read_file(path: Path) -> Iterator[Row]:
@@ -58,22 +61,17 @@ def _read_file(path: Path) -> Iterator[Row]:
         yield Row(values, f"{path}, line {number}")
 
 
-def _read_folder(folder: Path, split: Split, shares: tuple[float, float]) -> Iterator[Row]:
+def _read_folder(folder: Path, shares: tuple[float, float]) -> Splits:
     files = sorted(f for pattern in ("*.jsonl", "*.jsonl.gz", "*.json") for f in folder.glob(pattern))
     if not files:
         raise DataError(f"{folder} holds no .jsonl file")
-    named = {name: f for f in files for name in [f.name.partition(".")[0]]}
-    if any(name in named for names in SPLIT_NAMES.values() for name in names):
-        for name in SPLIT_NAMES[split]:
-            if name in named:
-                yield from _read_file(named[name])
-                return
-        return
-    for file in files:
-        yield from _divide(_read_file(file), split, shares)
+    found = _pick_named({f.name.partition(".")[0]: f for f in files})
+    if found:
+        return {split: list(_read_file(found[split])) if split in found else [] for split in SPLIT_NAMES}
+    return _divide((row for file in files for row in _read_file(file)), shares)
 
 
-def _read_hub(place: str, split: Split, shares: tuple[float, float]) -> Iterator[Row]:
+def _read_hub(place: str, shares: tuple[float, float]) -> Splits:
     from datasets import load_dataset
 
     try:
@@ -83,31 +81,44 @@ def _read_hub(place: str, split: Split, shares: tuple[float, float]) -> Iterator
             f"cannot load the data set '{place}' from the hub: {type(error).__name__}: {error}. A set that is "
             f"a loading script no longer loads: download its JSON Lines files and give their folder"
         ) from error
-    if not any(name in data for names in SPLIT_NAMES.values() for name in names if name != "train"):
-        rows = (Row(dict(r), f"{place}, row {i}") for i, r in enumerate(data["train"]))
-        yield from _divide(rows, split, shares)
-        return
-    for name in SPLIT_NAMES[split]:
-        if name in data:
-            yield from (Row(dict(r), f"{place}, {name}, row {i}") for i, r in enumerate(data[name]))
-            return
+    rows = {name: [Row(dict(r), f"{place}, {name}, row {i}") for i, r in enumerate(data[name])] for name in data}
+    found = _pick_named(rows)
+    if set(found) == {"train"}:
+        return _divide(iter(found["train"]), shares)
+    return {split: found.get(split, []) for split in SPLIT_NAMES}
 
 
-def _divide(rows: Iterator[Row], split: Split, shares: tuple[float, float]) -> Iterator[Row]:
-    """Pick a split's rows by their `split` field, else by a hash of their content."""
+def _pick_named(given: Mapping[str, T]) -> dict[Split, T]:
+    """What goes by a split's name, the first of its names that is there."""
+    return {
+        split: given[name]
+        for split, names in SPLIT_NAMES.items()
+        for name in [next((n for n in names if n in given), "")]
+        if name
+    }
+
+
+def _divide(rows: Iterator[Row], shares: tuple[float, float]) -> Splits:
+    """Sort rows into splits by their `split` field, else by a hash of what they are about."""
+    found: Splits = {split: [] for split in SPLIT_NAMES}
     for row in rows:
         named = row.values.get("split")
         if isinstance(named, str):
-            if named in SPLIT_NAMES[split]:
-                yield row
-        elif _hash_split(row.values, shares) == split:
-            yield row
+            split = next((s for s, names in SPLIT_NAMES.items() if named in names), None)
+            if split is None:
+                known = ", ".join(name for names in SPLIT_NAMES.values() for name in names)
+                raise DataError(f"{row.where}: unknown split '{named}'; known: {known}")
+        else:
+            split = _hash_split(row.values, shares)
+        found[split].append(row)
+    return found
 
 
 def _hash_split(values: Mapping[str, Any], shares: tuple[float, float]) -> Split:
-    # All rows of one post go to one split, whatever order the file is in.
+    # All rows of one post go to one split, whatever order the file is in; a comparison's own id says nothing of that.
     info = values.get("info")
-    identity = info.get("id") if isinstance(info, dict) else values.get("id") or values.get("prompt") or values
+    post = info if isinstance(info, dict) else values
+    identity = next((post[name] for name in ("prompt", "id", "post") if post.get(name)), values)
     point = int.from_bytes(hashlib.sha256(str(identity).encode()).digest()[:8], "big") / 2**64
     if point < shares[1]:
         return "test"

@@ -13,7 +13,7 @@ from jinja2 import Environment, StrictUndefined, TemplateError
 
 from rlaif_framework import Annotation, Comparison, Context, DataError, Prompt, Split, copy_rate, cut_text
 from rlaif_plugins.tldr import TldrConfig
-from rlaif_plugins.tldr.sources import Row, read_split
+from rlaif_plugins.tldr.sources import Row, Splits, read_splits
 
 POST_IN_PROMPT = re.compile(r"POST: (.*?)\n+TL;DR:\s*$", re.DOTALL)
 
@@ -24,11 +24,10 @@ class TldrTask:
     def __init__(self, config: TldrConfig, context: Context) -> None:
         self.config = config
         self.shares = (config.validation_share, config.test_share)
-        self._read: dict[tuple[str, Split], list[Any]] = {}
         try:
             self.template = Environment(undefined=StrictUndefined).from_string(config.template)
             rendered = self.template.render(subreddit="s", title="t", post="\0")
-        except TemplateError as error:
+        except (TemplateError, TypeError, ValueError) as error:
             raise DataError(f"task.template: {error}; it may use subreddit, title and post") from error
         if "\0" not in rendered:
             raise DataError("task.template: it does not use {{ post }}, so that every prompt would be the same")
@@ -41,20 +40,22 @@ class TldrTask:
 
     def prompts(self, split: Split) -> Sequence[Prompt]:
         """Posts of a split with their reference summaries."""
-        if ("prompts", split) not in self._read:
-            rows = read_split(self.config.data, split, self.shares)
-            self._read["prompts", split] = [self._prompt(row) for row in rows]
-        return self._read["prompts", split]
+        return self._prompts[split]
 
     def comparisons(self, split: Split) -> Sequence[Comparison]:
-        """Comparisons of a split: `mini`'s own, or those of `comparisons`."""
+        """Comparisons of a split: `mini`'s own, or those of `comparisons`; empty if there are none."""
+        return self._comparisons[split]
+
+    @cached_property
+    def _prompts(self) -> dict[Split, list[Prompt]]:
+        rows = read_splits(self.config.data, self.shares)
+        return {split: [self._prompt(row) for row in found] for split, found in rows.items()}
+
+    @cached_property
+    def _comparisons(self) -> dict[Split, list[Comparison]]:
         place = self.config.comparisons or ("mini" if self.config.data == "mini" else None)
-        if place is None:
-            return []
-        if ("comparisons", split) not in self._read:
-            rows = read_split(place, split, self.shares)
-            self._read["comparisons", split] = [c for row in rows for c in self._compare(row)]
-        return self._read["comparisons", split]
+        rows: Splits = {"train": [], "validation": [], "test": []} if place is None else read_splits(place, self.shares)
+        return {split: [c for row in found for c in self._compare(row)] for split, found in rows.items()}
 
     def shorten(self, prompt: Prompt, fits: Callable[[str], bool]) -> Prompt:
         """Cut the post at its last lines until the prompt fits (Huang et al. 2024)."""
@@ -108,6 +109,8 @@ class TldrTask:
             raise DataError(f"{row.where}: '{names.get('summary', 'summary')}' is missing or empty")
         title, subreddit = _text(given["title"]), _text(given["subreddit"])
         text = self.template.render(subreddit=subreddit, title=title, post=post)
+        if post not in text:
+            raise DataError(f"{row.where}: task.template changes the post; a prompt must hold it as it is, to be cut")
         return Prompt(str(given["id"] or _hash(text)), text, post, summary or None)
 
     def _whole_prompt(self, row: Row, whole: str, identity: object, summary: object) -> Prompt:
@@ -130,11 +133,7 @@ class TldrTask:
         if parts is None:
             return
         prompt_row, responses, preference, confidence = parts
-        first, second = (text.strip() for text in responses)
-        if not first or not second:
-            raise DataError(f"{row.where}: a response is empty")
-        if first == second:
-            raise DataError(f"{row.where}: the two responses are identical")
+        first, second = _check_responses(row, responses)
         prompt = self._prompt(prompt_row, needs_summary=False)
         source = None if preference is None else "human"
         identity = f"{prompt.id}/{_hash(first + second)}"
@@ -143,12 +142,29 @@ class TldrTask:
     def _compare_mini(self, row: Row) -> Iterator[Comparison]:
         """The good candidate against each flawed one; the reference is neither, so that judges may compare with it."""
         prompt = self._prompt(row)
-        good = row.values["candidate"]
-        for flawed in row.values["flawed"]:
-            identity = f"{prompt.id}/{flawed['flaw']}"
+        try:
+            pairs = [
+                (f["flaw"], _check_responses(row, (row.values["candidate"], f["text"]))) for f in row.values["flawed"]
+            ]
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{row.where}: 'candidate' and 'flawed' do not hold texts and flaws: {error!r}") from error
+        for flaw, (good, bad) in pairs:
+            identity = f"{prompt.id}/{flaw}"
             swap = int(_hash(identity), 16) % 2 == 1
-            pair = (flawed["text"], good) if swap else (good, flawed["text"])
-            yield Comparison(identity, prompt, pair, 0.0 if swap else 1.0, "construction", slice=flawed["flaw"])
+            pair = (bad, good) if swap else (good, bad)
+            yield Comparison(identity, prompt, pair, 0.0 if swap else 1.0, "construction", slice=flaw)
+
+
+def _check_responses(row: Row, responses: tuple[Any, Any]) -> tuple[str, str]:
+    for text in responses:
+        if not isinstance(text, str):
+            raise DataError(f"{row.where}: a response is not text but {type(text).__name__}")
+    first, second = (text.strip() for text in responses)
+    if not first or not second:
+        raise DataError(f"{row.where}: a response is empty")
+    if first == second:
+        raise DataError(f"{row.where}: the two responses are identical")
+    return first, second
 
 
 def _read_comparison(row: Row) -> tuple[Row, tuple[str, str], float | None, float | None] | None:
@@ -159,17 +175,24 @@ def _read_comparison(row: Row) -> tuple[Row, tuple[str, str], float | None, floa
             return _read_openai(row)
         if "responses" in values:
             first, second = values["responses"]
-            human = values.get("human")
-            return row, (first, second), None if human is None else float(human), values.get("confidence")
+            human, confidence = values.get("human"), values.get("confidence")
+            for name, value in (("human", human), ("confidence", confidence)):
+                if value is not None and not 0 <= value <= 1:
+                    raise ValueError(f"'{name}' is {value}, not between 0 and 1")
+            return row, (first, second), None if human is None else float(human), confidence
         if "response_a" in values:
+            if values.get("label") not in ("a", "b", "tie"):
+                raise ValueError(f"'label' is {values.get('label')!r}, not 'a', 'b' or 'tie'")
             preference = {"a": 1.0, "b": 0.0, "tie": 0.5}[values["label"]]
             return row, (values["response_a"], values["response_b"]), preference, None
         if "chosen" in values:
             chosen, rejected = _first_text(values["chosen"]), _first_text(values["rejected"])
             swap = int(_hash(chosen + rejected), 16) % 2 == 1
             return row, (rejected, chosen) if swap else (chosen, rejected), 0.0 if swap else 1.0, None
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{row.where}: not a comparison: {type(error).__name__}: {error}") from error
+    except KeyError as error:
+        raise DataError(f"{row.where}: not a comparison: {error} is missing") from error
+    except (AttributeError, TypeError, ValueError) as error:
+        raise DataError(f"{row.where}: not a comparison: {error}") from error
     raise DataError(
         f"{row.where}: not a comparison; expected info + summaries + choice, prompt + responses, prompt + chosen + "
         f"rejected, or prompt + response_a + response_b + label. It has {', '.join(values)}"
@@ -181,7 +204,11 @@ def _read_openai(row: Row) -> tuple[Row, tuple[str, str], float | None, float | 
     info, (first, second), choice = row.values["info"], row.values["summaries"], row.values["choice"]
     if not info.get("post"):
         return None
+    if choice not in (0, 1):
+        raise ValueError(f"'choice' is {choice!r}, not 0 or 1")
     rated = (row.values.get("extra") or {}).get("confidence")
+    if rated is not None and not 1 <= rated <= 9:
+        raise ValueError(f"'extra.confidence' is {rated}, not between 1 and 9")
     # 1 is surely the first, 9 surely the second, 5 undecided: how far from the middle.
     confidence = None if rated is None else abs(rated - 5) / 4
     return Row(info, row.where), (first["text"], second["text"]), 1.0 if choice == 0 else 0.0, confidence

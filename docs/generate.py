@@ -1,0 +1,280 @@
+"""Write the pages that follow from the code: python docs/generate.py, after a change of a config, a hook or the API."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from rlaif_framework import Config, Registry, Spec, hookspecs
+from rlaif_framework.component import SLOTS, SlotType
+from rlaif_framework.protocols import PROTOCOLS
+from rlaif_framework.schema import spec_schema
+
+ROOT = Path(__file__).parents[1]
+SCHEMA = ROOT / "specs/schema.json"
+NOTE = "<!-- Written by docs/generate.py; do not edit. -->"
+BEGIN, END = "<!-- generated:hooks -->", "<!-- end of generated:hooks -->"
+PLAIN = {int: "integer", float: "number", str: "text", bool: "true or false", object: "anything"}
+LONG = 60
+
+
+def main() -> None:
+    """Write every generated file that is not up to date."""
+    os.environ["RLAIF_PLUGINS"] = ""  # the built-ins only, whatever is installed here
+    registry = Registry.load()
+    for path, text in {**build_pages(registry), SCHEMA: build_schema(registry)}.items():
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            print(f"wrote {path.relative_to(ROOT)}")
+
+
+def build_pages(registry: Registry) -> dict[Path, str]:
+    """Text of each generated page, by its path."""
+    hooks = ROOT / "docs/plugins/hooks.md"
+    return {
+        ROOT / "docs/reference/spec.md": describe_spec(),
+        ROOT / "docs/reference/components.md": describe_components(registry),
+        ROOT / "docs/reference/api.md": describe_api(),
+        hooks: replace_block(hooks.read_text(encoding="utf-8"), describe_hooks(registry)),
+    }
+
+
+def build_schema(registry: Registry) -> str:
+    """What `rlaif schema` prints; kept beside the specs for editors."""
+    return json.dumps(spec_schema(registry), indent=1, ensure_ascii=False) + "\n"
+
+
+# Keys of a spec
+
+
+def describe_spec() -> str:
+    """A section with a table of keys for each part of a spec."""
+    lines = [
+        NOTE,
+        "",
+        "# Spec keys",
+        "",
+        "Every key of a spec, with its type, default and meaning. NAME stands for a name of your choice. A key whose",
+        "type is a slot takes one of the [components](components.md). The [guide](../spec.md) shows them in use.",
+    ]
+    seen: dict[type[BaseModel], str] = {}
+    for path, model in _walk_models("", Spec):
+        title = path or "The spec"
+        lines += ["", f"## {title}", "", _docstring(model), ""]
+        if model in seen:
+            lines.append(f"Same keys as [{seen[model]}](#{_slug(seen[model])}).")
+        else:
+            lines += describe_fields(model)
+            seen[model] = title
+    return "\n".join(lines) + "\n"
+
+
+def _walk_models(path: str, model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
+    yield path, model
+    for name, hint in _hints(model).items():
+        inner = f"{path}.{name}" if path else name
+        nested = list(_nested_models(hint))
+        for suffix, found in nested:
+            kind = found.model_fields.get("kind")
+            label = f" ({kind.default})" if kind is not None and len(nested) > 1 else ""
+            yield from _walk_models(f"{inner}{suffix}{label}", found)
+
+
+def _nested_models(hint: Any) -> Iterator[tuple[str, type[BaseModel]]]:
+    if _slot(hint) is not None:
+        return
+    if isinstance(hint, type) and issubclass(hint, Config):
+        yield "", hint
+        return
+    suffix = ".NAME" if get_origin(hint) is dict else ""
+    for part in get_args(hint):
+        for inner, model in _nested_models(part):
+            yield suffix + inner, model
+
+
+def describe_fields(model: type[BaseModel], leave_out: tuple[str, ...] = ()) -> list[str]:
+    """A Markdown table of a model's fields, and the texts too long for it."""
+    rows, texts = [], []
+    hints = _hints(model)
+    for name, field in model.model_fields.items():
+        if name in leave_out:
+            continue
+        default = _default(field)
+        if len(default) > LONG and not field.is_required():
+            texts += ["", f"Default of `{name}`:", "", "```text", str(field.default).rstrip("\n"), "```"]
+            default = "see below"
+        meaning = " ".join((field.description or "Says which of them it is.").split())
+        first, *others = describe_type(hints[name]).split(" or ", 1)  # bounds are those of the first alternative
+        kind = " or ".join([first + _bounds(field), *others])
+        rows.append(f"| `{name}` | {kind} | {default} | {_cell(meaning)} |")
+    if not rows:
+        return ["No settings."]
+    return ["| key | type | default | meaning |", "|---|---|---|---|", *rows, *texts]
+
+
+def describe_type(hint: Any) -> str:
+    """A type in a spec writer's words."""
+    slot = _slot(hint)
+    if slot is not None:
+        return f"slot: [{slot}](components.md#{slot})"
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        if any(isinstance(m, FieldInfo) and any(hasattr(x, "pattern") for x in m.metadata) for m in args[1:]):
+            return "name"
+        return describe_type(args[0])
+    if origin is Literal:
+        return _either([f"`{value}`" for value in args])
+    if origin in (Union, UnionType):
+        return _either(list(dict.fromkeys(map(describe_type, args))))
+    if origin is list:
+        return f"list of {describe_type(args[0])}"
+    if origin is tuple:
+        return f"[{', '.join(map(describe_type, args))}]"
+    if origin is dict:
+        return f"mapping of {describe_type(args[0])} to {describe_type(args[1])}"
+    if hint is NoneType:
+        return "`null`"
+    if isinstance(hint, type) and issubclass(hint, BaseModel):
+        return "mapping"
+    return PLAIN[hint]
+
+
+def _either(names: Sequence[str]) -> str:
+    return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def _hints(model: type[BaseModel]) -> dict[str, Any]:
+    hints = get_type_hints(model, include_extras=True)
+    return {name: hints[name] for name in model.model_fields}
+
+
+def _slot(hint: Any) -> str | None:
+    marks = [m for m in getattr(hint, "__metadata__", ()) if isinstance(m, SlotType)]
+    return marks[0].name if marks else None
+
+
+def _bounds(field: FieldInfo) -> str:
+    signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+    found = [f"{signs[k]} {getattr(m, k)}" for m in field.metadata for k in signs if hasattr(m, k)]
+    return f", {' and '.join(found)}" if found else ""
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, BaseModel):
+        return "its defaults"
+    if isinstance(value, dict) and set(value) == {"kind"}:
+        return f"`{value['kind']}`"
+    return f"`{json.dumps(value, ensure_ascii=False)}`"
+
+
+def _docstring(item: object) -> str:
+    return inspect.cleandoc(item.__doc__ or "")
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _slug(title: str) -> str:
+    """The anchor of a heading."""
+    kept = "".join(c for c in title.lower() if c.isalnum() or c in " -_")
+    return kept.replace(" ", "-")
+
+
+# Components
+
+
+def describe_components(registry: Registry) -> str:
+    """A section for each slot, with the settings of each component that fits."""
+    lines = [
+        NOTE,
+        "",
+        "# Components",
+        "",
+        "The built-in components by kind, with their settings. `rlaif components` lists those installed on a machine,",
+        "third-party ones included, and `rlaif show KIND NAME` prints one of these tables.",
+    ]
+    for slot in SLOTS:
+        lines += ["", f"## {slot}", "", _docstring(PROTOCOLS[slot]).partition("\n")[0]]
+        for component, plugin in registry.components(slot):
+            lines += ["", f"### {slot}: {component.name}", "", _docstring(component.config)]
+            lines += ["", f"In plugin `{plugin.name}`, class `{component.target.partition(':')[2]}`.", ""]
+            lines += describe_fields(component.config, leave_out=("kind",))
+    return "\n".join(lines) + "\n"
+
+
+# Hooks
+
+
+def list_hooks() -> dict[str, Callable[..., Any]]:
+    """Every hook by its name, in the order of `hookspecs.py`."""
+    return {n: f for n, f in vars(hookspecs).items() if n.startswith("rlaif_") and inspect.isfunction(f)}
+
+
+def describe_hooks(registry: Registry) -> str:
+    """A section for each hook: signature, meaning, since when, and the built-ins that implement it."""
+    lines = []
+    for name, function in list_hooks().items():
+        text, _, since = _docstring(function).replace("\n", " ").rpartition(" Added in ")
+        users = [f"`rlaif_plugins.{p.name}`" for p in registry.plugins if name in p.hooks]
+        signature = str(inspect.signature(function)).replace("'", "")
+        lines += [f"### {name}", "", "```python", f"def {name}{signature}: ...", "```", "", text, ""]
+        lines += [f"Added in {since.rstrip('.')}. Built-in plugins that use it: {', '.join(users) or 'none'}.", ""]
+    return "\n".join(lines)
+
+
+def replace_block(page: str, block: str) -> str:
+    """Put generated text between the two marks of a page."""
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{block}{END}{after}"
+
+
+# API
+
+
+def describe_api() -> str:
+    """The public names by the module that defines them; mkdocstrings fills in each."""
+    lines = [
+        NOTE,
+        "",
+        "# API",
+        "",
+        "Every public name is importable from `rlaif_framework`; whatever is not listed here may change without notice.",
+        "Names that need torch are imported when they are first used.",
+    ]
+    for module, names in public_names().items():
+        source = (ROOT / "rlaif_framework" / f"{module}.py").read_text(encoding="utf-8")
+        about = (ast.get_docstring(ast.parse(source)) or "").partition("\n\n")[0].replace("\n", " ")
+        lines += ["", f"## {module}", "", about]
+        for name in names:
+            lines += ["", f"::: rlaif_framework.{name}"]
+    return "\n".join(lines) + "\n"
+
+
+def public_names() -> dict[str, list[str]]:
+    """Names of `rlaif_framework.__all__` by the module they come from, read from the source without importing it."""
+    tree = ast.parse((ROOT / "rlaif_framework/__init__.py").read_text(encoding="utf-8"))
+    found: dict[str, list[str]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("rlaif_framework."):
+            module = (node.module or "").removeprefix("rlaif_framework.")
+            found.setdefault(module, []).extend(alias.name for alias in node.names)
+    return dict(sorted(found.items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""What a run's measurements say in words: what improved, what did not, and what to doubt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Measured = dict[str, Any]
+
+
+def rate(estimate: Measured | None) -> str:
+    """A rate in per cent with its interval and count."""
+    if estimate is None:
+        return "not measured"
+    low, high = 100 * estimate["low"], 100 * estimate["high"]
+    return f"{100 * estimate['value']:.1f} % [{low:.1f}, {high:.1f}], n={estimate['count']}"
+
+
+def summarise(evaluation: Measured) -> list[str]:
+    """One line per finding."""
+    lines = []
+    for name, labeler in evaluation["labelers"].items():
+        if labeler["agreement"] is not None:
+            bias = labeler["same_position"]
+            biased = f"; prefers the same position in {rate(bias)} of pairs asked in both orders" if bias else ""
+            lines.append(
+                f"labeler {name} ({labeler['kind']}) agrees with preferences known by {labeler['known_by']}: "
+                f"{rate(labeler['agreement'])}{biased}"
+            )
+    for arm, measured in evaluation["arms"].items():
+        accuracy = measured["accuracy_known"] or measured["accuracy_labels"]
+        against = "known preferences" if measured["accuracy_known"] else "the labeler's own labels"
+        lines.append(f"reward model of {arm}: {rate(accuracy)} of held-out pairs right, against {against}")
+        lines.append(_describe_gain(arm, measured))
+    judge = evaluation["judge"]["kind"]
+    own = evaluation["labelers"]["judge"]["agreement"]
+    for win in evaluation["wins"]:
+        lines.append(
+            f"{win['first']} against {win['second']}: wins {rate(win['rate'])}, {win['ties']} ties, by judge "
+            f"'{judge}' (its own agreement: {rate(own)})"
+        )
+    return lines
+
+
+def _describe_gain(arm: str, measured: Measured) -> str:
+    gain = measured["reward_gain"]
+    before, after = measured["reward_sft"]["value"], measured["reward_policy"]["value"]
+    change = f"{gain['value']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"
+    if gain["low"] > 0:
+        verdict = "it rose beyond its 95 % interval"
+    elif gain["high"] < 0:
+        verdict = "it FELL beyond its 95 % interval"
+    else:
+        verdict = "it did NOT rise beyond its 95 % interval"
+    return f"held-out reward of {arm}: {before:.3f} (sft) to {after:.3f}, change {change}: {verdict}"
+
+
+def find_warnings(evaluation: Measured, spec: Measured) -> list[str]:
+    """What a reader should doubt before believing the numbers."""
+    found = []
+    used = {measured["labeler"] for measured in evaluation["arms"].values() if measured["labeler"]}
+    for name in [*sorted(used), "judge"]:
+        labeler = evaluation["labelers"][name]
+        agreement = labeler["agreement"]
+        if agreement is None:
+            found.append(
+                f"nothing is known about how good '{name}' is: the task has no comparisons with known preferences"
+            )
+        elif agreement["low"] <= 0.5:
+            found.append(f"'{name}' agrees with the known preferences no better than chance: {rate(agreement)}")
+    found += _compare_judge(evaluation, spec)
+    if any(x["known_by"] == "construction" for x in evaluation["labelers"].values()):
+        found.append(
+            "the preferences are known by construction (one response was written to be worse), not from human raters"
+        )
+    for win in evaluation["wins"]:
+        if win["rate"] and win["rate"]["low"] <= 0.5 <= win["rate"]["high"]:
+            found.append(f"{win['first']} against {win['second']}: the interval holds 50 %, nobody has won")
+    for arm in evaluation["arms"]:
+        found += _watch_policy(arm, evaluation, spec)
+    return found
+
+
+def _compare_judge(evaluation: Measured, spec: Measured) -> list[str]:
+    judge = evaluation["judge"]
+    found = []
+    for arm, settings in spec["arms"].items():
+        labeler = (settings.get("feedback") or {}).get("labeler")
+        if labeler is None:
+            continue
+        if labeler == judge:
+            found.append(f"THE JUDGE IS THE LABELER of arm '{arm}': its win rates say nothing about quality")
+        elif _models(labeler) & _models(judge):
+            shared = ", ".join(sorted(_models(labeler) & _models(judge)))
+            found.append(f"judge and labeler of arm '{arm}' share a model ({shared}): they may share its errors")
+    return found
+
+
+def _models(value: Any) -> set[str]:
+    if not isinstance(value, dict):
+        return set()
+    own = {value["model"]} if isinstance(value.get("model"), str) else set()
+    return own.union(*(_models(nested) for nested in value.values()))
+
+
+def _watch_policy(arm: str, evaluation: Measured, spec: Measured) -> list[str]:
+    policies, found = evaluation["policies"], []
+    policy, baseline = policies[arm], policies["sft"]
+    if "copy_rate" in policy and policy["copy_rate"]["low"] > max(baseline["copy_rate"]["high"], 0.1):
+        found.append(f"'{arm}' copies more from its source than the baseline: {policy['copy_rate']['value']:.0%} of it")
+    if policy["tokens"]["value"] > 0.9 * spec["policy"]["max_new_tokens"]:
+        found.append(f"the responses of '{arm}' run into the length limit")
+    if policy["ended"]["value"] < 0.5:
+        found.append(f"most responses of '{arm}' have no end token")
+    return found

@@ -1,0 +1,409 @@
+"""The plugin layer: what is found, what a broken plugin does to the others, and what a user is told."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fake_plugins import HEAD, Site, labeler_code
+
+import rlaif_framework
+from rlaif_framework import MissingPackageError, PluginError, Registry, hookspecs
+from rlaif_framework.cli import main
+from rlaif_framework.component import SLOTS, ComponentConfig
+from rlaif_framework.plugins import BUILTINS, Plugin, framework_version
+from rlaif_framework.protocols import PROTOCOLS
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """A folder on the path, with discovery switched on."""
+    monkeypatch.delenv("RLAIF_PLUGINS")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield Site(tmp_path)
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None) or "").startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+def row(name: str, registry: Registry | None = None) -> Plugin:
+    found = [p for p in (registry or Registry.load()).plugins if p.name == name]
+    assert len(found) == 1, f"{name} is listed {len(found)} times"
+    return found[0]
+
+
+def third_parties(registry: Registry) -> dict[str, str | None]:
+    return {p.name: p.error for p in registry.plugins if p.distribution != "rlaif-framework"}
+
+
+# What is found
+
+
+def test_a_healthy_plugin_is_listed_with_its_distribution_and_components_and_can_be_used(site: Site) -> None:
+    site.install("rlaif-acme", labeler_code("acme/committee"), version="0.3.1")
+    registry = Registry.load()
+    plugin = row("acme", registry)
+    assert (plugin.distribution, plugin.version, plugin.error) == ("rlaif-acme", "0.3.1", None)
+    assert (plugin.hooks, plugin.components) == (["rlaif_labelers"], ["labeler acme/committee"])
+    component = registry.find("labeler", "acme/committee")
+    assert component.summary == "Made for a test."
+    config = component.config.model_validate({"kind": "acme/committee", "votes": 5})
+    assert registry.resolve("labeler", config).__name__ == "LengthLabeler"
+
+
+def test_every_builtin_is_registered_without_any_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RLAIF_PLUGINS", "")
+    plugins = Registry.load().plugins
+    assert [f"rlaif_plugins.{p.name}" for p in plugins] == list(BUILTINS)
+    assert [p.error for p in plugins] == [None] * len(BUILTINS)
+
+
+@pytest.mark.parametrize(
+    ("variable", "expected"),
+    [("", []), ("acme", ["acme"]), ("acme, other", ["acme", "other"]), ("other", ["other"]), (" , ", [])],
+)
+def test_rlaif_plugins_names_the_plugins_that_are_loaded(
+    site: Site, monkeypatch: pytest.MonkeyPatch, variable: str, expected: list[str]
+) -> None:
+    for name in ("acme", "other"):
+        site.install(f"rlaif-{name}", labeler_code(f"{name}/x"))
+    assert sorted(third_parties(Registry.load())) == ["acme", "other"]
+    sys.modules.pop("rlaif_acme"), sys.modules.pop("rlaif_other")
+    monkeypatch.setenv("RLAIF_PLUGINS", variable)
+    assert sorted(third_parties(Registry.load())) == expected
+    imported = [name for name in ("acme", "other") if f"rlaif_{name}" in sys.modules]
+    assert imported == expected, "a plugin that is not allowed was imported"
+
+
+def test_a_misspelt_name_in_rlaif_plugins_is_reported(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.install("rlaif-acme", labeler_code("acme/x"))
+    monkeypatch.setenv("RLAIF_PLUGINS", "acmee")
+    assert "RLAIF_PLUGINS" in str(row("acmee").error)
+
+
+# What a broken plugin does
+
+BROKEN = {
+    "import": ("import rlaif_not_there\n", "ModuleNotFoundError: No module named 'rlaif_not_there'"),
+    "syntax": ("def (:\n", "SyntaxError"),
+    "exit": ("raise SystemExit('bye')\n", "SystemExit: bye"),
+    "assertion": ("assert False, 'never'\n", "AssertionError: never"),
+    "hook-raises": (HEAD + "@hookimpl\ndef rlaif_labelers():\n    raise RuntimeError('boom')\n", "rlaif_labelers"),
+    "hook-exits": (HEAD + "@hookimpl\ndef rlaif_tasks():\n    raise SystemExit(3)\n", "SystemExit: 3"),
+    "hook-gives-none": (HEAD + "@hookimpl\ndef rlaif_tasks():\n    return None\n", "rlaif_tasks"),
+    "hook-gives-text": (HEAD + "@hookimpl\ndef rlaif_tasks():\n    return ['x']\n", "not a Component"),
+    "misspelt": (HEAD + "@hookimpl\ndef rlaif_labellers():\n    return []\n", "did you mean 'rlaif_labelers'?"),
+    "unmarked": (HEAD + "def rlaif_labelers():\n    return []\n", "@hookimpl"),
+    "nothing": ("x = 1\n", "no hook"),
+    "argument": (HEAD + "@hookimpl\ndef rlaif_run_started(runn):\n    pass\n", "runn"),
+    "bare": (labeler_code("committee"), "only built-ins have bare names"),
+    "builtin": (labeler_code("llm"), "already offered by plugin 'llm' (rlaif-framework"),
+    "target": (labeler_code("b/x", target="rlaif_plugins.length"), "not 'module:attribute'"),
+    "config": (labeler_code("b/x").replace("MadeConfig(ComponentConfig)", "MadeConfig"), "not a ComponentConfig"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_plugin_is_one_row_of_the_report_and_the_others_keep_working(site: Site, case: str) -> None:
+    code, reason = BROKEN[case]
+    site.install("rlaif-a", labeler_code("a/x"))
+    site.install("rlaif-broken", code)
+    site.install("rlaif-z", labeler_code("z/x"))
+    registry = Registry.load()
+    broken = row("broken", registry)
+    assert reason in str(broken.error)
+    assert broken.components == []
+    assert third_parties(registry) == {"a": None, "broken": broken.error, "z": None}
+    assert {"a/x", "z/x", "llm", "length"} <= set(registry.names("labeler"))
+    assert broken.module is None or not registry.hooks.is_registered(broken.module)
+
+
+def test_a_component_that_fails_second_takes_the_first_with_it(site: Site) -> None:
+    code = labeler_code("two/x") + "    yield Component('bare', MadeConfig, 'a:b')\n"
+    site.install("rlaif-two", code)
+    registry = Registry.load()
+    assert "bare" in str(row("two", registry).error)
+    assert "two/x" not in registry.names("labeler")
+
+
+def test_one_plugin_with_two_components_of_one_name_is_refused(site: Site) -> None:
+    site.install("rlaif-two", labeler_code("two/x") + "    yield Component('two/x', MadeConfig, 'a:b')\n")
+    assert "two components named labeler 'two/x'" in str(row("two").error)
+
+
+def test_a_component_name_offered_twice_names_both_owners_and_keeps_the_first(site: Site) -> None:
+    site.install("rlaif-a", labeler_code("shared/x"), version="1.1")
+    site.install("rlaif-b", labeler_code("shared/x", target="elsewhere:B"))
+    registry = Registry.load()
+    second = row("b", registry)
+    assert "labeler 'shared/x' is already offered by plugin 'a' (rlaif-a 1.1)" in str(second.error)
+    assert registry.find("labeler", "shared/x").target == "rlaif_plugins.length:LengthLabeler"
+    assert row("a", registry).error is None
+
+
+def test_two_plugins_of_one_name_name_each_other_and_the_first_keeps_working(site: Site) -> None:
+    site.install("rlaif-a", labeler_code("a/x"), name="same")
+    site.install("rlaif-b", labeler_code("b/x"), name="same")
+    registry = Registry.load()
+    first, second = (p for p in registry.plugins if p.name == "same")
+    assert (first.error, first.components) == (None, ["labeler a/x"])
+    assert "plugin 'same' (rlaif-a 1.0) has the same name" in str(second.error)
+    assert second.distribution == "rlaif-b"
+    assert registry.hooks.is_registered(first.module)
+
+
+def test_a_plugin_named_like_a_builtin_does_not_replace_it(site: Site) -> None:
+    site.install("rlaif-llm", labeler_code("mine/llm"))
+    registry = Registry.load()
+    builtin, other = (p for p in registry.plugins if p.name == "llm")
+    assert builtin.error is None
+    assert "same name" in str(other.error)
+    assert registry.find("labeler", "llm").target == "rlaif_plugins.llm:LLMLabeler"
+
+
+def test_one_module_under_two_names_does_not_unregister_the_first(site: Site) -> None:
+    site.install("rlaif-a", labeler_code("a/x"), module="rlaif_shared")
+    site.install("rlaif-b", labeler_code("a/x"), module="rlaif_shared")
+    registry = Registry.load()
+    first = row("a", registry)
+    assert "plugin 'a' (rlaif-a 1.0) is the same module" in str(row("b", registry).error)
+    assert first.error is None
+    assert registry.hooks.is_registered(first.module), "the healthy plugin was unregistered"
+
+
+@pytest.mark.parametrize(
+    "requirement", ["rlaif-framework>=99", "rlaif_framework (>=99)", 'rlaif-framework>=99; python_version >= "3"']
+)
+def test_a_plugin_for_another_framework_version_is_refused_before_its_code_runs(site: Site, requirement: str) -> None:
+    site.install("rlaif-new", "raise RuntimeError('its code ran')\n", requires=["pydantic>=2", requirement])
+    error = str(row("new").error)
+    assert ">=99" in error
+    assert framework_version() in error
+    assert "rlaif_new" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "requirement", ["rlaif-framework>=0.0.1", 'rlaif-framework>=99; extra == "future"', "someone-else>=99"]
+)
+def test_a_plugin_whose_requirements_are_met_is_loaded(site: Site, requirement: str) -> None:
+    site.install("rlaif-old", labeler_code("old/x"), requires=[requirement])
+    assert row("old").error is None
+
+
+def test_a_component_of_a_plugin_that_failed_is_reported_with_the_plugins_error(site: Site) -> None:
+    site.install("rlaif-gone", "import rlaif_not_there\n")
+    with pytest.raises(PluginError, match=r"no labeler named 'gone/x'.*plugin 'gone' failed.*rlaif_not_there"):
+        Registry.load().find("labeler", "gone/x")
+
+
+# What a component's target may be
+
+
+def resolve(site: Site, target: str) -> object:
+    site.install("rlaif-t", labeler_code("t/x", target=target))
+    registry = Registry.load()
+    config = registry.find("labeler", "t/x").config.model_validate({"kind": "t/x"})
+    return registry.resolve("labeler", config)
+
+
+def test_a_missing_package_of_a_target_gives_the_pip_command(site: Site) -> None:
+    (site.folder / "rlaif_heavy.py").write_text("import committee_models.deep\n")
+    with pytest.raises(MissingPackageError, match=r"labeler 't/x' needs .*: pip install committee_models$"):
+        resolve(site, "rlaif_heavy:Committee")
+
+
+def test_a_target_module_that_is_not_there_is_the_plugins_fault_not_a_missing_package(site: Site) -> None:
+    with pytest.raises(PluginError, match=r"labeler 't/x': cannot import rlaif_t\.deep:X"):
+        resolve(site, "rlaif_t.deep:X")
+
+
+def test_a_target_attribute_that_is_not_there_is_named(site: Site) -> None:
+    with pytest.raises(PluginError, match=r"cannot import rlaif_plugins\.length:Lenght: .*Lenght"):
+        resolve(site, "rlaif_plugins.length:Lenght")
+
+
+@pytest.mark.parametrize("code", ["raise ValueError('half built')", "raise SystemExit('half built')"])
+def test_whatever_a_target_module_raises_is_a_message(site: Site, code: str) -> None:
+    (site.folder / "rlaif_half.py").write_text(code)
+    with pytest.raises(PluginError, match="cannot import rlaif_half:X: .*half built"):
+        resolve(site, "rlaif_half:X")
+
+
+def test_a_target_without_the_protocols_methods_is_refused_by_name(site: Site) -> None:
+    with pytest.raises(PluginError, match=r"rlaif_plugins\.direct:Direct lacks label\(\)"):
+        resolve(site, "rlaif_plugins.direct:Direct")
+
+
+@pytest.mark.parametrize("slot", SLOTS)
+def test_every_builtin_target_can_be_imported_and_satisfies_its_protocol(slot: str) -> None:
+    registry = Registry.load()
+    assert registry.names(slot), f"no built-in fills the slot {slot}"  # type: ignore[arg-type]
+    for component, _ in registry.components(slot):  # type: ignore[arg-type]
+        config = component.config.model_construct(kind=component.name)
+        target = registry.resolve(slot, config)  # type: ignore[arg-type]
+        methods = [n for n in vars(PROTOCOLS[slot]) if not n.startswith("_")]
+        assert all(inspect.isfunction(getattr(target, name)) for name in methods)
+        assert component.summary.endswith("."), f"{component.name}: its config has no docstring"
+
+
+# The command line
+
+
+def run_main(monkeypatch: pytest.MonkeyPatch, *argv: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["rlaif", *argv])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    return int(stop.value.code or 0)
+
+
+def test_plugins_strict_exits_with_1_only_if_one_failed(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.install("rlaif-a", labeler_code("a/x"))
+    assert run_main(monkeypatch, "plugins", "--strict") == 0
+    site.install("rlaif-broken", "import rlaif_not_there\n")
+    assert run_main(monkeypatch, "plugins") == 0
+    assert "FAILED: ModuleNotFoundError: No module named 'rlaif_not_there'" in capsys.readouterr().out
+    assert run_main(monkeypatch, "plugins", "--strict") == 1
+
+
+def test_plugins_and_components_print_json_with_owners_and_errors(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.install("rlaif-a", labeler_code("a/x"))
+    site.install("rlaif-broken", "import rlaif_not_there\n")
+    run_main(monkeypatch, "plugins", "--json")
+    rows = {r["name"]: r for r in json.loads(capsys.readouterr().out)}
+    assert rows["a"]["components"] == ["labeler a/x"]
+    assert "rlaif_not_there" in rows["broken"]["error"]
+    run_main(monkeypatch, "components", "labeler", "--json")
+    found = {r["name"]: r for r in json.loads(capsys.readouterr().out)}
+    assert found["a/x"]["plugin"] == "a"
+    assert {r["kind"] for r in found.values()} == {"labeler"}
+
+
+CHECK_IMPORTS = """
+import sys
+from rlaif_framework.cli import main
+sys.argv = ["rlaif", *{argv!r}]
+try:
+    main()
+except SystemExit as stop:
+    assert not stop.code, stop.code
+heavy = [n for n in ("torch", "transformers", "datasets", "scipy", "numpy", "peft") if n in sys.modules]
+assert not heavy, f"imports {{heavy}}"
+"""
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["--help"], ["run", "--help"], ["plugins"], ["components"], ["show", "labeler", "llm"], ["schema"], ["check"]],
+    ids=" ".join,
+)
+def test_a_command_that_only_looks_imports_nothing_heavy(argv: list[str]) -> None:
+    argv = [*argv, str(ROOT / "specs/quickstart.yaml")] if argv == ["check"] else argv
+    code = CHECK_IMPORTS.format(argv=argv)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["plugins"]], ids=" ".join)
+def test_help_and_plugins_answer_at_once(argv: list[str]) -> None:
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "rlaif_framework", *argv], capture_output=True, check=True)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 1.5, seconds  # 0.35 s here; far from what importing torch would cost
+
+
+def test_rlaif_trace_tells_which_plugins_a_hook_calls(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RLAIF_TRACE", "1")
+    Registry.load().hooks.hook.rlaif_run_finished(run=type("R", (), {"notes": {}})(), error=None)
+    assert "rlaif trace: rlaif_run_finished -> ['tensorboard']" in capsys.readouterr().out
+
+
+# What plugin authors rely on
+
+
+def test_every_hook_is_documented_with_the_version_it_came_in() -> None:
+    hooks = [f for name, f in vars(hookspecs).items() if name.startswith("rlaif_")]
+    assert len(hooks) == 11
+    for hook in hooks:
+        assert "Added in 0." in (hook.__doc__ or ""), hook.__name__
+    assert set(hookspecs.SLOT_HOOKS) == set(SLOTS) == set(PROTOCOLS)
+    assert {f"{h.__name__}" for h in hooks} >= set(hookspecs.SLOT_HOOKS.values())
+
+
+@pytest.mark.parametrize("name", rlaif_framework.__all__)
+def test_every_public_name_exists_and_is_documented(name: str) -> None:
+    value = getattr(rlaif_framework, name)
+    if inspect.isclass(value) or inspect.isfunction(value):
+        assert value.__doc__, f"{name} has no docstring"
+
+
+def test_the_lazy_names_are_the_ones_type_checkers_see() -> None:
+    tree = ast.parse(Path(rlaif_framework.__file__).read_text())
+    guarded = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = {a.name: str(n.module) for n in guarded.body if isinstance(n, ast.ImportFrom) for a in n.names}
+    lazy = {name: f"rlaif_framework.{module}" for name, module in rlaif_framework._LAZY.items()}
+    assert seen == lazy
+
+
+def modules_of_plugins() -> list[Path]:
+    return sorted((ROOT / "plugins" / "rlaif_plugins").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", modules_of_plugins(), ids=lambda p: str(p.relative_to(ROOT / "plugins")))
+def test_builtin_plugins_use_only_the_public_names(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            assert not [a.name for a in node.names if a.name.partition(".")[0] == "rlaif_framework"]
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "rlaif_framework":
+            assert node.module == "rlaif_framework", f"line {node.lineno}: from {node.module}"
+            private = {a.name for a in node.names} - set(rlaif_framework.__all__)
+            assert not private, f"line {node.lineno}: {private} not in rlaif_framework.__all__"
+
+
+def test_a_builtin_plugin_reads_no_other_plugin() -> None:
+    """A plugin is read without opening another: what two of them need is the framework's to offer."""
+    for path in modules_of_plugins():
+        parts = path.relative_to(ROOT / "plugins" / "rlaif_plugins").with_suffix("").parts
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("rlaif_plugins."):
+                assert str(node.module).split(".")[1] == parts[0], f"{path}, line {node.lineno}"
+
+
+def test_every_component_config_documents_every_setting() -> None:
+    registry = Registry.load()
+    for slot in SLOTS:
+        for component, _ in registry.components(slot):
+            assert issubclass(component.config, ComponentConfig)
+            for key, field in component.config.model_fields.items():
+                assert key == "kind" or field.description, f"{slot} {component.name}: '{key}' has no docstring"
+
+
+def test_plugins_work_in_a_fresh_process_too(site: Site) -> None:
+    """Entry points are found by every process that `accelerate launch` starts."""
+    site.install("rlaif-acme", labeler_code("acme/committee"))
+    env = {**os.environ, "PYTHONPATH": str(site.folder)}
+    done = subprocess.run(
+        [sys.executable, "-m", "rlaif_framework", "show", "labeler", "acme/committee"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=env,
+    )
+    assert "votes" in done.stdout
