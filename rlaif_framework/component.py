@@ -53,7 +53,7 @@ class Config(BaseModel):
                     message = f"unknown key; {suggest(str(item['loc'][0]), cls.model_fields)}"
                 elif item["type"] == "model_type":
                     message = f"expected a mapping of settings, got {type(item['input']).__name__}"
-                reason = PydanticCustomError(item["type"], "{message}", {"message": message})  # type: ignore[arg-type]
+                reason = PydanticCustomError(item["type"], "{message}", {"message": message})
                 lines.append({"type": reason, "loc": item["loc"], "input": item["input"]})
             raise ValidationError.from_exception_data(cls.__name__, lines) from None
 

@@ -73,11 +73,10 @@ def _find_place(location: Sequence[str | int], data: object, missing: bool) -> l
     """A problem's path in the file: pydantic's own, less the names of types that it tried."""
     path = []
     for i, part in enumerate(location):
-        inside = part in data if isinstance(data, Mapping) else isinstance(data, list) and isinstance(part, int)
-        if inside or (missing and i == len(location) - 1):
+        inside: Any = data if isinstance(data, Mapping) else dict(enumerate(data)) if isinstance(data, list) else {}
+        if part in inside or (missing and i == len(location) - 1):
             path.append(str(part))
-        if inside:
-            data = data[part] if isinstance(data, Mapping) or part < len(data) else None  # type: ignore[index,operator]
+        data = inside.get(part, data)
     return path
 
 

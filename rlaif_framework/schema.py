@@ -31,7 +31,7 @@ def spec_schema(registry: Registry) -> dict[str, Any]:
     schema = _model_schema(Spec, definitions)
     arm = definitions["Arm"]["properties"]["feedback"]
     arm["anyOf"].append({"enum": ["human"], "description": "Short for {kind: human}."})
-    return {"$schema": DIALECT, "title": "rlaif spec", **schema, "$defs": definitions}
+    return {"$schema": DIALECT, **schema, "title": "rlaif spec", "$defs": definitions}
 
 
 def _model_schema(model: type[BaseModel], definitions: dict[str, Any], prefix: str = "") -> dict[str, Any]:

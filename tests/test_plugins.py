@@ -235,7 +235,7 @@ def test_a_target_attribute_that_is_not_there_is_named(site: Site) -> None:
 @pytest.mark.parametrize("code", ["raise ValueError('half built')", "raise SystemExit('half built')"])
 def test_whatever_a_target_module_raises_is_a_message(site: Site, code: str) -> None:
     (site.folder / "rlaif_half.py").write_text(code)
-    with pytest.raises(PluginError, match="cannot import rlaif_half:X: .*half built"):
+    with pytest.raises(PluginError, match=r"cannot import rlaif_half:X: .*half built"):
         resolve(site, "rlaif_half:X")
 
 

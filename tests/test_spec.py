@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tomlkit
 import yaml
 from fake_plugins import labeler_code
 
@@ -101,9 +100,22 @@ def test_a_spec_without_a_name_is_named_after_its_file(tmp_path: Path, registry:
 
 
 def test_yaml_toml_and_json_of_one_spec_are_equal(tmp_path: Path, registry: Registry) -> None:
-    data = changed("seed=7", "sft.lr=0.0005", "evaluate.matchups=[[a, sft]]", "policy.lora={targets: [q_proj]}")
+    data = changed("seed=7", "sft={lr: 0.0005}", "evaluate.matchups=[[a, sft]]", "policy.lora={targets: [q_proj]}")
     (tmp_path / "s.yaml").write_text(yaml.safe_dump(data))
-    (tmp_path / "s.toml").write_text(tomlkit.dumps(data))
+    (tmp_path / "s.toml").write_text("""
+        name = "base"
+        seed = 7
+        task.kind = "tldr"
+        policy = {model = "some/model", lora = {targets = ["q_proj"]}}
+        sft.lr = 5e-4
+        [arms.a]
+        feedback = {kind = "ai", labeler = {kind = "length"}}
+        reward.kind = "bradley-terry"
+        algorithm.kind = "reinforce"
+        [evaluate]
+        judge.kind = "rouge"
+        matchups = [["a", "sft"]]
+    """)
     (tmp_path / "s.json").write_text(json.dumps(data))
     yml, toml, jsn = (load_spec(tmp_path / f"s.{kind}", registry=registry) for kind in ("yaml", "toml", "json"))
     assert yml == toml == jsn == build(data, registry)
@@ -209,7 +221,10 @@ def test_default_matchups_are_each_arm_against_sft_and_the_arms_among_each_other
             "evaluate.judge.backend: no backend named 'transfrmers'; did you mean 'transformers'? "
             "Run 'rlaif components backend' to list them",
         ),
-        ("task.fields={postt: x}", "task.fields.postt: Input should be 'id', 'subreddit', 'title', 'post' or 'summary'"),
+        (
+            "task.fields={postt: x}",
+            "task.fields.postt: Input should be 'id', 'subreddit', 'title', 'post' or 'summary'",
+        ),
     ],
 )
 def test_an_unknown_key_or_kind_is_named_with_the_nearest_one_at_its_path(
@@ -263,9 +278,8 @@ def test_a_value_of_the_wrong_type_is_reported_at_its_path(
     override: str, where: str, what: str, registry: Registry
 ) -> None:
     lines = problems(changed(override), registry)
-    assert len(lines) == 1, lines
-    assert lines[0].startswith(f"{where}: ")
-    assert what in lines[0]
+    assert any(line.startswith(f"{where}: ") and what in line for line in lines), lines
+    assert all(where.startswith(line.partition(": ")[0]) for line in lines), "something else is said to be wrong"
 
 
 def test_everything_wrong_with_a_spec_is_told_at_once(registry: Registry) -> None:
@@ -290,7 +304,10 @@ def test_keys_that_are_no_strings_are_refused(registry: Registry) -> None:
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        (["arms.a.feedback=null"], "arms.a: reward 'bradley-terry' is trained on preferences: state the arm's 'feedback'"),
+        (
+            ["arms.a.feedback=null"],
+            "arms.a: reward 'bradley-terry' is trained on preferences: state the arm's 'feedback'",
+        ),
         (["arms.a.reward=test/taste"], "arms.a: reward 'test/taste' uses no preferences: remove the arm's 'feedback'"),
         (
             ["arms.a.feedback={kind: human, pairs: {source: both}}"],
@@ -314,7 +331,10 @@ def test_an_arm_without_preferences_needs_no_feedback(registry: Registry) -> Non
         ("evaluate.matchups=[[b, sft]]", "evaluate.matchups: no arm named 'b'; known: a, reference, sft."),
         ("evaluate.matchups=[[a, stf]]", "evaluate.matchups: no arm named 'stf'; did you mean 'sft'?"),
         ("evaluate.matchups=[[a, a]]", "evaluate.matchups: 'a' is compared with itself"),
-        ("evaluate.labelers.a=length", "evaluate.labelers.a: the name is taken by an arm, whose labeler is measured anyway; choose another"),
+        (
+            "evaluate.labelers.a=length",
+            "evaluate.labelers.a: the name is taken by an arm, whose labeler is measured anyway; choose another",
+        ),
         ("evaluate.labelers.judge=length", "evaluate.labelers.judge: the name is taken by the judge; choose another"),
     ],
 )
@@ -425,20 +445,23 @@ def test_a_file_that_is_no_spec_is_named_with_what_is_wrong(
 
 
 def test_a_missing_folder_or_undecodable_spec_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="no spec file at .*gone.yaml"):
+    with pytest.raises(SpecError, match=r"no spec file at .*gone.yaml"):
         load_spec(tmp_path / "gone.yaml")
     (tmp_path / "folder.yaml").mkdir()
-    with pytest.raises(SpecError, match="cannot read .*folder.yaml"):
+    with pytest.raises(SpecError, match=r"cannot read .*folder.yaml"):
         load_spec(tmp_path / "folder.yaml")
     (tmp_path / "latin.yaml").write_bytes("name: \xe9t\xe9".encode("latin-1"))
-    with pytest.raises(SpecError, match="cannot read .*latin.yaml"):
+    with pytest.raises(SpecError, match=r"cannot read .*latin.yaml"):
         load_spec(tmp_path / "latin.yaml")
 
 
 @pytest.mark.parametrize(
     ("requirement", "expected"),
     [
-        ("rlaif-not-there>=0.2", "rlaif-not-there>=0.2 is not installed; install it: pip install 'rlaif-not-there>=0.2'"),
+        (
+            "rlaif-not-there>=0.2",
+            "rlaif-not-there>=0.2 is not installed; install it: pip install 'rlaif-not-there>=0.2'",
+        ),
         ("pydantic>=99", "pip install -U 'pydantic>=99'"),
     ],
 )
