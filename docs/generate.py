@@ -253,8 +253,8 @@ def describe_api() -> str:
         "",
         "# API",
         "",
-        "Every public name is importable from `rlaif_framework`; what is not listed may change without notice. Names that",
-        "need torch are imported when they are first used.",
+        "Every public name is importable from `rlaif_framework`; what is not listed may change without notice. Names",
+        "that need torch are imported when they are first used.",
     ]
     for module, names in public_names().items():
         source = (ROOT / "rlaif_framework" / f"{module}.py").read_text(encoding="utf-8")

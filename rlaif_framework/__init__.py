@@ -16,6 +16,7 @@ from rlaif_framework.component import (
     LabelerSlot,
     ModelLoad,
     RewardSlot,
+    Slot,
     StrategySlot,
     TaskSlot,
     default_component,
@@ -34,7 +35,7 @@ from rlaif_framework.hookspecs import hookimpl
 from rlaif_framework.jsonl import read_rows, write_rows
 from rlaif_framework.loading import load_spec
 from rlaif_framework.model_source import ModelSource, find_model
-from rlaif_framework.plugins import Registry
+from rlaif_framework.plugins import Plugin, Registry
 from rlaif_framework.protocols import Algorithm, Backend, Labeler, PromptStrategy, Reward, RewardModel, Task
 from rlaif_framework.seeds import derive_seed
 from rlaif_framework.spec import DType, LoraSettings, PolicyConfig, Spec
@@ -56,7 +57,7 @@ from rlaif_framework.types import (
 )
 
 if TYPE_CHECKING:
-    from rlaif_framework.engine import Run, plan_spec, run_spec
+    from rlaif_framework.engine import PlannedStep, Run, plan_spec, run_spec
     from rlaif_framework.losses import kl_estimates, selective_logprobs, soft_label_loss
     from rlaif_framework.models import add_lora, compute_dtype, load_model, load_tokenizer, save_model
     from rlaif_framework.packing import Group, Packed, pack_groups, split_by_tokens
@@ -72,9 +73,10 @@ if TYPE_CHECKING:
     from rlaif_framework.scoring import ScoreModel
     from rlaif_framework.stage import Stage, read_metrics
     from rlaif_framework.store import Store
-    from rlaif_framework.training import draw_batch, my_share, train_steps
+    from rlaif_framework.training import accumulate, draw_batch, my_share, train_steps
 
 _LAZY = {
+    "PlannedStep": "engine",
     "Run": "engine",
     "plan_spec": "engine",
     "run_spec": "engine",
@@ -101,6 +103,7 @@ _LAZY = {
     "Stage": "stage",
     "read_metrics": "stage",
     "Store": "store",
+    "accumulate": "training",
     "draw_batch": "training",
     "my_share": "training",
     "train_steps": "training",
@@ -141,6 +144,8 @@ __all__ = [
     "ModelLoad",
     "ModelSource",
     "Packed",
+    "PlannedStep",
+    "Plugin",
     "PluginError",
     "PolicyConfig",
     "Preference",
@@ -156,6 +161,7 @@ __all__ = [
     "Run",
     "Sample",
     "ScoreModel",
+    "Slot",
     "Spec",
     "SpecError",
     "Split",
@@ -166,6 +172,7 @@ __all__ = [
     "Task",
     "TaskSlot",
     "TrainingError",
+    "accumulate",
     "add_lora",
     "compute_dtype",
     "copy_rate",

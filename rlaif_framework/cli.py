@@ -98,7 +98,6 @@ def run(
 
     progress = Progress(Console(stderr=False, quiet=os.environ.get("LOCAL_RANK", "0") != "0"))
     folder = out or default_folder(loaded)
-    progress.say(f"run {loaded.name} in {folder}")
     run_spec(loaded, folder, Store(store or default_store()), registry, progress)
     if loaded.evaluate is not None:
         from rlaif_framework.report import read_summary

@@ -87,8 +87,17 @@ class ComponentConfig(Config):
         The default asks the component's own slots. What is listed is shown by `rlaif plan`, and decides, with the
         models' contents, whether an artefact can be reused.
         """
-        nested = [value for _, value in self if isinstance(value, ComponentConfig)]
-        return [load for config in nested for load in config.loads(policy)]
+        return [load for config in self.nested() for load in config.loads(policy)]
+
+    def nested(self) -> list[ComponentConfig]:
+        """Configs of the components in this one's own slots, one level down."""
+        found: list[ComponentConfig] = []
+        for _, value in self:
+            items = (
+                value if isinstance(value, (list, tuple)) else value.values() if isinstance(value, dict) else [value]
+            )
+            found += [item for item in items if isinstance(item, ComponentConfig)]
+        return found
 
 
 @dataclass(frozen=True, slots=True)

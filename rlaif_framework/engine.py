@@ -57,7 +57,12 @@ class Run:
 
 
 def run_spec(
-    spec: Spec, folder: Path, store: Store, registry: Registry, progress: Progress, checkpoint_seconds: float = 60.0
+    spec: Spec,
+    folder: Path,
+    store: Store,
+    registry: Registry,
+    progress: Progress | None = None,
+    checkpoint_seconds: float = 60.0,
 ) -> Run:
     """Run every step of a spec that is not in the store yet, and put the whole run into a folder.
 
@@ -66,14 +71,16 @@ def run_spec(
         folder: The run folder; made if missing, reused if it is one.
         store: Where artefacts are kept and found.
         registry: The components.
-        progress: Where to print.
+        progress: Where to print; default: nowhere.
         checkpoint_seconds: How often training stages save their state.
 
     Raises:
         RlaifError: Anything a user can mend, with the stage named.
     """
+    check_folder(folder)
+    progress = progress or Progress()
+    progress.say(f"run {spec.name} in {folder}")
     context = Context(spec, registry, checkpoint_seconds)
-    _check_folder(folder)
     run = Run(spec, folder, store, registry, context, progress)
     run.steps = compose(context)
     main = context.accelerator.is_main_process
@@ -97,7 +104,8 @@ def run_spec(
     return run
 
 
-def _check_folder(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that exists and is not a run's."""
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / RECORD).exists())):
         raise SpecError(f"{folder} exists and is not a run folder; choose another --out")
 

@@ -109,7 +109,17 @@ def _describe_hub(name: str, revision: str | None) -> ModelSource:
         weights = sorted(folder.glob("*.safetensors"))
         sizes = _measure_safetensors([folder / "config.json", *weights]) if weights else {}
         return ModelSource(name, name, f"{name}@{folder.name}", revision, **sizes)
-    return ModelSource(name, name, f"{name}@{revision or 'main'}", revision)
+    return ModelSource(name, name, f"{name}@{_find_commit(name, revision)}", revision)
+
+
+def _find_commit(name: str, revision: str | None) -> str:
+    """The commit a revision stands for now, so that a model has one identity before and after its download."""
+    from huggingface_hub import HfApi
+
+    try:
+        return HfApi().model_info(name, revision=revision, timeout=10).sha or revision or "main"
+    except Exception:  # of many kinds: switched off, no network, no such model; loading it will say which
+        return revision or "main"
 
 
 def _remember(files: list[Path], measure: Any) -> dict[str, Any]:

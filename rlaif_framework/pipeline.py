@@ -8,7 +8,7 @@ from functools import cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from rlaif_framework.component import ComponentConfig, ModelLoad, Slot
+from rlaif_framework.component import SLOTS, ComponentConfig, ModelLoad
 from rlaif_framework.context import Context
 from rlaif_framework.errors import SpecError
 from rlaif_framework.model_source import find_model
@@ -84,21 +84,21 @@ class _Composer:
     ) -> Step:
         return Step(stage, name, {**self.common, **config}, work, **rest)
 
-    def _describe(self, slot: Slot, config: ComponentConfig) -> dict[str, Any]:
-        """A component's settings, the distributions that provide it, and what is in the models it loads."""
-        models = {
-            load.model: find_model(load.model).identity
-            for load in config.loads(self.policy)
-            if load.model != self.policy
+    def _describe(self, config: ComponentConfig) -> dict[str, Any]:
+        """A component's settings, who provides it and what is inside it, and what is in the models it loads."""
+        loads = [load.model for load in config.loads(self.policy) if load.model != self.policy]
+        return {
+            "config": config.model_dump(mode="json"),
+            "models": {name: find_model(name).identity for name in loads},
+            "from": sorted({self._provider(part) for part in _walk(config)}),
         }
-        owners = sorted(
-            {
-                f"{p.distribution} {p.version}"
-                for c, p in self.context.registry.components(slot)
-                if c.name == config.kind
-            }
-        )
-        return {"config": config.model_dump(mode="json"), "models": models, "from": owners}
+
+    def _provider(self, config: ComponentConfig) -> str:
+        for slot in SLOTS:
+            for component, plugin in self.context.registry.components(slot):
+                if component.config is type(config):
+                    return f"{plugin.distribution} {plugin.version}"
+        return "unknown"
 
     def _step_sft(self) -> Step:
         from rlaif_framework.stages.sft import train_baseline
@@ -142,7 +142,7 @@ class _Composer:
             steps["label"] = self._step(
                 "label",
                 f"{name}/labels",
-                {"labeler": self._describe("labeler", labeler), "task": self._task},
+                {"labeler": self._describe(labeler), "task": self._task},
                 label,
                 inputs={"sample": steps["sample"]},
                 loads=labeler.loads(self.policy),
@@ -150,7 +150,7 @@ class _Composer:
         steps["reward"] = self._step(
             "reward",
             f"{name}/reward",
-            {"reward": self._describe("reward", arm.reward), "task": self._task},
+            {"reward": self._describe(arm.reward), "task": self._task},
             partial(fit_reward, config=arm.reward),
             inputs={"sft": sft, **steps},
             loads=arm.reward.loads(self.policy),
@@ -160,8 +160,8 @@ class _Composer:
             "improve",
             f"{name}/policy",
             {
-                "algorithm": self._describe("algorithm", arm.algorithm),
-                "reward": self._describe("reward", arm.reward),
+                "algorithm": self._describe(arm.algorithm),
+                "reward": self._describe(arm.reward),
                 "task": self._task,
                 "prompts": _hash_rows(self.train),
             },
@@ -174,7 +174,7 @@ class _Composer:
 
     @cached_property
     def _task(self) -> dict[str, Any]:
-        return self._describe("task", self.spec.task)
+        return self._describe(self.spec.task)
 
     def _compose_evaluation(self, sft: Step, arms: Mapping[str, Mapping[str, Step]]) -> list[Step]:
         from rlaif_framework.stages.evaluate import REFERENCE, evaluate_run, judge_matchup, sample_test, score_held_out
@@ -210,7 +210,7 @@ class _Composer:
             inputs[f"labels/{name}"] = self._step(
                 "label",
                 f"evaluation/labels/{name}",
-                {"labeler": self._describe("labeler", labeler), **held_out},
+                {"labeler": self._describe(labeler), **held_out},
                 partial(_label, config=labeler, comparisons=comparisons),
                 loads=labeler.loads(self.policy),
             )
@@ -230,7 +230,7 @@ class _Composer:
             inputs[f"scores/{arm}"] = self._step(
                 "score",
                 f"evaluation/scores/{arm}",
-                {"reward": self._describe("reward", self.spec.arms[arm].reward), **held_out},
+                {"reward": self._describe(self.spec.arms[arm].reward), **held_out},
                 partial(score_held_out, reward=self.spec.arms[arm].reward, comparisons=comparisons, prompts=prompts),
                 inputs={
                     "reward": steps["reward"],
@@ -243,7 +243,7 @@ class _Composer:
             inputs[f"judge/{first}/{second}"] = self._step(
                 "judge",
                 f"evaluation/wins/{first}-vs-{second}",
-                {"judge": self._describe("labeler", config.judge), "pair": [first, second], **held_out},
+                {"judge": self._describe(config.judge), "pair": [first, second], **held_out},
                 partial(judge_matchup, judge=config.judge, first=first, second=second, prompts=prompts),
                 inputs={n: inputs[f"responses/{n}"] for n in dict.fromkeys((first, second)) if n != REFERENCE},
                 loads=config.judge.loads(self.policy),
@@ -273,6 +273,11 @@ def _label(stage: Stage, config: ComponentConfig, comparisons: Sequence[Comparis
     from rlaif_framework.stages.label import label_comparisons
 
     label_comparisons(stage, config, comparisons)
+
+
+def _walk(config: ComponentConfig) -> list[ComponentConfig]:
+    """A config and all those in its slots, whatever their depth."""
+    return [config, *(inner for nested in config.nested() for inner in _walk(nested))]
 
 
 def _read_only(loads: Sequence[ModelLoad]) -> list[ModelLoad]:

@@ -53,7 +53,7 @@ class Plugin:
     @property
     def title(self) -> str:
         """The plugin and the distribution it comes from, for messages."""
-        return f"plugin '{self.name}' ({self.distribution} {self.version})"
+        return f"plugin '{self.name}' ({f'{self.distribution} {self.version}'.strip()})"
 
 
 class Discovery(ExtensionManager[ModuleType]):
@@ -147,7 +147,7 @@ class Registry:
         for name in names or ():
             if name not in (plugin.name for plugin in registry.plugins):
                 error = "RLAIF_PLUGINS names it, but no installed plugin is called that"
-                registry.plugins.append(Plugin(name, "(none)", "", error=error))
+                registry.plugins.append(Plugin(name, "not installed", "", error=error))
         if os.environ.get("RLAIF_TRACE"):
             registry.hooks.add_hookcall_monitoring(
                 lambda name, impls, kwargs: print(f"rlaif trace: {name} -> {[i.plugin_name for i in impls]}"),
@@ -236,7 +236,7 @@ class Registry:
         """
         if name in self._components[slot]:
             return self._components[slot][name][0]
-        failed = [f"plugin '{p.name}' failed to load: {p.error}" for p in self.plugins if p.error]
+        failed = [f"{p.title} failed to load: {p.error}" for p in self.plugins if p.error]
         hint = f"; {'; '.join(failed)}" if failed else ""
         raise PluginError(
             f"no {slot} named '{name}'; {suggest(name, self.names(slot))} "

@@ -145,13 +145,13 @@ class EvaluateConfig(Config):
     """How good the labels, the reward model and the policies are."""
 
     judge: LabelerSlot
-    """Labeler that decides win rates; must not be the labeler it evaluates."""
+    """Labeler that decides win rates. One that is, or shares a model with, an arm's labeler gets a warning."""
     matchups: list[tuple[str, str]] | None = None
     """Pairs of policies to compare: arms, `sft`, or `reference`. Default: every arm against `sft`, and all arms."""
     labelers: dict[Name, LabelerSlot] = Field({})
     """Further labelers, measured beside the arms' own on the validation comparisons."""
     prompts: int | None = Field(None, ge=1)
-    """Test prompts at most."""
+    """Test prompts at most, chosen at random with the seed."""
     comparisons: int | None = Field(None, ge=1)
     """Validation comparisons at most, chosen at random with the seed."""
     temperature: float = Field(0.0, ge=0)

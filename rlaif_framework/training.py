@@ -6,7 +6,9 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 from rlaif_framework.errors import TrainingError
 from rlaif_framework.stage import Stage, resume_step
 
+T = TypeVar("T")
 StepFunction = Callable[[int], Mapping[str, float]]
 
 
@@ -97,6 +100,19 @@ def my_share(accelerator: Accelerator, batch: list[int]) -> list[int]:
     if rest:
         raise TrainingError(f"a batch of {len(batch)} cannot be divided among {accelerator.num_processes} processes")
     return batch[accelerator.process_index * size :][:size]
+
+
+def accumulate(accelerator: Accelerator, modules: Sequence[nn.Module], parts: Sequence[T]) -> Iterator[T]:
+    """Iterate over the parts of a step whose gradients add up; processes exchange gradients once, with the last part.
+
+    Processes may have different numbers of parts: an exchange with every part would leave one waiting for the others.
+    """
+    for number, part in enumerate(parts, 1):
+        with ExitStack() as stack:
+            if number < len(parts):
+                for module in modules:
+                    stack.enter_context(accelerator.no_sync(module))
+            yield part
 
 
 def trainable(module: nn.Module) -> dict[str, nn.Parameter]:

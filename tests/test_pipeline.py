@@ -216,7 +216,7 @@ def test_labels_to_reward_model_to_policy_follow_the_oracles_taste(
     base = tiny_spec().model_dump(mode="json")
     arm = base["arms"]["rlaif"]
     arm["feedback"]["pairs"] = {"source": "both", "limit": 200, "temperature": 1.0}
-    arm["reward"] = {"kind": "bradley-terry", "lr": 3e-3, "batch_size": 8, "epochs": 3}
+    arm["reward"] = {"kind": "bradley-terry", "lr": 3e-3, "batch_size": 8, "epochs": 8}
     arm["algorithm"] |= {**STRONG, "lr": 3e-3, "steps": 60}
     policy, sft = {**base["policy"], "lora": None}, {"lr": 3e-3, "batch_size": 8, "epochs": 4}
     execute(tiny_spec(arms={"rlaif": arm}, policy=policy, sft=sft, evaluate=BY_ORACLE), tmp_path / "run", registry)

@@ -202,7 +202,10 @@ def test_a_plugin_whose_requirements_are_met_is_loaded(site: Site, requirement: 
 
 def test_a_component_of_a_plugin_that_failed_is_reported_with_the_plugins_error(site: Site) -> None:
     site.install("rlaif-gone", "import rlaif_not_there\n")
-    with pytest.raises(PluginError, match=r"no labeler named 'gone/x'.*plugin 'gone' failed.*rlaif_not_there"):
+    with pytest.raises(
+        PluginError,
+        match=r"no labeler named 'gone/x'.*plugin 'gone' \(rlaif-gone 1\.0\) failed to load: .*rlaif_not_there",
+    ):
         Registry.load().find("labeler", "gone/x")
 
 

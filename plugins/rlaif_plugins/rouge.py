@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
@@ -36,12 +35,14 @@ class RougeLabeler:
         Raises:
             DataError: A prompt has no reference.
         """
+        from scipy.special import expit
+
         for comparison in comparisons:
             reference = comparison.prompt.reference
             if not reference:
                 raise DataError(f"labeler 'rouge': the prompt of comparison '{comparison.id}' has no reference")
             a, b = (self.scorer.score(reference, text)[self.config.metric].fmeasure for text in comparison.responses)
-            first = 0.5 + 0.5 * math.tanh((a - b) / (2 * self.config.scale))  # logistic, and cannot overflow
+            first = float(expit((a - b) / self.config.scale))
             yield Preference(comparison.id, (first, 1.0 - first), Evidence("rouge", scores=(a, b)))
 
 

@@ -12,7 +12,7 @@ from rlaif_framework.packing import Group, pack_groups, split_by_tokens
 from rlaif_framework.policy import encode_prompt, encode_response, response_logprobs, shorten_prompts
 from rlaif_framework.spec import SftConfig
 from rlaif_framework.stage import Stage
-from rlaif_framework.training import draw_batch, my_share, train_steps
+from rlaif_framework.training import accumulate, draw_batch, my_share, train_steps
 from rlaif_framework.types import Prompt
 
 
@@ -51,7 +51,8 @@ def train_baseline(stage: Stage, config: SftConfig | None, prompts: Sequence[Pro
         batch = my_share(accelerator, draw_batch(stage, len(groups), config.batch_size, number))
         tokens = sum(len(groups[i].responses[0]) for i in batch)
         total = 0.0
-        for part in split_by_tokens([groups[i].length for i in batch], policy.train_tokens):
+        parts = split_by_tokens([groups[i].length for i in batch], policy.train_tokens)
+        for part in accumulate(accelerator, [trained], parts):
             packed = pack_groups([groups[batch[i]] for i in part], tokenizer.pad_token_id, context.device)
             with torch.autocast(context.device.type, context.dtype, enabled=context.dtype != torch.float32):
                 loss = -response_logprobs(trained, packed).sum() / tokens

@@ -14,6 +14,7 @@ from rlaif_framework import (
     Prompt,
     ScoreModel,
     Stage,
+    accumulate,
     draw_batch,
     encode_prompt,
     encode_response,
@@ -60,7 +61,8 @@ class BradleyTerry:
         def step(number: int) -> dict[str, float]:
             batch = my_share(accelerator, draw_batch(stage, len(groups), config.batch_size, number))
             total, right = 0.0, 0.0
-            for part in split_by_tokens([groups[i].length for i in batch], context.policy.train_tokens):
+            parts = split_by_tokens([groups[i].length for i in batch], context.policy.train_tokens)
+            for part in accumulate(accelerator, [trained], parts):
                 pairs = [batch[i] for i in part]
                 packed = pack_groups([groups[i] for i in pairs], tokenizer.pad_token_id, context.device)
                 with torch.autocast(context.device.type, context.dtype, enabled=context.dtype != torch.float32):

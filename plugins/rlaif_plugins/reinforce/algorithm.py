@@ -20,6 +20,7 @@ from rlaif_framework import (
     Sample,
     ScoreModel,
     Stage,
+    accumulate,
     add_lora,
     draw_batch,
     encode_prompt,
@@ -140,7 +141,8 @@ class _Trainer:
             accelerator = self.context.accelerator
             accelerator.unwrap_model(self.value).start_at(accelerator.reduce(rollout.rewards.mean(), reduction="mean"))
         sums: dict[str, Tensor] = {}
-        for part in split_by_tokens([g.length for g in rollout.groups], self.context.policy.train_tokens):
+        parts = split_by_tokens([g.length for g in rollout.groups], self.context.policy.train_tokens)
+        for part in accumulate(self.context.accelerator, [self.policy, self.value], parts):
             packed = pack_groups([rollout.groups[i] for i in part], self.tokenizer.pad_token_id, self.context.device)
             for name, value in self.follow_gradient(packed, rewards[part].flatten(), len(rollout.texts)).items():
                 sums[name] = sums.get(name, torch.zeros(())) + value.cpu()

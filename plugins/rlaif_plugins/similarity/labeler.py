@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 import torch
+from scipy.special import expit
 from torch import Tensor
 
 from rlaif_framework import (
@@ -44,7 +44,7 @@ class SimilarityLabeler:
         self._known = self.embed({*anchors, *texts})
         for comparison, anchor in zip(comparisons, anchors, strict=True):
             a, b = (self._score(comparison, anchor, text) for text in comparison.responses)
-            first = 1.0 / (1.0 + math.exp((b - a) / self.config.scale))
+            first = float(expit((a - b) / self.config.scale))
             yield Preference(comparison.id, (first, 1.0 - first), Evidence("similarity", scores=(a, b)))
 
     def _anchor(self, comparison: Comparison) -> str:

@@ -78,8 +78,8 @@ def _read_hub(place: str, shares: tuple[float, float]) -> Splits:
         data = load_dataset(place)
     except Exception as error:  # datasets raises many kinds: no network, no such set, a loading script, a bad file
         raise DataError(
-            f"cannot load the data set '{place}' from the hub: {type(error).__name__}: {error}. A set that is "
-            f"a loading script no longer loads: download its JSON Lines files and give their folder"
+            f"there is no '{place}' here, and it cannot be loaded from the hub: {type(error).__name__}: {error}. "
+            f"A set that is a loading script no longer loads: download its JSON Lines files and give their folder"
         ) from error
     rows = {name: [Row(dict(r), f"{place}, {name}, row {i}") for i, r in enumerate(data[name])] for name in data}
     found = _pick_named(rows)

@@ -1,0 +1,161 @@
+"""The report says what was measured, and says it when a number did not improve."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from rlaif_framework.report import build_report, render_html
+
+
+def estimate(value: float, half: float = 0.05, count: int = 50) -> dict[str, float]:
+    return {"value": value, "low": value - half, "high": value + half, "count": count}
+
+
+def labeler(kind: str, agreement: dict[str, float] | None, known_by: str | None = "human") -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "agreement": agreement,
+        "slices": {"too-long": estimate(0.4)} if agreement else {},
+        "same_position": estimate(0.91) if kind == "llm" else None,
+        "first_when_same": None,
+        "label_mass": None,
+        "unparsed": estimate(0.0, 0.0),
+        "longer_wins": None,
+        "known_by": known_by if agreement else None,
+    }
+
+
+POLICY = {"tokens": estimate(20.0), "ended": estimate(0.9), "copy_rate": estimate(0.02, 0.01), "rougeL": estimate(0.2)}
+ARM = {
+    "labeler": "rlaif",
+    "accuracy_known": estimate(0.7),
+    "accuracy_labels": estimate(0.75),
+    "reward_sft": estimate(0.0),
+    "reward_policy": estimate(0.4),
+    "reward_gain": estimate(0.4, 0.1),
+    "curve": [{"step": 1, "reward": 0.0, "kl_k1": 0.0, "tokens": 20.0}, {"step": 2, "reward": 0.2, "kl_k1": 0.1}],
+    "loss": [{"step": 1, "loss": 0.69, "accuracy": 0.5}],
+}
+EVALUATION: dict[str, Any] = {
+    "judge": {"kind": "rouge"},
+    "labelers": {
+        "judge": labeler("rouge", estimate(0.65)),
+        "rlaif": labeler("similarity", estimate(0.72)),
+        "llm": labeler("llm", estimate(0.45)),
+    },
+    "arms": {"rlaif": ARM},
+    "policies": {"sft": POLICY, "rlaif": POLICY, "reference": {"copy_rate": estimate(0.0), "rougeL": estimate(1.0)}},
+    "wins": [{"first": "rlaif", "second": "sft", "rate": estimate(0.7), "ties": 3}],
+    "samples": [
+        {
+            "prompt": "POST: <b>bold</b>",
+            "reference": "fine",
+            "responses": {"sft": "<script>x</script>", "rlaif": "a & b"},
+        }
+    ],
+    "prompts": 50,
+    "comparisons": 50,
+    "sft_loss": [],
+}
+SPEC: dict[str, Any] = {
+    "name": "demo",
+    "seed": 0,
+    "task": {"kind": "tldr"},
+    "policy": {"model": "m", "max_new_tokens": 48},
+    "arms": {"rlaif": {"feedback": {"labeler": {"kind": "similarity", "model": "package:mini"}}}},
+}
+STEPS = [{"name": "sft", "reused": True, "seconds": 1.5, "peak_memory_bytes": 2**30, "facts": {"prompts_cut": 2}}]
+
+
+def report(**changes: Any) -> dict[str, Any]:
+    return build_report({**copy.deepcopy(EVALUATION), **changes}, STEPS, {"python": "3.11"}, SPEC)
+
+
+def test_the_page_shows_every_measurement() -> None:
+    page = render_html(report())
+    for text in (
+        "rlaif against sft",
+        "72.0 % [67, 77] n=50",
+        "too-long",
+        "91.0 %",
+        "prompts_cut 2",
+        "1.00 GiB",
+        "<svg",
+    ):
+        assert text in page, text
+    assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", ""
+    ), "the page must not ask the network for anything"
+
+
+def test_samples_cannot_run_as_html() -> None:
+    page = render_html(report())
+    assert "<script>x" not in page
+    assert "&lt;script&gt;x" in page
+    assert "a &amp; b" in page
+
+
+@pytest.mark.parametrize(
+    ("gain", "words"),
+    [
+        (estimate(0.4, 0.1), "it rose beyond"),
+        (estimate(0.05, 0.1), "it did NOT rise"),
+        (estimate(-0.4, 0.1), "it FELL"),
+    ],
+)
+def test_the_summary_says_whether_the_reward_rose(gain: dict[str, float], words: str) -> None:
+    arms = {"rlaif": {**ARM, "reward_gain": gain}}
+    assert any(words in line for line in report(arms=arms)["summary"])
+
+
+def test_a_good_run_has_no_warnings() -> None:
+    assert report()["warnings"] == []
+
+
+def test_every_win_rate_names_its_judge_and_the_judges_own_agreement() -> None:
+    (line,) = [line for line in report()["summary"] if "against sft" in line]
+    assert "by judge 'rouge'" in line
+    assert "65.0 %" in line
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"labelers": {**EVALUATION["labelers"], "rlaif": labeler("x", estimate(0.52))}}, "no better than chance"),
+        (
+            {"labelers": {**EVALUATION["labelers"], "rlaif": labeler("x", None)}},
+            "no comparisons with known preferences",
+        ),
+        (
+            {"labelers": {**EVALUATION["labelers"], "llm": labeler("llm", estimate(0.6), "construction")}},
+            "by construction",
+        ),
+        ({"judge": {"kind": "similarity", "model": "package:mini"}}, "THE JUDGE IS THE LABELER"),
+        ({"judge": {"kind": "similarity", "model": "package:mini", "against": "reference"}}, "share a model"),
+        ({"wins": [{"first": "rlaif", "second": "sft", "rate": estimate(0.52), "ties": 0}]}, "nobody has won"),
+        ({"policies": {"sft": POLICY, "rlaif": {**POLICY, "copy_rate": estimate(0.6)}}}, "copies more"),
+        ({"policies": {"sft": POLICY, "rlaif": {**POLICY, "tokens": estimate(47.0)}}}, "length limit"),
+        ({"policies": {"sft": POLICY, "rlaif": {**POLICY, "ended": estimate(0.2)}}}, "no end token"),
+    ],
+)
+def test_what_a_reader_should_doubt_is_said(changes: dict[str, Any], words: str) -> None:
+    assert any(words in line for line in report(**changes)["warnings"])
+
+
+def test_missing_measurements_are_shown_as_missing() -> None:
+    arms = {"bare": {**ARM, "labeler": None, "accuracy_known": None, "accuracy_labels": None, "loss": [], "curve": []}}
+    policies = {"sft": POLICY, "bare": POLICY}
+    wins = [{"first": "bare", "second": "sft", "rate": None, "ties": 0}]
+    labelers = {"judge": labeler("rouge", None)}
+    made = build_report(
+        {**EVALUATION, "arms": arms, "policies": policies, "wins": wins, "labelers": labelers},
+        STEPS,
+        {},
+        {**SPEC, "arms": {"bare": {}}},
+    )
+    assert "not measured" in " ".join(made["summary"])
+    assert "bare against sft" in " ".join(made["summary"])
+    assert render_html(made)
