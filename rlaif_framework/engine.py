@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import errno
-import gc
 import json
 import os
 import platform
-import resource
 import shutil
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -24,6 +21,7 @@ import yaml
 from rlaif_framework.component import ModelLoad
 from rlaif_framework.context import Context
 from rlaif_framework.errors import RlaifError, SpecError
+from rlaif_framework.memory import peak_memory, release_memory, reset_peak_memory
 from rlaif_framework.model_source import find_model
 from rlaif_framework.pipeline import Step, compose
 from rlaif_framework.plugins import Registry, framework_version
@@ -162,7 +160,7 @@ def _do_step(run: Run, step: Step, main: bool) -> None:
     before = float(json.loads(spent.read_text())) if spent.exists() else 0.0
     if main:
         hooks.rlaif_stage_started(run=run, step=step, resumed_at=resume_step(checkpoint))
-        _reset_peak_memory()
+        resetpeak_memory()
     # Whatever a component draws without a seed of its own (new weights, say) is still the same every time.
     set_seed(stage.seed("start") % 2**32)
     start = time.monotonic()
@@ -173,7 +171,7 @@ def _do_step(run: Run, step: Step, main: bool) -> None:
     finally:
         # The accelerator keeps what it prepared, and adapters refer to themselves: both would outlive the stage.
         run.context.accelerator.free_memory()
-        gc.collect()
+        release_memory()
         if main and checkpoint.exists():
             _note_seconds(spent, before + time.monotonic() - start)
     if main:
@@ -183,7 +181,7 @@ def _do_step(run: Run, step: Step, main: bool) -> None:
             "config": step.config,
             "inputs": {name: needed.key for name, needed in step.inputs.items()},
             "seconds": before + time.monotonic() - start,
-            "peak_memory_bytes": _peak_memory(),
+            "peak_memory_bytes": peak_memory(),
             "facts": stage.facts,
             "environment": describe_environment(),
         }
@@ -212,21 +210,6 @@ def is_disk_full(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     return "No space left on device" in str(error) or "os error 28" in str(error)
-
-
-def _reset_peak_memory() -> None:
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
-
-
-def _peak_memory() -> int:
-    """Peak resident memory of this process in bytes, since the stage began where the system can tell."""
-    try:
-        line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-    except (OSError, StopIteration):
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
 
 
 def describe_environment() -> dict[str, Any]:

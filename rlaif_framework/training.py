@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rlaif_framework.errors import TrainingError
+from rlaif_framework.memory import release_memory
 from rlaif_framework.stage import Stage, resume_step
 
 T = TypeVar("T")
@@ -74,6 +75,7 @@ def train_steps(
             )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        release_memory()
         stage.log(number + 1, metrics)
         if time.monotonic() - last_saved >= stage.context.checkpoint_seconds and number + 1 < steps:
             _save(stage, modules, optimizer, number + 1)

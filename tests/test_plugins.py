@@ -103,7 +103,10 @@ BROKEN = {
     "hook-gives-none": (HEAD + "@hookimpl\ndef rlaif_tasks():\n    return None\n", "rlaif_tasks"),
     "hook-gives-text": (HEAD + "@hookimpl\ndef rlaif_tasks():\n    return ['x']\n", "not a Component"),
     "misspelt": (HEAD + "@hookimpl\ndef rlaif_labellers():\n    return []\n", "did you mean 'rlaif_labelers'?"),
-    "unmarked": (HEAD + "def rlaif_labelers():\n    return []\n", "@hookimpl"),
+    "unmarked": (
+        HEAD + "def rlaif_labelers():\n    return []\n@hookimpl\ndef rlaif_tasks():\n    return []\n",
+        "'rlaif_labelers' is not marked as a hook; write @hookimpl above it",
+    ),
     "nothing": ("x = 1\n", "no hook"),
     "argument": (HEAD + "@hookimpl\ndef rlaif_run_started(runn):\n    pass\n", "runn"),
     "bare": (labeler_code("committee"), "only built-ins have bare names"),

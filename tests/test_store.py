@@ -150,6 +150,8 @@ def test_the_lock_is_free_after_an_error(tmp_path: Path) -> None:
     start = time.monotonic()
     with store.lock("sft", KEY):
         assert time.monotonic() - start < 5
+    # One who waits has the file open: with the file gone, the next would lock a new one, and both would hold on.
+    assert [p.suffix for p in tmp_path.iterdir()] == [".lock"]
 
 
 # The run folder
