@@ -160,7 +160,7 @@ def _do_step(run: Run, step: Step, main: bool) -> None:
     before = float(json.loads(spent.read_text())) if spent.exists() else 0.0
     if main:
         hooks.rlaif_stage_started(run=run, step=step, resumed_at=resume_step(checkpoint))
-        resetpeak_memory()
+        reset_peak_memory()
     # Whatever a component draws without a seed of its own (new weights, say) is still the same every time.
     set_seed(stage.seed("start") % 2**32)
     start = time.monotonic()
