@@ -21,7 +21,7 @@ import yaml
 from rlaif_framework.component import ModelLoad
 from rlaif_framework.context import Context
 from rlaif_framework.errors import RlaifError, SpecError
-from rlaif_framework.memory import peak_memory, release_memory
+from rlaif_framework.memory import peak_memory, release_memory, reset_peak_memory
 from rlaif_framework.model_source import find_model
 from rlaif_framework.pipeline import Step, compose
 from rlaif_framework.plugins import Registry, framework_version
