@@ -23,7 +23,7 @@ from rlaif_framework.context import Context
 from rlaif_framework.errors import RlaifError, SpecError
 from rlaif_framework.memory import peak_memory, release_memory, reset_peak_memory
 from rlaif_framework.model_source import find_model
-from rlaif_framework.pipeline import Step, compose
+from rlaif_framework.pipeline import Step, check_components, compose
 from rlaif_framework.plugins import Registry, framework_version
 from rlaif_framework.progress import Progress
 from rlaif_framework.spec import PolicyConfig, Spec
@@ -80,6 +80,7 @@ def run_spec(
     progress.say(f"run {spec.name} in {folder}")
     context = Context(spec, registry, checkpoint_seconds)
     run = Run(spec, folder, store, registry, context, progress)
+    check_components(context)
     run.steps = compose(context)
     main = context.accelerator.is_main_process
     if main:

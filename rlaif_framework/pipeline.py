@@ -269,6 +269,20 @@ class _Composer:
         ]
 
 
+def check_components(context: Context) -> None:
+    """Import every component a spec names, so that a missing package is met before anything is computed."""
+    spec = context.spec
+    used: list[ComponentConfig] = [spec.task]
+    for arm in spec.arms.values():
+        used += [arm.reward, arm.algorithm, *([arm.feedback.labeler] if arm.feedback else [])]
+    if spec.evaluate is not None:
+        used += [spec.evaluate.judge, *spec.evaluate.labelers.values()]
+    for config in [part for whole in used for part in _walk(whole)]:
+        for slot in SLOTS:
+            if any(component.config is type(config) for component, _ in context.registry.components(slot)):
+                context.registry.resolve(slot, config)
+
+
 def _label(stage: Stage, config: ComponentConfig, comparisons: Sequence[Comparison]) -> None:
     from rlaif_framework.stages.label import label_comparisons
 
