@@ -27,8 +27,8 @@ class ReinforceConfig(ComponentConfig):
     value_from: Literal["sft", "reward"] = "sft"
     """What the value model starts from: the supervised baseline (the paper), or the reward model."""
     beta: float = Field(0.05, ge=0, le=1)
-    """Weight of the KL term against the reward (RLAIF: 0.05). What it means depends on the reward's scale, which no paper
-    fixes: with rewards that differ by tenths, 0.05 all but forbids the policy to move."""
+    """Weight of the KL term against the reward (RLAIF: 0.05). What it means depends on the reward's scale, which the
+    paper does not fix: with rewards that differ by tenths, 0.05 all but forbids the policy to move."""
     temperature: float = Field(0.9, gt=0)
     """Sampling temperature (RLAIF: 0.9); log-probabilities are taken at the same temperature."""
     missing_eos_penalty: float = Field(0.0, ge=0)
