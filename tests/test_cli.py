@@ -561,7 +561,15 @@ def test_ctrl_c_says_that_the_same_command_goes_on_and_keeps_what_was_done(
 ) -> None:
     path = spec("sft={epochs: 500, batch_size: 2}", "arms={}")
     argv = [sys.executable, "-m", "rlaif_framework", "run", str(path), "--out", "out"]
-    process = subprocess.Popen(argv, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        argv,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Whoever runs the tests in the background of a shell has them ignore Ctrl-C, and their children with them.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     metrics = tmp_path / "runs" / ".store"
     deadline = time.monotonic() + 60
     while not list(metrics.glob("*.partial/**/metrics.jsonl")) and time.monotonic() < deadline:
