@@ -7,6 +7,7 @@ Everything a plugin author needs is a name of this module. Names that need torch
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from rlaif_framework.asking import AnswerCache, Outcome, run_coroutines
 from rlaif_framework.component import (
     AlgorithmSlot,
     BackendSlot,
@@ -43,6 +44,7 @@ from rlaif_framework.text import copy_rate, cut_text
 from rlaif_framework.types import (
     Annotation,
     Answer,
+    Asked,
     Ballot,
     Choose,
     Comparison,
@@ -52,6 +54,7 @@ from rlaif_framework.types import (
     Preference,
     Prompt,
     Question,
+    Reply,
     Request,
     Split,
 )
@@ -121,6 +124,8 @@ __all__ = [
     "AlgorithmSlot",
     "Annotation",
     "Answer",
+    "AnswerCache",
+    "Asked",
     "Backend",
     "BackendSlot",
     "Ballot",
@@ -143,6 +148,7 @@ __all__ = [
     "ModelError",
     "ModelLoad",
     "ModelSource",
+    "Outcome",
     "Packed",
     "PlannedStep",
     "Plugin",
@@ -153,6 +159,7 @@ __all__ = [
     "PromptStrategy",
     "Question",
     "Registry",
+    "Reply",
     "Request",
     "Reward",
     "RewardModel",
@@ -195,6 +202,7 @@ __all__ = [
     "read_metrics",
     "read_rows",
     "response_logprobs",
+    "run_coroutines",
     "run_spec",
     "sample_responses",
     "save_model",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from rlaif_framework.types import (
     Annotation,
     Answer,
+    Asked,
     Ballot,
     Comparison,
     LabelledComparison,
@@ -55,8 +56,19 @@ class Task(Protocol):
 class Backend(Protocol):
     """A language model that can generate and score."""
 
-    def answer(self, requests: Sequence[Request]) -> Sequence[Answer]:
-        """Answer requests, in their order. Batching is the backend's own business."""
+    @property
+    def identity(self) -> str:
+        """What tells its answers from another backend's: the model's contents and all settings that change answers.
+
+        Answers are cached under it. It must hold no secret.
+        """
+        ...
+
+    def answer(self, requests: Sequence[Request]) -> Iterable[tuple[int, Answer]]:
+        """Answer requests: yield `(index of the request, answer)` in any order, each as soon as it is known.
+
+        Batching and concurrency are the backend's own business. An answer is kept as soon as it is yielded.
+        """
         ...
 
 
@@ -64,8 +76,8 @@ class Backend(Protocol):
 class PromptStrategy(Protocol):
     """How a labeler elicits a preference from a backend, written for one comparison in one order."""
 
-    def elicit(self, ask: Annotation) -> Generator[Request, Answer, Ballot]:
-        """Yield requests, receive answers, return the ballot."""
+    def elicit(self, ask: Annotation) -> Generator[Asked, Any, Ballot]:
+        """Yield a request and receive its answer, or several and receive a list of answers; return the ballot."""
         ...
 
 

@@ -39,7 +39,7 @@ def load_preferences(path: Path) -> list[Preference]:
 def read_preference(row: Mapping[str, Any]) -> Preference:
     """A preference from its row."""
     evidence = dict(row["evidence"])
-    orders = tuple(Ballot(_pair(b["probabilities"]), b["mass"], b["rationale"]) for b in evidence.pop("orders"))
+    orders = tuple(Ballot(**{**b, "probabilities": _pair(b["probabilities"])}) for b in evidence.pop("orders"))
     scores = _pair(evidence.pop("scores"))
     return Preference(
         row["comparison"], _pair(row["probabilities"]), Evidence(orders=orders, scores=scores, **evidence)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -48,6 +49,8 @@ class Ballot:
     mass: float | None = None
     """Probability of the label tokens together, over the whole vocabulary: how much of the answer was an answer."""
     rationale: str | None = None
+    sampled: int = 0
+    """How many sampled answers the probabilities are counted from; 0 if they are the model's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,8 @@ class Evidence:
     """Score of each response, for labelers that score responses one at a time."""
     prompt_tokens: int = 0
     generated_tokens: int = 0
+    cost: float = 0.0
+    """US dollars, of backends that know their prices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +103,7 @@ class Choose:
 
     question: Question
     options: tuple[str, ...]
+    """Texts of one token or more; one may begin another, as `1` begins `10`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +118,8 @@ class Generate:
 
 
 Request = Choose | Generate
+Asked = Request | Sequence[Request]
+"""What a coroutine yields: one request, or several to be answered together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +127,20 @@ class Answer:
     """A backend's reply to one request."""
 
     probabilities: tuple[float, ...] = ()
-    """Of each option, normalised over the options; empty for `Generate`."""
+    """Of each option, normalised over the options; empty for `Generate`, and for a choice nobody could read."""
     mass: float | None = None
-    """Sum of the options' probabilities over the whole vocabulary."""
+    """Sum of the options' probabilities over the whole vocabulary; None where a server does not tell."""
     text: str = ""
     prompt_tokens: int = 0
     generated_tokens: int = 0
+    sampled: int = 0
+    """How many sampled answers the probabilities are counted from; 0 if they are the model's own."""
+    cost: float = 0.0
+    """US dollars, of backends that know their prices."""
+
+
+Reply = Answer | Sequence[Answer]
+"""What a coroutine receives: the answer to its request, or the answers to its requests, in order."""
 
 
 @dataclass(frozen=True, slots=True)

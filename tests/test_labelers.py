@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -117,8 +117,13 @@ class Biased:
     def __init__(self, first: float) -> None:
         self.first = first
 
-    def answer(self, requests: Sequence[Request]) -> list[Answer]:
-        return [Answer((self.first, 1 - self.first), 0.8, prompt_tokens=7) for _ in requests]
+    @property
+    def identity(self) -> str:
+        return f"test/biased {self.first}"
+
+    def answer(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
+        answer = Answer((self.first, 1 - self.first), 0.8, prompt_tokens=7)
+        return ((index, answer) for index, _ in enumerate(requests))
 
 
 def test_position_bias_is_reported_and_decides_nothing(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable
-from typing import Literal
+from typing import Any, Literal
 
-from rlaif_framework import Annotation, Answer, Ballot, Choose, Component, ComponentConfig, Context, Request, hookimpl
+from rlaif_framework import Annotation, Asked, Ballot, Choose, Component, ComponentConfig, Context, hookimpl
 
 
 class DirectConfig(ComponentConfig):
@@ -20,7 +20,7 @@ class Direct:
     def __init__(self, config: DirectConfig, context: Context) -> None:
         self.config = config
 
-    def elicit(self, ask: Annotation) -> Generator[Request, Answer, Ballot]:
+    def elicit(self, ask: Annotation) -> Generator[Asked, Any, Ballot]:
         """Ask once."""
         answer = yield Choose(ask.prompt(), ask.options)
         return Ballot((answer.probabilities[0], answer.probabilities[1]), answer.mass)

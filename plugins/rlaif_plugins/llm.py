@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, cast
 
 from rlaif_framework import (
     Annotation,
-    Answer,
     Backend,
     BackendSlot,
     Ballot,
@@ -18,10 +17,10 @@ from rlaif_framework import (
     Evidence,
     Preference,
     PromptStrategy,
-    Request,
     StrategySlot,
     default_component,
     hookimpl,
+    run_coroutines,
 )
 
 
@@ -51,11 +50,18 @@ class LLMLabeler:
             first, second = comparison.responses
             for shown in ((first, second), (second, first)):
                 asks.append(self.context.task.annotate(comparison.prompt, shown))
-        ballots, tokens = _run_strategies([self.strategy.elicit(ask) for ask in asks], self.backend)
+        outcomes = run_coroutines([self.strategy.elicit(ask) for ask in asks], self.backend)
         for index, comparison in enumerate(comparisons):
-            given, swapped = ballots[2 * index : 2 * index + 2]
-            used = [sum(pair) for pair in zip(*tokens[2 * index : 2 * index + 2], strict=True)]
-            evidence = Evidence(self.config.kind, (given, swapped), None, used[0], used[1])
+            both = outcomes[2 * index : 2 * index + 2]
+            given, swapped = (outcome.value for outcome in both)
+            evidence = Evidence(
+                self.config.kind,
+                (given, swapped),
+                None,
+                sum(outcome.prompt_tokens for outcome in both),
+                sum(outcome.generated_tokens for outcome in both),
+                sum(outcome.cost for outcome in both),
+            )
             yield Preference(comparison.id, average_orders(given, swapped), evidence)
 
 
@@ -68,32 +74,6 @@ def average_orders(given: Ballot, swapped: Ballot) -> tuple[float, float] | None
         return None
     first = (given.probabilities[0] + swapped.probabilities[1]) / 2
     return first, 1.0 - first
-
-
-def _run_strategies(
-    strategies: Sequence[Generator[Request, Answer, Ballot]], backend: Backend
-) -> tuple[list[Ballot], list[tuple[int, int]]]:
-    """Drive coroutines to their ends; gives ballots and (prompt, generated) tokens used, in order."""
-    ballots: dict[int, Ballot] = {}
-    tokens = [(0, 0)] * len(strategies)
-    pending: dict[int, Request] = {}
-
-    def advance(index: int, answer: Answer | None) -> None:
-        try:
-            pending[index] = next(strategies[index]) if answer is None else strategies[index].send(answer)
-        except StopIteration as stop:
-            ballots[index] = stop.value
-
-    for index in range(len(strategies)):
-        advance(index, None)
-    while pending:
-        indices, requests = list(pending), list(pending.values())
-        pending.clear()
-        for index, answer in zip(indices, backend.answer(requests), strict=True):
-            prompt, generated = tokens[index]
-            tokens[index] = (prompt + answer.prompt_tokens, generated + answer.generated_tokens)
-            advance(index, answer)
-    return [ballots[index] for index in range(len(strategies))], tokens
 
 
 @hookimpl

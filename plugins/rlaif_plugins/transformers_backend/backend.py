@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -35,10 +35,11 @@ class TransformersBackend:
         self.model = load_model(source, "causal", compute_dtype(config.dtype, context.device), context.device)
         self.budget = context.policy.batch_tokens
         self.chat = config.chat == "yes" or (config.chat == "auto" and self.tokenizer.chat_template is not None)
+        self.identity = f"transformers {source.identity} {self.model.dtype} {'chat' if self.chat else 'plain'}"
         if config.chat == "yes" and self.tokenizer.chat_template is None:
             raise ModelError(f"backend 'transformers': '{config.model}' has no chat template; set chat: no")
 
-    def answer(self, requests: Sequence[Request]) -> Sequence[Answer]:
+    def answer(self, requests: Sequence[Request]) -> Iterable[tuple[int, Answer]]:
         """Answer requests; equal settings share batches."""
         answers: dict[int, Answer] = {}
         choices = [(i, r) for i, r in enumerate(requests) if isinstance(r, Choose)]
@@ -50,7 +51,7 @@ class TransformersBackend:
                 texts.setdefault(key, []).append((i, request))
         for group in texts.values():
             answers |= self._generate(group)
-        return [answers[i] for i in range(len(requests))]
+        return answers.items()
 
     def render(self, question: Question) -> str:
         """The text the model reads; with a chat template the prefill starts the assistant's turn."""

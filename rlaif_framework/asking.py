@@ -1,0 +1,141 @@
+"""Run many coroutines against one backend: whatever they ask is asked together, and no answer is paid for twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from rlaif_framework.errors import RlaifError
+from rlaif_framework.model_source import cache_folder
+from rlaif_framework.protocols import Backend
+from rlaif_framework.types import Answer, Asked, Generate, Reply, Request
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[R]):
+    """What a coroutine returned, and what its answers took."""
+
+    value: R
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    cost: float = 0.0
+    """US dollars, of backends that know their prices."""
+
+
+def run_coroutines(coroutines: Iterable[Generator[Asked, Reply, R]], backend: Backend) -> list[Outcome[R]]:
+    """Drive coroutines to their ends and give what each returned, in order.
+
+    A coroutine yields one request and receives its answer, or yields several and receives a list of answers. All that
+    is pending goes to the backend in one call; answers known from before are taken from the cache.
+    """
+    tasks = [_Task(coroutine) for coroutine in coroutines]
+    for task in tasks:
+        task.advance(None)
+    with closing(AnswerCache(backend.identity)) as cache:
+        while waiting := [task for task in tasks if task.waits]:
+            answers = cache.ask(backend, [request for task in waiting for request in task.waits])
+            for task in waiting:
+                task.advance([next(answers) for _ in task.waits])
+    return [task.outcome() for task in tasks]
+
+
+class _Task(Generic[R]):
+    """A coroutine, the requests it waits for, and what it has used so far."""
+
+    def __init__(self, coroutine: Generator[Asked, Reply, R]) -> None:
+        self.coroutine = coroutine
+        self.waits: Sequence[Request] = ()
+        self.single = True
+        self.used: list[Answer] = []
+        self.returned: list[R] = []
+
+    def advance(self, answers: list[Answer] | None) -> None:
+        self.waits = ()
+        self.used += answers or []
+        try:
+            reply: Any = None if answers is None else answers[0] if self.single else answers
+            asked = next(self.coroutine) if answers is None else self.coroutine.send(reply)
+            while isinstance(asked, Sequence) and not asked:  # asks for nothing, gets nothing
+                asked = self.coroutine.send([])
+        except StopIteration as stop:
+            self.returned.append(stop.value)
+            return
+        self.single = not isinstance(asked, Sequence)
+        self.waits = asked if isinstance(asked, Sequence) else (asked,)
+
+    def outcome(self) -> Outcome[R]:
+        return Outcome(
+            self.returned[0],
+            sum(a.prompt_tokens for a in self.used),
+            sum(a.generated_tokens for a in self.used),
+            sum(a.cost for a in self.used),
+        )
+
+
+class AnswerCache:
+    """Answers of one backend by content, in one SQLite file under the cache folder, shared by all runs."""
+
+    def __init__(self, identity: str, path: Path | None = None) -> None:
+        self.identity = identity
+        path = path or cache_folder() / "answers.sqlite"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._db = sqlite3.connect(path, timeout=60, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")  # survives a kill; a power cut may cost the last answers
+            self._db.execute("CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, answer TEXT) WITHOUT ROWID")
+        except sqlite3.DatabaseError as error:
+            raise RlaifError(
+                f"the cache of answers, {path}, cannot be used: {error}; remove it to start anew"
+            ) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def ask(self, backend: Backend, requests: Sequence[Request]) -> Iterator[Answer]:
+        """Answers to requests, in order; equal requests are asked once, and each answer is kept as it arrives."""
+        keys = [self.key(request) for request in requests]
+        known = self._read(set(keys))
+        missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in known}
+        wanted = list(missing)
+        if wanted:
+            for index, answer in backend.answer(list(missing.values())):
+                self._write(wanted[index], answer)
+                known[wanted[index]] = answer
+        lost = [key for key in wanted if key not in known]
+        if lost:
+            raise RlaifError(f"backend '{self.identity}' left {len(lost)} of {len(wanted)} requests unanswered")
+        return iter([known[key] for key in keys])
+
+    def key(self, request: Request) -> bytes:
+        """Hash of the model's identity and everything in the request that matters."""
+        content = asdict(request)
+        if isinstance(request, Generate) and request.temperature == 0:
+            content |= {"seed": 0, "top_k": 0}  # greedy decoding uses neither
+        text = json.dumps([self.identity, type(request).__name__, content], sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+    def _read(self, keys: set[bytes]) -> dict[bytes, Answer]:
+        found = {}
+        for key in keys:
+            row = self._db.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
+            if row is not None:
+                found[key] = _load_answer(json.loads(row[0]))
+        return found
+
+    def _write(self, key: bytes, answer: Answer) -> None:
+        text = json.dumps(asdict(answer), ensure_ascii=False)
+        self._db.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, text))
+
+
+def _load_answer(row: Mapping[str, Any]) -> Answer:
+    return Answer(**{**row, "probabilities": tuple(row["probabilities"])})
