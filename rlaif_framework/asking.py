@@ -39,7 +39,7 @@ def run_coroutines(coroutines: Iterable[Generator[Asked, Reply, R]], backend: Ba
     tasks = [_Task(coroutine) for coroutine in coroutines]
     for task in tasks:
         task.advance(None)
-    with closing(AnswerCache(backend.identity)) as cache:
+    with closing(AnswerCache(backend.identity())) as cache:
         while waiting := [task for task in tasks if task.waits]:
             answers = cache.ask(backend, [request for task in waiting for request in task.waits])
             for task in waiting:

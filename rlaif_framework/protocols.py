@@ -56,7 +56,6 @@ class Task(Protocol):
 class Backend(Protocol):
     """A language model that can generate and score."""
 
-    @property
     def identity(self) -> str:
         """What tells its answers from another backend's: the model's contents and all settings that change answers.
 

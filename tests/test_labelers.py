@@ -117,7 +117,6 @@ class Biased:
     def __init__(self, first: float) -> None:
         self.first = first
 
-    @property
     def identity(self) -> str:
         return f"test/biased {self.first}"
 

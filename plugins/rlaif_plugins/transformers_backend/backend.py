@@ -35,9 +35,13 @@ class TransformersBackend:
         self.model = load_model(source, "causal", compute_dtype(config.dtype, context.device), context.device)
         self.budget = context.policy.batch_tokens
         self.chat = config.chat == "yes" or (config.chat == "auto" and self.tokenizer.chat_template is not None)
-        self.identity = f"transformers {source.identity} {self.model.dtype} {'chat' if self.chat else 'plain'}"
+        self.source = source
         if config.chat == "yes" and self.tokenizer.chat_template is None:
             raise ModelError(f"backend 'transformers': '{config.model}' has no chat template; set chat: no")
+
+    def identity(self) -> str:
+        """The model's contents, its precision, and how questions are put."""
+        return f"transformers {self.source.identity} {self.model.dtype} {'chat' if self.chat else 'plain'}"
 
     def answer(self, requests: Sequence[Request]) -> Iterable[tuple[int, Answer]]:
         """Answer requests; equal settings share batches."""
