@@ -60,7 +60,9 @@ from rlaif_framework.types import (
 )
 
 if TYPE_CHECKING:
+    from rlaif_framework.branching import share_prefixes
     from rlaif_framework.engine import PlannedStep, Run, plan_spec, run_spec
+    from rlaif_framework.generation import read_groups, read_prefix
     from rlaif_framework.losses import kl_estimates, selective_logprobs, soft_label_loss
     from rlaif_framework.models import add_lora, compute_dtype, load_model, load_tokenizer, save_model
     from rlaif_framework.packing import Group, Packed, pack_groups, split_by_tokens
@@ -79,10 +81,13 @@ if TYPE_CHECKING:
     from rlaif_framework.training import accumulate, draw_batch, my_share, train_steps
 
 _LAZY = {
+    "share_prefixes": "branching",
     "PlannedStep": "engine",
     "Run": "engine",
     "plan_spec": "engine",
     "run_spec": "engine",
+    "read_groups": "generation",
+    "read_prefix": "generation",
     "kl_estimates": "losses",
     "selective_logprobs": "losses",
     "soft_label_loss": "losses",
@@ -199,7 +204,9 @@ __all__ = [
     "my_share",
     "pack_groups",
     "plan_spec",
+    "read_groups",
     "read_metrics",
+    "read_prefix",
     "read_rows",
     "response_logprobs",
     "run_coroutines",
@@ -207,6 +214,7 @@ __all__ = [
     "sample_responses",
     "save_model",
     "selective_logprobs",
+    "share_prefixes",
     "soft_label_loss",
     "split_by_tokens",
     "train_steps",

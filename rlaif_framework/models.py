@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 from filelock import FileLock
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import (
     AutoModel,
@@ -145,6 +148,30 @@ def add_lora(model: nn.Module, lora: LoraSettings, task: Literal["CAUSAL_LM", "S
     except ValueError as error:
         raise ModelError(f"policy.lora: {error}") from error
     return wrapped
+
+
+@contextmanager
+def merged_adapters(model: nn.Module) -> Iterator[PreTrainedModel]:
+    """The plain model with its adapters merged into a copy of the weights they adapt, for as long as the block lasts.
+
+    Generation runs faster without adapters, and taking a merge back would leave rounding in the weights.
+    """
+    if not isinstance(model, PeftModel):
+        yield cast(PreTrainedModel, model)
+        return
+    kept: list[tuple[nn.Parameter, torch.Tensor]] = []
+    with model.disable_adapter():
+        try:
+            for layer in model.modules():
+                if isinstance(layer, LoraLayer):
+                    weight = cast(nn.Parameter, layer.get_base_layer().weight)
+                    kept.append((weight, weight.data))
+                    delta = cast(Any, layer).get_delta_weight("default")
+                    weight.data = (weight.data.float() + delta).to(weight.dtype)
+            yield cast(PreTrainedModel, model.get_base_model())
+        finally:
+            for weight, data in kept:
+                weight.data = data
 
 
 def _linear_names(model: PreTrainedModel) -> list[str]:

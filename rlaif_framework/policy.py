@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
+from rlaif_framework.generation import Sampling, can_branch, generate_branches, generate_rows
 from rlaif_framework.losses import selective_logprobs
-from rlaif_framework.packing import Group, Packed, head_reads, split_by_tokens
+from rlaif_framework.models import merged_adapters
+from rlaif_framework.packing import Group, Packed, head_reads
 from rlaif_framework.protocols import Task
+from rlaif_framework.seeds import derive_seed
 from rlaif_framework.types import Prompt
 
 
@@ -61,52 +64,34 @@ def sample_responses(
     *,
     max_new_tokens: int,
     temperature: float,
-    seed: int,
+    seed: int | Sequence[int],
     top_k: int = 0,
     budget: int = 16384,
     track: Callable[[list[list[int]]], Iterable[list[int]]] | None = None,
 ) -> list[Sample]:
     """Sample one response to each prompt from the whole distribution (no top-p), batched by length.
 
+    Adapters are merged into a copy of the weights they adapt for as long as it takes.
+
     Args:
         model: A causal LM of transformers, adapters or not.
         tokenizer: Its tokenizer.
-        prompts: Rendered prompts, or their token ids; name one several times for several responses.
+        prompts: Rendered prompts, or their token ids; name one several times for several responses: it is computed
+            once.
         max_new_tokens: Length at most.
         temperature: Logits are divided by it; 0 is greedy.
-        seed: Of the random numbers; the same prompts in the same order give the same responses.
+        seed: Of the random numbers: one from which each prompt's is derived by its place, or one for each prompt.
         top_k: Sample among the k likeliest tokens only; 0 is all.
         budget: Tokens at most in a batch, padding and new tokens included.
         track: Wraps the list of batches, for a progress bar.
     """
     ids = [encode_prompt(tokenizer, p) if isinstance(p, str) else p for p in prompts]
-    settings = GenerationConfig(
-        max_new_tokens=max_new_tokens,
-        do_sample=temperature > 0,
-        # The whole distribution, whatever the model's own generation settings say.
-        **({"temperature": temperature, "top_k": top_k, "top_p": 1.0} if temperature > 0 else {}),
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-    )
-    samples: dict[int, Sample] = {}
-    device = next(model.parameters()).device
-    batches = split_by_tokens([len(x) + max_new_tokens for x in ids], budget)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        for batch in track(batches) if track else batches:
-            width = max(len(ids[i]) for i in batch)
-            inputs = torch.full((len(batch), width), tokenizer.pad_token_id)
-            mask = torch.zeros_like(inputs)
-            for row, i in enumerate(batch):
-                inputs[row, width - len(ids[i]) :] = torch.tensor(ids[i])
-                mask[row, width - len(ids[i]) :] = 1
-            output = model.generate(  # type: ignore[operator]
-                inputs.to(device), attention_mask=mask.to(device), generation_config=settings
-            )
-            for i, new in zip(batch, output[:, width:].tolist(), strict=True):
-                samples[i] = _read_sample(new, tokenizer)
-    return [samples[i] for i in range(len(prompts))]
+    seeds = [derive_seed(seed, i) for i in range(len(ids))] if isinstance(seed, int) else list(seed)
+    sampling = Sampling(max_new_tokens, temperature, top_k)
+    with merged_adapters(model) as plain:
+        generate = generate_branches if can_branch(plain) else generate_rows
+        new = generate(plain, ids, sampling, seeds, [tokenizer.eos_token_id], tokenizer.pad_token_id, budget, track)
+    return [_read_sample(x, tokenizer) for x in new]
 
 
 def _read_sample(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> Sample:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from rlaif_plugins.reinforce.algorithm import objective_returns, penalise_missing_eos
+from rlaif_plugins.reinforce.algorithm import leave_one_out_advantages, objective_returns, penalise_missing_eos
 
 from rlaif_framework import Group, kl_estimates, pack_groups, selective_logprobs, soft_label_loss
 
@@ -64,6 +64,18 @@ def test_returns_hold_the_reward_and_the_kl_still_to_come() -> None:
     tails = [[0.6, 0.5, 0.3], [0.4], [1.1, 0.6]]  # sums of k1 from each token to its response's end
     expected = [(1 - beta) * r - beta * tail for r, own in zip([1.0, 2.0, 3.0], tails, strict=True) for tail in own]
     torch.testing.assert_close(objective_returns(rewards, k1, packed, beta), torch.tensor(expected))
+
+
+def test_leave_one_out_advantages_equal_the_definition_written_out() -> None:
+    packed = pack_groups([Group([5], [[1, 2], [3], [4]]), Group([6], [[7], [8, 9], [1]])], 0, CPU)
+    k1 = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8])
+    rewards = torch.tensor([[1.0, 2.0, 4.0], [0.0, -1.0, 3.0]])
+    beta = 0.2
+    kls = [[0.3, 0.3, 0.4], [0.5, 1.3, 0.8]]
+    gains = [[(1 - beta) * r - beta * k for r, k in zip(*row, strict=True)] for row in zip(rewards, kls, strict=True)]
+    expected = [[g - (sum(row) - g) / 2 for g in row] for row in gains]
+    tokens = [float(expected[o // 3][o % 3]) for o in [0, 0, 1, 2, 3, 4, 4, 5]]
+    torch.testing.assert_close(leave_one_out_advantages(rewards, k1, packed, beta), torch.tensor(tokens))
 
 
 def test_missing_eos_penalty_hits_only_unfinished_responses() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ from rlaif_plugins.reinforce import ReinforceConfig
 
 
 class Reinforce:
-    """The policy gradient of sampled responses, with a value model as the baseline."""
+    """The policy gradient of sampled responses against a baseline."""
 
     def __init__(self, config: ReinforceConfig, context: Context) -> None:
         self.config = config
@@ -54,7 +55,7 @@ class Reinforce:
         trainer = _Trainer(self.config, self.context, initial, reward, reward_folder, prompts, stage)
         train_steps(
             stage,
-            {"policy": trainer.policy, "value": trainer.value},
+            trainer.modules,
             trainer.optimizer,
             self.config.steps,
             trainer.step,
@@ -73,8 +74,10 @@ class Rollout:
     prompts: list[Prompt]
     samples: list[Sample]
     texts: list[str]
+    scores: Tensor
+    """(responses,) what the reward model said."""
     rewards: Tensor
-    """(responses,) what the reward model said, penalties taken off."""
+    """(responses,) scores, scaled and penalised as the config says: what is maximised."""
     groups: list[Group]
     """The token ids, one group a prompt."""
 
@@ -122,29 +125,36 @@ class _Trainer:
             self.reference = load_model(initial, "causal", context.dtype, device).requires_grad_(False)
         else:
             policy = add_lora(policy, lora, "CAUSAL_LM")
-        source = reward_folder if config.value_from == "reward" else initial
-        value = ValueModel(ScoreModel.load(source, load_tokenizer(source), context.dtype, device, lora, train=True))
+        modules = {"policy": policy}
+        if config.baseline == "value":
+            source = reward_folder if config.value_from == "reward" else initial
+            scores = ScoreModel.load(source, load_tokenizer(source), context.dtype, device, lora, train=True)
+            modules["value"] = ValueModel(scores)
         rates = {"policy": config.lr, "value": config.value_lr or config.lr}
         groups = [
             {"params": [p for p in module.parameters() if p.requires_grad], "lr": rates[name]}
-            for name, module in {"policy": policy, "value": value}.items()
+            for name, module in modules.items()
         ]
         optimizer = torch.optim.AdamW(groups, weight_decay=0.0, eps=1e-5)
-        self.policy, self.value, self.optimizer = context.accelerator.prepare(policy, value, optimizer)
+        *prepared, self.optimizer = context.accelerator.prepare(*modules.values(), optimizer)
+        self.modules: dict[str, nn.Module] = dict(zip(modules, prepared, strict=True))
+        self.policy = self.modules["policy"]
+        self.value = self.modules.get("value")
+        self._spread: float | None = None
 
     def step(self, number: int) -> dict[str, float]:
         """Sample responses, score them, and accumulate the gradients of policy and value model."""
         rollout = self.roll_out(number)
         per_prompt = self.config.responses_per_prompt
         rewards = rollout.rewards.view(-1, per_prompt)  # (prompts, responses per prompt)
-        if number == 0:
+        if number == 0 and self.value is not None:
             accelerator = self.context.accelerator
             accelerator.unwrap_model(self.value).start_at(accelerator.reduce(rollout.rewards.mean(), reduction="mean"))
         sums: dict[str, Tensor] = {}
         parts = split_by_tokens([g.length for g in rollout.groups], self.context.policy.train_tokens)
-        for part in accumulate(self.context.accelerator, [self.policy, self.value], parts):
+        for part in accumulate(self.context.accelerator, list(self.modules.values()), parts):
             packed = pack_groups([rollout.groups[i] for i in part], self.tokenizer.pad_token_id, self.context.device)
-            for name, value in self.follow_gradient(packed, rewards[part].flatten(), len(rollout.texts)).items():
+            for name, value in self.follow_gradient(packed, rewards[part], len(rollout.texts)).items():
                 sums[name] = sums.get(name, torch.zeros(())) + value.cpu()
         return self._summarise(rollout, sums)
 
@@ -153,34 +163,42 @@ class _Trainer:
 
         Args:
             packed: The responses.
-            rewards: (responses in `packed`,) their rewards.
+            rewards: (prompts, responses per prompt) their rewards.
             responses: Responses of the whole step in this process.
 
         Returns:
             What to log, as sums that add up over the step.
         """
-        config = self.config
+        config, accelerator = self.config, self.context.accelerator
         with self._autocast():
             with torch.no_grad(), self._as_reference() as reference:
                 reference_logprobs = response_logprobs(reference, packed, config.temperature)  # (tokens,)
             logprobs = response_logprobs(self.policy, packed, config.temperature)  # (tokens,)
-            values = self.value(packed, packed.rows, packed.columns)  # (tokens,) V(X_t), X_t the state before A_t
         k1, k3 = kl_estimates(logprobs.detach(), reference_logprobs)
-        returns = objective_returns(rewards, k1, packed, config.beta)  # (tokens,) Z_t
-        errors = returns - values
-        policy_loss = -(logprobs * errors.detach()).sum() / responses
-        value_loss = (errors**2).sum() / responses
-        self.context.accelerator.backward(policy_loss + value_loss)
+        if self.value is None:
+            advantages = leave_one_out_advantages(rewards, k1, packed, config.beta)
+            loss, logged = torch.zeros((), device=k1.device), {}
+        else:
+            returns = objective_returns(rewards.flatten(), k1, packed, config.beta)  # (tokens,) Z_t
+            with self._autocast():
+                values = self.value(packed, packed.rows, packed.columns)  # (tokens,) V(X_t), X_t the state before A_t
+            errors = returns - values
+            loss, advantages = (errors**2).sum() / responses, errors.detach()
+            logged = {
+                "value_loss": loss.detach(),
+                "_returns": returns.sum(),
+                "_returns_squared": (returns**2).sum(),
+                "_errors": advantages.sum(),
+                "_errors_squared": (advantages**2).sum(),
+            }
+        policy_loss = -(logprobs * advantages).sum() / responses
+        accelerator.backward(policy_loss + loss)
         return {
             "policy_loss": policy_loss.detach(),
-            "value_loss": value_loss.detach(),
             "kl_k1": k1.sum() / responses,
             "kl_k3": k3.sum() / responses,
-            "_tokens": torch.tensor(float(len(returns))),
-            "_returns": returns.sum(),
-            "_returns_squared": (returns**2).sum(),
-            "_errors": errors.detach().sum(),
-            "_errors_squared": (errors.detach() ** 2).sum(),
+            "_tokens": torch.tensor(float(len(k1))),
+            **logged,
         }
 
     def roll_out(self, number: int) -> Rollout:
@@ -205,12 +223,25 @@ class _Trainer:
         policy.train()
         texts = [context.task.clean(s.text) for s in samples]
         scores = torch.tensor(list(self.reward.score(repeated, texts)), dtype=torch.float32, device=context.device)
-        rewards = penalise_missing_eos(scores, [s.finished for s in samples], config.missing_eos_penalty)
+        scaled = scores / self._reward_spread(number, scores) if config.scale_rewards else scores
+        rewards = penalise_missing_eos(scaled, [s.finished for s in samples], config.missing_eos_penalty)
         ids = [encode_prompt(self.tokenizer, p.text) for p in prompts]
         groups = group_samples(ids, samples, config.responses_per_prompt)
         if stage.is_main:
-            self._save_samples(number, repeated, texts, rewards)
-        return Rollout(repeated, samples, texts, rewards, groups)
+            self._save_samples(number, repeated, texts, scores)
+        return Rollout(repeated, samples, texts, scores, rewards, groups)
+
+    def _reward_spread(self, number: int, scores: Tensor) -> float:
+        """Standard deviation of the first step's scores, (responses,), over all processes; kept for a resume."""
+        note = self.stage.checkpoint / "reward_spread.json"
+        if number == 0:
+            spread = float(self.context.accelerator.gather(scores).std(correction=0))
+            self._spread = spread if spread > 0 else 1.0
+            if self.stage.is_main:
+                note.write_text(json.dumps(self._spread))
+        if self._spread is None:
+            self._spread = float(json.loads(note.read_text()))
+        return self._spread
 
     def _save_samples(self, number: int, prompts: Sequence[Prompt], texts: Sequence[str], rewards: Tensor) -> None:
         folder = self.stage.folder / "samples"
@@ -223,15 +254,16 @@ class _Trainer:
     def _summarise(self, rollout: Rollout, sums: dict[str, Tensor]) -> dict[str, float]:
         """Metrics of a step, averaged over processes."""
         tokens = sums.pop("_tokens")
-        spread = _variance(sums.pop("_returns"), sums.pop("_returns_squared"), tokens)
-        unexplained = _variance(sums.pop("_errors"), sums.pop("_errors_squared"), tokens)
+        if self.value is not None:
+            spread = _variance(sums.pop("_returns"), sums.pop("_returns_squared"), tokens)
+            unexplained = _variance(sums.pop("_errors"), sums.pop("_errors_squared"), tokens)
+            sums["value_explained"] = 1 - unexplained / spread if spread > 0 else torch.zeros(())
         reward = rollout.rewards.mean().cpu()
         return self._average(
             {
-                "reward": reward,
+                "reward": rollout.scores.mean().cpu(),
                 "objective": (1 - self.config.beta) * reward - self.config.beta * sums["kl_k1"],
                 **sums,
-                "value_explained": 1 - unexplained / spread if spread > 0 else torch.zeros(()),
                 "tokens": tokens / len(rollout.texts),
                 "ended": torch.tensor([float(s.finished) for s in rollout.samples]).mean(),
                 **self._measure(rollout),
@@ -286,6 +318,25 @@ def objective_returns(rewards: Tensor, k1: Tensor, packed: Packed, beta: float) 
     before = k1.cumsum(0) - k1  # KL of all tokens before this one, over responses laid end to end
     after_end = packed.per_response(k1).cumsum(0)[packed.owners]  # ... up to the end of its own response
     return (1 - beta) * rewards[packed.owners] - beta * (after_end - before)
+
+
+def leave_one_out_advantages(rewards: Tensor, k1: Tensor, packed: Packed, beta: float) -> Tensor:
+    """Advantages against the mean of the other responses to the same prompt (RLOO, Ahmadian et al. 2024, equation 4).
+
+    The objective of a whole response is compared, KL included: (1 - beta) r - beta sum_t (log pi - log pi_SFT).
+
+    Args:
+        rewards: (prompts, responses per prompt), at least two responses each.
+        k1: (response tokens,) log pi - log pi_SFT.
+        packed: Tells which token belongs to which response, in order.
+        beta: Weight in [0, 1].
+
+    Returns:
+        (response tokens,) the advantage of the token's response.
+    """
+    objective = (1 - beta) * rewards - beta * packed.per_response(k1).view_as(rewards)
+    others = (objective.sum(1, keepdim=True) - objective) / (objective.shape[1] - 1)
+    return (objective - others).flatten()[packed.owners]
 
 
 def penalise_missing_eos(rewards: Tensor, finished: Sequence[bool], penalty: float) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
@@ -19,7 +20,10 @@ from rlaif_framework import (
     find_model,
     load_model,
     load_tokenizer,
+    read_groups,
+    read_prefix,
     sample_responses,
+    share_prefixes,
     split_by_tokens,
 )
 from rlaif_plugins.transformers_backend import TransformersConfig
@@ -33,6 +37,9 @@ class TransformersBackend:
         self.name = config.model
         self.tokenizer = load_tokenizer(source)
         self.model = load_model(source, "causal", compute_dtype(config.dtype, context.device), context.device)
+        self.prefix: list[int] = []
+        """The beginning of all questions of the last call, and what the model made of it."""
+        self.prefix_cache: list[tuple[torch.Tensor, torch.Tensor]] = []
         self.budget = context.policy.batch_tokens
         self.chat = config.chat == "yes" or (config.chat == "auto" and self.tokenizer.chat_template is not None)
         self.source = source
@@ -47,11 +54,11 @@ class TransformersBackend:
         """Answer requests; equal settings share batches."""
         answers: dict[int, Answer] = {}
         choices = [(i, r) for i, r in enumerate(requests) if isinstance(r, Choose)]
-        answers |= self._choose(choices)
-        texts: dict[tuple[int, float, int, int], list[tuple[int, Generate]]] = {}
+        answers |= self._choose(choices) if choices else {}
+        texts: dict[tuple[int, float, int], list[tuple[int, Generate]]] = {}
         for i, request in enumerate(requests):
             if isinstance(request, Generate):
-                key = (request.max_new_tokens, request.temperature, request.top_k, request.seed)
+                key = (request.max_new_tokens, request.temperature, request.top_k)
                 texts.setdefault(key, []).append((i, request))
         for group in texts.values():
             answers |= self._generate(group)
@@ -75,68 +82,119 @@ class TransformersBackend:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
-    def label_ids(self, question: Question, options: Sequence[str]) -> list[int]:
-        """The token each option begins with when it follows the question.
+    def option_ids(self, question: Question, options: Sequence[str]) -> list[list[int]]:
+        """The tokens of each option when it follows the question.
 
         Found by tokenising the ending with the option, since the same digit has other ids after other characters.
 
         Raises:
-            ModelError: Two options begin with the same token, so that the next token cannot tell them apart.
+            ModelError: Two options are the same tokens, or one merges into the ending's last token.
         """
         ending = (question.prefill or question.text)[-40:]
         before = self.tokenizer(ending, add_special_tokens=False)["input_ids"]
-        found = []
+        found: list[list[int]] = []
         for option in options:
             after = self.tokenizer(ending + option, add_special_tokens=False)["input_ids"]
-            same = next((i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), len(before))
-            if same < len(before):  # the option merged into the ending's last token
+            if after[: len(before)] != before:
                 raise ModelError(f"'{self.name}' has no token of its own for '{option}' after '{ending[-12:]}'")
-            found.append(after[same])
-        if len(set(found)) < len(found):
-            raise ModelError(f"'{self.name}' begins {', '.join(options)} with the same token; choose other options")
+            found.append(after[len(before) :])
+        if len({tuple(ids) for ids in found}) < len(found):
+            raise ModelError(f"'{self.name}' writes {', '.join(options)} with the same tokens; choose other options")
         return found
 
-    @torch.no_grad()
     def _choose(self, requests: Sequence[tuple[int, Choose]]) -> dict[int, Answer]:
-        encoded = [self.encode(r.question) for _, r in requests]
+        """Probabilities of options: of their first tokens, and of what follows where options begin alike."""
+        questions = [self.encode(request.question) for _, request in requests]
+        options = [self.option_ids(request.question, request.options) for _, request in requests]
+        reads: dict[tuple[int, tuple[int, ...]], list[int]] = {}
+        """(request, tokens of an option so far) to the text whose next token is looked at."""
+        for number, found in enumerate(options):
+            # An option is told by its first token, unless another one begins with it too.
+            shared = {ids[0] for ids in found if sum(other[0] == ids[0] for other in found) > 1}
+            for ids in found:
+                for length in range(len(ids) if ids[0] in shared else 1):
+                    reads[number, tuple(ids[:length])] = questions[number] + ids[:length]
+        wanted = {key: {ids[len(key[1])] for ids in options[key[0]] if len(ids) > len(key[1])} for key in reads}
+        logprobs = self._read_next(reads, wanted)
         answers: dict[int, Answer] = {}
-        for batch in split_by_tokens([len(ids) for ids in encoded], self.budget):
-            width = max(len(encoded[i]) for i in batch)
-            inputs = torch.full((len(batch), width), self.tokenizer.pad_token_id)
-            mask = torch.zeros_like(inputs)
-            for row, i in enumerate(batch):
-                inputs[row, width - len(encoded[i]) :] = torch.tensor(encoded[i])
-                mask[row, width - len(encoded[i]) :] = 1
-            logits = self.model(
-                input_ids=inputs.to(self.model.device),
-                attention_mask=mask.to(self.model.device),
-                position_ids=(mask.cumsum(1) - 1).clamp(min=0).to(self.model.device),
-                logits_to_keep=1,
-                use_cache=False,
-            ).logits[:, -1]  # (requests, vocabulary)
-            logprobs = logits.float().log_softmax(-1).cpu()
-            for row, i in enumerate(batch):
-                index, request = requests[i]
-                labels = logprobs[row, self.label_ids(request.question, request.options)]
-                # Softmax over the label tokens only: the rest of the vocabulary carries no preference.
-                chosen = tuple(labels.double().softmax(0).tolist())
-                answers[index] = Answer(chosen, float(labels.exp().sum()), prompt_tokens=len(encoded[i]))
+        for number, (index, _) in enumerate(requests):
+            chances = option_probabilities(
+                options[number], {path: logprobs[n, path] for n, path in reads if n == number}
+            )
+            mass = sum(chances)
+            shares = tuple(chance / mass for chance in chances) if mass > 0 else ()
+            answers[index] = Answer(shares, mass, prompt_tokens=len(questions[number]))
         return answers
+
+    @torch.no_grad()
+    def _read_next(
+        self,
+        reads: Mapping[tuple[int, tuple[int, ...]], list[int]],
+        wanted: Mapping[tuple[int, tuple[int, ...]], set[int]],
+    ) -> dict[tuple[int, tuple[int, ...]], dict[int, float]]:
+        """Log-probabilities of the wanted tokens after each text; what texts begin with in common is computed once."""
+        keys = list(reads)
+        branches = share_prefixes([reads[key] for key in keys], self.prefix)
+        size = len(branches.prefix)
+        if self.prefix[:size] != branches.prefix:
+            self.prefix, self.prefix_cache = branches.prefix, read_prefix(self.model, branches.prefix)
+        prefix = [(keys_[:, :, :size], values[:, :, :size]) for keys_, values in self.prefix_cache] if size else []
+        found = {}
+        for batch in split_by_tokens([group.length for group in branches.groups], self.budget):
+            groups = [branches.groups[i] for i in batch]
+            logits, _ = read_groups(self.model, groups, prefix, self.tokenizer.pad_token_id)
+            owners = [owner for i in batch for owner in branches.members[i]]
+            for row, same in zip(logits, owners, strict=True):
+                logprobs = row.float().log_softmax(0)
+                for place in same:
+                    key = keys[place]
+                    ids = sorted(wanted[key])
+                    found[key] = dict(zip(ids, logprobs[ids].tolist(), strict=True))
+        return found
 
     def _generate(self, requests: Sequence[tuple[int, Generate]]) -> dict[int, Answer]:
         first = requests[0][1]
+        encoded = [self.encode(request.question) for _, request in requests]
         samples = sample_responses(
             self.model,
             self.tokenizer,
-            [self.encode(r.question) for _, r in requests],
+            encoded,
             max_new_tokens=first.max_new_tokens,
             temperature=first.temperature,
-            seed=first.seed,
+            seed=[request.seed for _, request in requests],
             top_k=first.top_k,
             budget=self.budget,
         )
-        answers = {}
-        for (index, request), sample in zip(requests, samples, strict=True):
-            used = len(self.encode(request.question))
-            answers[index] = Answer(text=sample.text, prompt_tokens=used, generated_tokens=len(sample.ids))
-        return answers
+        return {
+            index: Answer(text=sample.text, prompt_tokens=len(ids), generated_tokens=len(sample.ids))
+            for (index, _), ids, sample in zip(requests, encoded, samples, strict=True)
+        }
+
+
+def option_probabilities(
+    options: Sequence[Sequence[int]], logprobs: Mapping[tuple[int, ...], Mapping[int, float]]
+) -> list[float]:
+    """Probabilities of options of one or more tokens each, over all that could be written.
+
+    Args:
+        options: Token ids of each.
+        logprobs: Of the next token, after the tokens of an option so far; only looked up where options begin alike.
+
+    Returns:
+        Probability of each; of one that begins another (`1` and `10`), what is left when the longer is taken off.
+    """
+
+    def chance(ids: Sequence[int]) -> float:
+        steps = [logprobs[tuple(ids[:i])][ids[i]] for i in range(len(ids)) if tuple(ids[:i]) in logprobs]
+        return math.exp(sum(steps))
+
+    found = [chance(ids) for ids in options]
+    longer = [
+        sum(
+            found[j]
+            for j, other in enumerate(options)
+            if len(other) > len(ids) and list(other[: len(ids)]) == list(ids)
+        )
+        for ids in options
+    ]
+    return [max(0.0, whole - rest) for whole, rest in zip(found, longer, strict=True)]

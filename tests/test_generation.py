@@ -1,0 +1,162 @@
+"""Generation with shared beginnings equals transformers' own, token by token."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+
+from rlaif_framework import add_lora
+from rlaif_framework.branching import share_prefixes
+from rlaif_framework.generation import (
+    FAMILIES,
+    Sampling,
+    can_branch,
+    choose_tokens,
+    generate_branches,
+    generate_rows,
+    read_groups,
+    read_prefix,
+)
+from rlaif_framework.models import merged_adapters
+from rlaif_framework.spec import LoraSettings
+
+VOCABULARY = 97
+
+
+def small_model(family: str, **settings: Any) -> PreTrainedModel:
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        family,
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        initializer_range=0.3,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+        **({"sliding_window": None} if family == "mistral" else {}),
+        **settings,
+    )
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+def prompts(seed: int = 0) -> list[list[int]]:
+    """Texts with a common beginning, pairs that part late, and repetitions."""
+    draw = random.Random(seed)
+    texts = [[draw.randrange(3, VOCABULARY) for _ in range(draw.randrange(2, 40))] for _ in range(5)]
+    start = [draw.randrange(3, VOCABULARY) for _ in range(20)]
+    shared = [start + text for text in texts]
+    return [*shared, *([*s, 5, 6, 7] for s in shared[:3]), shared[0], shared[0]]
+
+
+def greedy(model: PreTrainedModel, ids: Sequence[int], count: int) -> list[int]:
+    settings = GenerationConfig(max_new_tokens=count, do_sample=False, pad_token_id=0, eos_token_id=2)
+    new = model.generate(torch.tensor([list(ids)]), generation_config=settings)[0, len(ids) :].tolist()
+    return new[: new.index(2) + 1] if 2 in new else new
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_greedy_tokens_equal_those_of_transformers(family: str) -> None:
+    model = small_model(family)
+    assert can_branch(model)
+    texts = prompts()
+    found = generate_branches(model, texts, Sampling(12, 0.0), range(len(texts)), [2], 0, budget=300)
+    assert found == [greedy(model, text, 12) for text in texts]
+
+
+def test_models_with_sliding_windows_are_left_to_transformers() -> None:
+    model = small_model("mistral")
+    model.config.sliding_window = 8
+    assert not can_branch(model)
+    texts = prompts()
+    found = generate_rows(model, texts, Sampling(6, 0.0), range(len(texts)), [2], 0, budget=200)
+    assert found == [greedy(model, text, 6) for text in texts]
+
+
+def test_a_sample_does_not_depend_on_its_batch() -> None:
+    model, texts = small_model("llama"), prompts()
+    sampling = Sampling(10, 0.8, top_k=20)
+    seeds = [100 + i for i in range(len(texts))]
+    together = generate_branches(model, texts, sampling, seeds, [2], 0, budget=4000)
+    assert generate_branches(model, texts, sampling, seeds, [2], 0, budget=100) == together
+    for text, seed, expected in zip(texts, seeds, together, strict=True):
+        assert generate_branches(model, [text], sampling, [seed], [2], 0, budget=4000) == [expected]
+    assert together[0] != together[-1]  # one prompt, two seeds
+
+
+def test_rows_that_end_early_leave_and_the_others_go_on_unchanged() -> None:
+    model, texts = small_model("llama"), prompts()
+    free = [greedy(model, text, 30) for text in texts]
+    stops = sorted({text[3] for text in free[::2] if len(text) > 3})
+    found = generate_branches(model, texts, Sampling(30, 0.0), range(len(texts)), stops, 0, budget=4000)
+    for text, new in zip(texts, found, strict=True):
+        whole = greedy_without_end(model, text, 30)
+        end = next((i for i, token in enumerate(whole) if token in stops), len(whole) - 1)
+        assert new == whole[: end + 1]
+
+
+def greedy_without_end(model: PreTrainedModel, ids: Sequence[int], count: int) -> list[int]:
+    settings = GenerationConfig(max_new_tokens=count, do_sample=False, pad_token_id=0, eos_token_id=None)
+    return list(model.generate(torch.tensor([list(ids)]), generation_config=settings)[0, len(ids) :].tolist())
+
+
+def test_sampled_tokens_follow_the_distribution() -> None:
+    logits = torch.tensor([[0.0, 1.0, 2.0, -1.0]])
+    uniforms = (torch.arange(20000, dtype=torch.float64) + 0.5) / 20000
+    chosen = choose_tokens(logits.expand(20000, -1), Sampling(1, 0.7), uniforms)
+    expected = (logits[0] / 0.7).softmax(0)
+    shares = torch.bincount(chosen, minlength=4) / 20000
+    assert torch.allclose(shares, expected, atol=1e-3)
+    top = choose_tokens(logits.expand(20000, -1), Sampling(1, 0.7, top_k=2), uniforms)
+    assert set(top.tolist()) == {1, 2}
+
+
+def test_logits_with_shared_beginnings_equal_those_of_single_texts() -> None:
+    model, texts = small_model("qwen2"), prompts()
+    branches = share_prefixes(texts)
+    assert len(branches.prefix) == 20
+    assert branches.tokens < sum(map(len, texts)) / 1.5
+    logits, _ = read_groups(model, branches.groups, read_prefix(model, branches.prefix), 0)
+    owners = [owner for members in branches.members for owner in members]
+    for row, same in zip(logits, owners, strict=True):
+        for index in same:
+            alone = model(torch.tensor([texts[index]])).logits[0, -1]
+            assert torch.allclose(row, alone, atol=1e-5)
+
+
+def test_branches_hold_every_sequence_once() -> None:
+    texts = [*prompts(), [9], [9, 9], *prompts(3)]
+    branches = share_prefixes(texts)
+    seen = {}
+    for group, members in zip(branches.groups, branches.members, strict=True):
+        for branch, owners in zip(group.responses, members, strict=True):
+            for owner in owners:
+                seen[owner] = branches.prefix + group.prompt + branch
+    assert seen == dict(enumerate(texts))
+
+
+def test_merged_adapters_generate_what_adapters_do_and_leave_no_trace() -> None:
+    model = small_model("llama")
+    wrapped = add_lora(model, LoraSettings(rank=4), "CAUSAL_LM").eval()
+    torch.manual_seed(1)
+    for name, parameter in wrapped.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    before = {name: value.clone() for name, value in wrapped.state_dict().items()}
+    ids = torch.tensor([prompts()[0]])
+    with torch.no_grad():
+        expected = wrapped(ids).logits
+        with merged_adapters(wrapped) as plain:
+            assert torch.allclose(plain(ids).logits, expected, atol=2e-3)
+        after = wrapped.state_dict()
+        assert all(torch.equal(value, after[name]) for name, value in before.items())
+        assert torch.equal(wrapped(ids).logits, expected)
