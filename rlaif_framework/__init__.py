@@ -60,7 +60,7 @@ from rlaif_framework.types import (
 )
 
 if TYPE_CHECKING:
-    from rlaif_framework.branching import share_prefixes
+    from rlaif_framework.branching import count_common, share_prefixes
     from rlaif_framework.engine import PlannedStep, Run, plan_spec, run_spec
     from rlaif_framework.generation import read_groups, read_prefix
     from rlaif_framework.losses import kl_estimates, selective_logprobs, soft_label_loss
@@ -81,6 +81,7 @@ if TYPE_CHECKING:
     from rlaif_framework.training import accumulate, draw_batch, my_share, train_steps
 
 _LAZY = {
+    "count_common": "branching",
     "share_prefixes": "branching",
     "PlannedStep": "engine",
     "Run": "engine",
@@ -188,6 +189,7 @@ __all__ = [
     "add_lora",
     "compute_dtype",
     "copy_rate",
+    "count_common",
     "cut_text",
     "default_component",
     "derive_seed",

@@ -16,6 +16,7 @@ from rlaif_framework import (
     Question,
     Request,
     compute_dtype,
+    count_common,
     encode_prompt,
     find_model,
     load_model,
@@ -82,30 +83,35 @@ class TransformersBackend:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
-    def option_ids(self, question: Question, options: Sequence[str]) -> list[list[int]]:
+    def option_ids(self, question: Question, options: Sequence[str]) -> tuple[int, list[list[int]]]:
         """The tokens of each option when it follows the question.
 
-        Found by tokenising the ending with the option, since the same digit has other ids after other characters.
+        Found by tokenising the ending with each option, since the same digit has other ids after other characters. An
+        option may take the ending's last characters into its own token, as ` 1` takes a space.
+
+        Returns:
+            How many of the question's last tokens are part of the options, and the tokens of each option.
 
         Raises:
-            ModelError: Two options are the same tokens, or one merges into the ending's last token.
+            ModelError: Two options are the same tokens.
         """
         ending = (question.prefill or question.text)[-40:]
         before = self.tokenizer(ending, add_special_tokens=False)["input_ids"]
-        found: list[list[int]] = []
-        for option in options:
-            after = self.tokenizer(ending + option, add_special_tokens=False)["input_ids"]
-            if after[: len(before)] != before:
-                raise ModelError(f"'{self.name}' has no token of its own for '{option}' after '{ending[-12:]}'")
-            found.append(after[len(before) :])
+        after = [self.tokenizer(ending + option, add_special_tokens=False)["input_ids"] for option in options]
+        kept = min(count_common(before, ids) for ids in after)
+        found = [ids[kept:] for ids in after]
         if len({tuple(ids) for ids in found}) < len(found):
             raise ModelError(f"'{self.name}' writes {', '.join(options)} with the same tokens; choose other options")
-        return found
+        return len(before) - kept, found
 
     def _choose(self, requests: Sequence[tuple[int, Choose]]) -> dict[int, Answer]:
         """Probabilities of options: of their first tokens, and of what follows where options begin alike."""
-        questions = [self.encode(request.question) for _, request in requests]
-        options = [self.option_ids(request.question, request.options) for _, request in requests]
+        questions, options = [], []
+        for _, request in requests:
+            ids = self.encode(request.question)
+            taken, found = self.option_ids(request.question, request.options)
+            questions.append(ids[: len(ids) - taken])
+            options.append(found)
         reads: dict[tuple[int, tuple[int, ...]], list[int]] = {}
         """(request, tokens of an option so far) to the text whose next token is looked at."""
         for number, found in enumerate(options):
