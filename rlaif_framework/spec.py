@@ -75,6 +75,8 @@ class PairsConfig(Config):
     """Use at most so many of the task's comparisons, chosen at random with the seed."""
     prompts: int | None = Field(None, ge=1)
     """Sample from the policy for at most so many prompts."""
+    responses: int = Field(2, ge=2)
+    """Responses the policy samples to each prompt; all pairs of different ones are labelled (Ouyang et al. 2022)."""
     temperature: float = Field(0.9, gt=0)
     """Sampling temperature of the policy's pairs."""
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import combinations
+from math import comb
 from typing import TypeVar
 
 from rlaif_framework.errors import DataError
@@ -52,7 +54,7 @@ def _sample_pairs(stage: Stage, config: PairsConfig, prompts: Sequence[Prompt]) 
     samples = sample_responses(
         model,
         tokenizer,
-        [p.text for p in short for _ in range(2)],
+        [p.text for p in short for _ in range(config.responses)],
         max_new_tokens=context.policy.max_new_tokens,
         temperature=config.temperature,
         seed=stage.seed("responses"),
@@ -60,11 +62,13 @@ def _sample_pairs(stage: Stage, config: PairsConfig, prompts: Sequence[Prompt]) 
         track=lambda batches: stage.track(batches, len(batches), "sampling, batches"),
     )
     texts = [stage.task.clean(s.text) for s in samples]
-    pairs = []
-    for prompt, first, second in zip(prompts, texts[::2], texts[1::2], strict=True):
-        if first and second and first != second:
-            pairs.append(Comparison(f"{prompt.id}/sampled", prompt, (first, second), slice="sampled"))
-    stage.facts["pairs_equal_or_empty"] = len(prompts) - len(pairs)
+    pairs: list[Comparison] = []
+    for place, prompt in enumerate(prompts):
+        # Each text once, in the order they came.
+        own = list(dict.fromkeys(t for t in texts[place * config.responses : (place + 1) * config.responses] if t))
+        for (i, first), (j, second) in combinations(enumerate(own, 1), 2):
+            pairs.append(Comparison(f"{prompt.id}/sampled-{i}-{j}", prompt, (first, second), slice="sampled"))
+    stage.facts["pairs_equal_or_empty"] = len(prompts) * comb(config.responses, 2) - len(pairs)
     return pairs
 
 

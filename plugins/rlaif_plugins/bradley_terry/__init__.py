@@ -23,7 +23,7 @@ class BradleyTerryConfig(ComponentConfig):
     lr: float = Field(1e-5, gt=0)
     """Learning rate (RLAIF: 1e-5)."""
     batch_size: int = Field(16, ge=1)
-    """Comparisons per optimiser step (RLAIF: 128)."""
+    """Comparisons per optimiser step (RLAIF: 128), on average: those of one prompt stay together."""
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
         """The model it starts from."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from rlaif_framework import (
     Context,
@@ -36,7 +39,7 @@ class BradleyTerry:
         self.context = context
 
     def fit(self, labels: Sequence[LabelledComparison], initial: Path, stage: Stage) -> None:
-        """Train and save; both responses of a comparison share one computation of their prompt.
+        """Train and save; a prompt and each of its responses is computed once for all their comparisons in a step.
 
         The head starts at zero: no opinion, a loss of ln 2 against undecided labels.
         """
@@ -45,34 +48,31 @@ class BradleyTerry:
         tokenizer = load_tokenizer(start)
         lora = context.policy.lora
         model = ScoreModel.load(start, tokenizer, context.dtype, context.device, lora, train=True)
-        groups = [
-            Group(
-                encode_prompt(tokenizer, label.comparison.prompt.text),
-                [encode_response(tokenizer, text) for text in label.comparison.responses],
-            )
-            for label in labels
-        ]
-        targets = torch.tensor([label.probabilities[0] for label in labels], device=context.device)
+        units = gather_by_prompt(labels, tokenizer)
         parameters = [p for p in model.parameters() if p.requires_grad]
         trained, optimizer = accelerator.prepare(model, torch.optim.AdamW(parameters, lr=config.lr, weight_decay=0.0))
         trained.train()
-        steps = max(1, round(config.epochs * len(groups) / config.batch_size))
+        steps = max(1, round(config.epochs * len(labels) / config.batch_size))
+        # All comparisons of a prompt are drawn together: spread over an epoch they make a reward model overfit.
+        prompts = max(1, round(config.batch_size * len(units) / len(labels)))
 
         def step(number: int) -> dict[str, float]:
-            batch = my_share(accelerator, draw_batch(stage, len(groups), config.batch_size, number))
+            batch = [units[i] for i in my_share(accelerator, draw_batch(stage, len(units), prompts, number))]
+            count = sum(len(unit.pairs) for unit in batch)
             total, right = 0.0, 0.0
-            parts = split_by_tokens([groups[i].length for i in batch], context.policy.train_tokens)
+            parts = split_by_tokens([unit.group.length for unit in batch], context.policy.train_tokens)
             for part in accumulate(accelerator, [trained], parts):
-                pairs = [batch[i] for i in part]
-                packed = pack_groups([groups[i] for i in pairs], tokenizer.pad_token_id, context.device)
+                chosen = [batch[i] for i in part]
+                packed = pack_groups([unit.group for unit in chosen], tokenizer.pad_token_id, context.device)
+                first, second, targets = index_pairs(chosen, context.device)
                 with torch.autocast(context.device.type, context.dtype, enabled=context.dtype != torch.float32):
-                    rewards = trained(packed, packed.ends[:, 0], packed.ends[:, 1]).view(-1, 2)  # (pairs, 2)
-                margins = rewards[:, 0] - rewards[:, 1]
-                loss = soft_label_loss(margins, targets[pairs]).sum() / len(batch)
+                    rewards = trained(packed, packed.ends[:, 0], packed.ends[:, 1])  # (responses,)
+                margins = rewards[first] - rewards[second]  # (pairs,)
+                loss = soft_label_loss(margins, targets).sum() / count
                 accelerator.backward(loss)
                 total += float(loss.detach())
-                right += float(((margins.detach() > 0) == (targets[pairs] > 0.5)).sum())
-            return {"loss": total, "accuracy": right / len(batch)}
+                right += float(((margins.detach() > 0) == (targets > 0.5)).sum())
+            return {"loss": total, "accuracy": right / count}
 
         train_steps(stage, {"reward": trained}, optimizer, steps, step, text="reward model", warmup=steps // 10)
         if stage.is_main:
@@ -81,6 +81,49 @@ class BradleyTerry:
     def load(self, folder: Path) -> BradleyTerryReward:
         """Open a saved reward model."""
         return BradleyTerryReward(folder, self.context)
+
+
+@dataclass(frozen=True, slots=True)
+class PromptUnit:
+    """A prompt, its different responses, and the comparisons between them."""
+
+    group: Group
+    pairs: list[tuple[int, int, float]]
+    """Indices of the first and second response, and the label: probability that the first is better."""
+
+
+def gather_by_prompt(labels: Sequence[LabelledComparison], tokenizer: PreTrainedTokenizerBase) -> list[PromptUnit]:
+    """Put comparisons of one prompt together, in the order in which prompts appear."""
+    units: dict[str, PromptUnit] = {}
+    places: dict[str, dict[str, int]] = {}
+    for label in labels:
+        text = label.comparison.prompt.text
+        if text not in units:
+            units[text] = PromptUnit(Group(encode_prompt(tokenizer, text), []), [])
+            places[text] = {}
+        unit, known = units[text], places[text]
+        for response in label.comparison.responses:
+            if response not in known:
+                known[response] = len(known)
+                unit.group.responses.append(encode_response(tokenizer, response))
+        first, second = (known[response] for response in label.comparison.responses)
+        unit.pairs.append((first, second, label.probabilities[0]))
+    return list(units.values())
+
+
+def index_pairs(units: Sequence[PromptUnit], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Comparisons of packed prompts: indices of first and second responses, and labels, (pairs,) each."""
+    first: list[int] = []
+    second: list[int] = []
+    targets: list[float] = []
+    start = 0
+    for unit in units:
+        for a, b, target in unit.pairs:
+            first.append(start + a)
+            second.append(start + b)
+            targets.append(target)
+        start += len(unit.group.responses)
+    return torch.tensor(first, device=device), torch.tensor(second, device=device), torch.tensor(targets, device=device)
 
 
 class BradleyTerryReward:
