@@ -118,15 +118,23 @@ def head_reads(head: nn.Module, rows: Tensor, columns: Tensor) -> Iterator[None]
         handle.remove()
 
 
+FILLED = 2048
+"""Tokens from which on a batch gains nothing by growing; it then takes no item that would be mostly padding."""
+
+
 def split_by_tokens(lengths: Sequence[int], budget: int) -> list[list[int]]:
     """Group indices, longest first, so that each batch (its longest length times its size) stays within a budget.
 
-    An item longer than the budget gets a batch of its own.
+    An item longer than the budget gets a batch of its own. A batch that is large enough is closed before an item that
+    is a tenth shorter than its longest: it would be padded to that length.
     """
     batches: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= budget:
-            batches[-1].append(index)
-        else:
-            batches.append([index])
+        if batches:
+            longest = lengths[batches[-1][0]]
+            size = longest * len(batches[-1])
+            if size + longest <= budget and (size < FILLED or lengths[index] >= 0.9 * longest):
+                batches[-1].append(index)
+                continue
+        batches.append([index])
     return batches

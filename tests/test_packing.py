@@ -105,3 +105,8 @@ def test_batches_keep_to_their_budget_and_hold_everything_once() -> None:
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
     for batch in batches:
         assert len(batch) == 1 or max(lengths[i] for i in batch) * len(batch) <= 100
+
+
+def test_a_batch_that_is_large_enough_takes_nothing_much_shorter() -> None:
+    batches = split_by_tokens([1000, 1000, 950, 500, 490, 480], 10_000)
+    assert [sorted(batch) for batch in batches] == [[0, 1, 2], [3, 4, 5]]
