@@ -7,7 +7,7 @@ Everything a plugin author needs is a name of this module. Names that need torch
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from rlaif_framework.asking import AnswerCache, Outcome, run_coroutines
+from rlaif_framework.asking import AnswerCache, Outcome, average_ballots, run_coroutines, side_by_side
 from rlaif_framework.component import (
     AlgorithmSlot,
     BackendSlot,
@@ -31,6 +31,7 @@ from rlaif_framework.errors import (
     RlaifError,
     SpecError,
     TrainingError,
+    suggest,
 )
 from rlaif_framework.hookspecs import hookimpl
 from rlaif_framework.jsonl import read_rows, write_rows
@@ -58,6 +59,7 @@ from rlaif_framework.types import (
     Request,
     Split,
 )
+from rlaif_framework.words import Exemplar, Words, flatten
 
 if TYPE_CHECKING:
     from rlaif_framework.branching import count_common, share_prefixes
@@ -144,6 +146,7 @@ __all__ = [
     "DType",
     "DataError",
     "Evidence",
+    "Exemplar",
     "Generate",
     "Group",
     "Labeler",
@@ -185,8 +188,10 @@ __all__ = [
     "Task",
     "TaskSlot",
     "TrainingError",
+    "Words",
     "accumulate",
     "add_lora",
+    "average_ballots",
     "compute_dtype",
     "copy_rate",
     "count_common",
@@ -197,6 +202,7 @@ __all__ = [
     "encode_prompt",
     "encode_response",
     "find_model",
+    "flatten",
     "group_samples",
     "hookimpl",
     "kl_estimates",
@@ -217,8 +223,10 @@ __all__ = [
     "save_model",
     "selective_logprobs",
     "share_prefixes",
+    "side_by_side",
     "soft_label_loss",
     "split_by_tokens",
+    "suggest",
     "train_steps",
     "write_rows",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 from rlaif_framework.errors import RlaifError
 from rlaif_framework.model_source import cache_folder
 from rlaif_framework.protocols import Backend
-from rlaif_framework.types import Answer, Asked, Generate, Reply, Request
+from rlaif_framework.types import Answer, Asked, Ballot, Generate, Reply, Request
 
 R = TypeVar("R")
 
@@ -78,6 +78,39 @@ class _Task(Generic[R]):
             sum(a.generated_tokens for a in self.used),
             sum(a.cost for a in self.used),
         )
+
+
+def side_by_side(
+    coroutines: Sequence[Generator[Asked, Any, R]], change: Callable[[int, Request], Request] | None = None
+) -> Generator[Asked, Any, list[R]]:
+    """A coroutine that runs others in step, asking what all of them ask at once; gives what each returned.
+
+    Args:
+        coroutines: Not started yet.
+        change: Gets the number of a coroutine and its request, and gives the request that is asked instead.
+    """
+    tasks = [_Task(coroutine) for coroutine in coroutines]
+    for task in tasks:
+        task.advance(None)
+    while any(task.waits for task in tasks):
+        asking = [(n, task) for n, task in enumerate(tasks) if task.waits]
+        requests = [change(n, r) if change else r for n, task in asking for r in task.waits]
+        answers = iter((yield requests))
+        for _, task in asking:
+            task.advance([next(answers) for _ in task.waits])
+    return [task.returned[0] for task in tasks]
+
+
+def average_ballots(ballots: Sequence[Ballot]) -> Ballot:
+    """The mean distribution of the ballots that could be read; unparsed if none could."""
+    read = [b for b in ballots if b.probabilities is not None]
+    rationale = next((b.rationale for b in ballots if b.rationale is not None), None)
+    if not read:
+        return Ballot(None, rationale=rationale)
+    first = sum(b.probabilities[0] for b in read if b.probabilities is not None) / len(read)
+    masses = [b.mass for b in read if b.mass is not None]
+    mass = sum(masses) / len(masses) if masses else None
+    return Ballot((first, 1.0 - first), mass, rationale, sum(b.sampled for b in read))
 
 
 class AnswerCache:

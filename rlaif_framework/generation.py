@@ -81,7 +81,7 @@ def generate_branches(
         g.length + sum(map(len, owners)) * sampling.max_new_tokens
         for g, owners in zip(branches.groups, branches.members, strict=True)
     ]
-    batches = split_by_tokens(lengths, budget)
+    batches = split_by_tokens(lengths, budget, filled=budget)  # a step costs little more for more rows
     for batch in track(batches) if track else batches:
         decoder = _Decoder(model, prefix, len(branches.prefix), branches, batch, pad_id)
         for index, ids in decoder.run(sampling, seeds, stop_ids):
@@ -113,7 +113,7 @@ def generate_rows(
         eos_token_id=list(stop_ids),
     )
     results: list[list[int]] = [[] for _ in sequences]
-    batches = split_by_tokens([len(x) + sampling.max_new_tokens for x in sequences], budget)
+    batches = split_by_tokens([len(x) + sampling.max_new_tokens for x in sequences], budget, filled=budget)
     for batch in track(batches) if track else batches:
         width = max(len(sequences[i]) for i in batch)
         inputs = torch.full((len(batch), width), pad_id)

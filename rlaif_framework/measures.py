@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 from rlaif_framework.statistics import Estimate, estimate_mean, estimate_rate
-from rlaif_framework.types import Comparison, Preference
+from rlaif_framework.types import Comparison, Preference, PreferenceSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +33,14 @@ class LabelerQuality:
 
 
 def measure_labeler(comparisons: Sequence[Comparison], preferences: Sequence[Preference]) -> LabelerQuality:
-    """Measure labels; ties of the known preference are left out, a labeler's exact tie counts as half right."""
+    """Measure labels; ties of the known preference are left out, a labeler's exact tie counts as half right.
+
+    Where only some labels are the known preferences themselves (of a mix), they say nothing about the others and are
+    left out.
+    """
     pairs = list(zip(comparisons, preferences, strict=True))
+    own = [(c, p) for c, p in pairs if p.evidence.source not in get_args(PreferenceSource)]
+    pairs = own or pairs
     parsed = [(c, p.probabilities) for c, p in pairs if p.probabilities is not None]
     decided = [(c, probabilities[0]) for c, probabilities in parsed if c.preference not in (None, 0.5)]
 

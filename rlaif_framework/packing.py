@@ -122,18 +122,18 @@ FILLED = 2048
 """Tokens from which on a batch gains nothing by growing; it then takes no item that would be mostly padding."""
 
 
-def split_by_tokens(lengths: Sequence[int], budget: int) -> list[list[int]]:
+def split_by_tokens(lengths: Sequence[int], budget: int, filled: int = FILLED) -> list[list[int]]:
     """Group indices, longest first, so that each batch (its longest length times its size) stays within a budget.
 
-    An item longer than the budget gets a batch of its own. A batch that is large enough is closed before an item that
-    is a tenth shorter than its longest: it would be padded to that length.
+    An item longer than the budget gets a batch of its own. A batch of `filled` tokens is closed before an item that is
+    a tenth shorter than its longest: it would be padded to that length.
     """
     batches: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
         if batches:
             longest = lengths[batches[-1][0]]
             size = longest * len(batches[-1])
-            if size + longest <= budget and (size < FILLED or lengths[index] >= 0.9 * longest):
+            if size + longest <= budget and (size < filled or lengths[index] >= 0.9 * longest):
                 batches[-1].append(index)
                 continue
         batches.append([index])

@@ -115,6 +115,7 @@ class _Composer:
 
     def _compose_arm(self, name: str, arm: Arm, sft: Step) -> dict[str, Step]:
         from rlaif_framework.records import load_comparisons
+        from rlaif_framework.stages.gate import measure_agreement
         from rlaif_framework.stages.improve import fit_reward, improve_policy
         from rlaif_framework.stages.label import label_comparisons
         from rlaif_framework.stages.sample import COMPARISONS, gather_pairs
@@ -136,13 +137,17 @@ class _Composer:
                 loads=[ModelLoad(self.policy, "policy")] if pairs.source != "task" else [],
             )
 
+            validation = list(self.context.task.comparisons("validation"))
+
             def label(stage: Stage) -> None:
-                label_comparisons(stage, labeler, load_comparisons(stage.inputs["sample"] / COMPARISONS))
+                comparisons = load_comparisons(stage.inputs["sample"] / COMPARISONS)
+                preferences = label_comparisons(stage, labeler, comparisons)
+                measure_agreement(stage, labeler, comparisons, preferences, validation)
 
             steps["label"] = self._step(
                 "label",
                 f"{name}/labels",
-                {"labeler": self._describe(labeler), "task": self._task},
+                {"labeler": self._describe(labeler), "task": self._task, "validation": _hash_rows(validation)},
                 label,
                 inputs={"sample": steps["sample"]},
                 loads=labeler.loads(self.policy),
@@ -151,7 +156,7 @@ class _Composer:
             "reward",
             f"{name}/reward",
             {"reward": self._describe(arm.reward), "task": self._task},
-            partial(fit_reward, config=arm.reward),
+            partial(fit_reward, config=arm.reward, feedback=arm.feedback),
             inputs={"sft": sft, **steps},
             loads=arm.reward.loads(self.policy),
             distributed=True,

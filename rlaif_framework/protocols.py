@@ -15,9 +15,11 @@ from rlaif_framework.types import (
     LabelledComparison,
     Preference,
     Prompt,
+    Question,
     Request,
     Split,
 )
+from rlaif_framework.words import Words
 
 if TYPE_CHECKING:
     from rlaif_framework.stage import Stage
@@ -39,8 +41,8 @@ class Task(Protocol):
         """Cut the source of a prompt until `fits(prompt.text)`; never the cue, never a response."""
         ...
 
-    def annotate(self, prompt: Prompt, responses: tuple[str, str]) -> Annotation:
-        """Lay out one comparison, in the order given, for a prompt strategy (RLAIF 2.1)."""
+    def words(self) -> Words:
+        """The texts an annotator is asked with (RLAIF 2.1)."""
         ...
 
     def clean(self, response: str) -> str:
@@ -61,6 +63,10 @@ class Backend(Protocol):
 
         Answers are cached under it. It must hold no secret.
         """
+        ...
+
+    def fits(self, question: Question, new_tokens: int) -> bool:
+        """Whether a question and an answer of so many tokens fit into the model's context."""
         ...
 
     def answer(self, requests: Sequence[Request]) -> Iterable[tuple[int, Answer]]:

@@ -41,8 +41,11 @@ def read_preference(row: Mapping[str, Any]) -> Preference:
     evidence = dict(row["evidence"])
     orders = tuple(Ballot(**{**b, "probabilities": _pair(b["probabilities"])}) for b in evidence.pop("orders"))
     scores = _pair(evidence.pop("scores"))
+    members = {name: _pair(pair) for name, pair in evidence.pop("members", {}).items()}
     return Preference(
-        row["comparison"], _pair(row["probabilities"]), Evidence(orders=orders, scores=scores, **evidence)
+        row["comparison"],
+        _pair(row["probabilities"]),
+        Evidence(orders=orders, scores=scores, members=members, **evidence),
     )
 
 

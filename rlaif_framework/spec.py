@@ -89,6 +89,8 @@ class AiFeedback(Config):
     """Who labels."""
     pairs: PairsConfig = PairsConfig()
     """What is labelled."""
+    allow_weak_labels: bool = False
+    """Train even if the labels' agreement with known preferences is not above chance (95 % interval)."""
 
 
 class HumanFeedback(Config):

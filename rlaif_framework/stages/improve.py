@@ -12,16 +12,20 @@ from rlaif_framework.models import load_tokenizer
 from rlaif_framework.policy import shorten_prompts
 from rlaif_framework.protocols import Algorithm, RewardModel
 from rlaif_framework.records import load_comparisons, load_preferences
+from rlaif_framework.spec import AiFeedback, HumanFeedback
 from rlaif_framework.stage import Stage
+from rlaif_framework.stages.gate import check_agreement
 from rlaif_framework.stages.label import PREFERENCES
 from rlaif_framework.stages.sample import COMPARISONS
 from rlaif_framework.types import LabelledComparison, Prompt
 
 
-def fit_reward(stage: Stage, config: ComponentConfig) -> None:
-    """Fit a reward model to the labels of its arm; unparsed ones are left out and counted."""
+def fit_reward(stage: Stage, config: ComponentConfig, feedback: AiFeedback | HumanFeedback | None = None) -> None:
+    """Fit a reward model to the labels of its arm, if they are any good; unparsed ones are left out and counted."""
     labels: list[LabelledComparison] = []
     if "label" in stage.inputs:
+        allow_weak = not isinstance(feedback, AiFeedback) or feedback.allow_weak_labels
+        check_agreement(stage.inputs["label"], f"stage '{stage.name}'", allow_weak)
         comparisons = load_comparisons(stage.inputs["sample"] / COMPARISONS)
         preferences = load_preferences(stage.inputs["label"] / PREFERENCES)
         pairs = zip(comparisons, preferences, strict=True)

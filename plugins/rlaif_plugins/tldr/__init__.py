@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -17,10 +18,6 @@ TEMPLATE = """\
 {% endif %}POST: {{ post }}
 
 TL;DR:"""
-PREAMBLE = (
-    "You are an experienced editor who rates summaries. Below are a text and two possible summaries of it. "
-    "Output 1 or 2 to say which summary is the better one: brief, true to the text, and covering what matters in it."
-)
 Place = str | dict[Split, str]
 
 
@@ -38,8 +35,8 @@ class TldrConfig(ComponentConfig):
     post; several summaries, of which the first is the reference)."""
     template: str = TEMPLATE
     """Jinja template of the prompt over `subreddit`, `title` and `post`."""
-    preamble: str = PREAMBLE
-    """What an LLM labeler is told first."""
+    words: Path | None = None
+    """A YAML file with texts for annotators that replace the task's own, key by key."""
     validation_share: float = Field(0.1, ge=0, lt=1)
     """Share of posts held out for validation where the data has no splits, chosen by a hash of the id."""
     test_share: float = Field(0.1, ge=0, lt=1)

@@ -7,11 +7,12 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined, TemplateError
 
-from rlaif_framework import Annotation, Comparison, Context, DataError, Prompt, Split, copy_rate, cut_text
+from rlaif_framework import Comparison, Context, DataError, Prompt, Split, Words, copy_rate, cut_text
 from rlaif_plugins.tldr import TldrConfig
 from rlaif_plugins.tldr.sources import Row, Splits, read_splits
 
@@ -23,6 +24,7 @@ class TldrTask:
 
     def __init__(self, config: TldrConfig, context: Context) -> None:
         self.config = config
+        self._words = Words.load(Path(__file__).with_name("words.yaml"), config.words)
         self.shares = (config.validation_share, config.test_share)
         try:
             self.template = Environment(undefined=StrictUndefined).from_string(config.template)
@@ -65,18 +67,9 @@ class TldrTask:
             raise DataError(f"prompt '{prompt.id}': not one word of the post fits; raise policy.max_prompt_tokens")
         return replace(prompt, text=before + source + after, source=source)
 
-    def annotate(self, prompt: Prompt, responses: tuple[str, str]) -> Annotation:
-        """Text, Summary 1, Summary 2, and the ending of the paper (RLAIF Table 1)."""
-        first, second = responses
-        return Annotation(
-            preamble=self.config.preamble,
-            sample=f"Text - {prompt.source}\nSummary 1 - {first}\nSummary 2 - {second}",
-            ending="Preferred Summary=",
-            rationale_ending=(
-                "Weigh how coherent, how accurate and how complete each summary is, and explain which is better."
-                "\n\nRationale:"
-            ),
-        )
+    def words(self) -> Words:
+        """The texts for annotators: of the paper's structure, in our own words."""
+        return self._words
 
     def clean(self, response: str) -> str:
         """Strip superfluous symbols at the end, a reward hack the paper met (RLAIF G)."""

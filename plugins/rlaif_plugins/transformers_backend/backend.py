@@ -41,15 +41,22 @@ class TransformersBackend:
         self.prefix: list[int] = []
         """The beginning of all questions of the last call, and what the model made of it."""
         self.prefix_cache: list[tuple[torch.Tensor, torch.Tensor]] = []
+        added = [str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special]
+        self.control_tokens = [token for token in {*self.tokenizer.all_special_tokens, *added} if len(token) > 1]
         self.budget = context.policy.batch_tokens
         self.chat = config.chat == "yes" or (config.chat == "auto" and self.tokenizer.chat_template is not None)
         self.source = source
+        self.context: int | None = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         if config.chat == "yes" and self.tokenizer.chat_template is None:
             raise ModelError(f"backend 'transformers': '{config.model}' has no chat template; set chat: no")
 
     def identity(self) -> str:
         """The model's contents, its precision, and how questions are put."""
         return f"transformers {self.source.identity} {self.model.dtype} {'chat' if self.chat else 'plain'}"
+
+    def fits(self, question: Question, new_tokens: int) -> bool:
+        """Whether a question and an answer of so many tokens fit into the positions the model was made for."""
+        return self.context is None or len(self.encode(question)) + new_tokens <= self.context
 
     def answer(self, requests: Sequence[Request]) -> Iterable[tuple[int, Answer]]:
         """Answer requests; equal settings share batches."""
@@ -67,13 +74,17 @@ class TransformersBackend:
 
     def render(self, question: Question) -> str:
         """The text the model reads; with a chat template the prefill starts the assistant's turn."""
+        text, prefill = self.defuse(question.text), self.defuse(question.prefill)
         if not self.chat:
-            return f"{question.text}\n\n{question.prefill}" if question.prefill else question.text
-        messages = [{"role": "user", "content": question.text}]
-        return (
-            str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-            + question.prefill
-        )
+            return f"{text}\n\n{prefill}" if prefill else text
+        messages = [{"role": "user", "content": text}]
+        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)) + prefill
+
+    def defuse(self, text: str) -> str:
+        """A text whose control tokens are spelt apart: data that holds `<|im_end|>` must not end the question."""
+        for token in self.control_tokens:
+            text = text.replace(token, f"{token[0]} {token[1:]}")
+        return text
 
     def encode(self, question: Question) -> list[int]:
         """Token ids of a rendered question; a chat template brings its own start token."""

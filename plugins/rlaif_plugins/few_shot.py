@@ -1,0 +1,83 @@
+"""The few-shot prompt strategy: exemplars of comparisons with their answers, before another strategy's question."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import Field
+
+from rlaif_framework import (
+    Annotation,
+    Asked,
+    Ballot,
+    Component,
+    ComponentConfig,
+    Context,
+    DataError,
+    Exemplar,
+    PromptStrategy,
+    StrategySlot,
+    default_component,
+    derive_seed,
+    hookimpl,
+    suggest,
+)
+
+
+class FewShotConfig(ComponentConfig):
+    """Show exemplars first (RLAIF 2.1.2), then ask as another strategy does."""
+
+    kind: Literal["few-shot"] = "few-shot"
+    exemplars: Annotated[int, Field(ge=0, le=8)] | list[str] = 2
+    """How many of the task's exemplars, or the ids of those to show, in this order."""
+    choose: Literal["first", "random"] = "first"
+    """Which, where a number is given: the first ones, or some drawn with the spec's seed (the same for all)."""
+    strategy: StrategySlot = default_component("direct")
+    """How the question is asked."""
+
+
+class FewShot:
+    """Adds the same exemplars to every question, so that a backend computes them once."""
+
+    def __init__(self, config: FewShotConfig, context: Context) -> None:
+        self.strategy = cast(PromptStrategy, context.build("strategy", config.strategy))
+        words = context.task.words()
+        chosen = choose_exemplars(config, words.exemplars, context.spec.seed)
+        self.exemplars = tuple((words.render_exemplar(e, False), words.render_exemplar(e, True)) for e in chosen)
+
+    def elicit(self, ask: Annotation) -> Generator[Asked, Any, Ballot]:
+        """Ask with exemplars."""
+        return (yield from self.strategy.elicit(replace(ask, exemplars=self.exemplars)))
+
+
+def choose_exemplars(config: FewShotConfig, known: Sequence[Exemplar], seed: int) -> list[Exemplar]:
+    """The exemplars a config asks for.
+
+    Raises:
+        DataError: The task has fewer, or none of that id.
+    """
+    if isinstance(config.exemplars, list):
+        by_id = {exemplar.id: exemplar for exemplar in known}
+        for name in config.exemplars:
+            if name not in by_id:
+                raise DataError(
+                    f"strategy 'few-shot': the task's words have no exemplar '{name}'; {suggest(name, by_id)}"
+                )
+        return [by_id[name] for name in config.exemplars]
+    if config.exemplars > len(known):
+        raise DataError(
+            f"strategy 'few-shot': {config.exemplars} exemplars asked for, the task's words have {len(known)}; "
+            "add some to the file of `task.words`"
+        )
+    if config.choose == "random":
+        return random.Random(derive_seed(seed, "exemplars")).sample(list(known), config.exemplars)
+    return list(known[: config.exemplars])
+
+
+@hookimpl
+def rlaif_prompt_strategies() -> Iterable[Component]:
+    """Offer `few-shot`."""
+    yield Component("few-shot", FewShotConfig, "rlaif_plugins.few_shot:FewShot")

@@ -1,0 +1,57 @@
+"""The free-form prompt strategy: an answer in words, whose last line is read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Iterable
+from typing import Any, Literal
+
+from pydantic import Field
+
+from rlaif_framework import Annotation, Asked, Ballot, Component, ComponentConfig, Context, Generate, hookimpl
+
+MARK = re.compile(r"^[\s*_#>`]*verdict[\s*_`]*:[\s*_`]*(.+)$", re.IGNORECASE)
+VERDICT = re.compile(r"^[\"'(\[]?(?:summary|response)?\s*(1|2|tie)[\"')\]]?[\s.*_`!]*$", re.IGNORECASE)
+PROBABILITIES = {"1": (1.0, 0.0), "2": (0.0, 1.0), "tie": (0.5, 0.5)}
+
+
+class FreeFormConfig(ComponentConfig):
+    """Ask for an answer in words that ends with a line `Verdict: 1`, `Verdict: 2` or `Verdict: tie`; anything else is
+    unparsed."""
+
+    kind: Literal["free-form"] = "free-form"
+    max_new_tokens: int = Field(512, ge=1)
+    """Length of the answer at most."""
+    temperature: float = Field(0.0, ge=0)
+    """Sampling temperature; 0 is greedy."""
+
+
+class FreeForm:
+    """For models that only answer in words; a preference is then all or nothing."""
+
+    def __init__(self, config: FreeFormConfig, context: Context) -> None:
+        self.config = config
+
+    def elicit(self, ask: Annotation) -> Generator[Asked, Any, Ballot]:
+        """Ask once, and read the verdict."""
+        answer = yield Generate(ask.ask_verdict(), self.config.max_new_tokens, self.config.temperature)
+        return Ballot(read_verdict(answer.text), rationale=answer.text)
+
+
+def read_verdict(text: str) -> tuple[float, float] | None:
+    """Probabilities of a free-form answer.
+
+    The grammar: the last line that is not empty is `Verdict:` and one of 1, 2, tie; it may be decorated, as in
+    `**Verdict: 2**` or `Verdict: Summary 2.` Earlier verdicts are thoughts and are not looked at. A last line that says
+    anything else, or more than one thing (`Verdict: 1 or 2`), is unparsed: None, never a number.
+    """
+    lines = [line for line in text.splitlines() if line.strip(" \t*_`#>")]
+    mark = MARK.match(lines[-1]) if lines else None
+    found = VERDICT.match(mark[1].strip()) if mark else None
+    return PROBABILITIES[found[1].lower()] if found else None
+
+
+@hookimpl
+def rlaif_prompt_strategies() -> Iterable[Component]:
+    """Offer `free-form`."""
+    yield Component("free-form", FreeFormConfig, "rlaif_plugins.free_form:FreeForm")

@@ -1,0 +1,65 @@
+"""The principles prompt strategy: judge by one stated principle, or by the average over several."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from dataclasses import replace
+from typing import Any, Literal, cast
+
+from rlaif_framework import (
+    Annotation,
+    Asked,
+    Ballot,
+    Component,
+    ComponentConfig,
+    Context,
+    DataError,
+    PromptStrategy,
+    StrategySlot,
+    average_ballots,
+    default_component,
+    derive_seed,
+    hookimpl,
+    side_by_side,
+)
+
+
+class PrinciplesConfig(ComponentConfig):
+    """State a principle after the preamble (Constitutional AI, Bai et al. 2022), then ask as another strategy does."""
+
+    kind: Literal["principles"] = "principles"
+    mode: Literal["draw", "average"] = "draw"
+    """One principle drawn for each comparison, the same in both orders; or the average over all."""
+    principles: list[str] | None = None
+    """The principles; default: those of the task's words."""
+    strategy: StrategySlot = default_component("direct")
+    """How the question is asked."""
+
+
+class Principles:
+    """Puts principles into another strategy's preamble."""
+
+    def __init__(self, config: PrinciplesConfig, context: Context) -> None:
+        self.config = config
+        self.seed = context.spec.seed
+        self.strategy = cast(PromptStrategy, context.build("strategy", config.strategy))
+        self.principles = config.principles if config.principles is not None else context.task.words().principles
+        if not self.principles:
+            raise DataError("strategy 'principles': there are none; give them here or in the file of `task.words`")
+
+    def elicit(self, ask: Annotation) -> Generator[Asked, Any, Ballot]:
+        """Ask by one principle, or by all at once."""
+        if self.config.mode == "draw":
+            place = derive_seed(self.seed, "principle", ask.identity) % len(self.principles)
+            return (yield from self.strategy.elicit(self._state(ask, self.principles[place])))
+        asked = [self.strategy.elicit(self._state(ask, principle)) for principle in self.principles]
+        return average_ballots((yield from side_by_side(asked)))
+
+    def _state(self, ask: Annotation, principle: str) -> Annotation:
+        return replace(ask, preamble=f"{ask.preamble} {principle}")
+
+
+@hookimpl
+def rlaif_prompt_strategies() -> Iterable[Component]:
+    """Offer `principles`."""
+    yield Component("principles", PrinciplesConfig, "rlaif_plugins.principles:Principles")

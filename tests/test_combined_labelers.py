@@ -1,0 +1,189 @@
+"""Labelers without an LLM call (likelihood, ensemble, mix), and the gate before training on labels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from rlaif_framework import (
+    Comparison,
+    Context,
+    Preference,
+    Prompt,
+    Registry,
+    Spec,
+    SpecError,
+    Store,
+    TrainingError,
+    run_spec,
+)
+from rlaif_framework.component import narrow
+from rlaif_framework.measures import measure_labeler
+from rlaif_framework.policy import encode_prompt, encode_response
+from rlaif_framework.progress import Progress
+from rlaif_framework.records import load_preferences
+
+POST = Prompt("p", "POST: my dog ran off and came back muddy\n\nTL;DR:", "my dog ran off and came back muddy")
+COMPARISONS = [
+    Comparison("a", POST, ("dog ran away", "eee eee"), 1.0, "human"),
+    Comparison("b", POST, ("the dog came back", "it rained all day and then some"), 0.0, "human"),
+    Comparison("c", POST, ("eel", "mud"), None, None),
+    Comparison("d", POST, ("me", "mud mud"), 0.0, "construction"),
+]
+
+
+def label(registry: Registry, spec: Spec, config: Any, comparisons: Sequence[Comparison]) -> list[Preference]:
+    return list(Context(spec, registry).build("labeler", narrow("labeler", config, registry)).label(comparisons))
+
+
+def test_likelihood_equals_a_plain_loop(registry: Registry, tiny_spec: Callable[..., Spec], tiny_model: Path) -> None:
+    config = {
+        "kind": "likelihood",
+        "model": str(tiny_model),
+        "dtype": "fp32",
+        "instruction": "Be good.",
+        "against": "Lie.",
+    }
+    found = label(registry, tiny_spec(), config, COMPARISONS)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
+
+    def mean_logprob(instruction: str, response: str) -> float:
+        prompt = encode_prompt(tokenizer, f"{instruction}\n\n{POST.text}")
+        answer = encode_response(tokenizer, response)
+        with torch.no_grad():
+            logprobs = model(torch.tensor([prompt + answer])).logits[0].log_softmax(1)
+        rows = logprobs[len(prompt) - 1 : -1]
+        return float(sum(row[token] for row, token in zip(rows, answer, strict=True)) / len(answer))
+
+    for comparison, preference in zip(COMPARISONS, found, strict=True):
+        expected = [mean_logprob("Be good.", r) - mean_logprob("Lie.", r) for r in comparison.responses]
+        assert preference.evidence.scores == pytest.approx(expected, abs=1e-4)
+        odds = (expected[0] - expected[1]) / 0.1
+        assert preference.probabilities is not None
+        assert preference.probabilities[0] == pytest.approx(1 / (1 + 2.718281828459045**-odds), abs=1e-3)
+    alone = label(registry, tiny_spec(), config, COMPARISONS[1:2])[0]
+    assert alone.evidence.scores == pytest.approx(found[1].evidence.scores, abs=1e-5)
+
+
+def test_an_ensemble_averages_votes_and_keeps_what_each_said(
+    registry: Registry, tiny_spec: Callable[..., Spec]
+) -> None:
+    members = {"long": "length", "short": {"kind": "length", "prefer": "shorter"}, "e": "test/taste"}
+    mean = {"kind": "ensemble", "labelers": members, "weights": {"long": 3, "short": 1, "e": 0}}
+    found = label(registry, tiny_spec(), mean, COMPARISONS)
+    assert [p.probabilities and p.probabilities[0] for p in found] == [0.75, 0.25, 0.5, 0.25]
+    majority = label(registry, tiny_spec(), {"kind": "ensemble", "labelers": members, "how": "majority"}, COMPARISONS)
+    # long and short cancel out: the one who likes the letter e decides
+    assert [p.probabilities and p.probabilities[0] for p in majority] == [0.0, 1.0, 1.0, 1.0]
+    assert majority[0].evidence.members == {"long": (1.0, 0.0), "short": (0.0, 1.0), "e": (0.0, 1.0)}
+
+
+def test_an_ensemble_leaves_out_members_that_could_not_be_read(
+    registry: Registry, tiny_spec: Callable[..., Spec]
+) -> None:
+    from rlaif_plugins.ensemble import EnsembleConfig, EnsembleLabeler
+
+    config = narrow("labeler", {"kind": "ensemble", "labelers": {"a": "length", "b": "length"}}, registry)
+    assert isinstance(config, EnsembleConfig)
+    ensemble = EnsembleLabeler(config, Context(tiny_spec(), registry))
+    assert ensemble.combine({"a": (0.2, 0.8), "b": None}) == pytest.approx((0.2, 0.8))
+    assert ensemble.combine({"a": None, "b": None}) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"weights": {"c": 1}}, "weights.c: no member has this name"),
+        ({"weights": {"a": 0}}, "all members weigh nothing"),
+        ({"labelers": {}}, "at least 1"),
+    ],
+)
+def test_an_impossible_ensemble_is_refused(registry: Registry, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        narrow("labeler", {"kind": "ensemble", "labelers": {"a": "length"}, **changes}, registry)
+
+
+def test_a_mix_keeps_what_is_known_and_says_where_each_label_is_from(
+    registry: Registry, tiny_spec: Callable[..., Spec]
+) -> None:
+    found = label(registry, tiny_spec(), {"kind": "mix", "labeler": "length"}, COMPARISONS)
+    assert [p.evidence.source for p in found] == ["human", "human", "length", "length"]
+    assert [p.probabilities and p.probabilities[0] for p in found] == [1.0, 0.0, 0.5, 0.0]
+    none = label(registry, tiny_spec(), {"kind": "mix", "labeler": "length", "proportion": 0}, COMPARISONS)
+    assert {p.evidence.source for p in none} == {"length"}
+
+
+def test_the_share_of_a_mix_is_drawn_by_id_and_about_right(registry: Registry, tiny_spec: Callable[..., Spec]) -> None:
+    many = [replace(COMPARISONS[0], id=str(i)) for i in range(2000)]
+    config = {"kind": "mix", "labeler": "length", "proportion": 0.3}
+    found = label(registry, tiny_spec(), config, many)
+    kept = {p.comparison for p in found if p.evidence.source == "human"}
+    assert 0.26 < len(kept) / 2000 < 0.34
+    again = label(registry, tiny_spec(), config, many[::-1][:700])
+    assert {p.comparison for p in again if p.evidence.source == "human"} == kept & {c.id for c in many[::-1][:700]}
+
+
+def test_labels_that_were_handed_out_do_not_count_for_a_mixs_agreement(
+    registry: Registry, tiny_spec: Callable[..., Spec]
+) -> None:
+    found = label(registry, tiny_spec(), {"kind": "mix", "labeler": "length"}, COMPARISONS)
+    quality = measure_labeler(COMPARISONS, found)
+    assert quality.agreement is not None
+    assert quality.agreement.count == 1  # d alone: a and b are what is known itself, c is not known
+
+
+def arms(labeler: Any, **feedback: Any) -> dict[str, Any]:
+    return {
+        "rlaif": {
+            "feedback": {"kind": "ai", "labeler": labeler, "pairs": {"limit": 60}, **feedback},
+            "reward": {"kind": "bradley-terry", "batch_size": 32},
+            "algorithm": {"kind": "reinforce", "steps": 1, "prompts_per_step": 2},
+        }
+    }
+
+
+def test_the_gate_stops_labels_no_better_than_chance(
+    registry: Registry, tiny_spec: Callable[..., Spec], tmp_path: Path
+) -> None:
+    backwards = {"kind": "length", "prefer": "shorter"}
+    spec = tiny_spec(arms=arms(backwards), evaluate=None)
+    store = Store(tmp_path / "store")
+    with pytest.raises(TrainingError, match=r"agree with known preferences in .*allow_weak_labels: true"):
+        run_spec(spec, tmp_path / "run", store, registry, Progress())
+    assert load_preferences(next(tmp_path.glob("store/label-*/preferences.jsonl")))  # what was labelled is kept
+    allowed = tiny_spec(arms=arms(backwards, allow_weak_labels=True), evaluate=None)
+    run_spec(allowed, tmp_path / "run2", store, registry, Progress())
+    facts = json.loads((tmp_path / "run2" / "rlaif" / "labels" / "artefact.json").read_text())["facts"]
+    assert facts["label_agreement_count"] == 60
+    assert facts["label_agreement"] < 0.5
+
+
+def test_the_gate_asks_about_validation_comparisons_where_the_labelled_ones_are_the_policys_own(
+    registry: Registry, tiny_spec: Callable[..., Spec], tmp_path: Path
+) -> None:
+    own = {"pairs": {"source": "policy", "prompts": 6}}
+    spec = tiny_spec(arms=arms({"kind": "length", "prefer": "shorter"}, **own), evaluate=None)
+    with pytest.raises(TrainingError, match="validation comparisons"):
+        run_spec(spec, tmp_path / "run", Store(tmp_path / "store"), registry, Progress())
+
+
+def test_known_preferences_themselves_pass_the_gate(
+    registry: Registry, tiny_spec: Callable[..., Spec], tmp_path: Path
+) -> None:
+    spec = tiny_spec(arms=arms("construction"), evaluate=None)
+    run_spec(spec, tmp_path / "run", Store(tmp_path / "store"), registry, Progress())
+    found = json.loads((tmp_path / "run" / "rlaif" / "labels" / "agreement.json").read_text())
+    assert found["agreement"] is None
+
+
+def test_a_contrast_of_an_instruction_with_itself_is_refused(registry: Registry) -> None:
+    with pytest.raises((SpecError, ValueError), match="nothing would differ"):
+        narrow("labeler", {"kind": "likelihood", "model": "m", "instruction": "x", "against": "x"}, registry)
