@@ -26,6 +26,7 @@ DISTRIBUTION = "rlaif-framework"
 BUILTINS = (
     "rlaif_plugins.tldr",
     "rlaif_plugins.transformers_backend",
+    "rlaif_plugins.openai_backend",
     "rlaif_plugins.direct",
     "rlaif_plugins.llm",
     "rlaif_plugins.known",
