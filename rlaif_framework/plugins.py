@@ -26,6 +26,7 @@ DISTRIBUTION = "rlaif-framework"
 BUILTINS = (
     "rlaif_plugins.tldr",
     "rlaif_plugins.transformers_backend",
+    "rlaif_plugins.openai_backend",
     "rlaif_plugins.direct",
     "rlaif_plugins.few_shot",
     "rlaif_plugins.chain_of_thought",

@@ -1,0 +1,169 @@
+"""What is sent to a server and what is read from its answers."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rlaif_framework import Question
+from rlaif_plugins.openai_backend import OpenAIConfig
+
+SMALLER_TOP = {20: 5, 5: 0}
+"""How many log-probabilities to ask for after so many were refused: 20 is most servers' limit, 5 that of some."""
+PREFILL_WORDS = ("continue_final_message", "add_generation_prompt", "assistant", "prefill")
+OPTIONAL = ("top_k", "top_p", "seed")
+DOUBT = 0.01
+"""Share of the options' probability that may be on first parts of options before the reading is not trusted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One answer of a server."""
+
+    text: str
+    logprobs: Sequence[tuple[str, float]]
+    """The first token's likeliest alternatives and their log-probabilities; empty if the server gives none."""
+    prompt_tokens: int
+    generated_tokens: int
+
+
+class Dialect:
+    """How requests are put so that the server takes them; what it refuses is learnt once."""
+
+    def __init__(self, config: OpenAIConfig) -> None:
+        self.config = config
+        self.chat = config.mode == "chat"
+        self.path = "/chat/completions" if self.chat else "/completions"
+        self.prefill = config.prefill != "no"
+        self.top = max(SMALLER_TOP)
+        self.saw_logprobs: bool | None = None
+        """Whether any answer had log-probabilities; None before the first."""
+        self.refused: set[str] = set()
+
+    @property
+    def gives_logprobs(self) -> bool:
+        """Whether it is worth asking for log-probabilities."""
+        return self.top > 0 and self.saw_logprobs is not False
+
+    def body(
+        self, question: Question, max_tokens: int, temperature: float, seed: int, top_k: int = 0, logprobs: bool = False
+    ) -> dict[str, Any]:
+        """The request for one answer."""
+        length = "max_completion_tokens" if "max_tokens" in self.refused else "max_tokens"
+        body = self._question(question) | {
+            "model": self.config.model,
+            length: max_tokens,
+            "temperature": temperature,
+            "seed": seed % 2**31,  # what every server's integer holds
+        }
+        if temperature > 0:
+            body["top_p"] = 1.0  # some servers take another default from the model's folder
+        if top_k > 0:
+            body["top_k"] = top_k
+        if logprobs and self.top:
+            body |= {"logprobs": True, "top_logprobs": self.top} if self.chat else {"logprobs": self.top}
+        return {key: value for key, value in body.items() if key not in self.refused}
+
+    def _question(self, question: Question) -> dict[str, Any]:
+        whole = f"{question.text}\n\n{question.prefill}" if question.prefill else question.text
+        if not self.chat:
+            return {"prompt": whole}
+        if not (self.prefill and question.prefill):
+            return {"messages": [{"role": "user", "content": whole}]}
+        messages = [{"role": "user", "content": question.text}, {"role": "assistant", "content": question.prefill}]
+        return {"messages": messages, "continue_final_message": True, "add_generation_prompt": False}
+
+    def learn(self, body: Mapping[str, Any], message: str) -> bool:
+        """Learn from a refusal; True if the request can be put in another way."""
+        named = message.lower()
+        learnt = {name for name in OPTIONAL if name in body and name in named}
+        if "max_tokens" in body and "max_completion_tokens" in named and "unsupported" in named:
+            learnt.add("max_tokens")
+        self.refused |= learnt
+        if "logprobs" in body and "logprobs" in named:
+            asked = body["top_logprobs"] if self.chat else body["logprobs"]
+            self.top = min(self.top, SMALLER_TOP[asked])
+            learnt.add("logprobs")
+        guessed = self.config.prefill == "auto" and "continue_final_message" in body
+        if guessed and any(word in named for word in PREFILL_WORDS):
+            self.prefill = False
+            learnt.add("prefill")
+        return bool(learnt)
+
+    def read(self, data: Any, body: Mapping[str, Any]) -> Completion:
+        """Read an answer.
+
+        Raises:
+            LookupError, TypeError, ValueError, AttributeError: It is not what the API promises.
+        """
+        choice = data["choices"][0]
+        text = (choice["message"]["content"] if self.chat else choice["text"]) or ""
+        if not isinstance(text, str):
+            raise TypeError("the text is not a string")
+        usage = data.get("usage") or {}
+        return Completion(
+            text,
+            _read_logprobs(choice.get("logprobs") or {}, self.chat),
+            int(usage.get("prompt_tokens") or estimate_tokens(body)),
+            int(usage.get("completion_tokens") or -(-len(text) // 4)),
+        )
+
+
+def _read_logprobs(logprobs: Mapping[str, Any], chat: bool) -> list[tuple[str, float]]:
+    """Alternatives of the first token."""
+    if chat:
+        tokens = logprobs.get("content") or []
+        pairs = [(top["token"], top["logprob"]) for top in (tokens[0].get("top_logprobs") or [])] if tokens else []
+    else:
+        tokens = logprobs.get("top_logprobs") or []
+        pairs = list((tokens[0] or {}).items()) if tokens else []
+    return [(str(token), float(logprob)) for token, logprob in pairs]
+
+
+def estimate_tokens(body: Mapping[str, Any]) -> int:
+    """About how many tokens a request's prompt has: a quarter of its characters."""
+    texts = [body["prompt"]] if "prompt" in body else [message["content"] for message in body["messages"]]
+    return sum(-(-len(text) // 4) for text in texts)
+
+
+def weigh_options(options: Sequence[str], logprobs: Sequence[tuple[str, float]]) -> tuple[float, ...] | None:
+    """Probability of each option as the next token, over the whole vocabulary; None if that cannot be told.
+
+    An option that is not among the likeliest tokens counts 0, unless a likely token is only its first part (`1` of
+    `10`): then the next token does not tell the options apart.
+    """
+    words = [option.strip() for option in options]
+    weights = dict.fromkeys(words, 0.0)
+    parts = 0.0
+    heard = {token.strip() for token, _ in logprobs}
+    for token, logprob in logprobs:
+        word = token.strip()
+        if word in weights:
+            weights[word] += math.exp(min(0.0, logprob))
+        if word and any(o not in heard and o.startswith(word) for o in words):
+            parts += math.exp(min(0.0, logprob))
+    mass = sum(weights.values())
+    if not mass > 0 or parts > DOUBT * mass:
+        return None
+    return tuple(weights[word] for word in words)
+
+
+def last_line(question: Question) -> str:
+    """The ending that a model sees last, and may repeat."""
+    return (question.prefill or question.text).strip().rpartition("\n")[2].strip()
+
+
+def read_option(options: Sequence[str], text: str, ending: str) -> int | None:
+    """Index of the option a sampled answer starts with; None if with none of them.
+
+    An answer may repeat the ending it was given (`Preferred Summary=1`). A longer word or number is not the option: `15`
+    and `1.5` are not `1`.
+    """
+    answer = text.strip().removeprefix(ending).strip()
+    for index, option in enumerate(options):
+        if re.match(rf"{re.escape(option.strip())}(?!\w|[.,]\d)", answer):
+            return index
+    return None

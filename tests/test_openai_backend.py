@@ -1,0 +1,606 @@
+"""The remote backend against a real HTTP server that answers, delays, drops, throttles, refuses and garbles."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from pydantic import ValidationError
+from rlaif_plugins.openai_backend import OpenAIConfig
+from rlaif_plugins.openai_backend.limits import TokenBucket, backoff, read_retry_after
+from rlaif_plugins.openai_backend.wire import read_option, weigh_options
+from server import Reply, answer, complete, fail, prompt, serve
+
+from rlaif_framework import (
+    Answer,
+    Choose,
+    Context,
+    Generate,
+    ModelError,
+    Question,
+    Registry,
+    RlaifError,
+    Spec,
+    SpecError,
+    run_coroutines,
+)
+from rlaif_framework.loading import build_spec
+
+KEY = "sk-made-for-a-test-0123456789"
+Build = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A cache of its own, no key, no proxy between the test and its server."""
+    monkeypatch.setenv("RLAIF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+
+
+@pytest.fixture
+def build(registry: Registry) -> Build:
+    """Build the backend as a labeler does; it needs nothing of a spec."""
+    context = Context(cast(Spec, None), registry)
+
+    def make(*urls: str, **settings: Any) -> Any:
+        config = OpenAIConfig(model="made", base_urls=list(urls), **settings)
+        return context.build("backend", config)
+
+    return make
+
+
+def choices(count: int, prefill: str = "Preferred Summary=") -> list[Choose]:
+    return [Choose(Question(f"question {i}", prefill), ("1", "2")) for i in range(count)]
+
+
+def texts(count: int, **settings: Any) -> list[Generate]:
+    return [Generate(Question(f"question {i}"), 5, **settings) for i in range(count)]
+
+
+def ask(request: Choose | Generate) -> Generator[Any, Any, Answer]:
+    return (yield request)
+
+
+def drive(requests: Sequence[Choose | Generate], backend: Any) -> list[Answer]:
+    """Through the driver and its cache, as a labeler does."""
+    return [outcome.value for outcome in run_coroutines([ask(request) for request in requests], backend)]
+
+
+# Reading a choice
+
+
+@pytest.mark.parametrize("mode", ["chat", "completion"])
+def test_a_choice_is_read_from_the_top_logprobs(build: Build, mode: str) -> None:
+    with serve(answer(logprobs={"1": 0.4, " 1": 0.1, "2": 0.2, "\n2": 0.05, "The": 0.1})) as server:
+        [(index, got)] = build(server.url, mode=mode).answer(choices(1))
+    assert index == 0
+    assert got.probabilities == pytest.approx((0.5 / 0.75, 0.25 / 0.75))
+    assert got.mass == pytest.approx(0.75)
+    assert (got.prompt_tokens, got.generated_tokens, got.sampled) == (10, 1, 0)
+    body = server.bodies[0]
+    assert (body["model"], body["max_tokens"], body["temperature"]) == ("made", 1, 1.0)
+    if mode == "chat":
+        assert server.paths == ["/v1/chat/completions"]
+        assert (body["logprobs"], body["top_logprobs"]) == (True, 20)
+        assert body["messages"] == [
+            {"role": "user", "content": "question 0"},
+            {"role": "assistant", "content": "Preferred Summary="},
+        ]
+        assert (body["continue_final_message"], body["add_generation_prompt"]) == (True, False)
+    else:
+        assert server.paths == ["/v1/completions"]
+        assert (body["logprobs"], body["prompt"]) == (20, "question 0\n\nPreferred Summary=")
+
+
+def test_an_option_outside_the_top_counts_nothing(build: Build) -> None:
+    with serve(answer(logprobs={"2": 0.7, "so": 0.2})) as server:
+        [(_, got)] = build(server.url).answer(choices(1))
+    assert got.probabilities == (0.0, 1.0)
+    assert got.mass == pytest.approx(0.7)
+
+
+def test_sampled_answers_are_counted_where_none_of_the_options_is_found(build: Build) -> None:
+    said = ["1", " 2.", "Preferred Summary=1", "12", "I think 1", "1\n"]
+
+    def behave(body: dict[str, Any], number: int) -> Reply:
+        return complete(body, "So", {"So": 0.9}) if "logprobs" in body else complete(body, said[body["seed"]])
+
+    with serve(behave) as server:
+        [(_, got)] = build(server.url, samples=6).answer(choices(1))
+    assert got.sampled == 4  # "12" and "I think 1" start with no option
+    assert got.probabilities == (0.75, 0.25)
+    assert got.mass is None
+    assert (got.prompt_tokens, got.generated_tokens) == (70, 7)
+    assert [body["temperature"] for body in server.bodies] == [1.0] * 7
+    assert sorted(body["seed"] for body in server.bodies[1:]) == list(range(6))
+
+
+def test_a_server_without_logprobs_is_not_asked_for_them_again(build: Build) -> None:
+    with serve(lambda body, number: complete(body, "2")) as server:
+        got = dict(build(server.url, samples=3, concurrency=1).answer(choices(5)))
+    assert [got[i].probabilities for i in range(5)] == [(0.0, 1.0)] * 5
+    assert [got[i].sampled for i in range(5)] == [3] * 5
+    assert len([body for body in server.bodies if "logprobs" in body]) == 1
+    assert len(server.bodies) == 1 + 5 * 3
+
+
+def test_a_choice_nobody_can_read_has_no_probabilities(build: Build) -> None:
+    with serve(lambda body, number: complete(body, "I cannot say")) as server:
+        [(_, got)] = build(server.url, samples=2).answer(choices(1))
+    assert got.probabilities == ()
+    assert got.sampled == 0
+
+
+def test_refused_logprobs_are_asked_for_in_smaller_number_then_not_at_all(build: Build) -> None:
+    def five(body: dict[str, Any], number: int) -> Reply:
+        if body.get("top_logprobs", 0) > 5:
+            return fail(400, "Invalid 'top_logprobs': at most 5")
+        return complete(body, "1", {"1": 0.5, "2": 0.5})
+
+    def never(body: dict[str, Any], number: int) -> Reply:
+        return fail(400, "logprobs are not supported") if "logprobs" in body else complete(body, "1")
+
+    with serve(five) as server:
+        got = dict(build(server.url, concurrency=1).answer(choices(3)))
+        assert [body["top_logprobs"] for body in server.bodies] == [20, 5, 5, 5]
+        assert got[2].probabilities == (0.5, 0.5)
+    with serve(never) as server:
+        got = dict(build(server.url, samples=2).answer(choices(1)))
+    assert got[0].probabilities == (1.0, 0.0)
+    assert got[0].sampled == 2
+
+
+def test_weights_are_none_where_the_next_token_cannot_tell() -> None:
+    one_token = [("1", -1.0), ("10", -2.0), ("9", -3.0)]
+    digits = [("1", -1.0), ("9", -3.0)]
+    options = [str(i) for i in range(1, 11)]
+    assert weigh_options(options, one_token) is not None
+    assert weigh_options(options, digits) is None  # is it 1, or the first digit of 10?
+    assert weigh_options(options, [("1", -9.0), ("9", -0.1)]) is not None  # too unlikely to matter
+    assert weigh_options(["first", "seventh"], [("first", -1.0), ("se", -1.0)]) is None
+    assert weigh_options(["1", "2"], []) is None
+    assert weigh_options(["1", "2"], [("1", -9999.0), ("2", float("-inf"))]) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "index"),
+    [("10", 1), ("1", 0), ("1.", 0), (" 10 of 10", 1), ("100", None), ("1.5", None), ("Rating: 10", 1), ("a 1", None)],
+)
+def test_the_option_an_answer_starts_with(text: str, index: int | None) -> None:
+    assert read_option(["1", "10"], text, "Rating:") == index
+
+
+# Prefill
+
+
+def test_a_refused_prefill_puts_the_ending_into_the_question_and_is_tried_once(build: Build) -> None:
+    def refuse(body: dict[str, Any], number: int) -> Reply:
+        if "continue_final_message" in body:
+            return fail(422, "Unexpected fields in the request: {'add_generation_prompt', 'continue_final_message'}")
+        return complete(body, "1", {"1": 0.8, "2": 0.2})
+
+    with serve(refuse) as server:
+        got = dict(build(server.url, concurrency=1).answer(choices(3)))
+        assert got[0].probabilities == pytest.approx((0.8, 0.2))
+        assert [len(body["messages"]) for body in server.bodies] == [2, 1, 1, 1]
+        assert server.bodies[-1]["messages"] == [{"role": "user", "content": "question 2\n\nPreferred Summary="}]
+        with pytest.raises(ModelError, match="prefill: no"):
+            list(build(server.url, prefill="yes").answer(choices(1)))
+        list(build(server.url, prefill="no").answer(choices(1)))
+    assert len(server.bodies) == 6
+
+
+# Generating
+
+
+def test_generate_passes_its_settings_on_and_drops_a_refused_top_k_once(build: Build) -> None:
+    def refuse(body: dict[str, Any], number: int) -> Reply:
+        return fail(400, "Unrecognized request argument supplied: top_k") if "top_k" in body else complete(body, "yes")
+
+    requests = texts(3, temperature=0.7, top_k=40, seed=2**40 + 9)
+    with serve(refuse) as server:
+        got = dict(build(server.url, concurrency=1).answer(requests))
+    assert [got[i].text for i in range(3)] == ["yes"] * 3
+    assert ["top_k" in body for body in server.bodies] == [True, False, False, False]
+    assert {(body["temperature"], body["max_tokens"], body["seed"]) for body in server.bodies} == {(0.7, 5, 9)}
+    with serve() as server:
+        list(build(server.url).answer([*texts(1), *texts(1, top_k=40, temperature=1.0)]))
+    assert sorted("top_k" in body for body in server.bodies) == [False, True]
+
+
+def test_money_is_counted(build: Build) -> None:
+    with serve(lambda body, number: complete(body, "yes", tokens=(2000, 500))) as server:
+        [(_, got)] = build(server.url, price_in=1.0, price_out=4.0).answer(texts(1))
+    assert got.cost == pytest.approx(0.004)
+
+
+# Many at once
+
+
+def test_requests_are_in_flight_together_and_no_more_than_allowed(build: Build) -> None:
+    with serve(delay=0.1) as server:
+        start = time.monotonic()
+        got = dict(build(server.url, concurrency=8).answer(choices(40)))
+        took = time.monotonic() - start
+    assert sorted(got) == list(range(40))
+    assert server.most_in_flight == 8
+    assert took < 40 * 0.1 / 2
+
+
+def test_answers_come_as_they_arrive_whatever_their_order(build: Build) -> None:
+    def slow_first(body: dict[str, Any], number: int) -> Reply:
+        if prompt(body).endswith("question 0"):
+            time.sleep(0.8)
+        return complete(body, prompt(body))
+
+    with serve(slow_first) as server:
+        start = time.monotonic()
+        arrived = [(i, got.text, time.monotonic() - start) for i, got in build(server.url).answer(texts(6))]
+        assert arrived[-1][0] == 0
+        assert max(at for _, _, at in arrived[:-1]) < 0.6 < arrived[-1][2]
+        assert {(i, text) for i, text, _ in arrived} == {(i, f"question {i}") for i in range(6)}
+        assert [a.text for a in drive(texts(6), build(server.url))] == [f"question {i}" for i in range(6)]
+
+
+def test_several_servers_share_the_load_and_a_dead_one_is_worked_around(build: Build) -> None:
+    with serve(delay=0.02) as one, serve(delay=0.02) as two:
+        assert len(list(build(one.url, two.url, concurrency=4).answer(choices(40)))) == 40
+        assert len(one.bodies) + len(two.bodies) == 40
+        assert min(len(one.bodies), len(two.bodies)) >= 12
+        with serve() as gone:
+            pass
+        assert len(list(build(gone.url, two.url, concurrency=4).answer(choices(40)))) == 40
+
+
+def test_requests_per_minute_are_kept(build: Build) -> None:
+    with serve() as server:
+        list(build(server.url, requests_per_minute=600).answer(choices(20)))
+    spread = server.times[-1] - server.times[0]
+    assert 0.9 <= spread < 2.5  # 10 a second: 10 at once, 10 in the second after
+
+
+def test_tokens_per_minute_are_kept_and_estimates_put_right(build: Build) -> None:
+    with serve(lambda body, number: complete(body, "yes", tokens=(180, 20))) as server:
+        list(build(server.url, tokens_per_minute=60_000, concurrency=1).answer(texts(12)))
+    spread = server.times[-1] - server.times[0]
+    assert 1.0 <= spread < 3.0  # 12 x 200 tokens at 1,000 a second, the first 1,000 at once
+
+
+def test_a_bucket_lets_through_its_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("rlaif_plugins.openai_backend.limits.time.monotonic", lambda: now[0])
+    bucket = TokenBucket(120)
+    assert [bucket.take(1) for _ in range(4)] == [0, 0, 0.5, 1.0]
+    now[0] += 60
+    assert [bucket.take(1) for _ in range(3)] == [0, 0, 0.5]  # a minute's rest saves up one second's worth
+    bucket.take(-1)
+    assert bucket.take(1) == 0.5
+    assert TokenBucket(None).take(1e9) == 0
+
+
+# Failures
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        lambda body: fail(429, "slow down"),
+        lambda body: fail(500, "oops"),
+        lambda body: fail(503, "starting"),
+        lambda body: None,
+        lambda body: (200, {}, b'{"choices": [{"mess'),
+        lambda body: (200, {}, b"\xff\xfe"),
+        lambda body: (200, {}, b'{"choices": []}'),
+        lambda body: (200, {}, b"[1]"),
+        lambda body: (200, {}, b'{"choices": [{"message": "1", "text": 5}]}'),
+    ],
+    ids=["429", "500", "503", "dropped", "cut", "bytes", "empty", "list", "types"],
+)
+def test_failures_that_may_pass_are_asked_again(build: Build, failure: Callable[[Any], Reply | None]) -> None:
+    def behave(body: dict[str, Any], number: int) -> Reply | None:
+        return failure(body) if number in (1, 3) else complete(body, "1", {"1": 0.6, "2": 0.2})
+
+    with serve(behave) as server:
+        got = drive(choices(5), build(server.url))
+    assert [a.probabilities for a in got] == [pytest.approx((0.75, 0.25))] * 5
+    assert len(server.bodies) == 7
+
+
+def test_a_late_answer_is_asked_for_again(build: Build) -> None:
+    def late_once(body: dict[str, Any], number: int) -> Reply:
+        if number == 0:
+            time.sleep(1.0)
+        return complete(body, "yes")
+
+    with serve(late_once) as server:
+        [(_, got)] = build(server.url, timeout=0.3).answer(texts(1))
+    assert got.text == "yes"
+    assert len(server.bodies) == 2
+
+
+@pytest.mark.parametrize("form", ["seconds", "date"])
+def test_retry_after_is_honoured(build: Build, form: str) -> None:
+    def throttle(body: dict[str, Any], number: int) -> Reply:
+        if number:
+            return complete(body, "yes")
+        later = format_datetime(datetime.now(UTC) + timedelta(seconds=3), usegmt=True)  # whole seconds: 2 to 3 s
+        return fail(429, "slow down", Retry_After="2" if form == "seconds" else later)
+
+    with serve(throttle) as server:
+        assert len(list(build(server.url, concurrency=1).answer(texts(2)))) == 2
+    assert 1.9 <= server.times[1] - server.times[0] < 4.5
+
+
+def test_a_server_that_asks_for_hours_ends_the_run(build: Build) -> None:
+    with serve(lambda body, number: fail(429, "daily limit", Retry_After="86400")) as server:
+        start = time.monotonic()
+        with pytest.raises(ModelError, match=r"asks to wait for 2\d\.\d hours"):
+            list(build(server.url).answer(texts(1)))
+    assert time.monotonic() - start < 5
+
+
+def test_retry_after_and_backoff() -> None:
+    assert read_retry_after("1.5") == 1.5
+    assert [read_retry_after(v) for v in (None, "", "soon", "-3", "nan", "Wed, 21 Oct 2015 07:28:00 GMT")] == [0] * 6
+    assert 25 < read_retry_after(format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)) <= 30
+    assert all(0.5 <= backoff(1) <= 1 for _ in range(50))
+    assert len({backoff(3) for _ in range(20)}) > 1
+    assert backoff(99) <= 60
+
+
+@pytest.mark.parametrize(
+    ("status", "says"), [(400, "check the model"), (401, "not set"), (403, "not set"), (404, "/v1")]
+)
+def test_a_refusal_is_not_repeated(build: Build, status: int, says: str) -> None:
+    with serve(lambda body, number: fail(status, "no such thing")) as server:
+        with pytest.raises(ModelError, match="no such thing") as caught:
+            list(build(server.url).answer(texts(1)))
+    assert len(server.bodies) == 1
+    assert all(part in str(caught.value) for part in (server.url, str(status), says))
+
+
+def test_exhausted_retries_end_with_the_reason_and_keep_what_has_arrived(build: Build) -> None:
+    def broken_for_one(body: dict[str, Any], number: int) -> Reply:
+        return fail(500, "out of memory") if prompt(body).endswith("question 4") else complete(body, "yes")
+
+    arrived = []
+    with serve(broken_for_one) as server:
+        with pytest.raises(ModelError, match=r"2 times.*500: out of memory.*8 of 9 requests are answered"):
+            arrived.extend(build(server.url, retries=1, concurrency=2).answer(texts(9)))
+    assert sorted(index for index, _ in arrived) == [0, 1, 2, 3, 5, 6, 7, 8]
+    assert Counter(server.prompts)["question 4"] == 2
+
+
+def test_nobody_listening_is_an_error_with_the_url(build: Build) -> None:
+    with serve() as server:
+        pass
+    with pytest.raises(ModelError, match=f"{server.url}.*ConnectError"):
+        list(build(server.url, retries=1).answer(texts(1)))
+
+
+# The key
+
+
+def everything(error: BaseException | None) -> Iterator[str]:
+    while error is not None:
+        yield repr(error)
+        error = error.__cause__ or error.__context__
+
+
+def test_the_key_is_sent_and_shown_nowhere(
+    build: Build, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", f"{KEY}\n")
+    caplog.set_level(logging.DEBUG)
+
+    def echo(body: dict[str, Any], number: int) -> Reply:
+        if prompt(body).endswith("question 1"):
+            return fail(401, f"Incorrect API key provided: {KEY}")
+        return (200, {}, f"garbled {KEY}".encode()) if number == 0 else complete(body, f"the key is {KEY}")
+
+    with serve(echo) as server:
+        backend = build(server.url, concurrency=1, retries=1)
+        with pytest.raises(ModelError, match="Incorrect API key provided") as refused:
+            drive(texts(2), backend)
+        with serve(lambda body, number: (200, {}, f"garbled {KEY}".encode())) as garbler:
+            with pytest.raises(ModelError, match="garbled") as garbled:
+                drive(texts(3)[2:], build(garbler.url, retries=0))
+    assert all(headers["Authorization"] == f"Bearer {KEY}" for headers in server.headers)
+    assert KEY not in backend.identity()
+    assert not [text for caught in (refused, garbled) for text in everything(caught.value) if KEY in text]
+    assert "check the key in $OPENAI_API_KEY" in str(refused.value)
+    assert KEY not in caplog.text
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert any(b"the key is ***" in path.read_bytes() for path in files)
+    assert not [path for path in files if KEY.encode() in path.read_bytes()]
+
+
+def test_no_key_no_header_and_another_variable(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve() as server:
+        list(build(server.url).answer(texts(1)))
+        monkeypatch.setenv("MY_KEY", "EMPTY")
+        [(_, got)] = build(server.url, api_key_env="MY_KEY").answer(texts(1))
+    assert "Authorization" not in server.headers[0]
+    assert server.headers[1]["Authorization"] == "Bearer EMPTY"
+
+
+@pytest.mark.parametrize("key", ["sk-two\nlines", "sk-schlüssel"])
+def test_a_key_that_no_header_can_hold_is_refused_unseen(
+    build: Build, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(ModelError, match=r"\$OPENAI_API_KEY") as caught:
+        build("http://127.0.0.1:9/v1")
+    assert not [text for text in everything(caught.value) if "sk-" in text]
+
+
+# Budget, kill, Ctrl-C
+
+
+@pytest.mark.parametrize(
+    ("budget", "name"),
+    [({"max_tokens_budget": 100}, "max_tokens_budget"), ({"max_cost": 0.0001, "price_in": 1.0}, "max_cost")],
+)
+def test_a_budget_stops_cleanly_and_the_next_run_goes_on(build: Build, budget: dict[str, Any], name: str) -> None:
+    with serve(delay=0.02) as server:
+        backend = build(server.url, concurrency=4, **budget)
+        with pytest.raises(RlaifError, match=rf"{name}.*of 40 requests are answered.*higher budget"):
+            drive(choices(40), backend)
+        first = len(server.bodies)
+        assert 9 <= first <= 10 + 4  # 11 tokens each; those in flight when it was reached are finished
+        with pytest.raises(RlaifError, match="0 of 26|0 of 2[0-9]|0 of 3[01]"):
+            drive(choices(40), backend)  # the same process: nothing more is sent
+        assert len(server.bodies) == first
+        assert len(drive(choices(40), build(server.url))) == 40
+    assert len(server.bodies) == 40  # nothing twice
+    assert len(set(server.prompts)) == 40
+
+
+def test_a_budget_stops_those_that_wait_for_a_rate_limit(build: Build) -> None:
+    with serve() as server:
+        start = time.monotonic()
+        with pytest.raises(RlaifError, match="max_tokens_budget"):
+            list(build(server.url, requests_per_minute=60, max_tokens_budget=20).answer(choices(30)))
+    assert time.monotonic() - start < 5
+    assert len(server.bodies) <= 3
+
+
+def test_a_budget_lets_a_begun_choice_finish(build: Build) -> None:
+    with serve(lambda body, number: complete(body, "1")) as server:
+        arrived = []
+        with pytest.raises(RlaifError, match="1 of 3"):
+            arrived.extend(build(server.url, samples=5, concurrency=1, max_tokens_budget=20).answer(choices(3)))
+    assert [got.sampled for _, got in arrived] == [5]
+
+
+CHILD = """
+import sys
+from typing import Any
+from rlaif_plugins.openai_backend import OpenAIConfig
+from rlaif_plugins.openai_backend.backend import OpenAIBackend
+from test_openai_backend import choices, drive
+backend = OpenAIBackend(OpenAIConfig(model="made", base_urls=[sys.argv[1]], concurrency=4), None)
+print("ready", flush=True)
+drive(choices(60), backend)
+"""
+
+
+def start_child(url: str) -> subprocess.Popen[str]:
+    paths = [str(Path(__file__).parent), *sys.path]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in paths if p)}
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, url], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == "ready\n"
+    return child
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def test_after_a_kill_only_what_was_not_answered_is_asked(build: Build, tmp_path: Path) -> None:
+    with serve(delay=0.05) as server:
+        child = start_child(server.url)
+        wait_for(lambda: len(server.bodies) >= 24)
+        child.kill()
+        child.communicate()
+        before = server.prompts
+        with sqlite3.connect(tmp_path / "cache" / "answers.sqlite") as db:
+            [(kept,)] = db.execute("SELECT count(*) FROM answers").fetchall()
+        assert 12 <= kept < 60
+        assert len(before) - kept <= 8  # in flight at the kill
+        wait_for(lambda: server.in_flight == 0)
+        asked = len(server.bodies)
+        assert len(drive(choices(60), build(server.url))) == 60
+    assert len(server.bodies) - asked == 60 - kept
+
+
+def test_ctrl_c_stops_at_once(tmp_path: Path) -> None:
+    with serve(delay=20) as server:
+        child = start_child(server.url)
+        wait_for(lambda: len(server.bodies) >= 4)
+        start = time.monotonic()
+        child.send_signal(signal.SIGINT)
+        _, errors = child.communicate(timeout=15)
+        took = time.monotonic() - start
+    assert took < 3
+    assert child.returncode != 0
+    assert "KeyboardInterrupt" in errors
+
+
+def test_a_caller_that_stops_leaves_nothing_running(build: Build) -> None:
+    with serve(delay=0.05) as server:
+        answers = build(server.url, concurrency=2).answer(choices(50))
+        next(answers)
+        answers.close()
+        time.sleep(0.3)
+        asked = len(server.bodies)
+        time.sleep(0.3)
+    assert len(server.bodies) == asked < 10
+
+
+# Identity and configuration
+
+
+def test_the_identity_is_the_model_and_how_it_is_asked(build: Build) -> None:
+    plain = build("http://a/v1")
+    assert plain.identity() == build("http://b/v1", "http://c/v1", concurrency=3, timeout=5).identity()
+    others = [build("http://a/v1", **s) for s in ({"mode": "completion"}, {"prefill": "no"}, {"samples": 9})]
+    assert len({plain.identity(), *(other.identity() for other in others)}) == 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"base_urls": "localhost:8000/v1"}, "whole base URL"),
+        ({"base_urls": ["http://a/v1", "b/v1"]}, "base_urls.1"),
+        ({"base_urls": "ftp://a/v1"}, "whole base URL"),
+        ({"base_urls": "http://a:99999/v1"}, "whole base URL"),
+        ({"base_urls": "http://me:secret@a/v1"}, "no user, password or query"),
+        ({"base_urls": "http://a/v1?api-key=secret"}, "no user, password or query"),
+        ({"base_urls": []}, "at least 1"),
+        ({}, "base_urls"),
+        ({"base_urls": "http://a/v1", "requests_per_minute": -1}, "requests_per_minute"),
+        ({"base_urls": "http://a/v1", "tokens_per_minute": 0}, "tokens_per_minute"),
+        ({"base_urls": "http://a/v1", "max_tokens_budget": -5}, "max_tokens_budget"),
+        ({"base_urls": "http://a/v1", "max_cost": 1.0}, "price_in"),
+        ({"base_urls": "http://a/v1", "concurrency": 0}, "concurrency"),
+        ({"base_urls": "http://a/v1", "timeout": 0}, "timeout"),
+    ],
+)
+def test_bad_settings_are_errors_of_the_spec(
+    tiny_spec: Callable[..., Spec], registry: Registry, settings: dict[str, Any], says: str
+) -> None:
+    labeler = {"kind": "llm", "backend": {"kind": "openai", "model": "made", **settings}}
+    arms = {"a": {"feedback": {"kind": "ai", "labeler": labeler}, "reward": "bradley-terry", "algorithm": "reinforce"}}
+    with pytest.raises(SpecError, match=says) as caught:
+        build_spec({"name": "s", "task": "tldr", "policy": {"model": "m"}, "arms": arms}, "s.yaml", registry)
+    assert "secret" not in str(caught.value)
+
+
+def test_one_url_may_be_given_as_a_string_and_no_model_is_loaded() -> None:
+    config = OpenAIConfig.model_validate({"model": "m", "base_urls": "http://a/v1/"})
+    assert config.base_urls == ["http://a/v1"]
+    assert not config.loads("policy")
+    with pytest.raises(ValidationError):
+        OpenAIConfig.model_validate({"model": "", "base_urls": "http://a/v1"})
+    assert json.dumps(OpenAIConfig.model_json_schema())
