@@ -108,7 +108,8 @@ def read_pair(row: Mapping[str, Any]) -> Comparison:
         DataError: What is wrong with the row.
     """
     text, responses, known = _read_form(row)
-    if not text.strip():
+    source = text.removesuffix(CUE).strip()
+    if not source:
         raise DataError("'prompt' is empty")
     first, second = (response.strip() for response in responses)
     if not first or not second:
@@ -122,9 +123,15 @@ def read_pair(row: Mapping[str, Any]) -> Comparison:
     slice_ = None if row.get("slice") is None else _text(row, "slice")
     identity = _identity(row.get("id"), text, first, second)
     reference = None if row.get("reference") is None else _text(row, "reference").strip()
-    prompt = Prompt(identity, text, text.removesuffix(CUE).strip(), reference)
-    source = None if known is None else "human"
-    return Comparison(identity, prompt, (first, second), known, source, _share(row, "confidence"), slice_)  # type: ignore[arg-type]
+    return Comparison(
+        identity,
+        Prompt(identity, text, source, reference),
+        (first, second),
+        known,
+        None if known is None else "human",
+        _share(row, "confidence"),
+        slice_,
+    )
 
 
 def _read_form(row: Mapping[str, Any]) -> tuple[str, tuple[str, str], float | None]:

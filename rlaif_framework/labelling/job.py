@@ -146,7 +146,7 @@ def comparison_tables(report: dict[str, Any]) -> Iterator[Table]:
     tested = [pair for pair in report["paired"] if pair["p"] is not None]
     if tested:
         yield (
-            ("first", "second", "difference", "only first right", "only second right", "of", "p", "p, Holm"),
+            ("first", "second", "difference", "only first right", "only second right", "comparisons", "p", "p, Holm"),
             [
                 (
                     pair["first"],

@@ -103,7 +103,6 @@ def _show(comparison: Comparison, preference: Preference) -> Measured:
 def _measure(observations: Sequence[Observation], record: Record) -> Measured:
     calibration = measure_calibration(observations)
     confident = [x for x in observations if x.confidence is not None and x.confidence >= HIGH_CONFIDENCE]
-    per_thousand = 1000 / max(1, record.done)
     return {
         "kind": record.labeler["config"]["kind"],
         **asdict(measure_observations(observations)),
@@ -111,10 +110,10 @@ def _measure(observations: Sequence[Observation], record: Record) -> Measured:
         "calibration": None if calibration is None else asdict(calibration),
         "lengths": [asdict(found) for found in measure_lengths(observations)],
         "per_thousand": {
-            "prompt_tokens": record.prompt_tokens * per_thousand,
-            "generated_tokens": record.generated_tokens * per_thousand,
-            "seconds": record.seconds * per_thousand,
-            "dollars": record.cost * per_thousand if record.cost else None,
+            "prompt_tokens": 1000 * record.prompt_tokens / record.done,
+            "generated_tokens": 1000 * record.generated_tokens / record.done,
+            "seconds": 1000 * record.seconds / record.done,
+            "dollars": 1000 * record.cost / record.done if record.cost else None,
         },
         "record": asdict(record),
     }
@@ -133,7 +132,9 @@ def _summarise(report: Measured) -> list[str]:
         sure = f"; where they were confident, {rate(x['high_confidence'])}" if x["high_confidence"] else ""
         lines.append(f"{name} {known}{sure}")
         if x["same_position"]:
-            lines.append(f"{name} prefers the same position in both orders in {rate(x['same_position'])}")
+            first = x["first_when_same"]
+            which = f"; of those, the first in {rate(first)}" if first else ""
+            lines.append(f"{name} prefers the same position in both orders in {rate(x['same_position'])}{which}")
     for pair in report["paired"]:
         if pair["p_holm"] is not None and pair["p_holm"] < 0.05:
             better, worse = (pair["first"], pair["second"])[:: 1 if pair["difference"] > 0 else -1]
