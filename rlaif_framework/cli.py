@@ -88,10 +88,7 @@ def run(
     from rich.console import Console
 
     loaded, registry = _load(spec, set_)
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    warnings.filterwarnings("ignore", category=FutureWarning)  # of transformers about itself; no user can mend them
+    _quieten_libraries()
     from rlaif_framework.engine import default_folder, default_store, run_spec
     from rlaif_framework.progress import Progress
     from rlaif_framework.store import Store
@@ -105,6 +102,62 @@ def run(
         for line in read_summary(folder):
             progress.say(line)
         progress.say(f"report: {(folder / 'report.html').resolve()}")
+
+
+@app.command()
+def label(
+    pairs: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PAIRS",
+            help="Rows with a prompt and two responses, .jsonl or .jsonl.gz: prompt + responses, prompt + chosen + "
+            "rejected, prompt + response_a + response_b + label, or chosen + rejected as whole transcripts.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Where the labels go, .jsonl; a .parquet of the same is put beside it.")],
+    labeler: Annotated[
+        str | None, typer.Option(metavar="KIND|FILE", help="The labeler: its kind, or a file as a spec's slot has it.")
+    ] = None,
+    compare: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Instead of --labeler: several on the same pairs, name: labeler."),
+    ] = None,
+    task: Annotated[str, typer.Option(metavar="KIND|FILE", help="The task whose words an LLM is asked in.")] = "tldr",
+    report: Annotated[
+        Path | None, typer.Option(help="Write a report, .html; its numbers are put beside it as .json.")
+    ] = None,
+    export: Annotated[
+        Path | None, typer.Option(help="Write prompt, chosen, rejected and margin, .jsonl or .parquet.")
+    ] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Go on without rows that hold no pair.")] = False,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help="Override one value of the labeler's file; repeatable."),
+    ] = None,
+) -> None:
+    """Label your own pairs of responses; nothing is trained.
+
+    An interrupted run goes on where it stopped if the pairs, the labeler and the task are the same.
+    """
+    from rich.console import Console
+
+    from rlaif_framework.labelling.job import Job, label_file
+    from rlaif_framework.loading import load_component, load_labelers
+    from rlaif_framework.plugins import Registry
+    from rlaif_framework.progress import Progress
+
+    if (labeler is None) == (compare is None):
+        raise SpecError("give either --labeler, for one, or --compare, for several")
+    registry = Registry.load()
+    if compare is not None:
+        labelers = load_labelers(compare, set_ or (), registry)
+    else:
+        labelers = {"": load_component("labeler", labeler or "", set_ or (), registry)}
+    words = load_component("task", task, (), registry)
+    _quieten_libraries()
+    found = label_file(Job(pairs, labelers, words, out, report, export, skip_bad), registry, Progress(Console()))
+    if compare is not None:
+        _print_comparison(found)
 
 
 @app.command()
@@ -231,6 +284,21 @@ def show(
                 (key, default if len(default) <= 40 else default[:37] + "...", (field.description or "").strip())
             )
     _print_table(("setting", "default", "meaning"), rows)
+
+
+def _quieten_libraries() -> None:
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", category=FutureWarning)  # of transformers about itself; no user can mend them
+
+
+def _print_comparison(report: dict[str, Any]) -> None:
+    from rlaif_framework.labelling.job import comparison_tables
+
+    for head, rows in comparison_tables(report):
+        print()
+        _print_table(head, rows)
 
 
 def _print_json(value: Any) -> None:

@@ -18,12 +18,26 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises:
         DataError: The file is missing or unreadable, or a line is empty or not a JSON object.
     """
+    for number, line in read_lines(path):
+        try:
+            row = parse_line(line)
+        except DataError as error:
+            raise DataError(f"{path}, line {number}: {error}") from error
+        yield number, row
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield `(line number, line)` of a text file that may be packed by gzip.
+
+    Raises:
+        DataError: The file is missing, unreadable or empty.
+    """
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             empty = True
             for number, line in enumerate(file, 1):
                 empty = False
-                yield number, _parse(line, f"{path}, line {number}")
+                yield number, line
             if empty:
                 raise DataError(f"{path} is empty")
     except FileNotFoundError:
@@ -32,20 +46,25 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise DataError(f"cannot read {path}: {error}") from error
 
 
-def _parse(line: bytes, where: str) -> dict[str, Any]:
+def parse_line(line: bytes) -> dict[str, Any]:
+    """The row in one line.
+
+    Raises:
+        DataError: What is wrong with it; the caller knows the place.
+    """
     if not line.strip():
-        raise DataError(f"{where}: the line is empty; remove it")
+        raise DataError("the line is empty; remove it")
     try:
         text = line.decode("utf-8-sig")  # some editors put a mark at the start of a file
         row = json.loads(text)
         if "\\ud" in text.lower():  # half of a surrogate pair is valid JSON, and not text that can be written
             json.dumps(row, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
-        raise DataError(f"{where}: not valid JSON: {error.msg} at column {error.colno}") from error
+        raise DataError(f"not valid JSON: {error.msg} at column {error.colno}") from error
     except UnicodeError as error:
-        raise DataError(f"{where}: not valid UTF-8 text: {error}") from error
+        raise DataError(f"not valid UTF-8 text: {error}") from error
     if not isinstance(row, dict):
-        raise DataError(f"{where}: expected a JSON object, found {type(row).__name__}")
+        raise DataError(f"expected a JSON object, found {type(row).__name__}")
     return row
 
 

@@ -7,14 +7,17 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
+from rlaif_framework.component import ComponentConfig, LabelerSlot, TaskSlot
 from rlaif_framework.errors import SpecError
 from rlaif_framework.plugins import Registry, require_plugins
-from rlaif_framework.spec import Spec, slug
+from rlaif_framework.spec import Name, Spec, slug
+
+SUFFIXES = (".yaml", ".yml", ".toml", ".json")
 
 
 class SpecLoader(yaml.SafeLoader):
@@ -60,13 +63,54 @@ def build_spec(data: Mapping[str, Any], origin: str, registry: Registry) -> Spec
     try:
         return Spec.model_validate(dict(data), context={"registry": registry})
     except ValidationError as error:
-        problems: dict[str, list[str]] = {}
-        for item in error.errors(include_url=False):
-            where = ".".join(_find_place(item["loc"], data, missing=item["type"] == "missing"))
-            problems.setdefault(where and f"{where}: ", []).append(item["msg"].removeprefix("Value error, "))
-        # Several problems in one place come from a choice of types: each says what would have been right.
-        lines = [f"  {where}{'; or: '.join(messages)}" for where, messages in problems.items()]
-        raise SpecError(f"{origin} is not a valid spec:\n" + "\n".join(lines)) from error
+        raise _explain(error, data, f"{origin} is not a valid spec") from error
+
+
+def load_component(slot: Literal["task", "labeler"], given: str, overrides: Sequence[str], registry: Registry) -> Any:
+    """A component's config from its name, or from a file that holds a slot as a spec does (`kind: length`).
+
+    Raises:
+        SpecError: Every problem found, each with its path in the file.
+    """
+    path = Path(given)
+    data = read_mapping(path, slot) if path.suffix.lower() in SUFFIXES else {"kind": given}
+    for override in overrides:
+        set_value(data, override)
+    adapter: TypeAdapter[ComponentConfig] = TypeAdapter({"task": TaskSlot, "labeler": LabelerSlot}[slot])
+    try:
+        return adapter.validate_python(data, context={"registry": registry})
+    except ValidationError as error:
+        raise _explain(error, data, f"{given} is not a valid {slot}") from error
+
+
+def load_labelers(path: Path, overrides: Sequence[str], registry: Registry) -> dict[str, ComponentConfig]:
+    """Labelers by name, from a file that maps each name to a labeler as a spec's slot does.
+
+    Raises:
+        SpecError: Every problem found, each with its path in the file.
+    """
+    data = read_mapping(path, "labelers")
+    for override in overrides:
+        set_value(data, override)
+    try:
+        found: dict[str, ComponentConfig] = TypeAdapter(dict[Name, LabelerSlot]).validate_python(
+            data, context={"registry": registry}
+        )
+    except ValidationError as error:
+        raise _explain(error, data, f"{path} does not map names to labelers") from error
+    if not found:
+        raise SpecError(f"{path} names no labeler; write one a line, such as 'mine: {{kind: similarity}}'")
+    return found
+
+
+def _explain(error: ValidationError, data: Mapping[str, Any], what: str) -> SpecError:
+    problems: dict[str, list[str]] = {}
+    for item in error.errors(include_url=False):
+        where = ".".join(_find_place(item["loc"], data, missing=item["type"] == "missing"))
+        problems.setdefault(where and f"{where}: ", []).append(item["msg"].removeprefix("Value error, "))
+    # Several problems in one place come from a choice of types: each says what would have been right.
+    lines = [f"  {where}{'; or: '.join(messages)}" for where, messages in problems.items()]
+    return SpecError(f"{what}:\n" + "\n".join(lines))
 
 
 def _find_place(location: Sequence[str | int], data: object, missing: bool) -> list[str]:
@@ -93,12 +137,13 @@ def _requirements(data: Mapping[str, Any]) -> list[str]:
     return valid
 
 
-def read_mapping(path: Path) -> dict[str, Any]:
-    """Read a YAML, TOML or JSON file that holds a mapping."""
+def read_mapping(path: Path, what: str = "spec") -> dict[str, Any]:
+    """Read a YAML, TOML or JSON file that holds a mapping; `what` it is names it in errors."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise SpecError(f"no spec file at {path}; see specs/ for examples") from None
+        hint = "; see specs/ for examples" if what == "spec" else ""
+        raise SpecError(f"no {what} file at {path}{hint}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"cannot read {path}: {error}") from error
     try:

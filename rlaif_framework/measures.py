@@ -32,6 +32,48 @@ class LabelerQuality:
     """Who knows the preferences: `human` or `construction`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What a label says about its comparison, without the texts: all that measuring takes."""
+
+    first: float | None
+    """The label's probability that the first response is better; None if unparsed."""
+    known: float | None
+    known_by: str | None
+    confidence: float | None
+    slice: str | None
+    longer: int
+    """Characters of the first response less those of the second."""
+    orders: tuple[tuple[float, float] | None, ...]
+    """Probabilities of each ballot, as its order showed the responses."""
+    masses: tuple[float, ...]
+
+    @property
+    def decided(self) -> bool:
+        """Whether there is a label, and a known preference that is no tie."""
+        return self.first is not None and self.known not in (None, 0.5)
+
+    @property
+    def right(self) -> float:
+        """1 if a decided label agrees with the known preference, 0 if not; an exact tie is half right."""
+        return _agrees(0.5 if self.first is None else self.first, (self.known or 0.0) > 0.5)
+
+
+def observe(comparison: Comparison, preference: Preference) -> Observation:
+    """Reduce a label to what measuring takes."""
+    ballots = preference.evidence.orders
+    return Observation(
+        None if preference.probabilities is None else preference.probabilities[0],
+        comparison.preference,
+        comparison.preference_source,
+        comparison.confidence,
+        comparison.slice,
+        len(comparison.responses[0]) - len(comparison.responses[1]),
+        tuple(ballot.probabilities for ballot in ballots),
+        tuple(ballot.mass for ballot in ballots if ballot.mass is not None),
+    )
+
+
 def measure_labeler(comparisons: Sequence[Comparison], preferences: Sequence[Preference]) -> LabelerQuality:
     """Measure labels; ties of the known preference are left out, a labeler's exact tie counts as half right.
 
@@ -40,40 +82,36 @@ def measure_labeler(comparisons: Sequence[Comparison], preferences: Sequence[Pre
     """
     pairs = list(zip(comparisons, preferences, strict=True))
     own = [(c, p) for c, p in pairs if p.evidence.source not in get_args(PreferenceSource)]
-    pairs = own or pairs
-    parsed = [(c, p.probabilities) for c, p in pairs if p.probabilities is not None]
-    decided = [(c, probabilities[0]) for c, probabilities in parsed if c.preference not in (None, 0.5)]
+    return measure_observations([observe(c, p) for c, p in own or pairs])
 
-    def agreement(rows: Iterable[tuple[Comparison, float]]) -> Estimate | None:
-        scores = [_agrees(first, (c.preference or 0.0) > 0.5) for c, first in rows]
-        return estimate_rate(sum(scores), len(scores))
 
-    names = sorted({c.slice for c, _ in decided if c.slice is not None})
-    slices = {name: agreement((c, p) for c, p in decided if c.slice == name) for name in names}
-    both = [
-        (p.evidence.orders[0].probabilities, p.evidence.orders[1].probabilities)
-        for _, p in pairs
-        if len(p.evidence.orders) == 2
-    ]
+def measure_observations(observations: Sequence[Observation]) -> LabelerQuality:
+    """Measure labels that were reduced to observations."""
+    parsed = [x for x in observations if x.first is not None]
+    decided = [x for x in parsed if x.decided]
+    names = sorted({x.slice for x in decided if x.slice is not None})
+    slices = {name: measure_agreement(x for x in decided if x.slice == name) for name in names}
+    both = [x.orders for x in observations if len(x.orders) == 2]
     firsts = [(a[0] > 0.5, b[0] > 0.5) for a, b in both if a is not None and b is not None and 0.5 not in (a[0], b[0])]
     same = [a for a, b in firsts if a == b]
-    masses = [b.mass for _, p in pairs for b in p.evidence.orders if b.mass is not None]
-    lengths = [
-        (len(c.responses[0]) > len(c.responses[1]), p[0])
-        for c, p in parsed
-        if len(c.responses[0]) != len(c.responses[1])
-    ]
-    sources = sorted({c.preference_source for c, _ in decided if c.preference_source is not None})
+    lengths = [_agrees(x.first, x.longer > 0) for x in parsed if x.longer != 0 and x.first is not None]
+    sources = sorted({x.known_by for x in decided if x.known_by is not None})
     return LabelerQuality(
-        agreement=agreement(decided),
+        agreement=measure_agreement(decided),
         slices={name: value for name, value in slices.items() if value is not None},
         same_position=estimate_rate(len(same), len(firsts)),
         first_when_same=estimate_rate(sum(same), len(same)),
-        label_mass=estimate_mean(masses),
-        unparsed=estimate_rate(len(pairs) - len(parsed), len(pairs)),
-        longer_wins=estimate_rate(sum(_agrees(p, longer) for longer, p in lengths), len(lengths)),
+        label_mass=estimate_mean([mass for x in observations for mass in x.masses]),
+        unparsed=estimate_rate(len(observations) - len(parsed), len(observations)),
+        longer_wins=estimate_rate(sum(lengths), len(lengths)),
         known_by=" and ".join(sources) or None,
     )
+
+
+def measure_agreement(observations: Iterable[Observation]) -> Estimate | None:
+    """Share of the decided observations whose label agrees with the known preference."""
+    scores = [x.right for x in observations if x.decided]
+    return estimate_rate(sum(scores), len(scores))
 
 
 def _agrees(first: float, first_is_better: bool) -> float:

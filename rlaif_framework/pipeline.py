@@ -12,7 +12,7 @@ from rlaif_framework.component import SLOTS, ComponentConfig, ModelLoad
 from rlaif_framework.context import Context
 from rlaif_framework.errors import SpecError
 from rlaif_framework.model_source import find_model
-from rlaif_framework.plugins import DISTRIBUTION, framework_version
+from rlaif_framework.plugins import DISTRIBUTION, Registry, framework_version
 from rlaif_framework.seeds import derive_seed
 from rlaif_framework.spec import Arm
 from rlaif_framework.stage import Stage
@@ -85,20 +85,7 @@ class _Composer:
         return Step(stage, name, {**self.common, **config}, work, **rest)
 
     def _describe(self, config: ComponentConfig) -> dict[str, Any]:
-        """A component's settings, who provides it and what is inside it, and what is in the models it loads."""
-        loads = [load.model for load in config.loads(self.policy) if load.model != self.policy]
-        return {
-            "config": config.model_dump(mode="json"),
-            "models": {name: find_model(name).identity for name in loads},
-            "from": sorted({self._provider(part) for part in _walk(config)}),
-        }
-
-    def _provider(self, config: ComponentConfig) -> str:
-        for slot in SLOTS:
-            for component, plugin in self.context.registry.components(slot):
-                if component.config is type(config):
-                    return f"{plugin.distribution} {plugin.version}"
-        return "unknown"
+        return describe_component(config, self.context)
 
     def _step_sft(self) -> Step:
         from rlaif_framework.stages.sft import train_baseline
@@ -282,10 +269,35 @@ def check_components(context: Context) -> None:
         used += [arm.reward, arm.algorithm, *([arm.feedback.labeler] if arm.feedback else [])]
     if spec.evaluate is not None:
         used += [spec.evaluate.judge, *spec.evaluate.labelers.values()]
-    for config in [part for whole in used for part in _walk(whole)]:
+    for config in used:
+        check_component(config, context.registry)
+
+
+def check_component(config: ComponentConfig, registry: Registry) -> None:
+    """Import a component and those in its slots."""
+    for part in _walk(config):
         for slot in SLOTS:
-            if any(component.config is type(config) for component, _ in context.registry.components(slot)):
-                context.registry.resolve(slot, config)
+            if any(component.config is type(part) for component, _ in registry.components(slot)):
+                registry.resolve(slot, part)
+
+
+def describe_component(config: ComponentConfig, context: Context) -> dict[str, Any]:
+    """A component's settings, who provides it and what is inside it, and what is in the models it loads."""
+    policy = context.policy.model
+    loads = [load.model for load in config.loads(policy) if load.model != policy]
+    return {
+        "config": config.model_dump(mode="json"),
+        "models": {name: find_model(name).identity for name in loads},
+        "from": sorted({_provider(part, context.registry) for part in _walk(config)}),
+    }
+
+
+def _provider(config: ComponentConfig, registry: Registry) -> str:
+    for slot in SLOTS:
+        for component, plugin in registry.components(slot):
+            if component.config is type(config):
+                return f"{plugin.distribution} {plugin.version}"
+    return "unknown"
 
 
 def _label(stage: Stage, config: ComponentConfig, comparisons: Sequence[Comparison]) -> None:

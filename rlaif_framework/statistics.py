@@ -47,3 +47,25 @@ def estimate_mean(values: Sequence[float]) -> Estimate | None:
         return Estimate(mean, mean, mean, len(values))
     low, high = stats.t.interval(CONFIDENCE, len(values) - 1, loc=mean, scale=stats.sem(values))
     return Estimate(mean, float(low), float(high), len(values))
+
+
+def paired_p_value(first_only: int, second_only: int) -> float:
+    """Exact McNemar test: p-value for two raters who are right equally often on the same cases.
+
+    Args:
+        first_only: Cases that only the first got right.
+        second_only: Cases that only the second got right.
+    """
+    if first_only + second_only == 0:
+        return 1.0
+    return float(stats.binomtest(first_only, first_only + second_only, 0.5).pvalue)
+
+
+def adjust_holm(values: Sequence[float]) -> list[float]:
+    """P-values adjusted for being several, by Holm's step-down method (1979), in the order given."""
+    adjusted = [0.0] * len(values)
+    largest = 0.0
+    for rank, index in enumerate(sorted(range(len(values)), key=lambda i: values[i])):
+        largest = max(largest, min(1.0, (len(values) - rank) * values[index]))
+        adjusted[index] = largest
+    return adjusted

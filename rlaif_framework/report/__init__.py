@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, PackageLoader
-
 from rlaif_framework.report.charts import draw_curves, draw_wins
 from rlaif_framework.report.findings import find_warnings, summarise
+from rlaif_framework.report.page import render_page, write_page
 
 if TYPE_CHECKING:
     from rlaif_framework.engine import Run
@@ -25,8 +24,8 @@ def write_report(run: Run) -> None:
         steps.append({"name": step.name, "reused": run.reused[step.name], **wanted})
     environment = json.loads((run.folder / "environment.json").read_text(encoding="utf-8"))
     report = build_report(evaluation, steps, environment, run.spec.model_dump(mode="json"))
-    _replace(run.folder / "report.json", json.dumps(report, indent=1, ensure_ascii=False))
-    _replace(run.folder / "report.html", render_html(report))
+    write_page(run.folder / "report.json", json.dumps(report, indent=1, ensure_ascii=False))
+    write_page(run.folder / "report.html", render_html(report))
 
 
 def build_report(
@@ -45,36 +44,12 @@ def build_report(
 
 def render_html(report: dict[str, Any]) -> str:
     """One page without scripts or outside requests."""
-    environment = Environment(loader=PackageLoader("rlaif_framework.report", "."), autoescape=True)
-    environment.filters["percent"] = _percent
-    environment.filters["number"] = _number
     evaluation = report["evaluation"]
     charts = {arm: draw_curves(measured) for arm, measured in evaluation["arms"].items()}
-    return environment.get_template("report.html.j2").render(
-        **report, charts=charts, wins_chart=draw_wins(evaluation["wins"])
-    )
+    return render_page("report.html.j2", **report, charts=charts, wins_chart=draw_wins(evaluation["wins"]))
 
 
 def read_summary(folder: Path) -> list[str]:
     """The findings of a finished run as lines for a terminal."""
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     return [*report["summary"], *(f"warning: {text}" for text in report["warnings"])]
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-
-
-def _percent(estimate: dict[str, float] | None) -> str:
-    if estimate is None:
-        return "-"
-    low, high = 100 * estimate["low"], 100 * estimate["high"]
-    return f"{100 * estimate['value']:.1f} % [{low:.0f}, {high:.0f}] n={estimate['count']}"
-
-
-def _number(estimate: dict[str, float] | None) -> str:
-    if estimate is None:
-        return "-"
-    return f"{estimate['value']:.3g} [{estimate['low']:.3g}, {estimate['high']:.3g}]"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from markupsafe import Markup
@@ -61,6 +62,61 @@ def draw_wins(wins: list[dict[str, Any]]) -> Markup:
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     return _to_svg(figure)
+
+
+def draw_reliability(calibrations: Mapping[str, dict[str, Any] | None]) -> Markup:
+    """Reliability diagram of each labeler: how often it was right against how sure it said it was."""
+    measured = {name: found["bins"] for name, found in calibrations.items() if found}
+    if not measured:
+        return Markup("")
+    figure, panels = _panels(measured, 3.3)
+    for axes, bins in zip(panels, measured.values(), strict=True):
+        most = max(b["right"]["count"] for b in bins)
+        axes.plot([0.5, 1], [0.5, 1], color="#888888", linewidth=1, linestyle="--")
+        for b in bins:
+            axes.plot([b["stated"]] * 2, [b["right"]["low"], b["right"]["high"]], color=COLOURS[0], linewidth=1)
+        sizes = [10 + 90 * b["right"]["count"] / most for b in bins]
+        axes.scatter([b["stated"] for b in bins], [b["right"]["value"] for b in bins], sizes, COLOURS[0], zorder=3)
+        axes.set_xlim(0.47, 1.03)
+        axes.set_ylim(-0.04, 1.06)
+        axes.set_xlabel("stated probability", fontsize=8)
+    panels[0].set_ylabel("share right", fontsize=8)
+    return _to_svg(figure)
+
+
+def draw_lengths(lengths: Mapping[str, list[dict[str, Any]]]) -> Markup:
+    """Agreement of each labeler by how much longer the human's choice is."""
+    measured = {name: bins for name, bins in lengths.items() if bins}
+    if not measured:
+        return Markup("")
+    figure, panels = _panels(measured, 2.8)
+    for axes, bins in zip(panels, measured.values(), strict=True):
+        places = range(len(bins))
+        for place, b in zip(places, bins, strict=True):
+            axes.plot([place] * 2, [b["agreement"]["low"], b["agreement"]["high"]], color=COLOURS[0], linewidth=2)
+        axes.plot(places, [b["agreement"]["value"] for b in bins], "o", color=COLOURS[0])
+        axes.axhline(0.5, color="#888888", linewidth=1, linestyle="--")
+        axes.set_ylim(-0.06, 1.06)
+        axes.set_xlim(-0.5, len(bins) - 0.5)
+        axes.set_xticks(places, [f"{b['low']:+d}\nto {b['high']:+d}" for b in bins], fontsize=7)
+        axes.set_xlabel("characters the human choice is longer", fontsize=8)
+    panels[0].set_ylabel("agreement", fontsize=8)
+    return _to_svg(figure)
+
+
+def _panels(names: Iterable[str], height: float) -> tuple[Figure, list[Any]]:
+    """A figure with a titled panel for each name, three in a row."""
+    names = list(names)
+    rows = -(-len(names) // 3)
+    figure = _new_figure(min(len(names), 3) * 3.4 + 0.2, height * rows)
+    panels = []
+    for index, name in enumerate(names, 1):
+        axes = figure.add_subplot(rows, min(len(names), 3), index)
+        axes.set_title(name, fontsize=9)
+        axes.tick_params(labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+        panels.append(axes)
+    return figure, panels
 
 
 def _new_figure(width: float, height: float) -> Figure:

@@ -33,7 +33,7 @@ def label_comparisons(stage: Stage, config: ComponentConfig, comparisons: Sequen
         chunks = range(done, len(comparisons), CHUNK)
         for start in stage.track(chunks, -(-len(comparisons) // CHUNK), f"labelling, {CHUNK} at a time", done // CHUNK):
             chunk = comparisons[start : start + CHUNK]
-            rows = list(_checked(labeler.label(chunk), chunk, config.kind))
+            rows = list(check_preferences(labeler.label(chunk), chunk, config.kind))
             with path.open("a", encoding="utf-8") as file:
                 file.write("".join(dump_row(asdict(row)) for row in rows))
     (stage.folder / PREFERENCES).write_bytes(path.read_bytes() if path.exists() else b"")
@@ -54,7 +54,10 @@ def _finished_rows(path: Path) -> int:
     return kept
 
 
-def _checked(preferences: Iterator[Preference], chunk: Sequence[Comparison], kind: str) -> Iterator[Preference]:
+def check_preferences(
+    preferences: Iterator[Preference], chunk: Sequence[Comparison], kind: str
+) -> Iterator[Preference]:
+    """Pass on a labeler's preferences, one for each comparison and in their order, and refuse anything else."""
     count = 0
     for comparison, preference in zip(chunk, preferences, strict=False):
         if preference.comparison != comparison.id:

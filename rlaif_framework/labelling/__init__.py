@@ -1,0 +1,1 @@
+"""Label a user's own pairs: no policy, no training."""

@@ -1,0 +1,163 @@
+"""The `rlaif label` command: check everything first, label with each labeler in turn, measure, write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlaif_framework.component import ComponentConfig
+from rlaif_framework.errors import RlaifError, SpecError
+from rlaif_framework.labelling.report import build_report, write_report
+from rlaif_framework.labelling.run import Record, label_context, label_pairs
+from rlaif_framework.memory import release_memory
+from rlaif_framework.pairs import PairsFile, scan_pairs
+from rlaif_framework.pipeline import check_component
+from rlaif_framework.plugins import Registry
+from rlaif_framework.progress import Progress
+from rlaif_framework.report.page import percent
+
+Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What `rlaif label` was asked to do."""
+
+    pairs: Path
+    labelers: Mapping[str, ComponentConfig]
+    """By name; a single one has none."""
+    task: ComponentConfig
+    out: Path
+    report: Path | None = None
+    export: Path | None = None
+    skip_bad: bool = False
+
+    @property
+    def outputs(self) -> dict[str, Path]:
+        """Where each labeler's labels go: `labels.jsonl`, or `labels.NAME.jsonl` of several."""
+        return {name: self.out.with_stem(f"{self.out.stem}.{name}") if name else self.out for name in self.labelers}
+
+    def check_paths(self) -> None:
+        """Refuse to write where something else is read or written, or under a name that says another format.
+
+        Raises:
+            SpecError: Which option to change.
+        """
+        if self.export is not None and len(self.labelers) > 1:
+            raise SpecError("--export takes one labeler; choose the best with --compare, then export with --labeler")
+        written = []
+        for option, path, suffixes in (
+            ("--out", self.out, (".jsonl",)),
+            ("--report", self.report, (".html",)),
+            ("--export", self.export, (".jsonl", ".parquet")),
+        ):
+            if path is None:
+                continue
+            if path.suffix not in suffixes:
+                raise SpecError(f"{option} {path}: its name must end in {' or '.join(suffixes)}")
+            written.append((option, path))
+        for labels in self.outputs.values():
+            written += [("--out", labels.with_suffix(end)) for end in (".parquet", ".meta.json")]
+        if self.report is not None:
+            written.append(("--report", self.report.with_suffix(".json")))
+        taken = {self.pairs.resolve(): "the pairs"}
+        for option, path in written:
+            if path.is_dir():
+                raise SpecError(f"{option} {path}: it is a folder")
+            if path.resolve() in taken:
+                raise SpecError(f"{option} would write {path}, which is {taken[path.resolve()]}; choose another name")
+            taken[path.resolve()] = f"written by {option} too"
+
+
+def label_file(job: Job, registry: Registry, progress: Progress) -> dict[str, Any]:
+    """Do a job and give its report, which is also written where the job says.
+
+    Raises:
+        RlaifError: Anything a user can mend.
+    """
+    job.check_paths()
+    for config in (job.task, *job.labelers.values()):
+        check_component(config, registry)
+    pairs = scan_pairs(job.pairs)
+    pairs.check(job.skip_bad)
+    if pairs.skipped:
+        progress.say(f"{job.pairs}: skipped {pairs.skipped} bad rows of {pairs.count + pairs.skipped}")
+    labels: dict[str, tuple[Record, Path]] = {}
+    for name, config in job.labelers.items():
+        path = job.outputs[name]
+        labels[name or config.kind] = _label_one(job, name, config, pairs, registry, progress), path
+    report = build_report(pairs, labels)
+    for line in (*report["summary"], *(f"warning: {text}" for text in report["warnings"])):
+        progress.say(line)
+    _write_rest(job, report, progress)
+    return report
+
+
+def _label_one(
+    job: Job, name: str, config: ComponentConfig, pairs: PairsFile, registry: Registry, progress: Progress
+) -> Record:
+    from rlaif_framework.labelling.export import write_parquet
+
+    path = job.outputs[name]
+    try:
+        record = label_pairs(pairs, config, label_context(job.task, registry), path, progress)
+    except RlaifError as error:
+        raise type(error)(f"{name}: {error}") if name else error from error
+    release_memory()  # of one model, before the next is loaded
+    parquet = path.with_suffix(".parquet")
+    write_parquet(path, parquet)
+    unparsed = f", {record.unparsed} of them unparsed" if record.unparsed else ""
+    progress.say(f"labels: {path} and {parquet.name}, {record.done} comparisons{unparsed}")
+    return record
+
+
+def _write_rest(job: Job, report: dict[str, Any], progress: Progress) -> None:
+    if job.export is not None:
+        from rlaif_framework.labelling.export import export_preferences
+
+        job.export.parent.mkdir(parents=True, exist_ok=True)
+        written, left_out = export_preferences(job.out, job.export)
+        progress.say(f"preference set: {job.export}, {written} rows; {left_out} unparsed or tied labels left out")
+    if job.report is not None:
+        write_report(report, job.report)
+        progress.say(f"report: {job.report.resolve()}")
+
+
+def comparison_tables(report: dict[str, Any]) -> Iterator[Table]:
+    """The labelers side by side, and each against each other, as heads and rows of text."""
+    rows: list[tuple[str, ...]] = []
+    for name, x in report["labelers"].items():
+        use, calibration = x["per_thousand"], x["calibration"]
+        rows.append(
+            (
+                name,
+                percent(x["agreement"]),
+                percent(x["same_position"]),
+                percent(x["unparsed"]),
+                f"{calibration['brier']['value']:.3f}" if calibration else "-",
+                f"{use['prompt_tokens'] + use['generated_tokens']:,.0f}",
+                f"{use['seconds']:,.1f}",
+                "-" if use["dollars"] is None else f"{use['dollars']:,.2f}",
+            )
+        )
+    yield ("labeler", "agreement", "same position", "unparsed", "Brier", "tokens/1000", "s/1000", "$/1000"), rows
+    tested = [pair for pair in report["paired"] if pair["p"] is not None]
+    if tested:
+        yield (
+            ("first", "second", "difference", "only first right", "only second right", "comparisons", "p", "p, Holm"),
+            [
+                (
+                    pair["first"],
+                    pair["second"],
+                    f"{100 * pair['difference']:+.1f} points",
+                    str(pair["first_only"]),
+                    str(pair["second_only"]),
+                    str(pair["count"]),
+                    f"{pair['p']:.3g}",
+                    f"{pair['p_holm']:.3g}",
+                )
+                for pair in tested
+            ],
+        )

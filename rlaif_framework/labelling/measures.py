@@ -1,0 +1,150 @@
+"""What only labels against human preferences tell: calibration, the pull of length, and one labeler against another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from rlaif_framework.measures import Observation, measure_agreement
+from rlaif_framework.statistics import Estimate, adjust_holm, estimate_mean, estimate_rate, paired_p_value
+
+HIGH_CONFIDENCE = 0.75
+CALIBRATION_BINS = 10
+LENGTH_BINS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class ReliabilityBin:
+    """Labels of like probability: how often they were right."""
+
+    low: float
+    high: float
+    stated: float
+    """Mean probability the labels gave to the response they prefer."""
+    right: Estimate
+    """Share of these responses that are the better ones, or the mean human probability that they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Whether a probability means what it says."""
+
+    brier: Estimate
+    """Mean squared distance between the probability of the first response and the human value; 0.25 for 0.5 always."""
+    ece: float
+    """Expected calibration error: mean distance between stated and right over the bins, weighted by their counts."""
+    bins: list[ReliabilityBin]
+
+
+def measure_calibration(observations: Sequence[Observation]) -> Calibration | None:
+    """Brier score, and reliability in equal bins from 0.5 to 1 of the preferred response's probability.
+
+    Folding at 0.5 makes the result independent of the order of the responses, which means nothing. Human ties are left
+    out, as in the agreement.
+    """
+    rows = [(x.first, x.known) for x in observations if x.decided and x.first is not None and x.known is not None]
+    brier = estimate_mean([(first - known) ** 2 for first, known in rows])
+    if brier is None:
+        return None
+    folded: list[list[tuple[float, float]]] = [[] for _ in range(CALIBRATION_BINS)]
+    width = 0.5 / CALIBRATION_BINS
+    for first, known in rows:
+        stated, right = (first, known) if first > 0.5 else (1 - first, 0.5 if first == 0.5 else 1 - known)
+        folded[min(int((stated - 0.5) / width + 1e-9), CALIBRATION_BINS - 1)].append((stated, right))
+    bins = []
+    for index, members in enumerate(folded):
+        right_share = estimate_rate(sum(right for _, right in members), len(members))
+        if right_share is not None:
+            stated = sum(s for s, _ in members) / len(members)
+            bins.append(ReliabilityBin(0.5 + index * width, 0.5 + (index + 1) * width, stated, right_share))
+    ece = sum(abs(b.stated - b.right.value) * b.right.count for b in bins) / len(rows)
+    return Calibration(brier, ece, bins)
+
+
+@dataclass(frozen=True, slots=True)
+class LengthBin:
+    """Comparisons alike in how much longer the human's choice is."""
+
+    low: int
+    high: int
+    """Characters of the response people prefer less those of the other."""
+    agreement: Estimate
+
+
+def measure_lengths(observations: Sequence[Observation]) -> list[LengthBin]:
+    """Agreement by length difference, in bins of equal counts.
+
+    A labeler that follows length agrees where people prefer the longer response, and disagrees where they do not.
+    """
+    rows = sorted(((_longer_choice(x), x) for x in observations if x.decided), key=lambda row: row[0])
+    found = []
+    for index in range(LENGTH_BINS):
+        members = rows[index * len(rows) // LENGTH_BINS : (index + 1) * len(rows) // LENGTH_BINS]
+        agreement = measure_agreement(x for _, x in members)
+        if agreement is not None:
+            found.append(LengthBin(members[0][0], members[-1][0], agreement))
+    return found
+
+
+def measure_human_length(observations: Sequence[Observation]) -> Estimate | None:
+    """Share of comparisons where people prefer the longer response: what following length would agree with."""
+    differences = [_longer_choice(x) for x in observations if x.known not in (None, 0.5) and x.longer]
+    return estimate_rate(sum(d > 0 for d in differences), len(differences))
+
+
+def _longer_choice(observation: Observation) -> int:
+    return observation.longer if (observation.known or 0.0) > 0.5 else -observation.longer
+
+
+@dataclass(frozen=True, slots=True)
+class PairedComparison:
+    """Two labelers on the same comparisons."""
+
+    first: str
+    second: str
+    alike: Estimate | None
+    """Share of comparisons where both prefer the same response; needs no human."""
+    count: int
+    """Comparisons with a human preference that both decide; the rest of this record is about them."""
+    first_only: int
+    second_only: int
+    """Comparisons only one of them got right."""
+    difference: float | None
+    """Agreement of the first less that of the second."""
+    p: float | None
+    """Exact McNemar test of no difference; None without human preferences."""
+    p_holm: float | None
+    """The same, adjusted for all pairs of labelers by Holm's method."""
+
+
+def compare_labelers(observations: dict[str, Sequence[Observation]]) -> list[PairedComparison]:
+    """Compare every two labelers; a comparison that either leaves unparsed or tied counts for neither."""
+    pairs = list(combinations(observations, 2))
+    counted = [_count_pair(observations[a], observations[b]) for a, b in pairs]
+    values = [paired_p_value(first, second) for _, count, first, second in counted if count]
+    adjusted = iter(adjust_holm(values))
+    raw = iter(values)
+    return [
+        PairedComparison(
+            a,
+            b,
+            alike,
+            count,
+            first,
+            second,
+            (first - second) / count if count else None,
+            next(raw) if count else None,
+            next(adjusted) if count else None,
+        )
+        for (a, b), (alike, count, first, second) in zip(pairs, counted, strict=True)
+    ]
+
+
+def _count_pair(a: Sequence[Observation], b: Sequence[Observation]) -> tuple[Estimate | None, int, int, int]:
+    both = [(x, y) for x, y in zip(a, b, strict=True) if x.first not in (None, 0.5) and y.first not in (None, 0.5)]
+    same = sum(((x.first or 0.0) > 0.5) == ((y.first or 0.0) > 0.5) for x, y in both)
+    decided = [(x.right, y.right) for x, y in both if x.decided]
+    first = sum(x > y for x, y in decided)
+    second = sum(y > x for x, y in decided)
+    return estimate_rate(same, len(both)), len(decided), first, second

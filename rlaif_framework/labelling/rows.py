@@ -1,0 +1,43 @@
+"""A labelled comparison as a row of the output, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rlaif_framework.jsonl import read_rows
+from rlaif_framework.records import read_preference
+from rlaif_framework.types import Comparison, Preference, Prompt
+
+Labelled = tuple[Comparison, Preference]
+
+
+def to_row(comparison: Comparison, preference: Preference) -> dict[str, Any]:
+    """What `labels.jsonl` says of one comparison."""
+    return {
+        "id": comparison.id,
+        "prompt": comparison.prompt.text,
+        "responses": list(comparison.responses),
+        "probabilities": preference.probabilities,
+        "human": comparison.preference,
+        "confidence": comparison.confidence,
+        "slice": comparison.slice,
+        "evidence": asdict(preference.evidence),
+    }
+
+
+def from_row(row: Mapping[str, Any]) -> Labelled:
+    """The comparison and its preference; the prompt's source and reference are not kept in a row."""
+    first, second = row["responses"]
+    known = row["human"]
+    source: Any = None if known is None else "human"
+    prompt = Prompt(row["id"], row["prompt"], row["prompt"])
+    comparison = Comparison(row["id"], prompt, (first, second), known, source, row["confidence"], row["slice"])
+    return comparison, read_preference({**row, "comparison": row["id"]})
+
+
+def read_labels(path: Path) -> Iterator[Labelled]:
+    """Yield the rows of a `labels.jsonl`, one at a time."""
+    return (from_row(row) for _, row in read_rows(path))

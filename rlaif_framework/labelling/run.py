@@ -1,0 +1,147 @@
+"""Label a file of pairs chunk by chunk, in constant memory, so that an interrupted run goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from rlaif_framework.component import ComponentConfig
+from rlaif_framework.context import Context
+from rlaif_framework.jsonl import dump_row
+from rlaif_framework.labelling.rows import Labelled, to_row
+from rlaif_framework.pairs import PairsFile
+from rlaif_framework.pipeline import describe_component
+from rlaif_framework.plugins import Registry
+from rlaif_framework.progress import Progress
+from rlaif_framework.protocols import Labeler
+from rlaif_framework.spec import PolicyConfig, Spec
+from rlaif_framework.stages.label import CHUNK, check_preferences
+from rlaif_framework.store import hash_content
+from rlaif_framework.types import Comparison, Preference
+
+NO_POLICY = "(rlaif label has no policy)"
+
+
+@dataclass
+class Record:
+    """What was labelled with what, how far it is, and what it took: `labels.meta.json` beside the labels."""
+
+    key: str
+    """Hash of all that determines the labels; labels of another key are made anew."""
+    pairs: str
+    comparisons: int
+    labeler: dict[str, Any]
+    task: dict[str, Any]
+    done: int = 0
+    """Comparisons labelled and written, whole chunks."""
+    size: int = 0
+    """Bytes of their rows."""
+    unparsed: int = 0
+    seconds: float = 0.0
+    """In the labeler, from the first chunk on: loading a model does not count."""
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    cost: float = 0.0
+    """US dollars, of backends that know their prices."""
+
+    def add(self, preferences: Iterable[Preference], seconds: float, size: int) -> None:
+        """Count a finished chunk."""
+        self.seconds += seconds
+        self.size += size
+        for preference in preferences:
+            evidence = preference.evidence
+            self.done += 1
+            self.unparsed += preference.probabilities is None
+            self.prompt_tokens += evidence.prompt_tokens
+            self.generated_tokens += evidence.generated_tokens
+            self.cost += evidence.cost
+
+
+def label_context(task: ComponentConfig, registry: Registry) -> Context:
+    """What labelers are given where there is a task and no policy."""
+    return Context(Spec(name="label", task=task, policy=PolicyConfig(model=NO_POLICY), sft=None), registry)
+
+
+def label_pairs(pairs: PairsFile, config: ComponentConfig, context: Context, out: Path, progress: Progress) -> Record:
+    """Write one row a comparison into `out`, in the order of the pairs.
+
+    Chunks go to `out` with `.partial` behind its name as they are finished; the file gets its name when it is whole.
+    If it is there already and neither pairs nor labeler nor task have changed, nothing is done.
+
+    Raises:
+        RlaifError: The labeler cannot be built, or fails.
+    """
+    record, found = _open_record(pairs, config, context, out)
+    partial = out.with_name(f"{out.name}.partial")
+    if record.done == record.comparisons and _size(out) == record.size:
+        progress.say(f"{out}: labelled before")
+        return record
+    if _size(partial) < record.size:
+        record = _new_record(pairs, config, context)  # whoever removed the rows wants them again
+    if found and record.done == 0:
+        progress.say(f"{out}: starting anew, as pairs, labeler or task changed")
+    elif record.done:
+        progress.say(f"{out}: going on after {record.done} of {record.comparisons} comparisons")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    labeler = cast(Labeler, context.build("labeler", config))
+    with partial.open("ab") as file:
+        file.truncate(record.size)  # what an interruption cut off
+        rows = _label_chunks(labeler, islice(pairs.read(), record.done, None), config.kind, record, file, out)
+        for _ in progress.track(rows, record.comparisons, f"labelling by {config.kind}", record.done):
+            pass
+    partial.replace(out)
+    return record
+
+
+def _label_chunks(
+    labeler: Labeler, comparisons: Iterator[Comparison], kind: str, record: Record, file: BinaryIO, out: Path
+) -> Iterator[Labelled]:
+    while chunk := list(islice(comparisons, CHUNK)):
+        start = time.monotonic()
+        preferences = list(check_preferences(iter(labeler.label(chunk)), chunk, kind))
+        seconds = time.monotonic() - start
+        rows = list(zip(chunk, preferences, strict=True))
+        text = "".join(dump_row(to_row(*row)) for row in rows).encode()
+        file.write(text)
+        file.flush()
+        record.add(preferences, seconds, len(text))
+        _save_record(record, out)
+        yield from rows
+
+
+def _new_record(pairs: PairsFile, config: ComponentConfig, context: Context) -> Record:
+    labeler, task = (describe_component(part, context) for part in (config, context.spec.task))
+    key = hash_content({"pairs": pairs.digest, "labeler": labeler, "task": task})
+    return Record(key, str(pairs.path), pairs.count, labeler, task)
+
+
+def _open_record(pairs: PairsFile, config: ComponentConfig, context: Context, out: Path) -> tuple[Record, bool]:
+    """The record to go on with, and whether there was one at all."""
+    new = _new_record(pairs, config, context)
+    try:
+        known = Record(**json.loads(_record_path(out).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return new, False
+    except (TypeError, ValueError):  # not ours, or of another version
+        return new, True
+    return (known if known.key == new.key else new), True
+
+
+def _save_record(record: Record, out: Path) -> None:
+    path = _record_path(out)
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text(json.dumps(asdict(record), indent=1, ensure_ascii=False), encoding="utf-8")
+    temporary.replace(path)
+
+
+def _record_path(out: Path) -> Path:
+    return out.with_suffix(".meta.json")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0

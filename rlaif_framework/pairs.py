@@ -1,0 +1,197 @@
+"""A user's own pairs: rows of JSON Lines as comparisons, every bad row found before anything is asked."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from reprlib import repr as short
+from typing import Any
+
+from rlaif_framework.errors import DataError
+from rlaif_framework.jsonl import parse_line, read_lines
+from rlaif_framework.types import Comparison, Prompt
+
+CUE = "\n\nAssistant:"
+"""Ends the context of a transcript in the form of Anthropic's HH data."""
+FORMS = (
+    "prompt + responses, prompt + chosen + rejected, prompt + response_a + response_b + label, "
+    "or chosen + rejected as whole transcripts"
+)
+SHOWN = 20
+LABELS = {"a": 1.0, "b": 0.0, "tie": 0.5}
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A line that holds no pair."""
+
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PairsFile:
+    """What one reading of a whole file found."""
+
+    path: Path
+    count: int
+    """Good rows."""
+    skipped: int
+    """Bad rows."""
+    bad: tuple[BadRow, ...]
+    """The first of them."""
+    digest: str
+    """Hash of the file's lines."""
+
+    def read(self) -> Iterator[Comparison]:
+        """Yield the pairs of the good rows, one at a time."""
+        return (pair for pair in read_pairs(self.path) if isinstance(pair, Comparison))
+
+    def check(self, skip_bad: bool) -> None:
+        """Refuse a file with bad rows, all of them named; with `skip_bad` only one with nothing else.
+
+        Raises:
+            DataError: What is wrong and in which lines.
+        """
+        if self.count and (skip_bad or not self.skipped):
+            return
+        lines = [f"{self.path}: {self.skipped} of {self.count + self.skipped} rows are bad"]
+        lines += [f"  line {row.line}: {row.reason}" for row in self.bad]
+        if self.skipped > len(self.bad):
+            lines.append(f"  and {self.skipped - len(self.bad)} more")
+        lines.append(f"--skip-bad goes on with the other {self.count}" if self.count else "there is nothing to label")
+        raise DataError("\n".join(lines))
+
+
+def scan_pairs(path: Path) -> PairsFile:
+    """Read a whole file once, keeping nothing but counts and its bad rows.
+
+    Raises:
+        DataError: The file is missing, unreadable, empty, or not JSON Lines by its name.
+    """
+    if not path.name.lower().endswith((".jsonl", ".jsonl.gz")):
+        raise DataError(f"{path}: pairs are read from .jsonl and .jsonl.gz files")
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path} is not a file")
+    digest = hashlib.sha256()
+    count = skipped = 0
+    bad: list[BadRow] = []
+    for number, line in read_lines(path):
+        digest.update(line)
+        found = _parse_pair(number, line)
+        if isinstance(found, Comparison):
+            count += 1
+        else:
+            skipped += 1
+            bad += [found] if len(bad) < SHOWN else []
+    return PairsFile(path, count, skipped, tuple(bad), digest.hexdigest())
+
+
+def read_pairs(path: Path) -> Iterator[Comparison | BadRow]:
+    """Yield each row of a file as a comparison, or as what is wrong with it."""
+    return (_parse_pair(number, line) for number, line in read_lines(path))
+
+
+def _parse_pair(number: int, line: bytes) -> Comparison | BadRow:
+    try:
+        return read_pair(parse_line(line))
+    except DataError as error:
+        return BadRow(number, str(error))
+
+
+def read_pair(row: Mapping[str, Any]) -> Comparison:
+    """A comparison from a row in any of the known forms.
+
+    Raises:
+        DataError: What is wrong with the row.
+    """
+    text, responses, known = _read_form(row)
+    source = text.removesuffix(CUE).strip()
+    if not source:
+        raise DataError("'prompt' is empty")
+    first, second = (response.strip() for response in responses)
+    if not first or not second:
+        raise DataError("a response is empty")
+    if first == second:
+        raise DataError("the two responses are equal")
+    human = _share(row, "human")
+    if human is not None and known is not None:
+        raise DataError("'human' stands beside a preference the row states otherwise; keep one of them")
+    known = human if known is None else known
+    slice_ = None if row.get("slice") is None else _text(row, "slice")
+    identity = _identity(row.get("id"), text, first, second)
+    reference = None if row.get("reference") is None else _text(row, "reference").strip()
+    return Comparison(
+        identity,
+        Prompt(identity, text, source, reference),
+        (first, second),
+        known,
+        None if known is None else "human",
+        _share(row, "confidence"),
+        slice_,
+    )
+
+
+def _read_form(row: Mapping[str, Any]) -> tuple[str, tuple[str, str], float | None]:
+    """Prompt, responses, and the preference a row states by its form."""
+    if "responses" in row:
+        responses = row["responses"]
+        if not (isinstance(responses, list) and len(responses) == 2 and all(isinstance(r, str) for r in responses)):
+            raise DataError("'responses' is not a list of two texts")
+        return _text(row, "prompt"), (responses[0], responses[1]), None
+    if "response_a" in row or "response_b" in row:
+        label = row.get("label")
+        if not isinstance(label, str) or label not in LABELS:
+            raise DataError(f"'label' is {short(label)}, not 'a', 'b' or 'tie'")
+        return _text(row, "prompt"), (_text(row, "response_a"), _text(row, "response_b")), LABELS[label]
+    if "chosen" in row or "rejected" in row:
+        prompt, chosen, rejected = _read_chosen(row)
+        if _hash(prompt, chosen.strip()) < _hash(prompt, rejected.strip()):
+            return prompt, (chosen, rejected), 1.0
+        return prompt, (rejected, chosen), 0.0
+    raise DataError(f"expected {FORMS}; it has {', '.join(list(row)[:8]) or 'nothing'}")
+
+
+def _read_chosen(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    chosen, rejected = _text(row, "chosen"), _text(row, "rejected")
+    if "prompt" in row:
+        return _text(row, "prompt"), chosen, rejected
+    before, cue, better = chosen.rpartition(CUE)
+    other, _, worse = rejected.rpartition(CUE)
+    if not cue:
+        raise DataError("no 'prompt', and 'chosen' is no transcript with '\\n\\nAssistant:' in it")
+    if before != other:
+        raise DataError("'chosen' and 'rejected' differ before their last '\\n\\nAssistant:'")
+    return before + cue, better, worse
+
+
+def _text(row: Mapping[str, Any], name: str) -> str:
+    value = row.get(name)
+    if value is None:
+        raise DataError(f"'{name}' is missing")
+    if not isinstance(value, str):
+        raise DataError(f"'{name}' is not text but {type(value).__name__}")
+    return value
+
+
+def _share(row: Mapping[str, Any], name: str) -> float | None:
+    value = row.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise DataError(f"'{name}' is {short(value)}, not a number between 0 and 1")
+    return float(value)
+
+
+def _identity(given: object, *content: str) -> str:
+    if given is None:
+        return _hash(*content)
+    if isinstance(given, bool) or not isinstance(given, (str, int)) or given == "":
+        raise DataError(f"'id' is {short(given)}, not a text or a whole number")
+    return str(given)
+
+
+def _hash(*texts: str) -> str:
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12]

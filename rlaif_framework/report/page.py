@@ -1,0 +1,38 @@
+"""Pages without scripts or outside requests, from the templates beside this module."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader
+
+
+def render_page(template: str, **values: Any) -> str:
+    """Fill in a template; texts are escaped."""
+    environment = Environment(loader=PackageLoader("rlaif_framework.report", "."), autoescape=True)
+    environment.filters["percent"] = percent
+    environment.filters["number"] = number
+    return environment.get_template(template).render(**values)
+
+
+def write_page(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def percent(estimate: dict[str, float] | None) -> str:
+    """A rate in per cent with its interval and count."""
+    if estimate is None:
+        return "-"
+    low, high = 100 * estimate["low"], 100 * estimate["high"]
+    return f"{100 * estimate['value']:.1f} % [{low:.0f}, {high:.0f}] n={estimate['count']}"
+
+
+def number(estimate: dict[str, float] | None) -> str:
+    """A mean with its interval."""
+    if estimate is None:
+        return "-"
+    return f"{estimate['value']:.3g} [{estimate['low']:.3g}, {estimate['high']:.3g}]"

@@ -1,0 +1,174 @@
+"""A user's rows become comparisons, and every row that is not one is named with its line."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_plugins import write_rows
+
+from rlaif_framework import Comparison, DataError
+from rlaif_framework.pairs import BadRow, read_pair, read_pairs, scan_pairs
+
+GOOD = {"prompt": "p", "responses": ["a", "b"]}
+HEAD = "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: How are you?"
+
+
+def transcripts(chosen: str, rejected: str, head: str = HEAD, other: str | None = None) -> dict[str, str]:
+    other = head if other is None else other
+    return {"chosen": f"{head}\n\nAssistant: {chosen}", "rejected": f"{other}\n\nAssistant: {rejected}"}
+
+
+def test_prompt_and_responses() -> None:
+    row = {"id": 7, "prompt": " Post. ", "responses": [" one\n", "two"], "human": 0.7, "confidence": 1, "slice": "s"}
+    found = read_pair(row)
+    assert found.id == found.prompt.id == "7"
+    assert (found.prompt.text, found.prompt.source) == (" Post. ", "Post.")
+    assert found.responses == ("one", "two")
+    assert (found.preference, found.preference_source, found.confidence, found.slice) == (0.7, "human", 1.0, "s")
+
+
+def test_nothing_is_known_where_the_row_says_nothing() -> None:
+    found = read_pair(GOOD)
+    assert (found.preference, found.preference_source, found.confidence, found.slice) == (None, None, None, None)
+
+
+@pytest.mark.parametrize(("label", "known"), [("a", 1.0), ("b", 0.0), ("tie", 0.5)])
+def test_labelled_responses(label: str, known: float) -> None:
+    found = read_pair({"prompt": "p", "response_a": "x", "response_b": "y", "label": label})
+    assert (found.responses, found.preference) == (("x", "y"), known)
+
+
+def test_the_chosen_response_is_not_always_the_first() -> None:
+    found = [read_pair({"prompt": f"p{i}", "chosen": "good", "rejected": "bad"}) for i in range(400)]
+    firsts = sum(c.responses[0] == "good" for c in found)
+    assert 160 < firsts < 240
+    for c in found:
+        assert c.preference == float(c.responses[0] == "good")
+
+
+def test_the_order_of_chosen_and_rejected_does_not_tell_which_is_which() -> None:
+    for i in range(50):
+        one = read_pair({"prompt": f"p{i}", "chosen": "x", "rejected": "y"})
+        other = read_pair({"prompt": f"p{i}", "chosen": "y", "rejected": "x"})
+        assert one.responses == other.responses
+        assert one.preference == 1 - (other.preference or 0)
+
+
+def test_transcripts_are_split_at_the_last_assistant_turn() -> None:
+    found = read_pair(transcripts("Fine.", "Bad."))
+    assert found.prompt.text == f"{HEAD}\n\nAssistant:"
+    assert found.prompt.source == HEAD.strip()
+    assert set(found.responses) == {"Fine.", "Bad."}
+    assert found.preference == float(found.responses[0] == "Fine.")
+
+
+def test_ids_made_from_the_content_are_stable_and_differ() -> None:
+    assert read_pair(GOOD).id == read_pair(dict(GOOD)).id
+    assert read_pair(GOOD).id != read_pair({**GOOD, "responses": ["a", "c"]}).id
+
+
+BAD: list[tuple[Any, str]] = [
+    ("", "the line is empty"),
+    ("{", "not valid JSON"),
+    ("[1]", "expected a JSON object, found list"),
+    ('{"prompt": "\\ud800", "responses": ["a", "b"]}', "not valid UTF-8"),
+    ({}, "expected prompt + responses"),
+    ({"prompt": "p"}, "it has prompt"),
+    ({"responses": ["a", "b"]}, "'prompt' is missing"),
+    ({**GOOD, "prompt": 3}, "'prompt' is not text but int"),
+    ({**GOOD, "prompt": " \n"}, "'prompt' is empty"),
+    ({**GOOD, "responses": ["a"]}, "not a list of two texts"),
+    ({**GOOD, "responses": ["a", "b", "c"]}, "not a list of two texts"),
+    ({**GOOD, "responses": ["a", 1]}, "not a list of two texts"),
+    ({**GOOD, "responses": "ab"}, "not a list of two texts"),
+    ({**GOOD, "responses": ["a", "  "]}, "a response is empty"),
+    ({**GOOD, "responses": ["a", " a "]}, "the two responses are equal"),
+    ({**GOOD, "human": 2}, "'human' is 2, not a number between 0 and 1"),
+    ({**GOOD, "human": "yes"}, "'human' is 'yes'"),
+    ({**GOOD, "human": True}, "'human' is True"),
+    ('{"prompt": "p", "responses": ["a", "b"], "human": NaN}', "'human' is nan"),
+    ({**GOOD, "confidence": -0.1}, "'confidence' is -0.1"),
+    ({**GOOD, "slice": 4}, "'slice' is not text but int"),
+    ({**GOOD, "id": [1]}, "'id' is [1]"),
+    ({"prompt": "p", "response_a": "x", "response_b": "y"}, "'label' is None"),
+    ({"prompt": "p", "response_a": "x", "response_b": "y", "label": "A"}, "'label' is 'A'"),
+    ({"prompt": "p", "response_a": "x", "label": "a"}, "'response_b' is missing"),
+    ({"prompt": "p", "response_a": "x", "response_b": "y", "label": "a", "human": 1}, "keep one of them"),
+    ({"prompt": "p", "chosen": "x"}, "'rejected' is missing"),
+    ({"prompt": "p", "chosen": "x", "rejected": ["y"]}, "'rejected' is not text but list"),
+    ({"chosen": "x", "rejected": "y"}, "no 'prompt', and 'chosen' is no transcript"),
+    (transcripts("x", "y", other="\n\nHuman: Something else"), "differ before their last"),
+    (transcripts("", "y"), "a response is empty"),
+    (transcripts("x", "x"), "the two responses are equal"),
+    ({"chosen": "\n\nAssistant: x", "rejected": "\n\nAssistant: y"}, "'prompt' is empty"),
+]
+
+
+@pytest.mark.parametrize(("row", "reason"), BAD, ids=[reason for _, reason in BAD])
+def test_a_bad_row_is_named_with_its_line(tmp_path: Path, row: Any, reason: str) -> None:
+    line = row if isinstance(row, str) else json.dumps(row)
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(f"{json.dumps(GOOD)}\n{line}\n{json.dumps(GOOD)}\n")
+    found = list(read_pairs(path))
+    assert isinstance(found[0], Comparison)
+    assert isinstance(found[2], Comparison)
+    assert isinstance(found[1], BadRow)
+    assert found[1].line == 2
+    assert reason in found[1].reason
+
+
+def test_all_bad_rows_of_a_large_file_are_reported_together(tmp_path: Path) -> None:
+    rows: list[Any] = [{**GOOD, "prompt": f"p{i}"} for i in range(100_000)]
+    bad = [3, 17, 999, 5000, 5001, 40_000, 77_777, 88_888, 99_998, 99_999]
+    for place in bad:
+        rows[place] = {"prompt": "p"}
+    scanned = scan_pairs(write_rows(tmp_path / "pairs.jsonl", rows))
+    assert (scanned.count, scanned.skipped) == (99_990, 10)
+    with pytest.raises(DataError) as caught:
+        scanned.check(skip_bad=False)
+    message = str(caught.value)
+    assert "10 of 100000 rows are bad" in message
+    for place in bad:
+        assert f"line {place + 1}:" in message
+    assert "--skip-bad goes on with the other 99990" in message
+    scanned.check(skip_bad=True)
+    assert sum(1 for _ in scanned.read()) == 99_990
+
+
+def test_more_bad_rows_than_fit_a_screen_are_counted(tmp_path: Path) -> None:
+    scanned = scan_pairs(write_rows(tmp_path / "pairs.jsonl", [GOOD, *({"x": 1} for _ in range(50))]))
+    with pytest.raises(DataError, match="and 30 more") as caught:
+        scanned.check(skip_bad=False)
+    assert len(str(caught.value).splitlines()) == 23
+
+
+def test_a_file_without_one_good_row_is_refused_either_way(tmp_path: Path) -> None:
+    scanned = scan_pairs(write_rows(tmp_path / "pairs.jsonl", [{}]))
+    with pytest.raises(DataError, match="nothing to label"):
+        scanned.check(skip_bad=True)
+
+
+def test_packed_files_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl.gz"
+    path.write_bytes(gzip.compress((json.dumps(GOOD) + "\n").encode()))
+    assert scan_pairs(path).count == 1
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(DataError, match="cannot read"):
+        scan_pairs(path)
+
+
+def test_what_is_no_file_of_rows_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "folder.jsonl").mkdir()
+    for name, reason in [
+        ("nowhere.jsonl", "no data file"),
+        ("empty.jsonl", "is empty"),
+        ("folder.jsonl", "is not a file"),
+        ("pairs.csv", "from .jsonl and .jsonl.gz"),
+    ]:
+        with pytest.raises(DataError, match=reason):
+            scan_pairs(tmp_path / name)
