@@ -166,7 +166,7 @@ class _Composer:
 
     @cached_property
     def _task(self) -> dict[str, Any]:
-        return self._describe(self.spec.task)
+        return describe_task(self.context)
 
     def _compose_evaluation(self, sft: Step, arms: Mapping[str, Mapping[str, Step]]) -> list[Step]:
         from rlaif_framework.stages.evaluate import REFERENCE, evaluate_run, judge_matchup, sample_test, score_held_out
@@ -289,6 +289,14 @@ def describe_component(config: ComponentConfig, context: Context) -> dict[str, A
         "config": config.model_dump(mode="json"),
         "models": {name: find_model(name).identity for name in loads},
         "from": sorted({_provider(part, context.registry) for part in _walk(config)}),
+    }
+
+
+def describe_task(context: Context) -> dict[str, Any]:
+    """The task's settings and its words, which may come from a file."""
+    return {
+        **describe_component(context.spec.task, context),
+        "words": context.task.words().model_dump(mode="json"),
     }
 
 

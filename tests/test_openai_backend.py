@@ -433,7 +433,7 @@ def test_no_key_no_header_and_another_variable(build: Build, monkeypatch: pytest
     with serve() as server:
         list(build(server.url).answer(texts(1)))
         monkeypatch.setenv("MY_KEY", "EMPTY")
-        [(_, got)] = build(server.url, api_key_env="MY_KEY").answer(texts(1))
+        [_] = build(server.url, api_key_env="MY_KEY").answer(texts(1))
     assert "Authorization" not in server.headers[0]
     assert server.headers[1]["Authorization"] == "Bearer EMPTY"
 
@@ -462,7 +462,7 @@ def test_a_budget_stops_cleanly_and_the_next_run_goes_on(build: Build, budget: d
             drive(choices(40), backend)
         first = len(server.bodies)
         assert 9 <= first <= 10 + 4  # 11 tokens each; those in flight when it was reached are finished
-        with pytest.raises(RlaifError, match="0 of 26|0 of 2[0-9]|0 of 3[01]"):
+        with pytest.raises(RlaifError, match=r"0 of 26|0 of 2[0-9]|0 of 3[01]"):
             drive(choices(40), backend)  # the same process: nothing more is sent
         assert len(server.bodies) == first
         assert len(drive(choices(40), build(server.url))) == 40

@@ -15,7 +15,7 @@ from rlaif_framework.context import Context
 from rlaif_framework.jsonl import dump_row
 from rlaif_framework.labelling.rows import Labelled, to_row
 from rlaif_framework.pairs import PairsFile
-from rlaif_framework.pipeline import describe_component
+from rlaif_framework.pipeline import describe_component, describe_task
 from rlaif_framework.plugins import Registry
 from rlaif_framework.progress import Progress
 from rlaif_framework.protocols import Labeler
@@ -115,7 +115,7 @@ def _label_chunks(
 
 
 def _new_record(pairs: PairsFile, config: ComponentConfig, context: Context) -> Record:
-    labeler, task = (describe_component(part, context) for part in (config, context.spec.task))
+    labeler, task = describe_component(config, context), describe_task(context)
     key = hash_content({"pairs": pairs.digest, "labeler": labeler, "task": task})
     return Record(key, str(pairs.path), pairs.count, labeler, task)
 

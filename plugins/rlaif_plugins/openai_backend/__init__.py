@@ -51,6 +51,9 @@ class OpenAIConfig(ComponentConfig):
     (auto: until the server refuses)."""
     samples: int = Field(8, ge=1, le=1000)
     """Sampled answers to count for a choice whose log-probabilities the server does not give."""
+    context_tokens: int | None = Field(None, ge=64)
+    """Length of the model's context; a question that would be longer, at four characters a token, has its source cut
+    (null: the server decides)."""
     concurrency: int = Field(16, ge=1, le=4096)
     """Requests in flight at once, over all servers."""
     requests_per_minute: int | None = Field(None, ge=1)

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx2
 
-from rlaif_framework import Answer, Choose, Context, Generate, ModelError, Request, RlaifError
+from rlaif_framework import Answer, Choose, Context, Generate, ModelError, Question, Request, RlaifError
 from rlaif_plugins.openai_backend import OpenAIConfig
 from rlaif_plugins.openai_backend.limits import Budget, Server, TokenBucket, backoff, least_busy, read_retry_after
 from rlaif_plugins.openai_backend.wire import (
@@ -46,6 +46,11 @@ class OpenAIBackend:
         """The model and how it is asked; not the servers: the same model served twice is the same."""
         c = self.config
         return f"openai {c.model} {c.mode} prefill={c.prefill} samples={c.samples}"
+
+    def fits(self, question: Question, new_tokens: int) -> bool:
+        """Whether a question and an answer of so many tokens fit into `context_tokens`, about."""
+        limit = self.config.context_tokens
+        return limit is None or (len(question.text) + len(question.prefill)) // 4 + new_tokens <= limit
 
     def answer(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
         """Answer requests, each as soon as its answer arrives.
