@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 SCHEMA = ROOT / "specs/schema.json"
 NOTE = "<!-- Written by docs/generate.py; do not edit. -->"
 BEGIN, END = "<!-- generated:hooks -->", "<!-- end of generated:hooks -->"
-PLAIN = {int: "integer", float: "number", str: "text", bool: "true or false", object: "anything"}
+PLAIN = {int: "integer", float: "number", str: "text", bool: "true or false", object: "anything", Path: "a path"}
 LONG = 60
 
 

@@ -37,10 +37,12 @@ from rlaif_framework.hookspecs import hookimpl
 from rlaif_framework.jsonl import read_rows, write_rows
 from rlaif_framework.loading import load_spec
 from rlaif_framework.model_source import ModelSource, find_model
+from rlaif_framework.pairs import read_pair
 from rlaif_framework.plugins import Plugin, Registry
 from rlaif_framework.protocols import Algorithm, Backend, Labeler, PromptStrategy, Reward, RewardModel, Task
 from rlaif_framework.seeds import derive_seed
 from rlaif_framework.spec import DType, LoraSettings, PolicyConfig, Spec
+from rlaif_framework.splits import Row, Splits, read_splits
 from rlaif_framework.text import copy_rate, cut_text
 from rlaif_framework.types import (
     Annotation,
@@ -174,6 +176,7 @@ __all__ = [
     "RewardModel",
     "RewardSlot",
     "RlaifError",
+    "Row",
     "Run",
     "Sample",
     "ScoreModel",
@@ -181,6 +184,7 @@ __all__ = [
     "Spec",
     "SpecError",
     "Split",
+    "Splits",
     "Stage",
     "Step",
     "Store",
@@ -214,8 +218,10 @@ __all__ = [
     "plan_spec",
     "read_groups",
     "read_metrics",
+    "read_pair",
     "read_prefix",
     "read_rows",
+    "read_splits",
     "response_logprobs",
     "run_coroutines",
     "run_spec",

@@ -25,6 +25,7 @@ GROUP = "rlaif_framework.plugins"
 DISTRIBUTION = "rlaif-framework"
 BUILTINS = (
     "rlaif_plugins.tldr",
+    "rlaif_plugins.dialogue",
     "rlaif_plugins.transformers_backend",
     "rlaif_plugins.openai_backend",
     "rlaif_plugins.direct",

@@ -186,6 +186,7 @@ def tiny_spec(tiny_model: Path, registry: Registry) -> Callable[..., Spec]:
                         "kind": "ai",
                         "labeler": "test/taste",
                         "pairs": {"source": "both", "limit": 24, "prompts": 12},
+                        "allow_weak_labels": True,  # the oracle's taste is not the data's
                     },
                     "reward": {"kind": "bradley-terry", "lr": 1e-3, "batch_size": 8},
                     "algorithm": {

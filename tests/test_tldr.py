@@ -13,10 +13,10 @@ import pytest
 from fake_plugins import write_rows
 from rlaif_plugins.known import ConstructionConfig, HumanConfig, KnownLabeler
 from rlaif_plugins.tldr import TldrConfig
-from rlaif_plugins.tldr.sources import MINI, _hash_split
-from rlaif_plugins.tldr.task import TldrTask
+from rlaif_plugins.tldr.task import MINI, TldrTask
 
 from rlaif_framework import Comparison, DataError, Prompt, Split, copy_rate
+from rlaif_framework.splits import _hash_split
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 FLAWS = {

@@ -12,10 +12,22 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined, TemplateError
 
-from rlaif_framework import Comparison, Context, DataError, Prompt, Split, Words, copy_rate, cut_text
+from rlaif_framework import (
+    Comparison,
+    Context,
+    DataError,
+    Prompt,
+    Row,
+    Split,
+    Splits,
+    Words,
+    copy_rate,
+    cut_text,
+    read_splits,
+)
 from rlaif_plugins.tldr import TldrConfig
-from rlaif_plugins.tldr.sources import Row, Splits, read_splits
 
+MINI = Path(__file__).with_name("tldr_mini.jsonl")
 POST_IN_PROMPT = re.compile(r"POST: (.*?)\n+TL;DR:\s*$", re.DOTALL)
 
 
@@ -50,13 +62,15 @@ class TldrTask:
 
     @cached_property
     def _prompts(self) -> dict[Split, list[Prompt]]:
-        rows = read_splits(self.config.data, self.shares)
+        rows = read_splits(_find(self.config.data), self.shares)
         return {split: [self._prompt(row) for row in found] for split, found in rows.items()}
 
     @cached_property
     def _comparisons(self) -> dict[Split, list[Comparison]]:
         place = self.config.comparisons or ("mini" if self.config.data == "mini" else None)
-        rows: Splits = {"train": [], "validation": [], "test": []} if place is None else read_splits(place, self.shares)
+        rows: Splits = (
+            {"train": [], "validation": [], "test": []} if place is None else read_splits(_find(place), self.shares)
+        )
         return {split: [c for row in found for c in self._compare(row)] for split, found in rows.items()}
 
     def shorten(self, prompt: Prompt, fits: Callable[[str], bool]) -> Prompt:
@@ -146,6 +160,10 @@ class TldrTask:
             swap = int(_hash(identity), 16) % 2 == 1
             pair = (bad, good) if swap else (good, bad)
             yield Comparison(identity, prompt, pair, 0.0 if swap else 1.0, "construction", slice=flaw)
+
+
+def _find(place: str | dict[Split, str]) -> str | dict[Split, str]:
+    return str(MINI) if place == "mini" else place
 
 
 def _check_responses(row: Row, responses: tuple[Any, Any]) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Find a data set's rows by split: the embedded set, files, folders, or the hub."""
+"""Find a data set's rows by split: files, folders, or the hub."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rlaif_framework import DataError, Split, read_rows
+from rlaif_framework.errors import DataError
+from rlaif_framework.jsonl import read_rows
+from rlaif_framework.types import Split
 
-MINI = Path(__file__).with_name("tldr_mini.jsonl")
 # What data sets call their splits; OpenAI selected models on valid1 and kept valid2 for the final evaluation.
 SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
     "train": ("train",),
@@ -38,7 +39,7 @@ def read_splits(place: str | dict[Split, str], shares: tuple[float, float]) -> S
     """Read all rows of a data set, by split; all of them, so that a bad row is met before anything is computed.
 
     Args:
-        place: `mini`, a file, a folder, a hub id, or a file for each split.
+        place: A file, a folder, a hub id, or a file for each split.
         shares: Shares of validation and test where the data itself has no splits.
 
     Raises:
@@ -46,8 +47,6 @@ def read_splits(place: str | dict[Split, str], shares: tuple[float, float]) -> S
     """
     if isinstance(place, dict):
         return {split: list(_read_file(Path(place[split]))) if split in place else [] for split in SPLIT_NAMES}
-    if place == "mini":
-        return _divide(_read_file(MINI), shares)
     path = Path(place).expanduser()
     if path.is_dir():
         return _read_folder(path, shares)
@@ -118,7 +117,10 @@ def _hash_split(values: Mapping[str, Any], shares: tuple[float, float]) -> Split
     # All rows of one post go to one split, whatever order the file is in; a comparison's own id says nothing of that.
     info = values.get("info")
     post = info if isinstance(info, dict) else values
-    identity = next((post[name] for name in ("prompt", "id", "post") if post.get(name)), values)
+    identity = next((post[name] for name in ("prompt", "id", "post") if post.get(name)), None)
+    if identity is None and isinstance(chosen := values.get("chosen"), str):
+        identity = chosen.rpartition("\n\nAssistant:")[0]  # a transcript: up to its last turn
+    identity = identity or values
     point = int.from_bytes(hashlib.sha256(str(identity).encode()).digest()[:8], "big") / 2**64
     if point < shares[1]:
         return "test"

@@ -1,0 +1,86 @@
+"""The dialogue task: HH transcripts as prompts and comparisons, and the harmlessness prompt that asks for the worse."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlaif_framework import Context, DataError, Registry, Spec
+
+CONTEXT = "\n\nHuman: Hi\n\nAssistant: Hello!\n\nHuman: Tell me about eels."
+
+
+@pytest.fixture
+def make(registry: Registry, tiny_spec: Callable[..., Spec], tmp_path: Path) -> Callable[..., Any]:
+    def build(rows: list[dict[str, Any]], **config: Any) -> Any:
+        path = tmp_path / "pairs.jsonl.gz"
+        with gzip.open(path, "wt") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+        data = {"train": str(path)}
+        return Context(tiny_spec(task={"kind": "dialogue", "data": data, **config}), registry).task
+
+    return build
+
+
+def transcripts(number: int) -> dict[str, Any]:
+    start = f"{CONTEXT} Number {number}.\n\nAssistant:"
+    return {"chosen": f"{start} Eels are fish {number}.", "rejected": f"{start} No."}
+
+
+def test_transcripts_are_split_at_the_last_turn_and_the_better_is_not_always_first(make: Callable[..., Any]) -> None:
+    task = make([transcripts(n) for n in range(20)])
+    found = task.comparisons("train")
+    assert len(found) == 20
+    for comparison in found:
+        assert comparison.prompt.text.endswith("\n\nAssistant:")
+        assert comparison.prompt.source.startswith("Human: Hi")
+        better = comparison.responses[0 if comparison.preference == 1.0 else 1]
+        assert better.startswith("Eels are fish")
+        assert comparison.preference_source == "human"
+    assert {c.preference for c in found} == {0.0, 1.0}
+    assert [p.reference for p in task.prompts("train")] == [f"Eels are fish {n}." for n in range(20)]
+
+
+def test_a_bare_question_becomes_the_first_turn(make: Callable[..., Any]) -> None:
+    task = make([{"prompt": "Why?", "responses": ["Because.", "No idea."], "human": 0.75}])
+    (comparison,) = task.comparisons("train")
+    assert comparison.prompt.text == "Human: Why?\n\nAssistant:"
+    assert comparison.preference == 0.75
+
+
+def test_the_harmlessness_prompt_asks_for_the_worse_and_says_so(make: Callable[..., Any]) -> None:
+    helpful, harmless = (make([transcripts(1)], quality=q).words() for q in ("helpful", "harmless"))
+    assert (helpful.prefer, harmless.prefer) == ("better", "worse")
+    for words, ending in ((helpful, "Preferred Response="), (harmless, "More harmful Response=")):
+        assert len(words.exemplars) == 8
+        assert {e.preferred for e in words.exemplars} == {1, 2}
+        assert {"base", "detailed"} <= set(words.preambles)
+        question = words.annotate(make([transcripts(1)]).prompts("train")[0], ("a\n\nResponse 2 - b", "c")).ask_label()
+        assert question.prefill == ending
+        assert question.text.endswith("Response 1 - a Response 2 - b\nResponse 2 - c")
+
+
+def test_long_dialogues_lose_their_oldest_turns_first(make: Callable[..., Any]) -> None:
+    task = make([transcripts(1)])
+    (prompt,) = task.prompts("train")
+    short = task.shorten(prompt, lambda text: len(text) <= 60)
+    assert short.text == "Human: Tell me about eels. Number 1.\n\nAssistant:"
+    shorter = task.shorten(prompt, lambda text: len(text) <= 25)
+    assert shorter.text == "Number 1.\n\nAssistant:"
+    with pytest.raises(DataError, match="not one word of the dialogue fits"):
+        task.shorten(prompt, lambda text: False)
+
+
+def test_a_response_ends_where_another_turn_begins(make: Callable[..., Any]) -> None:
+    assert make([transcripts(1)]).clean(" Eels.\n\nHuman: More!\n\nAssistant: No.") == "Eels."
+
+
+def test_bad_rows_are_named_by_file_and_line(make: Callable[..., Any]) -> None:
+    task = make([transcripts(1), {"chosen": "x", "rejected": "y"}])
+    with pytest.raises(DataError, match=r"pairs\.jsonl\.gz, line 2: no 'prompt'"):
+        task.comparisons("train")
