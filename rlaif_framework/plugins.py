@@ -44,6 +44,7 @@ BUILTINS = (
     "rlaif_plugins.ensemble",
     "rlaif_plugins.mix",
     "rlaif_plugins.bradley_terry",
+    "rlaif_plugins.direct_reward",
     "rlaif_plugins.reinforce",
     "rlaif_plugins.tensorboard",
 )

@@ -21,6 +21,8 @@ from rlaif_framework.memory import release_memory
 from rlaif_framework.stage import Stage, resume_step
 
 T = TypeVar("T")
+RELEASE_SECONDS = 2.0
+"""Between two hand-backs of freed memory: each costs some tenths of a second."""
 StepFunction = Callable[[int], Mapping[str, float]]
 
 
@@ -57,6 +59,7 @@ def train_steps(
     """
     peaks = [float(group["lr"]) for group in optimizer.param_groups]
     start, last_saved = _restore(stage, modules, optimizer), time.monotonic()
+    released = last_saved
     stage.rewind_log(start)
     for number in stage.track(range(start, steps), steps, text, done=start):
         set_seed(stage.seed("step", number) % 2**32, device_specific=True)
@@ -75,7 +78,9 @@ def train_steps(
             )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        release_memory()
+        if time.monotonic() - released >= RELEASE_SECONDS:
+            release_memory()
+            released = time.monotonic()
         stage.log(number + 1, metrics)
         if time.monotonic() - last_saved >= stage.context.checkpoint_seconds and number + 1 < steps:
             _save(stage, modules, optimizer, number + 1)

@@ -24,14 +24,16 @@ from typer.testing import CliRunner
 import rlaif_framework
 from rlaif_framework import Comparison, Context, Prompt, Registry, Spec, hookspecs, load_spec
 from rlaif_framework.cli import app
-from rlaif_framework.loading import build_spec, read_mapping
+from rlaif_framework.loading import build_spec, load_labelers, read_mapping
 from rlaif_framework.plugins import Plugin
 
 LoadPlugin = Callable[[str, Registry], Plugin]
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "plugins" / "example-plugin"
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", EXAMPLE / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-SPECS = sorted((ROOT / "specs").rglob("*.yaml"))
+TABLES = sorted((ROOT / "specs" / "paper").glob("table*.yaml"))
+"""Labelers by name, for `rlaif label --compare`."""
+SPECS = [path for path in sorted((ROOT / "specs").rglob("*.yaml")) if path not in TABLES]
 PLANNED = {"new-plugin", "catalogue"}
 """Commands the documentation names as not there yet."""
 
@@ -408,3 +410,9 @@ def share_words(first: str, second: str) -> float:
     """Shared words over all words of two texts."""
     a, b = (set(re.findall(r"\w+", text.lower())) for text in (first, second))
     return len(a & b) / len(a | b)
+
+
+@pytest.mark.parametrize("path", TABLES, ids=lambda p: p.stem)
+def test_the_papers_tables_name_labelers_that_exist(path: Path) -> None:
+    found = load_labelers(path, (), Registry.load())
+    assert len(found) >= 3

@@ -26,6 +26,7 @@ from rlaif_framework import (
     Registry,
     Request,
     Spec,
+    SpecError,
     Words,
 )
 from rlaif_framework.component import narrow
@@ -344,3 +345,20 @@ def test_bad_words_are_refused_by_file_and_key(
         own.write_text(text)
     with pytest.raises(DataError, match=message):
         Context(tiny_spec(task={"kind": "tldr", "words": str(own)}), registry).task.words()
+
+
+def test_a_labeler_that_scores_is_a_reward_and_one_that_compares_is_not(
+    registry: Registry, tiny_spec: Callable[..., Spec], tiny_model: Path, tmp_path: Path
+) -> None:
+    backend = {"kind": "transformers", "model": str(tiny_model), "dtype": "fp32"}
+    context = Context(tiny_spec(), registry)
+
+    def load(labeler: Any) -> Any:
+        config = narrow("reward", {"kind": "direct", "labeler": labeler}, registry)
+        return context.build("reward", config).load(tmp_path)
+
+    scores = load({"kind": "rate", "backend": backend}).score([c.prompt for c in COMPARISONS[:3]], ["a", "b", "c"])
+    assert len(scores) == 3
+    assert all(-1 <= score <= 1 for score in scores)
+    with pytest.raises(SpecError, match="'length' compares responses and cannot score one alone; 'rate' can"):
+        load("length")
