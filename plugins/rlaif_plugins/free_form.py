@@ -16,8 +16,7 @@ PROBABILITIES = {"1": (1.0, 0.0), "2": (0.0, 1.0), "tie": (0.5, 0.5)}
 
 
 class FreeFormConfig(ComponentConfig):
-    """Ask for an answer in words that ends with a line `Verdict: 1`, `Verdict: 2` or `Verdict: tie`; anything else is
-    unparsed."""
+    """Ask for an answer in words that ends with a line `Verdict: 1`, `Verdict: 2` or `Verdict: tie`."""
 
     kind: Literal["free-form"] = "free-form"
     max_new_tokens: int = Field(512, ge=1)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any, Literal, cast
 
 from pydantic import Field
-from scipy.special import expit
 
 from rlaif_framework import (
     Asked,
@@ -65,7 +65,7 @@ class Rater:
                 generated_tokens=sum(outcome.generated_tokens for outcome in own),
                 cost=sum(outcome.cost for outcome in own),
             )
-            first = None if a is None or b is None else float(expit((a - b) / self.config.temperature))
+            first = None if a is None or b is None else _odds((a - b) / self.config.temperature)
             yield Preference(comparison.id, None if first is None else (first, 1.0 - first), evidence)
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Sequence[float]:
@@ -88,6 +88,10 @@ class Rater:
 def _rate(question: Question) -> Generator[Asked, Any, tuple[float | None, float | None]]:
     answer = yield Choose(question, NUMBERS)
     return (expected_score(answer.probabilities) if answer.probabilities else None), answer.mass
+
+
+def _odds(logit: float) -> float:
+    return 1.0 / (1.0 + math.exp(-logit)) if logit > -700 else 0.0
 
 
 def expected_score(probabilities: Sequence[float]) -> float:
