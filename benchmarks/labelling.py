@@ -1,12 +1,14 @@
 """Speed of labelling with a local LLM, against a plain transformers loop in the same run.
 
 python benchmarks/labelling.py [--pairs tldr_pairs.jsonl] [--comparisons 32] [--dtype fp32] [--random 1B]
+python benchmarks/labelling.py --overhead 100000
 
 One line a case, the ratio to the reference as `3.42x`. The reference asks every question by itself: both orders, padded
 batches of 8, logits at every position; rationales are generated prompt by prompt, all samples of a prompt in one batch.
 Beside it: the tokens that were computed, those a perfect prefix cache would compute, and the achieved rate of floating
 point operations against a measured matrix product. Answers are compared with the reference's: in fp32 they must agree
-to 1e-4.
+to 1e-4. `--overhead` labels so many made-up comparisons with a backend that answers at once: what is left is our own
+time, the cache of answers included, and the growth of memory.
 """
 
 from __future__ import annotations
@@ -16,17 +18,29 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from rlaif_plugins.llm import LLMConfig, LLMLabeler
 from rlaif_plugins.transformers_backend import TransformersConfig
 from rlaif_plugins.transformers_backend.backend import TransformersBackend
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from rlaif_framework import Choose, Context, Generate, Question, Registry, share_prefixes
+from rlaif_framework import (
+    Answer,
+    Choose,
+    Comparison,
+    Context,
+    Generate,
+    Prompt,
+    Question,
+    Registry,
+    Request,
+    share_prefixes,
+)
 from rlaif_framework.loading import build_spec
 from rlaif_framework.models import load_tokenizer
 
@@ -71,9 +85,13 @@ def main() -> None:
     parser.add_argument("--random", choices=["1B"], help="a Llama of this size with random weights instead")
     parser.add_argument("--dtype", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--samples", type=int, default=8, help="rationales of an order in self-consistency")
+    parser.add_argument("--overhead", type=int, help="only measure our own time over so many comparisons")
     given = parser.parse_args()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     with tempfile.TemporaryDirectory() as scratch:
+        if given.overhead:
+            measure_overhead(given.overhead, scratch)
+            return
         model = random_model(given.random, given.model, Path(scratch)) if given.random else given.model
         backend = open_backend(model, given.dtype)
         print(f"# {model}, {given.dtype}, {backend.model.device}, {torch.get_num_threads()} threads")
@@ -84,6 +102,52 @@ def main() -> None:
         for name, exemplars in (("detailed, 0-shot", []), ("detailed, 2-shot", shots)):
             compare_choices(name, backend, [q for pair in pairs for q in questions(pair, exemplars)], peak)
         compare_rationales(backend, [q for pair in pairs[:4] for q in rationale_questions(pair)], given.samples)
+
+
+class Instant:
+    """A backend that answers at once."""
+
+    def identity(self) -> str:
+        return "instant"
+
+    def fits(self, question: Question, new_tokens: int) -> bool:
+        return True
+
+    def answer(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
+        return ((index, Answer((0.7, 0.3), 0.9, prompt_tokens=600)) for index, _ in enumerate(requests))
+
+
+def measure_overhead(count: int, scratch: str) -> None:
+    """Label made-up comparisons in chunks, both orders, every answer into the cache."""
+    os.environ["RLAIF_CACHE"] = scratch
+    registry = Registry.load()
+    spec = build_spec({"task": "tldr", "policy": {"model": "none"}}, "benchmark", registry)
+    labeler = LLMLabeler.__new__(LLMLabeler)
+    labeler.config = LLMConfig.model_validate(
+        {"backend": {"kind": "transformers", "model": "none"}}, context={"registry": registry}
+    )
+    context = Context(spec, registry)
+    labeler.seed, labeler.words, labeler.backend = 0, context.task.words(), Instant()
+    labeler.strategy = context.build("strategy", labeler.config.strategy)
+    post = "a post of some length that goes on for a while and then ends. " * 30
+    early, start = 0, time.perf_counter()
+    for first in range(0, count, 64):
+        numbers = range(first, min(first + 64, count))
+        chunk = [Comparison(str(n), Prompt(str(n), post, f"{n} {post}"), (f"one {n}", f"two {n}")) for n in numbers]
+        assert sum(1 for _ in labeler.label(chunk)) == len(chunk)
+        early = early or (current_memory() if first >= count // 10 else 0)
+    seconds = time.perf_counter() - start
+    growth = (current_memory() - early) / 2**20
+    print(
+        f"overhead: {seconds / count * 1000:.2f} ms a comparison over {count}; "
+        f"memory grew by {growth:.0f} MiB after the first tenth"
+    )
+
+
+def current_memory() -> int:
+    """Resident memory in bytes, on Linux."""
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmRSS"))
+    return int(line.split()[1]) * 1024
 
 
 def compare_choices(name: str, backend: TransformersBackend, requests: Sequence[Choose], peak: float) -> None:
