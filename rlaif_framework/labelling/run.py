@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, cast
 from rlaif_framework.component import ComponentConfig
 from rlaif_framework.context import Context
 from rlaif_framework.jsonl import dump_row
-from rlaif_framework.labelling.rows import Labelled, to_row
+from rlaif_framework.labelling.rows import to_row
 from rlaif_framework.pairs import PairsFile
 from rlaif_framework.pipeline import describe_component, describe_task
 from rlaif_framework.plugins import Registry
@@ -91,27 +91,28 @@ def label_pairs(pairs: PairsFile, config: ComponentConfig, context: Context, out
     labeler = cast(Labeler, context.build("labeler", config))
     with partial.open("ab") as file:
         file.truncate(record.size)  # what an interruption cut off
-        rows = _label_chunks(labeler, islice(pairs.read(), record.done, None), config.kind, record, file, out)
-        for _ in progress.track(rows, record.comparisons, f"labelling by {config.kind}", record.done):
-            pass
+        chunks = _cut_chunks(islice(pairs.read(), record.done, None))
+        text = f"labelling by {config.kind}, {CHUNK} at a time"
+        for chunk in progress.track(chunks, -(-record.comparisons // CHUNK), text, record.done // CHUNK):
+            _label_chunk(labeler, chunk, config.kind, record, file)
+            _save_record(record, out)
     partial.replace(out)
     return record
 
 
-def _label_chunks(
-    labeler: Labeler, comparisons: Iterator[Comparison], kind: str, record: Record, file: BinaryIO, out: Path
-) -> Iterator[Labelled]:
+def _cut_chunks(comparisons: Iterator[Comparison]) -> Iterator[list[Comparison]]:
     while chunk := list(islice(comparisons, CHUNK)):
-        start = time.monotonic()
-        preferences = list(check_preferences(iter(labeler.label(chunk)), chunk, kind))
-        seconds = time.monotonic() - start
-        rows = list(zip(chunk, preferences, strict=True))
-        text = "".join(dump_row(to_row(*row)) for row in rows).encode()
-        file.write(text)
-        file.flush()
-        record.add(preferences, seconds, len(text))
-        _save_record(record, out)
-        yield from rows
+        yield chunk
+
+
+def _label_chunk(labeler: Labeler, chunk: list[Comparison], kind: str, record: Record, file: BinaryIO) -> None:
+    start = time.monotonic()
+    preferences = list(check_preferences(iter(labeler.label(chunk)), chunk, kind))
+    seconds = time.monotonic() - start
+    text = "".join(map(dump_row, map(to_row, chunk, preferences))).encode()
+    file.write(text)
+    file.flush()
+    record.add(preferences, seconds, len(text))
 
 
 def _new_record(pairs: PairsFile, config: ComponentConfig, context: Context) -> Record:
