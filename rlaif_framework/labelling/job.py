@@ -108,8 +108,9 @@ def _label_one(
     release_memory()  # of one model, before the next is loaded
     parquet = path.with_suffix(".parquet")
     write_parquet(path, parquet)
-    unparsed = f", {record.unparsed} of them unparsed" if record.unparsed else ""
-    progress.say(f"labels: {path} and {parquet.name}, {record.done} comparisons{unparsed}")
+    counts = {"unparsed": record.unparsed, "with a shortened source": record.shortened}
+    of_them = "".join(f", {count} of them {what}" for what, count in counts.items() if count)
+    progress.say(f"labels: {path} and {parquet.name}, {record.done} comparisons{of_them}")
     return record
 
 

@@ -42,6 +42,8 @@ class Record:
     size: int = 0
     """Bytes of their rows."""
     unparsed: int = 0
+    shortened: int = 0
+    """Comparisons whose source was cut to fit into the model's context."""
     seconds: float = 0.0
     """In the labeler, from the first chunk on: loading a model does not count."""
     prompt_tokens: int = 0
@@ -57,6 +59,7 @@ class Record:
             evidence = preference.evidence
             self.done += 1
             self.unparsed += preference.probabilities is None
+            self.shortened += evidence.shortened
             self.prompt_tokens += evidence.prompt_tokens
             self.generated_tokens += evidence.generated_tokens
             self.cost += evidence.cost

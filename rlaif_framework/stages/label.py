@@ -39,7 +39,8 @@ def label_comparisons(stage: Stage, config: ComponentConfig, comparisons: Sequen
     (stage.folder / PREFERENCES).write_bytes(path.read_bytes() if path.exists() else b"")
     preferences = load_preferences(stage.folder / PREFERENCES)
     unparsed = sum(p.probabilities is None for p in preferences)
-    stage.facts.update(comparisons=len(comparisons), unparsed=unparsed)
+    shortened = sum(p.evidence.shortened for p in preferences)
+    stage.facts.update(comparisons=len(comparisons), unparsed=unparsed, shortened=shortened)
     return preferences
 
 
