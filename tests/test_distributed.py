@@ -25,8 +25,8 @@ def test_two_processes_share_every_batch_and_one_writes(
     spec = tiny_spec(arms={"rlaif": arm}, evaluate=None)
     file = tmp_path / "spec.yaml"
     file.write_text(yaml.safe_dump(spec.model_dump(mode="json")))
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     command = [*launch, "--module", "rlaif_framework", "run", str(file), "--out", str(tmp_path / "two")]
     done = subprocess.run(
         [*command, "--store", str(tmp_path / "store")],
