@@ -42,7 +42,7 @@ class ModelSource:
 
 
 def cache_folder() -> Path:
-    """Folder of converted models: RLAIF_CACHE, else `~/.cache/rlaif-framework`."""
+    """Folder of converted models and kept answers: RLAIF_CACHE, else `~/.cache/rlaif-framework`."""
     root = os.environ.get("RLAIF_CACHE")
     return Path(root) if root else Path.home() / ".cache" / "rlaif-framework"
 
