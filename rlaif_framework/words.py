@@ -21,7 +21,7 @@ def _check_template(*names: str) -> Any:
     def check(text: str) -> str:
         try:
             rendered = _JINJA.from_string(text).render({name: f"\0{name}\0" for name in names})
-        except TemplateError as error:
+        except (TemplateError, TypeError, ValueError, ArithmeticError) as error:
             raise ValueError(f"not a template over {', '.join(names)}: {error}") from error
         missing = [name for name in names if f"\0{name}\0" not in rendered]
         if missing:
