@@ -60,6 +60,7 @@ from rlaif_framework.types import (
     Reply,
     Request,
     Split,
+    Vote,
 )
 from rlaif_framework.words import Exemplar, Words, flatten
 
@@ -192,6 +193,7 @@ __all__ = [
     "Task",
     "TaskSlot",
     "TrainingError",
+    "Vote",
     "Words",
     "accumulate",
     "add_lora",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlaif_framework.jsonl import read_rows, write_rows
-from rlaif_framework.types import Ballot, Comparison, Evidence, Preference, Prompt
+from rlaif_framework.types import Ballot, Comparison, Evidence, Preference, Prompt, Vote
 
 
 def save_comparisons(path: Path, comparisons: Iterable[Comparison]) -> None:
@@ -41,7 +41,7 @@ def read_preference(row: Mapping[str, Any]) -> Preference:
     evidence = dict(row["evidence"])
     orders = tuple(Ballot(**{**b, "probabilities": _pair(b["probabilities"])}) for b in evidence.pop("orders"))
     scores = _pair(evidence.pop("scores"))
-    members = {name: _pair(pair) for name, pair in evidence.pop("members", {}).items()}
+    members = tuple(Vote(v["labeler"], _pair(v["probabilities"])) for v in evidence.pop("members", ()))
     return Preference(
         row["comparison"],
         _pair(row["probabilities"]),

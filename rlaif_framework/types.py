@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 Split = Literal["train", "validation", "test"]
@@ -62,6 +62,16 @@ class Ballot:
 
 
 @dataclass(frozen=True, slots=True)
+class Vote:
+    """What one labeler of an ensemble said of a comparison."""
+
+    labeler: str
+    """Its name in the ensemble."""
+    probabilities: tuple[float, float] | None
+    """As a preference's."""
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """Why a preference is what it is."""
 
@@ -75,7 +85,7 @@ class Evidence:
     generated_tokens: int = 0
     cost: float = 0.0
     """US dollars, of backends that know their prices."""
-    members: Mapping[str, tuple[float, float] | None] = field(default_factory=dict)
+    members: tuple[Vote, ...] = ()
     """What each labeler of an ensemble said."""
     swapped: bool = False
     """Whether the one order that was shown is the swapped one."""

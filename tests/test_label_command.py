@@ -346,7 +346,8 @@ def test_finished_labels_are_reused_and_changed_input_is_not(label: Callable[...
     assert (code, "labelled before" in out) == (0, True)
     assert len(Path("asked.txt").read_text().split()) == 10
     for change in (("--set", "bias=0.01"), ("--task", "other.yaml")):
-        Path("other.yaml").write_text("kind: tldr\npreamble: Choose.\n")
+        Path("words.yaml").write_text("label: Choose.\n")
+        Path("other.yaml").write_text("kind: tldr\nwords: words.yaml\n")
         code, out, _ = label(pairs, *argv, *change)
         assert (code, "starting anew" in out) == (0, True)
     make_pairs(11)

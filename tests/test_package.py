@@ -56,6 +56,7 @@ def test_the_quickstart_runs_in_a_shortened_form_and_again_from_its_artefacts(tm
         "sft.limit": 4,
         "arms.rlaif.feedback.pairs.limit": 4,
         "arms.rlaif.feedback.pairs.prompts": 2,
+        "arms.rlaif.feedback.allow_weak_labels": "true",  # four labels are shown to be nothing
         "arms.rlaif.reward.epochs": 1,
         "arms.rlaif.algorithm.steps": 1,
         "arms.rlaif.algorithm.prompts_per_step": 1,

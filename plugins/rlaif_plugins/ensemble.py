@@ -16,6 +16,7 @@ from rlaif_framework import (
     Labeler,
     LabelerSlot,
     Preference,
+    Vote,
     hookimpl,
 )
 
@@ -63,7 +64,7 @@ class EnsembleLabeler:
                 prompt_tokens=sum(p.evidence.prompt_tokens for p in own.values()),
                 generated_tokens=sum(p.evidence.generated_tokens for p in own.values()),
                 cost=sum(p.evidence.cost for p in own.values()),
-                members={name: p.probabilities for name, p in own.items()},
+                members=tuple(Vote(name, p.probabilities) for name, p in own.items()),
             )
             yield Preference(comparison.id, self.combine({n: p.probabilities for n, p in own.items()}), evidence)
 
