@@ -127,7 +127,7 @@ def measure_overhead(count: int, scratch: str) -> None:
         {"backend": {"kind": "transformers", "model": "none"}}, context={"registry": registry}
     )
     context = Context(spec, registry)
-    labeler.seed, labeler.words, labeler.backend = 0, context.task.words(), Instant()
+    labeler.seed, labeler.task, labeler.words, labeler.backend = 0, context.task, context.task.words(), Instant()
     labeler.strategy = context.build("strategy", labeler.config.strategy)
     post = "a post of some length that goes on for a while and then ends. " * 30
     early, start = 0, time.perf_counter()

@@ -7,7 +7,7 @@ Everything a plugin author needs is a name of this module. Names that need torch
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from rlaif_framework.asking import AnswerCache, Outcome, average_ballots, run_coroutines, side_by_side
+from rlaif_framework.asking import AnswerCache, Outcome, average_ballots, first_questions, run_coroutines, side_by_side
 from rlaif_framework.component import (
     AlgorithmSlot,
     BackendSlot,
@@ -43,7 +43,7 @@ from rlaif_framework.protocols import Algorithm, Backend, Labeler, PromptStrateg
 from rlaif_framework.seeds import derive_seed
 from rlaif_framework.spec import DType, LoraSettings, PolicyConfig, Spec
 from rlaif_framework.splits import Row, Splits, read_splits
-from rlaif_framework.text import copy_rate, cut_text
+from rlaif_framework.text import copy_rate, cut_source, cut_text
 from rlaif_framework.types import (
     Annotation,
     Answer,
@@ -201,6 +201,7 @@ __all__ = [
     "compute_dtype",
     "copy_rate",
     "count_common",
+    "cut_source",
     "cut_text",
     "default_component",
     "derive_seed",
@@ -208,6 +209,7 @@ __all__ = [
     "encode_prompt",
     "encode_response",
     "find_model",
+    "first_questions",
     "flatten",
     "group_samples",
     "hookimpl",

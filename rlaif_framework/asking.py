@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 from rlaif_framework.errors import RlaifError
 from rlaif_framework.model_source import cache_folder
 from rlaif_framework.protocols import Backend
-from rlaif_framework.types import Answer, Asked, Ballot, Generate, Reply, Request
+from rlaif_framework.types import Answer, Asked, Ballot, Generate, Question, Reply, Request
 
 R = TypeVar("R")
 
@@ -78,6 +78,13 @@ class _Task(Generic[R]):
             sum(a.generated_tokens for a in self.used),
             sum(a.cost for a in self.used),
         )
+
+
+def first_questions(coroutine: Generator[Asked, Any, object]) -> set[Question]:
+    """What a coroutine asks before it has any answer; it is not run further."""
+    asked = next(coroutine, ())
+    coroutine.close()
+    return {request.question for request in (asked if isinstance(asked, Sequence) else [asked])}
 
 
 def side_by_side(

@@ -37,7 +37,7 @@ class Observation:
     """What a label says about its comparison, without the texts: all that measuring takes."""
 
     first: float | None
-    """The label's probability that the first response is better; None if unparsed."""
+    """The label's probability that the first response is better; None if unparsed or inconsistent."""
     known: float | None
     known_by: str | None
     confidence: float | None
@@ -47,6 +47,8 @@ class Observation:
     orders: tuple[tuple[float, float] | None, ...]
     """Probabilities of each ballot, as its order showed the responses."""
     masses: tuple[float, ...]
+    inconsistent: bool = False
+    """Whether the label was withheld because both orders disagree."""
 
     @property
     def decided(self) -> bool:
@@ -71,6 +73,7 @@ def observe(comparison: Comparison, preference: Preference) -> Observation:
         len(comparison.responses[0]) - len(comparison.responses[1]),
         tuple(ballot.probabilities for ballot in ballots),
         tuple(ballot.mass for ballot in ballots if ballot.mass is not None),
+        preference.evidence.inconsistent,
     )
 
 
@@ -102,7 +105,7 @@ def measure_observations(observations: Sequence[Observation]) -> LabelerQuality:
         same_position=estimate_rate(len(same), len(firsts)),
         first_when_same=estimate_rate(sum(same), len(same)),
         label_mass=estimate_mean([mass for x in observations for mass in x.masses]),
-        unparsed=estimate_rate(len(observations) - len(parsed), len(observations)),
+        unparsed=estimate_rate(sum(x.first is None and not x.inconsistent for x in observations), len(observations)),
         longer_wins=estimate_rate(sum(lengths), len(lengths)),
         known_by=" and ".join(sources) or None,
     )

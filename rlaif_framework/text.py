@@ -4,6 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from rlaif_framework.errors import DataError
+from rlaif_framework.types import Prompt
+
+if TYPE_CHECKING:
+    from rlaif_framework.protocols import Task
 
 SEQUENCE = 5
 _WORD = re.compile(r"\w+")
@@ -38,3 +46,21 @@ def cut_text(text: str, fits: Callable[[str], bool]) -> str:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if fits(" ".join(words[:middle])) else (low, middle - 1)
     return " ".join(words[:low])
+
+
+def cut_source(task: Task, prompt: Prompt, fits: Callable[[str], bool]) -> Prompt | None:
+    """Cut a prompt's source, as its task cuts prompts, until the question around it fits; None if nothing is left.
+
+    Args:
+        task: A summary's task drops the end of a post, a dialogue's the oldest turns.
+        prompt: Given back as it is if its source fits.
+        fits: Whether the question with this source fits into a model's context.
+    """
+    if fits(prompt.source):
+        return prompt
+    try:
+        # The source alone: the policy's prompt around it is not what the model is asked.
+        short = task.shorten(replace(prompt, text=prompt.source), fits)
+    except DataError:
+        return None
+    return replace(prompt, source=short.source)

@@ -50,7 +50,7 @@ class Ballot:
     """Probability of the label tokens together, over the whole vocabulary: how much of the answer was an answer."""
     rationale: str | None = None
     sampled: int = 0
-    """How many sampled answers the probabilities are counted from; 0 if they are the model's own."""
+    """How many written answers the probabilities are counted from; 0 if they are the model's own."""
 
     @classmethod
     def read(cls, answer: Answer, rationale: str | None = None) -> Ballot:
@@ -91,6 +91,8 @@ class Evidence:
     """Whether the one order that was shown is the swapped one."""
     shortened: bool = False
     """Whether the source was cut to fit into the model's context."""
+    inconsistent: bool = False
+    """Whether both orders could be read, and the preference is withheld because they disagree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +102,13 @@ class Preference:
     comparison: str
     """Id of the comparison."""
     probabilities: tuple[float, float] | None
-    """For the first and the second response, summing to 1; None if no answer could be read."""
+    """For the first and the second response, summing to 1; None if no answer could be read, or both orders disagree."""
     evidence: Evidence
+
+    @property
+    def unparsed(self) -> bool:
+        """Whether there is no label because no answer could be read."""
+        return self.probabilities is None and not self.evidence.inconsistent
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ def _check_template(*names: str) -> Any:
     def check(text: str) -> str:
         try:
             rendered = _JINJA.from_string(text).render({name: f"\0{name}\0" for name in names})
-        except TemplateError as error:
+        except (TemplateError, TypeError, ValueError, ArithmeticError) as error:
             raise ValueError(f"not a template over {', '.join(names)}: {error}") from error
         missing = [name for name in names if f"\0{name}\0" not in rendered]
         if missing:
@@ -76,6 +76,8 @@ class Words(Config):
     """Last words before the label, without a trailing space."""
     rationale_ending: str
     """Last words before an explanation."""
+    few_shot_rationale_ending: str | None = None
+    """The same where exemplars are shown, whose explanations begin after it; default: `rationale_ending`."""
     exemplar: Annotated[str, _check_template("sample", "answer")] = (
         ">>>>>>>> Example >>>>>>>>\n\n{{ sample }}\n\n{{ answer }}"
     )
@@ -144,7 +146,8 @@ class Words(Config):
         """An exemplar's text, with its rationale if the strategy asks for one."""
         answer = f"{self.ending}{exemplar.preferred}"
         if with_rationale:
-            answer = f"{self.rationale_ending.strip()} {exemplar.rationale.strip()}\n\n{answer}"
+            ending = self.few_shot_rationale_ending or self.rationale_ending
+            answer = f"{ending.strip()} {exemplar.rationale.strip()}\n\n{answer}"
         sample = self.render(exemplar.source, exemplar.responses)
         return str(_JINJA.from_string(self.exemplar).render(sample=sample, answer=answer)).strip()
 

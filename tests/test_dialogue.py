@@ -84,3 +84,19 @@ def test_bad_rows_are_named_by_file_and_line(make: Callable[..., Any]) -> None:
     task = make([transcripts(1), {"chosen": "x", "rejected": "y"}])
     with pytest.raises(DataError, match=r"pairs\.jsonl\.gz, line 2: no 'prompt'"):
         task.comparisons("train")
+
+
+def test_all_bad_rows_are_named_at_once_and_left_out_where_asked_for(make: Callable[..., Any]) -> None:
+    empty = {"chosen": f"{CONTEXT}\n\nAssistant: ", "rejected": f"{CONTEXT}\n\nAssistant: No."}
+    other = {"chosen": f"{CONTEXT}\n\nAssistant: Yes.", "rejected": "\n\nHuman: Hm\n\nAssistant: No."}
+    rows = [transcripts(1), empty, other, transcripts(2)]
+    with pytest.raises(DataError) as raised:
+        make(rows).comparisons("train")
+    lines = str(raised.value).splitlines()
+    assert len(lines) == 3
+    assert "line 2: a response is empty" in lines[0]
+    assert "line 3: 'chosen' and 'rejected' differ before their last" in lines[1]
+    assert "task.skip_bad: true" in lines[2]
+    assert len(make(rows, skip_bad=True).comparisons("train")) == 2
+    with pytest.raises(DataError, match="line 1: a response is empty"):
+        make([empty], skip_bad=True).comparisons("train")

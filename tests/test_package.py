@@ -25,6 +25,9 @@ def test_the_wheel_holds_the_three_packages_and_their_data(tmp_path: Path) -> No
     assert {t for t in tops if not t.endswith(".dist-info")} == {"rlaif_framework", "rlaif_plugins", "rlaif_registry"}
     for needed in (
         "rlaif_plugins/tldr/tldr_mini.jsonl",
+        "rlaif_plugins/tldr/words.yaml",
+        "rlaif_plugins/dialogue/words-harmless.yaml",
+        "rlaif_plugins/dialogue/words-helpful.yaml",
         "rlaif_framework/report/report.html.j2",
         "rlaif_framework/py.typed",
         "rlaif_registry/catalogue/rlaif-framework.toml",

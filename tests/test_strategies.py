@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from rlaif_plugins.free_form import read_verdict
-from rlaif_plugins.llm import LLMLabeler
+from rlaif_plugins.llm import LLMLabeler, soften
 from rlaif_plugins.rate import Rater, expected_score
 
 from rlaif_framework import (
@@ -30,6 +30,7 @@ from rlaif_framework import (
     Words,
 )
 from rlaif_framework.component import narrow
+from rlaif_framework.measures import measure_labeler
 
 STRATEGIES: dict[str, Any] = {
     "direct": "direct",
@@ -102,7 +103,7 @@ def make(
     labeler: LLMLabeler = LLMLabeler.__new__(LLMLabeler)
     context = Context(spec, registry)
     labeler.config = narrow("labeler", {**config, "strategy": strategy}, registry)  # type: ignore[assignment]
-    labeler.seed, labeler.words, labeler.backend = spec.seed, context.task.words(), backend
+    labeler.seed, labeler.task, labeler.words, labeler.backend = spec.seed, context.task, context.task.words(), backend
     if words:
         labeler.words = Words.model_validate({**labeler.words.model_dump(), **words})
     labeler.strategy = context.build("strategy", labeler.config.strategy)
@@ -221,7 +222,16 @@ def test_only_consistent_preferences_are_kept_where_asked_for(
         list(make(registry, tiny_spec(), Scripted(oracle), consistent_only=True).label(COMPARISONS))
     )
     biased = make(registry, tiny_spec(), Scripted(lambda _: 0.9), consistent_only=True)
-    assert set(firsts(list(biased.label(COMPARISONS)))) == {None}
+    withheld = list(biased.label(COMPARISONS))
+    assert firsts(withheld) == [None] * len(COMPARISONS)
+    assert all(p.evidence.inconsistent and not p.unparsed for p in withheld)
+    quality = measure_labeler(COMPARISONS, withheld)
+    assert quality.unparsed is not None
+    assert quality.unparsed.value == 0  # they were read: the same position won in both orders
+    assert quality.same_position is not None
+    assert quality.same_position.value == 1
+    unread = list(make(registry, tiny_spec(), Scripted(lambda _: None), consistent_only=True).label(COMPARISONS))
+    assert all(p.unparsed and not p.evidence.inconsistent for p in unread)
 
 
 def test_temperature_and_clamp_soften_labels(registry: Registry, tiny_spec: Callable[..., Spec]) -> None:
@@ -231,6 +241,17 @@ def test_temperature_and_clamp_soften_labels(registry: Registry, tiny_spec: Call
     assert clamped == pytest.approx([0.4, 0.6])
     tied = firsts(list(make(registry, tiny_spec(), Scripted(lambda _: 0.5), temperature=3.0).label(COMPARISONS[:1])))
     assert tied == [0.5]
+
+
+@pytest.mark.parametrize(("first", "expected"), [(1e-4, 0.0), (0.3, 0.0), (0.7, 1.0), (1 - 1e-9, 1.0), (0.5, 0.5)])
+def test_no_temperature_is_too_small(first: float, expected: float) -> None:
+    assert soften(first, 1e-4) == expected
+
+
+def test_softening_treats_both_sides_alike() -> None:
+    for first in (0.01, 0.2, 0.6):
+        assert soften(first, 3.0) + soften(1 - first, 3.0) == pytest.approx(1)
+        assert soften(first, 1.0) == pytest.approx(first)
 
 
 def test_a_source_longer_than_the_context_is_cut_and_responses_never_are(
@@ -246,6 +267,106 @@ def test_a_source_longer_than_the_context_is_cut_and_responses_never_are(
         assert "good " * 19 in request.question.text
     with pytest.raises(DataError, match="its responses alone are longer"):
         list(make(registry, tiny_spec(), Scripted(oracle, room=50)).label([long]))
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES)
+def test_whatever_a_strategy_puts_into_a_prompt_counts_when_a_source_is_cut(
+    registry: Registry, tiny_spec: Callable[..., Spec], strategy: Any
+) -> None:
+    post = "one. two. three. " * 400
+    long = Comparison("long", Prompt("p", f"POST: {post}", post), ("good", "bad"), 1.0, "human")
+    backend = Scripted(oracle, room=4000)
+    (found,) = make(registry, tiny_spec(), backend, strategy).label([long])
+    assert found.evidence.shortened
+    firsts_asked = [r.question for r in backend.asked if "I thought" not in r.question.prefill]
+    assert all(len(q.text) + len(q.prefill) <= 4000 for q in firsts_asked)
+
+
+def test_a_long_dialogue_is_cut_as_its_task_cuts_it(
+    registry: Registry, tiny_spec: Callable[..., Spec], tmp_path: Path
+) -> None:
+    turns = [f"Human: question {n} {'word ' * 30}\n\nAssistant: answer {n}" for n in range(9)]
+    source = "\n\n".join([*turns, "Human: the last question"])
+    long = Comparison("long", Prompt("p", f"{source}\n\nAssistant:", source), ("good", "bad"), 1.0, "human")
+    data = tmp_path / "pairs.jsonl"
+    data.write_text('{"prompt": "Why?", "responses": ["Because.", "No."]}\n')
+    spec = tiny_spec(task={"kind": "dialogue", "data": {"train": str(data)}})
+    backend = Scripted(lambda _: 0.7, room=1200)
+    (found,) = make(registry, spec, backend).label([long])
+    assert found.evidence.shortened
+    for request in backend.asked:
+        assert "the last question\nResponse 1 - " in request.question.text
+        assert "question 0" not in request.question.text
+
+
+def test_a_rating_cuts_the_source_the_same_for_both_responses(
+    registry: Registry, tiny_spec: Callable[..., Spec], tiny_model: Path
+) -> None:
+    class Numbers(Scripted):
+        def answer(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
+            self.asked += requests
+            yield from ((index, Answer((0.1,) * 10, 0.7)) for index, _ in enumerate(requests))
+
+    config = {"kind": "rate", "backend": {"kind": "transformers", "model": str(tiny_model)}}
+    rater: Rater = Context(tiny_spec(), registry).build("labeler", narrow("labeler", config, registry))
+    rater.backend = backend = Numbers(oracle, room=800)
+    post = "one. two. three. " * 200
+    long = Comparison("long", Prompt("p", f"POST: {post}", post), ("good " * 20, "bad"), 1.0, "human")
+    (found,) = rater.label([long])
+    assert found.evidence.shortened
+    assert len({r.question.text.partition("SUMMARY:")[0] for r in backend.asked}) == 1
+    assert all(len(r.question.text) <= 800 for r in backend.asked)
+    assert rater.score([long.prompt], ["bad"]) == pytest.approx([0])
+    with pytest.raises(DataError, match="prompt 'p': a response is longer than the model's context"):
+        rater.score([long.prompt], ["bad " * 300])
+
+
+@pytest.mark.parametrize("kind", ["chain-of-thought", "free-form"])
+def test_sampled_text_depends_on_the_seed_of_the_spec(
+    registry: Registry, tiny_spec: Callable[..., Spec], kind: str
+) -> None:
+    def seeds(seed: int) -> set[int]:
+        backend = Scripted(oracle)
+        spec = tiny_spec(seed=seed)
+        list(make(registry, spec, backend, {"kind": kind, "temperature": 0.7}).label(COMPARISONS[:2]))
+        return {r.seed for r in backend.asked if isinstance(r, Generate)}
+
+    assert seeds(1) == seeds(1)
+    assert seeds(1).isdisjoint(seeds(2))
+
+
+def test_votes_are_counted(registry: Registry, tiny_spec: Callable[..., Spec]) -> None:
+    strategy = {"kind": "self-consistency", "samples": 3, "strategy": "free-form"}
+    (found,) = make(registry, tiny_spec(), Scripted(oracle), strategy).label(COMPARISONS[1:2])
+    assert [b.sampled for b in found.evidence.orders] == [3, 3]
+    (found,) = make(registry, tiny_spec(), Scripted(oracle), "direct").label(COMPARISONS[1:2])
+    assert [b.sampled for b in found.evidence.orders] == [0, 0]
+
+
+def test_an_exemplar_never_gives_away_the_comparison_it_stands_before(
+    registry: Registry, tiny_spec: Callable[..., Spec]
+) -> None:
+    exemplar = Context(tiny_spec(), registry).task.words().exemplars[1]
+    same = Comparison("same", Prompt("p", exemplar.source, exemplar.source), exemplar.responses)
+    backend = Scripted(lambda _: 0.7)
+    list(make(registry, tiny_spec(), backend, {"kind": "few-shot", "exemplars": 3}).label([same, COMPARISONS[0]]))
+    counts = [r.question.text.count(">>>>>>>> Example >>>>>>>>") for r in backend.asked]
+    assert counts == [2, 2, 3, 3]
+    for request in backend.asked[:2]:
+        assert request.question.text.count(exemplar.source.strip()) == 1
+
+
+def test_explanations_take_the_form_of_the_exemplars(registry: Registry, tiny_spec: Callable[..., Spec]) -> None:
+    def asked(shots: int) -> Question:
+        backend = Scripted(oracle)
+        strategy = {"kind": "few-shot", "exemplars": shots, "strategy": "chain-of-thought"}
+        list(make(registry, tiny_spec(), backend, strategy).label(COMPARISONS[:1]))
+        return next(r.question for r in backend.asked if isinstance(r, Generate))
+
+    assert asked(0).prefill.endswith("Rationale:")
+    assert asked(2).prefill == "Thoughts on Summary 1 -"
+    assert asked(2).text.count("Thoughts on Summary 1 - Coherence: ") == 2
+    assert asked(2).text.count("Thoughts on Summary 2 -\n") == 2
 
 
 @pytest.mark.parametrize(
@@ -332,6 +453,8 @@ def test_a_users_words_replace_the_tasks_key_by_key(
     [
         ("endin: x", r"words.yaml: endin"),
         ("sample: 'no {{ source }}'", r"sample: .*does not use \{\{ first \}\}, \{\{ second \}\}"),
+        ("sample: '{{ source }}{{ first }}{{ second }}{{ 1 / 0 }}'", r"sample: .*not a template .*division by zero"),
+        ("few_shot_rationale_ending: 3", "few_shot_rationale_ending: Input should be a valid string"),
         ("- a", "expected a mapping"),
         ("a: [", "cannot be read as YAML"),
         (None, "no file with words"),

@@ -7,7 +7,18 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from rlaif_framework import Annotation, Asked, Ballot, Choose, Component, ComponentConfig, Context, Generate, hookimpl
+from rlaif_framework import (
+    Annotation,
+    Asked,
+    Ballot,
+    Choose,
+    Component,
+    ComponentConfig,
+    Context,
+    Generate,
+    derive_seed,
+    hookimpl,
+)
 
 
 class ChainOfThoughtConfig(ComponentConfig):
@@ -25,10 +36,13 @@ class ChainOfThought:
 
     def __init__(self, config: ChainOfThoughtConfig, context: Context) -> None:
         self.config = config
+        self.seed = derive_seed(context.spec.seed, "chain of thought")
 
     def elicit(self, ask: Annotation) -> Generator[Asked, Any, Ballot]:
         """Ask for an explanation, then for the label."""
-        thought = yield Generate(ask.ask_rationale(), self.config.max_new_tokens, self.config.temperature)
+        thought = yield Generate(
+            ask.ask_rationale(), self.config.max_new_tokens, self.config.temperature, seed=self.seed
+        )
         answer = yield Choose(ask.ask_label(rationale=thought.text), ask.options)
         return Ballot.read(answer, rationale=thought.text)
 

@@ -46,11 +46,16 @@ class FewShot:
         self.strategy = cast(PromptStrategy, context.build("strategy", config.strategy))
         words = context.task.words()
         chosen = choose_exemplars(config, words.exemplars, context.spec.seed)
-        self.exemplars = tuple((words.render_exemplar(e, False), words.render_exemplar(e, True)) for e in chosen)
+        self.rationale_ending = (words.few_shot_rationale_ending or words.rationale_ending).strip()
+        self.exemplars = [(words.render_exemplar(e, False), words.render_exemplar(e, True)) for e in chosen]
+        self.samples = [{words.render(e.source, pair) for pair in (e.responses, e.responses[::-1])} for e in chosen]
 
     def elicit(self, ask: Annotation) -> Generator[Asked, Any, Ballot]:
-        """Ask with exemplars."""
-        return (yield from self.strategy.elicit(replace(ask, exemplars=self.exemplars)))
+        """Ask with exemplars, less one that is the very comparison asked about: it would give the answer away."""
+        shown = tuple(e for e, own in zip(self.exemplars, self.samples, strict=True) if ask.sample not in own)
+        if shown:
+            ask = replace(ask, exemplars=shown, rationale_ending=self.rationale_ending)
+        return (yield from self.strategy.elicit(ask))
 
 
 def choose_exemplars(config: FewShotConfig, known: Sequence[Exemplar], seed: int) -> list[Exemplar]:

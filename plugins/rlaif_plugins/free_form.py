@@ -8,7 +8,17 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from rlaif_framework import Annotation, Asked, Ballot, Component, ComponentConfig, Context, Generate, hookimpl
+from rlaif_framework import (
+    Annotation,
+    Asked,
+    Ballot,
+    Component,
+    ComponentConfig,
+    Context,
+    Generate,
+    derive_seed,
+    hookimpl,
+)
 
 MARK = re.compile(r"^[\s*_#>`]*verdict[\s*_`]*:[\s*_`]*(.+)$", re.IGNORECASE)
 VERDICT = re.compile(r"^[\"'(\[]?(?:summary|response)?\s*(1|2|tie)[\"')\]]?[\s.*_`!]*$", re.IGNORECASE)
@@ -30,11 +40,13 @@ class FreeForm:
 
     def __init__(self, config: FreeFormConfig, context: Context) -> None:
         self.config = config
+        self.seed = derive_seed(context.spec.seed, "free form")
 
     def elicit(self, ask: Annotation) -> Generator[Asked, Any, Ballot]:
         """Ask once, and read the verdict."""
-        answer = yield Generate(ask.ask_verdict(), self.config.max_new_tokens, self.config.temperature)
-        return Ballot(read_verdict(answer.text), rationale=answer.text)
+        answer = yield Generate(ask.ask_verdict(), self.config.max_new_tokens, self.config.temperature, seed=self.seed)
+        verdict = read_verdict(answer.text)
+        return Ballot(verdict, rationale=answer.text, sampled=0 if verdict is None else 1)
 
 
 def read_verdict(text: str) -> tuple[float, float] | None:

@@ -24,9 +24,10 @@ from rlaif_framework import (
     Prompt,
     PromptStrategy,
     StrategySlot,
-    cut_text,
+    cut_source,
     default_component,
     derive_seed,
+    first_questions,
     hookimpl,
     run_coroutines,
 )
@@ -53,7 +54,8 @@ class LLMConfig(ComponentConfig):
     orders: Literal["both", "first", "random"] = "both"
     """Show each comparison in both orders and average (RLAIF), only as given, or in one drawn with the spec's seed."""
     consistent_only: bool = False
-    """Give no preference where the two orders prefer different responses."""
+    """Give no preference where the two orders prefer different responses, or either is tied; the evidence says
+    `inconsistent`."""
     temperature: float = Field(1.0, gt=0)
     """Divides the log-odds of the averaged label: above 1 makes labels softer. An exact tie stays one."""
     clamp: Annotated[Pair, AfterValidator(_check_clamp)] | None = None
@@ -69,6 +71,7 @@ class LLMLabeler:
             raise DataError("labeler 'llm': consistent_only compares both orders; it needs orders: both")
         self.config = config
         self.seed = context.spec.seed
+        self.task = context.task
         self.words = context.task.words()
         self.backend = cast(Backend, context.build("backend", config.backend))
         self.strategy = cast(PromptStrategy, context.build("strategy", config.strategy))
@@ -92,13 +95,14 @@ class LLMLabeler:
                 cost=sum(outcome.cost for outcome in own),
                 swapped=orders == [True],
                 shortened=shortened,
+                inconsistent=self.disagree(ballots),
             )
             yield Preference(comparison.id, self.decide(ballots, orders), evidence)
 
     def decide(self, ballots: Sequence[Ballot], orders: Sequence[bool]) -> Pair | None:
         """The label of a comparison from its ballots; None if an order could not be read, or both disagree."""
         first = average_orders(ballots, orders)
-        if first is None or (self.config.consistent_only and not agree(ballots)):
+        if first is None or self.disagree(ballots):
             return None
         if self.words.prefer == "worse":  # the prompt asks for the more harmful response
             first = 1.0 - first
@@ -106,6 +110,11 @@ class LLMLabeler:
         if self.config.clamp is not None:
             first = min(max(first, self.config.clamp[0]), self.config.clamp[1])
         return first, 1.0 - first
+
+    def disagree(self, ballots: Sequence[Ballot]) -> bool:
+        """Whether both orders could be read and prefer different responses, where only agreement counts."""
+        read = all(ballot.probabilities is not None for ballot in ballots)
+        return self.config.consistent_only and read and not agree(ballots)
 
     def _orders(self, comparison: Comparison) -> list[bool]:
         """Whether the responses are swapped, for each time they are shown."""
@@ -120,25 +129,23 @@ class LLMLabeler:
 
     def _shorten(self, comparison: Comparison) -> tuple[Prompt, bool]:
         """Cut the source of a comparison whose question is longer than the model's context; never a response."""
-
         room = LABEL_TOKENS + longest_answer(self.config.strategy)
 
         def fits(source: str) -> bool:
             ask = self._ask(replace(comparison.prompt, source=source), comparison, False)
-            return all(self.backend.fits(q, room) for q in (ask.ask_label(), ask.ask_rationale()))
+            return all(self.backend.fits(q, room) for q in first_questions(self.strategy.elicit(ask)))
 
-        if fits(comparison.prompt.source):
-            return comparison.prompt, False
-        source = cut_text(comparison.prompt.source, fits)
-        if not source.strip():
+        prompt = cut_source(self.task, comparison.prompt, fits)
+        if prompt is None:
             raise DataError(
-                f"labeler 'llm', comparison '{comparison.id}': its responses alone are longer than the model's context"
+                f"labeler 'llm', comparison '{comparison.id}': its responses alone are longer than the model's "
+                "context, with what the strategy puts before them"
             )
-        return replace(comparison.prompt, source=source), True
+        return prompt, prompt is not comparison.prompt
 
 
-LABEL_TOKENS = 8
-"""Kept free for the label."""
+LABEL_TOKENS = 32
+"""Kept free for the label, and the ending that stands between an explanation and it."""
 
 
 def longest_answer(strategy: ComponentConfig) -> int:
@@ -175,7 +182,9 @@ def soften(first: float, temperature: float) -> float:
     """Divide the log-odds of a probability by a temperature."""
     if first in (0.0, 0.5, 1.0):
         return first
-    return 1.0 / (1.0 + math.exp(-math.log(first / (1.0 - first)) / temperature))
+    softer = math.log(first / (1.0 - first)) / temperature
+    odds = math.exp(-abs(softer))  # at most 1, however small the temperature
+    return (1.0 if softer > 0 else odds) / (1.0 + odds)
 
 
 @hookimpl

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Literal, cast
 
 from pydantic import Field
@@ -24,12 +25,15 @@ from rlaif_framework import (
     Preference,
     Prompt,
     Question,
+    cut_source,
     hookimpl,
     run_coroutines,
 )
 
 NUMBERS = tuple(str(number) for number in range(1, 11))
 MIDDLE, SPREAD = 5.5, 4.5
+SCORE_TOKENS = 4
+"""Kept free for the score."""
 
 
 class RateConfig(ComponentConfig):
@@ -47,12 +51,14 @@ class Rater:
 
     def __init__(self, config: RateConfig, context: Context) -> None:
         self.config = config
+        self.task = context.task
         self.words = context.task.words()
         self.backend = cast(Backend, context.build("backend", config.backend))
 
     def label(self, comparisons: Sequence[Comparison]) -> Iterator[Preference]:
         """Prefer the response with the higher score; none where a score could not be read."""
-        outcomes = self._ask([(c.prompt, text) for c in comparisons for text in c.responses])
+        prompts = [self._shorten(c.prompt, c.responses) for c in comparisons]
+        outcomes = self._ask([(p, text) for p, c in zip(prompts, comparisons, strict=True) for text in c.responses])
         for index, comparison in enumerate(comparisons):
             own = outcomes[2 * index : 2 * index + 2]
             (a, mass_a), (b, mass_b) = (outcome.value for outcome in own)
@@ -64,6 +70,7 @@ class Rater:
                 prompt_tokens=sum(outcome.prompt_tokens for outcome in own),
                 generated_tokens=sum(outcome.generated_tokens for outcome in own),
                 cost=sum(outcome.cost for outcome in own),
+                shortened=prompts[index] is not comparison.prompt,
             )
             first = None if a is None or b is None else _odds((a - b) / self.config.temperature)
             yield Preference(comparison.id, None if first is None else (first, 1.0 - first), evidence)
@@ -75,11 +82,24 @@ class Rater:
             DataError: The model's answer to one could not be read as a score.
         """
         scores = []
-        for prompt, outcome in zip(prompts, self._ask(list(zip(prompts, responses, strict=True))), strict=True):
+        pairs = [(self._shorten(p, (text,)), text) for p, text in zip(prompts, responses, strict=True)]
+        for (prompt, _), outcome in zip(pairs, self._ask(pairs), strict=True):
             if outcome.value[0] is None:
                 raise DataError(f"labeler 'rate': the answer for prompt '{prompt.id}' is not a score from 1 to 10")
             scores.append(outcome.value[0])
         return scores
+
+    def _shorten(self, prompt: Prompt, responses: Sequence[str]) -> Prompt:
+        """Cut a source that does not fit the model's context, the same for all responses; never a response."""
+
+        def fits(source: str) -> bool:
+            whole = replace(prompt, source=source)
+            return all(self.backend.fits(self.words.ask_rating(whole, text), SCORE_TOKENS) for text in responses)
+
+        short = cut_source(self.task, prompt, fits)
+        if short is None:
+            raise DataError(f"labeler 'rate', prompt '{prompt.id}': a response is longer than the model's context")
+        return short
 
     def _ask(self, pairs: Sequence[tuple[Prompt, str]]) -> list[Outcome[tuple[float | None, float | None]]]:
         return run_coroutines([_rate(self.words.ask_rating(p, text)) for p, text in pairs], self.backend)

@@ -108,7 +108,11 @@ def _label_one(
     release_memory()  # of one model, before the next is loaded
     parquet = path.with_suffix(".parquet")
     write_parquet(path, parquet)
-    counts = {"unparsed": record.unparsed, "with a shortened source": record.shortened}
+    counts = {
+        "unparsed": record.unparsed,
+        "inconsistent": record.inconsistent,
+        "with a shortened source": record.shortened,
+    }
     of_them = "".join(f", {count} of them {what}" for what, count in counts.items() if count)
     progress.say(f"labels: {path} and {parquet.name}, {record.done} comparisons{of_them}")
     return record

@@ -107,6 +107,7 @@ def _measure(observations: Sequence[Observation], record: Record) -> Measured:
         "kind": record.labeler["config"]["kind"],
         **asdict(measure_observations(observations)),
         "shortened": record.shortened,
+        "inconsistent": record.inconsistent,
         "high_confidence": _plain(measure_agreement(confident)),
         "calibration": None if calibration is None else asdict(calibration),
         "lengths": [asdict(found) for found in measure_lengths(observations)],
@@ -172,6 +173,8 @@ def _find_warnings(report: Measured) -> list[str]:
             )
         if x["unparsed"] and x["unparsed"]["value"] > 0.05:
             found.append(f"'{name}' left comparisons without a readable answer: {rate(x['unparsed'])}")
+        if x["inconsistent"]:
+            found.append(f"'{name}' has no label for {x['inconsistent']} comparisons because both orders disagree")
         if x["shortened"]:
             found.append(f"'{name}' saw {x['shortened']} sources cut to fit into its model's context")
     return found

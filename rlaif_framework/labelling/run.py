@@ -44,6 +44,8 @@ class Record:
     unparsed: int = 0
     shortened: int = 0
     """Comparisons whose source was cut to fit into the model's context."""
+    inconsistent: int = 0
+    """Comparisons whose label was withheld because both orders disagree."""
     seconds: float = 0.0
     """In the labeler, from the first chunk on: loading a model does not count."""
     prompt_tokens: int = 0
@@ -58,8 +60,9 @@ class Record:
         for preference in preferences:
             evidence = preference.evidence
             self.done += 1
-            self.unparsed += preference.probabilities is None
+            self.unparsed += preference.unparsed
             self.shortened += evidence.shortened
+            self.inconsistent += evidence.inconsistent
             self.prompt_tokens += evidence.prompt_tokens
             self.generated_tokens += evidence.generated_tokens
             self.cost += evidence.cost

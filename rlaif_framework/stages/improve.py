@@ -21,7 +21,7 @@ from rlaif_framework.types import LabelledComparison, Prompt
 
 
 def fit_reward(stage: Stage, config: ComponentConfig, feedback: AiFeedback | HumanFeedback | None = None) -> None:
-    """Fit a reward model to the labels of its arm, if they are any good; unparsed ones are left out and counted."""
+    """Fit a reward model to the labels of its arm, if they are any good; comparisons without one are counted."""
     labels: list[LabelledComparison] = []
     if "label" in stage.inputs:
         allow_weak = not isinstance(feedback, AiFeedback) or feedback.allow_weak_labels
@@ -31,8 +31,8 @@ def fit_reward(stage: Stage, config: ComponentConfig, feedback: AiFeedback | Hum
         pairs = zip(comparisons, preferences, strict=True)
         labels = [LabelledComparison(c, p.probabilities) for c, p in pairs if p.probabilities is not None]
         if not labels:
-            raise DataError("reward: not one label could be read; see the labeler's unparsed rate")
-        stage.facts.update(labels=len(labels), unparsed=len(preferences) - len(labels))
+            raise DataError("reward: there is not one label; see how many the labeler left unparsed or inconsistent")
+        stage.facts.update(labels=len(labels), unlabelled=len(preferences) - len(labels))
     model = cast(RewardModel, stage.context.build("reward", config))
     model.fit(labels, stage.inputs["sft"], stage)
 

@@ -38,9 +38,10 @@ def label_comparisons(stage: Stage, config: ComponentConfig, comparisons: Sequen
                 file.write("".join(dump_row(asdict(row)) for row in rows))
     (stage.folder / PREFERENCES).write_bytes(path.read_bytes() if path.exists() else b"")
     preferences = load_preferences(stage.folder / PREFERENCES)
-    unparsed = sum(p.probabilities is None for p in preferences)
+    unparsed = sum(p.unparsed for p in preferences)
     shortened = sum(p.evidence.shortened for p in preferences)
-    stage.facts.update(comparisons=len(comparisons), unparsed=unparsed, shortened=shortened)
+    inconsistent = sum(p.evidence.inconsistent for p in preferences)
+    stage.facts.update(comparisons=len(comparisons), unparsed=unparsed, shortened=shortened, inconsistent=inconsistent)
     return preferences
 
 

@@ -12,6 +12,8 @@ from rlaif_framework import Comparison, Context, DataError, Prompt, Split, Words
 from rlaif_plugins.dialogue import DialogueConfig
 
 CUE = "\n\nAssistant:"
+SHOWN = 20
+"""Bad rows that an error names."""
 TURN = re.compile(r"\n\n(?=Human:|Assistant:)")
 
 
@@ -41,14 +43,17 @@ class DialogueTask:
         if self.config.data is None:
             raise DataError("task.data: name the pairs, such as a folder of Anthropic's hh-rlhf with a file a split")
         rows = read_splits(self.config.data, (self.config.validation_share, self.config.test_share))
-        found: dict[Split, list[Comparison]] = {}
-        for split, own in rows.items():
-            found[split] = []
-            for row in own:
-                try:
-                    found[split].append(_with_cue(read_pair(row.values)))
-                except DataError as error:
-                    raise DataError(f"{row.where}: {error}") from error
+        found: dict[Split, list[Comparison]] = {split: [] for split in rows}
+        bad = []
+        for split, row in ((split, row) for split, own in rows.items() for row in own):
+            try:
+                found[split].append(_with_cue(read_pair(row.values)))
+            except DataError as error:
+                bad.append(f"{row.where}: {error}")
+        if bad and not (self.config.skip_bad and any(found.values())):
+            more = [f"and {len(bad) - SHOWN} more"] if len(bad) > SHOWN else []
+            advice = ["task.skip_bad: true goes on without them"] if any(found.values()) else []
+            raise DataError("\n  ".join([*bad[:SHOWN], *more, *advice]))
         return found
 
     def shorten(self, prompt: Prompt, fits: Callable[[str], bool]) -> Prompt:
