@@ -159,8 +159,8 @@ def last_line(question: Question) -> str:
 def read_option(options: Sequence[str], text: str, ending: str) -> int | None:
     """Index of the option a sampled answer starts with; None if with none of them.
 
-    An answer may repeat the ending it was given (`Preferred Summary=1`). A longer word or number is not the option: `15`
-    and `1.5` are not `1`.
+    An answer may repeat the ending it was given (`Preferred Summary=1`). A longer word or number is not the option:
+    `15` and `1.5` are not `1`.
     """
     answer = text.strip().removeprefix(ending).strip()
     for index, option in enumerate(options):
