@@ -366,9 +366,9 @@ def test_retry_after_and_backoff() -> None:
     ("status", "says"), [(400, "check the model"), (401, "not set"), (403, "not set"), (404, "/v1")]
 )
 def test_a_refusal_is_not_repeated(build: Build, status: int, says: str) -> None:
-    with serve(lambda body, number: fail(status, "no such thing")) as server:
-        with pytest.raises(ModelError, match="no such thing") as caught:
-            list(build(server.url).answer(texts(1)))
+    refuse = serve(lambda body, number: fail(status, "no such thing"))
+    with refuse as server, pytest.raises(ModelError, match="no such thing") as caught:
+        list(build(server.url).answer(texts(1)))
     assert len(server.bodies) == 1
     assert all(part in str(caught.value) for part in (server.url, str(status), says))
 
@@ -378,9 +378,9 @@ def test_exhausted_retries_end_with_the_reason_and_keep_what_has_arrived(build: 
         return fail(500, "out of memory") if prompt(body).endswith("question 4") else complete(body, "yes")
 
     arrived = []
-    with serve(broken_for_one) as server:
-        with pytest.raises(ModelError, match=r"2 times.*500: out of memory.*8 of 9 requests are answered"):
-            arrived.extend(build(server.url, retries=1, concurrency=2).answer(texts(9)))
+    says = r"2 times.*500: out of memory.*8 of 9 requests are answered"
+    with serve(broken_for_one) as server, pytest.raises(ModelError, match=says):
+        arrived.extend(build(server.url, retries=1, concurrency=2).answer(texts(9)))
     assert sorted(index for index, _ in arrived) == [0, 1, 2, 3, 5, 6, 7, 8]
     assert Counter(server.prompts)["question 4"] == 2
 
@@ -416,9 +416,9 @@ def test_the_key_is_sent_and_shown_nowhere(
         backend = build(server.url, concurrency=1, retries=1)
         with pytest.raises(ModelError, match="Incorrect API key provided") as refused:
             drive(texts(2), backend)
-        with serve(lambda body, number: (200, {}, f"garbled {KEY}".encode())) as garbler:
-            with pytest.raises(ModelError, match="garbled") as garbled:
-                drive(texts(3)[2:], build(garbler.url, retries=0))
+    garble = serve(lambda body, number: (200, {}, f"garbled {KEY}".encode()))
+    with garble as garbler, pytest.raises(ModelError, match="garbled") as garbled:
+        drive(texts(3)[2:], build(garbler.url, retries=0))
     assert all(headers["Authorization"] == f"Bearer {KEY}" for headers in server.headers)
     assert KEY not in backend.identity()
     assert not [text for caught in (refused, garbled) for text in everything(caught.value) if KEY in text]
@@ -433,7 +433,7 @@ def test_no_key_no_header_and_another_variable(build: Build, monkeypatch: pytest
     with serve() as server:
         list(build(server.url).answer(texts(1)))
         monkeypatch.setenv("MY_KEY", "EMPTY")
-        [_] = build(server.url, api_key_env="MY_KEY").answer(texts(1))
+        list(build(server.url, api_key_env="MY_KEY").answer(texts(1)))
     assert "Authorization" not in server.headers[0]
     assert server.headers[1]["Authorization"] == "Bearer EMPTY"
 
@@ -462,7 +462,7 @@ def test_a_budget_stops_cleanly_and_the_next_run_goes_on(build: Build, budget: d
             drive(choices(40), backend)
         first = len(server.bodies)
         assert 9 <= first <= 10 + 4  # 11 tokens each; those in flight when it was reached are finished
-        with pytest.raises(RlaifError, match=r"0 of 26|0 of 2[0-9]|0 of 3[01]"):
+        with pytest.raises(RlaifError, match=rf"0 of {40 - first} requests"):
             drive(choices(40), backend)  # the same process: nothing more is sent
         assert len(server.bodies) == first
         assert len(drive(choices(40), build(server.url))) == 40

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -198,22 +199,24 @@ class _Exchange:
 
     async def _ask(self, build: Callable[[], dict[str, Any]], new: bool) -> Completion:
         """Get one completion, asking again after failures that may pass; `new` if nothing was paid for it yet."""
+        failed: Counter[str] = Counter()
         async with self.slots:
             for attempt in range(self.config.retries + 1):
                 if attempt:
                     await self._pause(backoff(attempt), self.failed)
+                server = least_busy(self.servers, failed)
                 try:
-                    return await self._attempt(build, self.full if new and not attempt else self.failed)
+                    return await self._attempt(server, build, self.full if new and not attempt else self.failed)
                 except _MayPass as error:
                     last = error
+                    failed[server.url] += 1
         times = "once" if not self.config.retries else f"{self.config.retries + 1} times"
         raise ModelError(
             f"backend 'openai': asked {times} without a usable answer; the last: {last}. Look at the server, or raise "
             "'retries' or 'timeout', and run the same command again"
         )
 
-    async def _attempt(self, build: Callable[[], dict[str, Any]], until: asyncio.Event) -> Completion:
-        server = least_busy(self.servers)
+    async def _attempt(self, server: Server, build: Callable[[], dict[str, Any]], until: asyncio.Event) -> Completion:
         if server.left() > LONGEST_REST:
             raise ModelError(
                 f"backend 'openai': {server.url} asks to wait for {server.left() / 3600:.1f} hours; run the same "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC
@@ -87,9 +88,14 @@ class Server:
             self.failures += 1
 
 
-def least_busy(servers: Iterable[Server]) -> Server:
-    """The server to ask next: one that does not rest, with the fewest requests in flight, asked least so far."""
-    return min(servers, key=lambda server: (server.left(), server.in_flight, server.sent))
+def least_busy(servers: Iterable[Server], failed: Counter[str]) -> Server:
+    """The server to ask next: one that did not fail this request before, does not rest, and is the least busy.
+
+    Args:
+        servers: To choose from.
+        failed: How often each URL failed the request that is to be sent.
+    """
+    return min(servers, key=lambda server: (failed[server.url], server.left(), server.in_flight, server.sent))
 
 
 def backoff(attempt: int) -> float:
