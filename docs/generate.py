@@ -257,7 +257,7 @@ def describe_api() -> str:
         "that need torch are imported when they are first used.",
     ]
     for module, names in public_names().items():
-        source = (ROOT / "rlaif_framework" / f"{module}.py").read_text(encoding="utf-8")
+        source = (ROOT / f"rlaif_framework/{module.replace('.', '/')}.py").read_text(encoding="utf-8")
         about = (ast.get_docstring(ast.parse(source)) or "").partition("\n\n")[0].replace("\n", " ")
         lines += ["", f"## {module}", "", about]
         for name in names:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rlaif_framework.errors import RlaifError, SpecError, suggest
+from rlaif_framework.memory import use_huge_pages
 
 if TYPE_CHECKING:
     from rlaif_framework.plugins import Registry
@@ -88,7 +89,7 @@ def run(
     from rich.console import Console
 
     loaded, registry = _load(spec, set_)
-    _quieten_libraries()
+    _prepare_libraries()
     from rlaif_framework.engine import default_folder, default_store, run_spec
     from rlaif_framework.progress import Progress
     from rlaif_framework.store import Store
@@ -154,7 +155,7 @@ def label(
     else:
         labelers = {"": load_component("labeler", labeler or "", set_ or (), registry)}
     words = load_component("task", task, (), registry)
-    _quieten_libraries()
+    _prepare_libraries()
     found = label_file(Job(pairs, labelers, words, out, report, export, skip_bad), registry, Progress(Console()))
     if compare is not None:
         _print_comparison(found)
@@ -176,12 +177,15 @@ def plan(spec: SpecPath, store: StorePath = None, set_: Overrides = None, as_jso
         loads = [
             f"{x.role}: {x.model} ({_size(x.parameters)} parameters, {_bytes(x.memory_bytes)})" for x in step.loads
         ]
-        rows.append((step.name, "cached" if step.cached else "to do", loads[0] if loads else "-"))
-        rows += [("", "", more) for more in loads[1:]]
-    _print_table(("stage", "state", "loads"), rows)
-    peak = max((sum(x.memory_bytes or 0 for x in step.loads) for step in steps if not step.cached), default=0)
+        most = _bytes(step.peak_bytes) if step.loads else "-"
+        rows.append((step.name, "cached" if step.cached else "to do", most, loads[0] if loads else "-"))
+        rows += [("", "", "", more) for more in loads[1:]]
+    _print_table(("stage", "state", "in use, about", "loads"), rows)
+    peaks = [step.peak_bytes for step in steps if not step.cached]
+    peak = max((size for size in peaks if size is not None), default=0)
     print(f"\n{missing_steps(steps)} of {len(steps)} stages to do", end="")
-    print(f"; models of the largest one: {_bytes(peak)} (activations come on top)" if peak else "")
+    among = " of known size" if None in peaks else ""
+    print(f"; memory in use by the largest one{among}: about {_bytes(peak)}" if peak else "")
 
 
 @app.command()
@@ -286,7 +290,8 @@ def show(
     _print_table(("setting", "default", "meaning"), rows)
 
 
-def _quieten_libraries() -> None:
+def _prepare_libraries() -> None:
+    use_huge_pages()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")  # of a GGUF file's conversion

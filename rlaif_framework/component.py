@@ -68,8 +68,14 @@ class ModelLoad:
     """What it is there for, e.g. `value model`."""
     trained: bool = False
     """Trained (weights, gradients and optimiser state) or only read."""
-    dtype: Literal["policy", "fp32"] = "policy"
-    """The policy's compute precision, or always fp32."""
+    dtype: Literal["policy", "fp32", "bf16"] = "policy"
+    """The policy's compute precision, or always another."""
+    shared: bool = False
+    """Whether it has the policy's base weights in common with it, where adapters are trained."""
+    groups: int = 16
+    """Prompts of a step whose responses are learned from."""
+    responses: int = 1
+    """Responses to each of them."""
 
 
 class ComponentConfig(Config):
@@ -78,8 +84,29 @@ class ComponentConfig(Config):
     kind: str
     """Name of the component."""
 
-    needs_preferences: ClassVar[bool] = False
-    """A reward model that is trained on preferences says True; an arm that uses it must then state its feedback."""
+    responds: ClassVar[bool] = False
+    """Whether an algorithm answers test prompts itself (see `Responder`), rather than by sampling from its policy."""
+
+    saves_model: ClassVar[bool] = False
+    """Whether a reward saves a scoring model, which a value model could start from."""
+
+    @property
+    def needs_preferences(self) -> bool:
+        """Whether a reward model or algorithm is trained on preferences; its arm must then state its feedback.
+
+        The default asks the component's own slots.
+        """
+        return any(config.needs_preferences for config in self.nested())
+
+    @property
+    def needs_reward(self) -> bool:
+        """Whether an algorithm improves the policy against a reward; its arm must then state one."""
+        return True
+
+    @property
+    def needs_reward_model(self) -> bool:
+        """Whether an algorithm starts something from the model that the reward has saved."""
+        return False
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
         """List the models this component will hold in memory; `policy` is the policy's model name.

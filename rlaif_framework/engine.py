@@ -11,22 +11,20 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from rlaif_framework.component import ModelLoad
 from rlaif_framework.context import Context
 from rlaif_framework.errors import RlaifError, SpecError
 from rlaif_framework.memory import peak_memory, release_memory, reset_peak_memory
-from rlaif_framework.model_source import find_model
+from rlaif_framework.memory_plan import PlannedLoad, estimate_peak, plan_load
 from rlaif_framework.pipeline import Step, check_components, compose
 from rlaif_framework.plugins import Registry, framework_version
 from rlaif_framework.progress import Progress
-from rlaif_framework.spec import PolicyConfig, Spec
+from rlaif_framework.spec import Spec
 from rlaif_framework.stage import Stage, resume_step
 from rlaif_framework.store import Store, link_tree
 
@@ -128,7 +126,7 @@ def _finish_step(run: Run, step: Step, position: str, main: bool) -> None:
         with run.store.lock(step.stage, step.key):
             cached = run.store.has(step.stage, step.key)  # another run may have made it meanwhile
             if not cached:
-                run.progress.say(f"{position} {step.name}")
+                run.progress.say(f"{position} {step.name}{_plan_memory(run, step)}")
                 _do_step(run, step, main=True)
     elif not cached and step.distributed:
         _do_step(run, step, main=False)
@@ -141,6 +139,14 @@ def _finish_step(run: Run, step: Step, position: str, main: bool) -> None:
     run.progress.say(f"{position} {step.name}: {'reused' if cached else f'done in {seconds:.1f} s'}")
     link_tree(run.artefact(step), run.folder / step.name)
     hooks.rlaif_stage_finished(run=run, step=step, cached=cached)
+
+
+def _plan_memory(run: Run, step: Step) -> str:
+    """What a training step is about to hold, said before it holds it."""
+    if not any(load.trained for load in step.loads):
+        return ""
+    peak = estimate_peak([plan_load(load, run.spec.policy) for load in step.loads])
+    return "" if peak is None else f": about {peak / 2**30:.1f} GiB in use at most"
 
 
 def _do_step(run: Run, step: Step, main: bool) -> None:
@@ -231,17 +237,6 @@ def describe_environment() -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedLoad:
-    """A model a step will hold, with its size."""
-
-    model: str
-    role: str
-    parameters: int | None
-    memory_bytes: int | None
-    """Weights, and for a trained model gradients and optimiser state too; activations come on top."""
-
-
-@dataclass(frozen=True, slots=True)
 class PlannedStep:
     """A line of `rlaif plan`."""
 
@@ -250,29 +245,18 @@ class PlannedStep:
     key: str
     cached: bool
     loads: list[PlannedLoad]
+    peak_bytes: int | None
+    """Memory in use at its peak, about; 0 for a step that holds no model, None for one of unknown size."""
 
 
 def plan_spec(spec: Spec, store: Store, registry: Registry) -> list[PlannedStep]:
     """List a run's steps, whether each is in the store, and what it will load. Loads no model."""
-    context = Context(spec, registry)
-    measure = partial(_size_load, policy=spec.policy)
-    return [
-        PlannedStep(s.name, s.stage, s.key, store.has(s.stage, s.key), [measure(load) for load in s.loads])
-        for s in compose(context)
-    ]
-
-
-def _size_load(load: ModelLoad, policy: PolicyConfig) -> PlannedLoad:
-    source = find_model(load.model, policy.revision if load.model == policy.model else None)
-    if source.parameters is None:
-        return PlannedLoad(load.model, load.role, None, None)
-    narrow = 4 if load.dtype == "fp32" or policy.dtype == "fp32" else 2
-    size = source.parameters * narrow
-    if load.trained and policy.lora is None:
-        size = source.parameters * 16  # fp32 weights, gradients, and two moments of AdamW
-    elif load.trained and policy.lora is not None:
-        size += policy.lora.rank * (source.linear_width or 0) * 16
-    return PlannedLoad(load.model, load.role, source.parameters, size)
+    planned = []
+    for step in compose(Context(spec, registry)):
+        loads = [plan_load(load, spec.policy) for load in step.loads]
+        peak = estimate_peak(loads) if loads else 0
+        planned.append(PlannedStep(step.name, step.stage, step.key, store.has(step.stage, step.key), loads, peak))
+    return planned
 
 
 def default_store() -> Path:

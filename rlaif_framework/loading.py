@@ -28,6 +28,16 @@ class SpecLoader(yaml.SafeLoader):
         for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping; a key that stands there twice is an error, where PyYAML would drop the first value."""
+        seen: dict[str, yaml.Mark] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                problem = f"the key '{key.value}' stands there twice, first in line {seen[key.value].line + 1}"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen[str(key.value)] = key.start_mark
+        return super().construct_mapping(node, deep)
+
 
 SpecLoader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), "tTfF"

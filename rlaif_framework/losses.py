@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 CHUNK = 64
 
@@ -59,6 +60,24 @@ class _SelectiveLogprobs(torch.autograd.Function):
         return result, None, None
 
 
+def token_entropies(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Entropy of the distribution at each position, in nats; its memory is that of a few rows at a time.
+
+    Args:
+        logits: (tokens, vocabulary), any float precision.
+        temperature: Logits are divided by it.
+
+    Returns:
+        (tokens,) fp32.
+    """
+
+    def entropy(rows: Tensor) -> Tensor:
+        logprobs = (rows.float() / temperature).log_softmax(1)
+        return -(logprobs.exp() * logprobs).sum(1)
+
+    return torch.cat([checkpoint(entropy, rows, use_reentrant=False) for rows in logits.split(CHUNK)])
+
+
 def _widen(rows: Tensor) -> Tensor:
     """A copy in at least fp32."""
     return rows.to(torch.promote_types(rows.dtype, torch.float32), copy=True)
@@ -76,17 +95,3 @@ def soft_label_loss(margins: Tensor, probabilities: Tensor) -> Tensor:
     """
     margins, probabilities = margins.float(), probabilities.float()
     return -(probabilities * F.logsigmoid(margins) + (1 - probabilities) * F.logsigmoid(-margins))
-
-
-def kl_estimates(logprobs: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
-    """Per-token estimates of KL(policy || reference) for tokens sampled from the policy (Schulman 2020).
-
-    Args:
-        logprobs: log pi(a) under the policy, any shape.
-        reference: log pi_ref(a) of the same tokens.
-
-    Returns:
-        k1 = log pi - log pi_ref (unbiased, can be negative) and k3 = exp(-k1) - 1 + k1 (unbiased, never negative).
-    """
-    k1 = logprobs - reference
-    return k1, torch.expm1(-k1) + k1

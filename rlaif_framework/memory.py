@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import resource
 import sys
 from contextlib import suppress
 from pathlib import Path
 
 
+def use_huge_pages() -> None:
+    """Let torch ask for huge pages, so that touching fresh memory takes less time.
+
+    To be called before torch allocates anything.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
+
 def release_memory() -> None:
     """Collect garbage and hand freed memory back.
 
     glibc keeps what tensors of changing sizes free: a training run of the 135M quickstart model grew to 6.3 GB of which
-    2.6 GB was in use.
+    2.6 GB was in use. Pages of their own for large tensors (`M_MMAP_THRESHOLD`) would keep resident memory at what is
+    in use, and cost a tenth to a third of a step.
     """
     gc.collect()
     if sys.platform == "linux":

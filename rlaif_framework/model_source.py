@@ -55,12 +55,14 @@ def find_model(name: str, revision: str | None = None) -> ModelSource:
         revision: Git revision of a hub model.
 
     Raises:
-        ModelError: There is no such folder or it holds no model.
+        ModelError: There is no such folder, it holds no model, or a revision is given for what is no hub id.
         MissingPackageError: `package:NAME` is not installed.
     """
+    path = Path(name).expanduser()
+    if revision is not None and (name.startswith(PACKAGE_PREFIX) or path.exists()):
+        raise ModelError(f"'{name}' is no hub id: only those have revisions; leave 'revision' out")
     if name.startswith(PACKAGE_PREFIX):
         return _describe(name, _find_in_package(name.removeprefix(PACKAGE_PREFIX)))
-    path = Path(name).expanduser()
     if path.exists():
         return _describe(name, path)
     if name.startswith(("/", ".", "~")) or name.endswith(".gguf") or not HUB_ID.match(name):
@@ -120,6 +122,33 @@ def _find_commit(name: str, revision: str | None) -> str:
         return HfApi().model_info(name, revision=revision, timeout=10).sha or revision or "main"
     except Exception:  # of many kinds: switched off, no network, no such model; loading it will say which
         return revision or "main"
+
+
+def check_hub(source: ModelSource) -> None:
+    """See in one request whether a model that is not in the local cache can be fetched; libraries try for a minute.
+
+    Raises:
+        ModelError: The hub cannot be reached, or has no such model.
+    """
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    if Path(source.location).exists() or isinstance(
+        try_to_load_from_cache(source.location, "config.json", revision=source.revision), str
+    ):
+        return
+    try:
+        HfApi().model_info(source.location, revision=source.revision, timeout=10)
+    except GatedRepoError:
+        return  # the token may open it: loading it will say
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        what = f"'{source.name}'" + (f" at revision '{source.revision}'" if source.revision else "")
+        raise ModelError(f"the hub has no model {what} that you may see; check the name, or log in") from error
+    except Exception as error:  # of many kinds: switched off, no network, no such host
+        raise ModelError(
+            f"no model '{source.name}' in the local cache or as a folder, and the hub cannot be reached "
+            f"({type(error).__name__})"
+        ) from error
 
 
 def _remember(files: list[Path], measure: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from transformers import (
 )
 
 from rlaif_framework.errors import ModelError
-from rlaif_framework.model_source import ModelSource, cache_folder, find_model
+from rlaif_framework.model_source import ModelSource, cache_folder, check_hub, find_model
 from rlaif_framework.spec import LoraSettings
 
 ModelClass = Literal["causal", "score", "plain"]
@@ -44,11 +45,21 @@ def compute_dtype(name: Literal["auto", "fp32", "bf16"], device: torch.device) -
     return torch.bfloat16 if fast else torch.float32
 
 
+def converted_folder(source: ModelSource) -> Path:
+    """Where a GGUF file's conversion is kept, made or not."""
+    return cache_folder() / "models" / source.identity.removeprefix("sha256:")
+
+
 def materialise(source: ModelSource) -> str:
-    """Give what `from_pretrained` opens: a folder or hub id. A GGUF file is converted on first use and cached."""
+    """Give what `from_pretrained` opens: a folder or hub id. A GGUF file is converted on first use and cached.
+
+    Raises:
+        ModelError: The file is no language model, or the hub has none or cannot be reached.
+    """
     if not source.is_gguf:
+        check_hub(source)
         return source.location
-    folder = cache_folder() / "models" / source.identity.removeprefix("sha256:")
+    folder = converted_folder(source)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
@@ -148,6 +159,19 @@ def add_lora(model: nn.Module, lora: LoraSettings, task: Literal["CAUSAL_LM", "S
     except ValueError as error:
         raise ModelError(f"policy.lora: {error}") from error
     return wrapped
+
+
+def share_weights(model: PreTrainedModel) -> PreTrainedModel:
+    """A second tree of modules over the same parameters: adapters added to one do not change the other."""
+    kept = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    return copy.deepcopy(model, kept)
+
+
+def checkpoint_gradients(module: nn.Module) -> None:
+    """Recompute activations in the backward pass instead of keeping them: less memory, about a third more time."""
+    model = next(child for child in module.modules() if isinstance(child, PreTrainedModel))
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.enable_input_require_grads()
 
 
 @contextmanager

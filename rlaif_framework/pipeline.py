@@ -96,11 +96,22 @@ class _Composer:
             "sft",
             {"sft": sft and sft.model_dump(mode="json"), "prompts": _hash_rows(self.train) if sft else None},
             partial(train_baseline, config=sft, prompts=self.train),
-            loads=[ModelLoad(self.policy, "policy", trained=sft is not None)],
+            loads=[ModelLoad(self.policy, "policy", trained=sft is not None, groups=sft.batch_size if sft else 1)],
             distributed=True,
         )
 
     def _compose_arm(self, name: str, arm: Arm, sft: Step) -> dict[str, Step]:
+        """The last round's steps by stage, and those of earlier rounds before them."""
+        steps: dict[str, Step] = {}
+        policy = sft
+        for number in range(1, arm.rounds + 1):
+            last = number == arm.rounds
+            one = self._compose_round(name if last else f"{name}/round-{number}", arm, sft, policy)
+            steps |= one if last else {f"{stage} {number}": step for stage, step in one.items()}
+            policy = one["improve"]
+        return steps
+
+    def _compose_round(self, name: str, arm: Arm, sft: Step, policy: Step) -> dict[str, Step]:
         from rlaif_framework.records import load_comparisons
         from rlaif_framework.stages.gate import measure_agreement
         from rlaif_framework.stages.improve import fit_reward, improve_policy
@@ -108,6 +119,7 @@ class _Composer:
         from rlaif_framework.stages.sample import COMPARISONS, gather_pairs
 
         steps: dict[str, Step] = {}
+        labels: dict[str, Step] = {}
         if arm.feedback is not None:
             pairs, labeler = arm.feedback.pairs, arm.feedback.labeler
             own = list(self.context.task.comparisons("train")) if pairs.source != "policy" else []
@@ -120,7 +132,7 @@ class _Composer:
                     "prompts": _hash_rows(self.train),
                 },
                 partial(gather_pairs, config=pairs, comparisons=own, prompts=self.train),
-                inputs={"sft": sft},
+                inputs={"policy": policy},
                 loads=[ModelLoad(self.policy, "policy")] if pairs.source != "task" else [],
             )
 
@@ -139,27 +151,39 @@ class _Composer:
                 inputs={"sample": steps["sample"]},
                 loads=labeler.loads(self.policy),
             )
-        steps["reward"] = self._step(
-            "reward",
-            f"{name}/reward",
-            {"reward": self._describe(arm.reward), "task": self._task},
-            partial(fit_reward, config=arm.reward, feedback=arm.feedback),
-            inputs={"sft": sft, **steps},
-            loads=arm.reward.loads(self.policy),
-            distributed=True,
-        )
+            labels = dict(steps)
+        if arm.reward is not None:
+            steps["reward"] = self._step(
+                "reward",
+                f"{name}/reward",
+                {"reward": self._describe(arm.reward), "task": self._task},
+                partial(fit_reward, config=arm.reward, feedback=arm.feedback),
+                inputs={"sft": sft, **(labels if arm.reward.needs_preferences else {})},
+                loads=arm.reward.loads(self.policy),
+                distributed=True,
+            )
         steps["improve"] = self._step(
             "improve",
             f"{name}/policy",
             {
                 "algorithm": self._describe(arm.algorithm),
-                "reward": self._describe(arm.reward),
+                "reward": arm.reward and self._describe(arm.reward),
                 "task": self._task,
                 "prompts": _hash_rows(self.train),
             },
-            partial(improve_policy, config=arm.algorithm, reward_config=arm.reward, prompts=self.train),
-            inputs={"sft": sft, "reward": steps["reward"]},
-            loads=[*arm.algorithm.loads(self.policy), *_read_only(arm.reward.loads(self.policy))],
+            partial(
+                improve_policy,
+                config=arm.algorithm,
+                reward=arm.reward,
+                feedback=arm.feedback,
+                prompts=self.train,
+            ),
+            inputs={
+                "initial": policy,
+                **({"reward": steps["reward"]} if arm.reward is not None else {}),
+                **(labels if arm.algorithm.needs_preferences else {}),
+            },
+            loads=[*arm.algorithm.loads(self.policy), *_read_only(arm.reward, self.policy)],
             distributed=True,
         )
         return steps
@@ -209,27 +233,33 @@ class _Composer:
         policies = {"sft": sft} | {arm: steps["improve"] for arm, steps in arms.items()}
         respond = {"temperature": config.temperature, "prompts": _hash_rows(prompts), "task": self._task}
         for name, policy in policies.items():
+            chosen = self.spec.arms.get(name)
+            own = chosen if chosen is not None and chosen.algorithm.responds else None
             inputs[f"responses/{name}"] = self._step(
                 "respond",
                 f"evaluation/responses/{name}",
-                respond,
-                partial(sample_test, config=config, prompts=prompts),
-                inputs={"policy": policy},
-                loads=[ModelLoad(self.policy, "policy")],
+                respond | ({"algorithm": self._describe(own.algorithm)} if own else {}),
+                partial(sample_test, config=config, prompts=prompts, arm=own),
+                inputs={"policy": policy} | ({"reward": arms[name]["reward"]} if own and own.reward else {}),
+                loads=[ModelLoad(self.policy, "policy"), *_read_only(own.reward if own else None, self.policy)],
             )
         for arm, steps in arms.items():
-            inputs[f"improve/{arm}"], inputs[f"reward/{arm}"] = steps["improve"], steps["reward"]
+            inputs[f"improve/{arm}"] = steps["improve"]
+            reward = self.spec.arms[arm].reward
+            if reward is None:
+                continue
+            inputs[f"reward/{arm}"] = steps["reward"]
             inputs[f"scores/{arm}"] = self._step(
                 "score",
                 f"evaluation/scores/{arm}",
-                {"reward": self._describe(self.spec.arms[arm].reward), **held_out},
-                partial(score_held_out, reward=self.spec.arms[arm].reward, comparisons=comparisons, prompts=prompts),
+                {"reward": self._describe(reward), **held_out},
+                partial(score_held_out, reward=reward, comparisons=comparisons, prompts=prompts),
                 inputs={
                     "reward": steps["reward"],
                     "policy": inputs[f"responses/{arm}"],
                     "sft": inputs["responses/sft"],
                 },
-                loads=_read_only(self.spec.arms[arm].reward.loads(self.policy)),
+                loads=_read_only(reward, self.policy),
             )
         for first, second in matchups:
             inputs[f"judge/{first}/{second}"] = self._step(
@@ -266,7 +296,8 @@ def check_components(context: Context) -> None:
     spec = context.spec
     used: list[ComponentConfig] = [spec.task]
     for arm in spec.arms.values():
-        used += [arm.reward, arm.algorithm, *([arm.feedback.labeler] if arm.feedback else [])]
+        used += [part for part in (arm.reward, arm.algorithm) if part is not None]
+        used += [arm.feedback.labeler] if arm.feedback else []
     if spec.evaluate is not None:
         used += [spec.evaluate.judge, *spec.evaluate.labelers.values()]
     for config in used:
@@ -319,7 +350,9 @@ def _walk(config: ComponentConfig) -> list[ComponentConfig]:
     return [config, *(inner for nested in config.nested() for inner in _walk(nested))]
 
 
-def _read_only(loads: Sequence[ModelLoad]) -> list[ModelLoad]:
+def _read_only(reward: ComponentConfig | None, policy: str) -> list[ModelLoad]:
+    """What a reward holds when it is only used; nothing if there is none."""
+    loads = reward.loads(policy) if reward is not None else []
     return [ModelLoad(load.model, "reward", dtype=load.dtype) for load in loads]
 
 

@@ -45,7 +45,18 @@ BUILTINS = (
     "rlaif_plugins.mix",
     "rlaif_plugins.bradley_terry",
     "rlaif_plugins.direct_reward",
+    "rlaif_plugins.combined_rewards",
+    "rlaif_plugins.length_reward",
+    "rlaif_plugins.pretrained_reward",
     "rlaif_plugins.reinforce",
+    "rlaif_plugins.a2c",
+    "rlaif_plugins.ppo",
+    "rlaif_plugins.rloo",
+    "rlaif_plugins.grpo",
+    "rlaif_plugins.dpo",
+    "rlaif_plugins.online_dpo",
+    "rlaif_plugins.best_of_n",
+    "rlaif_plugins.teacher",
     "rlaif_plugins.tensorboard",
 )
 

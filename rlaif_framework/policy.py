@@ -101,16 +101,21 @@ def _read_sample(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> Sample:
     return Sample(ids, str(tokenizer.decode(ids, skip_special_tokens=True)).strip(), finished)
 
 
-def response_logprobs(model: nn.Module, packed: Packed, temperature: float = 1.0) -> Tensor:
-    """Log-probabilities of every response token of a packed batch, (response tokens,) in fp32.
+def response_logits(model: nn.Module, packed: Packed) -> Tensor:
+    """Logits that predict every response token of a packed batch, (response tokens, vocabulary).
 
     The head runs at response positions only, and each prompt is computed once for all its responses.
     """
     inner = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
     head = inner.get_output_embeddings()  # type: ignore[operator]
     with head_reads(head, packed.rows, packed.columns):
-        logits = model(**packed.model_inputs(inner), use_cache=False).logits[0]  # (response tokens, vocabulary)
-    return selective_logprobs(logits, packed.targets, temperature)
+        logits: Tensor = model(**packed.model_inputs(inner), use_cache=False).logits[0]
+    return logits
+
+
+def response_logprobs(model: nn.Module, packed: Packed, temperature: float = 1.0) -> Tensor:
+    """Log-probabilities of every response token of a packed batch, (response tokens,) in fp32."""
+    return selective_logprobs(response_logits(model, packed), packed.targets, temperature)
 
 
 def group_samples(prompt_ids: Sequence[list[int]], samples: Sequence[Sample], per_prompt: int) -> list[Group]:

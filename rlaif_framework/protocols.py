@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -22,6 +23,7 @@ from rlaif_framework.types import (
 from rlaif_framework.words import Words
 
 if TYPE_CHECKING:
+    from rlaif_framework.policy import Sample
     from rlaif_framework.stage import Stage
 
 
@@ -105,6 +107,15 @@ class Reward(Protocol):
 
 
 @runtime_checkable
+class TermedReward(Protocol):
+    """A reward that is a sum of terms, each of which is worth a curve of its own."""
+
+    def score_terms(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Mapping[str, Sequence[float]]:
+        """The terms of each response's score by name; for each response they add up to what `score` gives."""
+        ...
+
+
+@runtime_checkable
 class RewardModel(Protocol):
     """Fits preferences and gives a `Reward`. One that needs no fitting leaves `fit` empty."""
 
@@ -123,21 +134,50 @@ class RewardModel(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Guidance:
+    """What tells an algorithm which responses are better: its arm's reward, its labels, or both."""
+
+    reward: Reward | None = None
+    """Scores responses; None for an arm without a reward."""
+    reward_folder: Path | None = None
+    """What the reward model saved, for algorithms that start their value model from it."""
+    labels: Sequence[LabelledComparison] = ()
+    """The arm's labelled comparisons, for algorithms that are trained on preferences."""
+
+
 @runtime_checkable
 class Algorithm(Protocol):
-    """Improves a policy against a reward."""
+    """Improves a policy against a reward, or from preferences."""
 
-    def improve(
-        self, initial: Path, reward: Reward, reward_folder: Path, prompts: Sequence[Prompt], stage: Stage
-    ) -> None:
+    def improve(self, initial: Path, guidance: Guidance, prompts: Sequence[Prompt], stage: Stage) -> None:
         """Train the policy and save it into `stage.folder` as a `save_pretrained` folder.
 
         Args:
-            initial: The model folder of the supervised baseline: policy and KL reference both start here.
-            reward: Scores responses.
-            reward_folder: What the reward model saved, for algorithms that start their value model from it.
+            initial: The model folder it starts from (the supervised baseline; in a later round, the policy so far):
+                policy and KL reference both start here.
+            guidance: Tells which responses are better.
             prompts: To sample responses to.
             stage: Where to write, log, checkpoint and draw seeds.
+        """
+        ...
+
+
+@runtime_checkable
+class Responder(Protocol):
+    """An algorithm that answers test prompts itself; its config says `responds = True`."""
+
+    def respond(
+        self, folder: Path, guidance: Guidance, prompts: Sequence[Prompt], stage: Stage, temperature: float
+    ) -> Sequence[Sample]:
+        """Answer each prompt.
+
+        Args:
+            folder: What `improve` saved.
+            guidance: The arm's reward.
+            prompts: Test prompts, shortened to fit.
+            stage: Seeds and progress.
+            temperature: What other policies are sampled with; an algorithm may have its own.
         """
         ...
 

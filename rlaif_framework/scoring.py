@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from rlaif_framework.errors import ModelError
-from rlaif_framework.models import add_lora, load_model, save_model
-from rlaif_framework.packing import Group, Packed, pack_groups, split_by_tokens
+from rlaif_framework.model_source import ModelSource, find_model
+from rlaif_framework.models import add_lora, load_model, materialise, save_model, share_weights
+from rlaif_framework.packing import Group, Packed, lay_out, pack_groups, split_by_tokens
 from rlaif_framework.spec import LoraSettings
 
 
@@ -27,39 +30,60 @@ class ScoreModel(nn.Module):
     @classmethod
     def load(
         cls,
-        folder: str | Path,
+        where: str | Path | ModelSource,
         tokenizer: PreTrainedTokenizerBase,
         dtype: torch.dtype,
         device: torch.device,
         lora: LoraSettings | None = None,
         train: bool = False,
+        head: Literal["zeros", "normal"] = "zeros",
     ) -> ScoreModel:
-        """Load a model folder; a causal LM gets a head of zeros, a saved scoring model keeps its own.
+        """Load a model; a causal LM gets a new head, a saved scoring model keeps its own.
 
         Args:
-            folder: A model folder or name.
+            where: A model folder, a name as in a spec, or a source.
             tokenizer: Its tokenizer; the padding token is set apart from the end token, see `separate_padding`.
             dtype: Precision of the weights that are not trained.
             device: Where to put it.
             lora: Adapters to train instead of all weights.
             train: Whether it will be trained: weights that are must be fp32.
+            head: First weights of a new head: zeros, or N(0, 1 / (width + 1)) (Huang et al. 2024).
 
         Raises:
             ModelError: The architecture has no sequence-classification head named `score`.
         """
         weights = torch.float32 if train and lora is None else dtype
         pad = separate_padding(tokenizer)
-        inner = load_model(folder, "score", weights, device, num_labels=1, pad_token_id=pad)
-        head = dict(inner.named_children()).get("score")
-        if not isinstance(head, nn.Linear):
-            raise ModelError(f"'{folder}': {type(inner).__name__} has no linear head named 'score'")
-        head.float()  # a score of 8 bits could not tell near responses apart
-        if not any("ForSequenceClassification" in name for name in _architectures(folder)):
-            nn.init.zeros_(head.weight)
+        source = where if isinstance(where, ModelSource) else find_model(str(where))
+        inner = load_model(source, "score", weights, device, num_labels=1, pad_token_id=pad)
+        linear = dict(inner.named_children()).get("score")
+        if not isinstance(linear, nn.Linear):
+            raise ModelError(f"'{source.name}': {type(inner).__name__} has no linear head named 'score'")
+        linear.float()  # a score of 8 bits could not tell near responses apart
+        if not any("ForSequenceClassification" in name for name in _architectures(source)):
+            deviation = (linear.in_features + 1) ** -0.5 if head == "normal" else 0.0
+            nn.init.normal_(linear.weight, std=deviation)
         model: nn.Module = inner
         if train and lora is not None:
             model = add_lora(inner, lora, "SEQ_CLS")
         return cls(model, inner)
+
+    @classmethod
+    def over(cls, model: PreTrainedModel, lora: LoraSettings) -> ScoreModel:
+        """A model to train over the weights of a causal LM: adapters and a head of zeros of its own, nothing copied."""
+        shared = share_weights(model)
+        config = copy.deepcopy(shared.config)
+        config.num_labels = 1
+        with torch.device("meta"):
+            inner = AutoModelForSequenceClassification.from_config(config)
+        setattr(inner, inner.base_model_prefix, shared.base_model)
+        head = dict(inner.named_children()).get("score")
+        if not isinstance(head, nn.Linear):
+            raise ModelError(f"{type(inner).__name__} has no linear head named 'score'")
+        inner.score = nn.Linear(head.in_features, 1, bias=head.bias is not None, device=shared.device)
+        for parameter in inner.score.parameters():
+            nn.init.zeros_(parameter)
+        return cls(add_lora(inner, lora, "SEQ_CLS"), inner)
 
     def forward(self, packed: Packed, rows: Tensor, columns: Tensor) -> Tensor:
         """Scores at the given positions of a packed batch, (positions,) fp32."""
@@ -79,7 +103,7 @@ class ScoreModel(nn.Module):
         scores: dict[int, list[float]] = {}
         device = next(self.parameters()).device
         for batch in split_by_tokens([g.length for g in groups], budget):
-            packed = pack_groups([groups[i] for i in batch], pad_id, device)
+            packed = pack_groups(lay_out([groups[i] for i in batch]), pad_id, device)
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 values = iter(self(packed, packed.ends[:, 0], packed.ends[:, 1]).tolist())
             for i in batch:
@@ -87,13 +111,7 @@ class ScoreModel(nn.Module):
         return [value for i in range(len(groups)) for value in scores[i]]
 
 
-def _architectures(folder: str | Path) -> list[str]:
-    from transformers import AutoConfig
-
-    from rlaif_framework.model_source import find_model
-    from rlaif_framework.models import materialise
-
-    source = find_model(str(folder))
+def _architectures(source: ModelSource) -> list[str]:
     config = AutoConfig.from_pretrained(materialise(source), revision=source.revision or "main")
     return list(config.architectures or [])
 

@@ -42,15 +42,18 @@ class PolicyConfig(Config):
     """Compute precision: bf16 where the CPU or GPU has it (auto). Trained weights stay in fp32."""
     lora: LoraSettings | None = None
     """Train adapters instead of all weights."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them: less memory, about a third more time."""
     max_prompt_tokens: int = Field(512, ge=8)
     """Longer prompts have their source cut, never the cue (RLAIF: 1,024; Huang et al. 2024: 512)."""
     max_new_tokens: int = Field(128, ge=1)
     """Length of a response at most (RLAIF: 128)."""
     batch_tokens: int = Field(16384, ge=64)
     """Tokens at most in a batch that nothing is trained on (sampling, labelling, scoring), padding included."""
-    train_tokens: int = Field(8192, ge=64)
+    train_tokens: int = Field(2048, ge=64)
     """Tokens at most in one forward and backward pass, padding included; gradients of a step's passes add up. Bounds
-    the memory of activations, and changes results by no more than rounding."""
+    the memory of activations, and changes results by no more than rounding. On a CPU larger passes are slower; on a GPU
+    raise it until memory is used."""
 
 
 class SftConfig(Config):
@@ -59,9 +62,17 @@ class SftConfig(Config):
     epochs: float = Field(1.0, gt=0)
     """Passes over the demonstrations."""
     lr: float = Field(1e-5, gt=0)
-    """Learning rate (RLAIF: 1e-5)."""
+    """Learning rate at its highest (RLAIF: 1e-5; Huang et al. 2024: 3e-6)."""
+    schedule: Literal["constant", "linear", "cosine"] = "linear"
+    """What the learning rate does after the warm-up (Huang et al. 2024: cosine)."""
+    warmup: float = Field(0.05, ge=0, le=1)
+    """Share of the steps over which the learning rate rises (Huang et al. 2024: 0)."""
+    adam_eps: float = Field(1e-8, gt=0)
+    """Epsilon of AdamW (Huang et al. 2024: 1e-5)."""
     batch_size: int = Field(16, ge=1)
     """Demonstrations per optimiser step (RLAIF: 128)."""
+    loss: Literal["response", "all"] = "response"
+    """Tokens that are learned: the response's, or the prompt's too (Huang et al. 2024: all)."""
     limit: int | None = Field(None, ge=1)
     """Use only the first so many demonstrations."""
 
@@ -131,17 +142,40 @@ class Arm(Config):
 
     feedback: Feedback | None = None
     """Where preferences come from. `human` is short for `{kind: human}`."""
-    reward: RewardSlot
-    """What scores responses."""
+    reward: RewardSlot | None = None
+    """What scores responses. None for an algorithm that needs no reward, such as `dpo`."""
     algorithm: AlgorithmSlot
     """What improves the policy."""
+    rounds: int = Field(1, ge=1)
+    """Times to go round: each further round samples pairs from the policy so far, labels them, fits a new reward model
+    and improves the policy again, with the policy so far as its start and KL reference."""
 
     @model_validator(mode="after")
-    def _check_feedback(self) -> Arm:
-        if self.reward.needs_preferences and self.feedback is None:
-            raise ValueError(f"reward '{self.reward.kind}' is trained on preferences: state the arm's 'feedback'")
-        if not self.reward.needs_preferences and self.feedback is not None:
-            raise ValueError(f"reward '{self.reward.kind}' uses no preferences: remove the arm's 'feedback'")
+    def _check_parts(self) -> Arm:
+        reward, algorithm = self.reward, self.algorithm
+        if reward is None and algorithm.needs_reward:
+            raise ValueError(
+                f"algorithm '{algorithm.kind}' improves a policy against a reward: state the arm's 'reward'"
+            )
+        if reward is not None and not algorithm.needs_reward:
+            raise ValueError(f"algorithm '{algorithm.kind}' uses no reward: remove the arm's 'reward'")
+        if algorithm.needs_reward_model and (reward is None or not reward.saves_model):
+            raise ValueError(
+                f"algorithm '{algorithm.kind}': value_from: reward needs a reward that is a trained model, such as "
+                "'bradley-terry'; use value_from: sft"
+            )
+        trained = [part for part in (reward, algorithm) if part is not None and part.needs_preferences]
+        if trained and self.feedback is None:
+            slot = "reward" if trained[0] is reward else "algorithm"
+            raise ValueError(f"{slot} '{trained[0].kind}' is trained on preferences: state the arm's 'feedback'")
+        if not trained and self.feedback is not None:
+            user = f"reward '{reward.kind}'" if reward is not None else f"algorithm '{algorithm.kind}'"
+            raise ValueError(f"{user} uses no preferences: remove the arm's 'feedback'")
+        if self.rounds > 1 and (self.feedback is None or self.feedback.pairs.source == "task"):
+            raise ValueError(
+                "rounds: every round labels pairs sampled from the policy so far; set feedback.pairs.source to "
+                "'policy' or 'both'"
+            )
         return self
 
 
@@ -180,7 +214,7 @@ class Spec(Config):
 
     name: Name = "run"
     """Names the default run folder."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, strict=True)
     """The one seed; every random stream is derived from it."""
     requires: list[Annotated[str, AfterValidator(_check_requirement)]] = Field([])
     """Plugins that must be installed, as pip requirements, e.g. `rlaif-acme>=0.2`."""

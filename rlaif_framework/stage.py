@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -50,6 +50,19 @@ class Stage:
     def seed(self, *names: str | int) -> int:
         """Seed of a named random stream of this stage."""
         return derive_seed(self.context.spec.seed, self.name, *names)
+
+    def part(self, name: str) -> Stage:
+        """A stage within this one: a folder, checkpoints and random streams of its own; its metrics bear its name."""
+        folder, checkpoint = self.folder / name, self.checkpoint / name
+        folder.mkdir(exist_ok=True)
+        checkpoint.mkdir(exist_ok=True)
+
+        def report(number: int, metrics: Mapping[str, float]) -> None:
+            self.report_step(number, {f"{name}/{key}": value for key, value in metrics.items()})
+
+        return replace(
+            self, name=f"{self.name} {name}", folder=folder, checkpoint=checkpoint, facts={}, report_step=report
+        )
 
     def track(self, items: Iterable[T], total: int, text: str, done: int = 0) -> Iterator[T]:
         """Show progress with rate and time left while iterating; `done` of `total` were finished before."""

@@ -15,6 +15,19 @@ if TYPE_CHECKING:
 
 SEQUENCE = 5
 _WORD = re.compile(r"\w+")
+_CONTROL = re.compile(
+    r"<[|\uff5c][^<>\s]{1,40}[|\uff5c]>"  # <|im_end|>, <|eot_id|>, DeepSeek's full-width bars
+    r"|</?s>|<(?:bos|eos)>|<(?:start|end)_of_turn>|<</?SYS>>"  # Llama 2, Gemma
+    r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]"  # Mistral
+)
+
+
+def defuse_markers(text: str) -> str:
+    """Spell chat-control markers apart, so that data which holds `<|im_end|>` or `[/INST]` cannot end a question.
+
+    Known by their shape: a server's tokenizer is not at hand, and some templates' markers are no tokens of their own.
+    """
+    return _CONTROL.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
 
 
 def copy_rate(source: str, response: str, length: int = SEQUENCE) -> float:

@@ -6,9 +6,9 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import ExitStack
-from typing import TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -21,9 +21,10 @@ from rlaif_framework.memory import release_memory
 from rlaif_framework.stage import Stage, resume_step
 
 T = TypeVar("T")
-RELEASE_SECONDS = 2.0
+RELEASE_SECONDS = 10.0
 """Between two hand-backs of freed memory: each costs some tenths of a second."""
-StepFunction = Callable[[int], Mapping[str, float]]
+StepFunction = Callable[[int], Iterable[Mapping[str, float]]]
+Schedule = Literal["constant", "linear", "cosine"]
 
 
 def train_steps(
@@ -35,10 +36,12 @@ def train_steps(
     *,
     text: str,
     warmup: int = 0,
-    decay: bool = True,
+    schedule: Schedule = "linear",
     max_grad_norm: float = 1.0,
+    state: MutableMapping[str, float] | None = None,
+    after: Callable[[int], bool] = lambda number: False,
 ) -> None:
-    """Run optimiser steps 0 .. steps-1, logging each, checkpointing every so often, resuming where a try was stopped.
+    """Run steps 0 .. steps-1, logging each, checkpointing every so often, resuming where a try was stopped.
 
     All randomness of a step is seeded from its number, so that a checkpoint needs no random state, and a resumed run
     equals an uninterrupted one bit for bit on a CPU.
@@ -47,44 +50,67 @@ def train_steps(
         stage: Gives seeds, log and checkpoint folder.
         modules: What is trained, by name; only parameters that require a gradient are saved.
         optimizer: Over those parameters; its learning rates are the peak ones.
-        steps: Optimiser steps in all.
-        step: Computes a step's loss, calls `accelerator.backward`, and returns metrics to log.
+        steps: Steps in all.
+        step: Computes a step. It calls `accelerator.backward` and then yields metrics to log, once for each update of
+            the optimiser; what it yields several times is averaged.
         text: What the progress bar says.
         warmup: Steps of linear warm-up.
-        decay: Let the learning rate fall linearly to zero after the warm-up.
+        schedule: What the learning rate does after the warm-up: stay, or fall to zero by a line or a cosine.
         max_grad_norm: Gradients are scaled down to this norm, over all parameters of one module.
+        state: Numbers the steps keep from one to the next, such as an adaptive coefficient: checkpointed, and put back
+            on a resume.
+        after: Called with the number of steps done after each; training ends early if it returns True.
 
     Raises:
         TrainingError: A metric or gradient is not finite. The last checkpoint is kept.
     """
     peaks = [float(group["lr"]) for group in optimizer.param_groups]
-    start, last_saved = _restore(stage, modules, optimizer), time.monotonic()
+    state = {} if state is None else state
+    start, last_saved = _restore(stage, modules, optimizer, state), time.monotonic()
     released = last_saved
     stage.rewind_log(start)
     for number in stage.track(range(start, steps), steps, text, done=start):
         set_seed(stage.seed("step", number) % 2**32, device_specific=True)
-        rate = min(1.0, (number + 1) / (warmup + 1)) * (1 - number / steps if decay else 1.0)
+        rate = min(1.0, (number + 1) / (warmup + 1)) * _decay(schedule, number / steps)
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * rate
-        metrics = dict(step(number))
-        for name, module in modules.items():
-            norm = stage.context.accelerator.clip_grad_norm_(module.parameters(), max_grad_norm)
-            metrics[f"{name}_grad_norm"] = float(norm) if norm is not None else 0.0
-        bad = [name for name, value in metrics.items() if not math.isfinite(value)]
-        if bad:
-            raise TrainingError(
-                f"stage '{stage.name}', step {number + 1} of {steps}: {', '.join(bad)} not finite; lower the learning "
-                f"rate or use dtype: fp32. The checkpoint of an earlier step is kept: the same command goes on from it"
-            )
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        updates: list[dict[str, float]] = []
+        for yielded in step(number):
+            metrics = dict(yielded)
+            for name, module in modules.items():
+                norm = stage.context.accelerator.clip_grad_norm_(module.parameters(), max_grad_norm)
+                metrics[f"{name}_grad_norm"] = float(norm) if norm is not None else 0.0
+            bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+            if bad:
+                raise TrainingError(
+                    f"stage '{stage.name}', step {number + 1} of {steps}, update {len(updates) + 1}: {', '.join(bad)} "
+                    f"not finite; lower the learning rate or use dtype: fp32. The checkpoint of an earlier step is "
+                    f"kept: the same command goes on from it"
+                )
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            updates.append(metrics)
         if time.monotonic() - released >= RELEASE_SECONDS:
             release_memory()
             released = time.monotonic()
-        stage.log(number + 1, metrics)
+        stage.log(number + 1, {key: sum(m[key] for m in updates) / len(updates) for key in updates[-1]})
+        if after(number + 1):
+            break
         if time.monotonic() - last_saved >= stage.context.checkpoint_seconds and number + 1 < steps:
-            _save(stage, modules, optimizer, number + 1)
+            _save(stage, modules, optimizer, state, number + 1)
             last_saved = time.monotonic()
+
+
+def make_optimizer(
+    parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]], lr: float, eps: float = 1e-8
+) -> torch.optim.Optimizer:
+    """AdamW without weight decay, each parameter updated in one pass over it."""
+    return torch.optim.AdamW(parameters, lr=lr, eps=eps, weight_decay=0.0, fused=True)
+
+
+def _decay(schedule: Schedule, done: float) -> float:
+    """Factor of the learning rate when a share `done` in [0, 1) of all steps is behind."""
+    return {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[schedule]
 
 
 def draw_batch(stage: Stage, total: int, size: int, number: int) -> list[int]:
@@ -127,7 +153,13 @@ def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in module.named_parameters() if p.requires_grad}
 
 
-def _save(stage: Stage, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, number: int) -> None:
+def _save(
+    stage: Stage,
+    modules: Mapping[str, nn.Module],
+    optimizer: torch.optim.Optimizer,
+    kept: Mapping[str, float],
+    number: int,
+) -> None:
     if not stage.is_main:
         return
     tensors: dict[str, Tensor] = {}
@@ -141,18 +173,25 @@ def _save(stage: Stage, modules: Mapping[str, nn.Module], optimizer: torch.optim
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     save_file(tensors, temporary / "state.safetensors")
-    (temporary / "state.json").write_text(json.dumps({"step": number}))
+    (temporary / "state.json").write_text(json.dumps({"step": number, "state": dict(kept)}))
     temporary.rename(final)
     for old in stage.checkpoint.glob("step-*"):
         if old != final:
             shutil.rmtree(old)
 
 
-def _restore(stage: Stage, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> int:
+def _restore(
+    stage: Stage,
+    modules: Mapping[str, nn.Module],
+    optimizer: torch.optim.Optimizer,
+    kept: MutableMapping[str, float],
+) -> int:
     number = resume_step(stage.checkpoint)
     if number == 0:
         return 0
-    tensors = load_file(stage.checkpoint / f"step-{number}" / "state.safetensors")
+    folder = stage.checkpoint / f"step-{number}"
+    kept.update(json.loads((folder / "state.json").read_text())["state"])
+    tensors = load_file(folder / "state.safetensors")
     with torch.no_grad():
         for name, module in modules.items():
             for key, parameter in trainable(stage.context.accelerator.unwrap_model(module)).items():

@@ -117,6 +117,8 @@ class LabelledComparison:
 
     comparison: Comparison
     probabilities: tuple[float, float]
+    weight: float = 1.0
+    """How much it counts beside the others."""
 
 
 @dataclass(frozen=True, slots=True)

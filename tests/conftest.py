@@ -6,7 +6,7 @@ import json
 import types
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -117,7 +117,6 @@ class TasteLabeler:
 class TasteRewardConfig(ComponentConfig):
     """The oracle's taste as a reward, with no training."""
 
-    needs_preferences: ClassVar[bool] = False
     kind: Literal["test/taste"] = "test/taste"
     letter: str = "e"
     scale: float = 10.0

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from rlaif_plugins.bradley_terry.model import gather_by_prompt, index_pairs
 
 from rlaif_framework import Comparison, LabelledComparison, Prompt, Registry, ScoreModel, Spec, Store, run_spec
 from rlaif_framework.models import load_tokenizer
 from rlaif_framework.packing import Group, pack_groups
 from rlaif_framework.progress import Progress
+from rlaif_framework.prompt_units import gather_by_prompt, index_pairs
 from rlaif_framework.records import load_comparisons
 
 POSTS = [Prompt(str(i), f"POST: {text}\n\nTL;DR:", text) for i, text in enumerate(["my dog ran", "we met at noon"])]
@@ -34,9 +34,10 @@ LABELS = [
 def test_every_response_is_computed_once_and_every_comparison_kept(tiny_model: Path) -> None:
     units = gather_by_prompt(LABELS, load_tokenizer(tiny_model))
     assert [len(unit.group.responses) for unit in units] == [3, 2]
-    first, second, targets = index_pairs(units, torch.device("cpu"))
-    assert list(zip(first.tolist(), second.tolist(), strict=True)) == [(0, 1), (1, 2), (0, 2), (3, 4)]
-    assert targets.tolist() == pytest.approx([0.9, 0.2, 0.6, 0.3])
+    pairs = index_pairs(units, torch.device("cpu"))
+    assert list(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)) == [(0, 1), (1, 2), (0, 2), (3, 4)]
+    assert pairs.labels.tolist() == pytest.approx([0.9, 0.2, 0.6, 0.3])
+    assert pairs.weights.tolist() == [1, 1, 1, 1]
 
 
 def test_margins_equal_those_of_comparisons_one_by_one(tiny_model: Path) -> None:
@@ -45,14 +46,14 @@ def test_margins_equal_those_of_comparisons_one_by_one(tiny_model: Path) -> None
     torch.nn.init.normal_(model.model.score.weight)  # type: ignore[union-attr, arg-type]
     units = gather_by_prompt(LABELS, tokenizer)
     packed = pack_groups([unit.group for unit in units], tokenizer.pad_token_id, torch.device("cpu"))
-    first, second, _ = index_pairs(units, torch.device("cpu"))
+    pairs = index_pairs(units, torch.device("cpu"))
     with torch.no_grad():
         rewards = model(packed, packed.ends[:, 0], packed.ends[:, 1])
-    margins = (rewards[first] - rewards[second]).tolist()
+    margins = (rewards[pairs.first] - rewards[pairs.second]).tolist()
     one_by_one = []
     for unit in units:
-        for a, b, _ in unit.pairs:
-            group = Group(unit.group.prompt, [unit.group.responses[a], unit.group.responses[b]])
+        for pair in unit.pairs:
+            group = Group(unit.group.prompt, [unit.group.responses[i] for i in (pair.first, pair.second)])
             better, worse = model.score_groups([group], tokenizer.pad_token_id, 4096, torch.float32)
             one_by_one.append(better - worse)
     assert margins == pytest.approx(one_by_one, abs=1e-5)

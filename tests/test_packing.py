@@ -11,6 +11,7 @@ from transformers import AutoModelForSequenceClassification
 from rlaif_framework import (
     Group,
     ScoreModel,
+    lay_out,
     load_model,
     load_tokenizer,
     pack_groups,
@@ -53,6 +54,18 @@ def test_packed_gradients_equal_those_of_each_sequence_alone(tiny_model: Path) -
 
     single = [[Group(g.prompt, [r])] for g in GROUPS for r in g.responses]
     torch.testing.assert_close(gradient([GROUPS]), gradient(single), atol=1e-4, rtol=1e-4)
+
+
+def test_a_prompt_is_shared_where_that_saves_something_and_the_numbers_are_the_same(tiny_model: Path) -> None:
+    long_prompt = [Group(list(range(3, 103)), [[40] * 5, [50] * 5])] * 2
+    long_responses = [Group([3], [[40] * 90 + [2], [50] * 90 + [2]])] * 2
+    assert list(lay_out(long_prompt)) == long_prompt
+    assert [len(row.responses) for row in lay_out(long_responses)] == [1] * 4
+    model = load_model(tiny_model, "causal", torch.float32, CPU)
+    with torch.no_grad():
+        spread = response_logprobs(model, pack_groups(lay_out(long_responses), 0, CPU))
+        shared = response_logprobs(model, pack_groups(long_responses, 0, CPU))
+    torch.testing.assert_close(spread, shared, atol=1e-5, rtol=1e-5)
 
 
 @pytest.fixture

@@ -185,12 +185,12 @@ def test_a_killed_labelling_keeps_its_whole_chunks_and_drops_a_broken_line(tmp_p
 def test_a_loss_that_is_not_finite_stops_with_stage_and_step(
     tmp_path: Path, tiny_spec: Callable[..., Spec], registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import rlaif_framework.stages.sft as sft
+    import rlaif_framework.fine_tuning as fine_tuning
 
     monkeypatch.setattr(
-        sft, "response_logprobs", lambda model, packed: torch.full((3,), float("nan"), requires_grad=True)
+        fine_tuning, "response_logprobs", lambda model, packed: torch.full((3,), float("nan"), requires_grad=True)
     )
-    with pytest.raises(TrainingError, match=r"sft: stage 'sft', step 1 of 3: loss.* not finite"):
+    with pytest.raises(TrainingError, match=r"sft: stage 'sft', step 1 of 3, update 1: loss.* not finite"):
         execute(tiny_spec(), tmp_path / "run", registry)
 
 
@@ -245,3 +245,76 @@ def check_improvement(folder: Path, arm: str) -> None:
         for name in ("sft", arm)
     )
     assert after > 1.3 * before, "counted directly, the responses do not hold more of the letter"
+
+
+def arms_of_every_shape(tiny_model: Path) -> dict[str, Any]:
+    """Without a reward, without training, with a teacher, labelled on the spot, and iterated."""
+    feedback = {
+        "kind": "ai",
+        "labeler": "test/taste",
+        "pairs": {"source": "policy", "prompts": 8, "responses": 3},
+        "allow_weak_labels": True,
+    }
+    backend = {"kind": "transformers", "model": str(tiny_model), "dtype": "fp32"}
+    online = {"steps": 2, "prompts_per_step": 4, "lr": 1e-3}
+    return {
+        "offline": {"feedback": feedback, "algorithm": {"kind": "dpo", "lr": 1e-3, "batch_size": 8}},
+        "best": {"reward": "test/taste", "algorithm": {"kind": "best-of-n", "n": 8}},
+        "taught": {"algorithm": {"kind": "teacher", "backend": backend, "prompts": 6, "sft": {"batch_size": 3}}},
+        "spot": {"algorithm": {"kind": "online-dpo", "labeler": "test/taste", **online}},
+        "twice": {
+            "feedback": feedback,
+            "reward": {
+                "kind": "sum",
+                "terms": {"taste": "bradley-terry", "length": "length"},
+                "weights": {"length": -1},
+            },
+            "algorithm": {"kind": "rloo", "responses_per_prompt": 2, **online},
+            "rounds": 2,
+        },
+    }
+
+
+def test_arms_of_every_shape_run_together_and_are_reported(
+    tmp_path: Path, tiny_spec: Callable[..., Spec], registry: Registry, tiny_model: Path
+) -> None:
+    arms = arms_of_every_shape(tiny_model)
+    evaluate = {**BY_ORACLE, "prompts": 12, "matchups": [[arm, "sft"] for arm in arms]}
+    spec = tiny_spec(arms=arms, evaluate=evaluate)
+    run = execute(spec, tmp_path / "run", registry)
+    folder = tmp_path / "run"
+    measured = json.loads((folder / "report.json").read_text())["evaluation"]
+    assert {name for name, arm in measured["arms"].items() if arm["reward_gain"] is None} == {
+        "offline",
+        "taught",
+        "spot",
+    }
+    assert measured["arms"]["best"]["reward_gain"]["low"] > 0, "the best of 8 has no higher reward than one"
+    assert {win["first"] for win in measured["wins"]} == arms.keys()
+    assert all(read_responses(folder / f"evaluation/responses/{arm}") for arm in arms)
+    assert (folder / "report.html").stat().st_size > 10_000
+    # The second round samples from the first round's policy, and starts there.
+    steps = {step.name: step for step in run.steps}
+    first = steps["twice/round-1/policy"]
+    assert steps["twice/round-1/pairs"].inputs["policy"] is steps["sft"]
+    assert steps["twice/pairs"].inputs["policy"] is first
+    assert steps["twice/policy"].inputs["initial"] is first
+    texts = [(folder / name / "comparisons.jsonl").read_text() for name in ("twice/pairs", "twice/round-1/pairs")]
+    assert texts[0] != texts[1]
+    assert {"reward/taste", "reward/length"} <= read_metrics(folder / "twice/policy")[0].keys()
+    # Round 1 labels what the offline arm labels: the work is shared.
+    assert steps["twice/round-1/labels"].key == steps["offline/labels"].key
+    again = execute(spec, tmp_path / "again", registry, store=tmp_path / "run-store")
+    assert all(again.reused.values())
+
+
+def test_the_plan_lists_the_models_of_every_shape(
+    tmp_path: Path, tiny_spec: Callable[..., Spec], registry: Registry, tiny_model: Path
+) -> None:
+    spec = tiny_spec(arms=arms_of_every_shape(tiny_model), evaluate=None)
+    planned = {step.name: [load.role for load in step.loads] for step in plan_spec(spec, Store(tmp_path), registry)}
+    assert planned["offline/policy"] == ["policy", "KL reference"]
+    assert planned["twice/reward"] == ["reward model"]
+    assert planned["twice/policy"] == ["policy", "KL reference", "reward"]
+    assert "taught/policy" in planned
+    assert "twice/round-1/policy" in planned

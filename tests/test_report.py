@@ -33,6 +33,15 @@ ARM = {
     "labeler": "rlaif",
     "accuracy_known": estimate(0.7),
     "accuracy_labels": estimate(0.75),
+    "calibration": {
+        "brier": estimate(0.2),
+        "ece": 0.07,
+        "bins": [{"low": 0.6, "high": 0.65, "stated": 0.62, "right": estimate(0.7)}],
+    },
+    "lengths": [
+        {"low": -40, "high": -3, "agreement": estimate(0.6)},
+        {"low": 5, "high": 90, "agreement": estimate(0.8)},
+    ],
     "reward_sft": estimate(0.0),
     "reward_policy": estimate(0.4),
     "reward_gain": estimate(0.4, 0.1),
@@ -58,6 +67,7 @@ EVALUATION: dict[str, Any] = {
     ],
     "prompts": 50,
     "comparisons": 50,
+    "longer_is_better": estimate(0.6),
     "sft_loss": [],
 }
 SPEC: dict[str, Any] = {
@@ -136,6 +146,11 @@ def test_every_win_rate_names_its_judge_and_the_judges_own_agreement() -> None:
         ({"judge": {"kind": "similarity", "model": "package:mini"}}, "THE JUDGE IS THE LABELER"),
         ({"judge": {"kind": "similarity", "model": "package:mini", "against": "reference"}}, "share a model"),
         ({"wins": [{"first": "rlaif", "second": "sft", "rate": estimate(0.52), "ties": 0}]}, "nobody has won"),
+        (
+            {"longer_is_better": estimate(0.71)},
+            "no better on held-out pairs than always preferring the longer one (71%)",
+        ),
+        ({"longer_is_better": estimate(0.2)}, "than always preferring the shorter one (80%)"),
         ({"policies": {"sft": POLICY, "rlaif": {**POLICY, "copy_rate": estimate(0.6)}}}, "copies more"),
         ({"policies": {"sft": POLICY, "rlaif": {**POLICY, "tokens": estimate(47.0)}}}, "length limit"),
         ({"policies": {"sft": POLICY, "rlaif": {**POLICY, "ended": estimate(0.2)}}}, "no end token"),
@@ -147,6 +162,7 @@ def test_what_a_reader_should_doubt_is_said(changes: dict[str, Any], words: str)
 
 def test_missing_measurements_are_shown_as_missing() -> None:
     arms = {"bare": {**ARM, "labeler": None, "accuracy_known": None, "accuracy_labels": None, "loss": [], "curve": []}}
+    arms["bare"] |= {"calibration": None, "lengths": []}
     policies = {"sft": POLICY, "bare": POLICY}
     wins = [{"first": "bare", "second": "sft", "rate": None, "ties": 0}]
     labelers = {"judge": labeler("rouge", None)}

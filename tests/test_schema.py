@@ -104,7 +104,7 @@ def test_what_a_spec_may_say_is_accepted(override: str, registry: Registry) -> N
         "policy.dtype=fp16",
         "seed=x",
         "sft.lr=0",
-        "arms.a.reward=length",
+        "arms.a.reward=rouge",
         "arms.a.feedback.labeler=lenght",
         "arms.a.feedback={labeler: length}",
         "arms.a.feedback=humann",

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from fake_plugins import labeler_code
 
-from rlaif_framework import Registry, Spec, SpecError, load_spec
+from rlaif_framework import ModelError, Registry, Spec, SpecError, find_model, load_spec
 from rlaif_framework.cli import main
 from rlaif_framework.loading import build_spec, read_mapping, set_value
 
@@ -137,6 +137,28 @@ def test_yaml_is_read_as_editors_read_it(tmp_path: Path) -> None:
         "i": None,
         "j": 1500.0,
     }
+
+
+def test_a_key_that_stands_twice_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text("policy:\n  model: a\n  dtype: fp32\n  model: b\n")
+    with pytest.raises(SpecError, match=r"(?s)the key 'model' stands there twice, first in line 2.*line 4"):
+        read_mapping(path)
+
+
+def test_a_revision_of_what_is_no_hub_id_is_an_error(tiny_model: Path) -> None:
+    with pytest.raises(ModelError, match="is no hub id: only those have revisions"):
+        find_model(str(tiny_model), "main")
+
+
+def test_a_value_model_starts_from_a_reward_that_is_a_model(registry: Registry) -> None:
+    data = changed("arms.a.feedback=null", "arms.a.reward=length", "arms.a.algorithm={kind: ppo, value_from: reward}")
+    (line,) = problems(data, registry)
+    assert "value_from: reward needs a reward that is a trained model" in line
+
+
+def test_true_is_no_seed(registry: Registry) -> None:
+    assert problems(changed("seed=true"), registry) == ["seed: Input should be a valid integer"]
 
 
 @pytest.mark.parametrize("path", SPECS, ids=lambda p: p.name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 from rlaif_framework import (
     Component,
@@ -21,8 +21,6 @@ from rlaif_framework import (
 
 class DirectRewardConfig(ComponentConfig):
     """A labeler that scores responses one at a time, such as `rate`, as the reward."""
-
-    needs_preferences: ClassVar[bool] = False
 
     kind: Literal["direct"] = "direct"
     labeler: LabelerSlot

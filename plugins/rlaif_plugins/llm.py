@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Annotated, Literal, cast
+from typing import Literal, cast
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from rlaif_framework import (
     Annotation,
     Backend,
     BackendSlot,
     Ballot,
+    Bounds,
     Comparison,
     Component,
     ComponentConfig,
@@ -24,21 +24,17 @@ from rlaif_framework import (
     Prompt,
     PromptStrategy,
     StrategySlot,
+    bound,
     cut_source,
     default_component,
     derive_seed,
     first_questions,
     hookimpl,
     run_coroutines,
+    soften,
 )
 
 Pair = tuple[float, float]
-
-
-def _check_clamp(bounds: Pair) -> Pair:
-    if not 0 <= bounds[0] <= 0.5 <= bounds[1] <= 1:
-        raise ValueError("expected [low, high] with 0 <= low <= 0.5 <= high <= 1")
-    return bounds
 
 
 class LLMConfig(ComponentConfig):
@@ -58,7 +54,7 @@ class LLMConfig(ComponentConfig):
     `inconsistent`."""
     temperature: float = Field(1.0, gt=0)
     """Divides the log-odds of the averaged label: above 1 makes labels softer. An exact tie stays one."""
-    clamp: Annotated[Pair, AfterValidator(_check_clamp)] | None = None
+    clamp: Bounds | None = None
     """Bounds for the label's probabilities, e.g. [0.4, 0.6] against the overconfidence of chain of thought (Bai et al.
     2022)."""
 
@@ -106,9 +102,7 @@ class LLMLabeler:
             return None
         if self.words.prefer == "worse":  # the prompt asks for the more harmful response
             first = 1.0 - first
-        first = soften(first, self.config.temperature)
-        if self.config.clamp is not None:
-            first = min(max(first, self.config.clamp[0]), self.config.clamp[1])
+        first = bound(soften(first, self.config.temperature), self.config.clamp)
         return first, 1.0 - first
 
     def disagree(self, ballots: Sequence[Ballot]) -> bool:
@@ -176,15 +170,6 @@ def agree(ballots: Sequence[Ballot]) -> bool:
     """Whether both orders prefer the same response; a tie agrees with nothing."""
     (given, swapped) = (b.probabilities or (0.5, 0.5) for b in ballots)
     return (given[0] - 0.5) * (swapped[1] - 0.5) > 0
-
-
-def soften(first: float, temperature: float) -> float:
-    """Divide the log-odds of a probability by a temperature."""
-    if first in (0.0, 0.5, 1.0):
-        return first
-    softer = math.log(first / (1.0 - first)) / temperature
-    odds = math.exp(-abs(softer))  # at most 1, however small the temperature
-    return (1.0 if softer > 0 else odds) / (1.0 + odds)
 
 
 @hookimpl

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlaif_framework.report.charts import draw_curves, draw_wins
+from rlaif_framework.report.charts import draw_curves, draw_lengths, draw_reliability, draw_wins
 from rlaif_framework.report.findings import find_warnings, summarise
 from rlaif_framework.report.page import render_page, write_page
 
@@ -46,7 +46,15 @@ def render_html(report: dict[str, Any]) -> str:
     """One page without scripts or outside requests."""
     evaluation = report["evaluation"]
     charts = {arm: draw_curves(measured) for arm, measured in evaluation["arms"].items()}
-    return render_page("report.html.j2", **report, charts=charts, wins_chart=draw_wins(evaluation["wins"]))
+    rewards = {arm: measured for arm, measured in evaluation["arms"].items() if measured["reward_gain"]}
+    return render_page(
+        "report.html.j2",
+        **report,
+        charts=charts,
+        wins_chart=draw_wins(evaluation["wins"]),
+        reliability_chart=draw_reliability({arm: measured["calibration"] for arm, measured in rewards.items()}),
+        lengths_chart=draw_lengths({arm: measured["lengths"] for arm, measured in rewards.items()}),
+    )
 
 
 def read_summary(folder: Path) -> list[str]:

@@ -21,7 +21,7 @@ COLOURS = ("#2563eb", "#ea580c")
 
 def draw_curves(arm: dict[str, Any]) -> Markup:
     """Loss of the reward model, and the policy's curves by step."""
-    losses = [row for row in arm["loss"] if "loss" in row]
+    losses = [row for row in arm["loss"] or [] if "loss" in row]
     panels: list[tuple[str, tuple[str, ...], list[dict[str, float]]]] = []
     if losses:
         panels.append(("reward model: loss, accuracy", ("loss", "accuracy"), losses))
@@ -65,7 +65,7 @@ def draw_wins(wins: list[dict[str, Any]]) -> Markup:
 
 
 def draw_reliability(calibrations: Mapping[str, dict[str, Any] | None]) -> Markup:
-    """Reliability diagram of each labeler: how often it was right against how sure it said it was."""
+    """Reliability diagram of each labeler or reward model: how often it was right against how sure it said it was."""
     measured = {name: found["bins"] for name, found in calibrations.items() if found}
     if not measured:
         return Markup("")
@@ -85,7 +85,7 @@ def draw_reliability(calibrations: Mapping[str, dict[str, Any] | None]) -> Marku
 
 
 def draw_lengths(lengths: Mapping[str, list[dict[str, Any]]]) -> Markup:
-    """Agreement of each labeler by how much longer the human's choice is."""
+    """Agreement of each labeler or reward model by how much longer the better response is."""
     measured = {name: bins for name, bins in lengths.items() if bins}
     if not measured:
         return Markup("")
@@ -99,7 +99,7 @@ def draw_lengths(lengths: Mapping[str, list[dict[str, Any]]]) -> Markup:
         axes.set_ylim(-0.06, 1.06)
         axes.set_xlim(-0.5, len(bins) - 0.5)
         axes.set_xticks(places, [f"{b['low']:+d}\nto {b['high']:+d}" for b in bins], fontsize=7)
-        axes.set_xlabel("characters the human choice is longer", fontsize=8)
+        axes.set_xlabel("characters the better one is longer", fontsize=8)
     panels[0].set_ylabel("agreement", fontsize=8)
     return _to_svg(figure)
 

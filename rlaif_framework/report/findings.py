@@ -17,7 +17,7 @@ def rate(estimate: Measured | None) -> str:
 
 def summarise(evaluation: Measured) -> list[str]:
     """One line per finding."""
-    lines = []
+    lines, longer = [], evaluation["longer_is_better"]
     for name, labeler in evaluation["labelers"].items():
         if labeler["agreement"] is not None:
             bias = labeler["same_position"]
@@ -27,9 +27,12 @@ def summarise(evaluation: Measured) -> list[str]:
                 f"{rate(labeler['agreement'])}{biased}"
             )
     for arm, measured in evaluation["arms"].items():
+        if measured["reward_gain"] is None:  # an arm without a reward
+            continue
         accuracy = measured["accuracy_known"] or measured["accuracy_labels"]
         against = "known preferences" if measured["accuracy_known"] else "the labeler's own labels"
-        lines.append(f"reward model of {arm}: {rate(accuracy)} of held-out pairs right, against {against}")
+        beside = f"; preferring the longer one: {rate(longer)}" if measured["accuracy_known"] and longer else ""
+        lines.append(f"reward model of {arm}: {rate(accuracy)} of held-out pairs right, against {against}{beside}")
         lines.append(_describe_gain(arm, measured))
     judge = evaluation["judge"]["kind"]
     own = evaluation["labelers"]["judge"]["agreement"]
@@ -75,7 +78,8 @@ def find_warnings(evaluation: Measured, spec: Measured) -> list[str]:
     for win in evaluation["wins"]:
         if win["rate"] and win["rate"]["low"] <= 0.5 <= win["rate"]["high"]:
             found.append(f"{win['first']} against {win['second']}: the interval holds 50 %, nobody has won")
-    for arm in evaluation["arms"]:
+    for arm, measured in evaluation["arms"].items():
+        found += _doubt_reward(arm, measured, evaluation["longer_is_better"])
         found += _watch_policy(arm, evaluation, spec)
     return found
 
@@ -100,6 +104,17 @@ def _models(value: Any) -> set[str]:
         return set()
     own = {value["model"]} if isinstance(value.get("model"), str) else set()
     return own.union(*(_models(nested) for nested in value.values()))
+
+
+def _doubt_reward(arm: str, measured: Measured, longer: Measured | None) -> list[str]:
+    accuracy = measured["accuracy_known"]
+    if accuracy is None or longer is None:
+        return []
+    best = max(longer["value"], 1 - longer["value"])
+    if accuracy["value"] > best:
+        return []
+    which = "longer" if longer["value"] >= 0.5 else "shorter"
+    return [f"the reward of '{arm}' is no better on held-out pairs than always preferring the {which} one ({best:.0%})"]
 
 
 def _watch_policy(arm: str, evaluation: Measured, spec: Measured) -> list[str]:

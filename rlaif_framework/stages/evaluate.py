@@ -9,15 +9,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+from scipy.special import expit
+
 from rlaif_framework.component import ComponentConfig
 from rlaif_framework.jsonl import read_rows, write_rows
-from rlaif_framework.measures import measure_labeler, measure_margins, measure_wins
+from rlaif_framework.labelling.measures import measure_calibration, measure_human_length, measure_lengths
+from rlaif_framework.measures import measure_labeler, measure_margins, measure_wins, observe
 from rlaif_framework.models import load_model, load_tokenizer
 from rlaif_framework.policy import sample_responses, shorten_prompts
-from rlaif_framework.protocols import RewardModel
+from rlaif_framework.protocols import Responder, RewardModel
 from rlaif_framework.records import load_preferences
-from rlaif_framework.spec import EvaluateConfig
+from rlaif_framework.spec import Arm, EvaluateConfig
 from rlaif_framework.stage import Stage, read_metrics
+from rlaif_framework.stages.improve import load_reward
 from rlaif_framework.stages.label import PREFERENCES, label_comparisons
 from rlaif_framework.statistics import estimate_mean
 from rlaif_framework.types import Comparison, Evidence, Preference, Prompt
@@ -26,25 +30,45 @@ RESPONSES = "responses.jsonl"
 SCORES = "scores.json"
 EVALUATION = "evaluation.json"
 REFERENCE = "reference"
+REWARD_MEASURES = (
+    "accuracy_known",
+    "accuracy_labels",
+    "calibration",
+    "lengths",
+    "reward_sft",
+    "reward_policy",
+    "reward_gain",
+    "loss",
+)
+"""What is measured of an arm's reward; all None for an arm without one."""
 
 
-def sample_test(stage: Stage, config: EvaluateConfig, prompts: Sequence[Prompt]) -> None:
-    """Let a policy respond to the test prompts; write `responses.jsonl` with the metrics that need no model."""
-    context = stage.context
-    folder = next(iter(stage.inputs.values()))
+def sample_test(stage: Stage, config: EvaluateConfig, prompts: Sequence[Prompt], arm: Arm | None = None) -> None:
+    """Let a policy respond to the test prompts; write `responses.jsonl` with the metrics that need no model.
+
+    Args:
+        stage: Its input `policy` is the model; `reward` is the arm's reward, where the arm answers itself.
+        config: How to sample.
+        prompts: The test prompts.
+        arm: An arm whose algorithm answers itself (see `Responder`).
+    """
+    context, folder = stage.context, stage.inputs["policy"]
     tokenizer = load_tokenizer(folder)
-    model = load_model(folder, "causal", context.dtype, context.device)
     short, _ = shorten_prompts(prompts, stage.task, tokenizer, context.policy.max_prompt_tokens)
-    samples = sample_responses(
-        model,
-        tokenizer,
-        [p.text for p in short],
-        max_new_tokens=context.policy.max_new_tokens,
-        temperature=config.temperature,
-        seed=stage.seed("responses"),
-        budget=context.policy.batch_tokens,
-        track=lambda batches: stage.track(batches, len(batches), "responding, batches"),
-    )
+    if arm is not None:
+        responder = cast(Responder, context.build("algorithm", arm.algorithm))
+        samples = responder.respond(folder, load_reward(stage, arm.reward), short, stage, config.temperature)
+    else:
+        samples = sample_responses(
+            load_model(folder, "causal", context.dtype, context.device),
+            tokenizer,
+            [p.text for p in short],
+            max_new_tokens=context.policy.max_new_tokens,
+            temperature=config.temperature,
+            seed=stage.seed("responses"),
+            budget=context.policy.batch_tokens,
+            track=lambda batches: stage.track(batches, len(batches), "responding, batches"),
+        )
     rows = []
     for prompt, sample in zip(short, samples, strict=True):
         text = stage.task.clean(sample.text)
@@ -114,20 +138,26 @@ def evaluate_run(
         policies[REFERENCE] = {key: _mean([row[key] for row in measured]) for key in measured[0]}
     rewards: dict[str, Any] = {}
     for arm, labeler in arms.items():
+        rewards[arm] = {"curve": read_metrics(stage.inputs[f"improve/{arm}"])}
+        if f"scores/{arm}" not in stage.inputs:  # an algorithm that needs no reward
+            rewards[arm] |= dict.fromkeys(REWARD_MEASURES)
+            continue
         scores = json.loads((stage.inputs[f"scores/{arm}"] / SCORES).read_text())
         known = measure_margins(comparisons, scores["margins"], lambda i: comparisons[i].preference)
         labels = preferences[labeler] if labeler is not None else []
         own = measure_margins(comparisons, scores["margins"], partial(_first_of, labels))
         gains = [a - b for a, b in zip(scores["policy"], scores["sft"], strict=True)]
-        rewards[arm] = {
+        rewards[arm] |= {
             "accuracy_known": known and asdict(known),
             "accuracy_labels": own and asdict(own),
+            **_measure_reward(comparisons, scores["margins"]),
             "reward_sft": _mean(scores["sft"]),
             "reward_policy": _mean(scores["policy"]),
             "reward_gain": _mean(gains),
-            "curve": read_metrics(stage.inputs[f"improve/{arm}"]),
             "loss": read_metrics(stage.inputs[f"reward/{arm}"]),
         }
+    undecided = Evidence("known")
+    longer = measure_human_length([observe(c, Preference(c.id, None, undecided)) for c in comparisons])
     wins = []
     for first, second in matchups:
         rows = load_preferences(stage.inputs[f"judge/{first}/{second}"] / PREFERENCES)
@@ -146,9 +176,20 @@ def evaluate_run(
         "samples": samples,
         "prompts": len(prompts),
         "comparisons": len(comparisons),
+        "longer_is_better": longer and asdict(longer),
         "sft_loss": read_metrics(stage.inputs["sft"]),
     }
     (stage.folder / EVALUATION).write_text(json.dumps(result, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def _measure_reward(comparisons: Sequence[Comparison], margins: Sequence[float]) -> dict[str, Any]:
+    """Against known preferences: whether s(r1 - r2) means what it says, and how far length explains the accuracy."""
+    firsts = [float(p) for p in expit(margins)]  # s(r1 - r2)
+    seen = [
+        observe(c, Preference(c.id, (p, 1 - p), Evidence("reward"))) for c, p in zip(comparisons, firsts, strict=True)
+    ]
+    calibration = measure_calibration(seen)
+    return {"calibration": calibration and asdict(calibration), "lengths": [asdict(b) for b in measure_lengths(seen)]}
 
 
 def _mean(values: Sequence[float]) -> dict[str, float] | None:

@@ -1,4 +1,4 @@
-"""Gather the comparisons to be labelled: the task's own, pairs sampled from the baseline, or both."""
+"""Gather the comparisons to be labelled: the task's own, pairs sampled from the policy so far, or both."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def gather_pairs(
         pairs += _sample_pairs(stage, config, pick_some(prompts, config.prompts, stage.seed("prompts")))
     if not pairs:
         raise DataError("sample: no pair of different responses came out; raise pairs.temperature or pairs.prompts")
-    tokenizer = load_tokenizer(stage.inputs["sft"])
+    tokenizer = load_tokenizer(stage.inputs["policy"])
     short, cut = shorten_prompts(
         [p.prompt for p in pairs], stage.task, tokenizer, stage.context.policy.max_prompt_tokens
     )
@@ -48,8 +48,8 @@ def _with_prompt(pair: Comparison, prompt: Prompt) -> Comparison:
 
 def _sample_pairs(stage: Stage, config: PairsConfig, prompts: Sequence[Prompt]) -> list[Comparison]:
     context = stage.context
-    tokenizer = load_tokenizer(stage.inputs["sft"])
-    model = load_model(stage.inputs["sft"], "causal", context.dtype, context.device)
+    tokenizer = load_tokenizer(stage.inputs["policy"])
+    model = load_model(stage.inputs["policy"], "causal", context.dtype, context.device)
     short, _ = shorten_prompts(prompts, stage.task, tokenizer, context.policy.max_prompt_tokens)
     samples = sample_responses(
         model,

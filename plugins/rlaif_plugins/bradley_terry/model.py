@@ -2,33 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from rlaif_framework import (
     Context,
     Group,
     LabelledComparison,
+    ModelSource,
     Prompt,
     ScoreModel,
     Stage,
+    Tally,
+    TrainingError,
     accumulate,
+    bound,
     draw_batch,
     encode_prompt,
     encode_response,
+    gather_by_prompt,
+    harden,
+    index_pairs,
+    lay_out,
     load_tokenizer,
+    make_optimizer,
     my_share,
     pack_groups,
+    shorten_prompts,
     soft_label_loss,
+    soften,
     split_by_tokens,
     train_steps,
 )
 from rlaif_plugins.bradley_terry import BradleyTerryConfig
+
+REFERENCES = 1024
+"""Of so many training prompts at most: the mean of their scores is what centring needs."""
+LEVEL = "reward_level.json"
+"""Beside the model: what is taken off its scores. A head without a bias has no place for it."""
 
 
 class BradleyTerry:
@@ -39,91 +56,99 @@ class BradleyTerry:
         self.context = context
 
     def fit(self, labels: Sequence[LabelledComparison], initial: Path, stage: Stage) -> None:
-        """Train and save; a prompt and each of its responses is computed once for all their comparisons in a step.
-
-        The head starts at zero: no opinion, a loss of ln 2 against undecided labels.
-        """
+        """Train and save; a prompt and each of its responses is computed once for all their comparisons in a step."""
         config, context, accelerator = self.config, self.context, self.context.accelerator
-        start = config.model or initial
+        start = self._find_start(initial)
         tokenizer = load_tokenizer(start)
-        lora = context.policy.lora
-        model = ScoreModel.load(start, tokenizer, context.dtype, context.device, lora, train=True)
-        units = gather_by_prompt(labels, tokenizer)
+        lora = context.policy.lora if config.lora == "policy" else config.lora
+        model = ScoreModel.load(start, tokenizer, context.dtype, context.device, lora, train=True, head=config.head)
+        units = gather_by_prompt([self.shape(label) for label in labels], tokenizer)
         parameters = [p for p in model.parameters() if p.requires_grad]
-        trained, optimizer = accelerator.prepare(model, torch.optim.AdamW(parameters, lr=config.lr, weight_decay=0.0))
+        optimizer = make_optimizer(parameters, config.lr, config.adam_eps)
+        trained, optimizer = accelerator.prepare(model, optimizer)
         trained.train()
         steps = max(1, round(config.epochs * len(labels) / config.batch_size))
         # All comparisons of a prompt are drawn together: spread over an epoch they make a reward model overfit.
         prompts = max(1, round(config.batch_size * len(units) / len(labels)))
 
-        def step(number: int) -> dict[str, float]:
+        def step(number: int) -> Iterator[dict[str, float]]:
             batch = [units[i] for i in my_share(accelerator, draw_batch(stage, len(units), prompts, number))]
-            count = sum(len(unit.pairs) for unit in batch)
-            total, right = 0.0, 0.0
+            total = sum(pair.weight for unit in batch for pair in unit.pairs) or 1.0
+            tally = Tally()
             parts = split_by_tokens([unit.group.length for unit in batch], context.policy.train_tokens)
             for part in accumulate(accelerator, [trained], parts):
                 chosen = [batch[i] for i in part]
-                packed = pack_groups([unit.group for unit in chosen], tokenizer.pad_token_id, context.device)
-                first, second, targets = index_pairs(chosen, context.device)
+                rows = lay_out([unit.group for unit in chosen])
+                packed = pack_groups(rows, tokenizer.pad_token_id, context.device)
                 with torch.autocast(context.device.type, context.dtype, enabled=context.dtype != torch.float32):
                     rewards = trained(packed, packed.ends[:, 0], packed.ends[:, 1])  # (responses,)
-                margins = rewards[first] - rewards[second]  # (pairs,)
-                loss = soft_label_loss(margins, targets).sum() / count
-                accelerator.backward(loss)
-                total += float(loss.detach())
-                right += float(((margins.detach() > 0) == (targets > 0.5)).sum())
-            return {"loss": total, "accuracy": right / count}
+                pairs = index_pairs(chosen, context.device)
+                margins = rewards[pairs.first] - rewards[pairs.second]  # (pairs,)
+                losses = self.loss(margins, pairs.labels) * pairs.weights
+                accelerator.backward(losses.sum() / total)
+                tally.add("loss", losses, total * len(chosen) / len(batch))
+                tally.add("accuracy", ((margins.detach() > 0) == (pairs.labels > 0.5)).float())
+                tally.add("margin", margins * (2 * (pairs.labels > 0.5) - 1))
+            yield tally.means(accelerator)
 
-        train_steps(stage, {"reward": trained}, optimizer, steps, step, text="reward model", warmup=steps // 10)
+        train_steps(
+            stage,
+            {"reward": trained},
+            optimizer,
+            steps,
+            step,
+            text="reward model",
+            warmup=int(config.warmup * steps),
+            schedule=config.schedule,
+        )
         if stage.is_main:
             accelerator.unwrap_model(trained).save(tokenizer, stage.folder, context.dtype)
+            if config.centre:
+                self._centre(stage)
+
+    def shape(self, label: LabelledComparison) -> LabelledComparison:
+        """A label as it is learned."""
+        config, first = self.config, label.probabilities[0]
+        first = bound(soften(first, config.label_temperature), config.label_clamp)
+        if config.labels == "hard":
+            first = harden(first)
+        weight = label.weight
+        if config.weights == "certainty":
+            weight *= abs(2 * first - 1)
+        elif config.weights == "confidence" and label.comparison.confidence is not None:
+            weight *= label.comparison.confidence
+        return replace(label, probabilities=(first, 1 - first), weight=weight)
+
+    def loss(self, margins: Tensor, labels: Tensor) -> Tensor:
+        """Loss of each comparison, (pairs,)."""
+        return soft_label_loss(margins - self.config.margin * (2 * labels - 1), labels)
 
     def load(self, folder: Path) -> BradleyTerryReward:
         """Open a saved reward model."""
         return BradleyTerryReward(folder, self.context)
 
+    def _find_start(self, initial: Path) -> str | Path | ModelSource:
+        if self.config.model == "sft":
+            return initial
+        return self.context.policy_source if self.config.model == "base" else self.config.model
 
-@dataclass(frozen=True, slots=True)
-class PromptUnit:
-    """A prompt, its different responses, and the comparisons between them."""
+    def _centre(self, stage: Stage) -> None:
+        """Note the mean score of the references of training prompts.
 
-    group: Group
-    pairs: list[tuple[int, int, float]]
-    """Indices of the first and second response, and the label: probability that the first is better."""
-
-
-def gather_by_prompt(labels: Sequence[LabelledComparison], tokenizer: PreTrainedTokenizerBase) -> list[PromptUnit]:
-    """Put comparisons of one prompt together, in the order in which prompts appear."""
-    units: dict[str, PromptUnit] = {}
-    places: dict[str, dict[str, int]] = {}
-    for label in labels:
-        text = label.comparison.prompt.text
-        if text not in units:
-            units[text] = PromptUnit(Group(encode_prompt(tokenizer, text), []), [])
-            places[text] = {}
-        unit, known = units[text], places[text]
-        for response in label.comparison.responses:
-            if response not in known:
-                known[response] = len(known)
-                unit.group.responses.append(encode_response(tokenizer, response))
-        first, second = (known[response] for response in label.comparison.responses)
-        unit.pairs.append((first, second, label.probabilities[0]))
-    return list(units.values())
-
-
-def index_pairs(units: Sequence[PromptUnit], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Comparisons of packed prompts: indices of first and second responses, and labels, (pairs,) each."""
-    first: list[int] = []
-    second: list[int] = []
-    targets: list[float] = []
-    start = 0
-    for unit in units:
-        for a, b, target in unit.pairs:
-            first.append(start + a)
-            second.append(start + b)
-            targets.append(target)
-        start += len(unit.group.responses)
-    return torch.tensor(first, device=device), torch.tensor(second, device=device), torch.tensor(targets, device=device)
+        Raises:
+            TrainingError: None of them has one.
+        """
+        prompts = [prompt for prompt in stage.task.prompts("train") if prompt.reference]
+        if not prompts:
+            raise TrainingError("centre: the task's training prompts have no reference responses; leave 'centre' out")
+        prompts = random.Random(stage.seed("references")).sample(prompts, min(REFERENCES, len(prompts)))
+        short, _ = shorten_prompts(
+            prompts, stage.task, load_tokenizer(stage.folder), self.context.policy.max_prompt_tokens
+        )
+        scores = self.load(stage.folder).score(short, [prompt.reference or "" for prompt in short])
+        level = sum(scores) / len(scores)
+        (stage.folder / LEVEL).write_text(json.dumps({"level": level, "references": len(scores)}), encoding="utf-8")
+        stage.facts["reward_level"] = level
 
 
 class BradleyTerryReward:
@@ -134,6 +159,8 @@ class BradleyTerryReward:
         self.context = context
         self.model = ScoreModel.load(folder, self.tokenizer, context.dtype, context.device)
         self.model.requires_grad_(False)
+        note = folder / LEVEL
+        self.level: float = json.loads(note.read_text(encoding="utf-8"))["level"] if note.exists() else 0.0
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Sequence[float]:
         """Score responses; consecutive responses to one prompt share its computation."""
@@ -147,4 +174,5 @@ class BradleyTerryReward:
                 groups.append(Group(encode_prompt(self.tokenizer, prompt.text), [ids]))
             last = prompt
         pad = self.tokenizer.pad_token_id
-        return self.model.score_groups(groups, pad, self.context.policy.batch_tokens, self.context.dtype)
+        scores = self.model.score_groups(groups, pad, self.context.policy.batch_tokens, self.context.dtype)
+        return [score - self.level for score in scores]

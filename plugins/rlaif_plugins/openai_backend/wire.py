@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlaif_framework import Question
+from rlaif_framework import Question, defuse_markers
 from rlaif_plugins.openai_backend import OpenAIConfig
 
 SMALLER_TOP = {20: 5, 5: 0}
@@ -68,6 +68,7 @@ class Dialect:
         return {key: value for key, value in body.items() if key not in self.refused}
 
     def _question(self, question: Question) -> dict[str, Any]:
+        question = Question(defuse_markers(question.text), defuse_markers(question.prefill))
         whole = f"{question.text}\n\n{question.prefill}" if question.prefill else question.text
         if not self.chat:
             return {"prompt": whole}

@@ -17,6 +17,7 @@ from rlaif_framework import (
     Request,
     compute_dtype,
     count_common,
+    defuse_markers,
     encode_prompt,
     find_model,
     load_model,
@@ -84,7 +85,7 @@ class TransformersBackend:
         """A text whose control tokens are spelt apart: data that holds `<|im_end|>` must not end the question."""
         for token in self.control_tokens:
             text = text.replace(token, f"{token[0]} {token[1:]}")
-        return text
+        return defuse_markers(text)
 
     def encode(self, question: Question) -> list[int]:
         """Token ids of a rendered question; a chat template brings its own start token."""

@@ -1,0 +1,76 @@
+"""Train a causal language model on given responses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from rlaif_framework.model_source import ModelSource
+from rlaif_framework.models import add_lora, checkpoint_gradients, load_model, load_tokenizer, save_model
+from rlaif_framework.packing import Group, pack_groups, split_by_tokens
+from rlaif_framework.policy import encode_prompt, encode_response, response_logprobs
+from rlaif_framework.spec import SftConfig
+from rlaif_framework.stage import Stage
+from rlaif_framework.training import accumulate, draw_batch, make_optimizer, my_share, train_steps
+
+
+def fine_tune(
+    stage: Stage, source: Path | ModelSource, demonstrations: Sequence[tuple[str, str]], config: SftConfig
+) -> None:
+    """Fine-tune a model on responses and save it into the stage's folder.
+
+    The loss is the mean negative log-likelihood of the tokens that are learned, the end token included.
+
+    Args:
+        stage: Where to write, log, checkpoint and draw seeds.
+        source: The model to start from.
+        demonstrations: Prompts, short enough, and their responses.
+        config: Passes, learning rate and batch size.
+    """
+    context = stage.context
+    policy = context.policy
+    tokenizer = load_tokenizer(source)
+    groups = []
+    for prompt, response in demonstrations:
+        before, after = encode_prompt(tokenizer, prompt), encode_response(tokenizer, response)
+        seen = len(before) if config.loss == "response" else 1  # no token predicts the first
+        groups.append(Group(before[:seen], [before[seen:] + after]))
+    weights = torch.float32 if policy.lora is None else context.dtype
+    model = load_model(source, "causal", weights, context.device)
+    trained = model if policy.lora is None else add_lora(model, policy.lora, "CAUSAL_LM")
+    if policy.gradient_checkpointing:
+        checkpoint_gradients(trained)
+    accelerator = context.accelerator
+    parameters = [p for p in trained.parameters() if p.requires_grad]
+    optimizer = make_optimizer(parameters, config.lr, config.adam_eps)
+    trained, optimizer = accelerator.prepare(trained, optimizer)
+    trained.train()
+    steps = max(1, round(config.epochs * len(groups) / config.batch_size))
+
+    def step(number: int) -> Iterator[dict[str, float]]:
+        batch = my_share(accelerator, draw_batch(stage, len(groups), config.batch_size, number))
+        tokens = sum(len(groups[i].responses[0]) for i in batch)
+        total = 0.0
+        parts = split_by_tokens([groups[i].length for i in batch], policy.train_tokens)
+        for part in accumulate(accelerator, [trained], parts):
+            packed = pack_groups([groups[batch[i]] for i in part], tokenizer.pad_token_id, context.device)
+            with torch.autocast(context.device.type, context.dtype, enabled=context.dtype != torch.float32):
+                loss = -response_logprobs(trained, packed).sum() / tokens
+            accelerator.backward(loss)
+            total += float(loss.detach())
+        yield {"loss": total}
+
+    train_steps(
+        stage,
+        {"policy": trained},
+        optimizer,
+        steps,
+        step,
+        text=stage.name,
+        warmup=int(config.warmup * steps),
+        schedule=config.schedule,
+    )
+    if stage.is_main:
+        save_model(accelerator.unwrap_model(trained), tokenizer, stage.folder, context.dtype)

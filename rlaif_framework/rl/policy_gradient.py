@@ -1,0 +1,349 @@
+"""Policy gradients: sample, score, weigh each token, and follow the weights. Algorithms differ in the weighing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar, get_args
+
+import torch
+from torch import Tensor
+
+from rlaif_framework.context import Context
+from rlaif_framework.errors import TrainingError
+from rlaif_framework.packing import split_by_tokens
+from rlaif_framework.protocols import Guidance, Reward
+from rlaif_framework.rl.estimators import (
+    adapt_beta,
+    clipped_fraction,
+    clipped_surrogate,
+    ends_response,
+    estimate_kl,
+    replace_missing_eos,
+    sum_responses,
+    value_loss,
+    whiten,
+)
+from rlaif_framework.rl.learner import Learner, Rollout, Tally, ValueModel, describe_rollout, score_rollout
+from rlaif_framework.rl.settings import KlEstimator, PolicyGradientConfig, ValueConfig
+from rlaif_framework.rl.watch import Watch
+from rlaif_framework.stage import Stage
+from rlaif_framework.training import accumulate, train_steps
+from rlaif_framework.types import Prompt
+
+C = TypeVar("C", bound=PolicyGradientConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class Experience:
+    """Responses of some prompts as they were sampled; all but `scores` is flat over their tokens, in order."""
+
+    scores: Tensor
+    """(prompts, responses per prompt) reward of each response, scaled, penalised and weighted: what is maximised."""
+    owners: Tensor
+    """(tokens,) response each token belongs to."""
+    logprobs: Tensor
+    """(tokens,) log pi_old: under the policy that sampled them."""
+    reference: Tensor
+    """(tokens,) log pi_ref: under the initial policy."""
+    values: Tensor | None
+    """(tokens,) V(X_t) of the state before each token; None without a value model."""
+
+    def totals(self, rewards: Tensor) -> Tensor:
+        """Sums of token rewards: (tokens,) to (prompts, responses per prompt)."""
+        return sum_responses(rewards, self.owners, self.scores.numel()).view_as(self.scores)
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Give each token its response's value: (prompts, responses per prompt) to (tokens,)."""
+        return values.flatten()[self.owners]
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """What an update works towards, flat over tokens like the experience it was made from."""
+
+    advantages: Tensor
+    """(tokens,)."""
+    logprobs: Tensor
+    """(tokens,) log pi_old."""
+    reference: Tensor
+    """(tokens,) log pi_ref."""
+    returns: Tensor | None
+    """(tokens,) what the value model learns."""
+    values: Tensor | None
+    """(tokens,) V before the update."""
+
+    def select(self, tokens: Tensor) -> Targets:
+        """Those of some tokens."""
+        optional = [None if x is None else x[tokens] for x in (self.returns, self.values)]
+        return Targets(self.advantages[tokens], self.logprobs[tokens], self.reference[tokens], *optional)
+
+
+class PolicyGradient(Generic[C]):
+    """A policy-gradient algorithm; a subclass says what the advantage of a token is, and perhaps how ratios are taken.
+
+    One step: sample responses, score them, take the KL term into account, weigh tokens, update. With one update a step
+    and nothing whitened, log-probabilities of sampling and of the update are the same numbers, computed once.
+    """
+
+    def __init__(self, config: C, context: Context) -> None:
+        self.config = config
+        self.context = context
+
+    def weigh(self, rewards: Tensor, experience: Experience) -> tuple[Tensor, Tensor | None]:
+        """Advantages, and returns for the value model if there is one.
+
+        Args:
+            rewards: (tokens,) reward of each token: its response's at the last one, less the KL term if it goes there.
+            experience: The responses; without whitening they may be some of a step's prompts only.
+
+        Returns:
+            (tokens,) each.
+        """
+        raise NotImplementedError
+
+    def surrogate(self, log_ratios: Tensor, advantages: Tensor, owners: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss of each token, and whether clipping took its gradient away; the default takes ratios token by token.
+
+        Args:
+            log_ratios: (tokens,) log pi - log pi_old.
+            advantages: (tokens,).
+            owners: (tokens,) response of each token.
+
+        Returns:
+            (tokens,) each.
+        """
+        clip = self.config.clip
+        return clipped_surrogate(log_ratios, advantages, clip), clipped_fraction(log_ratios, advantages, clip)
+
+    @property
+    def uses_value_model(self) -> bool:
+        """Whether a value model is trained beside the policy."""
+        return isinstance(self.config, ValueConfig)
+
+    def improve(self, initial: Path, guidance: Guidance, prompts: Sequence[Prompt], stage: Stage) -> None:
+        """Train the policy; see `Algorithm.improve`."""
+        if guidance.reward is None:
+            raise TrainingError(f"algorithm '{self.config.kind}' needs a reward")
+        config = self.config
+        learner = Learner(config, stage, initial, guidance.reward_folder, self.uses_value_model)
+        trainer = _Trainer(self, learner, guidance.reward, prompts)
+        watch = Watch(config, learner, guidance.reward)
+        train_steps(
+            stage,
+            learner.modules,
+            learner.optimizer,
+            config.steps,
+            trainer.step,
+            text=config.kind,
+            warmup=config.warmup,
+            schedule=config.schedule,
+            max_grad_norm=config.max_grad_norm,
+            state=trainer.state,
+            after=watch.look,
+        )
+        watch.choose()
+        learner.save()
+
+
+class _Trainer:
+    """The steps of one training."""
+
+    def __init__(
+        self, algorithm: PolicyGradient[C], learner: Learner, reward: Reward, prompts: Sequence[Prompt]
+    ) -> None:
+        self.algorithm, self.config = algorithm, algorithm.config
+        self.learner, self.reward, self.prompts = learner, reward, prompts
+        self.state: dict[str, float] = {"beta": self.config.beta}
+        """Kept from step to step: beta, and the spread that rewards are divided by."""
+
+    def step(self, number: int) -> Iterator[Mapping[str, float]]:
+        """Sample, score and update."""
+        config, learner = self.config, self.learner
+        rollout = learner.sample(self.prompts, number)
+        tally = Tally()
+        describe_rollout(rollout, learner.stage, tally)
+        raw = score_rollout(self.reward, rollout, tally)  # (responses,)
+        scores = self._shape_scores(number, raw, rollout).view(len(rollout.groups), -1)
+        learner.save_samples(number, rollout, {"reward": raw.tolist()})
+        if number == 0 and learner.value is not None:
+            value = learner.accelerator.unwrap_model(learner.value)
+            assert isinstance(value, ValueModel)
+            value.start_at(learner.accelerator.reduce(scores.mean(), reduction="mean"))
+        tally.add("reward", raw)
+        if config.missing_eos_penalty:
+            tally.add("reward/missing_eos", -config.missing_eos_penalty * (~rollout.finished).float())
+        tally.add("objective", scores)
+        everything = list(range(len(rollout.groups)))
+        targets = self._prepare(rollout, scores) if config.needs_old else None
+        for epoch in range(config.epochs):
+            order = torch.randperm(len(everything), generator=self._generator(number, epoch)).tolist()
+            size = len(everything) // config.minibatches
+            for start in range(0, size * config.minibatches, size):
+                chosen = sorted(order[start : start + size]) if config.minibatches > 1 else everything
+                update = Tally()
+                self._accumulate(rollout, scores, chosen, targets, update)
+                metrics = {**tally.means(learner.accelerator), **update.means(learner.accelerator)}
+                yield self._finish(metrics)
+        if config.kl_target is not None:
+            self._adapt(metrics["kl_k1"], len(rollout.texts) * learner.accelerator.num_processes)
+
+    def _shape_scores(self, number: int, raw: Tensor, rollout: Rollout) -> Tensor:
+        """What is maximised of each response, KL apart: (responses,) to (responses,) on the device."""
+        config, accelerator = self.config, self.learner.accelerator
+        scores = raw.to(self.learner.context.device)
+        if config.scale_rewards:
+            if number == 0:
+                spread = float(accelerator.gather(scores).std(correction=0))
+                self.state["reward_spread"] = spread if spread > 0 else 1.0
+            scores = scores / self.state["reward_spread"]
+        finished = rollout.finished.to(scores.device)
+        scores = replace_missing_eos(scores, finished, config.missing_eos_penalty, config.missing_eos_reward)
+        return scores * (1 - self.state["beta"]) if config.objective == "weighted" else scores
+
+    def _prepare(self, rollout: Rollout, scores: Tensor) -> Targets:
+        """Targets of a whole rollout, from log-probabilities and values before the first update."""
+        read: dict[int, tuple[Tensor, Tensor, Tensor | None]] = {}
+        with torch.no_grad():
+            for part in self._parts(rollout, range(len(rollout.groups))):
+                packed = self.learner.pack([rollout.groups[i] for i in part])
+                logprobs, _ = self.learner.read_policy(packed)
+                reference, values = self.learner.read_reference(packed), self.learner.read_values(packed)
+                sizes = [sum(map(len, rollout.groups[i].responses)) for i in part]
+                columns = (logprobs, reference, values)
+                pieces = [x.split(sizes) if x is not None else [None] * len(part) for x in columns]
+                read |= dict(zip(part, zip(*pieces, strict=True), strict=True))
+        whole = list(zip(*(read[i] for i in range(len(rollout.groups))), strict=True))
+        lengths = torch.tensor(rollout.lengths, device=scores.device)
+        owners = torch.arange(len(lengths), device=scores.device).repeat_interleave(lengths)
+        values = torch.cat(whole[2]) if whole[2][0] is not None else None
+        return self._aim(Experience(scores, owners, torch.cat(whole[0]), torch.cat(whole[1]), values))
+
+    def _aim(self, experience: Experience) -> Targets:
+        """Token rewards, KL included, weighed by the algorithm; whitened if the config says so."""
+        config = self.config
+        rewards = torch.zeros_like(experience.logprobs)
+        rewards[ends_response(experience.owners)] = experience.scores.flatten()
+        if config.kl == "reward":
+            kl = estimate_kl(experience.logprobs, experience.reference, config.kl_estimator)
+            rewards = rewards - self.state["beta"] * kl
+        if config.whiten_rewards:
+            rewards = whiten(rewards, *self._moments(rewards), shift=False)
+        advantages, returns = self.algorithm.weigh(rewards, experience)
+        if config.whiten_advantages:
+            advantages = whiten(advantages, *self._moments(advantages))
+        return Targets(advantages, experience.logprobs, experience.reference, returns, experience.values)
+
+    def _accumulate(
+        self, rollout: Rollout, scores: Tensor, chosen: Sequence[int], targets: Targets | None, tally: Tally
+    ) -> None:
+        """Add up the gradients of some prompts' responses; without targets they are made along with them."""
+        learner, config = self.learner, self.config
+        weights = self._token_weights(rollout, chosen)
+        starts = torch.tensor([0, *(sum(map(len, g.responses)) for g in rollout.groups)]).cumsum(0).tolist()
+        for part in accumulate(learner.accelerator, list(learner.modules.values()), self._parts(rollout, chosen)):
+            packed = learner.pack([rollout.groups[i] for i in part])
+            tokens = torch.cat([torch.arange(starts[i], starts[i + 1]) for i in part])
+            logprobs, entropies = learner.read_policy(packed, entropy=config.entropy > 0)
+            values = learner.read_values(packed)
+            if targets is None:
+                old = values.detach() if values is not None else None
+                reference = learner.read_reference(packed)
+                aim = self._aim(Experience(scores[part], packed.owners, logprobs.detach(), reference, old))
+            else:
+                aim = targets.select(tokens.to(scores.device))
+            log_ratios = logprobs - aim.logprobs
+            losses, clipped = self.algorithm.surrogate(log_ratios, aim.advantages, packed.owners)
+            share = len(part) / len(chosen)
+            tally.add("policy_loss", losses * weights[tokens], share)
+            if config.kl == "loss":
+                kl = estimate_kl(logprobs, aim.reference, config.kl_estimator)
+                losses = losses + self.state["beta"] * (kl * log_ratios.exp() if config.kl_correction else kl)
+            if entropies is not None:
+                losses = losses - config.entropy * entropies
+            if values is not None:
+                assert isinstance(config, ValueConfig)
+                assert aim.returns is not None
+                assert aim.values is not None
+                errors = value_loss(values, aim.values, aim.returns, config.value_clip)
+                losses = losses + config.value_weight * errors
+                tally.add("value_loss", errors * weights[tokens], share)
+                _tally_values(tally, aim.returns, aim.values)
+            losses = losses * weights[tokens]
+            tally.add("loss", losses, share)
+            learner.accelerator.backward(losses.sum())
+            self._tally(tally, logprobs.detach(), aim, clipped, packed.responses)
+
+    def _token_weights(self, rollout: Rollout, chosen: Sequence[int]) -> Tensor:
+        """Weight of each token's loss in the update, (tokens,) over the whole rollout; see `average`."""
+        learner = self.learner
+        lengths = torch.tensor(rollout.lengths, dtype=torch.float32, device=learner.context.device)
+        per_token = lengths.repeat_interleave(lengths.long())
+        picked = [len(response) for i in chosen for response in rollout.groups[i].responses]
+        if self.config.average == "tokens":
+            total: Tensor = torch.tensor(float(sum(picked)), device=lengths.device)
+            total = learner.accelerator.reduce(total, reduction="mean")
+            return torch.ones_like(per_token) / total
+        if self.config.average == "response-tokens":
+            return 1 / (per_token * len(picked))
+        return torch.ones_like(per_token) / len(picked)
+
+    def _tally(self, tally: Tally, logprobs: Tensor, aim: Targets, clipped: Tensor, responses: int) -> None:
+        log_ratios = logprobs - aim.logprobs
+        # The KL of the policy that sampled, which is an estimate; after several updates it is the first one's.
+        for name in get_args(KlEstimator):
+            tally.add(f"kl_{name}", estimate_kl(aim.logprobs, aim.reference, name), responses)
+        tally.add("entropy", -aim.logprobs)  # of the tokens sampled: unbiased
+        tally.add("ratio", log_ratios.exp())
+        tally.add("ratio_kl", estimate_kl(aim.logprobs, logprobs, "k3"))
+        tally.add("clipped", clipped)
+        tally.add("_advantages", aim.advantages)
+        tally.add("_advantages_squared", aim.advantages**2)
+
+    def _finish(self, metrics: dict[str, float]) -> dict[str, float]:
+        """Complete a step's metrics."""
+        beta = self.state["beta"]
+        metrics["objective"] -= beta * metrics["kl_k1"]
+        metrics["beta"] = beta
+        metrics["advantage_std"] = _variance(metrics.pop("_advantages"), metrics.pop("_advantages_squared")) ** 0.5
+        if "value_loss" in metrics:
+            spread = _variance(metrics.pop("_returns"), metrics.pop("_returns_squared"))
+            unexplained = _variance(metrics.pop("_errors"), metrics.pop("_errors_squared"))
+            metrics["value_explained"] = 1 - unexplained / spread if spread > 0 else 0.0
+        return metrics
+
+    def _adapt(self, kl: float, responses: int) -> None:
+        config = self.config
+        assert config.kl_target is not None
+        beta = adapt_beta(self.state["beta"], kl, config.kl_target, responses, config.kl_horizon)
+        self.state["beta"] = min(beta, 1.0) if config.objective == "weighted" else beta
+
+    def _parts(self, rollout: Rollout, chosen: Sequence[int]) -> list[list[int]]:
+        """Batches of some groups that fit into the token budget."""
+        lengths = [rollout.groups[i].length for i in chosen]
+        return [
+            [chosen[i] for i in part] for part in split_by_tokens(lengths, self.learner.context.policy.train_tokens)
+        ]
+
+    def _moments(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and (sample) variance over all processes."""
+        sums = torch.stack([values.sum(), (values**2).sum(), torch.tensor(float(len(values)), device=values.device)])
+        total, squares, count = self.learner.accelerator.reduce(sums.double(), reduction="sum").unbind()
+        mean = total / count
+        return mean.float(), ((squares - count * mean**2) / (count - 1)).clamp(min=0).float()
+
+    def _generator(self, number: int, epoch: int) -> torch.Generator:
+        return torch.Generator().manual_seed(self.learner.stage.seed("minibatches", number, epoch))
+
+
+def _tally_values(tally: Tally, returns: Tensor, values: Tensor) -> None:
+    """What `value_explained` is made of."""
+    errors = returns - values
+    for name, of in (("returns", returns), ("errors", errors)):
+        tally.add(f"_{name}", of)
+        tally.add(f"_{name}_squared", of**2)
+
+
+def _variance(mean: float, mean_square: float) -> float:
+    return max(0.0, mean_square - mean**2)

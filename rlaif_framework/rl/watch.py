@@ -1,0 +1,147 @@
+"""Look at a policy on fixed validation prompts while it trains, and choose the checkpoint to keep (RLAIF G)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from rlaif_framework.errors import SpecError
+from rlaif_framework.jsonl import dump_row, read_rows
+from rlaif_framework.measures import measure_wins
+from rlaif_framework.policy import shorten_prompts
+from rlaif_framework.protocols import Labeler, Reward
+from rlaif_framework.rl.learner import Learner
+from rlaif_framework.rl.settings import OnlineConfig
+from rlaif_framework.stages.sample import pick_some
+from rlaif_framework.statistics import estimate_mean
+from rlaif_framework.training import trainable
+from rlaif_framework.types import Comparison, Evidence, Preference
+
+LOOKS = "watch.jsonl"
+
+
+class Watch:
+    """Looks at a learner's policy every so often: greedy responses, their reward, and who wins by the judge."""
+
+    def __init__(self, config: OnlineConfig, learner: Learner, reward: Reward | None) -> None:
+        """Prepare the prompts, and the initial policy's responses to them; without settings, never look.
+
+        Raises:
+            SpecError: The task has no validation prompts, or there is neither a reward nor a judge.
+        """
+        self.learner, self.reward, self.stage, self.steps = learner, reward, learner.stage, config.steps
+        if config.watch is None:
+            self.config = None
+            return
+        self.config, stage = config.watch, learner.stage
+        if reward is None and self.config.judge is None:
+            raise SpecError("watch: without a reward it needs a judge")
+        prompts = pick_some(stage.task.prompts("validation"), self.config.prompts, stage.seed("watch prompts"))
+        if not prompts:
+            raise SpecError("watch: the task has no validation prompts; leave 'watch' out")
+        most = stage.context.policy.max_prompt_tokens
+        self.prompts, _ = shorten_prompts(prompts, stage.task, learner.tokenizer, most)
+        judge = self.config.judge
+        self.judge = cast(Labeler, stage.context.build("labeler", judge)) if judge is not None else None
+        self.folder = stage.checkpoint / "candidates"
+        self.folder.mkdir(exist_ok=True)
+        first = self.folder / "initial.json"
+        if stage.is_main and not first.exists():
+            first.write_text(json.dumps(self._respond()), encoding="utf-8")
+        learner.accelerator.wait_for_everyone()
+        self.initial: list[str] = json.loads(first.read_text(encoding="utf-8"))
+
+    def look(self, number: int) -> bool:
+        """Look after `number` steps if it is time; True if training should stop."""
+        if self.config is None or (number % self.config.every and number < self.steps):
+            return False
+        stop = False
+        if self.stage.is_main:
+            looks = [*(row for row in self._read() if row["step"] < number), self._measure(number)]
+            # Looks that an interrupted try made after its last checkpoint are made again.
+            (self.stage.folder / LOOKS).write_text("".join(map(dump_row, looks)), encoding="utf-8")
+            tensors = {k: p.detach().contiguous() for k, p in trainable(self._policy()).items()}
+            save_file(tensors, self._candidate(number))
+            self._keep_best(looks)
+            stop = self._is_stuck(looks)
+        flag = torch.tensor(float(stop), device=self.stage.context.device)
+        return bool(self.learner.accelerator.reduce(flag, reduction="sum") > 0)
+
+    def choose(self) -> None:
+        """Put the best checkpoint's weights into the policy, and note which one it was."""
+        if self.config is None or not self.stage.is_main:
+            return
+        best = max(self._likeliest(self._read()), key=lambda look: (_judged(look), _rewarded(look)))
+        tensors = load_file(self._candidate(best["step"]))
+        with torch.no_grad():
+            for name, parameter in trainable(self._policy()).items():
+                parameter.copy_(tensors[name])
+        self.stage.facts["chosen_step"] = best["step"]
+
+    def _policy(self) -> torch.nn.Module:
+        return cast(torch.nn.Module, self.learner.accelerator.unwrap_model(self.learner.policy))
+
+    def _respond(self) -> list[str]:
+        samples = self.learner.respond([p.text for p in self.prompts], 0.0, self.stage.seed("watch"))
+        return [self.stage.task.clean(s.text) for s in samples]
+
+    def _measure(self, number: int) -> dict[str, Any]:
+        """One look: mean reward, and the win rate against the initial policy if there is a judge."""
+        texts = self._respond()
+        reward = estimate_mean(list(self.reward.score(self.prompts, texts))) if self.reward is not None else None
+        look: dict[str, Any] = {"step": number, "reward": reward and asdict(reward), "wins": None}
+        if self.judge is not None:
+            pairs = zip(self.prompts, texts, self.initial, strict=True)
+            comparisons = [Comparison(p.id, p, (new, old)) for p, new, old in pairs]
+            judged = {
+                p.comparison: p for p in self.judge.label([c for c in comparisons if c.responses[0] != c.responses[1]])
+            }
+            tie = Evidence(source="tie")
+            rows = [judged.get(c.id) or Preference(c.id, (0.5, 0.5), tie) for c in comparisons]
+            look["wins"] = asdict(measure_wins("policy", "initial", rows))
+        return look
+
+    def _read(self) -> list[dict[str, Any]]:
+        path = self.stage.folder / LOOKS
+        return [row for _, row in read_rows(path)] if path.exists() else []
+
+    def _candidate(self, number: int) -> Path:
+        return self.folder / f"step-{number}.safetensors"
+
+    def _likeliest(self, looks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The looks with the highest validation reward; by the judge where there is no reward."""
+        assert self.config is not None
+        first = _rewarded if self.reward is not None else _judged
+        return sorted(looks, key=lambda look: -first(look))[: self.config.candidates]
+
+    def _keep_best(self, looks: list[dict[str, Any]]) -> None:
+        """Delete the weights of checkpoints that are no candidates any more."""
+        kept = {self._candidate(look["step"]) for look in self._likeliest(looks)}
+        for path in self.folder.glob("step-*.safetensors"):
+            if path not in kept:
+                path.unlink()
+
+    def _is_stuck(self, looks: list[dict[str, Any]]) -> bool:
+        """Whether the last `patience` looks were no better than one before them."""
+        assert self.config is not None
+        patience = self.config.patience
+        if patience is None or len(looks) <= patience:
+            return False
+        of = _judged if self.judge is not None else _rewarded
+        return max(map(of, looks[-patience:])) <= max(map(of, looks[:-patience]))
+
+
+def _judged(look: dict[str, Any]) -> float:
+    """Win rate of a look; 0 where nothing was judged."""
+    rate = (look["wins"] or {}).get("rate")
+    return float(rate["value"]) if rate else 0.0
+
+
+def _rewarded(look: dict[str, Any]) -> float:
+    """Mean validation reward of a look; 0 without a reward."""
+    return float(look["reward"]["value"]) if look["reward"] else 0.0

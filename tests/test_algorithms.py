@@ -1,0 +1,400 @@
+"""Every algorithm, in a world whose optimum is known; what holds at the first step; and resuming."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate.utils import set_seed
+from conftest import TasteReward, TasteRewardConfig, taste
+from safetensors.torch import load_file
+
+from rlaif_framework import (
+    Comparison,
+    Context,
+    Guidance,
+    LabelledComparison,
+    Prompt,
+    Registry,
+    Spec,
+    Stage,
+    TrainingError,
+    encode_prompt,
+    encode_response,
+    load_model,
+    load_tokenizer,
+    pack_groups,
+    read_metrics,
+    response_logprobs,
+    sample_responses,
+)
+from rlaif_framework.component import narrow
+from rlaif_framework.packing import Group
+from rlaif_framework.progress import Progress
+
+ONLINE = ["reinforce", "a2c", "ppo", "rloo", "grpo", "online-dpo"]
+CPU = torch.device("cpu")
+
+
+class LetterReward:
+    """+1 for a response that holds the letter, -1 for one that does not: text in, no model."""
+
+    def __init__(self, letter: str = "e") -> None:
+        self.letter = letter
+
+    def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[float]:
+        return [1.0 if self.letter in text else -1.0 for text in responses]
+
+
+@dataclass
+class World:
+    """Runs one algorithm by itself on the tiny model."""
+
+    build: Callable[..., Spec]
+    registry: Registry
+    model: Path
+    folder: Path
+    prompts: list[Prompt] = field(default_factory=lambda: [Prompt("p", "POST: my dog ate it\n\nTL;DR:", "my dog")])
+
+    def stage(self, name: str, lora: bool = False, seconds: float = 1e9, **policy: Any) -> Stage:
+        """A stage folder of that name; the same name again resumes."""
+        settings = {
+            "model": str(self.model),
+            "dtype": "fp32",
+            "lora": {"rank": 4} if lora else None,
+            "max_prompt_tokens": 96,
+            "max_new_tokens": 6,
+            **policy,
+        }
+        context = Context(self.build(policy=settings, arms={}, evaluate=None), self.registry, seconds)
+        folder, checkpoint = self.folder / name, self.folder / f"{name}.checkpoint"
+        folder.mkdir(exist_ok=True)
+        checkpoint.mkdir(exist_ok=True)
+        return Stage("improve", folder, checkpoint, {}, context, Progress())
+
+    def train(self, kind: str, stage: Stage, reward: Any = None, given: Sequence[Any] = (), **settings: Any) -> Path:
+        config = narrow("algorithm", {"kind": kind, **settings}, self.registry)
+        algorithm = stage.context.build("algorithm", config)
+        set_seed(stage.seed("start") % 2**32)  # as the engine does: new adapters are random
+        guidance = Guidance(reward if reward is not None else LetterReward(), None, given)
+        algorithm.improve(self.model, guidance, self.prompts, stage)
+        return stage.folder
+
+
+@pytest.fixture
+def world(tiny_spec: Callable[..., Spec], registry: Registry, tiny_model: Path, tmp_path: Path) -> World:
+    return World(tiny_spec, registry, tiny_model, tmp_path)
+
+
+def next_tokens(folder: Path, prompt: Prompt, temperature: float) -> torch.Tensor:
+    """Log pi of every single-token response, (vocabulary,) float64."""
+    tokenizer, model = load_tokenizer(folder), load_model(folder, "causal", torch.float32, CPU)
+    with torch.no_grad():
+        logits = model(torch.tensor([encode_prompt(tokenizer, prompt.text)])).logits[0, -1]
+    return (logits.double() / temperature).log_softmax(0)
+
+
+class Bandit:
+    """Responses of one token, so that every expectation is a sum over the vocabulary."""
+
+    def __init__(self, world: World, beta: float) -> None:
+        self.world, self.beta, self.prompt = world, beta, world.prompts[0]
+        tokenizer = load_tokenizer(world.model)
+        texts = [str(tokenizer.decode([i], skip_special_tokens=True)).strip() for i in range(len(tokenizer))]
+        self.rewards = torch.tensor(LetterReward().score([], texts)).double()
+        self.before = next_tokens(world.model, self.prompt, 1.0)
+
+    def objective(self, folder: Path) -> float:
+        """E[r] - beta KL(pi || pi_ref)."""
+        after = next_tokens(folder, self.prompt, 1.0)
+        return float((after.exp() * (self.rewards - self.beta * (after - self.before))).sum())
+
+    def optimum(self) -> float:
+        """The objective of pi*(y) = pi_ref(y) exp(r(y) / beta) / Z, which is beta log Z."""
+        return float(self.beta * (self.before + self.rewards / self.beta).logsumexp(0))
+
+
+COMMON = {"temperature": 1.0, "schedule": "linear", "lr": 0.01, "steps": 60, "prompts_per_step": 8}
+BANDITS: dict[str, dict[str, Any]] = {
+    "reinforce": {"responses_per_prompt": 8, "objective": "penalised", "value_lr": 0.01},
+    "a2c": {"responses_per_prompt": 8, "value_lr": 0.01},
+    "ppo": {"responses_per_prompt": 8, "value_lr": 0.01, "epochs": 2, "minibatches": 2, "whiten_advantages": False},
+    "rloo": {"responses_per_prompt": 8},
+    "grpo": {"responses_per_prompt": 8, "scale_groups": False, "steps": 150},
+    "online-dpo": {"responses_per_prompt": 32, "labels": "soft", "lr": 0.002, "steps": 120},
+}
+
+
+@pytest.mark.parametrize("kind", ONLINE)
+def test_every_online_algorithm_approaches_the_closed_form_optimum(kind: str, world: World) -> None:
+    """The policy that maximises E[r] - beta KL is known; a KL-regularised algorithm must come near its value."""
+    beta = 1.0
+    bandit = Bandit(world, beta)
+    world.prompts = [bandit.prompt] * 8
+    folder = world.train(kind, world.stage("run", max_new_tokens=1), **(COMMON | BANDITS[kind] | {"beta": beta}))
+    start, best = bandit.objective(world.model), bandit.optimum()
+    reached = (bandit.objective(folder) - start) / (best - start)
+    assert best - start > 0.3, "the world is too easy"
+    assert 0.85 < reached <= 1.0, f"{kind} reached {reached:.0%} of what can be gained"
+
+
+def test_dpo_on_soft_labels_approaches_the_closed_form_optimum(world: World) -> None:
+    """Labels of a Bradley-Terry reward are fitted exactly by pi_ref exp(r / beta): log-ratios differ as rewards do."""
+    texts, rewards, beta = ["my dog", "no", "a cat sat", "it ate"], [1.0, -1.0, 0.5, 0.0], 0.5
+    labels = []
+    for i, j in itertools.combinations(range(4), 2):
+        p = 1 / (1 + math.exp(rewards[j] - rewards[i]))
+        comparison = Comparison(f"{i}{j}", world.prompts[0], (texts[i], texts[j]))
+        labels.append(LabelledComparison(comparison, (p, 1 - p)))
+    settings = {"labels": "soft", "beta": beta, "lr": 1e-3, "batch_size": 6, "epochs": 150}
+    folder = world.train("dpo", world.stage("run"), given=labels, **settings)
+
+    tokenizer = load_tokenizer(folder)
+    ids = [encode_response(tokenizer, text) for text in texts]
+    packed = pack_groups([Group(encode_prompt(tokenizer, world.prompts[0].text), ids)], tokenizer.pad_token_id, CPU)
+    with torch.no_grad():
+        new, old = (
+            packed.per_response(response_logprobs(load_model(where, "causal", torch.float32, CPU), packed))
+            for where in (folder, world.model)
+        )
+    implicit = beta * (new - old)
+    assert (implicit - implicit[3]).tolist() == pytest.approx(rewards, abs=0.02)
+
+
+def test_conservative_and_hard_labels_are_what_they_say() -> None:
+    from rlaif_plugins.dpo import DpoConfig
+    from rlaif_plugins.dpo.algorithm import Dpo
+
+    given = torch.tensor([0.9, 0.5, 0.2])
+    for settings, expected in [
+        ({"labels": "soft"}, [0.9, 0.5, 0.2]),
+        ({"labels": "hard"}, [1.0, 0.5, 0.0]),
+        ({"labels": "hard", "label_smoothing": 0.1}, [0.9, 0.5, 0.1]),
+        ({"labels": "soft", "label_smoothing": 0.1}, [0.82, 0.5, 0.26]),
+    ]:
+        shaped = Dpo(DpoConfig.model_validate(settings), None).shape_labels(given)  # type: ignore[arg-type]
+        torch.testing.assert_close(shaped, torch.tensor(expected))
+
+
+def test_dpo_starts_at_ln_2(world: World) -> None:
+    labels = [
+        LabelledComparison(Comparison("a", world.prompts[0], ("my dog", "a cat sat")), (0.9, 0.1)),
+        LabelledComparison(Comparison("b", world.prompts[0], ("no", "my dog")), (0.3, 0.7)),
+    ]
+    rows = read_metrics(world.train("dpo", world.stage("run", lora=True), given=labels, batch_size=2, epochs=1))
+    assert rows[0]["loss"] == pytest.approx(0.693147, abs=1e-5)
+
+
+@pytest.mark.parametrize("lora", [True, False])
+@pytest.mark.parametrize("kind", ["reinforce", "a2c", "ppo", "rloo", "grpo"])
+def test_at_the_first_step_policy_and_reference_are_one(kind: str, lora: bool, world: World) -> None:
+    settings = {"steps": 1, "epochs": 1, "prompts_per_step": 1, "responses_per_prompt": 3, "lr": 1e-3}
+    (row,) = read_metrics(world.train(kind, world.stage("run", lora=lora), **settings))
+    assert row["ratio"] == pytest.approx(1, abs=1e-6)
+    assert row["kl_k1"] == pytest.approx(0, abs=1e-5)
+    assert row["kl_k3"] == pytest.approx(0, abs=1e-6)
+    assert row["clipped"] == 0
+
+
+def test_log_probabilities_of_sampling_and_of_training_are_equal(world: World) -> None:
+    """What was sampled from is what is differentiated: temperature included."""
+    tokenizer, model = load_tokenizer(world.model), load_model(world.model, "causal", torch.float32, CPU)
+    ids = encode_prompt(tokenizer, world.prompts[0].text)
+    (sample,) = sample_responses(model, tokenizer, [ids], max_new_tokens=6, temperature=0.7, seed=3)
+    packed = pack_groups([Group(ids, [sample.ids])], tokenizer.pad_token_id, CPU)
+    with torch.no_grad():
+        ours = response_logprobs(model, packed, 0.7)
+        rows = model(torch.tensor([ids + sample.ids])).logits[0, len(ids) - 1 : -1] / 0.7
+    torch.testing.assert_close(ours, rows.log_softmax(1).gather(1, torch.tensor(sample.ids)[:, None])[:, 0])
+
+
+RESUMED: dict[str, dict[str, Any]] = {
+    "reinforce": {"scale_rewards": True},
+    "a2c": {"entropy": 0.01},
+    "ppo": {"epochs": 2, "minibatches": 2, "kl_target": 0.5, "kl_horizon": 50, "whiten_rewards": True},
+    "rloo": {"schedule": "linear", "warmup": 1},
+    "grpo": {"epochs": 2},
+    "online-dpo": {"schedule": "cosine"},
+}
+
+
+@pytest.mark.parametrize("kind", ONLINE)
+def test_killed_and_resumed_equals_uninterrupted(kind: str, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bit for bit: optimiser, schedule, random streams, sampler, reward spread and KL controller."""
+    settings = {"steps": 4, "prompts_per_step": 2, "responses_per_prompt": 2, "lr": 1e-3, **RESUMED[kind]}
+    world.prompts = [Prompt(str(i), f"POST: {word} ate it\n\nTL;DR:", word) for i, word in enumerate("abcde")]
+    whole = world.train(kind, world.stage("whole", lora=True), **settings)
+
+    stage = world.stage("cut", lora=True, seconds=0)
+    log = stage.log
+
+    def log_and_die(number: int, metrics: Any) -> None:
+        log(number, metrics)
+        if number == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(stage, "log", log_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        world.train(kind, stage, **settings)
+    cut = world.train(kind, world.stage("cut", lora=True), **settings)
+    assert [row["step"] for row in read_metrics(cut)] == [1, 2, 3, 4]
+    assert read_metrics(cut) == read_metrics(whole)
+    one, other = (load_file(folder / "model.safetensors") for folder in (whole, cut))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_adapters_share_one_copy_of_the_base_weights(world: World) -> None:
+    from rlaif_framework import Learner
+
+    config = narrow("algorithm", {"kind": "ppo"}, world.registry)
+    learner = Learner(config, world.stage("run", lora=True), world.model, value=True)  # type: ignore[arg-type]
+    names = ["model.layers.0.mlp.up_proj.weight", "model.embed_tokens.weight"]
+    reference = dict(learner.reference.named_parameters())
+    for trained in (learner.policy, learner.value):
+        assert trained is not None
+        pointers = {p.data_ptr() for p in trained.parameters()}
+        assert all(reference[name].data_ptr() in pointers for name in names)
+    base = sum(p.numel() for p in reference.values())
+    together = {p.data_ptr(): p.numel() for m in (*learner.modules.values(), learner.reference) for p in m.parameters()}
+    assert base < sum(together.values()) < 1.5 * base
+
+
+def test_training_the_value_model_does_not_move_policy_or_reference(world: World) -> None:
+    """Three trees of modules over one set of weights, and yet apart."""
+    settings = {"steps": 3, "prompts_per_step": 1, "responses_per_prompt": 4, "lr": 1e-9, "value_lr": 0.1}
+    rows = read_metrics(world.train("a2c", world.stage("run", lora=True), **settings))
+    assert rows[-1]["value_loss"] != rows[0]["value_loss"]
+    assert rows[-1]["kl_k3"] == pytest.approx(0, abs=1e-6)
+
+
+class BrokenReward:
+    def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[float]:
+        return [float("nan")] * len(responses)
+
+
+def test_a_reward_that_is_no_number_is_named_with_its_prompt(world: World) -> None:
+    with pytest.raises(TrainingError, match="prompt 'p' is nan"):
+        world.train("rloo", world.stage("run"), BrokenReward(), steps=1, prompts_per_step=1)
+
+
+def test_an_infinite_loss_stops_with_step_and_update_and_keeps_the_checkpoint(world: World) -> None:
+    class Exploding(LetterReward):
+        calls = 0
+
+        def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[float]:
+            self.calls += 1
+            return [3e38 * (-1) ** i if self.calls == 3 else 1.0 * i for i in range(len(responses))]
+
+    stage = world.stage("run", seconds=0)
+    settings = {"steps": 5, "prompts_per_step": 1, "responses_per_prompt": 4}
+    with pytest.raises(TrainingError, match=r"stage 'improve', step 3 of 5, update 1: .*not finite"):
+        world.train("rloo", stage, Exploding(), **settings)
+    assert (stage.checkpoint / "step-2/state.safetensors").exists()
+
+
+def test_the_kl_controller_raises_beta_when_the_policy_runs_away(world: World) -> None:
+    settings = {"steps": 12, "prompts_per_step": 1, "responses_per_prompt": 8, "lr": 0.01, "beta": 0.01}
+    rows = read_metrics(world.train("rloo", world.stage("run"), **settings, kl_target=1e-3, kl_horizon=16))
+    betas = [row["beta"] for row in rows]
+    assert betas[0] == 0.01
+    assert betas[-1] > betas[1]
+
+
+class Terms(LetterReward):
+    def score_terms(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> dict[str, list[float]]:
+        return {"letter": self.score(prompts, responses), "length": [-0.1 * len(r) for r in responses]}
+
+
+def test_every_step_logs_what_is_needed_to_trust_it(world: World) -> None:
+    settings = {"steps": 2, "prompts_per_step": 1, "responses_per_prompt": 4, "epochs": 2}
+    folder = world.train("ppo", world.stage("run"), Terms(), **settings)
+    row = read_metrics(folder)[-1]
+    assert {
+        "reward", "reward/letter", "reward/length", "objective", "kl_k1", "kl_k3", "entropy", "ratio", "clipped",
+        "value_explained", "value_loss", "tokens", "ended", "beta", "policy_grad_norm", "value_grad_norm",
+    } <= set(row)  # fmt: skip
+    assert row["reward"] == pytest.approx(row["reward/letter"] + row["reward/length"], abs=1e-5)
+    samples = [json.loads(line) for line in (folder / "samples/step-00001.jsonl").read_text().splitlines()]
+    assert len(samples) == 4
+
+
+def test_the_watch_keeps_the_best_checkpoint_by_judge_among_the_highest_by_reward(world: World) -> None:
+    reward = TasteReward(TasteRewardConfig(), world.stage("x").context)
+    watch = {"every": 2, "prompts": 6, "judge": "test/taste", "candidates": 2}
+    settings = {"steps": 8, "prompts_per_step": 2, "responses_per_prompt": 4, "lr": 3e-3, "watch": watch}
+    stage = world.stage("run")
+    folder = world.train("rloo", stage, reward, **settings)
+    looks = [json.loads(line) for line in (folder / "watch.jsonl").read_text().splitlines()]
+    assert [look["step"] for look in looks] == [2, 4, 6, 8]
+    highest = sorted(looks, key=lambda look: -look["reward"]["value"])[:2]
+    best = max(highest, key=lambda look: (look["wins"]["rate"]["value"], look["reward"]["value"]))
+    assert stage.facts["chosen_step"] == best["step"]
+    # What was saved answers the watched prompts with the reward that was noted for it.
+    tokenizer, model = load_tokenizer(folder), load_model(folder, "causal", torch.float32, CPU)
+    from rlaif_framework.rl.watch import Watch
+
+    config = narrow("algorithm", {"kind": "rloo", **settings}, world.registry)
+    from rlaif_framework import Learner
+
+    watched = Watch(config, Learner(config, world.stage("again"), world.model), reward)  # type: ignore[arg-type]
+    texts = [
+        stage.task.clean(s.text)
+        for s in sample_responses(
+            model, tokenizer, [p.text for p in watched.prompts], max_new_tokens=6, temperature=0.0, seed=0
+        )
+    ]
+    mean = sum(10 * taste(text, "e") for text in texts) / len(texts)
+    assert mean == pytest.approx(best["reward"]["value"], abs=1e-4)
+
+
+def test_the_watch_stops_a_run_that_gets_no_better(world: World) -> None:
+    class Fixed(LetterReward):
+        def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[float]:
+            return [1.0] * len(responses)
+
+    settings = {"steps": 20, "prompts_per_step": 1, "responses_per_prompt": 2, "watch": {"every": 1, "patience": 2}}
+    folder = world.train("rloo", world.stage("run"), Fixed(), **settings)
+    assert len(read_metrics(folder)) == 3
+
+
+@pytest.mark.parametrize("kind", ["best-of-n", "rejection-sampling"])
+def test_best_of_n_answers_with_what_the_reward_likes_best(kind: str, world: World) -> None:
+    from rlaif_plugins.best_of_n.algorithm import choose_best
+
+    config = narrow("algorithm", {"kind": kind, "n": 8}, world.registry)
+    stage = world.stage("run", lora=True)
+    reward = TasteReward(TasteRewardConfig(), stage.context)
+    best = choose_best(stage.context, world.model, reward, world.prompts, config, stage)  # type: ignore[arg-type]
+    tokenizer, model = load_tokenizer(world.model), load_model(world.model, "causal", torch.float32, CPU)
+    samples = sample_responses(
+        model,
+        tokenizer,
+        [world.prompts[0].text] * 8,
+        max_new_tokens=6,
+        temperature=0.9,
+        seed=stage.seed("best of n"),
+    )
+    assert best[0][1] == max(10 * taste(stage.task.clean(s.text), "e") for s in samples)
+    world.train(kind, stage, reward, n=8)
+    assert load_model(stage.folder, "causal", torch.float32, CPU) is not None
+
+
+def test_gradient_checkpointing_changes_memory_and_nothing_else(world: World) -> None:
+    settings = {"steps": 2, "prompts_per_step": 1, "responses_per_prompt": 3, "lr": 1e-3}
+    plain = world.train("a2c", world.stage("plain", lora=True), **settings)
+    checkpointed = world.train("a2c", world.stage("checkpointed", lora=True, gradient_checkpointing=True), **settings)
+    for one, other in zip(read_metrics(plain), read_metrics(checkpointed), strict=True):
+        assert one == pytest.approx(other, rel=1e-4, abs=1e-6)
+
+
+def test_the_reference_may_be_kept_in_bf16(world: World) -> None:
+    settings = {"steps": 1, "prompts_per_step": 1, "responses_per_prompt": 4, "reference_dtype": "bf16"}
+    (row,) = read_metrics(world.train("rloo", world.stage("run"), **settings))
+    assert 0 < row["kl_k3"] < 0.1  # what the rounding costs, and no more

@@ -1,0 +1,121 @@
+"""The specs that need a GPU: their data is loaded and every setting of theirs is used, on a tiny model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlaif_framework import Registry, Store, load_spec, read_metrics, run_spec
+from rlaif_framework.progress import Progress
+
+ROOT = Path(__file__).parents[1]
+MINI = ROOT / "plugins" / "rlaif_plugins" / "tldr" / "tldr_mini.jsonl"
+PROMPT = "SUBREDDIT: r/AskReddit\n\nTITLE: a question\n\nPOST: {}\n\nTL;DR:"
+SMALL = {
+    "tldr-full.yaml": [
+        "arms.direct.reward.labeler.backend.model={model}",
+        "policy.lora.rank=2",
+        "evaluate.prompts=4",
+        "arms.rlhf.feedback.pairs.limit=16",
+    ],
+    "paper/n-details.yaml": ["arms.dpo.algorithm.batch_size=8", "evaluate.prompts=4"],
+}
+LEARNED = [
+    "reward.batch_size=8",
+    "algorithm.steps=2",
+    "algorithm.prompts_per_step=4",
+    "algorithm.watch={every: 1, prompts: 2}",
+]
+
+
+def as_trl(folder: Path) -> tuple[Path, Path]:
+    """The forms of trl-lib/tldr and trl-lib/tldr-preference."""
+    rows = [json.loads(line) for line in MINI.read_text(encoding="utf-8").splitlines()][::4]
+    posts, pairs = folder / "posts", folder / "pairs.jsonl"
+    posts.mkdir()
+    for split, part in {"train": rows[:30], "validation": rows[30:38], "test": rows[38:]}.items():
+        lines = [{"prompt": PROMPT.format(r["post"]), "completion": f" {r['summary']}"} for r in part]
+        (posts / f"{split}.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines), encoding="utf-8")
+    lines = [
+        {"prompt": PROMPT.format(r["post"]), "chosen": f" {r['candidate']}", "rejected": f" {f['text']}"}
+        for r in rows
+        for f in r["flawed"]
+    ]
+    pairs.write_text("".join(json.dumps(x) + "\n" for x in lines), encoding="utf-8")
+    return posts, pairs
+
+
+def as_openai(folder: Path) -> tuple[Path, Path]:
+    """The files that OpenAI published, with the confidence of raters."""
+    rows = [json.loads(line) for line in MINI.read_text(encoding="utf-8").splitlines()][::4]
+    posts, pairs = folder / "posts", folder / "comparisons"
+    posts.mkdir()
+    pairs.mkdir()
+    for split, part in {"train": rows[:30], "valid": rows[30:38], "test": rows[38:]}.items():
+        lines = [{k: r[k] for k in ("id", "subreddit", "title", "post", "summary")} for r in part]
+        (posts / f"{split}.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines), encoding="utf-8")
+    for split, part in {"train": rows[:30], "valid1": rows[30:]}.items():
+        lines = [
+            {
+                "info": {k: r[k] for k in ("id", "subreddit", "title", "post")} | {"article": None},
+                "summaries": [
+                    {"text": f" {f['text']}", "policy": "a", "note": ""},
+                    {"text": f" {r['candidate']}", "policy": "b", "note": ""},
+                ],
+                "choice": 1,
+                "worker": "w",
+                "batch": "batch3",
+                "split": split,
+                "extra": {"confidence": 8},
+            }
+            for r in part
+            for f in r["flawed"]
+        ]
+        (pairs / f"{split}.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines), encoding="utf-8")
+    return posts, pairs
+
+
+@pytest.mark.parametrize(
+    ("name", "write"), [("tldr-full.yaml", as_openai), ("paper/n-details.yaml", as_trl)], ids=["full", "n-details"]
+)
+def test_a_big_spec_runs_in_small(
+    name: str,
+    write: Callable[[Path], tuple[Path, Path]],
+    tmp_path: Path,
+    tiny_model: Path,
+    registry: Registry,
+) -> None:
+    posts, pairs = write(tmp_path)
+    own: list[str] = [line.format(model=tiny_model) for line in SMALL[name]]
+    overrides = [
+        f"task.data={posts}",
+        f"task.comparisons={pairs}",
+        f"policy.model={tiny_model}",
+        "policy.dtype=fp32",
+        "policy.max_prompt_tokens=128",
+        "policy.max_new_tokens=8",
+        "sft.batch_size=8",
+        "arms.rlaif.feedback.labeler={kind: length, prefer: shorter}",
+        "arms.rlaif.feedback.allow_weak_labels=true",
+        "arms.rlaif.feedback.pairs.limit=16",
+        *(f"arms.rlaif.{line}" for line in LEARNED),
+        *(f"arms.rlhf.{line}" for line in LEARNED),
+        *(["arms.direct." + line for line in LEARNED if line.startswith("algorithm")] if "full" in name else []),
+        "evaluate.judge={kind: length}",
+        "evaluate.comparisons=8",
+        *own,
+    ]
+    spec = load_spec(ROOT / "specs" / name, overrides, registry)
+    run_spec(spec, tmp_path / "run", Store(tmp_path / "store"), registry, Progress())
+    report: dict[str, Any] = json.loads((tmp_path / "run/report.json").read_text())
+    assert report["evaluation"]["arms"].keys() == spec.arms.keys()
+    assert report["evaluation"]["labelers"]["rlhf"]["known_by"] == "human"
+    for arm in spec.arms:
+        assert read_metrics(tmp_path / "run" / arm / "policy"), arm
+    level = json.loads((tmp_path / "run/rlaif/reward/reward_level.json").read_text())
+    assert level["references"] == 30
+    assert (tmp_path / "run/rlaif/policy/watch.jsonl").exists()

@@ -1,0 +1,78 @@
+"""The memory plan: what is worked out without contents is what a real model holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.autograd.graph import saved_tensors_hooks
+
+from rlaif_framework.component import ModelLoad
+from rlaif_framework.memory_plan import plan_load
+from rlaif_framework.models import add_lora, load_model
+from rlaif_framework.packing import Group, pack_groups
+from rlaif_framework.policy import response_logprobs
+from rlaif_framework.spec import LoraSettings, PolicyConfig
+
+CPU = torch.device("cpu")
+GROUPS, RESPONSES = 3, 2
+LOAD: dict[str, Any] = {"role": "policy", "trained": True, "groups": GROUPS, "responses": RESPONSES}
+
+
+def policy(model: Path, **settings: Any) -> PolicyConfig:
+    sizes = {"max_prompt_tokens": 40, "max_new_tokens": 10}
+    return PolicyConfig.model_validate({"model": str(model), "dtype": "fp32", **sizes, **settings})
+
+
+def kept_by_autograd(model: Any, packed: Any) -> int:
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage  # kept alive, so that no address comes twice
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        response_logprobs(model, packed)
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 4}], ids=["all weights", "adapters"])
+def test_the_plan_is_what_a_real_model_holds(lora: dict[str, int] | None, tiny_model: Path) -> None:
+    model: Any = load_model(tiny_model, "causal", torch.float32, CPU)
+    if lora is not None:
+        model = add_lora(model, LoraSettings(**lora), "CAUSAL_LM")
+    model.train()
+    packed = pack_groups([Group([1] * 40, [[1] * 10] * RESPONSES)] * GROUPS, 0, CPU)
+    logits = len(packed.targets) * model.config.vocab_size * 4  # their gradients
+    load = plan_load(ModelLoad(str(tiny_model), **LOAD), policy(tiny_model, lora=lora))
+    assert load.activation_bytes == pytest.approx(kept_by_autograd(model, packed) + logits, rel=0.02)
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert load.memory_bytes == pytest.approx(weights + 12 * trained, rel=0.02)
+
+
+def test_smaller_passes_and_checkpoints_hold_less(tiny_model: Path) -> None:
+    def activations(**settings: Any) -> int:
+        return plan_load(ModelLoad(str(tiny_model), **LOAD), policy(tiny_model, **settings)).activation_bytes
+
+    assert activations(train_tokens=64) < 0.5 * activations()
+    assert activations(gradient_checkpointing=True) < 0.7 * activations()
+
+
+def test_a_reference_costs_what_it_is_kept_in(tiny_model: Path) -> None:
+    parameters = plan_load(ModelLoad(str(tiny_model), "p"), policy(tiny_model)).parameters
+    assert parameters is not None
+
+    def size(kept_in: Any, **settings: Any) -> int | None:
+        load = ModelLoad(str(tiny_model), "KL reference", dtype=kept_in, shared=True)
+        return plan_load(load, policy(tiny_model, **settings)).memory_bytes
+
+    assert size("policy") == 4 * parameters
+    assert size("policy", dtype="bf16") == 4 * parameters  # a copy of weights that are trained in fp32
+    assert size("bf16") == 2 * parameters
+    assert size("policy", lora={"rank": 4}) == 0
