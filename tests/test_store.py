@@ -114,7 +114,8 @@ class Holder:
 
     def __init__(self, root: Path) -> None:
         argv = [sys.executable, "-c", HOLDER, str(root), KEY]
-        self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        # Unbuffered: a buffer could take in both lines at once, and `select` would wait for what is there already.
+        self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
         assert self.process.stdout is not None
         self.out = self.process.stdout
         assert self.out.readline() == b"trying\n"
