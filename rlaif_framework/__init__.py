@@ -51,7 +51,15 @@ from rlaif_framework.protocols import (
     Task,
     TermedReward,
 )
-from rlaif_framework.rl.settings import LearnerConfig, OnlineConfig, PolicyGradientConfig, ValueConfig, WatchConfig
+from rlaif_framework.rl.settings import (
+    KlEstimator,
+    LearnerConfig,
+    MissingEosConfig,
+    OnlineConfig,
+    PolicyGradientConfig,
+    ValueConfig,
+    WatchConfig,
+)
 from rlaif_framework.seeds import derive_seed
 from rlaif_framework.shaping import Bounds, bound, harden, soften
 from rlaif_framework.spec import DType, LoraSettings, PolicyConfig, SftConfig, Spec
@@ -83,7 +91,14 @@ if TYPE_CHECKING:
     from rlaif_framework.fine_tuning import fine_tune
     from rlaif_framework.generation import read_groups, read_prefix
     from rlaif_framework.losses import selective_logprobs, soft_label_loss, token_entropies
-    from rlaif_framework.models import add_lora, compute_dtype, load_model, load_tokenizer, save_model
+    from rlaif_framework.models import (
+        add_lora,
+        checkpoint_gradients,
+        compute_dtype,
+        load_model,
+        load_tokenizer,
+        save_model,
+    )
     from rlaif_framework.packing import Group, Packed, lay_out, pack_groups, split_by_tokens
     from rlaif_framework.pipeline import Step
     from rlaif_framework.policy import (
@@ -105,13 +120,22 @@ if TYPE_CHECKING:
         gae,
         leave_one_out,
         normalise_groups,
+        replace_missing_eos,
         sum_responses,
     )
-    from rlaif_framework.rl.learner import Learner, Rollout, Tally, describe_rollout, score_rollout
+    from rlaif_framework.rl.learner import (
+        Learner,
+        Rollout,
+        Tally,
+        describe_rollout,
+        penalise_missing_eos,
+        score_rollout,
+    )
     from rlaif_framework.rl.policy_gradient import Experience, PolicyGradient
     from rlaif_framework.rl.watch import Watch
-    from rlaif_framework.scoring import ScoreModel, separate_padding
+    from rlaif_framework.scoring import ScoreModel, score_responses, separate_padding
     from rlaif_framework.stage import Stage, read_metrics
+    from rlaif_framework.stages.label import check_preferences
     from rlaif_framework.store import Store
     from rlaif_framework.training import accumulate, draw_batch, make_optimizer, my_share, train_steps
 
@@ -129,6 +153,7 @@ _LAZY = {
     "soft_label_loss": "losses",
     "token_entropies": "losses",
     "add_lora": "models",
+    "checkpoint_gradients": "models",
     "compute_dtype": "models",
     "load_model": "models",
     "load_tokenizer": "models",
@@ -158,19 +183,23 @@ _LAZY = {
     "gae": "rl.estimators",
     "leave_one_out": "rl.estimators",
     "normalise_groups": "rl.estimators",
+    "replace_missing_eos": "rl.estimators",
     "sum_responses": "rl.estimators",
     "Learner": "rl.learner",
     "Rollout": "rl.learner",
     "Tally": "rl.learner",
     "describe_rollout": "rl.learner",
+    "penalise_missing_eos": "rl.learner",
     "score_rollout": "rl.learner",
     "Experience": "rl.policy_gradient",
     "PolicyGradient": "rl.policy_gradient",
     "Watch": "rl.watch",
     "ScoreModel": "scoring",
+    "score_responses": "scoring",
     "separate_padding": "scoring",
     "Stage": "stage",
     "read_metrics": "stage",
+    "check_preferences": "stages.label",
     "Store": "store",
     "accumulate": "training",
     "draw_batch": "training",
@@ -211,12 +240,14 @@ __all__ = [
     "Generate",
     "Group",
     "Guidance",
+    "KlEstimator",
     "Labeler",
     "LabelerSlot",
     "LabelledComparison",
     "Learner",
     "LearnerConfig",
     "LoraSettings",
+    "MissingEosConfig",
     "MissingPackageError",
     "ModelError",
     "ModelLoad",
@@ -273,6 +304,8 @@ __all__ = [
     "add_lora",
     "average_ballots",
     "bound",
+    "check_preferences",
+    "checkpoint_gradients",
     "clipped_fraction",
     "clipped_surrogate",
     "compute_dtype",
@@ -308,6 +341,7 @@ __all__ = [
     "my_share",
     "normalise_groups",
     "pack_groups",
+    "penalise_missing_eos",
     "plan_spec",
     "read_groups",
     "read_metrics",
@@ -315,12 +349,14 @@ __all__ = [
     "read_prefix",
     "read_rows",
     "read_splits",
+    "replace_missing_eos",
     "response_logits",
     "response_logprobs",
     "run_coroutines",
     "run_spec",
     "sample_responses",
     "save_model",
+    "score_responses",
     "score_rollout",
     "selective_logprobs",
     "separate_padding",

@@ -76,6 +76,12 @@ class ModelLoad:
     """Prompts of a step whose responses are learned from."""
     responses: int = 1
     """Responses to each of them."""
+    lora: Config | Literal["policy"] | None = "policy"
+    """Adapters it is trained with (`LoraSettings`), None for all weights; `policy`: as the policy."""
+    optimizer: Literal["adamw", "adafactor"] = "adamw"
+    """What it is trained with."""
+    device: Literal["policy", "cpu"] = "policy"
+    """Where it is kept."""
 
 
 class ComponentConfig(Config):

@@ -34,7 +34,8 @@ def fine_tune(
     tokenizer = load_tokenizer(source)
     groups = []
     for prompt, response in demonstrations:
-        before, after = encode_prompt(tokenizer, prompt), encode_response(tokenizer, response)
+        before = encode_prompt(tokenizer, prompt)
+        after = encode_response(tokenizer, response, config.max_response_tokens)
         seen = len(before) if config.loss == "response" else 1  # no token predicts the first
         groups.append(Group(before[:seen], [before[seen:] + after]))
     weights = torch.float32 if policy.lora is None else context.dtype
@@ -44,7 +45,7 @@ def fine_tune(
         checkpoint_gradients(trained)
     accelerator = context.accelerator
     parameters = [p for p in trained.parameters() if p.requires_grad]
-    optimizer = make_optimizer(parameters, config.lr, config.adam_eps)
+    optimizer = make_optimizer(parameters, config.lr, config.adam_eps, config.optimizer)
     trained, optimizer = accelerator.prepare(trained, optimizer)
     trained.train()
     steps = max(1, round(config.epochs * len(groups) / config.batch_size))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
@@ -17,14 +18,14 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 
 from rlaif_framework.component import ModelLoad
 from rlaif_framework.model_source import ModelSource, find_model
-from rlaif_framework.models import add_lora, checkpoint_gradients, compute_dtype, converted_folder
+from rlaif_framework.models import add_lora, checkpoint_gradients, compute_dtype, gguf_settings
 from rlaif_framework.packing import Group, lay_out, pack_groups, split_by_tokens
 from rlaif_framework.policy import response_logprobs
 from rlaif_framework.spec import PolicyConfig
 
 CPU = torch.device("cpu")
-OPTIMISER = 12
-"""Bytes for each trained weight besides itself: fp32 gradient and two moments of AdamW."""
+OPTIMISER = {"adamw": 12, "adafactor": 4}
+"""Bytes for each trained weight besides itself: fp32 gradient, and two moments of AdamW."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +48,16 @@ def plan_load(load: ModelLoad, policy: PolicyConfig) -> PlannedLoad:
     parameters = source.parameters
     if parameters is None:
         return PlannedLoad(load.model, load.role, None, None)
-    compute = compute_dtype(policy.dtype, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    if load.lora != "policy":
+        policy = policy.model_copy(update={"lora": load.lora})
+    on_gpu = torch.cuda.is_available()
+    compute = compute_dtype(policy.dtype, torch.device("cuda" if on_gpu else "cpu"))
     full = policy.lora is None
     narrow = {"fp32": 4, "bf16": 2, "policy": compute.itemsize}[load.dtype]
     if load.shared and full and load.dtype == "policy":
         narrow = 4  # a copy of weights that are trained in fp32
-    base = 0 if load.shared and not full else parameters * narrow
+    elsewhere = full and on_gpu and load.device == "cpu"
+    base = 0 if elsewhere or (load.shared and not full) else parameters * narrow
     if not load.trained:
         return PlannedLoad(load.model, load.role, parameters, base)
     facts, shape = _find_config(source), (load.groups, load.responses)
@@ -60,7 +65,7 @@ def plan_load(load: ModelLoad, policy: PolicyConfig) -> PlannedLoad:
     rough = parameters if policy.lora is None else policy.lora.rank * (source.linear_width or 0)
     trained, kept = measured or (rough, 0)
     weights = 4 * parameters if full else base + 4 * trained
-    return PlannedLoad(load.model, load.role, parameters, weights + OPTIMISER * trained, kept)
+    return PlannedLoad(load.model, load.role, parameters, weights + OPTIMISER[load.optimizer] * trained, kept)
 
 
 def estimate_peak(loads: Sequence[PlannedLoad]) -> int | None:
@@ -85,9 +90,13 @@ def _own_size() -> int:
 
 
 def _find_config(source: ModelSource) -> str | None:
-    """Where a model's settings can be read without fetching or converting anything."""
-    where = converted_folder(source) if source.is_gguf else Path(source.location)  # which a hub id does not name
-    return str(where) if where.exists() else None
+    """Where a model's settings can be read without fetching or converting weights; a hub's may be in its cache."""
+    if source.is_gguf:
+        return str(gguf_settings(source))
+    if Path(source.location).exists():
+        return source.location
+    kept = try_to_load_from_cache(source.location, "config.json", revision=source.revision)
+    return str(Path(kept).parent) if isinstance(kept, str) else None
 
 
 def _place_on_cpu(model: nn.Module) -> None:

@@ -16,6 +16,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import (
+    AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -48,6 +49,20 @@ def compute_dtype(name: Literal["auto", "fp32", "bf16"], device: torch.device) -
 def converted_folder(source: ModelSource) -> Path:
     """Where a GGUF file's conversion is kept, made or not."""
     return cache_folder() / "models" / source.identity.removeprefix("sha256:")
+
+
+def gguf_settings(source: ModelSource) -> Path:
+    """A folder with the config of a GGUF file, read on first use and kept: its weights need not be converted for it."""
+    folder = converted_folder(source)
+    if folder.exists():
+        return folder
+    folder = cache_folder() / "configs" / folder.name
+    if not folder.exists():
+        file = Path(source.location)
+        temporary = folder.with_name(f"{folder.name}.{os.getpid()}")
+        AutoConfig.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(temporary)
+        temporary.rename(folder)
+    return folder
 
 
 def materialise(source: ModelSource) -> str:
@@ -90,28 +105,33 @@ def _convert_gguf(file: Path, folder: Path) -> None:
 def load_model(
     where: str | Path | ModelSource, kind: ModelClass, dtype: torch.dtype, device: torch.device, **settings: Any
 ) -> PreTrainedModel:
-    """Load a model for inference or training, with dropout off.
+    """Load a model for inference or training, with every kind of dropout off.
+
+    Dropout would make the log-probabilities of sampling and of training differ (Huang et al. 2024).
 
     Args:
         where: A model folder, a name as in a spec, or a source.
         kind: `causal` language model, `score` (one number per sequence), or `plain` (hidden states only).
         dtype: Precision of the weights in memory.
         device: Where to put it.
-        settings: More settings for `from_pretrained`.
+        settings: Settings of the model's config to change.
 
     Raises:
         ModelError: It is not a model of that kind.
     """
     source = where if isinstance(where, ModelSource) else find_model(str(where))
+    revision = source.revision or "main"
     try:
-        model = _CLASSES[kind].from_pretrained(
-            materialise(source), revision=source.revision or "main", dtype=dtype, **settings
-        )
+        location = materialise(source)
+        config = AutoConfig.from_pretrained(location, revision=revision, **settings)
+        for part in (config, config.get_text_config()):
+            # Not the modules alone: attention and some families' layers drop by a function, at a rate of the config.
+            rates = [name for name, value in vars(part).items() if "drop" in name and isinstance(value, float)]
+            for name in rates:
+                setattr(part, name, 0.0)
+        model = _CLASSES[kind].from_pretrained(location, revision=revision, dtype=dtype, config=config)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"cannot load '{source.name}' as a {kind} model: {error}") from error
-    for module in model.modules():  # Dropout would make log-probs of sampling and of training differ.
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
     model.to(device)
     return cast(PreTrainedModel, model.eval())
 

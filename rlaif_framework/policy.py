@@ -39,9 +39,10 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return ids
 
 
-def encode_response(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Token ids of a response: a space, the text, the end token (Huang et al. 2024)."""
-    return [*tokenizer(" " + text.strip(), add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+def encode_response(tokenizer: PreTrainedTokenizerBase, text: str, max_tokens: int | None = None) -> list[int]:
+    """Token ids of a response: a space, the text, the end token (Huang et al. 2024); cut if they are too many."""
+    ids = [*tokenizer(" " + text.strip(), add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    return ids[:max_tokens]
 
 
 def shorten_prompts(

@@ -47,8 +47,16 @@ class PairIndex:
     weights: Tensor
 
 
-def gather_by_prompt(labels: Sequence[LabelledComparison], tokenizer: PreTrainedTokenizerBase) -> list[PromptUnit]:
-    """Put comparisons of one prompt together, in the order in which prompts appear."""
+def gather_by_prompt(
+    labels: Sequence[LabelledComparison], tokenizer: PreTrainedTokenizerBase, max_tokens: int | None = None
+) -> list[PromptUnit]:
+    """Put comparisons of one prompt together, in the order in which prompts appear.
+
+    Args:
+        labels: The comparisons.
+        tokenizer: Of the model to be trained.
+        max_tokens: Longer responses are cut.
+    """
     units: dict[str, PromptUnit] = {}
     places: dict[str, dict[str, int]] = {}
     for label in labels:
@@ -60,7 +68,7 @@ def gather_by_prompt(labels: Sequence[LabelledComparison], tokenizer: PreTrained
         for response in label.comparison.responses:
             if response not in known:
                 known[response] = len(known)
-                unit.group.responses.append(encode_response(tokenizer, response))
+                unit.group.responses.append(encode_response(tokenizer, response, max_tokens))
         first, second = (known[response] for response in label.comparison.responses)
         unit.pairs.append(Pair(first, second, label.probabilities[0], label.weight))
     return list(units.values())

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
-from rlaif_framework.errors import ModelError
+from rlaif_framework.errors import ModelError, TrainingError
 from rlaif_framework.model_source import ModelSource, find_model
 from rlaif_framework.models import add_lora, load_model, materialise, save_model, share_weights
 from rlaif_framework.packing import Group, Packed, lay_out, pack_groups, split_by_tokens
+from rlaif_framework.protocols import Reward
 from rlaif_framework.spec import LoraSettings
+from rlaif_framework.types import Prompt
+
+PADDING = "<|padding|>"
 
 
 class ScoreModel(nn.Module):
@@ -55,7 +60,11 @@ class ScoreModel(nn.Module):
         weights = torch.float32 if train and lora is None else dtype
         pad = separate_padding(tokenizer)
         source = where if isinstance(where, ModelSource) else find_model(str(where))
-        inner = load_model(source, "score", weights, device, num_labels=1, pad_token_id=pad)
+        inner = load_model(source, "score", weights, device, num_labels=1)
+        embedding = cast(nn.Embedding, inner.get_input_embeddings())
+        if pad >= embedding.num_embeddings:  # transformers looks padding up, if only to mask it
+            inner.resize_token_embeddings(pad + 1, mean_resizing=False)
+        inner.config.get_text_config().pad_token_id = inner.config.pad_token_id = pad
         linear = dict(inner.named_children()).get("score")
         if not isinstance(linear, nn.Linear):
             raise ModelError(f"'{source.name}': {type(inner).__name__} has no linear head named 'score'")
@@ -111,19 +120,36 @@ class ScoreModel(nn.Module):
         return [value for i in range(len(groups)) for value in scores[i]]
 
 
+def score_responses(reward: Reward, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[float]:
+    """Scores of a reward, checked.
+
+    Raises:
+        TrainingError: There are not as many as responses, or one is not a finite number; its prompt is named.
+    """
+    scores = list(reward.score(prompts, responses))
+    check_scores(scores, prompts, responses)
+    return scores
+
+
+def check_scores(scores: Sequence[float], prompts: Sequence[Prompt], responses: Sequence[str]) -> None:
+    """Refuse scores that a policy must not learn from; see `score_responses`."""
+    if len(scores) != len(responses):
+        raise TrainingError(f"the reward gave {len(scores)} scores for {len(responses)} responses")
+    for prompt, text, score in zip(prompts, responses, scores, strict=True):
+        if not math.isfinite(score):
+            raise TrainingError(f"the reward of a response to prompt '{prompt.id}' is {score}: {text[:80]!r}")
+
+
 def _architectures(source: ModelSource) -> list[str]:
     config = AutoConfig.from_pretrained(materialise(source), revision=source.revision or "main")
     return list(config.architectures or [])
 
 
 def separate_padding(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Give a tokenizer a padding token other than its end token, and its id.
+    """Give a tokenizer a padding token other than its end token, a new one if it must be, and its id.
 
     transformers scores a sequence at its last token that is not padding: with the end token as padding it would read
     one position too early.
-
-    Raises:
-        ModelError: The tokenizer has no other special token to pad with.
     """
     end = tokenizer.eos_token_id
     if tokenizer.pad_token_id is not None and tokenizer.pad_token_id != end:
@@ -132,4 +158,5 @@ def separate_padding(tokenizer: PreTrainedTokenizerBase) -> int:
         if token is not None and tokenizer.convert_tokens_to_ids(token) != end:
             tokenizer.pad_token = token
             return int(tokenizer.pad_token_id)
-    raise ModelError("the tokenizer has no special token besides its end token; add a padding token to it")
+    tokenizer.add_special_tokens({"pad_token": PADDING})  # GPT-2's kind has no special token but its end
+    return int(tokenizer.pad_token_id)

@@ -69,10 +69,14 @@ class SftConfig(Config):
     """Share of the steps over which the learning rate rises (Huang et al. 2024: 0)."""
     adam_eps: float = Field(1e-8, gt=0)
     """Epsilon of AdamW (Huang et al. 2024: 1e-5)."""
+    optimizer: Literal["adamw", "adafactor"] = "adamw"
+    """AdamW, or Adafactor (RLAIF G), which keeps no moments of single weights and steps in proportion to their size."""
     batch_size: int = Field(16, ge=1)
     """Demonstrations per optimiser step (RLAIF: 128)."""
     loss: Literal["response", "all"] = "response"
     """Tokens that are learned: the response's, or the prompt's too (Huang et al. 2024: all)."""
+    max_response_tokens: int | None = Field(None, ge=1)
+    """Cut longer references to so many tokens, whose end is then not learned (RLAIF: 128; Huang et al. 2024: 53)."""
     limit: int | None = Field(None, ge=1)
     """Use only the first so many demonstrations."""
 

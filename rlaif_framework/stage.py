@@ -36,6 +36,8 @@ class Stage:
     """Told of every logged step."""
     facts: dict[str, float | int | str] = field(default_factory=dict)
     """Put into the artefact's manifest: counts worth knowing, such as prompts that were cut."""
+    batch: list[int] = field(default_factory=list)
+    """Places of the items that the training step under way has drawn, for messages."""
 
     @property
     def task(self) -> Task:

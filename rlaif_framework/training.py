@@ -16,7 +16,7 @@ from accelerate.utils import set_seed
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rlaif_framework.errors import TrainingError
+from rlaif_framework.errors import DataError, TrainingError
 from rlaif_framework.memory import release_memory
 from rlaif_framework.stage import Stage, resume_step
 
@@ -25,6 +25,7 @@ RELEASE_SECONDS = 10.0
 """Between two hand-backs of freed memory: each costs some tenths of a second."""
 StepFunction = Callable[[int], Iterable[Mapping[str, float]]]
 Schedule = Literal["constant", "linear", "cosine"]
+OptimizerKind = Literal["adamw", "adafactor"]
 
 
 def train_steps(
@@ -75,7 +76,8 @@ def train_steps(
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * rate
         updates: list[dict[str, float]] = []
-        for yielded in step(number):
+        place = f"stage '{stage.name}', step {number + 1} of {steps}"
+        for yielded in _name_errors(step(number), stage, place):
             metrics = dict(yielded)
             for name, module in modules.items():
                 norm = stage.context.accelerator.clip_grad_norm_(module.parameters(), max_grad_norm)
@@ -83,9 +85,9 @@ def train_steps(
             bad = [name for name, value in metrics.items() if not math.isfinite(value)]
             if bad:
                 raise TrainingError(
-                    f"stage '{stage.name}', step {number + 1} of {steps}, update {len(updates) + 1}: {', '.join(bad)} "
-                    f"not finite; lower the learning rate or use dtype: fp32. The checkpoint of an earlier step is "
-                    f"kept: the same command goes on from it"
+                    f"{place}, update {len(updates) + 1}{_name_batch(stage)}: {', '.join(bad)} not finite; lower the "
+                    f"learning rate or use dtype: fp32. The checkpoint of an earlier step is kept: the same command "
+                    f"goes on from it"
                 )
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -101,10 +103,35 @@ def train_steps(
             last_saved = time.monotonic()
 
 
+def _name_errors(updates: Iterable[T], stage: Stage, place: str) -> Iterator[T]:
+    """The updates of a step; what goes wrong in it says where."""
+    try:
+        yield from updates
+    except (TrainingError, DataError) as error:
+        raise type(error)(f"{place}{_name_batch(stage)}: {error}") from error
+
+
+def _name_batch(stage: Stage) -> str:
+    shown = ", ".join(str(item + 1) for item in stage.batch[:8])
+    return f" (training items {shown}{', ...' if len(stage.batch) > 8 else ''})" if shown else ""
+
+
 def make_optimizer(
-    parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]], lr: float, eps: float = 1e-8
+    parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
+    lr: float,
+    eps: float = 1e-8,
+    kind: OptimizerKind = "adamw",
 ) -> torch.optim.Optimizer:
-    """AdamW without weight decay, each parameter updated in one pass over it."""
+    """An optimiser without weight decay.
+
+    Args:
+        parameters: What is trained, or groups of it with learning rates of their own.
+        lr: Peak learning rate. Adafactor multiplies it by the size (root mean square) of what it updates.
+        eps: Epsilon of AdamW; Adafactor has its own.
+        kind: `adamw`, each parameter updated in one pass over it, or `adafactor` (Shazeer & Stern 2018).
+    """
+    if kind == "adafactor":
+        return torch.optim.Adafactor(parameters, lr=lr, weight_decay=0.0)
     return torch.optim.AdamW(parameters, lr=lr, eps=eps, weight_decay=0.0, fused=True)
 
 
@@ -120,7 +147,8 @@ def draw_batch(stage: Stage, total: int, size: int, number: int) -> list[int]:
         epoch: torch.randperm(total, generator=torch.Generator().manual_seed(stage.seed("epoch", epoch)))
         for epoch in {position // total for position in positions}
     }
-    return [int(orders[position // total][position % total]) for position in positions]
+    stage.batch = [int(orders[position // total][position % total]) for position in positions]
+    return stage.batch
 
 
 def my_share(accelerator: Accelerator, batch: list[int]) -> list[int]:

@@ -294,7 +294,7 @@ def test_an_infinite_loss_stops_with_step_and_update_and_keeps_the_checkpoint(wo
 
     stage = world.stage("run", seconds=0)
     settings = {"steps": 5, "prompts_per_step": 1, "responses_per_prompt": 4}
-    with pytest.raises(TrainingError, match=r"stage 'improve', step 3 of 5, update 1: .*not finite"):
+    with pytest.raises(TrainingError, match=r"step 3 of 5, update 1 \(training items 1\): .*not finite"):
         world.train("rloo", stage, Exploding(), **settings)
     assert (stage.checkpoint / "step-2/state.safetensors").exists()
 

@@ -6,6 +6,8 @@ each is.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -115,10 +117,14 @@ def clipped_surrogate(log_ratios: Tensor, advantages: Tensor, clip: float | None
         advantages: The same shape.
         clip: The ratio is clipped to [1 - clip, 1 + clip]; None does not clip.
     """
-    ratios = log_ratios.exp()
     if clip is None:
-        return -ratios * advantages
-    return -torch.minimum(ratios * advantages, ratios.clamp(1 - clip, 1 + clip) * advantages)
+        return -log_ratios.exp() * advantages
+    # Bounded before the exponential: a ratio that overflows would leave NaN as the gradient of what the minimum drops.
+    highest = torch.full_like(log_ratios, torch.inf).masked_fill(advantages > 0, math.log1p(clip))
+    lowest = torch.full_like(log_ratios, -torch.inf)
+    if clip < 1:
+        lowest = lowest.masked_fill(advantages < 0, math.log1p(-clip))
+    return -log_ratios.clamp(lowest, highest).exp() * advantages
 
 
 def clipped_fraction(log_ratios: Tensor, advantages: Tensor, clip: float | None) -> Tensor:

@@ -26,8 +26,9 @@ from rlaif_framework.policy import (
     sample_responses,
 )
 from rlaif_framework.protocols import Reward, TermedReward
-from rlaif_framework.rl.settings import LearnerConfig, OnlineConfig, ValueConfig
-from rlaif_framework.scoring import ScoreModel
+from rlaif_framework.rl.estimators import replace_missing_eos
+from rlaif_framework.rl.settings import LearnerConfig, MissingEosConfig, OnlineConfig, ValueConfig
+from rlaif_framework.scoring import ScoreModel, check_scores, score_responses
 from rlaif_framework.stage import Stage
 from rlaif_framework.training import draw_batch, make_optimizer, my_share
 from rlaif_framework.types import Prompt
@@ -57,7 +58,7 @@ class Rollout:
 
 
 class ValueModel(nn.Module):
-    """V(X_t): a score at every position, plus a level that starts at the mean reward of the first responses.
+    """V(X_t): a score at every position, plus a level, set so that the first responses' values are right on average.
 
     A reward model's level is arbitrary. A value model that had to climb there first would, for as long as it took, push
     all responses the same way, good and bad alike.
@@ -68,10 +69,10 @@ class ValueModel(nn.Module):
         self.scores = scores
         self.level = nn.Parameter(torch.zeros((), device=next(scores.parameters()).device))
 
-    def start_at(self, level: Tensor) -> None:
-        """Set the level, before the first step."""
+    def raise_level(self, by: Tensor) -> None:
+        """Shift all values."""
         with torch.no_grad():
-            self.level.copy_(level)
+            self.level.add_(by)
 
     def forward(self, packed: Packed) -> Tensor:
         """Values of the states before each response token, (response tokens,) fp32."""
@@ -132,12 +133,14 @@ class Learner:
             {"params": [p for p in modules[name].parameters() if p.requires_grad], "lr": rate}
             for name, rate in rates.items()
         ]
-        optimizer = make_optimizer(groups, config.lr, config.adam_eps)
+        optimizer = make_optimizer(groups, config.lr, config.adam_eps, config.optimizer)
         *prepared, self.optimizer = self.accelerator.prepare(*(modules[name] for name in rates), optimizer)
         self.modules: dict[str, nn.Module] = dict(zip(rates, prepared, strict=True))
         """What is trained: `policy`, and `value` if there is a value model."""
         self.policy = self.modules["policy"]
         self.value = self.modules.get("value")
+        for module in self.modules.values():
+            module.train()  # a model in evaluation mode recomputes nothing, whatever is asked for
 
     def _load_scores(
         self, config: ValueConfig, initial: Path, reward_folder: Path | None, base: PreTrainedModel
@@ -252,10 +255,10 @@ class Tally:
         entry[1] += values.numel() if count is None else count
 
     def means(self, accelerator: Accelerator) -> dict[str, float]:
-        """Mean of everything added under each name, over all processes."""
+        """Mean of everything added under each name, over all processes; 0 where it was nothing."""
         table = torch.tensor(list(self._sums.values()), dtype=torch.float32, device=accelerator.device)
         table = accelerator.reduce(table, reduction="sum")
-        return {name: float(row[0] / row[1]) for name, row in zip(self._sums, table, strict=True)}
+        return {name: float(row[0] / row[1]) if row[1] else 0.0 for name, row in zip(self._sums, table, strict=True)}
 
 
 def describe_rollout(rollout: Rollout, stage: Stage, tally: Tally) -> None:
@@ -278,11 +281,17 @@ def score_rollout(reward: Reward, rollout: Rollout, tally: Tally) -> Tensor:
         for name, values in terms.items():
             tally.add(f"reward/{name}", torch.tensor(list(values), dtype=torch.float32))
         scores = [math.fsum(parts) for parts in zip(*terms.values(), strict=True)]
+        check_scores(scores, rollout.prompts, rollout.texts)
     else:
-        scores = list(reward.score(rollout.prompts, rollout.texts))
-    if len(scores) != len(rollout.texts):
-        raise TrainingError(f"the reward gave {len(scores)} scores for {len(rollout.texts)} responses")
-    for prompt, text, score in zip(rollout.prompts, rollout.texts, scores, strict=True):
-        if not math.isfinite(score):
-            raise TrainingError(f"the reward of a response to prompt '{prompt.id}' is {score}: {text[:80]!r}")
+        scores = score_responses(reward, rollout.prompts, rollout.texts)
     return torch.tensor(scores, dtype=torch.float32)
+
+
+def penalise_missing_eos(config: MissingEosConfig, scores: Tensor, rollout: Rollout, tally: Tally) -> Tensor:
+    """Scores, (responses,), after what `config` says of responses without an end token; the change is tallied."""
+    if not config.missing_eos_penalty and config.missing_eos_reward is None:
+        return scores
+    finished = rollout.finished.to(scores.device)
+    changed = replace_missing_eos(scores, finished, config.missing_eos_penalty, config.missing_eos_reward)
+    tally.add("reward/missing_eos", changed - scores)
+    return changed

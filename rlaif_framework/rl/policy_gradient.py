@@ -20,12 +20,19 @@ from rlaif_framework.rl.estimators import (
     clipped_surrogate,
     ends_response,
     estimate_kl,
-    replace_missing_eos,
     sum_responses,
     value_loss,
     whiten,
 )
-from rlaif_framework.rl.learner import Learner, Rollout, Tally, ValueModel, describe_rollout, score_rollout
+from rlaif_framework.rl.learner import (
+    Learner,
+    Rollout,
+    Tally,
+    ValueModel,
+    describe_rollout,
+    penalise_missing_eos,
+    score_rollout,
+)
 from rlaif_framework.rl.settings import KlEstimator, PolicyGradientConfig, ValueConfig
 from rlaif_framework.rl.watch import Watch
 from rlaif_framework.stage import Stage
@@ -33,6 +40,9 @@ from rlaif_framework.training import accumulate, train_steps
 from rlaif_framework.types import Prompt
 
 C = TypeVar("C", bound=PolicyGradientConfig)
+RATIO_OFF = 0.1
+"""From so far off 1 a token's probability ratio is counted: before the first update, a sign that sampling and training
+disagree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,18 +175,15 @@ class _Trainer:
         tally = Tally()
         describe_rollout(rollout, learner.stage, tally)
         raw = score_rollout(self.reward, rollout, tally)  # (responses,)
-        scores = self._shape_scores(number, raw, rollout).view(len(rollout.groups), -1)
+        scores = self._shape_scores(number, raw, rollout, tally).view(len(rollout.groups), -1)
         learner.save_samples(number, rollout, {"reward": raw.tolist()})
         if number == 0 and learner.value is not None:
-            value = learner.accelerator.unwrap_model(learner.value)
-            assert isinstance(value, ValueModel)
-            value.start_at(learner.accelerator.reduce(scores.mean(), reduction="mean"))
+            self._level_values(learner.accelerator.unwrap_model(learner.value), rollout, scores)
         tally.add("reward", raw)
-        if config.missing_eos_penalty:
-            tally.add("reward/missing_eos", -config.missing_eos_penalty * (~rollout.finished).float())
         tally.add("objective", scores)
         everything = list(range(len(rollout.groups)))
         targets = self._prepare(rollout, scores) if config.needs_old else None
+        kls: list[float] = []
         for epoch in range(config.epochs):
             order = torch.randperm(len(everything), generator=self._generator(number, epoch)).tolist()
             size = len(everything) // config.minibatches
@@ -185,11 +192,23 @@ class _Trainer:
                 update = Tally()
                 self._accumulate(rollout, scores, chosen, targets, update)
                 metrics = {**tally.means(learner.accelerator), **update.means(learner.accelerator)}
+                kls.append(metrics["kl_k1"])
                 yield self._finish(metrics)
         if config.kl_target is not None:
-            self._adapt(metrics["kl_k1"], len(rollout.texts) * learner.accelerator.num_processes)
+            # Of all minibatches, which are of one size: the KL of the policy that sampled.
+            self._adapt(sum(kls) / len(kls), len(rollout.texts) * learner.accelerator.num_processes)
 
-    def _shape_scores(self, number: int, raw: Tensor, rollout: Rollout) -> Tensor:
+    @torch.no_grad()
+    def _level_values(self, value: ValueModel, rollout: Rollout, scores: Tensor) -> None:
+        """Raise or lower the values so that those of the first responses are, on average, what they scored."""
+        accelerator = self.learner.accelerator
+        means = []
+        for part in self._parts(rollout, range(len(rollout.groups))):
+            packed = self.learner.pack([rollout.groups[i] for i in part])
+            means.append(packed.per_response(value(packed)) / packed.per_response(torch.ones_like(packed.targets)))
+        value.raise_level(accelerator.reduce(scores.mean() - torch.cat(means).mean(), reduction="mean"))
+
+    def _shape_scores(self, number: int, raw: Tensor, rollout: Rollout, tally: Tally) -> Tensor:
         """What is maximised of each response, KL apart: (responses,) to (responses,) on the device."""
         config, accelerator = self.config, self.learner.accelerator
         scores = raw.to(self.learner.context.device)
@@ -198,8 +217,7 @@ class _Trainer:
                 spread = float(accelerator.gather(scores).std(correction=0))
                 self.state["reward_spread"] = spread if spread > 0 else 1.0
             scores = scores / self.state["reward_spread"]
-        finished = rollout.finished.to(scores.device)
-        scores = replace_missing_eos(scores, finished, config.missing_eos_penalty, config.missing_eos_reward)
+        scores = penalise_missing_eos(config, scores, rollout, tally)
         return scores * (1 - self.state["beta"]) if config.objective == "weighted" else scores
 
     def _prepare(self, rollout: Rollout, scores: Tensor) -> Targets:
@@ -269,6 +287,8 @@ class _Trainer:
                 errors = value_loss(values, aim.values, aim.returns, config.value_clip)
                 losses = losses + config.value_weight * errors
                 tally.add("value_loss", errors * weights[tokens], share)
+                if config.value_clip is not None:
+                    tally.add("value_clipped", ((values - aim.values).abs() > config.value_clip).float())
                 _tally_values(tally, aim.returns, aim.values)
             losses = losses * weights[tokens]
             tally.add("loss", losses, share)
@@ -295,7 +315,10 @@ class _Trainer:
         for name in get_args(KlEstimator):
             tally.add(f"kl_{name}", estimate_kl(aim.logprobs, aim.reference, name), responses)
         tally.add("entropy", -aim.logprobs)  # of the tokens sampled: unbiased
-        tally.add("ratio", log_ratios.exp())
+        ratios = log_ratios.exp()
+        tally.add("ratio", ratios)
+        tally.add("_ratio_squared", ratios**2)
+        tally.add("ratio_off", ((ratios - 1).abs() > RATIO_OFF).float())
         tally.add("ratio_kl", estimate_kl(aim.logprobs, logprobs, "k3"))
         tally.add("clipped", clipped)
         tally.add("_advantages", aim.advantages)
@@ -306,6 +329,7 @@ class _Trainer:
         beta = self.state["beta"]
         metrics["objective"] -= beta * metrics["kl_k1"]
         metrics["beta"] = beta
+        metrics["ratio_std"] = _variance(metrics["ratio"], metrics.pop("_ratio_squared")) ** 0.5
         metrics["advantage_std"] = _variance(metrics.pop("_advantages"), metrics.pop("_advantages_squared")) ** 0.5
         if "value_loss" in metrics:
             spread = _variance(metrics.pop("_returns"), metrics.pop("_returns_squared"))

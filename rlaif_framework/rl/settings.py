@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -43,6 +43,8 @@ class LearnerConfig(ComponentConfig):
     """Steps over which the learning rates rise to their highest."""
     adam_eps: float = Field(1e-5, gt=0)
     """Epsilon of AdamW (Huang et al. 2024: 1e-5)."""
+    optimizer: Literal["adamw", "adafactor"] = "adamw"
+    """AdamW, or Adafactor (RLAIF G), which keeps no moments of single weights and steps in proportion to their size."""
     max_grad_norm: float = Field(1.0, gt=0)
     """Gradients are scaled down to this norm, those of policy and value model each."""
     beta: float = Field(0.05, ge=0)
@@ -61,12 +63,31 @@ class LearnerConfig(ComponentConfig):
     def loads(self, policy: str) -> Sequence[ModelLoad]:
         """The policy, its KL reference, and what is in the component's slots."""
         groups, responses = self.step_shape
-        trained = ModelLoad(policy, "policy", trained=True, groups=groups, responses=responses)
-        reference = ModelLoad(policy, "KL reference", dtype=self.reference_dtype, shared=True)
+        trained = ModelLoad(
+            policy, "policy", trained=True, groups=groups, responses=responses, optimizer=self.optimizer
+        )
+        reference = ModelLoad(
+            policy, "KL reference", dtype=self.reference_dtype, shared=True, device=self.reference_device
+        )
         return [trained, reference, *super().loads(policy)]
 
 
-class OnlineConfig(LearnerConfig):
+class MissingEosConfig(Config):
+    """What becomes of the reward of a response that has no end token within the length limit."""
+
+    missing_eos_penalty: float = Field(0.0, ge=0)
+    """Taken off the (scaled) reward of a response that has no end token within the length limit (TRL: 1.0)."""
+    missing_eos_reward: float | None = None
+    """Replaces the (scaled) reward of a response that has no end token within the limit (Huang et al. 2024: -1)."""
+
+    @model_validator(mode="after")
+    def _check_missing_eos(self) -> Self:
+        if self.missing_eos_penalty and self.missing_eos_reward is not None:
+            raise ValueError("missing_eos_reward replaces the reward: leave missing_eos_penalty out")
+        return self
+
+
+class OnlineConfig(MissingEosConfig, LearnerConfig):
     """What every algorithm has that samples from the policy it trains."""
 
     steps: int = Field(1000, ge=1)
@@ -114,10 +135,6 @@ class PolicyGradientConfig(OnlineConfig):
     keeps it fixed."""
     kl_horizon: float = Field(10000, gt=0)
     """Responses over which an adaptive beta changes by about its whole error."""
-    missing_eos_penalty: float = Field(0.0, ge=0)
-    """Taken off the (scaled) reward of a response that has no end token within the length limit (TRL: 1.0)."""
-    missing_eos_reward: float | None = None
-    """Replaces the (scaled) reward of a response that has no end token within the limit (Huang et al. 2024: -1)."""
     scale_rewards: bool = False
     """Divide rewards by their standard deviation over the first step's responses. Then `beta` weighs the KL term
     against a reward of unit spread, whatever scale the reward model has."""
@@ -146,8 +163,6 @@ class PolicyGradientConfig(OnlineConfig):
             raise ValueError(
                 f"minibatches: {self.prompts_per_step} prompts a step cannot be divided into {self.minibatches}"
             )
-        if self.missing_eos_penalty and self.missing_eos_reward is not None:
-            raise ValueError("missing_eos_reward replaces the reward: leave missing_eos_penalty out")
         return self
 
     @property
@@ -181,5 +196,13 @@ class ValueConfig(PolicyGradientConfig):
         """Policy and value model; with adapters both, and the KL reference, share one copy of the base weights."""
         groups, responses = self.step_shape
         shared = self.value_from == "sft"
-        value = ModelLoad(policy, "value model", trained=True, shared=shared, groups=groups, responses=responses)
+        value = ModelLoad(
+            policy,
+            "value model",
+            trained=True,
+            shared=shared,
+            groups=groups,
+            responses=responses,
+            optimizer=self.optimizer,
+        )
         return [*super().loads(policy), value]

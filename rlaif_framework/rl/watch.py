@@ -11,12 +11,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rlaif_framework.errors import SpecError
-from rlaif_framework.jsonl import dump_row, read_rows
+from rlaif_framework.jsonl import read_rows, write_rows
 from rlaif_framework.measures import measure_wins
 from rlaif_framework.policy import shorten_prompts
 from rlaif_framework.protocols import Labeler, Reward
 from rlaif_framework.rl.learner import Learner
 from rlaif_framework.rl.settings import OnlineConfig
+from rlaif_framework.scoring import score_responses
+from rlaif_framework.stages.label import check_preferences
 from rlaif_framework.stages.sample import pick_some
 from rlaif_framework.statistics import estimate_mean
 from rlaif_framework.training import trainable
@@ -48,6 +50,7 @@ class Watch:
         self.prompts, _ = shorten_prompts(prompts, stage.task, learner.tokenizer, most)
         judge = self.config.judge
         self.judge = cast(Labeler, stage.context.build("labeler", judge)) if judge is not None else None
+        self.judge_kind = judge.kind if judge is not None else ""
         self.folder = stage.checkpoint / "candidates"
         self.folder.mkdir(exist_ok=True)
         first = self.folder / "initial.json"
@@ -64,7 +67,9 @@ class Watch:
         if self.stage.is_main:
             looks = [*(row for row in self._read() if row["step"] < number), self._measure(number)]
             # Looks that an interrupted try made after its last checkpoint are made again.
-            (self.stage.folder / LOOKS).write_text("".join(map(dump_row, looks)), encoding="utf-8")
+            self.stage.report_step(number, _curves(looks[-1]))
+            write_rows(self.folder / LOOKS, looks)
+            (self.folder / LOOKS).replace(self.stage.folder / LOOKS)
             tensors = {k: p.detach().contiguous() for k, p in trainable(self._policy()).items()}
             save_file(tensors, self._candidate(number))
             self._keep_best(looks)
@@ -93,13 +98,14 @@ class Watch:
     def _measure(self, number: int) -> dict[str, Any]:
         """One look: mean reward, and the win rate against the initial policy if there is a judge."""
         texts = self._respond()
-        reward = estimate_mean(list(self.reward.score(self.prompts, texts))) if self.reward is not None else None
+        reward = estimate_mean(score_responses(self.reward, self.prompts, texts)) if self.reward is not None else None
         look: dict[str, Any] = {"step": number, "reward": reward and asdict(reward), "wins": None}
         if self.judge is not None:
             pairs = zip(self.prompts, texts, self.initial, strict=True)
             comparisons = [Comparison(p.id, p, (new, old)) for p, new, old in pairs]
+            different = [c for c in comparisons if c.responses[0] != c.responses[1]]
             judged = {
-                p.comparison: p for p in self.judge.label([c for c in comparisons if c.responses[0] != c.responses[1]])
+                p.comparison: p for p in check_preferences(self.judge.label(different), different, self.judge_kind)
             }
             tie = Evidence(source="tie")
             rows = [judged.get(c.id) or Preference(c.id, (0.5, 0.5), tie) for c in comparisons]
@@ -134,6 +140,12 @@ class Watch:
             return False
         of = _judged if self.judge is not None else _rewarded
         return max(map(of, looks[-patience:])) <= max(map(of, looks[:-patience]))
+
+
+def _curves(look: dict[str, Any]) -> dict[str, float]:
+    """A look as metrics of a step."""
+    curves = {"watch/reward": _rewarded(look)} if look["reward"] else {}
+    return curves | ({"watch/win_rate": _judged(look)} if look["wins"] else {})
 
 
 def _judged(look: dict[str, Any]) -> float:

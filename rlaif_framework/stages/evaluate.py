@@ -19,6 +19,7 @@ from rlaif_framework.models import load_model, load_tokenizer
 from rlaif_framework.policy import sample_responses, shorten_prompts
 from rlaif_framework.protocols import Responder, RewardModel
 from rlaif_framework.records import load_preferences
+from rlaif_framework.scoring import score_responses
 from rlaif_framework.spec import Arm, EvaluateConfig
 from rlaif_framework.stage import Stage, read_metrics
 from rlaif_framework.stages.improve import load_reward
@@ -101,8 +102,8 @@ def score_held_out(
     """Score validation comparisons and both policies' test responses with an arm's reward."""
     model = cast(RewardModel, stage.context.build("reward", reward)).load(stage.inputs["reward"])
     twice = [c.prompt for c in comparisons for _ in range(2)]
-    scores = model.score(twice, [text for c in comparisons for text in c.responses]) if comparisons else []
-    policies = {name: list(model.score(prompts, read_responses(stage.inputs[name]))) for name in ("policy", "sft")}
+    scores = score_responses(model, twice, [text for c in comparisons for text in c.responses]) if comparisons else []
+    policies = {name: score_responses(model, prompts, read_responses(stage.inputs[name])) for name in ("policy", "sft")}
     margins = [a - b for a, b in zip(scores[::2], scores[1::2], strict=True)]
     (stage.folder / SCORES).write_text(json.dumps({"margins": margins, **policies}))
 

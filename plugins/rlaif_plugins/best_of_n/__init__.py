@@ -7,10 +7,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from rlaif_framework import Component, ComponentConfig, ModelLoad, SftConfig, hookimpl
+from rlaif_framework import Component, ComponentConfig, MissingEosConfig, ModelLoad, SftConfig, hookimpl
 
 
-class BestOfNConfig(ComponentConfig):
+class BestOfNConfig(MissingEosConfig, ComponentConfig):
     """No training: of n responses to a test prompt, the one with the highest reward is the answer."""
 
     kind: Literal["best-of-n"] = "best-of-n"
@@ -25,7 +25,7 @@ class BestOfNConfig(ComponentConfig):
         return [ModelLoad(policy, "policy")]
 
 
-class RejectionSamplingConfig(ComponentConfig):
+class RejectionSamplingConfig(MissingEosConfig, ComponentConfig):
     """Fine-tune on the best of n of the policy's own responses to training prompts (RAFT, Dong et al. 2023)."""
 
     kind: Literal["rejection-sampling"] = "rejection-sampling"

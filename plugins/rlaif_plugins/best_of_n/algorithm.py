@@ -7,6 +7,8 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from rlaif_framework import (
     Context,
     Guidance,
@@ -18,8 +20,10 @@ from rlaif_framework import (
     fine_tune,
     load_model,
     load_tokenizer,
+    replace_missing_eos,
     sample_responses,
     save_model,
+    score_responses,
     write_rows,
 )
 from rlaif_plugins.best_of_n import BestOfNConfig, RejectionSamplingConfig
@@ -95,6 +99,9 @@ def choose_best(
         budget=context.policy.batch_tokens,
         track=lambda batches: stage.track(batches, len(batches), "sampling, batches"),
     )
-    scores = list(reward.score(repeated, [context.task.clean(s.text) for s in samples]))
+    texts = [context.task.clean(s.text) for s in samples]
+    given = torch.tensor(score_responses(reward, repeated, texts), dtype=torch.float64)
+    finished = torch.tensor([s.finished for s in samples])
+    scores = replace_missing_eos(given, finished, config.missing_eos_penalty, config.missing_eos_reward).tolist()
     places = (max(range(start, start + config.n), key=scores.__getitem__) for start in range(0, len(scores), config.n))
     return [(samples[i], scores[i]) for i in places]

@@ -45,8 +45,12 @@ class BradleyTerryConfig(ComponentConfig):
     """Share of the steps over which the learning rate rises (Huang et al. 2024: 0)."""
     adam_eps: float = Field(1e-8, gt=0)
     """Epsilon of AdamW (Huang et al. 2024: 1e-5)."""
+    optimizer: Literal["adamw", "adafactor"] = "adamw"
+    """AdamW, or Adafactor (RLAIF G), which keeps no moments of single weights and steps in proportion to their size."""
     batch_size: int = Field(16, ge=1)
     """Comparisons per optimiser step (RLAIF: 128), on average: those of one prompt stay together."""
+    max_response_tokens: int | None = Field(None, ge=1)
+    """Cut longer responses to so many tokens and score them there (RLAIF: 128; Huang et al. 2024: 169)."""
 
     saves_model: ClassVar[bool] = True
 
@@ -58,7 +62,17 @@ class BradleyTerryConfig(ComponentConfig):
     def loads(self, policy: str) -> Sequence[ModelLoad]:
         """The model it starts from."""
         model = policy if self.model in ("sft", "base") else self.model
-        return [ModelLoad(model, "reward model", trained=True, groups=self.batch_size, responses=2)]
+        return [
+            ModelLoad(
+                model,
+                "reward model",
+                trained=True,
+                groups=self.batch_size,
+                responses=2,
+                lora=self.lora,
+                optimizer=self.optimizer,
+            )
+        ]
 
 
 @hookimpl

@@ -23,6 +23,7 @@ from rlaif_framework import (
     TrainingError,
     accumulate,
     bound,
+    checkpoint_gradients,
     draw_batch,
     encode_prompt,
     encode_response,
@@ -62,14 +63,16 @@ class BradleyTerry:
         tokenizer = load_tokenizer(start)
         lora = context.policy.lora if config.lora == "policy" else config.lora
         model = ScoreModel.load(start, tokenizer, context.dtype, context.device, lora, train=True, head=config.head)
-        units = gather_by_prompt([self.shape(label) for label in labels], tokenizer)
+        if context.policy.gradient_checkpointing:
+            checkpoint_gradients(model)
+        units = gather_by_prompt([self.shape(label) for label in labels], tokenizer, config.max_response_tokens)
         parameters = [p for p in model.parameters() if p.requires_grad]
-        optimizer = make_optimizer(parameters, config.lr, config.adam_eps)
+        optimizer = make_optimizer(parameters, config.lr, config.adam_eps, config.optimizer)
         trained, optimizer = accelerator.prepare(model, optimizer)
         trained.train()
-        steps = max(1, round(config.epochs * len(labels) / config.batch_size))
         # All comparisons of a prompt are drawn together: spread over an epoch they make a reward model overfit.
         prompts = max(1, round(config.batch_size * len(units) / len(labels)))
+        steps = max(1, round(config.epochs * len(units) / prompts))
 
         def step(number: int) -> Iterator[dict[str, float]]:
             batch = [units[i] for i in my_share(accelerator, draw_batch(stage, len(units), prompts, number))]
@@ -125,7 +128,7 @@ class BradleyTerry:
 
     def load(self, folder: Path) -> BradleyTerryReward:
         """Open a saved reward model."""
-        return BradleyTerryReward(folder, self.context)
+        return BradleyTerryReward(folder, self.config, self.context)
 
     def _find_start(self, initial: Path) -> str | Path | ModelSource:
         if self.config.model == "sft":
@@ -154,9 +157,9 @@ class BradleyTerry:
 class BradleyTerryReward:
     """Scores responses at their end token."""
 
-    def __init__(self, folder: Path, context: Context) -> None:
+    def __init__(self, folder: Path, config: BradleyTerryConfig, context: Context) -> None:
         self.tokenizer = load_tokenizer(folder)
-        self.context = context
+        self.config, self.context = config, context
         self.model = ScoreModel.load(folder, self.tokenizer, context.dtype, context.device)
         self.model.requires_grad_(False)
         note = folder / LEVEL
@@ -167,7 +170,7 @@ class BradleyTerryReward:
         groups: list[Group] = []
         last: Prompt | None = None
         for prompt, response in zip(prompts, responses, strict=True):
-            ids = encode_response(self.tokenizer, response)
+            ids = encode_response(self.tokenizer, response, self.config.max_response_tokens)
             if prompt is last:
                 groups[-1].responses.append(ids)
             else:

@@ -39,9 +39,8 @@ class Dpo:
         config, accelerator = self.config, self.context.accelerator
         learner = Learner(config, stage, initial)
         units = gather_by_prompt(guidance.labels, learner.tokenizer)
-        labels = len(guidance.labels)
-        steps = max(1, round(config.epochs * labels / config.batch_size))
-        size = max(1, round(config.batch_size * len(units) / labels))
+        size = max(1, round(config.batch_size * len(units) / len(guidance.labels)))
+        steps = max(1, round(config.epochs * len(units) / size))
 
         def step(number: int) -> Iterator[dict[str, float]]:
             batch = [units[i] for i in my_share(accelerator, draw_batch(stage, len(units), size, number))]
@@ -61,6 +60,8 @@ class Dpo:
                 tally.add("accuracy", ((margins.detach() > 0) == (pairs.labels > 0.5)).float())
                 tally.add("margin", margins * (2 * (pairs.labels > 0.5) - 1))
                 tally.add("log_ratio", ratios)
+                chosen_ratios = torch.where(pairs.labels > 0.5, ratios[pairs.first], ratios[pairs.second])
+                tally.add("reward_chosen", config.beta * chosen_ratios)  # the implicit reward; see margin for the other
             yield tally.means(accelerator)
 
         train_steps(

@@ -25,6 +25,8 @@ class OnlineDpoConfig(OnlineConfig):
     def _check_pairs(self) -> OnlineDpoConfig:
         if self.responses_per_prompt % 2:
             raise ValueError("responses_per_prompt: responses are compared in pairs; use an even number")
+        if self.labeler is not None and (self.missing_eos_penalty or self.missing_eos_reward is not None):
+            raise ValueError("missing_eos_penalty and missing_eos_reward change rewards; a labeler gives none")
         return self
 
     @property

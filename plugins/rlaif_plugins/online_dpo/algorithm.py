@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import cast
+from typing import cast, get_args
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from rlaif_framework import (
     Comparison,
     Context,
     Guidance,
+    KlEstimator,
     Labeler,
     Learner,
     Prompt,
@@ -21,8 +22,10 @@ from rlaif_framework import (
     Tally,
     Watch,
     accumulate,
+    check_preferences,
     describe_rollout,
     estimate_kl,
+    penalise_missing_eos,
     score_rollout,
     soft_label_loss,
     split_by_tokens,
@@ -37,7 +40,11 @@ class OnlineDpo:
     def __init__(self, config: OnlineDpoConfig, context: Context) -> None:
         self.config = config
         self.context = context
-        self.labeler = cast(Labeler, context.build("labeler", config.labeler)) if config.labeler is not None else None
+        self.labeler: Labeler | None = None
+        self.labeler_kind = ""
+        if config.labeler is not None:
+            self.labeler = cast(Labeler, context.build("labeler", config.labeler))
+            self.labeler_kind = config.labeler.kind
 
     def improve(self, initial: Path, guidance: Guidance, prompts: Sequence[Prompt], stage: Stage) -> None:
         """Train the policy; see `Algorithm.improve`."""
@@ -66,7 +73,9 @@ class OnlineDpo:
                 losses = soft_label_loss(margins, targets.nan_to_num(0.5)) * used
                 accelerator.backward(losses.sum() / count)
                 tally.add("loss", losses, float(used.sum()))
-                for name in ("k1", "k3"):
+                tally.add("accuracy", ((margins > 0) == (targets > 0.5))[used].float())
+                tally.add("margin", (margins * torch.sign(targets - 0.5))[used])
+                for name in get_args(KlEstimator):
                     kl = estimate_kl(logprobs.detach(), reference, name)
                     tally.add(f"kl_{name}", kl, packed.responses)
                 tally.add("entropy", -logprobs)
@@ -95,6 +104,7 @@ class OnlineDpo:
             assert guidance.reward is not None
             rewards = score_rollout(guidance.reward, rollout, tally)
             tally.add("reward", rewards)
+            rewards = penalise_missing_eos(self.config, rewards, rollout, tally)
             labels = torch.sigmoid(rewards[0::2] - rewards[1::2])
             labels[torch.tensor([a == b for a, b in pairs])] = torch.nan
         else:
@@ -104,7 +114,8 @@ class OnlineDpo:
                 if pair[0] != pair[1] and all(pair)
             ]
             labels = torch.full((len(pairs),), torch.nan)
-            for preference in self.labeler.label(comparisons):
+            found = check_preferences(self.labeler.label(comparisons), comparisons, self.labeler_kind)
+            for preference in found:
                 if preference.probabilities is not None:
                     labels[int(preference.comparison.partition("/")[0])] = preference.probabilities[0]
         if self.config.labels == "hard":
