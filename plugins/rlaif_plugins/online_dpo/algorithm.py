@@ -119,7 +119,8 @@ class OnlineDpo:
                 if preference.probabilities is not None:
                     labels[int(preference.comparison.partition("/")[0])] = preference.probabilities[0]
         if self.config.labels == "hard":
-            labels = (torch.sign(labels - 0.5) + 1) / 2
+            hard = (torch.sign(labels - 0.5) + 1) / 2
+            labels = hard.where(~labels.isnan(), labels)  # the sign of NaN is 0: a tie, where there is no label
         return labels
 
 
