@@ -52,6 +52,7 @@ from rlaif_framework.protocols import (
     TermedReward,
 )
 from rlaif_framework.rl.settings import (
+    GaeConfig,
     KlEstimator,
     LearnerConfig,
     MissingEosConfig,
@@ -115,6 +116,7 @@ if TYPE_CHECKING:
     from rlaif_framework.rl.estimators import (
         clipped_fraction,
         clipped_surrogate,
+        defer_scores,
         discount,
         estimate_kl,
         gae,
@@ -178,6 +180,7 @@ _LAZY = {
     "index_pairs": "prompt_units",
     "clipped_fraction": "rl.estimators",
     "clipped_surrogate": "rl.estimators",
+    "defer_scores": "rl.estimators",
     "discount": "rl.estimators",
     "estimate_kl": "rl.estimators",
     "gae": "rl.estimators",
@@ -237,6 +240,7 @@ __all__ = [
     "Evidence",
     "Exemplar",
     "Experience",
+    "GaeConfig",
     "Generate",
     "Group",
     "Guidance",
@@ -314,6 +318,7 @@ __all__ = [
     "cut_source",
     "cut_text",
     "default_component",
+    "defer_scores",
     "defuse_markers",
     "derive_seed",
     "describe_rollout",

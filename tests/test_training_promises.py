@@ -30,12 +30,15 @@ from rlaif_framework import (
     Spec,
     TrainingError,
     clipped_surrogate,
+    defer_scores,
     encode_response,
     fine_tune,
+    gae,
     gather_by_prompt,
     load_model,
     load_tokenizer,
     read_metrics,
+    read_rows,
 )
 from rlaif_framework.component import narrow
 from rlaif_framework.memory_plan import plan_load
@@ -353,3 +356,55 @@ def test_the_memory_plan_knows_a_reward_models_own_adapters_and_optimiser(
     assert planned(lora=None, optimizer="adafactor").memory_bytes == pytest.approx(8 * everything.parameters, rel=0.01)
     reference = ModelLoad(str(tiny_model), "KL reference", shared=True)
     assert plan_load(reference, policy).memory_bytes == 0
+
+
+# Values of finished responses
+
+
+def test_a_deferred_score_is_gae_with_a_step_after_the_last_token() -> None:
+    """Against the recursion over responses that are one step longer, as Huang et al. 2024 compute it."""
+    lengths, gamma, lam = [3, 1, 4], 0.9, 0.8
+    owners = torch.arange(3).repeat_interleave(torch.tensor(lengths))
+    generator = torch.Generator().manual_seed(0)
+    kl, values = (torch.randn(8, generator=generator, dtype=torch.float64) for _ in range(2))
+    scores, ends = (torch.randn(3, generator=generator, dtype=torch.float64) for _ in range(2))
+    rewards = kl.clone()
+    rewards[[2, 3, 7]] += scores
+    found = gae(defer_scores(rewards, scores, ends, owners, gamma, lam), values, owners, gamma, lam)
+    expected, start = [], 0
+    for i, length in enumerate(lengths):
+        r = [*kl[start : start + length].tolist(), float(scores[i])]
+        v = [*values[start : start + length].tolist(), float(ends[i]), 0.0]
+        running, own = 0.0, []
+        for t in reversed(range(length + 1)):
+            running = r[t] + gamma * v[t + 1] - v[t] + gamma * lam * running
+            own.append(running)
+        expected += own[::-1][:length]
+        start += length
+    assert found.tolist() == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_finished_response_has_a_value_that_learns_its_score(world: World) -> None:
+    world.prompts = PROMPTS
+    settings = {"steps": 1, "epochs": 1, "prompts_per_step": 2, "responses_per_prompt": 4, "value_clip": None}
+    settings["lam"] = 1.0  # what the states before the end learn is then the same
+    plain = world.train("ppo", world.stage("plain"), **settings)
+    valued = world.train("ppo", world.stage("valued"), end_value=True, **settings)
+    ((one,), (other,)) = (read_metrics(folder) for folder in (plain, valued))
+    rewards = [row["reward"] for _, row in read_rows(valued / "samples" / "step-00001.jsonl")]
+    level = sum(rewards) / 8  # a new value model says the same of all states
+    tokens = 8 * other["tokens"]
+    final = sum((level - reward) ** 2 for reward in rewards) / tokens
+    assert final > 0
+    assert other["value_loss"] - one["value_loss"] == pytest.approx(final, rel=1e-3)
+
+
+@pytest.mark.parametrize("minibatches", [1, 2])
+def test_end_values_change_nothing_with_lambda_1(minibatches: int, world: World) -> None:
+    world.prompts = PROMPTS
+    settings = {"steps": 1, "prompts_per_step": 2, "responses_per_prompt": 3, "minibatches": minibatches, "lam": 1.0}
+    plain = read_metrics(world.train("ppo", world.stage("plain"), **settings))
+    valued = read_metrics(world.train("ppo", world.stage("valued"), end_value=True, **settings))
+    for key in ("policy_loss", "advantage_std", "policy_grad_norm"):
+        assert plain[0][key] == pytest.approx(valued[0][key], rel=1e-4, abs=1e-5)
+    assert valued[0]["value_loss"] > plain[0]["value_loss"]

@@ -71,6 +71,31 @@ def gae(rewards: Tensor, values: Tensor, owners: Tensor, gamma: float, lam: floa
     return discount(errors, owners, gamma * lam)
 
 
+def defer_scores(
+    rewards: Tensor, scores: Tensor, end_values: Tensor, owners: Tensor, gamma: float, lam: float
+) -> Tensor:
+    """Rewards for `gae` where the score comes one step after the last token (Huang et al. 2024).
+
+    The step after the last token has the temporal difference score - V_end; folded into the last token's, the score
+    becomes gamma (lam score + (1 - lam) V_end), which keeps values and advantages one a token.
+
+    Args:
+        rewards: (tokens,) with the score at the last token of each response.
+        scores: (responses,) in any shape: these scores.
+        end_values: As `scores`: value of the state after the last token.
+        owners: (tokens,) response of each token, in order.
+        gamma: Discount.
+        lam: Lambda.
+
+    Returns:
+        (tokens,).
+    """
+    scores, end_values = scores.flatten(), end_values.flatten()
+    folded = rewards.clone()
+    folded[ends_response(owners)] += gamma * (lam * scores + (1 - lam) * end_values) - scores
+    return folded
+
+
 def ends_response(owners: Tensor) -> Tensor:
     """Whether a token is the last of its response, (tokens,) bool."""
     changes = owners[1:] != owners[:-1]

@@ -27,7 +27,7 @@ from rlaif_framework.policy import (
 )
 from rlaif_framework.protocols import Reward, TermedReward
 from rlaif_framework.rl.estimators import replace_missing_eos
-from rlaif_framework.rl.settings import LearnerConfig, MissingEosConfig, OnlineConfig, ValueConfig
+from rlaif_framework.rl.settings import GaeConfig, LearnerConfig, MissingEosConfig, OnlineConfig, ValueConfig
 from rlaif_framework.scoring import ScoreModel, check_scores, score_responses
 from rlaif_framework.stage import Stage
 from rlaif_framework.training import draw_batch, make_optimizer, my_share
@@ -74,9 +74,12 @@ class ValueModel(nn.Module):
         with torch.no_grad():
             self.level.add_(by)
 
-    def forward(self, packed: Packed) -> Tensor:
-        """Values of the states before each response token, (response tokens,) fp32."""
-        values: Tensor = self.scores(packed, packed.rows, packed.columns) + self.level
+    def forward(self, packed: Packed, ends: bool = False) -> Tensor:
+        """Values of the states before each response token, and then after each response if `ends`; fp32, flat."""
+        rows, columns = packed.rows, packed.columns
+        if ends:
+            rows, columns = torch.cat([rows, packed.ends[:, 0]]), torch.cat([columns, packed.ends[:, 1]])
+        values: Tensor = self.scores(packed, rows, columns) + self.level
         return values
 
 
@@ -211,13 +214,18 @@ class Learner:
             logprobs = response_logprobs(self.reference, packed.to(device), self.temperature)
         return logprobs.to(self.context.device)
 
-    def read_values(self, packed: Packed) -> Tensor | None:
-        """Values of the states before the response tokens, (response tokens,); None without a value model."""
+    def read_values(self, packed: Packed) -> tuple[Tensor | None, Tensor | None]:
+        """Values of the states before the response tokens, (response tokens,), and after the responses, (responses,).
+
+        None without a value model; the latter None if `end_value` is off.
+        """
         if self.value is None:
-            return None
+            return None, None
+        ends = isinstance(self.config, GaeConfig) and self.config.end_value
         with self.autocast():
-            values: Tensor = self.value(packed)
-        return values
+            values: Tensor = self.value(packed, ends)
+        tokens = len(packed.targets)
+        return values[:tokens], values[tokens:] if ends else None
 
     def save_samples(self, number: int, rollout: Rollout, columns: dict[str, Sequence[float]]) -> None:
         """Write a step's responses with what was said of them, for reading."""

@@ -59,6 +59,8 @@ class Experience:
     """(tokens,) log pi_ref: under the initial policy."""
     values: Tensor | None
     """(tokens,) V(X_t) of the state before each token; None without a value model."""
+    end_values: Tensor | None = None
+    """(prompts, responses per prompt) V of the finished responses; None unless they are valued (`end_value`)."""
 
     def totals(self, rewards: Tensor) -> Tensor:
         """Sums of token rewards: (tokens,) to (prompts, responses per prompt)."""
@@ -83,11 +85,14 @@ class Targets:
     """(tokens,) what the value model learns."""
     values: Tensor | None
     """(tokens,) V before the update."""
+    end_values: Tensor | None = None
+    """(prompts, responses per prompt) V of finished responses before the update."""
 
-    def select(self, tokens: Tensor) -> Targets:
-        """Those of some tokens."""
-        optional = [None if x is None else x[tokens] for x in (self.returns, self.values)]
-        return Targets(self.advantages[tokens], self.logprobs[tokens], self.reference[tokens], *optional)
+    def select(self, groups: Sequence[int], tokens: Tensor) -> Targets:
+        """Those of some prompts, whose tokens are given."""
+        returns, values = (None if x is None else x[tokens] for x in (self.returns, self.values))
+        ends = None if self.end_values is None else self.end_values[list(groups)]
+        return Targets(self.advantages[tokens], self.logprobs[tokens], self.reference[tokens], returns, values, ends)
 
 
 class PolicyGradient(Generic[C]):
@@ -222,21 +227,22 @@ class _Trainer:
 
     def _prepare(self, rollout: Rollout, scores: Tensor) -> Targets:
         """Targets of a whole rollout, from log-probabilities and values before the first update."""
-        read: dict[int, tuple[Tensor, Tensor, Tensor | None]] = {}
+        learner, order, read = self.learner, list[int](), list[tuple[Tensor | None, ...]]()
         with torch.no_grad():
             for part in self._parts(rollout, range(len(rollout.groups))):
-                packed = self.learner.pack([rollout.groups[i] for i in part])
-                logprobs, _ = self.learner.read_policy(packed)
-                reference, values = self.learner.read_reference(packed), self.learner.read_values(packed)
-                sizes = [sum(map(len, rollout.groups[i].responses)) for i in part]
-                columns = (logprobs, reference, values)
-                pieces = [x.split(sizes) if x is not None else [None] * len(part) for x in columns]
-                read |= dict(zip(part, zip(*pieces, strict=True), strict=True))
-        whole = list(zip(*(read[i] for i in range(len(rollout.groups))), strict=True))
+                packed = learner.pack([rollout.groups[i] for i in part])
+                logprobs, _ = learner.read_policy(packed)
+                read.append((logprobs, learner.read_reference(packed), *learner.read_values(packed)))
+                order += part
+        tokens = [sum(map(len, rollout.groups[i].responses)) for i in order]
+        counts = (tokens, tokens, tokens, [scores.shape[1]] * len(order))
+        columns = [_restore_order(c, order, n) for c, n in zip(zip(*read, strict=True), counts, strict=True)]
         lengths = torch.tensor(rollout.lengths, device=scores.device)
         owners = torch.arange(len(lengths), device=scores.device).repeat_interleave(lengths)
-        values = torch.cat(whole[2]) if whole[2][0] is not None else None
-        return self._aim(Experience(scores, owners, torch.cat(whole[0]), torch.cat(whole[1]), values))
+        old, reference, values, ends = columns
+        assert old is not None
+        assert reference is not None
+        return self._aim(Experience(scores, owners, old, reference, values, _like(ends, scores)))
 
     def _aim(self, experience: Experience) -> Targets:
         """Token rewards, KL included, weighed by the algorithm; whitened if the config says so."""
@@ -251,7 +257,9 @@ class _Trainer:
         advantages, returns = self.algorithm.weigh(rewards, experience)
         if config.whiten_advantages:
             advantages = whiten(advantages, *self._moments(advantages))
-        return Targets(advantages, experience.logprobs, experience.reference, returns, experience.values)
+        return Targets(
+            advantages, experience.logprobs, experience.reference, returns, experience.values, experience.end_values
+        )
 
     def _accumulate(
         self, rollout: Rollout, scores: Tensor, chosen: Sequence[int], targets: Targets | None, tally: Tally
@@ -264,13 +272,13 @@ class _Trainer:
             packed = learner.pack([rollout.groups[i] for i in part])
             tokens = torch.cat([torch.arange(starts[i], starts[i + 1]) for i in part])
             logprobs, entropies = learner.read_policy(packed, entropy=config.entropy > 0)
-            values = learner.read_values(packed)
+            values, ends = learner.read_values(packed)
             if targets is None:
+                now = scores[part], packed.owners, logprobs.detach(), learner.read_reference(packed)
                 old = values.detach() if values is not None else None
-                reference = learner.read_reference(packed)
-                aim = self._aim(Experience(scores[part], packed.owners, logprobs.detach(), reference, old))
+                aim = self._aim(Experience(*now, old, _like(ends, scores[part])))
             else:
-                aim = targets.select(tokens.to(scores.device))
+                aim = targets.select(part, tokens.to(scores.device))
             log_ratios = logprobs - aim.logprobs
             losses, clipped = self.algorithm.surrogate(log_ratios, aim.advantages, packed.owners)
             share = len(part) / len(chosen)
@@ -285,6 +293,11 @@ class _Trainer:
                 assert aim.returns is not None
                 assert aim.values is not None
                 errors = value_loss(values, aim.values, aim.returns, config.value_clip)
+                if ends is not None:
+                    assert aim.end_values is not None
+                    last = ends_response(packed.owners)  # the score itself is what the value after it learns
+                    final = value_loss(ends, aim.end_values.flatten(), scores[part].flatten(), config.value_clip)
+                    errors = errors.index_add(0, last.nonzero().flatten(), final)
                 losses = losses + config.value_weight * errors
                 tally.add("value_loss", errors * weights[tokens], share)
                 if config.value_clip is not None:
@@ -359,6 +372,26 @@ class _Trainer:
 
     def _generator(self, number: int, epoch: int) -> torch.Generator:
         return torch.Generator().manual_seed(self.learner.stage.seed("minibatches", number, epoch))
+
+
+def _restore_order(pieces: Sequence[Tensor | None], order: Sequence[int], counts: Sequence[int]) -> Tensor | None:
+    """Values that were read prompt by prompt in another order, in the prompts' own; None for None.
+
+    Args:
+        pieces: Of several prompts each, (values,).
+        order: The prompts, as their values follow one another.
+        counts: Values of each.
+    """
+    given = [piece for piece in pieces if piece is not None]
+    if not given:
+        return None
+    found = dict(zip(order, torch.cat(given).split(list(counts)), strict=True))
+    return torch.cat([found[i] for i in range(len(order))])
+
+
+def _like(values: Tensor | None, scores: Tensor) -> Tensor | None:
+    """One value a response in the shape of scores, without gradients."""
+    return None if values is None else values.detach().view_as(scores)
 
 
 def _tally_values(tally: Tally, returns: Tensor, values: Tensor) -> None:

@@ -184,8 +184,6 @@ class ValueConfig(PolicyGradientConfig):
     """Clip the change of a value since the samples to this (PPO: 0.2)."""
     gamma: float = Field(1.0, gt=0, le=1)
     """Discount of a token's reward for the token before it (RLAIF F: 1)."""
-    lam: float = Field(1.0, ge=0, le=1)
-    """Lambda of generalised advantage estimation (Schulman et al. 2016); 1 is the plain return less the value."""
 
     @property
     def needs_reward_model(self) -> bool:
@@ -206,3 +204,14 @@ class ValueConfig(PolicyGradientConfig):
             optimizer=self.optimizer,
         )
         return [*super().loads(policy), value]
+
+
+class GaeConfig(ValueConfig):
+    """What every algorithm has that estimates advantages with the value model (Schulman et al. 2016)."""
+
+    lam: float = Field(1.0, ge=0, le=1)
+    """Lambda of generalised advantage estimation; 1 is the plain return less the value."""
+    end_value: bool = False
+    """Value finished responses too: the score comes one step after the last token, and the state between them has a
+    value of its own that learns it (Huang et al. 2024 add the score after the end token). With `lam: 1` advantages are
+    the same."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from rlaif_framework import Component, ValueConfig, hookimpl
+from rlaif_framework import Component, GaeConfig, hookimpl
 
 
-class A2cConfig(ValueConfig):
+class A2cConfig(GaeConfig):
     """Advantage actor-critic (Mnih et al. 2016), one update for each batch of responses: r - beta KL (RLAIF v1)."""
 
     kind: Literal["a2c"] = "a2c"

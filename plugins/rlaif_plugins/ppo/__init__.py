@@ -1,4 +1,4 @@
-"""Proximal policy optimisation (Schulman et al. 2017), with the defaults of Huang et al. 2024."""
+"""Proximal policy optimisation (Schulman et al. 2017); what is of its own has the defaults of Huang et al. 2024."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from rlaif_framework import Component, ValueConfig, hookimpl
+from rlaif_framework import Component, GaeConfig, hookimpl
 
 
-class PpoConfig(ValueConfig):
+class PpoConfig(GaeConfig):
     """Clipped policy and value updates, several from each batch of responses, with generalised advantages."""
 
     kind: Literal["ppo"] = "ppo"
