@@ -1,0 +1,131 @@
+"""What `rlaif plan` says a training stage will hold, against what it held.
+
+python benchmarks/memory.py [--spec specs/quickstart.yaml] [--steps 3]
+
+Runs the first steps of each training stage of a spec. One line a stage: bytes in use at the peak as planned and as
+measured, their ratio as `1.05x`, and the resident peak. On a GPU what is in use is what torch has allocated; on a CPU
+what the process held before, and what the C library has handed out since (Linux with glibc). That is less than what is
+resident: freed blocks are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+import torch
+
+from rlaif_framework import PlannedStep, Registry, Run, Step, Store, hookimpl, load_spec, plan_spec, run_spec
+from rlaif_framework.memory import peak_memory, use_huge_pages
+from rlaif_framework.plugins import Plugin
+from rlaif_framework.progress import Progress
+
+ROOT = Path(__file__).parents[1]
+FIELDS = ["arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"]
+
+
+class Mallinfo(ctypes.Structure):
+    """glibc's `struct mallinfo2`."""
+
+    _fields_ = [(name, ctypes.c_size_t) for name in FIELDS]
+
+
+def bytes_in_use() -> int:
+    """What the C library has handed out and not got back: blocks of its own, and mapped ones."""
+    ask = ctypes.CDLL("libc.so.6").mallinfo2
+    ask.restype = Mallinfo
+    info = ask()
+    return int(info.uordblks + info.hblkhd)
+
+
+class Meter:
+    """A plugin that takes the peak of each stage, fifty times a second."""
+
+    def __init__(self) -> None:
+        self.peak = 0
+        self.measured: dict[str, tuple[int, int]] = {}
+        self.base = int(Path("/proc/self/statm").read_text().split()[1]) * 4096 - bytes_in_use()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        while True:
+            self.peak = max(self.peak, bytes_in_use())
+            time.sleep(0.02)
+
+    def start(self) -> None:
+        """Before a stage."""
+        self.peak = 0
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+
+    def finish(self, name: str) -> None:
+        """After it: bytes in use and resident at their peaks."""
+        held = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else self.base + self.peak
+        self.measured[name] = (held, peak_memory())
+
+
+def make_plugin(meter: Meter) -> Plugin:
+    """The meter on the lifecycle hooks."""
+    module = ModuleType("rlaif_meter")
+
+    @hookimpl
+    def rlaif_stage_started(run: Run, step: Step) -> None:
+        meter.start()
+
+    @hookimpl
+    def rlaif_stage_finished(run: Run, step: Step) -> None:
+        meter.finish(step.name)
+
+    module.rlaif_stage_started = rlaif_stage_started  # type: ignore[attr-defined]
+    module.rlaif_stage_finished = rlaif_stage_finished  # type: ignore[attr-defined]
+    return Plugin("meter", "rlaif-meter", "1.0", module=module)
+
+
+def shorten(spec: Path, steps: int) -> list[str]:
+    """Settings that leave a few steps of each stage, at the sizes of the spec."""
+    found = load_spec(spec)
+    changes = ["evaluate=null"]
+    if found.sft is not None:
+        changes.append(f"sft.limit={steps * found.sft.batch_size}")
+    for name, arm in found.arms.items():
+        changes.append(f"arms.{name}.algorithm.steps={steps}")
+        if arm.feedback is not None:
+            changes += [f"arms.{name}.feedback.pairs.{key}=24" for key in ("limit", "prompts")]
+            changes.append(f"arms.{name}.feedback.allow_weak_labels=true")
+    return changes
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--spec", type=Path, default=ROOT / "specs" / "quickstart.yaml")
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--set", dest="changes", nargs="*", default=[], help="more settings, as of rlaif run")
+    given = parser.parse_args(arguments)
+    use_huge_pages()
+    registry, meter = Registry.load(), Meter()
+    registry.add(make_plugin(meter))
+    spec = load_spec(given.spec, [*shorten(given.spec, given.steps), *given.changes], registry)
+    with tempfile.TemporaryDirectory() as scratch:
+        store = Store(Path(scratch) / "store")
+        steps = plan_spec(spec, store, registry)
+        run_spec(spec, Path(scratch) / "run", store, registry, Progress())
+    for step in steps:
+        if step.peak_bytes and any(load.activation_bytes for load in step.loads):
+            print(compare(step, *meter.measured[step.name]), flush=True)
+
+
+def compare(step: PlannedStep, held: int, resident: int) -> str:
+    """One line."""
+    planned = step.peak_bytes or 0
+    gib = [f"{size / 2**30:.2f} GiB" for size in (planned, held, resident)]
+    return f"{step.name}: {planned / held:.2f}x  ({gib[0]} in use planned, {gib[1]} measured; {gib[2]} resident)"
+
+
+if __name__ == "__main__":
+    main()
