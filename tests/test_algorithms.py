@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import math
@@ -23,6 +24,7 @@ from rlaif_framework import (
     LabelledComparison,
     Prompt,
     Registry,
+    ScoreModel,
     Spec,
     Stage,
     TrainingError,
@@ -79,11 +81,19 @@ class World:
         checkpoint.mkdir(exist_ok=True)
         return Stage("improve", folder, checkpoint, {}, context, Progress())
 
-    def train(self, kind: str, stage: Stage, reward: Any = None, given: Sequence[Any] = (), **settings: Any) -> Path:
+    def train(
+        self,
+        kind: str,
+        stage: Stage,
+        reward: Any = None,
+        given: Sequence[Any] = (),
+        reward_folder: Path | None = None,
+        **settings: Any,
+    ) -> Path:
         config = narrow("algorithm", {"kind": kind, **settings}, self.registry)
         algorithm = stage.context.build("algorithm", config)
         set_seed(stage.seed("start") % 2**32)  # as the engine does: new adapters are random
-        guidance = Guidance(reward if reward is not None else LetterReward(), None, given)
+        guidance = Guidance(reward if reward is not None else LetterReward(), reward_folder, given)
         algorithm.improve(self.model, guidance, self.prompts, stage)
         return stage.folder
 
@@ -215,39 +225,110 @@ def test_log_probabilities_of_sampling_and_of_training_are_equal(world: World) -
     torch.testing.assert_close(ours, rows.log_softmax(1).gather(1, torch.tensor(sample.ids)[:, None])[:, 0])
 
 
-RESUMED: dict[str, dict[str, Any]] = {
-    "reinforce": {"scale_rewards": True},
-    "a2c": {"entropy": 0.01},
-    "ppo": {"epochs": 2, "minibatches": 2, "kl_target": 0.5, "kl_horizon": 50, "whiten_rewards": True},
-    "rloo": {"schedule": "linear", "warmup": 1},
-    "grpo": {"epochs": 2},
-    "online-dpo": {"schedule": "cosine"},
+ALGORITHMS = Registry.load().names("algorithm")
+UNTRAINED = {"best-of-n"}
+"""Algorithms that take no steps."""
+STEPS = {"steps": 4, "prompts_per_step": 2, "responses_per_prompt": 2, "lr": 1e-3}
+SFT = {"sft": {"lr": 1e-3, "batch_size": 2, "epochs": 2}}
+TRAINED: dict[str, dict[str, Any]] = {
+    "reinforce": {**STEPS, "scale_rewards": True},
+    "a2c": {**STEPS, "entropy": 0.01},
+    "ppo": {**STEPS, "epochs": 2, "minibatches": 2, "kl_target": 0.5, "kl_horizon": 50, "whiten_rewards": True},
+    "rloo": {**STEPS, "schedule": "linear", "warmup": 1},
+    "grpo": {**STEPS, "epochs": 2},
+    "online-dpo": {**STEPS, "schedule": "cosine"},
+    "dpo": {"batch_size": 2, "epochs": 2, "lr": 1e-3},
+    "rejection-sampling": {"n": 2, **SFT},
+    "teacher": {"backend": {"kind": "transformers", "chat": "no", "dtype": "fp32"}, **SFT},
+    "best-of-n": {"n": 2},
+}
+"""Settings with which each algorithm takes four steps over four prompts."""
+
+
+def settings_of(kind: str, world: World) -> dict[str, Any]:
+    """Settings of an installed algorithm, for the four prompts and four labels that the world then has."""
+    if kind not in TRAINED:
+        pytest.fail(f"algorithm '{kind}' is installed and has no settings in TRAINED: add some, so that it is tested")
+    world.prompts = [Prompt(str(i), f"POST: {word} ate it\n\nTL;DR:", word) for i, word in enumerate("abcd")]
+    settings = copy.deepcopy(TRAINED[kind])
+    if "backend" in settings:
+        settings["backend"]["model"] = str(world.model)
+    return settings
+
+
+def labels_of(world: World) -> list[LabelledComparison]:
+    """A label for each prompt, none of them certain."""
+    return [
+        LabelledComparison(Comparison(p.id, p, ("my dog", f"a cat {p.id}")), (0.8 - 0.2 * i, 0.2 + 0.2 * i))
+        for i, p in enumerate(world.prompts)
+    ]
+
+
+def save_reward_model(world: World) -> Path:
+    """A reward model's folder, with a head that has opinions."""
+    tokenizer, folder = load_tokenizer(world.model), world.folder / "reward model"
+    torch.manual_seed(0)
+    ScoreModel.load(world.model, tokenizer, torch.float32, CPU, head="normal").save(tokenizer, folder, torch.float32)
+    return folder
+
+
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{kind: (kind, {}) for kind in ALGORITHMS},
+    "rloo, watched": ("rloo", {"watch": {"every": 1, "prompts": 3, "judge": "test/taste", "candidates": 2}}),
+    "online-dpo, watched": ("online-dpo", {"watch": {"every": 2, "prompts": 3}}),
+    "reinforce, all weights": ("reinforce", {}),
+    "dpo, all weights": ("dpo", {}),
+    "teacher, all weights": ("teacher", {}),
+    "ppo, value from the reward model": ("ppo", {"value_from": "reward"}),
+    "a2c, all weights, value from the reward model": ("a2c", {"value_from": "reward", "value_lr": 1e-2}),
 }
 
 
-@pytest.mark.parametrize("kind", ONLINE)
-def test_killed_and_resumed_equals_uninterrupted(kind: str, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bit for bit: optimiser, schedule, random streams, sampler, reward spread and KL controller."""
-    settings = {"steps": 4, "prompts_per_step": 2, "responses_per_prompt": 2, "lr": 1e-3, **RESUMED[kind]}
-    world.prompts = [Prompt(str(i), f"POST: {word} ate it\n\nTL;DR:", word) for i, word in enumerate("abcde")]
-    whole = world.train(kind, world.stage("whole", lora=True), **settings)
+@pytest.mark.parametrize("name", VARIANTS)
+def test_killed_and_resumed_equals_uninterrupted(name: str, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bit for bit: optimiser, schedule, random streams, sampler, reward spread, KL controller, and looks of the watch.
 
-    stage = world.stage("cut", lora=True, seconds=0)
+    The last checkpoint is two steps old when the run is killed, so that what was logged since must be undone.
+    """
+    kind, changes = VARIANTS[name]
+    settings, lora = {**settings_of(kind, world), **changes}, "all weights" not in name
+    taste_reward = TasteReward(TasteRewardConfig(), world.stage("x").context)
+    inputs: dict[str, Any] = {"reward": taste_reward, "given": labels_of(world)}
+    if "value_from" in settings:
+        inputs["reward_folder"] = save_reward_model(world)
+    finished = world.stage("whole", lora=lora)
+    whole = world.train(kind, finished, **inputs, **settings)
+    if kind in UNTRAINED:
+        assert read_metrics(whole) == [], f"'{kind}' takes steps: it is not one of UNTRAINED"
+        return
+    assert [row["step"] for row in read_metrics(whole)] == [1, 2, 3, 4]
+
+    stage = world.stage("cut", lora=lora, seconds=0)
     log = stage.log
 
     def log_and_die(number: int, metrics: Any) -> None:
         log(number, metrics)
+        stage.context.checkpoint_seconds = 0 if number == 1 else 1e9
         if number == 3:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(stage, "log", log_and_die)
     with pytest.raises(KeyboardInterrupt):
-        world.train(kind, stage, **settings)
-    cut = world.train(kind, world.stage("cut", lora=True), **settings)
-    assert [row["step"] for row in read_metrics(cut)] == [1, 2, 3, 4]
+        world.train(kind, stage, **inputs, **settings)
+    assert [path.name for path in stage.checkpoint.glob("step-*")] == ["step-1"]
+    resumed = world.stage("cut", lora=lora)
+    cut = world.train(kind, resumed, **inputs, **settings)
     assert read_metrics(cut) == read_metrics(whole)
+    assert resumed.facts == finished.facts
     one, other = (load_file(folder / "model.safetensors") for folder in (whole, cut))
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    before = load_file(world.model / "model.safetensors")
+    assert any(not torch.equal(one[key], before[key]) for key in before), "nothing was learned"
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    if "watch" in settings:
+        assert (cut / "watch.jsonl").read_text() == (whole / "watch.jsonl").read_text()
+    if (whole / "samples").exists():
+        for path in (whole / "samples").iterdir():
+            assert (cut / "samples" / path.name).read_text() == path.read_text()
 
 
 def test_adapters_share_one_copy_of_the_base_weights(world: World) -> None:
