@@ -114,21 +114,26 @@ def next_tokens(folder: Path, prompt: Prompt, temperature: float) -> torch.Tenso
 class Bandit:
     """Responses of one token, so that every expectation is a sum over the vocabulary."""
 
-    def __init__(self, world: World, beta: float) -> None:
+    def __init__(self, world: World, beta: float, weight: float = 1.0) -> None:
         self.world, self.beta, self.prompt = world, beta, world.prompts[0]
         tokenizer = load_tokenizer(world.model)
         texts = [str(tokenizer.decode([i], skip_special_tokens=True)).strip() for i in range(len(tokenizer))]
-        self.rewards = torch.tensor(LetterReward().score([], texts)).double()
+        self.liked = torch.tensor(LetterReward().score([], texts)) > 0
+        self.rewards = weight * (2.0 * self.liked.double() - 1)
         self.before = next_tokens(world.model, self.prompt, 1.0)
 
     def objective(self, folder: Path) -> float:
-        """E[r] - beta KL(pi || pi_ref)."""
+        """E[weight r] - beta KL(pi || pi_ref)."""
         after = next_tokens(folder, self.prompt, 1.0)
         return float((after.exp() * (self.rewards - self.beta * (after - self.before))).sum())
 
     def optimum(self) -> float:
         """The objective of pi*(y) = pi_ref(y) exp(r(y) / beta) / Z, which is beta log Z."""
         return float(self.beta * (self.before + self.rewards / self.beta).logsumexp(0))
+
+    def share(self, folder: Path) -> float:
+        """Probability of a response that the reward likes."""
+        return float(next_tokens(folder, self.prompt, 1.0).exp()[self.liked].sum())
 
 
 COMMON = {"temperature": 1.0, "schedule": "linear", "lr": 0.01, "steps": 60, "prompts_per_step": 8}
@@ -153,6 +158,128 @@ def test_every_online_algorithm_approaches_the_closed_form_optimum(kind: str, wo
     reached = (bandit.objective(folder) - start) / (best - start)
     assert best - start > 0.3, "the world is too easy"
     assert 0.85 < reached <= 1.0, f"{kind} reached {reached:.0%} of what can be gained"
+
+
+SMALL = {"temperature": 1.0, "schedule": "linear", "lr": 0.01, "prompts_per_step": 8, "responses_per_prompt": 8}
+
+
+def test_reinforce_as_it_is_approaches_the_optimum_of_its_weighted_objective(world: World) -> None:
+    """(1 - beta) E[r] - beta KL: at beta 0.4 its optimum is far from that of E[r] - beta KL."""
+    beta = 0.4
+    bandit, other = Bandit(world, beta, 1 - beta), Bandit(world, beta)
+    world.prompts = [bandit.prompt] * 8
+    folder = world.train("reinforce", world.stage("run", max_new_tokens=1), **SMALL, steps=60, beta=beta)
+    start, best = bandit.objective(world.model), bandit.optimum()
+    assert 0.85 < (bandit.objective(folder) - start) / (best - start) <= 1.0
+    optimum, wrong = (float((b.before + b.rewards / beta).softmax(0)[b.liked].sum()) for b in (bandit, other))
+    assert abs(bandit.share(folder) - optimum) < abs(bandit.share(folder) - wrong) / 2
+
+
+def test_ppo_as_it_is_approaches_the_closed_form_optimum(world: World) -> None:
+    """Four epochs, clipped ratios and values, whitened advantages: another way to the same place.
+
+    Whitening makes as much of the last small advantages as of the first large ones, so that it stays a little off.
+    """
+    bandit = Bandit(world, 1.0)
+    world.prompts = [bandit.prompt] * 8
+    settings = {**SMALL, "lr": 0.003, "steps": 60, "prompts_per_step": 4, "beta": 1.0}
+    folder = world.train("ppo", world.stage("run", max_new_tokens=1), **settings)
+    start, best = bandit.objective(world.model), bandit.optimum()
+    assert 0.75 < (bandit.objective(folder) - start) / (best - start) <= 1.0
+
+
+def balance(q: float, beta: float, size: int) -> float:
+    """Where GRPO with scaled groups rests: the share p of liked responses.
+
+    Scaled advantages have no expected reward that they climb, but a fixed point. k3 in the loss pulls with the gradient
+    of KL(pi_ref || pi), so that pi = beta pi_ref / (beta - A + E[A]), with A the expected advantage of a liked or an
+    unliked response among `size` - 1 others; q is the share under pi_ref.
+    """
+
+    def advantage(liked: int, reward: float) -> float:
+        rewards = [1.0] * liked + [-1.0] * (size - liked)
+        mean = sum(rewards) / size
+        deviation = math.sqrt(sum((r - mean) ** 2 for r in rewards) / (size - 1))
+        return (reward - mean) / (deviation + 1e-4)
+
+    def excess(p: float) -> float:
+        others = [math.comb(size - 1, k) * p**k * (1 - p) ** (size - 1 - k) for k in range(size)]
+        up = sum(share * advantage(k + 1, 1.0) for k, share in enumerate(others))
+        down = sum(share * advantage(k, -1.0) for k, share in enumerate(others))
+        return beta * q / p - beta + (1 - p) * (up - down)  # what pushes p up
+
+    low, high = q, 1 - 1e-9
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if excess(middle) > 0 else (low, middle)
+    return low
+
+
+def test_grpo_as_it_is_rests_where_scaled_advantages_and_kl_balance(world: World) -> None:
+    bandit = Bandit(world, 1.5)
+    world.prompts = [bandit.prompt] * 8
+    folder = world.train("grpo", world.stage("run", max_new_tokens=1), **SMALL, steps=80, beta=1.5)
+    before, expected = bandit.share(world.model), balance(bandit.share(world.model), 1.5, 8)
+    assert 0.1 < expected - before < 0.9 - before, "the world is too easy or too hard"
+    assert bandit.share(folder) == pytest.approx(expected, abs=0.05)
+
+
+def test_online_dpo_on_hard_labels_comes_to_prefer_what_is_better(world: World) -> None:
+    """Its optimum is the best response alone: a hard label asks for an infinite margin."""
+    bandit = Bandit(world, 1.0)
+    world.prompts = [bandit.prompt] * 8
+    settings = {**SMALL, "lr": 0.005, "steps": 60, "beta": 0.1}
+    folder = world.train("online-dpo", world.stage("run", max_new_tokens=1), **settings)
+    assert bandit.share(world.model) < 0.5
+    assert bandit.share(folder) > 0.9
+
+
+def test_rejection_sampling_approaches_the_distribution_of_the_best_of_n(world: World) -> None:
+    """Of n responses one is liked with probability 1 - (1 - q)^n, and that is how often the policy then gives one."""
+    bandit, n = Bandit(world, 1.0), 4
+    q = bandit.share(world.model)
+    world.prompts = [Prompt(str(i), bandit.prompt.text, "my dog") for i in range(128)]
+    sft = {"lr": 0.01, "batch_size": 32, "epochs": 12}
+    folder = world.train("rejection-sampling", world.stage("run", max_new_tokens=1), n=n, temperature=1.0, sft=sft)
+    rows = [json.loads(line) for line in (folder / "chosen.jsonl").read_text().splitlines()]
+    chosen = sum(row["reward"] > 0 for row in rows) / len(rows)
+    expected = 1 - (1 - q) ** n
+    assert expected > 2 * q + 0.13
+    assert chosen == pytest.approx(expected, abs=0.13)  # three standard errors of 128 prompts
+    tokenizer, model = load_tokenizer(folder), load_model(folder, "causal", torch.float32, CPU)
+    prompts = [bandit.prompt.text] * 512
+    # A response of one token is imitated as a space and its text, which may be two tokens and the end.
+    samples = sample_responses(model, tokenizer, prompts, max_new_tokens=4, temperature=1.0, seed=1)
+    liked = LetterReward().score([], [s.text for s in samples])
+    assert liked.count(1.0) / len(liked) == pytest.approx(chosen, abs=0.1)
+
+
+def test_a_student_comes_to_say_what_its_teacher_says(world: World) -> None:
+    """The optimum of imitation: no loss, and the teacher's own words."""
+    settings = settings_of("teacher", world)
+    teacher, tokenizer = load_model(world.model, "causal", torch.float32, CPU), load_tokenizer(world.model)
+    torch.manual_seed(7)
+    with torch.no_grad():
+        for parameter in teacher.parameters():
+            parameter += 0.2 * torch.randn_like(parameter)
+    other = world.folder / "teacher"
+    teacher.save_pretrained(other)
+    tokenizer.save_pretrained(other)
+    settings["backend"]["model"] = str(other)
+    settings["sft"] = {"lr": 0.01, "batch_size": 4, "epochs": 60}
+    folder = world.train("teacher", world.stage("run"), **settings)
+
+    def say(where: Path, length: int) -> list[str]:
+        texts = [p.text for p in world.prompts]
+        model = load_model(where, "causal", torch.float32, CPU)
+        samples = sample_responses(model, tokenizer, texts, max_new_tokens=length, temperature=0.0, seed=0)
+        return [world.stage("x").task.clean(s.text) for s in samples]
+
+    taught = say(other, 6)
+    assert len(set(taught)) > 1, "the teacher says the same to everything"
+    assert not set(taught) & set(say(world.model, 6))
+    assert say(folder, 24) == taught
+    assert read_metrics(folder)[-1]["loss"] < 0.1
 
 
 def test_dpo_on_soft_labels_approaches_the_closed_form_optimum(world: World) -> None:
