@@ -25,11 +25,13 @@ from rlaif_framework import (
     Prompt,
     Registry,
     ScoreModel,
+    SftConfig,
     Spec,
     Stage,
     TrainingError,
     encode_prompt,
     encode_response,
+    fine_tune,
     load_model,
     load_tokenizer,
     pack_groups,
@@ -482,29 +484,89 @@ def test_training_the_value_model_does_not_move_policy_or_reference(world: World
     assert rows[-1]["kl_k3"] == pytest.approx(0, abs=1e-6)
 
 
-class BrokenReward:
+class TurningReward(LetterReward):
+    """Graded rewards that are something else from the third call on: a step calls once."""
+
+    def __init__(self, turned: Callable[[int], float]) -> None:
+        super().__init__()
+        self.calls, self.turned = 0, turned
+
     def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[float]:
-        return [float("nan")] * len(responses)
+        self.calls += 1
+        return [self.turned(i) if self.calls == 3 else 0.1 * i for i in range(len(responses))]
 
 
-def test_a_reward_that_is_no_number_is_named_with_its_prompt(world: World) -> None:
-    with pytest.raises(TrainingError, match="prompt 'p' is nan"):
-        world.train("rloo", world.stage("run"), BrokenReward(), steps=1, prompts_per_step=1)
+def check_the_checkpoint(stage: Stage, go_on: Callable[[Stage], object], world: World) -> None:
+    """Step 2 is kept, without the third step's harm, and the run goes on from it to its end."""
+    assert [path.name for path in stage.checkpoint.glob("step-*")] == ["step-2"]
+    kept = load_file(stage.checkpoint / "step-2/state.safetensors")
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in kept.values())
+    assert [row["step"] for row in read_metrics(stage.folder)] == [1, 2]
+    again = world.stage(stage.folder.name, lora=True)
+    go_on(again)
+    assert [row["step"] for row in read_metrics(again.folder)] == [1, 2, 3, 4]
+    assert (again.folder / "model.safetensors").exists()
 
 
-def test_an_infinite_loss_stops_with_step_and_update_and_keeps_the_checkpoint(world: World) -> None:
-    class Exploding(LetterReward):
-        calls = 0
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [*((kind, math.nan) for kind in ONLINE), ("rloo", math.inf), ("rloo", -math.inf)],
+)
+def test_a_reward_that_is_no_number_stops_the_run_and_names_its_prompt(kind: str, value: float, world: World) -> None:
+    settings, stage = settings_of(kind, world), world.stage("run", lora=True, seconds=0)
+    reward = TurningReward(lambda i: value if i == 1 else 0.0)
+    with pytest.raises(TrainingError, match=rf"reward of a response to prompt '[a-d0-3]' is {value}"):
+        world.train(kind, stage, reward, **settings)
+    check_the_checkpoint(stage, lambda again: world.train(kind, again, LetterReward(), **settings), world)
 
-        def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[float]:
-            self.calls += 1
-            return [3e38 * (-1) ** i if self.calls == 3 else 1.0 * i for i in range(len(responses))]
 
-    stage = world.stage("run", seconds=0)
-    settings = {"steps": 5, "prompts_per_step": 1, "responses_per_prompt": 4}
-    with pytest.raises(TrainingError, match=r"stage 'improve', step 3 of 5, update 1: .*not finite"):
-        world.train("rloo", stage, Exploding(), **settings)
-    assert (stage.checkpoint / "step-2/state.safetensors").exists()
+@pytest.mark.parametrize("kind", ["reinforce", "a2c", "rloo"])
+def test_rewards_too_large_for_the_loss_stop_the_run(kind: str, world: World) -> None:
+    """Finite in themselves, their differences and squares are not."""
+    settings, stage = settings_of(kind, world), world.stage("run", lora=True, seconds=0)
+    with pytest.raises(TrainingError, match=r"stage 'improve', step 3 of 4, update 1: .*not finite"):
+        world.train(kind, stage, TurningReward(lambda i: 3e38 * (-1) ** i), **settings)
+    check_the_checkpoint(stage, lambda again: world.train(kind, again, LetterReward(), **settings), world)
+
+
+def trainers() -> dict[str, Callable[[World, Stage], object]]:
+    """Whatever trains: each installed algorithm, the supervised baseline and the reward model."""
+
+    def improve(kind: str) -> Callable[[World, Stage], object]:
+        return lambda world, stage: world.train(
+            kind, stage, TurningReward(float), labels_of(world), **settings_of(kind, world)
+        )
+
+    def supervise(world: World, stage: Stage) -> None:
+        demonstrations = [(p.text, "my dog") for p in world.prompts]
+        fine_tune(stage, world.model, demonstrations, SftConfig(lr=1e-3, batch_size=2, epochs=2))
+
+    def fit(world: World, stage: Stage) -> None:
+        settings = {"kind": "bradley-terry", "batch_size": 2, "epochs": 2, "lr": 1e-3}
+        config = narrow("reward", settings, world.registry)
+        stage.context.build("reward", config).fit(labels_of(world), world.model, stage)
+
+    return {
+        **{kind: improve(kind) for kind in ALGORITHMS if kind not in UNTRAINED},
+        "sft": supervise,
+        "bradley-terry": fit,
+    }
+
+
+@pytest.mark.parametrize("name", trainers())
+def test_a_gradient_that_is_not_finite_stops_the_run(name: str, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The third step's overflow is told with stage, step and update, before the optimiser has taken it."""
+    world.prompts = [Prompt(str(i), f"POST: {word} ate it\n\nTL;DR:", word) for i, word in enumerate("abcd")]
+    stage, train = world.stage("run", lora=True, seconds=0), trainers()[name]
+    backward = stage.context.accelerator.backward
+
+    def overflow(loss: torch.Tensor) -> None:
+        backward(loss * (math.inf if len(read_metrics(stage.folder)) == 2 else 1.0))
+
+    monkeypatch.setattr(stage.context.accelerator, "backward", overflow)
+    with pytest.raises(TrainingError, match=r"stage 'improve', step 3 of 4, update 1: .*_grad_norm not finite"):
+        train(world, stage)
+    check_the_checkpoint(stage, lambda again: train(world, again), world)
 
 
 def test_the_kl_controller_raises_beta_when_the_policy_runs_away(world: World) -> None:
