@@ -177,6 +177,35 @@ def test_reinforce_as_it_is_approaches_the_optimum_of_its_weighted_objective(wor
     assert abs(bandit.share(folder) - optimum) < abs(bandit.share(folder) - wrong) / 2
 
 
+def test_reinforce_against_the_other_responses_has_the_same_optimum(world: World) -> None:
+    """A baseline moves nothing on average, whichever it is."""
+    bandit = Bandit(world, 1.0)
+    world.prompts = [bandit.prompt] * 8
+    options = {"baseline": "leave-one-out", "objective": "penalised", "steps": 60, "beta": 1.0}
+    folder = world.train("reinforce", world.stage("run", max_new_tokens=1), **SMALL, **options)
+    start, best = bandit.objective(world.model), bandit.optimum()
+    assert 0.85 < (bandit.objective(folder) - start) / (best - start) <= 1.0
+
+
+def test_in_the_loss_k2_and_corrected_k3_are_one_gradient(world: World) -> None:
+    """At ratio 1 both are k1 times the gradient of the log-probability; k3 as it is pulls another way."""
+    settings = {"steps": 4, "prompts_per_step": 1, "responses_per_prompt": 4, "lr": 1e-3, "beta": 1.0, "kl": "loss"}
+    runs = {
+        name: world.train("rloo", world.stage(name), **settings, **options)
+        for name, options in {
+            "k2": {"kl_estimator": "k2"},
+            "corrected": {"kl_estimator": "k3", "kl_correction": True},
+            "k3": {"kl_estimator": "k3"},
+        }.items()
+    }
+    norms, same, other = ([row["policy_grad_norm"] for row in read_metrics(runs[name])] for name in runs)
+    assert norms == pytest.approx(same, rel=1e-4)
+    assert norms[1:] != pytest.approx(other[1:], rel=1e-4)
+    assert read_metrics(runs["k2"])[-1]["kl_k1"] == pytest.approx(
+        read_metrics(runs["corrected"])[-1]["kl_k1"], rel=1e-3
+    )
+
+
 def test_ppo_as_it_is_approaches_the_closed_form_optimum(world: World) -> None:
     """Four epochs, clipped ratios and values, whitened advantages: another way to the same place.
 

@@ -510,3 +510,28 @@ def test_logged_numbers_are_those_of_the_rollout(kind: str, world: World, monkey
         variance = sum((r - average) ** 2 for r in returns)
         unexplained = sum((e - bias) ** 2 for e in errors)
         assert row["value_explained"] == pytest.approx(1 - unexplained / variance, rel=1e-3)
+
+
+def test_a_reference_in_bf16_is_off_by_its_rounding_and_the_policy_is_not(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = record("rloo", world, monkeypatch, CASES["rloo"][1], lora=False)
+    monkeypatch.undo()
+    rounded = record("rloo", world, monkeypatch, {**CASES["rloo"][1], "reference_dtype": "bf16"}, lora=False)
+    for place in PLACES:
+        one, other = exact.experience[place], rounded.experience[place]
+        assert one["logprobs"] == other["logprobs"]
+        assert one["reference"] == pytest.approx(other["reference"], abs=0.1)  # 8 bits of logits of about 4
+    differences = [
+        abs(p - q)
+        for place in PLACES
+        for p, q in zip(exact.experience[place]["reference"], rounded.experience[place]["reference"], strict=True)
+    ]
+    assert max(differences) > 1e-4, "the reference was not in bf16"
+    # The KL is that from the rounded reference, token by token, and so are the rewards.
+    for i, j in PLACES:
+        seen = rounded.experience[i, j]
+        kl = [p - q for p, q in zip(seen["logprobs"], seen["reference"], strict=True)]
+        expected = [-BETA * x for x in kl]
+        expected[-1] += REWARDS[i][j]
+        assert rounded.rewards[i, j] == pytest.approx(expected, abs=1e-5)
