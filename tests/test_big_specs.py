@@ -119,3 +119,60 @@ def test_a_big_spec_runs_in_small(
     level = json.loads((tmp_path / "run/rlaif/reward/reward_level.json").read_text())
     assert level["references"] == 30
     assert (tmp_path / "run/rlaif/policy/watch.jsonl").exists()
+
+
+PREFERENCE = {"lr": 3e-6, "batch_size": 64, "epochs": 1, "adam_eps": 1e-5}
+REWARD = {
+    **PREFERENCE, "kind": "bradley-terry", "model": "sft", "head": "normal", "schedule": "cosine", "warmup": 0,
+    "centre": True, "margin": 0, "label_temperature": 1, "label_clamp": None, "weights": "equal",
+}  # fmt: skip
+PPO = {
+    "kind": "ppo", "prompts_per_step": 512, "responses_per_prompt": 1, "epochs": 4, "minibatches": 1, "gamma": 1,
+    "lam": 0.95, "clip": 0.2, "value_clip": 0.2, "value_weight": 0.1 / 2, "beta": 0.05, "objective": "penalised",
+    "kl": "reward", "kl_estimator": "k1", "kl_correction": False, "kl_target": None, "lr": 3e-6, "value_lr": None,
+    "schedule": "linear", "warmup": 0, "adam_eps": 1e-5, "temperature": 0.7, "missing_eos_reward": -1,
+    "missing_eos_penalty": 0, "scale_rewards": False, "whiten_rewards": False, "whiten_advantages": True,
+    "average": "tokens", "value_from": "reward", "entropy": 0,
+}  # fmt: skip
+N_DETAILS: dict[str, dict[str, Any]] = {
+    "policy": {"lora": None, "dtype": "bf16", "max_prompt_tokens": 512, "max_new_tokens": 53},
+    "sft": {
+        "epochs": 1, "lr": 3e-6, "batch_size": 128, "schedule": "cosine", "warmup": 0, "adam_eps": 1e-5, "loss": "all",
+        "limit": None,
+    },
+    "arms.rlaif.reward": REWARD,
+    "arms.rlhf.reward": REWARD,
+    "arms.rlaif.algorithm": PPO,
+    "arms.rlhf.algorithm": PPO,
+    "arms.dpo.algorithm": {**PREFERENCE, "kind": "dpo", "beta": 0.05, "labels": "hard", "label_smoothing": 0},
+    "evaluate": {"temperature": 0.01},
+}  # fmt: skip
+"""The values of Huang et al. 2024. The value loss there is 0.1 of half the squared error."""
+
+
+@pytest.mark.parametrize(
+    ("where", "key", "value"),
+    [(where, key, value) for where, values in N_DETAILS.items() for key, value in values.items()],
+)
+def test_n_details_has_the_papers_values(where: str, key: str, value: object, n_details: dict[str, Any]) -> None:
+    """As the spec resolves, defaults included: a default that changes must not change the recipe."""
+    part = n_details
+    for name in where.split("."):
+        part = part[name]
+    assert part[key] == value
+
+
+def test_n_details_has_a_million_episodes_four_seeds_and_models_of_the_same_start(n_details: dict[str, Any]) -> None:
+    text = (ROOT / "specs/paper/n-details.yaml").read_text(encoding="utf-8")
+    assert n_details["seed"] == 44413
+    assert all(seed in text for seed in ("55513", "66613", "77713"))
+    assert n_details["policy"]["model"] == "EleutherAI/pythia-1b-deduped"
+    for arm in ("rlaif", "rlhf"):
+        algorithm = n_details["arms"][arm]["algorithm"]
+        episodes = algorithm["steps"] * algorithm["prompts_per_step"]
+        assert abs(episodes - 1_000_000) < algorithm["prompts_per_step"]
+
+
+@pytest.fixture(scope="module")
+def n_details() -> dict[str, Any]:
+    return load_spec(ROOT / "specs/paper/n-details.yaml", [], Registry.load()).model_dump(mode="json")

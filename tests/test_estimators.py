@@ -18,6 +18,7 @@ from rlaif_framework import (
     sum_responses,
 )
 from rlaif_framework.rl.estimators import adapt_beta, ends_response, replace_missing_eos, value_loss, whiten
+from rlaif_framework.rl.settings import KlEstimator
 
 OWNERS = torch.tensor([0, 0, 0, 1, 2, 2])
 torch.manual_seed(0)
@@ -156,3 +157,79 @@ def test_a_missing_end_token_costs_or_replaces_the_reward() -> None:
     rewards, finished = torch.tensor([1.0, 1.0]), torch.tensor([True, False])
     assert replace_missing_eos(rewards, finished, 0.5).tolist() == [1.0, 0.5]
     assert replace_missing_eos(rewards, finished, replacement=-1.0).tolist() == [1.0, -1.0]
+
+
+@pytest.mark.parametrize(
+    ("value", "target", "loss", "flows"),
+    [
+        (0.1, 2.0, 1.9**2, True),  # moved by less than the clip: as if there were none
+        (1.0, 2.0, 1.8**2, False),  # towards the return and far enough: what is left of the clipped way counts
+        (1.0, 0.0, 1.0, True),  # past the return, upwards: free to come back
+        (-1.0, -2.0, 1.8**2, False),
+        (-1.0, 0.0, 1.0, True),
+        (-1.0, 2.0, 9.0, True),  # away from the return: the whole error
+    ],
+)
+def test_values_are_clipped_on_both_sides(value: float, target: float, loss: float, flows: bool) -> None:
+    now = torch.tensor([value], dtype=torch.float64, requires_grad=True)
+    old, returns = torch.zeros(1).double(), torch.tensor([target], dtype=torch.float64)
+    result = value_loss(now, old, returns, 0.2)
+    assert result.item() == pytest.approx(loss)
+    (gradient,) = torch.autograd.grad(result.sum(), now)
+    assert gradient.item() == pytest.approx(2 * (value - target) if flows else 0.0)
+
+
+@pytest.mark.parametrize("name", ["k1", "k2", "k3"])
+def test_gradients_of_kl_estimates(name: KlEstimator) -> None:
+    logprobs = torch.randn(8, dtype=torch.float64, requires_grad=True)
+    reference = torch.randn(8, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda x: estimate_kl(x, reference, name), logprobs)
+
+
+def test_k3_is_its_closed_form_also_where_it_nearly_vanishes() -> None:
+    """exp(-x) - 1 + x loses all its digits near 0: x^2 / 2 - x^3 / 6 does not."""
+    large = torch.tensor([-3.0, -0.5, 0.7, 4.0], dtype=torch.float64)
+    expected = torch.tensor([math.exp(-x) - 1 + x for x in large.tolist()], dtype=torch.float64)
+    torch.testing.assert_close(estimate_kl(large, torch.zeros(4).double(), "k3"), expected)
+    small = torch.tensor([1e-5, -1e-5], dtype=torch.float64)
+    torch.testing.assert_close(
+        estimate_kl(small, torch.zeros(2).double(), "k3"), small**2 / 2 - small**3 / 6, rtol=1e-5, atol=0.0
+    )
+
+
+@pytest.mark.parametrize("clip", [0.2, None])
+def test_gradients_of_surrogates_and_value_losses(clip: float | None) -> None:
+    log_ratios = torch.tensor([0.0, 0.1, -0.1, 0.6, 0.6, -0.6, -0.6], dtype=torch.float64, requires_grad=True)
+    advantages = torch.tensor([1.0, -2.0, 0.5, 1.5, -1.5, 0.7, -0.7], dtype=torch.float64)  # no ratio at a kink
+    assert torch.autograd.gradcheck(lambda x: clipped_surrogate(x, advantages, clip), log_ratios)
+    values = torch.tensor([0.1, 1.0, -1.0, 1.0, -1.0], dtype=torch.float64, requires_grad=True)
+    returns = torch.tensor([2.0, 2.0, -2.0, 0.3, 0.3], dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda x: value_loss(x, torch.zeros(5).double(), returns, clip), values)
+
+
+def test_gradients_of_returns_and_advantages() -> None:
+    rewards, values = REWARDS.clone().requires_grad_(), VALUES.clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: discount(x, OWNERS, 0.9), rewards)
+    assert torch.autograd.gradcheck(lambda x, v: gae(x, v, OWNERS, 0.9, 0.8), (rewards, values))
+    scores = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(leave_one_out, scores)
+    assert torch.autograd.gradcheck(normalise_groups, scores)
+
+
+def test_weighed_by_the_ratio_k3_has_value_and_gradient_of_the_kl_away_from_the_samples() -> None:
+    """Samples of an older policy, weighed by pi / pi_old, say what the KL of the policy is now, and where it falls."""
+    torch.manual_seed(0)
+    logits = torch.randn(6, dtype=torch.float64, requires_grad=True)
+    old, q = (torch.randn(6).double().log_softmax(0) for _ in range(2))
+
+    def expect(correction: bool) -> torch.Tensor:
+        p = logits.log_softmax(0)
+        ratio = (p - old).exp() if correction else 1.0
+        return (old.exp() * ratio * estimate_kl(p, q, "k3")).sum()
+
+    p = logits.log_softmax(0)
+    exact = (p.exp() * (p - q)).sum()
+    torch.testing.assert_close(expect(True), exact)
+    (gradient,) = torch.autograd.grad(exact, logits)
+    torch.testing.assert_close(torch.autograd.grad(expect(True), logits)[0], gradient)
+    assert not torch.allclose(torch.autograd.grad(expect(False), logits)[0], gradient, atol=0.05)

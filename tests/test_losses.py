@@ -54,3 +54,38 @@ def test_token_entropies_equal_the_definition_with_gradient(temperature: float) 
     (gradient,) = torch.autograd.grad((ours * weights).sum(), logits)
     (expected,) = torch.autograd.grad((plain * weights).sum(), logits)
     torch.testing.assert_close(gradient, expected)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_gradients_of_selective_logprobs(temperature: float) -> None:
+    """Its backward pass is written by hand; differences in float64 know nothing of it. More rows than one chunk."""
+    torch.manual_seed(0)
+    logits = torch.randn(66, 3, dtype=torch.float64, requires_grad=True)
+    targets = torch.randint(0, 3, (66,))
+    assert torch.autograd.gradcheck(lambda x: selective_logprobs(x, targets, temperature), logits)
+
+
+def test_soft_label_loss_has_the_closed_forms_gradient() -> None:
+    """s(d) - p, which is computed in fp32 whatever comes in."""
+    margins = torch.tensor([-30.0, -2.0, -0.1, 0.0, 0.4, 3.0, 30.0], dtype=torch.float64, requires_grad=True)
+    for p in (0.0, 0.3, 0.5, 1.0):
+        probabilities = torch.full((7,), p, dtype=torch.float64)
+        (gradient,) = torch.autograd.grad(soft_label_loss(margins, probabilities).sum(), margins)
+        expected = torch.sigmoid(margins.detach()) - p
+        torch.testing.assert_close(gradient, expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_token_entropies_and_their_gradient_equal_float64(temperature: float) -> None:
+    """-p (log p + H) / T each; certain and uniform rows included."""
+    torch.manual_seed(0)
+    rows = [*torch.randn(6, 5).tolist(), [0.0] * 5, [50.0, 0.0, 0.0, 0.0, 0.0]]
+    logits = torch.tensor(rows, dtype=torch.float64, requires_grad=True)
+    ours = token_entropies(logits, temperature)
+    logprobs = (logits.detach() / temperature).log_softmax(1)
+    entropies = -(logprobs.exp() * logprobs).sum(1)
+    torch.testing.assert_close(ours.double(), entropies, rtol=1e-6, atol=1e-6)
+    assert float(ours[6].detach()) == pytest.approx(math.log(5))
+    (gradient,) = torch.autograd.grad(ours.sum(), logits)
+    expected = -logprobs.exp() * (logprobs + entropies[:, None]) / temperature
+    torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-6)
