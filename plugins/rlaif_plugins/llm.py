@@ -92,7 +92,7 @@ class LLMLabeler:
             yield Preference(comparison.id, self.decide(ballots, orders), evidence)
 
     def decide(self, ballots: Sequence[Ballot], orders: Sequence[bool]) -> Pair | None:
-        """The label of a comparison from its ballots; None if an order was not or could not be read, or both disagree."""
+        """The label of a comparison from its ballots; None if an order has no answer to read, or both disagree."""
         first = average_orders(ballots, orders) if ballots else None
         if first is None or self.disagree(ballots):
             return None

@@ -33,8 +33,10 @@ from rlaif_plugins.openai_backend.wire import (
     estimate_prompt,
     estimate_tokens,
     last_line,
+    read_context,
     read_option,
     read_overlong,
+    states_limit,
     weigh_options,
 )
 
@@ -145,6 +147,7 @@ class _Exchange:
         self.works = False
         """Whether a server has answered anything in this call."""
         self.checking = asyncio.Lock()
+        self.listing = asyncio.Lock()
         self.failure: RlaifError | None = None
         self.running: asyncio.Task[None] | None = None
 
@@ -384,11 +387,22 @@ class _Exchange:
         elif status >= 500:
             server.rest(read_retry_after(response.headers.get("Retry-After")))
         elif status in OF_A_REQUEST:
-            fitting = read_overlong(message, body)
-            raise _Refused(f"{url} answered {status}", message, fitting)
+            listed = None if states_limit(message) else await self._list_context(server)
+            raise _Refused(f"{url} answered {status}", message, read_overlong(message, body, listed))
         else:
             raise ModelError(f"backend 'openai': {url} answered {status}: {message}; {self._advise(status)}")
         raise _MayPass(f"{url} answered {status}: {message}")
+
+    async def _list_context(self, server: Server) -> int | None:
+        """Length of the model's context, if the server lists it; asked once."""
+        async with self.listing:
+            if not server.listed:
+                server.listed = True
+                with suppress(TimeoutError, httpx2.RequestError, ValueError):
+                    async with asyncio.timeout(self.config.timeout):
+                        response = await self.client.get(f"{server.url}/models")
+                    server.context_tokens = read_context(response.json(), self.config.model)
+            return server.context_tokens
 
     def _read(self, url: str, response: httpx2.Response, body: dict[str, Any]) -> Completion:
         text = response.text

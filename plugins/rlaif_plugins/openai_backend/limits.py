@@ -128,6 +128,10 @@ class Server:
     failures: int = 0
     """Times it was lost since its last answer."""
     rests_until: float = 0.0
+    context_tokens: int | None = None
+    """Length of its model's context, as it lists it."""
+    listed: bool = False
+    """Whether it was asked for its list of models."""
 
     def rest(self, seconds: float) -> None:
         """Leave it alone for a while; a little longer than asked for, so that not all come back at once."""

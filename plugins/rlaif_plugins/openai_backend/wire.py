@@ -160,21 +160,40 @@ def estimate_prompt(body: Mapping[str, Any]) -> int:
     return sum(map(estimate_tokens, texts))
 
 
-def read_overlong(message: str, body: Mapping[str, Any]) -> float | None:
+def states_limit(message: str) -> bool:
+    """Whether a refusal says how long the model's context is."""
+    return LIMIT.search(message.lower()) is not None
+
+
+def read_overlong(message: str, body: Mapping[str, Any], listed: int | None) -> float | None:
     """The share of a refused request's question that would fit, below 1; None if it was not refused as too long.
 
     A server that counts the prompt says exactly how much there is to cut, in its own tokens; else it is estimated.
+
+    Args:
+        message: The server's.
+        body: The request.
+        listed: Length of the model's context, for a message that does not say it.
     """
     said = message.lower()
-    limit = LIMIT.search(said)
-    if limit is None and not any(words in said for words in TOO_LONG):
+    stated = LIMIT.search(said)
+    limit = int(stated[1]) if stated else listed
+    estimate = estimate_prompt(body)
+    found = next((found for pattern in PROMPT if (found := pattern.search(said))), None) if stated else None
+    counted = int(found[1]) if found else estimate
+    share = None if limit is None or not counted else SPARE * (limit - answer_tokens(body)) / counted
+    if not stated and not any(words in said for words in TOO_LONG) and (share is None or share >= SPARE):
         return None
-    counts = (found for pattern in PROMPT if (found := pattern.search(said)))
-    counted = next((int(found[1]) for found in counts), estimate_prompt(body))
-    if limit is None or counted == 0:
-        return SHORTER
-    share = SPARE * (int(limit[1]) - answer_tokens(body)) / counted
-    return share if share < SPARE else SHORTER
+    return share if share is not None and share < SPARE else SHORTER
+
+
+def read_context(data: Any, model: str) -> int | None:
+    """The context that a server's list of models (`/v1/models`) states for one of them, as vLLM's does."""
+    try:
+        lengths = [entry["max_model_len"] for entry in data["data"] if entry["id"] == model]
+        return int(lengths[0]) if lengths else None
+    except (LookupError, TypeError, ValueError):
+        return None
 
 
 def answer_tokens(body: Mapping[str, Any]) -> int:
