@@ -34,6 +34,7 @@ from rlaif_framework.errors import (
     suggest,
 )
 from rlaif_framework.hookspecs import hookimpl
+from rlaif_framework.inquiry import Inquiry, inquire
 from rlaif_framework.jsonl import read_rows, write_rows
 from rlaif_framework.loading import load_spec
 from rlaif_framework.model_source import ModelSource, find_model
@@ -244,6 +245,7 @@ __all__ = [
     "Generate",
     "Group",
     "Guidance",
+    "Inquiry",
     "KlEstimator",
     "Labeler",
     "LabelerSlot",
@@ -337,6 +339,7 @@ __all__ = [
     "harden",
     "hookimpl",
     "index_pairs",
+    "inquire",
     "lay_out",
     "leave_one_out",
     "load_model",

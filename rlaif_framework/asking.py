@@ -23,18 +23,26 @@ R = TypeVar("R")
 class Outcome(Generic[R]):
     """What a coroutine returned, and what its answers took."""
 
-    value: R
+    value: R | None
+    """None if one of its requests was refused: the coroutine was ended there."""
     prompt_tokens: int = 0
     generated_tokens: int = 0
     cost: float = 0.0
     """US dollars, of backends that know their prices."""
+    refused: str | None = None
+    """Why a request was refused."""
+    fitting: float | None = None
+    """Where it was refused as too long: about the share of its question that would fit."""
+    dropped: tuple[str, ...] = ()
+    """Settings of its requests that were not sent, in alphabetical order."""
 
 
 def run_coroutines(coroutines: Iterable[Generator[Asked, Reply, R]], backend: Backend) -> list[Outcome[R]]:
     """Drive coroutines to their ends and give what each returned, in order.
 
     A coroutine yields one request and receives its answer, or yields several and receives a list of answers. All that
-    is pending goes to the backend in one call; answers known from before are taken from the cache.
+    is pending goes to the backend in one call; answers known from before are taken from the cache. A coroutine never
+    sees a refusal: it is closed, and its outcome says why, so that no strategy can take one for an answer.
     """
     tasks = [_Task(coroutine) for coroutine in coroutines]
     for task in tasks:
@@ -56,10 +64,15 @@ class _Task(Generic[R]):
         self.single = True
         self.used: list[Answer] = []
         self.returned: list[R] = []
+        self.refusal: Answer | None = None
 
     def advance(self, answers: list[Answer] | None) -> None:
         self.waits = ()
         self.used += answers or []
+        self.refusal = next((answer for answer in answers or () if answer.refused is not None), None)
+        if self.refusal is not None:
+            self.coroutine.close()
+            return
         try:
             reply: Any = None if answers is None else answers[0] if self.single else answers
             asked = next(self.coroutine) if answers is None else self.coroutine.send(reply)
@@ -73,10 +86,13 @@ class _Task(Generic[R]):
 
     def outcome(self) -> Outcome[R]:
         return Outcome(
-            self.returned[0],
+            self.returned[0] if self.returned else None,
             sum(a.prompt_tokens for a in self.used),
             sum(a.generated_tokens for a in self.used),
             sum(a.cost for a in self.used),
+            self.refusal.refused if self.refusal else None,
+            self.refusal.fitting if self.refusal else None,
+            tuple(sorted({name for a in self.used for name in a.dropped})),
         )
 
 
@@ -142,14 +158,18 @@ class AnswerCache:
         self._db.close()
 
     def ask(self, backend: Backend, requests: Sequence[Request]) -> Iterator[Answer]:
-        """Answers to requests, in order; equal requests are asked once, and each answer is kept as it arrives."""
+        """Answers to requests, in order; equal requests are asked once, and each answer is kept as it arrives.
+
+        A refusal is not kept: another server, or another day, may answer.
+        """
         keys = [self.key(request) for request in requests]
         known = self._read(set(keys))
         missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in known}
         wanted = list(missing)
         if wanted:
             for index, answer in backend.answer(list(missing.values())):
-                self._write(wanted[index], answer)
+                if answer.refused is None:
+                    self._write(wanted[index], answer)
                 known[wanted[index]] = answer
         lost = [key for key in wanted if key not in known]
         if lost:
@@ -178,4 +198,5 @@ class AnswerCache:
 
 
 def _load_answer(row: Mapping[str, Any]) -> Answer:
-    return Answer(**{**row, "probabilities": tuple(row["probabilities"])})
+    lists = {name: tuple(row[name]) for name in ("probabilities", "dropped") if name in row}
+    return Answer(**{**row, **lists})

@@ -122,6 +122,13 @@ class ComponentConfig(Config):
         """
         return [load for config in self.nested() for load in config.loads(policy)]
 
+    def wants_together(self) -> int:
+        """How many comparisons a labeler or its backend likes to be given at once; 0 if it does not matter.
+
+        The default asks the component's own slots.
+        """
+        return max((config.wants_together() for config in self.nested()), default=0)
+
     def nested(self) -> list[ComponentConfig]:
         """Configs of the components in this one's own slots, one level down."""
         found: list[ComponentConfig] = []

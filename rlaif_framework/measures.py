@@ -26,6 +26,10 @@ class LabelerQuality:
     """Mean probability of the label tokens over the whole vocabulary."""
     unparsed: Estimate | None
     """Share of comparisons without a readable answer; they count in no other number."""
+    refused: Estimate | None
+    """Share of comparisons that the backend would not answer; they count in no other number."""
+    sampled: Estimate | None
+    """Share of the ballots read that are counted from written answers, not the model's own probabilities."""
     longer_wins: Estimate | None
     """Share of comparisons where the longer response (in characters) gets the higher probability."""
     known_by: str | None
@@ -37,7 +41,7 @@ class Observation:
     """What a label says about its comparison, without the texts: all that measuring takes."""
 
     first: float | None
-    """The label's probability that the first response is better; None if unparsed or inconsistent."""
+    """The label's probability that the first response is better; None if unparsed, inconsistent or refused."""
     known: float | None
     known_by: str | None
     confidence: float | None
@@ -49,6 +53,10 @@ class Observation:
     masses: tuple[float, ...]
     inconsistent: bool = False
     """Whether the label was withheld because both orders disagree."""
+    refused: bool = False
+    """Whether there is no label because the backend would not answer."""
+    sampled: tuple[bool, ...] = ()
+    """Whether each ballot that could be read is counted from written answers."""
 
     @property
     def decided(self) -> bool:
@@ -74,6 +82,8 @@ def observe(comparison: Comparison, preference: Preference) -> Observation:
         tuple(ballot.probabilities for ballot in ballots),
         tuple(ballot.mass for ballot in ballots if ballot.mass is not None),
         preference.evidence.inconsistent,
+        preference.evidence.refused is not None,
+        tuple(b.sampled > 0 for b in ballots if b.sampled or b.mass is not None or b.probabilities is not None),
     )
 
 
@@ -105,7 +115,11 @@ def measure_observations(observations: Sequence[Observation]) -> LabelerQuality:
         same_position=estimate_rate(len(same), len(firsts)),
         first_when_same=estimate_rate(sum(same), len(same)),
         label_mass=estimate_mean([mass for x in observations for mass in x.masses]),
-        unparsed=estimate_rate(sum(x.first is None and not x.inconsistent for x in observations), len(observations)),
+        unparsed=estimate_rate(
+            sum(x.first is None and not (x.inconsistent or x.refused) for x in observations), len(observations)
+        ),
+        refused=estimate_rate(sum(x.refused for x in observations), len(observations)),
+        sampled=estimate_rate(sum(sum(x.sampled) for x in observations), sum(len(x.sampled) for x in observations)),
         longer_wins=estimate_rate(sum(lengths), len(lengths)),
         known_by=" and ".join(sources) or None,
     )

@@ -74,7 +74,8 @@ class Backend(Protocol):
     def answer(self, requests: Sequence[Request]) -> Iterable[tuple[int, Answer]]:
         """Answer requests: yield `(index of the request, answer)` in any order, each as soon as it is known.
 
-        Batching and concurrency are the backend's own business. An answer is kept as soon as it is yielded.
+        Batching and concurrency are the backend's own business. An answer is kept as soon as it is yielded. A request
+        that cannot be answered whatever the others are is answered with the reason in `refused`, which is not kept.
         """
         ...
 

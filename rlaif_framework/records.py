@@ -42,10 +42,11 @@ def read_preference(row: Mapping[str, Any]) -> Preference:
     orders = tuple(Ballot(**{**b, "probabilities": _pair(b["probabilities"])}) for b in evidence.pop("orders"))
     scores = _pair(evidence.pop("scores"))
     members = tuple(Vote(v["labeler"], _pair(v["probabilities"])) for v in evidence.pop("members", ()))
+    dropped = tuple(evidence.pop("dropped", ()))
     return Preference(
         row["comparison"],
         _pair(row["probabilities"]),
-        Evidence(orders=orders, scores=scores, members=members, **evidence),
+        Evidence(orders=orders, scores=scores, members=members, dropped=dropped, **evidence),
     )
 
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from rlaif_framework.protocols import Task
 
 SEQUENCE = 5
+LONGEST_WORD = 50
+"""Characters without a space, more than which are taken for a text of a script that has none."""
 _WORD = re.compile(r"\w+")
 _CONTROL = re.compile(
     r"<[|\uff5c][^<>\s]{1,40}[|\uff5c]>"  # <|im_end|>, <|eot_id|>, DeepSeek's full-width bars
@@ -47,18 +49,29 @@ def copy_rate(source: str, response: str, length: int = SEQUENCE) -> float:
 def cut_text(text: str, fits: Callable[[str], bool]) -> str:
     """Cut a text at its last newline again and again until it fits; without a newline left, at its last words.
 
-    The way OpenAI's summarisation data was cut (Huang et al. 2024, detail 1).
+    The way OpenAI's summarisation data was cut (Huang et al. 2024, detail 1). Only what has no spaces, as Chinese and
+    Japanese, is cut between characters.
     """
     while not fits(text) and "\n" in text:
         text = text[: text.rindex("\n")].rstrip()
     if fits(text):
         return text
     words = text.split(" ")
-    low, high = 0, len(words)
+    kept = _most(len(words), lambda count: fits(" ".join(words[:count])))
+    whole = " ".join(words[:kept])
+    if words[kept].isascii() or len(words[kept]) <= LONGEST_WORD:  # an ASCII one is a link
+        return whole
+    start = len(whole) + (kept > 0)
+    return text[: start + _most(len(words[kept]), lambda count: fits(text[: start + count]))].rstrip(" ")
+
+
+def _most(count: int, fits: Callable[[int], bool]) -> int:
+    """The largest number below `count` that fits; 0 if none does."""
+    low, high = 0, count - 1
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if fits(" ".join(words[:middle])) else (low, middle - 1)
-    return " ".join(words[:low])
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    return low
 
 
 def cut_source(task: Task, prompt: Prompt, fits: Callable[[str], bool]) -> Prompt | None:

@@ -93,6 +93,10 @@ class Evidence:
     """Whether the source was cut to fit into the model's context."""
     inconsistent: bool = False
     """Whether both orders could be read, and the preference is withheld because they disagree."""
+    refused: str | None = None
+    """Why there is no preference, in the backend's words, where it would not answer what was asked."""
+    dropped: tuple[str, ...] = ()
+    """Settings of the requests that were not sent because the server does not take them, such as `top_k`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +106,14 @@ class Preference:
     comparison: str
     """Id of the comparison."""
     probabilities: tuple[float, float] | None
-    """For the first and the second response, summing to 1; None if no answer could be read, or both orders disagree."""
+    """For the first and the second response, summing to 1; None if no answer could be read, both orders disagree, or
+    the backend refused to answer."""
     evidence: Evidence
 
     @property
     def unparsed(self) -> bool:
         """Whether there is no label because no answer could be read."""
-        return self.probabilities is None and not self.evidence.inconsistent
+        return self.probabilities is None and not self.evidence.inconsistent and self.evidence.refused is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +175,12 @@ class Answer:
     """How many sampled answers the probabilities are counted from; 0 if they are the model's own."""
     cost: float = 0.0
     """US dollars, of backends that know their prices."""
+    refused: str | None = None
+    """Why this request, and not the set-up, is refused: then this is no answer, and the coroutine that asked ends."""
+    fitting: float | None = None
+    """Where it is refused as too long: about the share of its question that would fit, below 1."""
+    dropped: tuple[str, ...] = ()
+    """Settings that were not sent because the server does not take them."""
 
 
 Reply = Answer | Sequence[Answer]

@@ -32,6 +32,9 @@ class Server(ThreadingHTTPServer):
         self.paths: list[str] = []
         self.times: list[float] = []
         self.in_flight = self.most_in_flight = 0
+        self.models: list[dict[str, Any]] | None = None
+        """What `/v1/models` lists, if there is one."""
+        self.listed = 0
 
     @property
     def url(self) -> str:
@@ -49,6 +52,16 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     server: Server
+
+    def do_GET(self) -> None:
+        server = self.server
+        server.listed += 1
+        known = self.path == "/v1/models" and server.models is not None
+        content = json.dumps({"object": "list", "data": server.models}).encode() if known else b"{}"
+        self.send_response(200 if known else 404)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
 
     def do_POST(self) -> None:
         server = self.server

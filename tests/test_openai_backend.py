@@ -21,7 +21,13 @@ import pytest
 from pydantic import ValidationError
 from rlaif_plugins.openai_backend import OpenAIConfig
 from rlaif_plugins.openai_backend.limits import TokenBucket, backoff, read_retry_after
-from rlaif_plugins.openai_backend.wire import read_option, weigh_options
+from rlaif_plugins.openai_backend.wire import (
+    estimate_tokens,
+    read_context,
+    read_option,
+    read_overlong,
+    weigh_options,
+)
 from server import Reply, answer, complete, fail, prompt, serve
 
 from rlaif_framework import (
@@ -77,7 +83,8 @@ def ask(request: Choose | Generate) -> Generator[Any, Any, Answer]:
 
 def drive(requests: Sequence[Choose | Generate], backend: Any) -> list[Answer]:
     """Through the driver and its cache, as a labeler does."""
-    return [outcome.value for outcome in run_coroutines([ask(request) for request in requests], backend)]
+    outcomes = run_coroutines([ask(request) for request in requests], backend)
+    return [outcome.value for outcome in outcomes if outcome.value is not None]
 
 
 # Reading a choice
@@ -189,6 +196,43 @@ def test_weights_are_none_where_the_next_token_cannot_tell() -> None:
 
 
 @pytest.mark.parametrize(
+    ("message", "share"),
+    [
+        ("maximum context length is 1000 tokens. However, your request has 2000 input tokens", 0.97 * 900 / 2000),
+        (
+            "maximum context length is 1000 tokens. However, you requested 2100 tokens (2000 in the messages, "
+            "100 in the completion)",
+            0.97 * 900 / 2000,
+        ),
+        (
+            "'max_tokens' is too large: 100. This model's maximum context length is 1000 tokens and your request has "
+            "950 input tokens",
+            0.97 * 900 / 950,
+        ),
+        ("context length is 50 tokens, your request has 30 input tokens", 0.97 * -50 / 30),
+        ("this model's context length is 1000 tokens", 0.97 * 900 / 2000),
+        ("context length exceeded", 0.75),
+        ("the content policy does not allow this", None),
+    ],
+)
+def test_how_much_of_a_refused_question_would_fit(message: str, share: float | None) -> None:
+    body = {"prompt": "abcd" * 2000, "max_tokens": 100}
+    assert read_overlong(message, body, None) == (share if share is None else pytest.approx(share))
+
+
+def test_a_listed_length_tells_an_overlong_question_from_another_refusal() -> None:
+    body = {"prompt": "abcd" * 2000, "max_tokens": 100}
+    assert read_overlong("no", body, 1000) == pytest.approx(0.97 * 900 / 2000)
+    assert read_overlong("no", body, 4000) is None
+    assert read_context({"data": [{"id": "a", "max_model_len": 5}, {"id": "b"}]}, "a") == 5
+    assert [read_context(data, "b") for data in ({"data": [{"id": "b"}]}, {}, None, {"data": 3})] == [None] * 4
+
+
+def test_tokens_of_other_scripts_are_not_underestimated() -> None:
+    assert [estimate_tokens(text) for text in ("", "word", "words", "漢字", "😀", "\ud800")] == [0, 1, 2, 3, 2, 1]
+
+
+@pytest.mark.parametrize(
     ("text", "index"),
     [("10", 1), ("1", 0), ("1.", 0), (" 10 of 10", 1), ("100", None), ("1.5", None), ("Rating: 10", 1), ("a 1", None)],
 )
@@ -213,7 +257,7 @@ def test_a_refused_prefill_puts_the_ending_into_the_question_and_is_tried_once(b
         with pytest.raises(ModelError, match="prefill: no"):
             list(build(server.url, prefill="yes").answer(choices(1)))
         list(build(server.url, prefill="no").answer(choices(1)))
-    assert len(server.bodies) == 6
+    assert len(server.bodies) == 7  # with `yes`, a short question as well
 
 
 # Generating
@@ -357,6 +401,24 @@ def test_retry_after_is_honoured(build: Build, form: str) -> None:
     assert 1.9 <= server.times[1] - server.times[0] < 4.5
 
 
+def test_retry_after_is_remembered_from_one_call_to_the_next(build: Build) -> None:
+    def throttle(body: dict[str, Any], number: int) -> Reply:
+        return complete(body, "yes") if number else fail(429, "slow down", Retry_After="2")
+
+    with serve(throttle) as server:
+        backend = build(server.url, retries=0)
+        with pytest.raises(ModelError, match="slow down"):
+            list(backend.answer(texts(1)))
+        assert len(list(backend.answer(texts(3)))) == 3
+        with serve() as other:
+            both = build(server.url, other.url, concurrency=1)
+            both.servers[0].rest(30)
+            for _ in range(3):
+                list(both.answer(texts(2)))
+    assert 1.9 <= server.times[1] - server.times[0] < 4.5
+    assert len(other.bodies) == 6
+
+
 def test_a_server_that_asks_for_hours_ends_the_run(build: Build) -> None:
     with serve(lambda body, number: fail(429, "daily limit", Retry_After="86400")) as server:
         start = time.monotonic()
@@ -381,8 +443,33 @@ def test_a_refusal_is_not_repeated(build: Build, status: int, says: str) -> None
     refuse = serve(lambda body, number: fail(status, "no such thing"))
     with refuse as server, pytest.raises(ModelError, match="no such thing") as caught:
         list(build(server.url).answer(texts(1)))
-    assert len(server.bodies) == 1
+    assert len(server.bodies) == (2 if status == 400 else 1)  # a short question shows whether it is about the request
     assert all(part in str(caught.value) for part in (server.url, str(status), says))
+
+
+def test_a_refused_request_is_an_answer_with_the_reason_and_is_not_kept(build: Build) -> None:
+    def behave(body: dict[str, Any], number: int) -> Reply:
+        return fail(400, "filtered") if prompt(body).endswith("question 3") and number < 20 else complete(body, "yes")
+
+    with serve(behave) as server:
+        outcomes = run_coroutines([ask(request) for request in texts(9)], build(server.url, concurrency=2))
+        assert [o.value.text if o.value else o.refused for o in outcomes] == [
+            f"{server.url}/chat/completions answered 400: filtered" if i == 3 else "yes" for i in range(9)
+        ]
+        assert len(server.bodies) == 9
+        server.bodies *= 3
+        assert [a.text for a in drive(texts(9), build(server.url))] == ["yes"] * 9  # asked again, and only that one
+    assert len(server.bodies) == 28
+
+
+def test_what_was_paid_for_a_refused_choice_is_counted(build: Build) -> None:
+    def behave(body: dict[str, Any], number: int) -> Reply:
+        return complete(body, "1") if body.get("logprobs") or body["seed"] == 0 else fail(400, "filtered")
+
+    with serve(behave) as server:
+        [(_, got)] = build(server.url, samples=3).answer(choices(1))
+    assert (got.refused is not None, got.probabilities) == (True, ())
+    assert (got.prompt_tokens, got.generated_tokens) == (20, 2)
 
 
 def test_exhausted_retries_end_with_the_reason_and_keep_what_has_arrived(build: Build) -> None:
@@ -480,6 +567,35 @@ def test_a_budget_stops_cleanly_and_the_next_run_goes_on(build: Build, budget: d
         assert len(drive(choices(40), build(server.url))) == 40
     assert len(server.bodies) == 40  # nothing twice
     assert len(set(server.prompts)) == 40
+
+
+@pytest.mark.parametrize(
+    "request_", [choices(40), [Generate(c.question, 60) for c in choices(40)]], ids=["choice", "text"]
+)
+def test_a_budget_holds_with_many_requests_in_flight(build: Build, request_: list[Any]) -> None:
+    """Servers count 120 tokens where 11 were estimated: only what they count tells."""
+    with serve(lambda body, number: complete(body, "1", {"1": 1.0}, tokens=(120, 1)), delay=0.02) as server:
+        backend = build(server.url, concurrency=16, max_tokens_budget=1000)
+        with pytest.raises(RlaifError, match=r"max_tokens_budget of 1,000 tokens \(\d+ used; the next may take \d+\)"):
+            list(backend.answer(request_))
+    assert 750 <= backend.budget.tokens <= 1000
+    assert server.most_in_flight > 1
+
+
+def test_a_budget_that_is_passed_all_the_same_says_by_how_much(build: Build) -> None:
+    with serve(lambda body, number: complete(body, "1", {"1": 1.0}, tokens=(400, 5))) as server:
+        backend = build(server.url, max_tokens_budget=300)
+        with pytest.warns(UserWarning, match=r"max_tokens_budget of 300 tokens \(405 used, 105 more than that\)"):
+            list(backend.answer(choices(1)))
+        with pytest.raises(RlaifError, match=r"405 used, 105 more than that.*0 of 1"):
+            list(backend.answer(choices(1)))
+    assert len(server.bodies) == 1
+
+
+def test_a_budget_too_small_for_one_request_sends_none(build: Build) -> None:
+    with serve() as server, pytest.raises(RlaifError, match=r"0 used; the next may take 2,\d+"):
+        list(build(server.url, max_tokens_budget=300).answer([Generate(Question("why?"), 2000)]))
+    assert server.bodies == []
 
 
 def test_a_budget_stops_those_that_wait_for_a_rate_limit(build: Build) -> None:

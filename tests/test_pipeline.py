@@ -178,7 +178,7 @@ def test_a_killed_labelling_keeps_its_whole_chunks_and_drops_a_broken_line(tmp_p
 
     path = tmp_path / "preferences.jsonl"
     path.write_text("{}\n" * (CHUNK + 3) + '{"cut off')
-    assert _finished_rows(path) == CHUNK
+    assert _finished_rows(path, CHUNK) == CHUNK
     assert path.read_text() == "{}\n" * CHUNK
 
 

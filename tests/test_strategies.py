@@ -266,8 +266,10 @@ def test_a_source_longer_than_the_context_is_cut_and_responses_never_are(
     for request in backend.asked:
         assert len(request.question.text) <= 1200
         assert "good " * 19 in request.question.text
-    with pytest.raises(DataError, match="its responses alone are longer"):
-        list(make(registry, tiny_spec(), Scripted(oracle, room=50)).label([long]))
+    tight = Scripted(oracle, room=50)
+    (found,) = make(registry, tiny_spec(), tight, consistent_only=True).label([long])
+    assert (found.probabilities, found.unparsed, tight.asked) == (None, False, [])
+    assert "a response is longer than the model's context" in str(found.evidence.refused)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES)

@@ -65,3 +65,16 @@ def test_the_cut_text_is_the_longest_that_fits() -> None:
     cut = cut_text(text, fits)
     assert cut == " ".join(["word"] * 200)
     assert len(asked) < 20, "tokenising a long text hundreds of times would make this the slowest stage"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("漢字の文章です" * 20, ("漢字の文章です" * 20)[:60]),
+        ("see " + "漢字の文章です" * 20, ("see " + "漢字の文章です" * 20)[:60]),
+        ("see " + "https://a.example/" * 20, "see"),
+        ("https://a.example/" * 20, ""),
+    ],
+)
+def test_only_a_text_of_a_script_without_spaces_is_cut_between_characters(text: str, expected: str) -> None:
+    assert cut_text(text, lambda cut: len(cut) <= 60) == expected

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Literal, cast
 
 from pydantic import Field, model_validator
@@ -64,9 +65,14 @@ class EnsembleLabeler:
                 prompt_tokens=sum(p.evidence.prompt_tokens for p in own.values()),
                 generated_tokens=sum(p.evidence.generated_tokens for p in own.values()),
                 cost=sum(p.evidence.cost for p in own.values()),
+                dropped=tuple(sorted({name for p in own.values() for name in p.evidence.dropped})),
                 members=tuple(Vote(name, p.probabilities) for name, p in own.items()),
             )
-            yield Preference(comparison.id, self.combine({n: p.probabilities for n, p in own.items()}), evidence)
+            combined = self.combine({n: p.probabilities for n, p in own.items()})
+            if combined is None:
+                refused = (p.evidence.refused for p in own.values() if p.evidence.refused is not None)
+                evidence = replace(evidence, refused=next(refused, None))
+            yield Preference(comparison.id, combined, evidence)
 
     def combine(self, members: Mapping[str, Probabilities]) -> Probabilities:
         """One preference from those of the members; members who could not be read are left out."""

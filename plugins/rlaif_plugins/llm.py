@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
-from typing import Literal, cast
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from typing import Any, Literal, cast
 
 from pydantic import Field
 
 from rlaif_framework import (
     Annotation,
+    Asked,
     Backend,
     BackendSlot,
     Ballot,
@@ -20,17 +20,18 @@ from rlaif_framework import (
     Context,
     DataError,
     Evidence,
+    Inquiry,
     Preference,
     Prompt,
     PromptStrategy,
+    Question,
     StrategySlot,
     bound,
-    cut_source,
     default_component,
     derive_seed,
     first_questions,
     hookimpl,
-    run_coroutines,
+    inquire,
     soften,
 )
 
@@ -74,30 +75,25 @@ class LLMLabeler:
 
     def label(self, comparisons: Sequence[Comparison]) -> Iterator[Preference]:
         """Label comparisons; the evidence has a ballot for each order that was shown."""
-        plans = [(c, *self._shorten(c)) for c in comparisons]
-        shown = [(prompt, c, swapped) for c, prompt, _ in plans for swapped in self._orders(c)]
-        outcomes = iter(
-            run_coroutines([self.strategy.elicit(self._ask(p, c, swapped)) for p, c, swapped in shown], self.backend)
-        )
-        for comparison, _, shortened in plans:
+        inquiries = [self._inquire(c) for c in comparisons]
+        inquire(inquiries, self.task, self.backend, LABEL_TOKENS + longest_answer(self.config.strategy))
+        for comparison, inquiry in zip(comparisons, inquiries, strict=True):
             orders = self._orders(comparison)
-            own = [next(outcomes) for _ in orders]
-            ballots = [outcome.value for outcome in own]
+            ballots = [ballot or Ballot(None) for ballot in inquiry.values]
             evidence = Evidence(
                 self.config.kind,
                 tuple(ballots),
-                prompt_tokens=sum(outcome.prompt_tokens for outcome in own),
-                generated_tokens=sum(outcome.generated_tokens for outcome in own),
-                cost=sum(outcome.cost for outcome in own),
                 swapped=orders == [True],
-                shortened=shortened,
+                shortened=inquiry.shortened,
                 inconsistent=self.disagree(ballots),
+                refused=inquiry.refused,
+                **inquiry.usage(),
             )
             yield Preference(comparison.id, self.decide(ballots, orders), evidence)
 
     def decide(self, ballots: Sequence[Ballot], orders: Sequence[bool]) -> Pair | None:
-        """The label of a comparison from its ballots; None if an order could not be read, or both disagree."""
-        first = average_orders(ballots, orders)
+        """The label of a comparison from its ballots; None if an order has no answer to read, or both disagree."""
+        first = average_orders(ballots, orders) if ballots else None
         if first is None or self.disagree(ballots):
             return None
         if self.words.prefer == "worse":  # the prompt asks for the more harmful response
@@ -107,7 +103,7 @@ class LLMLabeler:
 
     def disagree(self, ballots: Sequence[Ballot]) -> bool:
         """Whether both orders could be read and prefer different responses, where only agreement counts."""
-        read = all(ballot.probabilities is not None for ballot in ballots)
+        read = bool(ballots) and all(ballot.probabilities is not None for ballot in ballots)
         return self.config.consistent_only and read and not agree(ballots)
 
     def _orders(self, comparison: Comparison) -> list[bool]:
@@ -121,21 +117,15 @@ class LLMLabeler:
         shown = (second, first) if swapped else (first, second)
         return self.words.annotate(prompt, shown, preamble=self.config.preamble, identity=comparison.id)
 
-    def _shorten(self, comparison: Comparison) -> tuple[Prompt, bool]:
-        """Cut the source of a comparison whose question is longer than the model's context; never a response."""
-        room = LABEL_TOKENS + longest_answer(self.config.strategy)
+    def _inquire(self, comparison: Comparison) -> Inquiry[Ballot]:
+        def start(prompt: Prompt) -> list[Generator[Asked, Any, Ballot]]:
+            orders = self._orders(comparison)
+            return [self.strategy.elicit(self._ask(prompt, comparison, swapped)) for swapped in orders]
 
-        def fits(source: str) -> bool:
-            ask = self._ask(replace(comparison.prompt, source=source), comparison, False)
-            return all(self.backend.fits(q, room) for q in first_questions(self.strategy.elicit(ask)))
+        def questions(prompt: Prompt) -> set[Question]:  # as long in either order
+            return first_questions(self.strategy.elicit(self._ask(prompt, comparison, False)))
 
-        prompt = cut_source(self.task, comparison.prompt, fits)
-        if prompt is None:
-            raise DataError(
-                f"labeler 'llm', comparison '{comparison.id}': its responses alone are longer than the model's "
-                "context, with what the strategy puts before them"
-            )
-        return prompt, prompt is not comparison.prompt
+        return Inquiry(comparison.prompt, start, questions)
 
 
 LABEL_TOKENS = 32

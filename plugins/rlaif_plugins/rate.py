@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any, Literal, cast
 
 from pydantic import Field
 
 from rlaif_framework import (
+    Answer,
     Asked,
     Backend,
     BackendSlot,
@@ -21,13 +21,12 @@ from rlaif_framework import (
     Context,
     DataError,
     Evidence,
-    Outcome,
+    Inquiry,
     Preference,
     Prompt,
     Question,
-    cut_source,
     hookimpl,
-    run_coroutines,
+    inquire,
 )
 
 NUMBERS = tuple(str(number) for number in range(1, 11))
@@ -56,58 +55,64 @@ class Rater:
         self.backend = cast(Backend, context.build("backend", config.backend))
 
     def label(self, comparisons: Sequence[Comparison]) -> Iterator[Preference]:
-        """Prefer the response with the higher score; none where a score could not be read."""
-        prompts = [self._shorten(c.prompt, c.responses) for c in comparisons]
-        outcomes = self._ask([(p, text) for p, c in zip(prompts, comparisons, strict=True) for text in c.responses])
-        for index, comparison in enumerate(comparisons):
-            own = outcomes[2 * index : 2 * index + 2]
-            (a, mass_a), (b, mass_b) = (outcome.value for outcome in own)
-            ballots = tuple(Ballot(None, mass) for mass in (mass_a, mass_b))
+        """Prefer the response with the higher score; none where a score was refused or could not be read.
+
+        The evidence has a ballot for each response: without probabilities, which are not of two, but with the mass of
+        its score, or the count of sampled answers it is an average of.
+        """
+        inquiries = self._inquire([(c.prompt, c.responses) for c in comparisons])
+        for comparison, inquiry in zip(comparisons, inquiries, strict=True):
+            answers = [answer or Answer() for answer in inquiry.values]
+            scores = [score for answer in answers if (score := read_score(answer)) is not None]
             evidence = Evidence(
                 self.config.kind,
-                () if None in (mass_a, mass_b) else ballots,
-                None if a is None or b is None else (a, b),
-                prompt_tokens=sum(outcome.prompt_tokens for outcome in own),
-                generated_tokens=sum(outcome.generated_tokens for outcome in own),
-                cost=sum(outcome.cost for outcome in own),
-                shortened=prompts[index] is not comparison.prompt,
+                tuple(Ballot(None, answer.mass, sampled=answer.sampled) for answer in answers),
+                (scores[0], scores[1]) if len(scores) == 2 else None,
+                shortened=inquiry.shortened,
+                refused=inquiry.refused,
+                **inquiry.usage(),
             )
-            first = None if a is None or b is None else _odds((a - b) / self.config.temperature)
+            first = _odds((scores[0] - scores[1]) / self.config.temperature) if len(scores) == 2 else None
             yield Preference(comparison.id, None if first is None else (first, 1.0 - first), evidence)
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Sequence[float]:
         """Scores in [-1, 1], as a reward (d-RLAIF).
 
         Raises:
-            DataError: The model's answer to one could not be read as a score.
+            DataError: The model refused to score one, or its answer could not be read as a score.
         """
         scores = []
-        pairs = [(self._shorten(p, (text,)), text) for p, text in zip(prompts, responses, strict=True)]
-        for (prompt, _), outcome in zip(pairs, self._ask(pairs), strict=True):
-            if outcome.value[0] is None:
+        inquiries = self._inquire([(p, (text,)) for p, text in zip(prompts, responses, strict=True)])
+        for prompt, inquiry in zip(prompts, inquiries, strict=True):
+            if inquiry.refused is not None:
+                raise DataError(f"labeler 'rate', prompt '{prompt.id}': {inquiry.refused}")
+            score = read_score(inquiry.values[0] or Answer())
+            if score is None:
                 raise DataError(f"labeler 'rate': the answer for prompt '{prompt.id}' is not a score from 1 to 10")
-            scores.append(outcome.value[0])
+            scores.append(score)
         return scores
 
-    def _shorten(self, prompt: Prompt, responses: Sequence[str]) -> Prompt:
-        """Cut a source that does not fit the model's context, the same for all responses; never a response."""
+    def _inquire(self, cases: Sequence[tuple[Prompt, Sequence[str]]]) -> list[Inquiry[Answer]]:
+        """Ask about the responses of each prompt, whose source is cut alike for all of them; never a response."""
+        inquiries = [self._open(prompt, responses) for prompt, responses in cases]
+        inquire(inquiries, self.task, self.backend, SCORE_TOKENS)
+        return inquiries
 
-        def fits(source: str) -> bool:
-            whole = replace(prompt, source=source)
-            return all(self.backend.fits(self.words.ask_rating(whole, text), SCORE_TOKENS) for text in responses)
+    def _open(self, prompt: Prompt, responses: Sequence[str]) -> Inquiry[Answer]:
+        def questions(prompt: Prompt) -> list[Question]:
+            return [self.words.ask_rating(prompt, text) for text in responses]
 
-        short = cut_source(self.task, prompt, fits)
-        if short is None:
-            raise DataError(f"labeler 'rate', prompt '{prompt.id}': a response is longer than the model's context")
-        return short
-
-    def _ask(self, pairs: Sequence[tuple[Prompt, str]]) -> list[Outcome[tuple[float | None, float | None]]]:
-        return run_coroutines([_rate(self.words.ask_rating(p, text)) for p, text in pairs], self.backend)
+        return Inquiry(prompt, lambda prompt: [_rate(question) for question in questions(prompt)], questions)
 
 
-def _rate(question: Question) -> Generator[Asked, Any, tuple[float | None, float | None]]:
-    answer = yield Choose(question, NUMBERS)
-    return (expected_score(answer.probabilities) if answer.probabilities else None), answer.mass
+def _rate(question: Question) -> Generator[Asked, Any, Answer]:
+    answer: Answer = yield Choose(question, NUMBERS)
+    return answer
+
+
+def read_score(answer: Answer) -> float | None:
+    """The score in [-1, 1] of an answer; None if it could not be read."""
+    return expected_score(answer.probabilities) if answer.probabilities else None
 
 
 def _odds(logit: float) -> float:

@@ -111,6 +111,7 @@ def _label_one(
     counts = {
         "unparsed": record.unparsed,
         "inconsistent": record.inconsistent,
+        "refused": record.refused,
         "with a shortened source": record.shortened,
     }
     of_them = "".join(f", {count} of them {what}" for what, count in counts.items() if count)

@@ -173,6 +173,14 @@ def _find_warnings(report: Measured) -> list[str]:
             )
         if x["unparsed"] and x["unparsed"]["value"] > 0.05:
             found.append(f"'{name}' left comparisons without a readable answer: {rate(x['unparsed'])}")
+        if x["record"]["refused"]:
+            count, reason = x["record"]["refused"], x["record"]["refusal"]
+            found.append(f"'{name}' was refused an answer for {count} comparisons, the first with: {reason}")
+        if x["sampled"] and 0 < x["sampled"]["value"] < 1:
+            found.append(
+                f"'{name}' mixes the model's own probabilities with counts of written answers: the latter are "
+                f"{rate(x['sampled'])}"
+            )
         if x["inconsistent"]:
             found.append(f"'{name}' has no label for {x['inconsistent']} comparisons because both orders disagree")
         if x["shortened"]:

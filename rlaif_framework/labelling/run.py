@@ -20,7 +20,7 @@ from rlaif_framework.plugins import Registry
 from rlaif_framework.progress import Progress
 from rlaif_framework.protocols import Labeler
 from rlaif_framework.spec import PolicyConfig, Spec
-from rlaif_framework.stages.label import CHUNK, check_preferences
+from rlaif_framework.stages.label import check_preferences, chunk_size
 from rlaif_framework.store import hash_content
 from rlaif_framework.types import Comparison, Preference
 
@@ -46,6 +46,10 @@ class Record:
     """Comparisons whose source was cut to fit into the model's context."""
     inconsistent: int = 0
     """Comparisons whose label was withheld because both orders disagree."""
+    refused: int = 0
+    """Comparisons without a label because the backend would not answer."""
+    refusal: str | None = None
+    """Why, for the first of them."""
     seconds: float = 0.0
     """In the labeler, from the first chunk on: loading a model does not count."""
     prompt_tokens: int = 0
@@ -63,6 +67,8 @@ class Record:
             self.unparsed += preference.unparsed
             self.shortened += evidence.shortened
             self.inconsistent += evidence.inconsistent
+            self.refused += evidence.refused is not None
+            self.refusal = self.refusal or evidence.refused
             self.prompt_tokens += evidence.prompt_tokens
             self.generated_tokens += evidence.generated_tokens
             self.cost += evidence.cost
@@ -97,17 +103,18 @@ def label_pairs(pairs: PairsFile, config: ComponentConfig, context: Context, out
     labeler = cast(Labeler, context.build("labeler", config))
     with partial.open("ab") as file:
         file.truncate(record.size)  # what an interruption cut off
-        chunks = _cut_chunks(islice(pairs.read(), record.done, None))
-        text = f"labelling by {config.kind}, {CHUNK} at a time"
-        for chunk in progress.track(chunks, -(-record.comparisons // CHUNK), text, record.done // CHUNK):
+        size = chunk_size(config)
+        chunks = _cut_chunks(islice(pairs.read(), record.done, None), size)
+        text = f"labelling by {config.kind}, {size} at a time"
+        for chunk in progress.track(chunks, -(-record.comparisons // size), text, record.done // size):
             _label_chunk(labeler, chunk, config.kind, record, file)
             _save_record(record, out)
     partial.replace(out)
     return record
 
 
-def _cut_chunks(comparisons: Iterator[Comparison]) -> Iterator[list[Comparison]]:
-    while chunk := list(islice(comparisons, CHUNK)):
+def _cut_chunks(comparisons: Iterator[Comparison], size: int) -> Iterator[list[Comparison]]:
+    while chunk := list(islice(comparisons, size)):
         yield chunk
 
 

@@ -62,6 +62,9 @@ def _read_labels(stage: Stage, feedback: AiFeedback | HumanFeedback | None) -> l
     pairs = zip(comparisons, preferences, strict=True)
     labels = [LabelledComparison(c, p.probabilities) for c, p in pairs if p.probabilities is not None]
     if not labels:
-        raise DataError(f"{stage.name}: there is not one label; see how many the labeler left unparsed or inconsistent")
+        raise DataError(
+            f"{stage.name}: there is not one label; see how many were left unparsed, inconsistent or refused, and why, "
+            f"in the evidence of {stage.inputs['label'] / PREFERENCES}"
+        )
     stage.facts.update(labels=len(labels), unlabelled=len(preferences) - len(labels))
     return labels

@@ -17,6 +17,7 @@ from rlaif_framework.types import Comparison, Preference
 
 PREFERENCES = "preferences.jsonl"
 CHUNK = 64
+"""Comparisons labelled together, at least: as often are they written."""
 
 
 def label_comparisons(stage: Stage, config: ComponentConfig, comparisons: Sequence[Comparison]) -> list[Preference]:
@@ -26,13 +27,14 @@ def label_comparisons(stage: Stage, config: ComponentConfig, comparisons: Sequen
     stopped goes on at the first chunk that is missing and batches exactly as an uninterrupted one.
     """
     path = stage.checkpoint / PREFERENCES
-    done = _finished_rows(path)
+    size = chunk_size(config)
+    done = _finished_rows(path, size)
     preferences: list[Preference] = []
     if done < len(comparisons):
         labeler = cast(Labeler, stage.context.build("labeler", config))
-        chunks = range(done, len(comparisons), CHUNK)
-        for start in stage.track(chunks, -(-len(comparisons) // CHUNK), f"labelling, {CHUNK} at a time", done // CHUNK):
-            chunk = comparisons[start : start + CHUNK]
+        chunks = range(done, len(comparisons), size)
+        for start in stage.track(chunks, -(-len(comparisons) // size), f"labelling, {size} at a time", done // size):
+            chunk = comparisons[start : start + size]
             rows = list(check_preferences(labeler.label(chunk), chunk, config.kind))
             with path.open("a", encoding="utf-8") as file:
                 file.write("".join(dump_row(asdict(row)) for row in rows))
@@ -41,17 +43,24 @@ def label_comparisons(stage: Stage, config: ComponentConfig, comparisons: Sequen
     unparsed = sum(p.unparsed for p in preferences)
     shortened = sum(p.evidence.shortened for p in preferences)
     inconsistent = sum(p.evidence.inconsistent for p in preferences)
+    refused = sum(p.evidence.refused is not None for p in preferences)
     stage.facts.update(comparisons=len(comparisons), unparsed=unparsed, shortened=shortened, inconsistent=inconsistent)
+    stage.facts.update(refused=refused)
     return preferences
 
 
-def _finished_rows(path: Path) -> int:
+def chunk_size(config: ComponentConfig) -> int:
+    """How many comparisons to label together: what suits a labeler, such as the requests its server takes at once."""
+    return max(CHUNK, config.wants_together())
+
+
+def _finished_rows(path: Path, size: int) -> int:
     """Rows of whole chunks; what an interruption cut off after them is dropped."""
     if not path.exists():
         return 0
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     whole = [line for line in lines if line.endswith("\n")]
-    kept = len(whole) - len(whole) % CHUNK
+    kept = len(whole) - len(whole) % size
     path.write_text("".join(whole[:kept]), encoding="utf-8")
     return kept
 

@@ -52,8 +52,8 @@ class OpenAIConfig(ComponentConfig):
     samples: int = Field(8, ge=1, le=1000)
     """Sampled answers to count for a choice whose log-probabilities the server does not give."""
     context_tokens: int | None = Field(None, ge=64)
-    """Length of the model's context; a question that would be longer, at four characters a token, has its source cut
-    (null: the server decides)."""
+    """Length of the model's context; a question that would be longer by our estimate has its source cut before it is
+    sent (null: once the server has refused it as too long)."""
     concurrency: int = Field(16, ge=1, le=4096)
     """Requests in flight at once, over all servers."""
     requests_per_minute: int | None = Field(None, ge=1)
@@ -72,6 +72,10 @@ class OpenAIConfig(ComponentConfig):
     """US dollars per million prompt tokens (0: not known)."""
     price_out: float = Field(0.0, ge=0)
     """US dollars per million generated tokens (0: not known)."""
+
+    def wants_together(self) -> int:
+        """Enough to keep all requests in flight."""
+        return self.concurrency
 
     @model_validator(mode="after")
     def _price_the_budget(self) -> Self:

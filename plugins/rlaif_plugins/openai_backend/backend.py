@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,17 +17,38 @@ import httpx2
 
 from rlaif_framework import Answer, Choose, Context, Generate, ModelError, Question, Request, RlaifError
 from rlaif_plugins.openai_backend import OpenAIConfig
-from rlaif_plugins.openai_backend.limits import Budget, Server, TokenBucket, backoff, least_busy, read_retry_after
+from rlaif_plugins.openai_backend.limits import (
+    Budget,
+    Hold,
+    Server,
+    TokenBucket,
+    backoff,
+    least_busy,
+    read_retry_after,
+)
 from rlaif_plugins.openai_backend.wire import (
     Completion,
     Dialect,
+    answer_tokens,
+    estimate_prompt,
     estimate_tokens,
     last_line,
+    read_context,
     read_option,
+    read_overlong,
+    states_limit,
     weigh_options,
 )
 
 MAY_PASS = (408, 409, 425, 429)
+OF_A_REQUEST = (400, 413, 422)
+"""Statuses that may be about what one request says, such as a content filter's, rather than about the set-up."""
+SHORT_QUESTION = "Which is the larger number, 1 or 2? Answer with 1 or 2."
+"""Asked where nothing but refusals has come: a server that refuses this too does not take our requests at all."""
+LONGEST_REASON = 300
+"""Characters of a refusal that are kept."""
+Put = Callable[[], tuple[dict[str, Any], tuple[str, ...]]]
+"""Puts a request as the server is known to take it, see `Dialect.body`."""
 LONGEST_REST = 3600.0
 """Seconds a server may ask to be left alone before it counts as not usable now."""
 REAL_KEY = 16
@@ -33,7 +56,10 @@ REAL_KEY = 16
 
 
 class OpenAIBackend:
-    """One model behind one or several servers. Limits, budget and what servers refuse are kept between calls."""
+    """One model behind one or several servers.
+
+    Limits, budget, what servers refuse and how long they are to be left alone are kept between calls.
+    """
 
     def __init__(self, config: OpenAIConfig, context: Context) -> None:
         self.config = config
@@ -42,6 +68,7 @@ class OpenAIBackend:
         self.budget = Budget(config)
         self.requests = TokenBucket(config.requests_per_minute)
         self.tokens = TokenBucket(config.tokens_per_minute)
+        self.servers = [Server(url) for url in config.base_urls]
 
     def identity(self) -> str:
         """The model and how it is asked; not the servers: the same model served twice is the same."""
@@ -51,19 +78,22 @@ class OpenAIBackend:
     def fits(self, question: Question, new_tokens: int) -> bool:
         """Whether a question and an answer of so many tokens fit into `context_tokens`, about."""
         limit = self.config.context_tokens
-        return limit is None or (len(question.text) + len(question.prefill)) // 4 + new_tokens <= limit
+        return limit is None or estimate_question(question) + new_tokens <= limit
 
     def answer(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
-        """Answer requests, each as soon as its answer arrives.
+        """Answer requests, each as soon as its answer arrives; one that a server refuses is answered with the reason.
 
         Raises:
-            ModelError: A server refused, or gave no usable answer however often it was asked.
+            ModelError: A server refused even a short question, or gave no usable answer however often it was asked.
             RlaifError: The budget is used up.
         """
         with asyncio.Runner() as runner:  # ends what is in flight if the caller stops, by Ctrl-C or otherwise
             exchange = _Exchange(self, requests)
             while (arrived := runner.run(exchange.next())) is not None:
                 yield arrived
+        if self.budget.passed:
+            reached = self.budget.reached()
+            warnings.warn(f"backend 'openai' passed its {reached}: answers took more than estimated", stacklevel=2)
 
     def hide_key(self, text: str) -> str:
         """A text without the key."""
@@ -85,6 +115,15 @@ class _Stopped(Exception):
     """Nothing more is to be sent."""
 
 
+class _Refused(Exception):
+    """A request that a server will not answer, though it may answer others."""
+
+    def __init__(self, where: str, message: str, fitting: float | None) -> None:
+        self.where = where
+        self.message = message
+        self.fitting = fitting
+
+
 class _Exchange:
     """The requests of one call on their way: workers send them, answers queue up."""
 
@@ -96,12 +135,19 @@ class _Exchange:
         self.answered = 0
         self.todo = iter(enumerate(requests))
         self.arrived: asyncio.Queue[tuple[int, Answer] | None] = asyncio.Queue()
-        self.servers = [Server(url) for url in self.config.base_urls]
         self.slots = asyncio.Semaphore(self.config.concurrency)
         self.full = asyncio.Event()
         """Nothing new is started; what has begun goes on, so that nothing paid for is lost."""
         self.failed = asyncio.Event()
         """Nothing at all is sent any more."""
+        self.settled = asyncio.Event()
+        """Something that was set aside of the budget was given back."""
+        self.short: str | None = None
+        """The limit that the next request might have passed."""
+        self.works = False
+        """Whether a server has answered anything in this call."""
+        self.checking = asyncio.Lock()
+        self.listing = asyncio.Lock()
         self.failure: RlaifError | None = None
         self.running: asyncio.Task[None] | None = None
 
@@ -116,8 +162,9 @@ class _Exchange:
         if self.failure is not None:
             raise type(self.failure)(f"{self.failure} ({kept})")
         if self.answered < self.total:
+            limit = self.backend.budget.reached() or self.short
             raise RlaifError(
-                f"backend 'openai' reached its {self.backend.budget.reached()}: {kept}; run the same command with a "
+                f"backend 'openai' reached its {limit}: {kept}; run the same command with a "
                 "higher budget, or once more with this one, to go on from there"
             )
         return None
@@ -142,7 +189,12 @@ class _Exchange:
     async def _work(self) -> None:
         try:
             for index, request in self.todo:
-                answer = await (self._generate(request) if isinstance(request, Generate) else self._choose(request))
+                hold = await self._set_aside(request)
+                try:
+                    answer = await self._answer(request)
+                finally:
+                    self.backend.budget.give_back(hold)
+                    self.settled.set()
                 self.answered += 1
                 self.arrived.put_nowait((index, answer))
         except _Stopped:
@@ -152,7 +204,61 @@ class _Exchange:
             self.full.set()
             self.failed.set()
 
-    async def _generate(self, request: Generate) -> Answer:
+    async def _set_aside(self, request: Request) -> Hold:
+        """Set aside of the budget what a request may take, once those in flight may leave it enough."""
+        budget = self.backend.budget
+        prompt = estimate_question(request.question)
+        if isinstance(request, Generate):
+            hold = partial(budget.foresee, prompt, request.max_new_tokens)
+        elif self.dialect.gives_logprobs:
+            hold = partial(budget.foresee, prompt, 1)
+        else:
+            samples = self.config.samples
+            hold = partial(budget.foresee, samples * prompt, samples * sample_tokens(request))
+        while not budget.take(wanted := hold()):
+            if not budget.holds:
+                self.short = budget.lacks(wanted)
+                self.full.set()
+            if self.full.is_set():
+                raise _Stopped
+            self.settled.clear()
+            await self.settled.wait()
+        return wanted
+
+    async def _answer(self, request: Request) -> Answer:
+        used: list[Completion] = []
+        try:
+            return await self._ask(request, used)
+        except _Refused as refusal:
+            await self._check_setup(request, refusal)
+            reason = f"{refusal.where}: {refusal.message}"[:LONGEST_REASON]
+            return self._reply(used, refused=reason, fitting=refusal.fitting)
+
+    async def _check_setup(self, request: Request, refusal: _Refused) -> None:
+        """See that a refusal is about its request: if nothing was answered yet, ask a short question the same way.
+
+        Raises:
+            ModelError: That is refused too.
+        """
+        async with self.checking:
+            if self.works:
+                return
+            question = Question(SHORT_QUESTION, "Answer=" if request.question.prefill else "")
+            try:
+                await self._ask(replace(request, question=question), [])
+            except _Refused:
+                raise ModelError(
+                    f"backend 'openai': {refusal.where}: {refusal.message}; it refuses a short question as well: "
+                    f"{self._advise(400)}"
+                ) from None
+
+    async def _ask(self, request: Request, used: list[Completion]) -> Answer:
+        """Answer a request, and leave what was paid for in `used` even if it comes to nothing."""
+        if isinstance(request, Generate):
+            return await self._generate(request, used)
+        return await self._choose(request, used)
+
+    async def _generate(self, request: Generate, used: list[Completion]) -> Answer:
         body = partial(
             self.dialect.body,
             request.question,
@@ -161,52 +267,59 @@ class _Exchange:
             request.seed,
             top_k=request.top_k,
         )
-        done = await self._ask(body, new=True)
-        return self._reply([done], text=done.text)
+        done = await self._complete(body, used)
+        return self._reply(used, text=done.text)
 
-    async def _choose(self, request: Choose) -> Answer:
+    async def _choose(self, request: Choose, used: list[Completion]) -> Answer:
         """Read the options' probabilities from the next token's, or count sampled answers where that cannot be."""
-        used: list[Completion] = []
         if self.dialect.gives_logprobs:
             # Temperature 1, so that the probabilities are the model's own on servers that report them after scaling.
-            used.append(await self._ask(partial(self.dialect.body, request.question, 1, 1.0, 0, logprobs=True), True))
-            self.dialect.saw_logprobs = bool(used[0].logprobs) or bool(self.dialect.saw_logprobs)
-            weights = weigh_options(request.options, used[0].logprobs)
+            body = partial(self.dialect.body, request.question, 1, 1.0, 0, logprobs=True)
+            done = await self._complete(body, used)
+            self.dialect.saw_logprobs = bool(done.logprobs) or bool(self.dialect.saw_logprobs)
+            weights = weigh_options(request.options, done.logprobs)
             if weights is not None:
                 mass = sum(weights)
                 return self._reply(used, probabilities=tuple(w / mass for w in weights), mass=min(1.0, mass))
-        sampled = await self._sample(request, new=not used)
+        sampled = await self._sample(request, used)
         ending = last_line(request.question)
         readings = [read_option(request.options, one.text, ending) for one in sampled]
         counts = [readings.count(index) for index in range(len(request.options))]
         readable = sum(counts)
         chosen = tuple(count / readable for count in counts) if readable else ()
-        return self._reply([*used, *sampled], probabilities=chosen, sampled=readable)
+        return self._reply(used, probabilities=chosen, sampled=readable)
 
-    async def _sample(self, request: Choose, new: bool) -> list[Completion]:
-        ending = last_line(request.question)
-        length = 4 + max(len(option) for option in request.options) + min(32, len(ending) // 2)  # it may be repeated
+    async def _sample(self, request: Choose, used: list[Completion]) -> list[Completion]:
+        length = sample_tokens(request)
         bodies = [
             partial(self.dialect.body, request.question, length, 1.0, seed) for seed in range(self.config.samples)
         ]
-        first = await self._ask(bodies[0], new)
-        return [first, *await asyncio.gather(*(self._ask(body, new=False) for body in bodies[1:]))]
+        first = await self._complete(bodies[0], used)  # alone: if it is refused, so are the others
+        rest = await asyncio.gather(*(self._complete(body, used) for body in bodies[1:]), return_exceptions=True)
+        for one in rest:
+            if isinstance(one, BaseException):
+                raise one
+        return [first, *(one for one in rest if isinstance(one, Completion))]
 
     def _reply(self, used: Sequence[Completion], **parts: Any) -> Answer:
         prompt, generated = sum(c.prompt_tokens for c in used), sum(c.generated_tokens for c in used)
         cost = self.backend.budget.price(prompt, generated)
-        return Answer(prompt_tokens=prompt, generated_tokens=generated, cost=cost, **parts)
+        dropped = tuple(sorted({name for c in used for name in c.dropped}))
+        return Answer(prompt_tokens=prompt, generated_tokens=generated, cost=cost, dropped=dropped, **parts)
 
-    async def _ask(self, build: Callable[[], dict[str, Any]], new: bool) -> Completion:
-        """Get one completion, asking again after failures that may pass; `new` if nothing was paid for it yet."""
+    async def _complete(self, build: Put, used: list[Completion]) -> Completion:
+        """Get one completion, asking again after failures that may pass, and add it to those used for its request."""
+        new = not used  # nothing was paid for it yet
         failed: Counter[str] = Counter()
         async with self.slots:
             for attempt in range(self.config.retries + 1):
                 if attempt:
                     await self._pause(backoff(attempt), self.failed)
-                server = least_busy(self.servers, failed)
+                server = least_busy(self.backend.servers, failed)
                 try:
-                    return await self._attempt(server, build, self.full if new and not attempt else self.failed)
+                    done = await self._attempt(server, build, self.full if new and not attempt else self.failed)
+                    used.append(done)
+                    return done
                 except _MayPass as error:
                     last = error
                     failed[server.url] += 1
@@ -216,7 +329,7 @@ class _Exchange:
             "'retries' or 'timeout', and run the same command again"
         )
 
-    async def _attempt(self, server: Server, build: Callable[[], dict[str, Any]], until: asyncio.Event) -> Completion:
+    async def _attempt(self, server: Server, build: Put, until: asyncio.Event) -> Completion:
         if server.left() > LONGEST_REST:
             raise ModelError(
                 f"backend 'openai': {server.url} asks to wait for {server.left() / 3600:.1f} hours; run the same "
@@ -225,19 +338,22 @@ class _Exchange:
         server.in_flight += 1
         server.sent += 1
         try:
-            body = build()
-            estimate = estimate_tokens(body) + int(body.get("max_tokens", body.get("max_completion_tokens", 0)))
+            body, _ = build()
+            estimate = estimate_prompt(body) + answer_tokens(body)
             wait = max(self.backend.requests.take(1), self.backend.tokens.take(estimate))
             await self._pause(max(wait, server.left()), until)
-            while (done := await self._send(server, body := build())) is None:
-                pass  # it refused a setting that it is not sent again
+            while True:
+                body, dropped = build()
+                if (done := await self._send(server, body)) is not None:
+                    break  # else it refused a setting that it is not sent again
             self.backend.tokens.take(done.prompt_tokens + done.generated_tokens - estimate)
-            self.backend.budget.spend(done.prompt_tokens, done.generated_tokens)
+            self.backend.budget.spend(done.prompt_tokens, done.generated_tokens, estimate_prompt(body))
         finally:
             server.in_flight -= 1
+        self.works = True
         if self.backend.budget.reached():
             self.full.set()
-        return done
+        return replace(done, dropped=dropped)
 
     async def _pause(self, seconds: float, until: asyncio.Event) -> None:
         """Wait, unless the event comes first."""
@@ -270,9 +386,23 @@ class _Exchange:
             return None
         elif status >= 500:
             server.rest(read_retry_after(response.headers.get("Retry-After")))
+        elif status in OF_A_REQUEST:
+            listed = None if states_limit(message) else await self._list_context(server)
+            raise _Refused(f"{url} answered {status}", message, read_overlong(message, body, listed))
         else:
             raise ModelError(f"backend 'openai': {url} answered {status}: {message}; {self._advise(status)}")
         raise _MayPass(f"{url} answered {status}: {message}")
+
+    async def _list_context(self, server: Server) -> int | None:
+        """Length of the model's context, if the server lists it; asked once."""
+        async with self.listing:
+            if not server.listed:
+                server.listed = True
+                with suppress(TimeoutError, httpx2.RequestError, ValueError):
+                    async with asyncio.timeout(self.config.timeout):
+                        response = await self.client.get(f"{server.url}/models")
+                    server.context_tokens = read_context(response.json(), self.config.model)
+            return server.context_tokens
 
     def _read(self, url: str, response: httpx2.Response, body: dict[str, Any]) -> Completion:
         text = response.text
@@ -293,6 +423,16 @@ class _Exchange:
         if self.config.prefill == "yes" and self.dialect.chat:
             return "check the model and the lengths; if it does not take a begun answer, set prefill: no"
         return "check the model and the lengths of prompt and answer"
+
+
+def estimate_question(question: Question) -> int:
+    """About how many tokens a question has."""
+    return estimate_tokens(question.text) + estimate_tokens(question.prefill)
+
+
+def sample_tokens(request: Choose) -> int:
+    """Length of a sampled answer to a choice: it may repeat the ending first."""
+    return 4 + max(len(option) for option in request.options) + min(32, len(last_line(request.question)) // 2)
 
 
 def _error_message(response: httpx2.Response) -> str:

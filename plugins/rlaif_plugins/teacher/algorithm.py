@@ -39,11 +39,16 @@ class Teacher:
         backend = cast(Backend, context.build("backend", config.backend))
         with context.accelerator.main_process_first():  # the others find its answers kept, and pay for none
             outcomes = run_coroutines((self.ask(p, stage.seed("teacher", p.id)) for p in prompts), backend)
-        texts = [context.task.clean(outcome.value) for outcome in outcomes]
+        texts = [context.task.clean(outcome.value or "") for outcome in outcomes]
         pairs = [(p, t) for p, t in zip(prompts, texts, strict=True) if t]
-        stage.facts.update(demonstrations=len(pairs), empty=len(prompts) - len(pairs))
+        refused = [outcome.refused for outcome in outcomes if outcome.refused is not None]
+        empty = len(prompts) - len(pairs) - len(refused)
+        stage.facts.update(demonstrations=len(pairs), empty=empty, refused=len(refused))
         if not pairs:
-            raise TrainingError("the teacher gave no answer but empty ones; look at 'instruction' and the backend")
+            reason = f"; it refused {len(refused)} prompts, the first: {refused[0]}" if refused else ""
+            raise TrainingError(
+                f"the teacher gave no answer but empty ones; look at 'instruction' and the backend{reason}"
+            )
         if stage.is_main:
             write_rows(stage.folder / "taught.jsonl", ({"prompt": p.id, "response": t} for p, t in pairs))
         fine_tune(stage, initial, [(p.text, t) for p, t in pairs][: config.sft.limit], config.sft)
