@@ -287,7 +287,7 @@ def loss(
 
 COMMON = {"beta": BETA, "kl": "reward", "kl_estimator": "k1", "average": "responses"}
 WEIGHTED, PENALISED = {**COMMON, "objective": "weighted"}, {**COMMON, "objective": "penalised"}
-VALUED = {"value_weight": 1.0, "gamma": 1.0, "lam": 1.0}
+VALUED = {"value_weight": 1.0, "gamma": 1.0}
 PPO = {
     **PENALISED, "average": "tokens", "epochs": 2, "clip": 0.2, "value_clip": 0.2, "value_weight": 0.05, "gamma": 1.0,
     "lam": 0.95, "whiten_advantages": True,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -288,7 +287,7 @@ def score_rollout(reward: Reward, rollout: Rollout, tally: Tally) -> Tensor:
         terms = reward.score_terms(rollout.prompts, rollout.texts)
         for name, values in terms.items():
             tally.add(f"reward/{name}", torch.tensor(list(values), dtype=torch.float32))
-        scores = [math.fsum(parts) for parts in zip(*terms.values(), strict=True)]
+        scores = [sum(parts) for parts in zip(*terms.values(), strict=True)]
         check_scores(scores, rollout.prompts, rollout.texts)
     else:
         scores = score_responses(reward, rollout.prompts, rollout.texts)

@@ -44,7 +44,7 @@ class Dpo:
 
         def step(number: int) -> Iterator[dict[str, float]]:
             batch = [units[i] for i in my_share(accelerator, draw_batch(stage, len(units), size, number))]
-            total = sum(pair.weight for unit in batch for pair in unit.pairs)
+            total = sum(pair.weight for unit in batch for pair in unit.pairs) or 1.0
             tally = Tally()
             parts = split_by_tokens([unit.group.length for unit in batch], self.context.policy.train_tokens)
             for part in accumulate(accelerator, [learner.policy], parts):
