@@ -49,6 +49,13 @@ class Observation:
     masses: tuple[float, ...]
     inconsistent: bool = False
     """Whether the label was withheld because both orders disagree."""
+    source: str = ""
+    """Who gave the label: a labeler's kind, or who knew the preference that was handed out as the label."""
+
+    @property
+    def handed_out(self) -> bool:
+        """Whether the label is the known preference itself: its agreement with that says nothing."""
+        return self.source in get_args(PreferenceSource)
 
     @property
     def decided(self) -> bool:
@@ -74,6 +81,7 @@ def observe(comparison: Comparison, preference: Preference) -> Observation:
         tuple(ballot.probabilities for ballot in ballots),
         tuple(ballot.mass for ballot in ballots if ballot.mass is not None),
         preference.evidence.inconsistent,
+        preference.evidence.source,
     )
 
 
@@ -83,9 +91,8 @@ def measure_labeler(comparisons: Sequence[Comparison], preferences: Sequence[Pre
     Where only some labels are the known preferences themselves (of a mix), they say nothing about the others and are
     left out.
     """
-    pairs = list(zip(comparisons, preferences, strict=True))
-    own = [(c, p) for c, p in pairs if p.evidence.source not in get_args(PreferenceSource)]
-    return measure_observations([observe(c, p) for c, p in own or pairs])
+    observations = [observe(c, p) for c, p in zip(comparisons, preferences, strict=True)]
+    return measure_observations([x for x in observations if not x.handed_out] or observations)
 
 
 def measure_observations(observations: Sequence[Observation]) -> LabelerQuality:

@@ -563,6 +563,33 @@ def test_several_labelers_side_by_side(label: Callable[..., Outcome]) -> None:
     assert "+80.0 points" in page
 
 
+def test_labels_that_were_handed_out_are_not_scored_against_themselves(label: Callable[..., Outcome]) -> None:
+    made = rows(make_pairs(60))
+    for row in made[30:]:
+        del row["human"]
+    # Whoever follows length is wrong about the x in 9 of 10, so that only handed-out labels can be right.
+    write_rows(Path("pairs.jsonl"), made)
+    Path("c.yaml").write_text(
+        "mix: {kind: mix, labeler: length, proportion: 0.5}\nall: {kind: mix, labeler: length}\nlonger: length\n"
+    )
+    code, out, _ = label("pairs.jsonl", "--compare", "c.yaml", "--out", "labels.jsonl", "--report", "r.html")
+    assert code == 0
+    report = json.loads(Path("r.json").read_text())
+    kept = [r["evidence"]["source"] for r in rows("labels.mix.jsonl")].count("human")
+    assert 0 < kept < 30
+    mix, whole, longer = (report["labelers"][name] for name in ("mix", "all", "longer"))
+    assert (mix["handed_out"], mix["agreement"]["count"]) == (kept, 30 - kept)
+    assert mix["agreement"]["value"] <= 3 / (30 - kept)
+    assert mix["calibration"]["brier"]["count"] == 30 - kept
+    assert sum(b["agreement"]["count"] for b in mix["lengths"]) == 30 - kept
+    assert (whole["handed_out"], whole["agreement"], whole["calibration"]) == (30, None, None)
+    assert (longer["handed_out"], longer["agreement"]["count"]) == (0, 30)
+    tested = {(p["first"], p["second"]): (p["count"], p["p"]) for p in report["paired"]}
+    assert tested == {("mix", "all"): (0, None), ("mix", "longer"): (30 - kept, 1.0), ("all", "longer"): (0, None)}
+    assert f"beside the {kept} that it handed out" in out
+    assert "handed out" in Path("r.html").read_text()
+
+
 def test_a_labeler_of_several_that_fails_is_named(label: Callable[..., Outcome]) -> None:
     make_pairs(10)
     Path("c.yaml").write_text("good: length\nweak: {kind: fake/llm, stop_after: 3}\n")

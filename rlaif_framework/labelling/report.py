@@ -100,12 +100,14 @@ def _show(comparison: Comparison, preference: Preference) -> Measured:
     }
 
 
-def _measure(observations: Sequence[Observation], record: Record) -> Measured:
+def _measure(labels: Sequence[Observation], record: Record) -> Measured:
+    observations = [x for x in labels if not x.handed_out]  # the others are the human labels themselves
     calibration = measure_calibration(observations)
     confident = [x for x in observations if x.confidence is not None and x.confidence >= HIGH_CONFIDENCE]
     return {
         "kind": record.labeler["config"]["kind"],
         **asdict(measure_observations(observations)),
+        "handed_out": len(labels) - len(observations),
         "shortened": record.shortened,
         "inconsistent": record.inconsistent,
         "high_confidence": _plain(measure_agreement(confident)),
@@ -131,6 +133,8 @@ def _summarise(report: Measured) -> list[str]:
         known = (
             f"agrees with people in {rate(x['agreement'])}" if x["agreement"] else "has no human label to agree with"
         )
+        if x["handed_out"]:
+            known += f", beside the {x['handed_out']} that it handed out as its own labels"
         sure = f"; where they were confident, {rate(x['high_confidence'])}" if x["high_confidence"] else ""
         lines.append(f"{name} {known}{sure}")
         if x["same_position"]:
