@@ -131,6 +131,9 @@ def label(
         Path | None, typer.Option(help="Write prompt, chosen, rejected and margin, .jsonl or .parquet.")
     ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Go on without rows that hold no pair.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files of these names that no earlier run of this made.")
+    ] = False,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="PATH=VALUE", help="Override one value of the labeler's file; repeatable."),
@@ -156,7 +159,8 @@ def label(
         labelers = {"": load_component("labeler", labeler or "", set_ or (), registry)}
     words = load_component("task", task, (), registry)
     _prepare_libraries()
-    found = label_file(Job(pairs, labelers, words, out, report, export, skip_bad), registry, Progress(Console()))
+    job = Job(pairs, labelers, words, out, report, export, skip_bad, overwrite)
+    found = label_file(job, registry, Progress(Console()))
     if compare is not None:
         _print_comparison(found)
 

@@ -298,12 +298,42 @@ def test_a_mistake_gets_one_message(label: Callable[..., Outcome], argv: list[st
     assert left <= {"labels.jsonl.partial"}, left
 
 
-def test_a_damaged_record_starts_anew(label: Callable[..., Outcome]) -> None:
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("labels.jsonl", '{"my": "labels"}'),
+        ("labels.parquet", "a table"),
+        ("labels.meta.json", '{"some": "other file"}'),
+        ("labels.meta.json", "[1]"),
+        ("report.html", "<html>"),
+        ("set.jsonl", "{}"),
+    ],
+)
+def test_a_file_that_is_not_ours_is_kept(label: Callable[..., Outcome], name: str, text: str) -> None:
     pairs = make_pairs(5)
-    Path("labels.meta.json").write_text('{"some": "other file"}')
-    code, out, _ = label(pairs, "--labeler", "length", "--out", "labels.jsonl")
-    assert code == 0
-    assert "starting anew" in out
+    Path(name).write_text(text)
+    argv = (pairs, "--labeler", "length", "--out", "labels.jsonl", "--report", "report.html", "--export", "set.jsonl")
+    code, _, err = label(*argv)
+    assert code == 2
+    assert f"{name}: the file is there already" in err
+    assert "--overwrite" in err
+    assert Path(name).read_text() == text
+    assert {p.name for p in Path().iterdir()} == {"pairs.jsonl", name}
+    assert label(*argv, "--overwrite")[0] == 0
+    assert len(rows("labels.jsonl")) == 5
+    assert label(*argv, "--set", "prefer=shorter")[0] == 0, "what an earlier run made was not known as ours"
+    assert rows("set.jsonl")[0]["chosen"] == "xx 0"
+
+
+def test_labels_changed_by_hand_are_kept(label: Callable[..., Outcome]) -> None:
+    argv = (make_pairs(5), "--labeler", "length", "--out", "labels.jsonl")
+    assert label(*argv)[0] == 0
+    with Path("labels.jsonl").open("a") as file:
+        file.write("mine\n")
+    code, _, err = label(*argv)
+    assert code == 2
+    assert "labels.jsonl: the file is there already, and was changed since it was written" in err
+    assert label(*argv, "--overwrite")[0] == 0
     assert len(rows("labels.jsonl")) == 5
 
 
@@ -606,5 +636,15 @@ def test_help_is_readable_and_needs_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for option in ("--out", "--labeler", "--compare", "--task", "--report", "--export", "--skip-bad", "--set"):
+    for option in (
+        "--out",
+        "--labeler",
+        "--compare",
+        "--task",
+        "--report",
+        "--export",
+        "--skip-bad",
+        "--overwrite",
+        "--set",
+    ):
         assert option in done.stdout

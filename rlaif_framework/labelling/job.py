@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from rlaif_framework.component import ComponentConfig
 from rlaif_framework.errors import RlaifError, SpecError
 from rlaif_framework.labelling.report import build_report, write_report
-from rlaif_framework.labelling.run import Record, label_context, label_pairs
+from rlaif_framework.labelling.run import Record, label_context, label_pairs, read_record, record_path, save_record
 from rlaif_framework.memory import release_memory
 from rlaif_framework.pairs import PairsFile, scan_pairs
 from rlaif_framework.pipeline import check_component
@@ -33,6 +33,8 @@ class Job:
     report: Path | None = None
     export: Path | None = None
     skip_bad: bool = False
+    overwrite: bool = False
+    """Whether files that no earlier run made may be replaced."""
 
     @property
     def outputs(self) -> dict[str, Path]:
@@ -69,6 +71,33 @@ class Job:
             if path.resolve() in taken:
                 raise SpecError(f"{option} would write {path}, which is {taken[path.resolve()]}; choose another name")
             taken[path.resolve()] = f"written by {option} too"
+        if not self.overwrite:
+            self._check_existing()
+
+    def _check_existing(self) -> None:
+        """Refuse to replace a file that no record beside the labels knows.
+
+        Raises:
+            SpecError: Which file it is.
+        """
+        made: set[str] = set()
+        for labels in self.outputs.values():
+            record = read_record(labels)
+            made.update(record.made if record else ())
+            for path in (labels, labels.with_suffix(".parquet"), record_path(labels)):
+                if path.exists() and record is None:
+                    raise _refuse(
+                        "--out", path, f"and {record_path(labels).name} beside it does not say that it is ours"
+                    )
+            if labels.exists() and record and record.complete and labels.stat().st_size != record.size:
+                raise _refuse("--out", labels, "and was changed since it was written")
+        for option, other in (("--report", self.report), ("--export", self.export)):
+            if other is not None and other.exists() and str(other.resolve()) not in made:
+                raise _refuse(option, other, "and no earlier run with this --out made it")
+
+
+def _refuse(option: str, path: Path, why: str) -> SpecError:
+    return SpecError(f"{option} {path}: the file is there already, {why}; choose another name, or give --overwrite")
 
 
 def label_file(job: Job, registry: Registry, progress: Progress) -> dict[str, Any]:
@@ -91,6 +120,7 @@ def label_file(job: Job, registry: Registry, progress: Progress) -> dict[str, An
     report = build_report(pairs, labels)
     for line in (*report["summary"], *(f"warning: {text}" for text in report["warnings"])):
         progress.say(line)
+    _note_made(job, labels.values())
     _write_rest(job, report, progress)
     return report
 
@@ -116,6 +146,15 @@ def _label_one(
     of_them = "".join(f", {count} of them {what}" for what, count in counts.items() if count)
     progress.say(f"labels: {path} and {parquet.name}, {record.done} comparisons{of_them}")
     return record
+
+
+def _note_made(job: Job, labels: Iterable[tuple[Record, Path]]) -> None:
+    """Note in the records what is about to be made of their labels, so that the next run may replace it."""
+    for record, path in labels:
+        made = {str(other.resolve()) for other in (job.report, job.export) if other is not None}
+        if not made <= set(record.made):
+            record.made = sorted(made | set(record.made))
+            save_record(record, path)
 
 
 def _write_rest(job: Job, report: dict[str, Any], progress: Progress) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -52,6 +52,13 @@ class Record:
     generated_tokens: int = 0
     cost: float = 0.0
     """US dollars, of backends that know their prices."""
+    made: list[str] = field(default_factory=list)
+    """Reports and preference sets made of these labels, which may be made again."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether all comparisons are labelled."""
+        return self.done == self.comparisons
 
     def add(self, preferences: Iterable[Preference], seconds: float, size: int) -> None:
         """Count a finished chunk."""
@@ -84,11 +91,11 @@ def label_pairs(pairs: PairsFile, config: ComponentConfig, context: Context, out
     """
     record, found = _open_record(pairs, config, context, out)
     partial = out.with_name(f"{out.name}.partial")
-    if record.done == record.comparisons and _size(out) == record.size:
+    if record.complete and _size(out) == record.size:
         progress.say(f"{out}: labelled before")
         return record
     if _size(partial) < record.size:
-        record = _new_record(pairs, config, context)  # whoever removed the rows wants them again
+        record = _new_record(pairs, config, context, record.made)  # whoever removed the rows wants them again
     if found and record.done == 0:
         progress.say(f"{out}: starting anew, as pairs, labeler or task changed")
     elif record.done:
@@ -101,7 +108,7 @@ def label_pairs(pairs: PairsFile, config: ComponentConfig, context: Context, out
         text = f"labelling by {config.kind}, {CHUNK} at a time"
         for chunk in progress.track(chunks, -(-record.comparisons // CHUNK), text, record.done // CHUNK):
             _label_chunk(labeler, chunk, config.kind, record, file)
-            _save_record(record, out)
+            save_record(record, out)
     partial.replace(out)
     return record
 
@@ -121,32 +128,39 @@ def _label_chunk(labeler: Labeler, chunk: list[Comparison], kind: str, record: R
     record.add(preferences, seconds, len(text))
 
 
-def _new_record(pairs: PairsFile, config: ComponentConfig, context: Context) -> Record:
+def _new_record(pairs: PairsFile, config: ComponentConfig, context: Context, made: Iterable[str] = ()) -> Record:
     labeler, task = describe_component(config, context), describe_task(context)
     key = hash_content({"pairs": pairs.digest, "labeler": labeler, "task": task})
-    return Record(key, str(pairs.path), pairs.count, labeler, task)
+    return Record(key, str(pairs.path), pairs.count, labeler, task, made=list(made))
 
 
 def _open_record(pairs: PairsFile, config: ComponentConfig, context: Context, out: Path) -> tuple[Record, bool]:
     """The record to go on with, and whether there was one at all."""
-    new = _new_record(pairs, config, context)
+    known = read_record(out)
+    new = _new_record(pairs, config, context, known.made if known else ())
+    return (known if known and known.key == new.key else new), known is not None
+
+
+def read_record(out: Path) -> Record | None:
+    """The record beside labels; None if there is none, or another program's file stands in its place."""
     try:
-        known = Record(**json.loads(_record_path(out).read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return new, False
-    except (TypeError, ValueError):  # not ours, or of another version
-        return new, True
-    return (known if known.key == new.key else new), True
+        found = json.loads(record_path(out).read_text(encoding="utf-8"))
+        # Of another version, some may be missing and some not known any more.
+        return Record(**{name: found[name] for name in (f.name for f in fields(Record)) if name in found})
+    except (FileNotFoundError, TypeError, ValueError, AttributeError):
+        return None
 
 
-def _save_record(record: Record, out: Path) -> None:
-    path = _record_path(out)
+def save_record(record: Record, out: Path) -> None:
+    """Write the record beside labels."""
+    path = record_path(out)
     temporary = path.with_name(f".{path.name}")
     temporary.write_text(json.dumps(asdict(record), indent=1, ensure_ascii=False), encoding="utf-8")
     temporary.replace(path)
 
 
-def _record_path(out: Path) -> Path:
+def record_path(out: Path) -> Path:
+    """Where the record of labels is kept."""
     return out.with_suffix(".meta.json")
 
 
