@@ -196,8 +196,8 @@ class Annotation:
     """Last words before an explanation (chain of thought, step one)."""
     after_exemplars: str = ""
     """Stands between the exemplars and the sample."""
-    exemplars: tuple[tuple[str, str], ...] = ()
-    """Rendered exemplars, each without and with its rationale."""
+    exemplars: tuple[tuple[str, str, str], ...] = ()
+    """Rendered exemplars, each in three forms: with the label at once, after a rationale, as text with a verdict."""
     identity: str = ""
     """The comparison's id: random choices that depend on it are the same in both orders."""
     options: tuple[str, str] = ("1", "2")
@@ -219,7 +219,7 @@ class Annotation:
 
     def ask_verdict(self) -> Question:
         """The question for free text with a verdict at its end."""
-        return Question(self._lay_out(self.verdict, 0))
+        return Question(self._lay_out(self.verdict, 2))
 
     def _lay_out(self, instruction: str, form: int) -> str:
         shown = [exemplar[form] for exemplar in self.exemplars]

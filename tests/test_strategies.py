@@ -370,6 +370,21 @@ def test_explanations_take_the_form_of_the_exemplars(registry: Registry, tiny_sp
     assert asked(2).text.count("Thoughts on Summary 2 -\n") == 2
 
 
+def test_exemplars_of_free_text_end_as_the_question_asks(registry: Registry, tiny_spec: Callable[..., Spec]) -> None:
+    for task in ("tldr", {"kind": "dialogue"}):
+        backend = Scripted(lambda _: 0.7)
+        strategy = {"kind": "few-shot", "exemplars": 2, "strategy": "free-form"}
+        labeler = make(registry, tiny_spec(task=task), backend, strategy)
+        list(labeler.label(COMPARISONS[:1]))
+        question = backend.asked[0].question
+        examples = question.text.split(">>>>>>>> Example >>>>>>>>")[1:]
+        for example, exemplar in zip(examples, labeler.words.exemplars, strict=False):
+            answer = example.partition(">>>>>>>> Follow")[0].strip()
+            assert answer.endswith(f"{exemplar.rationale.strip()}\n\nVerdict: {exemplar.preferred}")
+            assert read_verdict(answer) == ((1.0, 0.0) if exemplar.preferred == 1 else (0.0, 1.0))
+        assert "Preferred" not in question.text + question.prefill
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -377,6 +392,20 @@ def test_explanations_take_the_form_of_the_exemplars(registry: Registry, tiny_sp
         ("**Verdict: Summary 1.**\n", (1.0, 0.0)),
         ("verdict: tie", (0.5, 0.5)),
         ("Verdict: 1\nOn second thoughts:\nVerdict: 2\n\n", (0.0, 1.0)),
+        ("Verdict: Answer 2", (0.0, 1.0)),
+        ("Verdict: answer #1", (1.0, 0.0)),
+        ("Verdict: #2", (0.0, 1.0)),
+        ("### **Verdict:** Summary **#1**", (1.0, 0.0)),
+        ("> Verdict: `Response 2`.", (0.0, 1.0)),
+        ("- Verdict: _tie_\n\n---\n", (0.5, 0.5)),
+        ("**Verdict: 2**\n***", (0.0, 1.0)),
+        ("Verdict: Answer 1\n\nVerdict: Answer 2\n===", (0.0, 1.0)),
+        ("Verdict: 1. Verdict: 2", None),
+        ("Verdict: Answer 1, Answer 2", None),
+        ("Verdict: #12", None),
+        ("Verdict: question 2", None),
+        ("Verdict: 1\n--- but read on", None),
+        ("---", None),
         ("Verdict: 1 or 2", None),
         ("Verdict: 12", None),
         ("Verdict: 1\nI am not sure though.", None),

@@ -47,7 +47,7 @@ class FewShot:
         words = context.task.words()
         chosen = choose_exemplars(config, words.exemplars, context.spec.seed)
         self.rationale_ending = (words.few_shot_rationale_ending or words.rationale_ending).strip()
-        self.exemplars = [(words.render_exemplar(e, False), words.render_exemplar(e, True)) for e in chosen]
+        self.exemplars = [words.render_exemplar(e) for e in chosen]
         self.samples = [{words.render(e.source, pair) for pair in (e.responses, e.responses[::-1])} for e in chosen]
 
     def elicit(self, ask: Annotation) -> Generator[Asked, Any, Ballot]:
