@@ -116,6 +116,7 @@ def read_pair(row: Mapping[str, Any]) -> Comparison:
         raise DataError("a response is empty")
     if first == second:
         raise DataError("the two responses are equal")
+    given = None if responses == (first, second) else responses
     human = _share(row, "human")
     if human is not None and known is not None:
         raise DataError("'human' stands beside a preference the row states otherwise; keep one of them")
@@ -131,6 +132,7 @@ def read_pair(row: Mapping[str, Any]) -> Comparison:
         None if known is None else "human",
         _share(row, "confidence"),
         slice_,
+        given,
     )
 
 

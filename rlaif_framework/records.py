@@ -26,7 +26,15 @@ def load_comparisons(path: Path) -> list[Comparison]:
 def read_comparison(row: Mapping[str, Any]) -> Comparison:
     """A comparison from its row."""
     first, second = row["responses"]
-    return Comparison(**{**row, "prompt": Prompt(**row["prompt"]), "responses": (first, second)})
+    given = row.get("given")
+    return Comparison(
+        **{
+            **row,
+            "prompt": Prompt(**row["prompt"]),
+            "responses": (first, second),
+            "given": None if given is None else (given[0], given[1]),
+        }
+    )
 
 
 def load_preferences(path: Path) -> list[Preference]:

@@ -11,6 +11,7 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +181,8 @@ def test_rows_come_back_as_they_were() -> None:
     comparison = Comparison("1", Prompt("1", "p", "p"), ("a", "b"), 0.25, "human", 0.5, "s")
     evidence = Evidence("llm", (Ballot((0.7, 0.3), 0.9, "why", 4), Ballot(None)), (1.0, 2.0), 5, 6, 0.1)
     preference = Preference("1", None, evidence)
-    assert from_row(json.loads(json.dumps(to_row(comparison, preference)))) == (comparison, preference)
+    for made in (comparison, replace(comparison, given=(" a", "b\n"))):
+        assert from_row(json.loads(json.dumps(to_row(made, preference)))) == (made, preference)
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
@@ -217,7 +219,8 @@ def test_transcripts_are_labelled(label: Callable[..., Outcome]) -> None:
     assert code == 0
     assert "100.0 %" in out
     assert {r["prompt"] for r in rows("set.jsonl")} == {head}
-    assert all(r["chosen"].startswith("x ") for r in rows("set.jsonl"))
+    given = {row["chosen"] for row in rows("hh.jsonl")}
+    assert {r["prompt"] + r["chosen"] for r in rows("set.jsonl")} == given, "the space after 'Assistant:' is lost"
     assert 0 < sum(r["human"] for r in rows("labels.jsonl")) < 20
 
 

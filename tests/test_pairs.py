@@ -28,6 +28,8 @@ def test_prompt_and_responses() -> None:
     assert found.id == found.prompt.id == "7"
     assert (found.prompt.text, found.prompt.source) == (" Post. ", "Post.")
     assert found.responses == ("one", "two")
+    assert found.given == (" one\n", "two")
+    assert read_pair(GOOD).given is None
     assert (found.preference, found.preference_source, found.confidence, found.slice) == (0.7, "human", 1.0, "s")
 
 
@@ -63,6 +65,7 @@ def test_transcripts_are_split_at_the_last_assistant_turn() -> None:
     assert found.prompt.text == f"{HEAD}\n\nAssistant:"
     assert found.prompt.source == HEAD.strip()
     assert set(found.responses) == {"Fine.", "Bad."}
+    assert set(found.given or ()) == {" Fine.", " Bad."}
     assert found.preference == float(found.responses[0] == "Fine.")
 
 
