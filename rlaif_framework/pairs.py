@@ -44,6 +44,8 @@ class PairsFile:
     """The first of them."""
     digest: str
     """Hash of the file's lines."""
+    unlabelled: int | None = None
+    """The first line of a good row without a human preference."""
 
     def read(self) -> Iterator[Comparison]:
         """Yield the pairs of the good rows, one at a time."""
@@ -78,15 +80,18 @@ def scan_pairs(path: Path) -> PairsFile:
     digest = hashlib.sha256()
     count = skipped = 0
     bad: list[BadRow] = []
+    unlabelled: int | None = None
     for number, line in read_lines(path):
         digest.update(line)
         found = _parse_pair(number, line)
         if isinstance(found, Comparison):
             count += 1
+            if unlabelled is None and found.preference is None:
+                unlabelled = number
         else:
             skipped += 1
             bad += [found] if len(bad) < SHOWN else []
-    return PairsFile(path, count, skipped, tuple(bad), digest.hexdigest())
+    return PairsFile(path, count, skipped, tuple(bad), digest.hexdigest(), unlabelled)
 
 
 def read_pairs(path: Path) -> Iterator[Comparison | BadRow]:

@@ -123,8 +123,7 @@ class Words(Config):
             preamble: Name of the preamble.
             identity: The comparison's id, for choices a strategy makes at random.
         """
-        if preamble not in self.preambles:
-            raise DataError(f"the task's words have no preamble '{preamble}'; {suggest(preamble, self.preambles)}")
+        self.check_preamble(preamble)
         return Annotation(
             preamble=self.preambles[preamble].strip(),
             label=self.label.strip(),
@@ -136,6 +135,15 @@ class Words(Config):
             after_exemplars=self.after_exemplars,
             identity=identity,
         )
+
+    def check_preamble(self, name: str) -> None:
+        """Refuse a name that no preamble has.
+
+        Raises:
+            DataError: The nearest name.
+        """
+        if name not in self.preambles:
+            raise DataError(f"the task's words have no preamble '{name}'; {suggest(name, self.preambles)}")
 
     def render(self, source: str, responses: tuple[str, str]) -> str:
         """The sample's text. Responses are put on one line each, so that none can pass for the lines after it."""

@@ -20,6 +20,7 @@ from rlaif_framework import (
     Exemplar,
     PromptStrategy,
     StrategySlot,
+    Words,
     default_component,
     derive_seed,
     hookimpl,
@@ -37,6 +38,11 @@ class FewShotConfig(ComponentConfig):
     """Which, where a number is given: the first ones, or some drawn with the spec's seed (the same for all)."""
     strategy: StrategySlot = default_component("direct")
     """How the question is asked."""
+
+    def check_words(self, words: Words) -> None:
+        """Whether the task has these exemplars."""
+        choose_exemplars(self, words.exemplars, seed=0)
+        super().check_words(words)
 
 
 class FewShot:

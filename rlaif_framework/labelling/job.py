@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rlaif_framework.component import ComponentConfig
-from rlaif_framework.errors import RlaifError, SpecError
+from rlaif_framework.context import Context
+from rlaif_framework.errors import DataError, RlaifError, SpecError
 from rlaif_framework.labelling.report import build_report, write_report
 from rlaif_framework.labelling.run import Record, label_context, label_pairs, read_record, record_path, save_record
 from rlaif_framework.memory import release_memory
 from rlaif_framework.pairs import PairsFile, scan_pairs
-from rlaif_framework.pipeline import check_component
+from rlaif_framework.pipeline import check_component, describe_component
 from rlaif_framework.plugins import Registry
 from rlaif_framework.progress import Progress
 from rlaif_framework.report.page import percent
@@ -111,6 +113,9 @@ def label_file(job: Job, registry: Registry, progress: Progress) -> dict[str, An
         check_component(config, registry)
     pairs = scan_pairs(job.pairs)
     pairs.check(job.skip_bad)
+    for name, config in job.labelers.items():
+        with _naming(name):
+            _check_labeler(config, label_context(job.task, registry), pairs)
     if pairs.skipped:
         progress.say(f"{job.pairs}: skipped {pairs.skipped} bad rows of {pairs.count + pairs.skipped}")
     labels: dict[str, tuple[Record, Path]] = {}
@@ -125,16 +130,42 @@ def label_file(job: Job, registry: Registry, progress: Progress) -> dict[str, An
     return report
 
 
+@contextmanager
+def _naming(labeler: str) -> Iterator[None]:
+    """Say in errors which of several labelers they are about."""
+    try:
+        yield
+    except RlaifError as error:
+        raise type(error)(f"{labeler}: {error}") if labeler else error from error
+
+
+def _check_labeler(config: ComponentConfig, context: Context, pairs: PairsFile) -> None:
+    """Find what is wrong with a labeler before the first comparison of any is labelled, and without loading a model.
+
+    Raises:
+        RlaifError: The words have not what it names, a model is not there, or pairs lack the preference it hands out.
+    """
+    config.check_words(context.task.words())
+    describe_component(config, context)  # finds its models
+    if config.needs_known == "construction":
+        raise DataError(
+            "no preference of a user's own pairs is known by construction; 'human' hands out those of people"
+        )
+    if config.needs_known == "human" and pairs.unlabelled is not None:
+        raise DataError(
+            f"{pairs.path}, line {pairs.unlabelled}: the row has no human preference, and labeler '{config.kind}' hands "
+            "out that of each; add it, or let 'mix' label the rows without one"
+        )
+
+
 def _label_one(
     job: Job, name: str, config: ComponentConfig, pairs: PairsFile, registry: Registry, progress: Progress
 ) -> Record:
     from rlaif_framework.labelling.export import write_parquet
 
     path = job.outputs[name]
-    try:
+    with _naming(name):
         record = label_pairs(pairs, config, label_context(job.task, registry), path, progress)
-    except RlaifError as error:
-        raise type(error)(f"{name}: {error}") if name else error from error
     release_memory()  # of one model, before the next is loaded
     parquet = path.with_suffix(".parquet")
     write_parquet(path, parquet)
