@@ -134,6 +134,12 @@ def label(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files of these names that no earlier run of this made.")
     ] = False,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of all that is drawn: random orders and exemplars, principles, sampled text.")
+    ] = 0,
+    batch_tokens: Annotated[
+        int | None, typer.Option(min=64, help="Tokens a local model reads in one pass: what bounds memory.")
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="PATH=VALUE", help="Override one value of the labeler's file; repeatable."),
@@ -159,7 +165,7 @@ def label(
         labelers = {"": load_component("labeler", labeler or "", set_ or (), registry)}
     words = load_component("task", task, (), registry)
     _prepare_libraries()
-    job = Job(pairs, labelers, words, out, report, export, skip_bad, overwrite)
+    job = Job(pairs, labelers, words, out, report, export, skip_bad, overwrite, seed, batch_tokens)
     found = label_file(job, registry, Progress(Console()))
     if compare is not None:
         _print_comparison(found)

@@ -403,6 +403,40 @@ def test_finished_labels_are_reused_and_changed_input_is_not(label: Callable[...
     assert len(rows("labels.jsonl")) == 11
 
 
+def test_another_seed_draws_anew_and_the_same_seed_draws_the_same(label: Callable[..., Outcome]) -> None:
+    pairs = make_pairs(40)
+    Path("l.yaml").write_text("kind: mix\nproportion: 0.5\nlabeler: length\n")
+
+    def kept(out: str, *argv: object) -> list[str]:
+        assert label(pairs, "--labeler", "l.yaml", "--out", out, *argv)[0] == 0
+        return [r["id"] for r in rows(out) if r["evidence"]["source"] == "human"]
+
+    first = kept("a.jsonl")
+    assert kept("b.jsonl", "--seed", 0) == first
+    assert kept("b.jsonl", "--seed", 1) != first, "another seed drew the same, or its labels were not made anew"
+    assert json.loads(Path("b.meta.json").read_text())["seed"] == 1
+    assert kept("b.jsonl", "--seed", 1, "--batch-tokens", 64) == kept("c.jsonl", "--seed", 1)
+
+
+def test_the_size_of_a_pass_reaches_the_labeler_and_is_no_new_work(
+    label: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rlaif_plugins.length import LengthLabeler
+
+    budgets: list[int] = []
+    original = LengthLabeler.__init__
+
+    def spy(self: LengthLabeler, config: Any, context: Any) -> None:
+        budgets.append(context.policy.batch_tokens)
+        original(self, config, context)
+
+    monkeypatch.setattr(LengthLabeler, "__init__", spy)
+    argv = (make_pairs(5), "--labeler", "length", "--out", "labels.jsonl")
+    assert label(*argv, "--batch-tokens", 777)[0] == 0
+    assert "labelled before" in label(*argv, "--batch-tokens", 888)[1]
+    assert budgets == [777]
+
+
 def test_ctrl_c_says_that_the_same_command_goes_on(work: Path) -> None:
     make_pairs(640)
     Path("l.yaml").write_text("kind: fake/llm\nseconds: 0.01\n")

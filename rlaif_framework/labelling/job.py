@@ -37,6 +37,14 @@ class Job:
     skip_bad: bool = False
     overwrite: bool = False
     """Whether files that no earlier run made may be replaced."""
+    seed: int = 0
+    """Of every random choice: orders, exemplars, principles, sampled text, the share of a mix."""
+    batch_tokens: int | None = None
+    """Tokens of local models in one pass; None is the default of a spec's `policy.batch_tokens`."""
+
+    def context(self, registry: Registry) -> Context:
+        """What its labelers are given."""
+        return label_context(self.task, registry, self.seed, self.batch_tokens)
 
     @property
     def outputs(self) -> dict[str, Path]:
@@ -115,7 +123,7 @@ def label_file(job: Job, registry: Registry, progress: Progress) -> dict[str, An
     pairs.check(job.skip_bad)
     for name, config in job.labelers.items():
         with _naming(name):
-            _check_labeler(config, label_context(job.task, registry), pairs)
+            _check_labeler(config, job.context(registry), pairs)
     if pairs.skipped:
         progress.say(f"{job.pairs}: skipped {pairs.skipped} bad rows of {pairs.count + pairs.skipped}")
     labels: dict[str, tuple[Record, Path]] = {}
@@ -153,8 +161,8 @@ def _check_labeler(config: ComponentConfig, context: Context, pairs: PairsFile) 
         )
     if config.needs_known == "human" and pairs.unlabelled is not None:
         raise DataError(
-            f"{pairs.path}, line {pairs.unlabelled}: the row has no human preference, and labeler '{config.kind}' hands "
-            "out that of each; add it, or let 'mix' label the rows without one"
+            f"{pairs.path}, line {pairs.unlabelled}: the row has no human preference, and labeler '{config.kind}' "
+            "hands out that of each; add it, or let 'mix' label the rows without one"
         )
 
 
@@ -165,7 +173,7 @@ def _label_one(
 
     path = job.outputs[name]
     with _naming(name):
-        record = label_pairs(pairs, config, label_context(job.task, registry), path, progress)
+        record = label_pairs(pairs, config, job.context(registry), path, progress)
     release_memory()  # of one model, before the next is loaded
     parquet = path.with_suffix(".parquet")
     write_parquet(path, parquet)

@@ -37,6 +37,7 @@ class Record:
     comparisons: int
     labeler: dict[str, Any]
     task: dict[str, Any]
+    seed: int = 0
     done: int = 0
     """Comparisons labelled and written, whole chunks."""
     size: int = 0
@@ -75,9 +76,12 @@ class Record:
             self.cost += evidence.cost
 
 
-def label_context(task: ComponentConfig, registry: Registry) -> Context:
+def label_context(task: ComponentConfig, registry: Registry, seed: int = 0, batch_tokens: int | None = None) -> Context:
     """What labelers are given where there is a task and no policy."""
-    return Context(Spec(name="label", task=task, policy=PolicyConfig(model=NO_POLICY), sft=None), registry)
+    policy = PolicyConfig(model=NO_POLICY)
+    if batch_tokens is not None:
+        policy = policy.model_copy(update={"batch_tokens": batch_tokens})
+    return Context(Spec(name="label", seed=seed, task=task, policy=policy, sft=None), registry)
 
 
 def label_pairs(pairs: PairsFile, config: ComponentConfig, context: Context, out: Path, progress: Progress) -> Record:
@@ -97,7 +101,7 @@ def label_pairs(pairs: PairsFile, config: ComponentConfig, context: Context, out
     if _size(partial) < record.size:
         record = _new_record(pairs, config, context, record.made)  # whoever removed the rows wants them again
     if found and record.done == 0:
-        progress.say(f"{out}: starting anew, as pairs, labeler or task changed")
+        progress.say(f"{out}: starting anew, as pairs, labeler, task or seed changed")
     elif record.done:
         progress.say(f"{out}: going on after {record.done} of {record.comparisons} comparisons")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -130,8 +134,9 @@ def _label_chunk(labeler: Labeler, chunk: list[Comparison], kind: str, record: R
 
 def _new_record(pairs: PairsFile, config: ComponentConfig, context: Context, made: Iterable[str] = ()) -> Record:
     labeler, task = describe_component(config, context), describe_task(context)
-    key = hash_content({"pairs": pairs.digest, "labeler": labeler, "task": task})
-    return Record(key, str(pairs.path), pairs.count, labeler, task, made=list(made))
+    seed = context.spec.seed
+    key = hash_content({"pairs": pairs.digest, "labeler": labeler, "task": task, "seed": seed})
+    return Record(key, str(pairs.path), pairs.count, labeler, task, seed, made=list(made))
 
 
 def _open_record(pairs: PairsFile, config: ComponentConfig, context: Context, out: Path) -> tuple[Record, bool]:
