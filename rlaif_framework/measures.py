@@ -51,6 +51,8 @@ class Observation:
     """Whether the label was withheld because both orders disagree."""
     source: str = ""
     """Who gave the label: a labeler's kind, or who knew the preference that was handed out as the label."""
+    votes: tuple[float, ...] = ()
+    """What each member of an ensemble gave the first response, those left out that could not be read."""
 
     @property
     def handed_out(self) -> bool:
@@ -82,6 +84,7 @@ def observe(comparison: Comparison, preference: Preference) -> Observation:
         tuple(ballot.mass for ballot in ballots if ballot.mass is not None),
         preference.evidence.inconsistent,
         preference.evidence.source,
+        tuple(vote.probabilities[0] for vote in preference.evidence.members if vote.probabilities is not None),
     )
 
 

@@ -92,9 +92,10 @@ class Evidence:
     swapped: bool = False
     """Whether the one order that was shown is the swapped one."""
     shortened: bool = False
-    """Whether the source was cut to fit into the model's context."""
+    """Whether the source was cut to fit into the model's context; of an ensemble, into that of a member."""
     inconsistent: bool = False
-    """Whether both orders could be read, and the preference is withheld because they disagree."""
+    """Whether both orders could be read, and the preference is withheld because they disagree; of an ensemble, whether
+    that is so of a member, whose label the ensemble's then does without."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rlaif_framework import (
     Comparison,
     Context,
+    Evidence,
     Preference,
     Prompt,
     Registry,
@@ -85,6 +86,33 @@ def test_an_ensemble_averages_votes_and_keeps_what_each_said(
     assert [p.probabilities and p.probabilities[0] for p in majority] == [0.0, 1.0, 1.0, 1.0]
     said = {vote.labeler: vote.probabilities for vote in majority[0].evidence.members}
     assert said == {"long": (1.0, 0.0), "short": (0.0, 1.0), "e": (0.0, 1.0)}
+
+
+def test_an_ensemble_passes_on_what_befell_its_members(registry: Registry, tiny_spec: Callable[..., Spec]) -> None:
+    from rlaif_plugins.ensemble import EnsembleConfig, EnsembleLabeler
+
+    class Member:
+        def __init__(self, **flags: bool) -> None:
+            self.flags = flags
+
+        def label(self, comparisons: Sequence[Comparison]) -> list[Preference]:
+            said = None if "inconsistent" in self.flags else (0.9, 0.1)
+            return [Preference(c.id, said, Evidence("fake", **self.flags)) for c in comparisons]
+
+    config = narrow("labeler", {"kind": "ensemble", "labelers": {"a": "length", "b": "length"}}, registry)
+    assert isinstance(config, EnsembleConfig)
+    ensemble = EnsembleLabeler(config, Context(tiny_spec(), registry))
+    ensemble.members = {"a": Member(shortened=True), "b": Member(inconsistent=True)}
+    (found,) = ensemble.label(COMPARISONS[:1])
+    assert (found.evidence.shortened, found.evidence.inconsistent) == (True, True)
+    assert found.probabilities == pytest.approx((0.9, 0.1))
+    ensemble.members = {"a": Member(inconsistent=True)}
+    (found,) = ensemble.label(COMPARISONS[:1])
+    assert found.probabilities is None
+    assert not found.unparsed
+    ensemble.members = {"a": Member()}
+    (found,) = ensemble.label(COMPARISONS[:1])
+    assert (found.evidence.shortened, found.evidence.inconsistent) == (False, False)
 
 
 def test_an_ensemble_leaves_out_members_that_could_not_be_read(

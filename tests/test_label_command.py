@@ -644,6 +644,28 @@ def test_several_labelers_side_by_side(label: Callable[..., Outcome]) -> None:
     assert "+80.0 points" in page
 
 
+def test_what_an_ensembles_members_disagree_on_is_reported(label: Callable[..., Outcome]) -> None:
+    made = [{"id": f"s{i}", "prompt": f"p{i}", "responses": ["xx", f"longer {i}"]} for i in range(3)]
+    made += [{"id": f"l{i}", "prompt": f"q{i}", "responses": [f"xx longer {i}", "short"]} for i in range(7)]
+    made += [{"id": "t", "prompt": "r", "responses": ["xxx", "abc"]}]  # of equal length: a tie is no disagreement
+    made += [{"id": "g", "prompt": "garbled", "responses": ["xx", "longer"]}]  # only one member could be read
+    write_rows(Path("pairs.jsonl"), made)
+    Path("l.yaml").write_text("kind: ensemble\nlabelers: {x: fake/llm, longer: length}\n")
+    code, out, _ = label("pairs.jsonl", "--labeler", "l.yaml", "--out", "l.jsonl", "--report", "r.html")
+    assert code == 0
+    found = json.loads(Path("r.json").read_text())["labelers"]["ensemble"]
+    assert (found["disagreement"]["value"], found["disagreement"]["count"]) == (pytest.approx(3 / 11), 11)
+    assert {x["id"] for x in found["disputed"][:3]} == {"s0", "s1", "s2"}
+    assert found["disputed"][0]["votes"] == {"x": pytest.approx([0.9, 0.1]), "longer": [0.0, 1.0]}
+    assert "the members of ensemble prefer different responses in 27.3 %" in out
+    page = Path("r.html").read_text()
+    for part in ("members disagree", "Disputed", "0.900 and 0.100"):
+        assert part in page
+    assert label("pairs.jsonl", "--labeler", "length", "--out", "o.jsonl", "--report", "o.html")[0] == 0
+    assert json.loads(Path("o.json").read_text())["labelers"]["length"]["disagreement"] is None
+    assert "Disputed" not in Path("o.html").read_text()
+
+
 def test_labels_that_were_handed_out_are_not_scored_against_themselves(label: Callable[..., Outcome]) -> None:
     made = rows(make_pairs(60))
     for row in made[30:]:

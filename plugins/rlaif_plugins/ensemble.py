@@ -65,6 +65,8 @@ class EnsembleLabeler:
                 generated_tokens=sum(p.evidence.generated_tokens for p in own.values()),
                 cost=sum(p.evidence.cost for p in own.values()),
                 members=tuple(Vote(name, p.probabilities) for name, p in own.items()),
+                shortened=any(p.evidence.shortened for p in own.values()),
+                inconsistent=any(p.evidence.inconsistent for p in own.values()),
             )
             yield Preference(comparison.id, self.combine({n: p.probabilities for n, p in own.items()}), evidence)
 

@@ -87,6 +87,15 @@ def measure_lengths(observations: Sequence[Observation]) -> list[LengthBin]:
     return found
 
 
+def measure_disagreement(observations: Sequence[Observation]) -> Estimate | None:
+    """Share of an ensemble's comparisons where a member prefers the first response and another the second.
+
+    Comparisons that fewer than two members could read say nothing.
+    """
+    several = [x.votes for x in observations if len(x.votes) > 1]
+    return estimate_rate(sum(min(votes) < 0.5 < max(votes) for votes in several), len(several))
+
+
 def measure_human_length(observations: Sequence[Observation]) -> Estimate | None:
     """Share of comparisons where people prefer the longer response: what following length would agree with."""
     differences = [_longer_choice(x) for x in observations if x.known not in (None, 0.5) and x.longer]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from heapq import nsmallest
+from heapq import nlargest, nsmallest
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from rlaif_framework.labelling.measures import (
     HIGH_CONFIDENCE,
     compare_labelers,
     measure_calibration,
+    measure_disagreement,
     measure_human_length,
     measure_lengths,
 )
@@ -41,7 +42,9 @@ def build_report(pairs: PairsFile, labels: Mapping[str, tuple[Record, Path]]) ->
     labelers: dict[str, Measured] = {}
     for name, (record, path) in labels.items():
         observations[name], unsure = _read_observations(path)
-        labelers[name] = _measure(observations[name], record) | {"unsure": unsure, "labels": str(path)}
+        disputed = _read_disputed(path) if any(x.votes for x in observations[name]) else []
+        labelers[name] = _measure(observations[name], record)
+        labelers[name] |= {"unsure": unsure, "disputed": disputed, "labels": str(path)}
     known = [x.known for x in next(iter(observations.values())) if x.known is not None]
     report = {
         "pairs": {
@@ -89,6 +92,17 @@ def _read_observations(path: Path) -> tuple[list[Observation], list[Measured]]:
     return observations, [_show(*labelled) for labelled in nearest]
 
 
+def _read_disputed(path: Path) -> list[Measured]:
+    """The labels on which the members of an ensemble are furthest apart."""
+
+    def spread(labelled: Labelled) -> float:
+        votes = [v.probabilities[0] for v in labelled[1].evidence.members if v.probabilities is not None]
+        return max(votes) - min(votes) if votes else 0.0
+
+    furthest = nlargest(TO_READ, (labelled for labelled in read_labels(path) if spread(labelled) > 0), key=spread)
+    return [_show(*labelled) for labelled in furthest]
+
+
 def _show(comparison: Comparison, preference: Preference) -> Measured:
     return {
         "id": comparison.id,
@@ -96,6 +110,7 @@ def _show(comparison: Comparison, preference: Preference) -> Measured:
         "responses": list(comparison.responses),
         "probabilities": preference.probabilities,
         "human": comparison.preference,
+        "votes": {vote.labeler: vote.probabilities for vote in preference.evidence.members},
         "rationales": [ballot.rationale for ballot in preference.evidence.orders if ballot.rationale],
     }
 
@@ -112,6 +127,7 @@ def _measure(labels: Sequence[Observation], record: Record) -> Measured:
         "inconsistent": record.inconsistent,
         "high_confidence": _plain(measure_agreement(confident)),
         "calibration": None if calibration is None else asdict(calibration),
+        "disagreement": _plain(measure_disagreement(observations)),
         "lengths": [asdict(found) for found in measure_lengths(observations)],
         "per_thousand": {
             "prompt_tokens": 1000 * record.prompt_tokens / record.done,
@@ -141,6 +157,8 @@ def _summarise(report: Measured) -> list[str]:
             first = x["first_when_same"]
             which = f"; of those, the first in {rate(first)}" if first else ""
             lines.append(f"{name} prefers the same position in both orders in {rate(x['same_position'])}{which}")
+        if x["disagreement"]:
+            lines.append(f"the members of {name} prefer different responses in {rate(x['disagreement'])}")
     for pair in report["paired"]:
         if pair["p_holm"] is not None and pair["p_holm"] < 0.05:
             better, worse = (pair["first"], pair["second"])[:: 1 if pair["difference"] > 0 else -1]

@@ -70,7 +70,7 @@ class Record:
             self.done += 1
             self.unparsed += preference.unparsed
             self.shortened += evidence.shortened
-            self.inconsistent += evidence.inconsistent
+            self.inconsistent += evidence.inconsistent and preference.probabilities is None
             self.prompt_tokens += evidence.prompt_tokens
             self.generated_tokens += evidence.generated_tokens
             self.cost += evidence.cost
