@@ -582,6 +582,8 @@ def test_the_report_of_one_labeler(label: Callable[..., Outcome]) -> None:
     assert (found["high_confidence"]["value"], found["high_confidence"]["count"]) == (1.0, 90)
     assert found["slices"]["even"]["value"] == 0.8
     assert found["slices"]["odd"]["value"] == 1.0
+    sure = {name: (x["value"], x["count"]) for name, x in found["high_confidence_slices"].items()}
+    assert sure == {"even": (1.0, 40), "odd": (1.0, 50)}
     assert found["unparsed"]["value"] == pytest.approx(1 / 102)
     assert found["same_position"]["value"] == 0
     assert found["label_mass"]["value"] == pytest.approx((101 * 1.4 + 0.8) / 203)
@@ -594,7 +596,7 @@ def test_the_report_of_one_labeler(label: Callable[..., Outcome]) -> None:
     assert len(found["unsure"]) == 10
     assert "agrees with people in 90.0 %" in out
     page = Path("deep/report.html").read_text()
-    for part in ("<svg", "90.0 %", "57.00", "670.00", "tie &lt;b&gt;", "because", "Calibration"):
+    for part in ("<svg", "90.0 %", "57.00", "670.00", "tie &lt;b&gt;", "because", "Calibration", "fake/llm, confident"):
         assert part in page, part
     assert "<b>" not in page
     assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(

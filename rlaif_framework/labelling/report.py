@@ -70,6 +70,7 @@ def write_report(report: Measured, path: Path) -> None:
 
     extra = {
         "slices": sorted({name for x in report["labelers"].values() for name in x["slices"]}),
+        "confident": any(x["high_confidence"] for x in report["labelers"].values()),
         "reliability_chart": draw_reliability({n: x["calibration"] for n, x in report["labelers"].items()}),
         "lengths_chart": draw_lengths({n: x["lengths"] for n, x in report["labelers"].items()}),
     }
@@ -126,6 +127,7 @@ def _measure(labels: Sequence[Observation], record: Record) -> Measured:
         "shortened": record.shortened,
         "inconsistent": record.inconsistent,
         "high_confidence": _plain(measure_agreement(confident)),
+        "high_confidence_slices": {n: asdict(s) for n, s in measure_observations(confident).slices.items()},
         "calibration": None if calibration is None else asdict(calibration),
         "disagreement": _plain(measure_disagreement(observations)),
         "lengths": [asdict(found) for found in measure_lengths(observations)],
