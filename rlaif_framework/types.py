@@ -93,6 +93,8 @@ class Evidence:
     """Whether the one order that was shown is the swapped one."""
     shortened: bool = False
     """Whether the source was cut to fit into the model's context; of an ensemble, into that of a member."""
+    cut_responses: int = 0
+    """How many of the responses were cut, because one alone is longer than the model's context."""
     inconsistent: bool = False
     """Whether both orders could be read, and the preference is withheld because they disagree; of an ensemble, whether
     that is so of a member, whose label the ensemble's then does without."""

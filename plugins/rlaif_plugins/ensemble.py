@@ -66,6 +66,7 @@ class EnsembleLabeler:
                 cost=sum(p.evidence.cost for p in own.values()),
                 members=tuple(Vote(name, p.probabilities) for name, p in own.items()),
                 shortened=any(p.evidence.shortened for p in own.values()),
+                cut_responses=max(p.evidence.cut_responses for p in own.values()),
                 inconsistent=any(p.evidence.inconsistent for p in own.values()),
             )
             yield Preference(comparison.id, self.combine({n: p.probabilities for n, p in own.items()}), evidence)

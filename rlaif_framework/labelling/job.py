@@ -181,6 +181,7 @@ def _label_one(
         "unparsed": record.unparsed,
         "inconsistent": record.inconsistent,
         "with a shortened source": record.shortened,
+        "with a shortened response": record.cut_responses,
     }
     of_them = "".join(f", {count} of them {what}" for what, count in counts.items() if count)
     progress.say(f"labels: {path} and {parquet.name}, {record.done} comparisons{of_them}")

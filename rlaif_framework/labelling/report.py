@@ -125,6 +125,7 @@ def _measure(labels: Sequence[Observation], record: Record) -> Measured:
         **asdict(measure_observations(observations)),
         "handed_out": len(labels) - len(observations),
         "shortened": record.shortened,
+        "cut_responses": record.cut_responses,
         "inconsistent": record.inconsistent,
         "high_confidence": _plain(measure_agreement(confident)),
         "high_confidence_slices": {n: asdict(s) for n, s in measure_observations(confident).slices.items()},
@@ -201,4 +202,9 @@ def _find_warnings(report: Measured) -> list[str]:
             found.append(f"'{name}' has no label for {x['inconsistent']} comparisons because both orders disagree")
         if x["shortened"]:
             found.append(f"'{name}' saw {x['shortened']} sources cut to fit into its model's context")
+        if x["cut_responses"]:
+            found.append(
+                f"'{name}' saw only the beginning of a response in {x['cut_responses']} comparisons: it alone is "
+                "longer than its model's context"
+            )
     return found

@@ -45,6 +45,8 @@ class Record:
     unparsed: int = 0
     shortened: int = 0
     """Comparisons whose source was cut to fit into the model's context."""
+    cut_responses: int = 0
+    """Comparisons with a response that was cut because it alone is longer than the model's context."""
     inconsistent: int = 0
     """Comparisons whose label was withheld because both orders disagree."""
     seconds: float = 0.0
@@ -70,6 +72,7 @@ class Record:
             self.done += 1
             self.unparsed += preference.unparsed
             self.shortened += evidence.shortened
+            self.cut_responses += evidence.cut_responses > 0
             self.inconsistent += evidence.inconsistent and preference.probabilities is None
             self.prompt_tokens += evidence.prompt_tokens
             self.generated_tokens += evidence.generated_tokens
