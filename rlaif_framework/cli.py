@@ -123,7 +123,14 @@ def label(
         Path | None,
         typer.Option(metavar="FILE", help="Instead of --labeler: several on the same pairs, name: labeler."),
     ] = None,
-    task: Annotated[str, typer.Option(metavar="KIND|FILE", help="The task whose words an LLM is asked in.")] = "tldr",
+    task: Annotated[
+        str,
+        typer.Option(
+            metavar="KIND|FILE",
+            help="The task whose words an LLM is asked in: tldr for summaries, dialogue for helpful answers, or a file "
+            "such as specs/paper/task-harmless.yaml for harmless ones.",
+        ),
+    ] = "tldr",
     report: Annotated[
         Path | None, typer.Option(help="Write a report, .html; its numbers are put beside it as .json.")
     ] = None,
