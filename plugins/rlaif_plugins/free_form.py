@@ -24,7 +24,7 @@ EMPHASIS = re.compile(r"[*_`]")
 RULE = " \t#>-=~"
 """What a line without a word is made of, such as the rule `---` that some models end with."""
 VERDICT = re.compile(
-    r"""[\s#>-]*verdict\s*:\s*["'(\[]?(?:answer|response|summary)?\s*\#?\s*(1|2|tie)["')\]]?[\s.!]*""", re.IGNORECASE
+    r"""[\s#-]*verdict\s*:\s*["'(\[]?(?:answer|response|summary)?\s*\#?\s*(1|2|tie)["')\]]?[\s.!]*""", re.IGNORECASE
 )
 PROBABILITIES = {"1": (1.0, 0.0), "2": (0.0, 1.0), "tie": (0.5, 0.5)}
 
@@ -58,8 +58,8 @@ def read_verdict(text: str) -> tuple[float, float] | None:
 
     The grammar: the last line with a word in it is `Verdict:` and one of 1, 2, tie, which may be called answer,
     response or summary, numbered by `#`, quoted and emphasised: `**Verdict: Answer 2**`, `Verdict: Summary #2.`
-    Earlier verdicts are thoughts and are not looked at. A last line that says anything else, or more than one thing
-    (`Verdict: 1 or 2`), is unparsed: None, never a number.
+    Earlier verdicts are thoughts and are not looked at, and a quotation (`> Verdict: 1`) is somebody else's. A last
+    line that says anything else, or more than one thing (`Verdict: 1 or 2`), is unparsed: None, never a number.
     """
     plain = (EMPHASIS.sub("", line) for line in text.splitlines())
     lines = [line for line in plain if line.strip(RULE)]
