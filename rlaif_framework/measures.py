@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from sys import intern
 from typing import get_args
 
 from rlaif_framework.statistics import Estimate, estimate_mean, estimate_rate
@@ -83,7 +84,7 @@ def observe(comparison: Comparison, preference: Preference) -> Observation:
         tuple(ballot.probabilities for ballot in ballots),
         tuple(ballot.mass for ballot in ballots if ballot.mass is not None),
         preference.evidence.inconsistent,
-        preference.evidence.source,
+        intern(preference.evidence.source),  # one text for all: very many may be kept
         tuple(vote.probabilities[0] for vote in preference.evidence.members if vote.probabilities is not None),
     )
 

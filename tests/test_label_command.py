@@ -342,6 +342,18 @@ def test_a_file_that_is_not_ours_is_kept(label: Callable[..., Outcome], name: st
     assert rows("set.jsonl")[0]["chosen"] == "xx 0"
 
 
+def test_what_may_not_be_meant_is_said_before_and_in_the_report(label: Callable[..., Outcome]) -> None:
+    head = "\n\nHuman: Hi\n\nAssistant:"
+    write_rows(Path("hh.jsonl"), [{"prompt": head, "responses": ["yes", "no"], "humn": 1}])
+    argv = ("hh.jsonl", "--labeler", "length", "--out", "l.jsonl", "--report", "r.html")
+    code, out, _ = label(*argv)
+    assert code == 0
+    text = " ".join(out.split())
+    assert text.index("did you mean 'human'?") < text.index("did you mean --task dialogue?") < text.index("labels:")
+    assert len([w for w in json.loads(Path("r.json").read_text())["warnings"] if "did you mean" in w]) == 2
+    assert "--task dialogue" not in label(*argv, "--task", "dialogue")[1]
+
+
 def test_labels_changed_by_hand_are_kept(label: Callable[..., Outcome]) -> None:
     argv = (make_pairs(5), "--labeler", "length", "--out", "labels.jsonl")
     assert label(*argv)[0] == 0

@@ -126,6 +126,9 @@ def label_file(job: Job, registry: Registry, progress: Progress) -> dict[str, An
             _check_labeler(config, job.context(registry), pairs)
     if pairs.skipped:
         progress.say(f"{job.pairs}: skipped {pairs.skipped} bad rows of {pairs.count + pairs.skipped}")
+    doubts = pairs.doubt(job.task.kind)
+    for text in doubts:
+        progress.say(f"warning: {text}")
     labels: dict[str, tuple[Record, Path]] = {}
     for name, config in job.labelers.items():
         path = job.outputs[name]
@@ -133,6 +136,7 @@ def label_file(job: Job, registry: Registry, progress: Progress) -> dict[str, An
     report = build_report(pairs, labels)
     for line in (*report["summary"], *(f"warning: {text}" for text in report["warnings"])):
         progress.say(line)
+    report["warnings"] = [*doubts, *report["warnings"]]
     _note_made(job, labels.values())
     _write_rest(job, report, progress)
     return report
