@@ -47,7 +47,10 @@ def load_preferences(path: Path) -> list[Preference]:
 def read_preference(row: Mapping[str, Any]) -> Preference:
     """A preference from its row."""
     evidence = dict(row["evidence"])
-    orders = tuple(Ballot(**{**b, "probabilities": _pair(b["probabilities"])}) for b in evidence.pop("orders"))
+    orders = tuple(
+        Ballot(**{**b, "probabilities": _pair(b["probabilities"]), "rationales": tuple(b.get("rationales", ()))})
+        for b in evidence.pop("orders")
+    )
     scores = _pair(evidence.pop("scores"))
     members = tuple(Vote(v["labeler"], _pair(v["probabilities"])) for v in evidence.pop("members", ()))
     return Preference(

@@ -51,8 +51,13 @@ class Ballot:
     mass: float | None = None
     """Probability of the label tokens together, over the whole vocabulary: how much of the answer was an answer."""
     rationale: str | None = None
+    """What the model wrote before its answer; of several that are averaged, the first."""
     sampled: int = 0
     """How many written answers the probabilities are counted from; 0 if they are the model's own."""
+    rationales: tuple[str, ...] = ()
+    """All of them, where several were averaged."""
+    principle: str | None = None
+    """The one principle that was stated, where there was one."""
 
     @classmethod
     def read(cls, answer: Answer, rationale: str | None = None) -> Ballot:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from rlaif_framework import (
 )
 from rlaif_framework.component import narrow
 from rlaif_framework.measures import measure_labeler
+from rlaif_framework.records import read_preference
 
 STRATEGIES: dict[str, Any] = {
     "direct": "direct",
@@ -174,6 +176,27 @@ def test_self_consistency_samples_differ_and_are_averaged(registry: Registry, ti
     assert len({r.seed for r in drawn}) == 4  # the same four in both orders
     assert {(r.temperature, r.top_k) for r in drawn} == {(0.5, 40)}
     assert firsts(list(make(registry, tiny_spec(), Scripted(oracle), strategy).label(COMPARISONS[:1]))) == firsts(first)
+
+
+def test_all_samples_and_the_principle_stay_as_evidence(registry: Registry, tiny_spec: Callable[..., Spec]) -> None:
+    strategy = {"kind": "self-consistency", "samples": 3, "strategy": {"kind": "principles", "strategy": "free-form"}}
+    labeler = make(registry, tiny_spec(), Scripted(oracle), strategy)
+    (found,) = labeler.label(COMPARISONS[:1])
+    for ballot in found.evidence.orders:
+        assert len(set(ballot.rationales)) == 3
+        assert all(text.startswith("I thought about it") for text in ballot.rationales)
+        assert ballot.rationale == ballot.rationales[0]
+        assert ballot.principle in labeler.words.principles
+    assert len({ballot.principle for ballot in found.evidence.orders}) == 1
+    assert read_preference(json.loads(json.dumps(asdict(found)))) == found
+    (unread,) = make(registry, tiny_spec(), Scripted(lambda _: None), strategy).label(COMPARISONS[:1])
+    assert [len(ballot.rationales) for ballot in unread.evidence.orders] == [3, 3]
+    averaged = {"kind": "principles", "mode": "average", "strategy": "chain-of-thought"}
+    (several,) = make(registry, tiny_spec(), Scripted(oracle), averaged).label(COMPARISONS[:1])
+    for ballot in several.evidence.orders:
+        assert (len(ballot.rationales), ballot.principle) == (len(labeler.words.principles), None)
+    (one,) = make(registry, tiny_spec(), Scripted(oracle), "chain-of-thought").label(COMPARISONS[:1])
+    assert [ballot.rationales for ballot in one.evidence.orders] == [(), ()]
 
 
 def test_few_shot_shows_the_exemplars_asked_for_and_the_same_for_all(

@@ -55,7 +55,8 @@ class Principles:
         """Ask by one principle, or by all at once."""
         if self.config.mode == "draw":
             place = derive_seed(self.seed, "principle", ask.identity) % len(self.principles)
-            return (yield from self.strategy.elicit(self._state(ask, self.principles[place])))
+            ballot = yield from self.strategy.elicit(self._state(ask, self.principles[place]))
+            return replace(ballot, principle=self.principles[place])
         asked = [self.strategy.elicit(self._state(ask, principle)) for principle in self.principles]
         return average_ballots((yield from side_by_side(asked)))
 

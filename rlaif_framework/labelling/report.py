@@ -112,7 +112,10 @@ def _show(comparison: Comparison, preference: Preference) -> Measured:
         "probabilities": preference.probabilities,
         "human": comparison.preference,
         "votes": {vote.labeler: vote.probabilities for vote in preference.evidence.members},
-        "rationales": [ballot.rationale for ballot in preference.evidence.orders if ballot.rationale],
+        "principle": next((ballot.principle for ballot in preference.evidence.orders if ballot.principle), None),
+        "rationales": [
+            [ballot.rationale, *ballot.rationales[1:]] for ballot in preference.evidence.orders if ballot.rationale
+        ],
     }
 
 
