@@ -7,8 +7,8 @@ One line a case, the ratio to the reference as `3.42x`. The reference asks every
 batches of 8, logits at every position; rationales are generated prompt by prompt, all samples of a prompt in one batch.
 Beside it: the tokens that were computed, those a perfect prefix cache would compute, and the achieved rate of floating
 point operations against a measured matrix product. Answers are compared with the reference's: in fp32 they must agree
-to 1e-4. `--overhead` labels so many made-up comparisons with a backend that answers at once: what is left is our own
-time, the cache of answers included, and the growth of memory.
+to 1e-4, or the benchmark fails. `--overhead` labels so many made-up comparisons with a backend that answers at once:
+what is left is our own time, the cache of answers included, and the growth of memory.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -68,6 +69,8 @@ RATIONALE = (
 )
 FENCE = ">>>>>>>> Example >>>>>>>>"
 TOKENS_OF_A_RATIONALE = 64
+PARITY = 1e-4
+"""How far a probability may be from the reference's in fp32."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +102,13 @@ def main() -> None:
         print(f"# a matrix product of this precision reaches {peak / 1e9:.0f} GFLOP/s here")
         pairs = read_pairs(given.pairs, given.comparisons + 2)
         shots, pairs = pairs[:2], pairs[2:]
+        worst = 0.0
         for name, exemplars in (("detailed, 0-shot", []), ("detailed, 2-shot", shots)):
-            compare_choices(name, backend, [q for pair in pairs for q in questions(pair, exemplars)], peak)
+            asked = [q for pair in pairs for q in questions(pair, exemplars)]
+            worst = max(worst, compare_choices(name, backend, asked, peak))
         compare_rationales(backend, [q for pair in pairs[:4] for q in rationale_questions(pair)], given.samples)
+        if given.dtype == "fp32" and worst > PARITY:
+            sys.exit(f"probabilities differ from the reference's by {worst:.1e}, and {PARITY} is the most in fp32")
 
 
 class Instant:
@@ -150,8 +157,8 @@ def current_memory() -> int:
     return int(line.split()[1]) * 1024
 
 
-def compare_choices(name: str, backend: TransformersBackend, requests: Sequence[Choose], peak: float) -> None:
-    """Both ways over the same questions, each once to warm up on a few."""
+def compare_choices(name: str, backend: TransformersBackend, requests: Sequence[Choose], peak: float) -> float:
+    """Both ways over the same questions, each once to warm up on a few; gives how far probabilities differ at most."""
     comparisons = len(requests) / 2
     ask_plainly(backend, requests[:8])
     list(backend.answer(requests[:8]))
@@ -169,6 +176,7 @@ def compare_choices(name: str, backend: TransformersBackend, requests: Sequence[
         f"probabilities differ by {worst:.1e} at most)",
         flush=True,
     )
+    return worst
 
 
 def compare_rationales(backend: TransformersBackend, asked: Sequence[Question], samples: int) -> None:

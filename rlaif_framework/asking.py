@@ -7,7 +7,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -127,13 +127,21 @@ def side_by_side(
 def average_ballots(ballots: Sequence[Ballot]) -> Ballot:
     """The mean distribution of the ballots that could be read; unparsed if none could."""
     read = [b for b in ballots if b.probabilities is not None]
-    rationale = next((b.rationale for b in ballots if b.rationale is not None), None)
+    written = tuple(b.rationale for b in ballots if b.rationale is not None)
+    rationales = tuple(text for b in ballots for text in b.rationales) or (written if len(written) > 1 else ())
+    principles = {b.principle for b in ballots}
+    about = Ballot(
+        None,
+        rationale=written[0] if written else None,
+        rationales=rationales,
+        principle=principles.pop() if len(principles) == 1 else None,
+    )
     if not read:
-        return Ballot(None, rationale=rationale)
+        return about
     first = sum(b.probabilities[0] for b in read if b.probabilities is not None) / len(read)
     masses = [b.mass for b in read if b.mass is not None]
     mass = sum(masses) / len(masses) if masses else None
-    return Ballot((first, 1.0 - first), mass, rationale, sum(b.sampled for b in read))
+    return replace(about, probabilities=(first, 1.0 - first), mass=mass, sampled=sum(b.sampled for b in read))
 
 
 class AnswerCache:

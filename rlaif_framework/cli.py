@@ -123,7 +123,14 @@ def label(
         Path | None,
         typer.Option(metavar="FILE", help="Instead of --labeler: several on the same pairs, name: labeler."),
     ] = None,
-    task: Annotated[str, typer.Option(metavar="KIND|FILE", help="The task whose words an LLM is asked in.")] = "tldr",
+    task: Annotated[
+        str,
+        typer.Option(
+            metavar="KIND|FILE",
+            help="The task whose words an LLM is asked in: tldr for summaries, dialogue for helpful answers, or a file "
+            "such as specs/paper/task-harmless.yaml for harmless ones.",
+        ),
+    ] = "tldr",
     report: Annotated[
         Path | None, typer.Option(help="Write a report, .html; its numbers are put beside it as .json.")
     ] = None,
@@ -131,6 +138,15 @@ def label(
         Path | None, typer.Option(help="Write prompt, chosen, rejected and margin, .jsonl or .parquet.")
     ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Go on without rows that hold no pair.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files of these names that no earlier run of this made.")
+    ] = False,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of all that is drawn: random orders and exemplars, principles, sampled text.")
+    ] = 0,
+    batch_tokens: Annotated[
+        int | None, typer.Option(min=64, help="Tokens a local model reads in one pass: what bounds memory.")
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="PATH=VALUE", help="Override one value of the labeler's file; repeatable."),
@@ -156,7 +172,8 @@ def label(
         labelers = {"": load_component("labeler", labeler or "", set_ or (), registry)}
     words = load_component("task", task, (), registry)
     _prepare_libraries()
-    found = label_file(Job(pairs, labelers, words, out, report, export, skip_bad), registry, Progress(Console()))
+    job = Job(pairs, labelers, words, out, report, export, skip_bad, overwrite, seed, batch_tokens)
+    found = label_file(job, registry, Progress(Console()))
     if compare is not None:
         _print_comparison(found)
 

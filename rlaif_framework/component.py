@@ -26,6 +26,8 @@ from rlaif_framework.errors import PluginError, suggest
 
 if TYPE_CHECKING:
     from rlaif_framework.plugins import Registry
+    from rlaif_framework.types import PreferenceSource
+    from rlaif_framework.words import Words
 
 Slot = Literal["task", "backend", "strategy", "labeler", "reward", "algorithm"]
 SLOTS: tuple[Slot, ...] = get_args(Slot)
@@ -113,6 +115,25 @@ class ComponentConfig(Config):
     def needs_reward_model(self) -> bool:
         """Whether an algorithm starts something from the model that the reward has saved."""
         return False
+
+    @property
+    def needs_known(self) -> PreferenceSource | None:
+        """Whose preference every comparison must carry for a labeler to have a label for it; None if it needs none.
+
+        The default asks the component's own slots.
+        """
+        return next((config.needs_known for config in self.nested() if config.needs_known is not None), None)
+
+    def check_words(self, words: Words) -> None:
+        """See whether a task's words have what these settings name, before anything heavy is loaded.
+
+        The default asks the component's own slots.
+
+        Raises:
+            DataError: What is missing in the words.
+        """
+        for config in self.nested():
+            config.check_words(words)
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
         """List the models this component will hold in memory; `policy` is the policy's model name.

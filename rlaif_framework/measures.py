@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from sys import intern
 from typing import get_args
 
 from rlaif_framework.statistics import Estimate, estimate_mean, estimate_rate
@@ -57,6 +58,15 @@ class Observation:
     """Whether there is no label because the backend would not answer."""
     sampled: tuple[bool, ...] = ()
     """Whether each ballot that could be read is counted from written answers."""
+    source: str = ""
+    """Who gave the label: a labeler's kind, or who knew the preference that was handed out as the label."""
+    votes: tuple[float, ...] = ()
+    """What each member of an ensemble gave the first response, those left out that could not be read."""
+
+    @property
+    def handed_out(self) -> bool:
+        """Whether the label is the known preference itself: its agreement with that says nothing."""
+        return self.source in get_args(PreferenceSource)
 
     @property
     def decided(self) -> bool:
@@ -84,6 +94,8 @@ def observe(comparison: Comparison, preference: Preference) -> Observation:
         preference.evidence.inconsistent,
         preference.evidence.refused is not None,
         tuple(b.sampled > 0 for b in ballots if b.sampled or b.mass is not None or b.probabilities is not None),
+        intern(preference.evidence.source),  # one text for all: very many may be kept
+        tuple(vote.probabilities[0] for vote in preference.evidence.members if vote.probabilities is not None),
     )
 
 
@@ -93,9 +105,8 @@ def measure_labeler(comparisons: Sequence[Comparison], preferences: Sequence[Pre
     Where only some labels are the known preferences themselves (of a mix), they say nothing about the others and are
     left out.
     """
-    pairs = list(zip(comparisons, preferences, strict=True))
-    own = [(c, p) for c, p in pairs if p.evidence.source not in get_args(PreferenceSource)]
-    return measure_observations([observe(c, p) for c, p in own or pairs])
+    observations = [observe(c, p) for c, p in zip(comparisons, preferences, strict=True)]
+    return measure_observations([x for x in observations if not x.handed_out] or observations)
 
 
 def measure_observations(observations: Sequence[Observation]) -> LabelerQuality:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from reprlib import repr as short
 from typing import Any
@@ -21,6 +24,16 @@ FORMS = (
 )
 SHOWN = 20
 LABELS = {"a": 1.0, "b": 0.0, "tie": 0.5}
+KEYS = frozenset(("prompt", "responses", "chosen", "rejected", "response_a", "response_b", "label")) | {
+    "id",
+    "human",
+    "confidence",
+    "slice",
+    "reference",
+}
+"""Keys of a row that mean something here; others may stand beside them."""
+TURN = "Human:"
+"""Begins a transcript."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +42,19 @@ class BadRow:
 
     line: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Misspelt:
+    """A key that is no known one, but nearly."""
+
+    key: str
+    nearest: str
+    """The known key it looks like."""
+    line: int
+    """Where it stands first."""
+    count: int = 1
+    """Rows that have it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +70,26 @@ class PairsFile:
     """The first of them."""
     digest: str
     """Hash of the file's lines."""
+    unlabelled: int | None = None
+    """The first line of a good row without a human preference."""
+    misspelt: tuple[Misspelt, ...] = ()
+    """Keys that are hardly meant to be left alone."""
+    transcripts: int = 0
+    """Good rows whose prompt is a dialogue in the form of Anthropic's HH data."""
+
+    def doubt(self, task: str) -> list[str]:
+        """What may not be as meant, though it can be labelled; `task` is the kind of the task whose words are used."""
+        found = [
+            f"{self.path}: {x.count} rows have a key '{x.key}', first in line {x.line}, which means nothing here; "
+            f"did you mean '{x.nearest}'?"
+            for x in self.misspelt
+        ]
+        if self.transcripts and "dialogue" not in task:
+            found.append(
+                f"{self.path}: {self.transcripts} prompts are dialogues, and task '{task}' does not ask about any; "
+                "did you mean --task dialogue?"
+            )
+        return found
 
     def read(self) -> Iterator[Comparison]:
         """Yield the pairs of the good rows, one at a time."""
@@ -75,30 +121,68 @@ def scan_pairs(path: Path) -> PairsFile:
         raise DataError(f"{path}: pairs are read from .jsonl and .jsonl.gz files")
     if path.exists() and not path.is_file():
         raise DataError(f"{path} is not a file")
-    digest = hashlib.sha256()
-    count = skipped = 0
+    digest, reader = hashlib.sha256(), _Reader()
+    count = skipped = transcripts = 0
     bad: list[BadRow] = []
+    unlabelled: int | None = None
     for number, line in read_lines(path):
         digest.update(line)
-        found = _parse_pair(number, line)
+        found = reader.read(number, line)
         if isinstance(found, Comparison):
             count += 1
+            transcripts += found.prompt.source.startswith(TURN) and found.prompt.text.endswith(CUE)
+            if unlabelled is None and found.preference is None:
+                unlabelled = number
         else:
             skipped += 1
             bad += [found] if len(bad) < SHOWN else []
-    return PairsFile(path, count, skipped, tuple(bad), digest.hexdigest())
+    return PairsFile(
+        path, count, skipped, tuple(bad), digest.hexdigest(), unlabelled, tuple(reader.misspelt.values()), transcripts
+    )
 
 
 def read_pairs(path: Path) -> Iterator[Comparison | BadRow]:
     """Yield each row of a file as a comparison, or as what is wrong with it."""
-    return (_parse_pair(number, line) for number, line in read_lines(path))
+    reader = _Reader()
+    return (reader.read(number, line) for number, line in read_lines(path))
 
 
-def _parse_pair(number: int, line: bytes) -> Comparison | BadRow:
-    try:
-        return read_pair(parse_line(line))
-    except DataError as error:
-        return BadRow(number, str(error))
+class _Reader:
+    """Reads a file's lines in order, and knows the ids and the misspelt keys of those before."""
+
+    def __init__(self) -> None:
+        self.lines: dict[int, int] = {}
+        """The line of each id that a row states, by the id's hash: a file may have very many."""
+        self.misspelt: dict[str, Misspelt] = {}
+
+    def read(self, number: int, line: bytes) -> Comparison | BadRow:
+        """The pair in a line, or what is wrong with it."""
+        try:
+            row = parse_line(line)
+            self._look_at_keys(row, number)
+            pair = read_pair(row)
+            before = self.lines.setdefault(hash(pair.id), number) if row.get("id") is not None else number
+            if before != number:
+                raise DataError(f"its id '{pair.id}' stands in line {before} already")
+        except DataError as error:
+            return BadRow(number, str(error))
+        return pair
+
+    def _look_at_keys(self, row: Mapping[str, Any], number: int) -> None:
+        for key in row.keys() - KEYS:
+            known = self.misspelt.get(key)
+            nearest = known.nearest if known else _nearest_key(key)
+            if nearest is not None and nearest not in row:
+                self.misspelt[key] = replace(known, count=known.count + 1) if known else Misspelt(key, nearest, number)
+
+
+@lru_cache(maxsize=1024)
+def _nearest_key(key: str) -> str | None:
+    """The known key that another must have been meant for; None if it is a column of the user's own."""
+    if KEYS & set(re.split(r"[_\W]", key)):  # `prompt_id`, `chosen_model`
+        return None
+    near = get_close_matches(key.strip().lower(), KEYS, n=1, cutoff=0.75)
+    return near[0] if near else None
 
 
 def read_pair(row: Mapping[str, Any]) -> Comparison:
@@ -116,6 +200,7 @@ def read_pair(row: Mapping[str, Any]) -> Comparison:
         raise DataError("a response is empty")
     if first == second:
         raise DataError("the two responses are equal")
+    given = None if responses == (first, second) else responses
     human = _share(row, "human")
     if human is not None and known is not None:
         raise DataError("'human' stands beside a preference the row states otherwise; keep one of them")
@@ -131,6 +216,7 @@ def read_pair(row: Mapping[str, Any]) -> Comparison:
         None if known is None else "human",
         _share(row, "confidence"),
         slice_,
+        given,
     )
 
 

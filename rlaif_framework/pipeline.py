@@ -292,7 +292,10 @@ class _Composer:
 
 
 def check_components(context: Context) -> None:
-    """Import every component a spec names, so that a missing package is met before anything is computed."""
+    """Import every component a spec names, so that a missing package is met before anything is computed.
+
+    What they name in the task's words must be there, too.
+    """
     spec = context.spec
     used: list[ComponentConfig] = [spec.task]
     for arm in spec.arms.values():
@@ -302,6 +305,7 @@ def check_components(context: Context) -> None:
         used += [spec.evaluate.judge, *spec.evaluate.labelers.values()]
     for config in used:
         check_component(config, context.registry)
+        config.check_words(context.task.words())
 
 
 def check_component(config: ComponentConfig, registry: Registry) -> None:

@@ -26,7 +26,15 @@ def load_comparisons(path: Path) -> list[Comparison]:
 def read_comparison(row: Mapping[str, Any]) -> Comparison:
     """A comparison from its row."""
     first, second = row["responses"]
-    return Comparison(**{**row, "prompt": Prompt(**row["prompt"]), "responses": (first, second)})
+    given = row.get("given")
+    return Comparison(
+        **{
+            **row,
+            "prompt": Prompt(**row["prompt"]),
+            "responses": (first, second),
+            "given": None if given is None else (given[0], given[1]),
+        }
+    )
 
 
 def load_preferences(path: Path) -> list[Preference]:
@@ -39,7 +47,10 @@ def load_preferences(path: Path) -> list[Preference]:
 def read_preference(row: Mapping[str, Any]) -> Preference:
     """A preference from its row."""
     evidence = dict(row["evidence"])
-    orders = tuple(Ballot(**{**b, "probabilities": _pair(b["probabilities"])}) for b in evidence.pop("orders"))
+    orders = tuple(
+        Ballot(**{**b, "probabilities": _pair(b["probabilities"]), "rationales": tuple(b.get("rationales", ()))})
+        for b in evidence.pop("orders")
+    )
     scores = _pair(evidence.pop("scores"))
     members = tuple(Vote(v["labeler"], _pair(v["probabilities"])) for v in evidence.pop("members", ()))
     dropped = tuple(evidence.pop("dropped", ()))

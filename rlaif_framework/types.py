@@ -38,6 +38,8 @@ class Comparison:
     """The rater's confidence in [0, 1], where the data set gives one."""
     slice: str | None = None
     """The group this comparison is reported under, such as the kind of flaw."""
+    given: tuple[str, str] | None = None
+    """The responses with the white space around them, where a user's own rows have some and are to be written back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +51,13 @@ class Ballot:
     mass: float | None = None
     """Probability of the label tokens together, over the whole vocabulary: how much of the answer was an answer."""
     rationale: str | None = None
+    """What the model wrote before its answer; of several that are averaged, the first."""
     sampled: int = 0
     """How many written answers the probabilities are counted from; 0 if they are the model's own."""
+    rationales: tuple[str, ...] = ()
+    """All of them, where several were averaged."""
+    principle: str | None = None
+    """The one principle that was stated, where there was one."""
 
     @classmethod
     def read(cls, answer: Answer, rationale: str | None = None) -> Ballot:
@@ -90,9 +97,12 @@ class Evidence:
     swapped: bool = False
     """Whether the one order that was shown is the swapped one."""
     shortened: bool = False
-    """Whether the source was cut to fit into the model's context."""
+    """Whether the source was cut to fit into the model's context; of an ensemble, into that of a member."""
+    cut_responses: int = 0
+    """How many of the responses were cut, because one alone is longer than the model's context."""
     inconsistent: bool = False
-    """Whether both orders could be read, and the preference is withheld because they disagree."""
+    """Whether both orders could be read, and the preference is withheld because they disagree; of an ensemble, whether
+    that is so of a member, whose label the ensemble's then does without."""
     refused: str | None = None
     """Why there is no preference, in the backend's words, where it would not answer what was asked."""
     dropped: tuple[str, ...] = ()
@@ -207,8 +217,8 @@ class Annotation:
     """Last words before an explanation (chain of thought, step one)."""
     after_exemplars: str = ""
     """Stands between the exemplars and the sample."""
-    exemplars: tuple[tuple[str, str], ...] = ()
-    """Rendered exemplars, each without and with its rationale."""
+    exemplars: tuple[tuple[str, str, str], ...] = ()
+    """Rendered exemplars, each in three forms: with the label at once, after a rationale, as text with a verdict."""
     identity: str = ""
     """The comparison's id: random choices that depend on it are the same in both orders."""
     options: tuple[str, str] = ("1", "2")
@@ -230,7 +240,7 @@ class Annotation:
 
     def ask_verdict(self) -> Question:
         """The question for free text with a verdict at its end."""
-        return Question(self._lay_out(self.verdict, 0))
+        return Question(self._lay_out(self.verdict, 2))
 
     def _lay_out(self, instruction: str, form: int) -> str:
         shown = [exemplar[form] for exemplar in self.exemplars]

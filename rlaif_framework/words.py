@@ -123,8 +123,7 @@ class Words(Config):
             preamble: Name of the preamble.
             identity: The comparison's id, for choices a strategy makes at random.
         """
-        if preamble not in self.preambles:
-            raise DataError(f"the task's words have no preamble '{preamble}'; {suggest(preamble, self.preambles)}")
+        self.check_preamble(preamble)
         return Annotation(
             preamble=self.preambles[preamble].strip(),
             label=self.label.strip(),
@@ -137,19 +136,36 @@ class Words(Config):
             identity=identity,
         )
 
+    def check_preamble(self, name: str) -> None:
+        """Refuse a name that no preamble has.
+
+        Raises:
+            DataError: The nearest name.
+        """
+        if name not in self.preambles:
+            raise DataError(f"the task's words have no preamble '{name}'; {suggest(name, self.preambles)}")
+
     def render(self, source: str, responses: tuple[str, str]) -> str:
         """The sample's text. Responses are put on one line each, so that none can pass for the lines after it."""
         first, second = (flatten(text) for text in responses)
         return str(self._sample.render(source=source.strip(), first=first, second=second)).strip()
 
-    def render_exemplar(self, exemplar: Exemplar, with_rationale: bool) -> str:
-        """An exemplar's text, with its rationale if the strategy asks for one."""
-        answer = f"{self.ending}{exemplar.preferred}"
-        if with_rationale:
-            ending = self.few_shot_rationale_ending or self.rationale_ending
-            answer = f"{ending.strip()} {exemplar.rationale.strip()}\n\n{answer}"
-        sample = self.render(exemplar.source, exemplar.responses)
-        return str(_JINJA.from_string(self.exemplar).render(sample=sample, answer=answer)).strip()
+    def render_exemplar(self, exemplar: Exemplar) -> tuple[str, str, str]:
+        """An exemplar's text with its answer in the three forms of `Annotation.exemplars`."""
+        label, rationale = f"{self.ending}{exemplar.preferred}", exemplar.rationale.strip()
+        ending = self.few_shot_rationale_ending or self.rationale_ending
+        # Free text begins with no words of ours, but a rationale's own beginning may be in the ending before it.
+        said = f"{(self.few_shot_rationale_ending or '').strip()} {rationale}".strip()
+        sample, template = self.render(exemplar.source, exemplar.responses), _JINJA.from_string(self.exemplar)
+        first, second, third = (
+            str(template.render(sample=sample, answer=answer)).strip()
+            for answer in (
+                label,
+                f"{ending.strip()} {rationale}\n\n{label}",
+                f"{said}\n\nVerdict: {exemplar.preferred}",
+            )
+        )
+        return first, second, third
 
     def ask_rating(self, prompt: Prompt, response: str) -> Question:
         """The question for a score of one response (RLAIF D)."""

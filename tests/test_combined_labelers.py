@@ -15,6 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rlaif_framework import (
     Comparison,
     Context,
+    DataError,
+    Evidence,
     Preference,
     Prompt,
     Registry,
@@ -73,6 +75,43 @@ def test_likelihood_equals_a_plain_loop(registry: Registry, tiny_spec: Callable[
     assert alone.evidence.scores == pytest.approx(found[1].evidence.scores, abs=1e-5)
 
 
+def test_likelihood_cuts_a_prompt_to_the_models_context(
+    registry: Registry, tiny_spec: Callable[..., Spec], tiny_model: Path
+) -> None:
+    config = {"kind": "likelihood", "model": str(tiny_model), "dtype": "fp32", "against": "Lie about it. " * 10}
+    post = "the dog ran off and came back muddy. " * 400
+    long = Comparison("long", Prompt("p", f"POST: {post}\n\nTL;DR:", post.strip()), ("dog ran " * 20, "mud"))
+    found, short = label(registry, tiny_spec(), config, [long, COMPARISONS[0]])
+    assert (found.evidence.shortened, short.evidence.shortened) == (True, False)
+    # Two instructions, each with a prompt and both responses: more is read than one context, and not much beyond two.
+    assert 1024 < found.evidence.prompt_tokens < 2 * 1024 + 100
+    endless = replace(long, responses=("dog " * 2000, "mud"))
+    with pytest.raises(DataError, match="comparison 'long': a response alone is longer than the model's context"):
+        label(registry, tiny_spec(), config, [endless])
+
+
+def test_similarity_cuts_the_source_and_says_what_it_could_not_read_whole(
+    registry: Registry, tiny_spec: Callable[..., Spec], tiny_model: Path
+) -> None:
+    config = {"kind": "similarity", "model": str(tiny_model)}
+    turns = [f"Human: question {n} {'word ' * 60}\n\nAssistant: answer {n}" for n in range(30)]
+    source = "\n\n".join([*turns, "Human: the last question"])
+    long = Comparison("long", Prompt("p", source, source), ("a dog", "mud"))
+    spec = tiny_spec(task="dialogue")
+    found, short, cut = label(
+        registry, spec, config, [long, COMPARISONS[0], replace(COMPARISONS[1], responses=("dog " * 2000, "mud"))]
+    )
+    assert [p.evidence.shortened for p in (found, short, cut)] == [True, False, False]
+    assert [p.evidence.cut_responses for p in (found, short, cut)] == [0, 0, 1]
+    labeler = Context(spec, registry).build("labeler", narrow("labeler", config, registry))
+    embed, seen = labeler.embed, set()
+    labeler.embed = lambda texts: seen.update(texts) or embed(texts)
+    list(labeler.label([long]))
+    (known,) = seen - set(long.responses)
+    assert known.endswith("Human: the last question")
+    assert "question 0 " not in known
+
+
 def test_an_ensemble_averages_votes_and_keeps_what_each_said(
     registry: Registry, tiny_spec: Callable[..., Spec]
 ) -> None:
@@ -85,6 +124,33 @@ def test_an_ensemble_averages_votes_and_keeps_what_each_said(
     assert [p.probabilities and p.probabilities[0] for p in majority] == [0.0, 1.0, 1.0, 1.0]
     said = {vote.labeler: vote.probabilities for vote in majority[0].evidence.members}
     assert said == {"long": (1.0, 0.0), "short": (0.0, 1.0), "e": (0.0, 1.0)}
+
+
+def test_an_ensemble_passes_on_what_befell_its_members(registry: Registry, tiny_spec: Callable[..., Spec]) -> None:
+    from rlaif_plugins.ensemble import EnsembleConfig, EnsembleLabeler
+
+    class Member:
+        def __init__(self, **flags: bool) -> None:
+            self.flags = flags
+
+        def label(self, comparisons: Sequence[Comparison]) -> list[Preference]:
+            said = None if "inconsistent" in self.flags else (0.9, 0.1)
+            return [Preference(c.id, said, Evidence("fake", **self.flags)) for c in comparisons]
+
+    config = narrow("labeler", {"kind": "ensemble", "labelers": {"a": "length", "b": "length"}}, registry)
+    assert isinstance(config, EnsembleConfig)
+    ensemble = EnsembleLabeler(config, Context(tiny_spec(), registry))
+    ensemble.members = {"a": Member(shortened=True), "b": Member(inconsistent=True)}
+    (found,) = ensemble.label(COMPARISONS[:1])
+    assert (found.evidence.shortened, found.evidence.inconsistent) == (True, True)
+    assert found.probabilities == pytest.approx((0.9, 0.1))
+    ensemble.members = {"a": Member(inconsistent=True)}
+    (found,) = ensemble.label(COMPARISONS[:1])
+    assert found.probabilities is None
+    assert not found.unparsed
+    ensemble.members = {"a": Member()}
+    (found,) = ensemble.label(COMPARISONS[:1])
+    assert (found.evidence.shortened, found.evidence.inconsistent) == (False, False)
 
 
 def test_an_ensemble_leaves_out_members_that_could_not_be_read(

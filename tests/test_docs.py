@@ -24,7 +24,8 @@ from typer.testing import CliRunner
 import rlaif_framework
 from rlaif_framework import Comparison, Context, Prompt, Registry, Spec, hookspecs, load_spec
 from rlaif_framework.cli import app
-from rlaif_framework.loading import build_spec, load_labelers, read_mapping
+from rlaif_framework.labelling.run import label_context
+from rlaif_framework.loading import build_spec, load_component, load_labelers, read_mapping
 from rlaif_framework.plugins import Plugin
 
 LoadPlugin = Callable[[str, Registry], Plugin]
@@ -33,7 +34,9 @@ EXAMPLE = ROOT / "plugins" / "example-plugin"
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", EXAMPLE / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TABLES = sorted((ROOT / "specs" / "paper").glob("table*.yaml"))
 """Labelers by name, for `rlaif label --compare`."""
-SPECS = [path for path in sorted((ROOT / "specs").rglob("*.yaml")) if path not in TABLES]
+TASKS = sorted((ROOT / "specs" / "paper").glob("task-*.yaml"))
+"""Tasks, for `rlaif label --task`."""
+SPECS = [path for path in sorted((ROOT / "specs").rglob("*.yaml")) if path not in (*TABLES, *TASKS)]
 PLANNED = {"new-plugin", "catalogue"}
 """Commands the documentation names as not there yet."""
 
@@ -416,3 +419,36 @@ def share_words(first: str, second: str) -> float:
 def test_the_papers_tables_name_labelers_that_exist(path: Path) -> None:
     found = load_labelers(path, (), Registry.load())
     assert len(found) >= 3
+
+
+@pytest.mark.parametrize("path", TABLES, ids=lambda p: p.stem)
+def test_the_commands_of_the_papers_tables_can_be_given(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#   rlaif label ")]
+    assert lines
+    group = typer.main.get_command(app)
+    registry = Registry.load()
+    labelers = load_labelers(path, (), registry)
+    for line in lines:
+        words = shlex.split(line.removeprefix("#   rlaif label "))
+        with group.commands["label"].make_context("label", words) as context:  # type: ignore[attr-defined]
+            assert Path(context.params["compare"]).resolve() == path
+            task = load_component("task", context.params["task"], (), registry)
+        known = label_context(task, registry).task.words()
+        for config in labelers.values():
+            config.check_words(known)
+
+
+def test_table_2_has_a_command_for_each_of_its_columns() -> None:
+    text, registry = (ROOT / "specs/paper/table2-prompts.yaml").read_text(encoding="utf-8"), Registry.load()
+    asked = [label_context(load_component("task", str(path), (), registry), registry) for path in TASKS]
+    assert len(re.findall("^#   rlaif label ", text, re.MULTILINE)) == 3
+    assert {context.task.words().prefer for context in asked} == {"better", "worse"}
+    assert all(str(path.relative_to(ROOT)) in text for path in TASKS)
+
+
+def test_table_14_has_both_numbers_of_samples_at_all_temperatures() -> None:
+    found = load_labelers(ROOT / "specs/paper/table14-self-consistency.yaml", (), Registry.load())
+    asked = [config.model_dump()["strategy"] for config in found.values()]
+    sampled = {(s["samples"], s["temperature"]) for s in asked if s["kind"] == "self-consistency"}
+    assert sampled == {(samples, t) for samples in (4, 16) for t in (0.3, 0.5, 0.7, 1.0)}

@@ -11,6 +11,7 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +181,8 @@ def test_rows_come_back_as_they_were() -> None:
     comparison = Comparison("1", Prompt("1", "p", "p"), ("a", "b"), 0.25, "human", 0.5, "s")
     evidence = Evidence("llm", (Ballot((0.7, 0.3), 0.9, "why", 4), Ballot(None)), (1.0, 2.0), 5, 6, 0.1)
     preference = Preference("1", None, evidence)
-    assert from_row(json.loads(json.dumps(to_row(comparison, preference)))) == (comparison, preference)
+    for made in (comparison, replace(comparison, given=(" a", "b\n"))):
+        assert from_row(json.loads(json.dumps(to_row(made, preference)))) == (made, preference)
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
@@ -217,7 +219,8 @@ def test_transcripts_are_labelled(label: Callable[..., Outcome]) -> None:
     assert code == 0
     assert "100.0 %" in out
     assert {r["prompt"] for r in rows("set.jsonl")} == {head}
-    assert all(r["chosen"].startswith("x ") for r in rows("set.jsonl"))
+    given = {row["chosen"] for row in rows("hh.jsonl")}
+    assert {r["prompt"] + r["chosen"] for r in rows("set.jsonl")} == given, "the space after 'Assistant:' is lost"
     assert 0 < sum(r["human"] for r in rows("labels.jsonl")) < 20
 
 
@@ -278,11 +281,26 @@ def test_bad_rows_are_all_named_and_nothing_is_written(label: Callable[..., Outc
         (["--labeler", "length", "--out", "pairs.jsonl"], "which is the pairs"),
         (["--labeler", "length", "--out", "labels.csv"], "must end in .jsonl"),
         (["--labeler", "length", "--out", "folder.jsonl"], "it is a folder"),
-        (["--labeler", "human"], "has no human preference"),
+        (["--labeler", "human"], "pairs.jsonl, line 2: the row has no human preference"),
+        (["--labeler", "construction"], "'human' hands out those of people"),
+        (["--compare", "late.yaml", "--set", "b.preamble=detailled"], "b: the task's words have no preamble"),
+        (
+            ["--compare", "late.yaml", "--set", "b.strategy={kind: few-shot, exemplars: [cats]}"],
+            "b: strategy 'few-shot': the task's words have no exemplar 'cats'; did you mean 'cat'?",
+        ),
+        (["--compare", "late.yaml", "--set", "b=human"], "b: pairs.jsonl, line 2: the row has no human preference"),
+        (["--compare", "late.yaml", "--set", "b.backend.model=./nowhere"], "b: no model at nowhere"),
+        (["--compare", "late.yaml", "--set", "b={kind: ensemble, labelers: {x: human}}"], "b: pairs.jsonl, line 2"),
+        (
+            ["--compare", "late.yaml", "--set", "b.orders=first", "--set", "b.consistent_only=true"],
+            "b: consistent_only compares both orders",
+        ),
     ],
 )
 def test_a_mistake_gets_one_message(label: Callable[..., Outcome], argv: list[str], part: str) -> None:
-    write_rows(Path("pairs.jsonl"), [{"prompt": "p", "responses": ["a", "b"]}])
+    row = {"prompt": "p", "responses": ["a", "b"]}
+    write_rows(Path("pairs.jsonl"), [row | {"human": 1}, row | {"prompt": "q"}])
+    Path("late.yaml").write_text("a: length\nb: {kind: llm, backend: {kind: transformers, model: gpt2}}\n")
     Path("bad.yaml").write_text("kind: length\nprefr: longer\n")
     Path("empty.yaml").write_text("{}\n")
     Path("none.yaml").write_text("{}\n")
@@ -294,16 +312,57 @@ def test_a_mistake_gets_one_message(label: Callable[..., Outcome], argv: list[st
     assert code == 2, err
     assert part in " ".join(err.split())
     assert "Traceback" not in err
-    left = {p.name for p in Path().iterdir()} - set(before)
-    assert left <= {"labels.jsonl.partial"}, left
+    assert sorted(p.name for p in Path().iterdir()) == before
 
 
-def test_a_damaged_record_starts_anew(label: Callable[..., Outcome]) -> None:
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("labels.jsonl", '{"my": "labels"}'),
+        ("labels.parquet", "a table"),
+        ("labels.meta.json", '{"some": "other file"}'),
+        ("labels.meta.json", "[1]"),
+        ("report.html", "<html>"),
+        ("set.jsonl", "{}"),
+    ],
+)
+def test_a_file_that_is_not_ours_is_kept(label: Callable[..., Outcome], name: str, text: str) -> None:
     pairs = make_pairs(5)
-    Path("labels.meta.json").write_text('{"some": "other file"}')
-    code, out, _ = label(pairs, "--labeler", "length", "--out", "labels.jsonl")
+    Path(name).write_text(text)
+    argv = (pairs, "--labeler", "length", "--out", "labels.jsonl", "--report", "report.html", "--export", "set.jsonl")
+    code, _, err = label(*argv)
+    assert code == 2
+    assert f"{name}: the file is there already" in err
+    assert "--overwrite" in err
+    assert Path(name).read_text() == text
+    assert {p.name for p in Path().iterdir()} == {"pairs.jsonl", name}
+    assert label(*argv, "--overwrite")[0] == 0
+    assert len(rows("labels.jsonl")) == 5
+    assert label(*argv, "--set", "prefer=shorter")[0] == 0, "what an earlier run made was not known as ours"
+    assert rows("set.jsonl")[0]["chosen"] == "xx 0"
+
+
+def test_what_may_not_be_meant_is_said_before_and_in_the_report(label: Callable[..., Outcome]) -> None:
+    head = "\n\nHuman: Hi\n\nAssistant:"
+    write_rows(Path("hh.jsonl"), [{"prompt": head, "responses": ["yes", "no"], "humn": 1}])
+    argv = ("hh.jsonl", "--labeler", "length", "--out", "l.jsonl", "--report", "r.html")
+    code, out, _ = label(*argv)
     assert code == 0
-    assert "starting anew" in out
+    text = " ".join(out.split())
+    assert text.index("did you mean 'human'?") < text.index("did you mean --task dialogue?") < text.index("labels:")
+    assert len([w for w in json.loads(Path("r.json").read_text())["warnings"] if "did you mean" in w]) == 2
+    assert "--task dialogue" not in label(*argv, "--task", "dialogue")[1]
+
+
+def test_labels_changed_by_hand_are_kept(label: Callable[..., Outcome]) -> None:
+    argv = (make_pairs(5), "--labeler", "length", "--out", "labels.jsonl")
+    assert label(*argv)[0] == 0
+    with Path("labels.jsonl").open("a") as file:
+        file.write("mine\n")
+    code, _, err = label(*argv)
+    assert code == 2
+    assert "labels.jsonl: the file is there already, and was changed since it was written" in err
+    assert label(*argv, "--overwrite")[0] == 0
     assert len(rows("labels.jsonl")) == 5
 
 
@@ -354,6 +413,40 @@ def test_finished_labels_are_reused_and_changed_input_is_not(label: Callable[...
     code, out, _ = label(pairs, *argv)
     assert (code, "starting anew" in out) == (0, True)
     assert len(rows("labels.jsonl")) == 11
+
+
+def test_another_seed_draws_anew_and_the_same_seed_draws_the_same(label: Callable[..., Outcome]) -> None:
+    pairs = make_pairs(40)
+    Path("l.yaml").write_text("kind: mix\nproportion: 0.5\nlabeler: length\n")
+
+    def kept(out: str, *argv: object) -> list[str]:
+        assert label(pairs, "--labeler", "l.yaml", "--out", out, *argv)[0] == 0
+        return [r["id"] for r in rows(out) if r["evidence"]["source"] == "human"]
+
+    first = kept("a.jsonl")
+    assert kept("b.jsonl", "--seed", 0) == first
+    assert kept("b.jsonl", "--seed", 1) != first, "another seed drew the same, or its labels were not made anew"
+    assert json.loads(Path("b.meta.json").read_text())["seed"] == 1
+    assert kept("b.jsonl", "--seed", 1, "--batch-tokens", 64) == kept("c.jsonl", "--seed", 1)
+
+
+def test_the_size_of_a_pass_reaches_the_labeler_and_is_no_new_work(
+    label: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rlaif_plugins.length import LengthLabeler
+
+    budgets: list[int] = []
+    original = LengthLabeler.__init__
+
+    def spy(self: LengthLabeler, config: Any, context: Any) -> None:
+        budgets.append(context.policy.batch_tokens)
+        original(self, config, context)
+
+    monkeypatch.setattr(LengthLabeler, "__init__", spy)
+    argv = (make_pairs(5), "--labeler", "length", "--out", "labels.jsonl")
+    assert label(*argv, "--batch-tokens", 777)[0] == 0
+    assert "labelled before" in label(*argv, "--batch-tokens", 888)[1]
+    assert budgets == [777]
 
 
 def test_ctrl_c_says_that_the_same_command_goes_on(work: Path) -> None:
@@ -501,6 +594,8 @@ def test_the_report_of_one_labeler(label: Callable[..., Outcome]) -> None:
     assert (found["high_confidence"]["value"], found["high_confidence"]["count"]) == (1.0, 90)
     assert found["slices"]["even"]["value"] == 0.8
     assert found["slices"]["odd"]["value"] == 1.0
+    sure = {name: (x["value"], x["count"]) for name, x in found["high_confidence_slices"].items()}
+    assert sure == {"even": (1.0, 40), "odd": (1.0, 50)}
     assert found["unparsed"]["value"] == pytest.approx(1 / 102)
     assert found["same_position"]["value"] == 0
     assert found["label_mass"]["value"] == pytest.approx((101 * 1.4 + 0.8) / 203)
@@ -513,7 +608,7 @@ def test_the_report_of_one_labeler(label: Callable[..., Outcome]) -> None:
     assert len(found["unsure"]) == 10
     assert "agrees with people in 90.0 %" in out
     page = Path("deep/report.html").read_text()
-    for part in ("<svg", "90.0 %", "57.00", "670.00", "tie &lt;b&gt;", "because", "Calibration"):
+    for part in ("<svg", "90.0 %", "57.00", "670.00", "tie &lt;b&gt;", "because", "Calibration", "fake/llm, confident"):
         assert part in page, part
     assert "<b>" not in page
     assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
@@ -563,6 +658,55 @@ def test_several_labelers_side_by_side(label: Callable[..., Outcome]) -> None:
     assert "+80.0 points" in page
 
 
+def test_what_an_ensembles_members_disagree_on_is_reported(label: Callable[..., Outcome]) -> None:
+    made = [{"id": f"s{i}", "prompt": f"p{i}", "responses": ["xx", f"longer {i}"]} for i in range(3)]
+    made += [{"id": f"l{i}", "prompt": f"q{i}", "responses": [f"xx longer {i}", "short"]} for i in range(7)]
+    made += [{"id": "t", "prompt": "r", "responses": ["xxx", "abc"]}]  # of equal length: a tie is no disagreement
+    made += [{"id": "g", "prompt": "garbled", "responses": ["xx", "longer"]}]  # only one member could be read
+    write_rows(Path("pairs.jsonl"), made)
+    Path("l.yaml").write_text("kind: ensemble\nlabelers: {x: fake/llm, longer: length}\n")
+    code, out, _ = label("pairs.jsonl", "--labeler", "l.yaml", "--out", "l.jsonl", "--report", "r.html")
+    assert code == 0
+    found = json.loads(Path("r.json").read_text())["labelers"]["ensemble"]
+    assert (found["disagreement"]["value"], found["disagreement"]["count"]) == (pytest.approx(3 / 11), 11)
+    assert {x["id"] for x in found["disputed"][:3]} == {"s0", "s1", "s2"}
+    assert found["disputed"][0]["votes"] == {"x": pytest.approx([0.9, 0.1]), "longer": [0.0, 1.0]}
+    assert "the members of ensemble prefer different responses in 27.3 %" in out
+    page = Path("r.html").read_text()
+    for part in ("members disagree", "Disputed", "0.900 and 0.100"):
+        assert part in page
+    assert label("pairs.jsonl", "--labeler", "length", "--out", "o.jsonl", "--report", "o.html")[0] == 0
+    assert json.loads(Path("o.json").read_text())["labelers"]["length"]["disagreement"] is None
+    assert "Disputed" not in Path("o.html").read_text()
+
+
+def test_labels_that_were_handed_out_are_not_scored_against_themselves(label: Callable[..., Outcome]) -> None:
+    made = rows(make_pairs(60))
+    for row in made[30:]:
+        del row["human"]
+    # Whoever follows length is wrong about the x in 9 of 10, so that only handed-out labels can be right.
+    write_rows(Path("pairs.jsonl"), made)
+    Path("c.yaml").write_text(
+        "mix: {kind: mix, labeler: length, proportion: 0.5}\nall: {kind: mix, labeler: length}\nlonger: length\n"
+    )
+    code, out, _ = label("pairs.jsonl", "--compare", "c.yaml", "--out", "labels.jsonl", "--report", "r.html")
+    assert code == 0
+    report = json.loads(Path("r.json").read_text())
+    kept = [r["evidence"]["source"] for r in rows("labels.mix.jsonl")].count("human")
+    assert 0 < kept < 30
+    mix, whole, longer = (report["labelers"][name] for name in ("mix", "all", "longer"))
+    assert (mix["handed_out"], mix["agreement"]["count"]) == (kept, 30 - kept)
+    assert mix["agreement"]["value"] <= 3 / (30 - kept)
+    assert mix["calibration"]["brier"]["count"] == 30 - kept
+    assert sum(b["agreement"]["count"] for b in mix["lengths"]) == 30 - kept
+    assert (whole["handed_out"], whole["agreement"], whole["calibration"]) == (30, None, None)
+    assert (longer["handed_out"], longer["agreement"]["count"]) == (0, 30)
+    tested = {(p["first"], p["second"]): (p["count"], p["p"]) for p in report["paired"]}
+    assert tested == {("mix", "all"): (0, None), ("mix", "longer"): (30 - kept, 1.0), ("all", "longer"): (0, None)}
+    assert f"beside the {kept} that it handed out" in out
+    assert "handed out" in Path("r.html").read_text()
+
+
 def test_a_labeler_of_several_that_fails_is_named(label: Callable[..., Outcome]) -> None:
     make_pairs(10)
     Path("c.yaml").write_text("good: length\nweak: {kind: fake/llm, stop_after: 3}\n")
@@ -579,5 +723,15 @@ def test_help_is_readable_and_needs_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for option in ("--out", "--labeler", "--compare", "--task", "--report", "--export", "--skip-bad", "--set"):
+    for option in (
+        "--out",
+        "--labeler",
+        "--compare",
+        "--task",
+        "--report",
+        "--export",
+        "--skip-bad",
+        "--overwrite",
+        "--set",
+    ):
         assert option in done.stdout

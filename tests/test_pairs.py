@@ -28,6 +28,8 @@ def test_prompt_and_responses() -> None:
     assert found.id == found.prompt.id == "7"
     assert (found.prompt.text, found.prompt.source) == (" Post. ", "Post.")
     assert found.responses == ("one", "two")
+    assert found.given == (" one\n", "two")
+    assert read_pair(GOOD).given is None
     assert (found.preference, found.preference_source, found.confidence, found.slice) == (0.7, "human", 1.0, "s")
 
 
@@ -63,6 +65,7 @@ def test_transcripts_are_split_at_the_last_assistant_turn() -> None:
     assert found.prompt.text == f"{HEAD}\n\nAssistant:"
     assert found.prompt.source == HEAD.strip()
     assert set(found.responses) == {"Fine.", "Bad."}
+    assert set(found.given or ()) == {" Fine.", " Bad."}
     assert found.preference == float(found.responses[0] == "Fine.")
 
 
@@ -144,6 +147,41 @@ def test_more_bad_rows_than_fit_a_screen_are_counted(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="and 30 more") as caught:
         scanned.check(skip_bad=False)
     assert len(str(caught.value).splitlines()) == 23
+
+
+def test_an_id_that_stands_there_twice_is_a_bad_row(tmp_path: Path) -> None:
+    rows = [{**GOOD, "id": 1}, {**GOOD, "id": 2}, {**GOOD, "id": "1"}, GOOD, GOOD, {**GOOD, "id": 2, "prompt": "q"}]
+    path = write_rows(tmp_path / "pairs.jsonl", rows)
+    scanned = scan_pairs(path)
+    assert (scanned.count, scanned.skipped) == (4, 2)  # rows that state no id may be equal
+    assert [(b.line, b.reason) for b in scanned.bad] == [
+        (3, "its id '1' stands in line 1 already"),
+        (6, "its id '2' stands in line 2 already"),
+    ]
+    assert len(list(scanned.read())) == 4
+
+
+def test_a_misspelt_key_is_doubted_once_and_a_column_of_ones_own_is_not(tmp_path: Path) -> None:
+    rows = [
+        {**GOOD, "prompt_id": 3, "source": "x", "model": "y"},
+        {**GOOD, "humn": 1},
+        {**GOOD, "humn": 0, "Slice": "s"},
+        {**GOOD, "human": 1, "humn": 1},  # the key it looks like is there
+        {"prompt": "p", "response": ["a", "b"]},
+    ]
+    scanned = scan_pairs(write_rows(tmp_path / "pairs.jsonl", rows))
+    found = {x.key: (x.nearest, x.line, x.count) for x in scanned.misspelt}
+    assert found == {"humn": ("human", 2, 2), "Slice": ("slice", 3, 1), "response": ("responses", 5, 1)}
+    assert any("2 rows have a key 'humn', first in line 2" in text for text in scanned.doubt("tldr"))
+
+
+def test_dialogues_ask_for_their_task(tmp_path: Path) -> None:
+    rows = [transcripts("a", "b"), {**GOOD, "prompt": f"{HEAD}\n\nAssistant:"}, GOOD]
+    scanned = scan_pairs(write_rows(tmp_path / "pairs.jsonl", rows))
+    (doubt,) = scanned.doubt("tldr")
+    assert "2 prompts are dialogues" in doubt
+    assert "--task dialogue" in doubt
+    assert scanned.doubt("dialogue") == []
 
 
 def test_a_file_without_one_good_row_is_refused_either_way(tmp_path: Path) -> None:

@@ -67,6 +67,9 @@ class EnsembleLabeler:
                 cost=sum(p.evidence.cost for p in own.values()),
                 dropped=tuple(sorted({name for p in own.values() for name in p.evidence.dropped})),
                 members=tuple(Vote(name, p.probabilities) for name, p in own.items()),
+                shortened=any(p.evidence.shortened for p in own.values()),
+                cut_responses=max(p.evidence.cut_responses for p in own.values()),
+                inconsistent=any(p.evidence.inconsistent for p in own.values()),
             )
             combined = self.combine({n: p.probabilities for n, p in own.items()})
             if combined is None:

@@ -20,6 +20,7 @@ from rlaif_framework import (
     Exemplar,
     PromptStrategy,
     StrategySlot,
+    Words,
     default_component,
     derive_seed,
     hookimpl,
@@ -38,6 +39,11 @@ class FewShotConfig(ComponentConfig):
     strategy: StrategySlot = default_component("direct")
     """How the question is asked."""
 
+    def check_words(self, words: Words) -> None:
+        """Whether the task has these exemplars."""
+        choose_exemplars(self, words.exemplars, seed=0)
+        super().check_words(words)
+
 
 class FewShot:
     """Adds the same exemplars to every question, so that a backend computes them once."""
@@ -47,7 +53,7 @@ class FewShot:
         words = context.task.words()
         chosen = choose_exemplars(config, words.exemplars, context.spec.seed)
         self.rationale_ending = (words.few_shot_rationale_ending or words.rationale_ending).strip()
-        self.exemplars = [(words.render_exemplar(e, False), words.render_exemplar(e, True)) for e in chosen]
+        self.exemplars = [words.render_exemplar(e) for e in chosen]
         self.samples = [{words.render(e.source, pair) for pair in (e.responses, e.responses[::-1])} for e in chosen]
 
     def elicit(self, ask: Annotation) -> Generator[Asked, Any, Ballot]:

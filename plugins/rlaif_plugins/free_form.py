@@ -20,8 +20,12 @@ from rlaif_framework import (
     hookimpl,
 )
 
-MARK = re.compile(r"^[\s*_#>`]*verdict[\s*_`]*:[\s*_`]*(.+)$", re.IGNORECASE)
-VERDICT = re.compile(r"^[\"'(\[]?(?:summary|response)?\s*(1|2|tie)[\"')\]]?[\s.*_`!]*$", re.IGNORECASE)
+EMPHASIS = re.compile(r"[*_`]")
+RULE = " \t#>-=~"
+"""What a line without a word is made of, such as the rule `---` that some models end with."""
+VERDICT = re.compile(
+    r"""[\s#-]*verdict\s*:\s*["'(\[]?(?:answer|response|summary)?\s*\#?\s*(1|2|tie)["')\]]?[\s.!]*""", re.IGNORECASE
+)
 PROBABILITIES = {"1": (1.0, 0.0), "2": (0.0, 1.0), "tie": (0.5, 0.5)}
 
 
@@ -52,13 +56,14 @@ class FreeForm:
 def read_verdict(text: str) -> tuple[float, float] | None:
     """Probabilities of a free-form answer.
 
-    The grammar: the last line that is not empty is `Verdict:` and one of 1, 2, tie; it may be decorated, as in
-    `**Verdict: 2**` or `Verdict: Summary 2.` Earlier verdicts are thoughts and are not looked at. A last line that says
-    anything else, or more than one thing (`Verdict: 1 or 2`), is unparsed: None, never a number.
+    The grammar: the last line with a word in it is `Verdict:` and one of 1, 2, tie, which may be called answer,
+    response or summary, numbered by `#`, quoted and emphasised: `**Verdict: Answer 2**`, `Verdict: Summary #2.`
+    Earlier verdicts are thoughts and are not looked at, and a quotation (`> Verdict: 1`) is somebody else's. A last
+    line that says anything else, or more than one thing (`Verdict: 1 or 2`), is unparsed: None, never a number.
     """
-    lines = [line for line in text.splitlines() if line.strip(" \t*_`#>")]
-    mark = MARK.match(lines[-1]) if lines else None
-    found = VERDICT.match(mark[1].strip()) if mark else None
+    plain = (EMPHASIS.sub("", line) for line in text.splitlines())
+    lines = [line for line in plain if line.strip(RULE)]
+    found = VERDICT.fullmatch(lines[-1]) if lines else None
     return PROBABILITIES[found[1].lower()] if found else None
 
 

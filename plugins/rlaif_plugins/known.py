@@ -13,11 +13,21 @@ class HumanConfig(ComponentConfig):
 
     kind: Literal["human"] = "human"
 
+    @property
+    def needs_known(self) -> Literal["human"]:
+        """That of people."""
+        return "human"
+
 
 class ConstructionConfig(ComponentConfig):
     """The preference known because one response was written to be worse, as in `tldr-mini`."""
 
     kind: Literal["construction"] = "construction"
+
+    @property
+    def needs_known(self) -> Literal["construction"]:
+        """That by construction."""
+        return "construction"
 
 
 class KnownLabeler:

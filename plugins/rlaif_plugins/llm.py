@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any, Literal, cast
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rlaif_framework import (
     Annotation,
@@ -18,7 +18,6 @@ from rlaif_framework import (
     Component,
     ComponentConfig,
     Context,
-    DataError,
     Evidence,
     Inquiry,
     Preference,
@@ -26,6 +25,7 @@ from rlaif_framework import (
     PromptStrategy,
     Question,
     StrategySlot,
+    Words,
     bound,
     default_component,
     derive_seed,
@@ -59,13 +59,22 @@ class LLMConfig(ComponentConfig):
     """Bounds for the label's probabilities, e.g. [0.4, 0.6] against the overconfidence of chain of thought (Bai et al.
     2022)."""
 
+    @model_validator(mode="after")
+    def _check_orders(self) -> LLMConfig:
+        if self.consistent_only and self.orders != "both":
+            raise ValueError("consistent_only compares both orders; it needs orders: both")
+        return self
+
+    def check_words(self, words: Words) -> None:
+        """Whether there is such a preamble, and what the strategy asks for."""
+        words.check_preamble(self.preamble)
+        super().check_words(words)
+
 
 class LLMLabeler:
     """Runs one strategy coroutine per comparison and order, and hands the backend all pending requests at once."""
 
     def __init__(self, config: LLMConfig, context: Context) -> None:
-        if config.consistent_only and config.orders != "both":
-            raise DataError("labeler 'llm': consistent_only compares both orders; it needs orders: both")
         self.config = config
         self.seed = context.spec.seed
         self.task = context.task

@@ -16,6 +16,7 @@ from rlaif_framework import (
     DataError,
     PromptStrategy,
     StrategySlot,
+    Words,
     average_ballots,
     default_component,
     derive_seed,
@@ -35,6 +36,11 @@ class PrinciplesConfig(ComponentConfig):
     strategy: StrategySlot = default_component("direct")
     """How the question is asked."""
 
+    def check_words(self, words: Words) -> None:
+        """Whether there are principles at all."""
+        state_principles(self, words)
+        super().check_words(words)
+
 
 class Principles:
     """Puts principles into another strategy's preamble."""
@@ -43,20 +49,31 @@ class Principles:
         self.config = config
         self.seed = context.spec.seed
         self.strategy = cast(PromptStrategy, context.build("strategy", config.strategy))
-        self.principles = config.principles if config.principles is not None else context.task.words().principles
-        if not self.principles:
-            raise DataError("strategy 'principles': there are none; give them here or in the file of `task.words`")
+        self.principles = state_principles(config, context.task.words())
 
     def elicit(self, ask: Annotation) -> Generator[Asked, Any, Ballot]:
         """Ask by one principle, or by all at once."""
         if self.config.mode == "draw":
             place = derive_seed(self.seed, "principle", ask.identity) % len(self.principles)
-            return (yield from self.strategy.elicit(self._state(ask, self.principles[place])))
+            ballot = yield from self.strategy.elicit(self._state(ask, self.principles[place]))
+            return replace(ballot, principle=self.principles[place])
         asked = [self.strategy.elicit(self._state(ask, principle)) for principle in self.principles]
         return average_ballots((yield from side_by_side(asked)))
 
     def _state(self, ask: Annotation, principle: str) -> Annotation:
         return replace(ask, preamble=f"{ask.preamble} {principle}")
+
+
+def state_principles(config: PrinciplesConfig, words: Words) -> list[str]:
+    """The principles a config asks for.
+
+    Raises:
+        DataError: There are none.
+    """
+    principles = config.principles if config.principles is not None else words.principles
+    if not principles:
+        raise DataError("strategy 'principles': there are none; give them here or in the file of `task.words`")
+    return principles
 
 
 @hookimpl

@@ -79,7 +79,7 @@ def prefer(labelled: Labelled) -> dict[str, Any] | None:
     comparison, preference = labelled
     if preference.probabilities is None or preference.probabilities[0] == preference.probabilities[1]:
         return None
-    first, second = comparison.responses
+    first, second = comparison.given or comparison.responses
     chosen, rejected = (first, second) if preference.probabilities[0] > 0.5 else (second, first)
     sure = min(max(preference.probabilities), 1 - SURE)
     margin = math.log(sure) - math.log1p(-sure)

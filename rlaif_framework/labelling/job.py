@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rlaif_framework.component import ComponentConfig
-from rlaif_framework.errors import RlaifError, SpecError
+from rlaif_framework.context import Context
+from rlaif_framework.errors import DataError, RlaifError, SpecError
 from rlaif_framework.labelling.report import build_report, write_report
-from rlaif_framework.labelling.run import Record, label_context, label_pairs
+from rlaif_framework.labelling.run import Record, label_context, label_pairs, read_record, record_path, save_record
 from rlaif_framework.memory import release_memory
 from rlaif_framework.pairs import PairsFile, scan_pairs
-from rlaif_framework.pipeline import check_component
+from rlaif_framework.pipeline import check_component, describe_component
 from rlaif_framework.plugins import Registry
 from rlaif_framework.progress import Progress
 from rlaif_framework.report.page import percent
@@ -33,6 +35,16 @@ class Job:
     report: Path | None = None
     export: Path | None = None
     skip_bad: bool = False
+    overwrite: bool = False
+    """Whether files that no earlier run made may be replaced."""
+    seed: int = 0
+    """Of every random choice: orders, exemplars, principles, sampled text, the share of a mix."""
+    batch_tokens: int | None = None
+    """Tokens of local models in one pass; None is the default of a spec's `policy.batch_tokens`."""
+
+    def context(self, registry: Registry) -> Context:
+        """What its labelers are given."""
+        return label_context(self.task, registry, self.seed, self.batch_tokens)
 
     @property
     def outputs(self) -> dict[str, Path]:
@@ -69,6 +81,33 @@ class Job:
             if path.resolve() in taken:
                 raise SpecError(f"{option} would write {path}, which is {taken[path.resolve()]}; choose another name")
             taken[path.resolve()] = f"written by {option} too"
+        if not self.overwrite:
+            self._check_existing()
+
+    def _check_existing(self) -> None:
+        """Refuse to replace a file that no record beside the labels knows.
+
+        Raises:
+            SpecError: Which file it is.
+        """
+        made: set[str] = set()
+        for labels in self.outputs.values():
+            record = read_record(labels)
+            made.update(record.made if record else ())
+            for path in (labels, labels.with_suffix(".parquet"), record_path(labels)):
+                if path.exists() and record is None:
+                    raise _refuse(
+                        "--out", path, f"and {record_path(labels).name} beside it does not say that it is ours"
+                    )
+            if labels.exists() and record and record.complete and labels.stat().st_size != record.size:
+                raise _refuse("--out", labels, "and was changed since it was written")
+        for option, other in (("--report", self.report), ("--export", self.export)):
+            if other is not None and other.exists() and str(other.resolve()) not in made:
+                raise _refuse(option, other, "and no earlier run with this --out made it")
+
+
+def _refuse(option: str, path: Path, why: str) -> SpecError:
+    return SpecError(f"{option} {path}: the file is there already, {why}; choose another name, or give --overwrite")
 
 
 def label_file(job: Job, registry: Registry, progress: Progress) -> dict[str, Any]:
@@ -82,8 +121,14 @@ def label_file(job: Job, registry: Registry, progress: Progress) -> dict[str, An
         check_component(config, registry)
     pairs = scan_pairs(job.pairs)
     pairs.check(job.skip_bad)
+    for name, config in job.labelers.items():
+        with _naming(name):
+            _check_labeler(config, job.context(registry), pairs)
     if pairs.skipped:
         progress.say(f"{job.pairs}: skipped {pairs.skipped} bad rows of {pairs.count + pairs.skipped}")
+    doubts = pairs.doubt(job.task.kind)
+    for text in doubts:
+        progress.say(f"warning: {text}")
     labels: dict[str, tuple[Record, Path]] = {}
     for name, config in job.labelers.items():
         path = job.outputs[name]
@@ -91,8 +136,38 @@ def label_file(job: Job, registry: Registry, progress: Progress) -> dict[str, An
     report = build_report(pairs, labels)
     for line in (*report["summary"], *(f"warning: {text}" for text in report["warnings"])):
         progress.say(line)
+    report["warnings"] = [*doubts, *report["warnings"]]
+    _note_made(job, labels.values())
     _write_rest(job, report, progress)
     return report
+
+
+@contextmanager
+def _naming(labeler: str) -> Iterator[None]:
+    """Say in errors which of several labelers they are about."""
+    try:
+        yield
+    except RlaifError as error:
+        raise type(error)(f"{labeler}: {error}") if labeler else error from error
+
+
+def _check_labeler(config: ComponentConfig, context: Context, pairs: PairsFile) -> None:
+    """Find what is wrong with a labeler before the first comparison of any is labelled, and without loading a model.
+
+    Raises:
+        RlaifError: The words have not what it names, a model is not there, or pairs lack the preference it hands out.
+    """
+    config.check_words(context.task.words())
+    describe_component(config, context)  # finds its models
+    if config.needs_known == "construction":
+        raise DataError(
+            "no preference of a user's own pairs is known by construction; 'human' hands out those of people"
+        )
+    if config.needs_known == "human" and pairs.unlabelled is not None:
+        raise DataError(
+            f"{pairs.path}, line {pairs.unlabelled}: the row has no human preference, and labeler '{config.kind}' "
+            "hands out that of each; add it, or let 'mix' label the rows without one"
+        )
 
 
 def _label_one(
@@ -101,10 +176,8 @@ def _label_one(
     from rlaif_framework.labelling.export import write_parquet
 
     path = job.outputs[name]
-    try:
-        record = label_pairs(pairs, config, label_context(job.task, registry), path, progress)
-    except RlaifError as error:
-        raise type(error)(f"{name}: {error}") if name else error from error
+    with _naming(name):
+        record = label_pairs(pairs, config, job.context(registry), path, progress)
     release_memory()  # of one model, before the next is loaded
     parquet = path.with_suffix(".parquet")
     write_parquet(path, parquet)
@@ -113,10 +186,20 @@ def _label_one(
         "inconsistent": record.inconsistent,
         "refused": record.refused,
         "with a shortened source": record.shortened,
+        "with a shortened response": record.cut_responses,
     }
     of_them = "".join(f", {count} of them {what}" for what, count in counts.items() if count)
     progress.say(f"labels: {path} and {parquet.name}, {record.done} comparisons{of_them}")
     return record
+
+
+def _note_made(job: Job, labels: Iterable[tuple[Record, Path]]) -> None:
+    """Note in the records what is about to be made of their labels, so that the next run may replace it."""
+    for record, path in labels:
+        made = {str(other.resolve()) for other in (job.report, job.export) if other is not None}
+        if not made <= set(record.made):
+            record.made = sorted(made | set(record.made))
+            save_record(record, path)
 
 
 def _write_rest(job: Job, report: dict[str, Any], progress: Progress) -> None:

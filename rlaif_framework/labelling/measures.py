@@ -87,6 +87,15 @@ def measure_lengths(observations: Sequence[Observation]) -> list[LengthBin]:
     return found
 
 
+def measure_disagreement(observations: Sequence[Observation]) -> Estimate | None:
+    """Share of an ensemble's comparisons where a member prefers the first response and another the second.
+
+    Comparisons that fewer than two members could read say nothing.
+    """
+    several = [x.votes for x in observations if len(x.votes) > 1]
+    return estimate_rate(sum(min(votes) < 0.5 < max(votes) for votes in several), len(several))
+
+
 def measure_human_length(observations: Sequence[Observation]) -> Estimate | None:
     """Share of comparisons where people prefer the longer response: what following length would agree with."""
     differences = [_longer_choice(x) for x in observations if x.known not in (None, 0.5) and x.longer]
@@ -106,7 +115,7 @@ class PairedComparison:
     alike: Estimate | None
     """Share of comparisons where both prefer the same response; needs no human."""
     count: int
-    """Comparisons with a human preference that both decide; the rest of this record is about them."""
+    """Comparisons with a human preference that both decide themselves; the rest of this record is about them."""
     first_only: int
     second_only: int
     """Comparisons only one of them got right."""
@@ -119,7 +128,10 @@ class PairedComparison:
 
 
 def compare_labelers(observations: dict[str, Sequence[Observation]]) -> list[PairedComparison]:
-    """Compare every two labelers; a comparison that either leaves unparsed or tied counts for neither."""
+    """Compare every two labelers; a comparison that either leaves unparsed or tied counts for neither.
+
+    Nor does one whose label either was handed out from what is known: it would be right by itself.
+    """
     pairs = list(combinations(observations, 2))
     counted = [_count_pair(observations[a], observations[b]) for a, b in pairs]
     values = [paired_p_value(first, second) for _, count, first, second in counted if count]
@@ -144,7 +156,7 @@ def compare_labelers(observations: dict[str, Sequence[Observation]]) -> list[Pai
 def _count_pair(a: Sequence[Observation], b: Sequence[Observation]) -> tuple[Estimate | None, int, int, int]:
     both = [(x, y) for x, y in zip(a, b, strict=True) if x.first not in (None, 0.5) and y.first not in (None, 0.5)]
     same = sum(((x.first or 0.0) > 0.5) == ((y.first or 0.0) > 0.5) for x, y in both)
-    decided = [(x.right, y.right) for x, y in both if x.decided]
+    decided = [(x.right, y.right) for x, y in both if x.decided and not (x.handed_out or y.handed_out)]
     first = sum(x > y for x, y in decided)
     second = sum(y > x for x, y in decided)
     return estimate_rate(same, len(both)), len(decided), first, second

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from heapq import nsmallest
+from heapq import nlargest, nsmallest
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from rlaif_framework.labelling.measures import (
     HIGH_CONFIDENCE,
     compare_labelers,
     measure_calibration,
+    measure_disagreement,
     measure_human_length,
     measure_lengths,
 )
@@ -41,7 +42,9 @@ def build_report(pairs: PairsFile, labels: Mapping[str, tuple[Record, Path]]) ->
     labelers: dict[str, Measured] = {}
     for name, (record, path) in labels.items():
         observations[name], unsure = _read_observations(path)
-        labelers[name] = _measure(observations[name], record) | {"unsure": unsure, "labels": str(path)}
+        disputed = _read_disputed(path) if any(x.votes for x in observations[name]) else []
+        labelers[name] = _measure(observations[name], record)
+        labelers[name] |= {"unsure": unsure, "disputed": disputed, "labels": str(path)}
     known = [x.known for x in next(iter(observations.values())) if x.known is not None]
     report = {
         "pairs": {
@@ -67,6 +70,7 @@ def write_report(report: Measured, path: Path) -> None:
 
     extra = {
         "slices": sorted({name for x in report["labelers"].values() for name in x["slices"]}),
+        "confident": any(x["high_confidence"] for x in report["labelers"].values()),
         "reliability_chart": draw_reliability({n: x["calibration"] for n, x in report["labelers"].items()}),
         "lengths_chart": draw_lengths({n: x["lengths"] for n, x in report["labelers"].items()}),
     }
@@ -89,6 +93,17 @@ def _read_observations(path: Path) -> tuple[list[Observation], list[Measured]]:
     return observations, [_show(*labelled) for labelled in nearest]
 
 
+def _read_disputed(path: Path) -> list[Measured]:
+    """The labels on which the members of an ensemble are furthest apart."""
+
+    def spread(labelled: Labelled) -> float:
+        votes = [v.probabilities[0] for v in labelled[1].evidence.members if v.probabilities is not None]
+        return max(votes) - min(votes) if votes else 0.0
+
+    furthest = nlargest(TO_READ, (labelled for labelled in read_labels(path) if spread(labelled) > 0), key=spread)
+    return [_show(*labelled) for labelled in furthest]
+
+
 def _show(comparison: Comparison, preference: Preference) -> Measured:
     return {
         "id": comparison.id,
@@ -96,20 +111,29 @@ def _show(comparison: Comparison, preference: Preference) -> Measured:
         "responses": list(comparison.responses),
         "probabilities": preference.probabilities,
         "human": comparison.preference,
-        "rationales": [ballot.rationale for ballot in preference.evidence.orders if ballot.rationale],
+        "votes": {vote.labeler: vote.probabilities for vote in preference.evidence.members},
+        "principle": next((ballot.principle for ballot in preference.evidence.orders if ballot.principle), None),
+        "rationales": [
+            [ballot.rationale, *ballot.rationales[1:]] for ballot in preference.evidence.orders if ballot.rationale
+        ],
     }
 
 
-def _measure(observations: Sequence[Observation], record: Record) -> Measured:
+def _measure(labels: Sequence[Observation], record: Record) -> Measured:
+    observations = [x for x in labels if not x.handed_out]  # the others are the human labels themselves
     calibration = measure_calibration(observations)
     confident = [x for x in observations if x.confidence is not None and x.confidence >= HIGH_CONFIDENCE]
     return {
         "kind": record.labeler["config"]["kind"],
         **asdict(measure_observations(observations)),
+        "handed_out": len(labels) - len(observations),
         "shortened": record.shortened,
+        "cut_responses": record.cut_responses,
         "inconsistent": record.inconsistent,
         "high_confidence": _plain(measure_agreement(confident)),
+        "high_confidence_slices": {n: asdict(s) for n, s in measure_observations(confident).slices.items()},
         "calibration": None if calibration is None else asdict(calibration),
+        "disagreement": _plain(measure_disagreement(observations)),
         "lengths": [asdict(found) for found in measure_lengths(observations)],
         "per_thousand": {
             "prompt_tokens": 1000 * record.prompt_tokens / record.done,
@@ -131,12 +155,16 @@ def _summarise(report: Measured) -> list[str]:
         known = (
             f"agrees with people in {rate(x['agreement'])}" if x["agreement"] else "has no human label to agree with"
         )
+        if x["handed_out"]:
+            known += f", beside the {x['handed_out']} that it handed out as its own labels"
         sure = f"; where they were confident, {rate(x['high_confidence'])}" if x["high_confidence"] else ""
         lines.append(f"{name} {known}{sure}")
         if x["same_position"]:
             first = x["first_when_same"]
             which = f"; of those, the first in {rate(first)}" if first else ""
             lines.append(f"{name} prefers the same position in both orders in {rate(x['same_position'])}{which}")
+        if x["disagreement"]:
+            lines.append(f"the members of {name} prefer different responses in {rate(x['disagreement'])}")
     for pair in report["paired"]:
         if pair["p_holm"] is not None and pair["p_holm"] < 0.05:
             better, worse = (pair["first"], pair["second"])[:: 1 if pair["difference"] > 0 else -1]
@@ -185,4 +213,9 @@ def _find_warnings(report: Measured) -> list[str]:
             found.append(f"'{name}' has no label for {x['inconsistent']} comparisons because both orders disagree")
         if x["shortened"]:
             found.append(f"'{name}' saw {x['shortened']} sources cut to fit into its model's context")
+        if x["cut_responses"]:
+            found.append(
+                f"'{name}' saw only the beginning of a response in {x['cut_responses']} comparisons: it alone is "
+                "longer than its model's context"
+            )
     return found

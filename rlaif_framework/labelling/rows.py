@@ -19,7 +19,7 @@ def to_row(comparison: Comparison, preference: Preference) -> dict[str, Any]:
     return {
         "id": comparison.id,
         "prompt": comparison.prompt.text,
-        "responses": list(comparison.responses),
+        "responses": list(comparison.given or comparison.responses),
         "probabilities": preference.probabilities,
         "human": comparison.preference,
         "confidence": comparison.confidence,
@@ -30,11 +30,21 @@ def to_row(comparison: Comparison, preference: Preference) -> dict[str, Any]:
 
 def from_row(row: Mapping[str, Any]) -> Labelled:
     """The comparison and its preference; the prompt's source and reference are not kept in a row."""
-    first, second = row["responses"]
+    given = first, second = row["responses"]
     known = row["human"]
     source: Any = None if known is None else "human"
     prompt = Prompt(row["id"], row["prompt"], row["prompt"])
-    comparison = Comparison(row["id"], prompt, (first, second), known, source, row["confidence"], row["slice"])
+    responses = first.strip(), second.strip()
+    comparison = Comparison(
+        row["id"],
+        prompt,
+        responses,
+        known,
+        source,
+        row["confidence"],
+        row["slice"],
+        None if given == list(responses) else (first, second),
+    )
     return comparison, read_preference({**row, "comparison": row["id"]})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -37,6 +37,7 @@ class Record:
     comparisons: int
     labeler: dict[str, Any]
     task: dict[str, Any]
+    seed: int = 0
     done: int = 0
     """Comparisons labelled and written, whole chunks."""
     size: int = 0
@@ -44,6 +45,8 @@ class Record:
     unparsed: int = 0
     shortened: int = 0
     """Comparisons whose source was cut to fit into the model's context."""
+    cut_responses: int = 0
+    """Comparisons with a response that was cut because it alone is longer than the model's context."""
     inconsistent: int = 0
     """Comparisons whose label was withheld because both orders disagree."""
     refused: int = 0
@@ -56,6 +59,13 @@ class Record:
     generated_tokens: int = 0
     cost: float = 0.0
     """US dollars, of backends that know their prices."""
+    made: list[str] = field(default_factory=list)
+    """Reports and preference sets made of these labels, which may be made again."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether all comparisons are labelled."""
+        return self.done == self.comparisons
 
     def add(self, preferences: Iterable[Preference], seconds: float, size: int) -> None:
         """Count a finished chunk."""
@@ -66,17 +76,21 @@ class Record:
             self.done += 1
             self.unparsed += preference.unparsed
             self.shortened += evidence.shortened
-            self.inconsistent += evidence.inconsistent
             self.refused += evidence.refused is not None
             self.refusal = self.refusal or evidence.refused
+            self.cut_responses += evidence.cut_responses > 0
+            self.inconsistent += evidence.inconsistent and preference.probabilities is None
             self.prompt_tokens += evidence.prompt_tokens
             self.generated_tokens += evidence.generated_tokens
             self.cost += evidence.cost
 
 
-def label_context(task: ComponentConfig, registry: Registry) -> Context:
+def label_context(task: ComponentConfig, registry: Registry, seed: int = 0, batch_tokens: int | None = None) -> Context:
     """What labelers are given where there is a task and no policy."""
-    return Context(Spec(name="label", task=task, policy=PolicyConfig(model=NO_POLICY), sft=None), registry)
+    policy = PolicyConfig(model=NO_POLICY)
+    if batch_tokens is not None:
+        policy = policy.model_copy(update={"batch_tokens": batch_tokens})
+    return Context(Spec(name="label", seed=seed, task=task, policy=policy, sft=None), registry)
 
 
 def label_pairs(pairs: PairsFile, config: ComponentConfig, context: Context, out: Path, progress: Progress) -> Record:
@@ -90,13 +104,13 @@ def label_pairs(pairs: PairsFile, config: ComponentConfig, context: Context, out
     """
     record, found = _open_record(pairs, config, context, out)
     partial = out.with_name(f"{out.name}.partial")
-    if record.done == record.comparisons and _size(out) == record.size:
+    if record.complete and _size(out) == record.size:
         progress.say(f"{out}: labelled before")
         return record
     if _size(partial) < record.size:
-        record = _new_record(pairs, config, context)  # whoever removed the rows wants them again
+        record = _new_record(pairs, config, context, record.made)  # whoever removed the rows wants them again
     if found and record.done == 0:
-        progress.say(f"{out}: starting anew, as pairs, labeler or task changed")
+        progress.say(f"{out}: starting anew, as pairs, labeler, task or seed changed")
     elif record.done:
         progress.say(f"{out}: going on after {record.done} of {record.comparisons} comparisons")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -108,7 +122,7 @@ def label_pairs(pairs: PairsFile, config: ComponentConfig, context: Context, out
         text = f"labelling by {config.kind}, {size} at a time"
         for chunk in progress.track(chunks, -(-record.comparisons // size), text, record.done // size):
             _label_chunk(labeler, chunk, config.kind, record, file)
-            _save_record(record, out)
+            save_record(record, out)
     partial.replace(out)
     return record
 
@@ -128,32 +142,40 @@ def _label_chunk(labeler: Labeler, chunk: list[Comparison], kind: str, record: R
     record.add(preferences, seconds, len(text))
 
 
-def _new_record(pairs: PairsFile, config: ComponentConfig, context: Context) -> Record:
+def _new_record(pairs: PairsFile, config: ComponentConfig, context: Context, made: Iterable[str] = ()) -> Record:
     labeler, task = describe_component(config, context), describe_task(context)
-    key = hash_content({"pairs": pairs.digest, "labeler": labeler, "task": task})
-    return Record(key, str(pairs.path), pairs.count, labeler, task)
+    seed = context.spec.seed
+    key = hash_content({"pairs": pairs.digest, "labeler": labeler, "task": task, "seed": seed})
+    return Record(key, str(pairs.path), pairs.count, labeler, task, seed, made=list(made))
 
 
 def _open_record(pairs: PairsFile, config: ComponentConfig, context: Context, out: Path) -> tuple[Record, bool]:
     """The record to go on with, and whether there was one at all."""
-    new = _new_record(pairs, config, context)
+    known = read_record(out)
+    new = _new_record(pairs, config, context, known.made if known else ())
+    return (known if known and known.key == new.key else new), known is not None
+
+
+def read_record(out: Path) -> Record | None:
+    """The record beside labels; None if there is none, or another program's file stands in its place."""
     try:
-        known = Record(**json.loads(_record_path(out).read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return new, False
-    except (TypeError, ValueError):  # not ours, or of another version
-        return new, True
-    return (known if known.key == new.key else new), True
+        found = json.loads(record_path(out).read_text(encoding="utf-8"))
+        # Of another version, some may be missing and some not known any more.
+        return Record(**{name: found[name] for name in (f.name for f in fields(Record)) if name in found})
+    except (FileNotFoundError, TypeError, ValueError, AttributeError):
+        return None
 
 
-def _save_record(record: Record, out: Path) -> None:
-    path = _record_path(out)
+def save_record(record: Record, out: Path) -> None:
+    """Write the record beside labels."""
+    path = record_path(out)
     temporary = path.with_name(f".{path.name}")
     temporary.write_text(json.dumps(asdict(record), indent=1, ensure_ascii=False), encoding="utf-8")
     temporary.replace(path)
 
 
-def _record_path(out: Path) -> Path:
+def record_path(out: Path) -> Path:
+    """Where the record of labels is kept."""
     return out.with_suffix(".meta.json")
 
 

@@ -42,8 +42,8 @@ def label_comparisons(stage: Stage, config: ComponentConfig, comparisons: Sequen
     preferences = load_preferences(stage.folder / PREFERENCES)
     unparsed = sum(p.unparsed for p in preferences)
     shortened = sum(p.evidence.shortened for p in preferences)
-    inconsistent = sum(p.evidence.inconsistent for p in preferences)
     refused = sum(p.evidence.refused is not None for p in preferences)
+    inconsistent = sum(p.evidence.inconsistent and p.probabilities is None for p in preferences)
     stage.facts.update(comparisons=len(comparisons), unparsed=unparsed, shortened=shortened, inconsistent=inconsistent)
     stage.facts.update(refused=refused)
     return preferences

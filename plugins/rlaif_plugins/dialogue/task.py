@@ -88,4 +88,4 @@ def _with_cue(comparison: Comparison) -> Comparison:
     source = comparison.prompt.source
     if not source.startswith(("Human:", "Assistant:")):
         source = f"Human: {source}"
-    return replace(comparison, prompt=replace(comparison.prompt, source=source, text=source + CUE))
+    return replace(comparison, prompt=replace(comparison.prompt, source=source, text=source + CUE), given=None)

@@ -15,6 +15,7 @@ from rlaif_framework import (
     Evidence,
     Preference,
     copy_rate,
+    cut_source,
     load_model,
     load_tokenizer,
     split_by_tokens,
@@ -27,32 +28,46 @@ class SimilarityLabeler:
 
     def __init__(self, config: SimilarityConfig, context: Context) -> None:
         self.config = config
+        self.task = context.task
         self.tokenizer = load_tokenizer(config.model, needs_end=False)
         self.model = load_model(config.model, "plain", torch.float32, context.device)
-        self.limit = min(self.model.config.max_position_embeddings, self.tokenizer.model_max_length)
+        self.limit: int = min(self.model.config.max_position_embeddings, self.tokenizer.model_max_length)
         self.budget = context.policy.batch_tokens
         self._known: dict[str, Tensor] = {}
 
     def label(self, comparisons: Sequence[Comparison]) -> Iterator[Preference]:
         """Prefer by similarity.
 
+        A source that is longer than the model's context is cut as its task cuts prompts; a response or a reference is
+        embedded whole as far as it fits, and its end left out. The evidence counts both.
+
         Raises:
             DataError: A prompt has no reference, and `against` says `reference`.
         """
         anchors = [self._anchor(c) for c in comparisons]
         texts = [text for c in comparisons for text in c.responses]
-        self._known = self.embed({*anchors, *texts})
-        for comparison, anchor in zip(comparisons, anchors, strict=True):
+        self._known = self.embed({*(anchor for anchor, _ in anchors), *texts})
+        for comparison, (anchor, shortened) in zip(comparisons, anchors, strict=True):
             a, b = (self._score(comparison, anchor, text) for text in comparison.responses)
             first = float(expit((a - b) / self.config.scale))
-            yield Preference(comparison.id, (first, 1.0 - first), Evidence("similarity", scores=(a, b)))
+            cut = sum(not self.fits(text) for text in comparison.responses)
+            evidence = Evidence("similarity", scores=(a, b), shortened=shortened, cut_responses=cut)
+            yield Preference(comparison.id, (first, 1.0 - first), evidence)
 
-    def _anchor(self, comparison: Comparison) -> str:
+    def _anchor(self, comparison: Comparison) -> tuple[str, bool]:
+        """What the responses are compared with, and whether it is less than the whole."""
+        prompt = comparison.prompt
         if self.config.against == "source":
-            return comparison.prompt.source
-        if not comparison.prompt.reference:
+            short = cut_source(self.task, prompt, self.fits)
+            # A single word that is too long cannot be cut at a word: its beginning is embedded.
+            return (prompt.source, True) if short is None else (short.source, short is not prompt)
+        if not prompt.reference:
             raise DataError(f"labeler 'similarity': the prompt of comparison '{comparison.id}' has no reference")
-        return comparison.prompt.reference
+        return prompt.reference, not self.fits(prompt.reference)
+
+    def fits(self, text: str) -> bool:
+        """Whether the model can read all of a text."""
+        return len(self.tokenizer(text, verbose=False)["input_ids"]) <= self.limit
 
     def _score(self, comparison: Comparison, anchor: str, text: str) -> float:
         similarity = float(self._known[anchor] @ self._known[text])
