@@ -21,6 +21,8 @@ from rlaif_framework.context import Context
 from rlaif_framework.errors import RlaifError, SpecError
 from rlaif_framework.memory import peak_memory, release_memory, reset_peak_memory
 from rlaif_framework.memory_plan import PlannedLoad, estimate_peak, plan_load
+from rlaif_framework.model_source import find_model
+from rlaif_framework.models import converted_folder, load_tokenizer
 from rlaif_framework.pipeline import Step, check_components, compose
 from rlaif_framework.plugins import Registry, framework_version
 from rlaif_framework.progress import Progress
@@ -80,6 +82,7 @@ def run_spec(
     run = Run(spec, folder, store, registry, context, progress)
     check_components(context)
     run.steps = compose(context)
+    _check_models(run)
     main = context.accelerator.is_main_process
     if main:
         _open_folder(run)
@@ -105,6 +108,16 @@ def check_folder(folder: Path) -> None:
     """Refuse a folder that exists and is not a run's."""
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / RECORD).exists())):
         raise SpecError(f"{folder} exists and is not a run folder; choose another --out")
+
+
+def _check_models(run: Run) -> None:
+    """Meet a model that cannot be had, or has no tokenizer, before anything is written."""
+    policy = run.spec.policy
+    todo = [step for step in run.steps if not run.store.has(step.stage, step.key)]
+    for name in dict.fromkeys(load.model for step in todo for load in step.loads):
+        source = find_model(name, policy.revision if name == policy.model else None)
+        if not source.is_gguf or converted_folder(source).exists():  # converting it is the first stage's work
+            load_tokenizer(source, needs_end=name == policy.model)
 
 
 def _open_folder(run: Run) -> None:

@@ -19,7 +19,7 @@ import pytest
 from fake_plugins import Site, labeler_code
 from transformers.utils.logging import disable_progress_bar
 
-from rlaif_framework import Store
+from rlaif_framework import Store, find_model
 from rlaif_framework.cli import main
 from rlaif_framework.loading import set_value
 
@@ -230,6 +230,10 @@ def copy_model(source: Path, target: Path, **changes: bytes | None) -> Path:
     return target
 
 
+HEADER = json.dumps({"a.weight": {"dtype": "F32", "shape": [1, 8], "data_offsets": [0, 32]}}).encode()
+TRUNCATED = len(HEADER).to_bytes(8, "little") + HEADER + bytes(27)
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
@@ -237,11 +241,12 @@ def copy_model(source: Path, target: Path, **changes: bytes | None) -> Path:
         ({"model_safetensors": None}, "is not a model folder: it needs config.json and *.safetensors"),
         ({"config_json": b"{"}, "config.json is not valid JSON"),
         ({"config_json": b"[]"}, "config.json does not hold a model's settings"),
-        ({"model_safetensors": b""}, "model.safetensors is not a safetensors file"),
+        ({"model_safetensors": b""}, "model.safetensors is not a whole safetensors file"),
         ({"model_safetensors": b"version https://git-lfs.github.com/spec/v1\n"}, "no Git LFS pointer?"),
-        ({"model_safetensors": b"\x02" + bytes(7) + b"[]"}, "model.safetensors is not a safetensors file"),
+        ({"model_safetensors": TRUNCATED}, "its header tells of 112 bytes, it has 107"),
+        ({"model_safetensors": b"\x02" + bytes(7) + b"[]"}, "model.safetensors is not a whole safetensors file"),
         ({"model_safetensors": b"\x02" + bytes(7) + b"{}"}, "holds no weights"),
-        ({"model_safetensors": b"\x07" + bytes(7) + b'{"a":1}'}, "model.safetensors is not a safetensors file"),
+        ({"model_safetensors": b"\x07" + bytes(7) + b'{"a":1}'}, "model.safetensors is not a whole safetensors file"),
     ],
 )
 @pytest.mark.parametrize("command", ["plan", "run"])
@@ -256,6 +261,38 @@ def test_a_folder_that_is_no_model_is_refused_before_anything_is_written(
 ) -> None:
     folder = copy_model(tiny_model, tmp_path / "model", **changes)
     refused(rlaif(command, spec(f"policy.model={folder}")), str(folder), expected)
+    assert files(Path()) == set()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        ({"hidden_size": 64}, "the shapes of its weights are not those that its config.json tells of"),
+        ({"hidden_size": "big"}, "Field 'hidden_size' expected int, got str (value: 'big')"),
+        ({"num_attention_heads": 0}, "cannot load"),
+        ({"model_type": "none"}, "model type `none`"),
+    ],
+)
+def test_a_config_that_does_not_fit_the_weights_is_one_line(
+    rlaif: Callable[..., Outcome],
+    spec: Callable[..., Path],
+    tiny_model: Path,
+    tmp_path: Path,
+    wrong: dict[str, object],
+    expected: str,
+) -> None:
+    config = json.loads((tiny_model / "config.json").read_text()) | wrong
+    folder = copy_model(tiny_model, tmp_path / "model", config_json=json.dumps(config).encode())
+    found = rlaif("run", spec(f"policy.model={folder}", "arms={}"), "--out", "out")
+    refused(found, str(folder), expected)
+    assert len(found.err.splitlines()) == 1
+
+
+def test_a_model_without_a_tokenizer_is_told_before_anything_is_written(
+    rlaif: Callable[..., Outcome], spec: Callable[..., Path], tiny_model: Path, tmp_path: Path
+) -> None:
+    folder = copy_model(tiny_model, tmp_path / "model", tokenizer_json=None, tokenizer_config_json=None)
+    refused(rlaif("run", spec(f"policy.model={folder}"), "--out", "out"), f"the tokenizer of '{folder}' is missing")
     assert files(Path()) == set()
 
 
@@ -309,8 +346,6 @@ def test_a_model_that_is_not_there_is_named_with_what_to_do(
 def test_a_model_package_is_found_by_either_spelling(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rlaif_framework import find_model
-
     (tmp_path / "site").mkdir()
     package = copy_model(tiny_model, tmp_path / "site" / "some_weights")
     (package / "__init__.py").write_text("raise RuntimeError('looking for weights must not run the package')")
@@ -333,6 +368,25 @@ def test_a_hub_model_that_cannot_be_had_is_one_message(
     rlaif: Callable[..., Outcome], spec: Callable[..., Path]
 ) -> None:
     refused(rlaif("run", spec("policy.model=nobody/nothing"), "--out", "out"), "'nobody/nothing'")
+    llm = "arms.a.feedback.labeler={kind: llm, backend: {kind: transformers, model: nobody/knows}}"
+    refused(rlaif("run", spec(llm), "--out", "out"), "'nobody/knows'")
+    assert files(Path()) == set()
+
+
+@pytest.mark.parametrize(
+    "name", ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json", "vocab.txt"]
+)
+def test_a_changed_tokenizer_or_template_is_another_model(tiny_model: Path, tmp_path: Path, name: str) -> None:
+    """Or else labels and policies of the old one would be reused."""
+    folder = copy_model(tiny_model, tmp_path / "model")
+    before = find_model(str(folder))
+    assert before.identity == find_model(str(tiny_model)).identity
+    with (folder / name).open("a") as file:
+        file.write(" ")
+    after = find_model(str(folder))
+    assert (after.identity != before.identity, after.parameters) == (True, before.parameters)
+    (folder / "README.md").write_text("what it is")
+    assert find_model(str(folder)).identity == after.identity
 
 
 # Packages and plugins
