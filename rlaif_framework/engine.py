@@ -28,7 +28,7 @@ from rlaif_framework.plugins import Registry, framework_version
 from rlaif_framework.progress import Progress
 from rlaif_framework.spec import Spec
 from rlaif_framework.stage import Stage, resume_step
-from rlaif_framework.store import Store, link_tree
+from rlaif_framework.store import Store, link_tree, read_json, write_whole
 
 RECORD = "run.json"
 
@@ -123,13 +123,13 @@ def _check_models(run: Run) -> None:
 def _open_folder(run: Run) -> None:
     run.folder.mkdir(parents=True, exist_ok=True)
     record = run.folder / RECORD
-    if record.exists():  # an earlier run of a changed spec may have left steps that this one does not have
-        for name in set(json.loads(record.read_text())["steps"]) - {step.name for step in run.steps}:
-            shutil.rmtree(run.folder / name, ignore_errors=True)
-    record.write_text(json.dumps({"steps": {step.name: step.key for step in run.steps}}, indent=1))
+    # An earlier run of a changed spec may have left steps that this one does not have.
+    for name in set((read_json(record) or {"steps": ()})["steps"]) - {step.name for step in run.steps}:
+        shutil.rmtree(run.folder / name, ignore_errors=True)
+    write_whole(record, json.dumps({"steps": {step.name: step.key for step in run.steps}}, indent=1))
     resolved = yaml.safe_dump(run.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    (run.folder / "spec.yaml").write_text(resolved, encoding="utf-8")
-    (run.folder / "environment.json").write_text(json.dumps(describe_environment(), indent=1))
+    write_whole(run.folder / "spec.yaml", resolved)
+    write_whole(run.folder / "environment.json", json.dumps(describe_environment(), indent=1))
 
 
 def _finish_step(run: Run, step: Step, position: str, main: bool) -> None:
@@ -177,7 +177,7 @@ def _do_step(run: Run, step: Step, main: bool) -> None:
         report_step=lambda number, metrics: hooks.rlaif_step_logged(run=run, step=step, number=number, metrics=metrics),
     )
     spent = checkpoint / "seconds.json"
-    before = float(json.loads(spent.read_text())) if spent.exists() else 0.0
+    before = float(read_json(spent) or 0.0)
     if main:
         hooks.rlaif_stage_started(run=run, step=step, resumed_at=resume_step(checkpoint))
         reset_peak_memory()
@@ -210,7 +210,7 @@ def _do_step(run: Run, step: Step, main: bool) -> None:
 
 def _note_seconds(path: Path, seconds: float) -> None:
     with suppress(OSError):  # a full disk: the error that is already on its way says so
-        path.write_text(json.dumps(seconds))
+        write_whole(path, json.dumps(seconds))
 
 
 def _explain(error: Exception, step: Step) -> Exception:

@@ -517,22 +517,44 @@ def test_a_full_disk_is_one_message_and_the_same_command_then_goes_on(
     assert (Path("out") / "sft" / "model.safetensors").exists()
 
 
-def test_a_disk_that_is_really_full(tiny_model: Path, tmp_path: Path, spec: Callable[..., Path]) -> None:
-    """On a file system of 100 kB, where the system lets a test mount one."""
-    small = tmp_path / "small"
+@pytest.mark.parametrize("free", [0, 4096, 8192, 100_000])
+def test_a_disk_that_is_really_full(
+    rlaif: Callable[..., Outcome], spec: Callable[..., Path], tmp_path: Path, free: int
+) -> None:
+    """On a file system with little room, where the system lets a test mount one; later there is more."""
+    small, size = tmp_path / "small", free + 4096
     small.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(small)], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(small)], capture_output=True, check=False
     )
     if mounted.returncode:
         pytest.skip("this system lets no test mount a file system")
+    argv = ("run", spec("arms={}"), "--out", small / "out", "--store", small / "store")
     try:
-        done = run_process("run", spec("arms={}"), "--out", small / "out", "--store", small / "store", folder=tmp_path)
-        assert done.returncode == 2, done.stderr
-        assert "the disk is full" in done.stderr
-        assert "Traceback" not in done.stderr
+        (small / "other").write_bytes(bytes(4096))
+        refused(rlaif(*argv), "the disk is full")
+        refused(rlaif(*argv), "the disk is full")
+        subprocess.run(["mount", "-o", "remount,size=20m", str(small)], check=True)
+        found = rlaif(*argv)
+        assert found.code == 0, found.err
+        assert (small / "out" / "sft" / "model.safetensors").exists()
     finally:
         subprocess.run(["umount", str(small)], check=True)
+
+
+def test_records_that_were_broken_off_are_no_reason_to_stop(
+    rlaif: Callable[..., Outcome], spec: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a crash of the machine can leave them."""
+    path = spec("arms={}")
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "commit", lambda *rest: sys.exit(1))
+        assert rlaif("run", path, "--out", "out").code == 1
+    (spent,) = Path("runs/.store").glob("sft-*.partial/checkpoint/seconds.json")
+    for record in (spent, Path("out/run.json")):
+        assert record.read_text()
+        record.write_text("")
+    assert rlaif("run", path, "--out", "out").code == 0
 
 
 # Commands
