@@ -49,6 +49,16 @@ class Run:
     notes: dict[str, Any] = field(default_factory=dict)
     """Where a lifecycle plugin keeps what it needs from one hook to the next, under its own name."""
 
+    failed_hooks: set[tuple[str, str]] = field(default_factory=set)
+    """Plugin and hook of each failure that was told."""
+
+    def tell(self, hook: str, **facts: Any) -> None:
+        """Call a lifecycle hook; a plugin that fails in it is a warning, once, and never ends the run."""
+        for plugin, error in self.registry.tell(hook, run=self, **facts):
+            if (plugin, hook) not in self.failed_hooks:
+                self.failed_hooks.add((plugin, hook))
+                self.progress.say(f"warning: plugin '{plugin}' failed in {hook}: {' '.join(error.split())}")
+
     def artefact(self, step: Step) -> Path:
         """Folder of a step's finished artefact in the store."""
         return self.store.path(step.stage, step.key)
@@ -86,7 +96,7 @@ def run_spec(
     main = context.accelerator.is_main_process
     if main:
         _open_folder(run)
-        registry.hooks.hook.rlaif_run_started(run=run)
+        run.tell("rlaif_run_started")
     error: BaseException | None = None
     try:
         for number, step in enumerate(run.steps, 1):
@@ -100,7 +110,7 @@ def run_spec(
         raise
     finally:
         if main:
-            registry.hooks.hook.rlaif_run_finished(run=run, error=error)
+            run.tell("rlaif_run_finished", error=error)
     return run
 
 
@@ -133,7 +143,6 @@ def _open_folder(run: Run) -> None:
 
 
 def _finish_step(run: Run, step: Step, position: str, main: bool) -> None:
-    hooks = run.registry.hooks.hook
     cached = run.store.has(step.stage, step.key)
     if not cached and main:
         with run.store.lock(step.stage, step.key):
@@ -151,7 +160,7 @@ def _finish_step(run: Run, step: Step, position: str, main: bool) -> None:
     seconds = run.store.manifest(step.stage, step.key)["seconds"]
     run.progress.say(f"{position} {step.name}: {'reused' if cached else f'done in {seconds:.1f} s'}")
     link_tree(run.artefact(step), run.folder / step.name)
-    hooks.rlaif_stage_finished(run=run, step=step, cached=cached)
+    run.tell("rlaif_stage_finished", step=step, cached=cached)
 
 
 def _plan_memory(run: Run, step: Step) -> str:
@@ -166,7 +175,6 @@ def _do_step(run: Run, step: Step, main: bool) -> None:
     from accelerate.utils import set_seed
 
     work, checkpoint = run.store.begin(step.stage, step.key)
-    hooks = run.registry.hooks.hook
     stage = Stage(
         name=step.stage,
         folder=work,
@@ -174,12 +182,12 @@ def _do_step(run: Run, step: Step, main: bool) -> None:
         inputs={name: run.artefact(needed) for name, needed in step.inputs.items()},
         context=run.context,
         progress=run.progress if main else Progress(),
-        report_step=lambda number, metrics: hooks.rlaif_step_logged(run=run, step=step, number=number, metrics=metrics),
+        report_step=lambda number, metrics: run.tell("rlaif_step_logged", step=step, number=number, metrics=metrics),
     )
     spent = checkpoint / "seconds.json"
     before = float(read_json(spent) or 0.0)
     if main:
-        hooks.rlaif_stage_started(run=run, step=step, resumed_at=resume_step(checkpoint))
+        run.tell("rlaif_stage_started", step=step, resumed_at=resume_step(checkpoint))
         reset_peak_memory()
     # Whatever a component draws without a seed of its own (new weights, say) is still the same every time.
     set_seed(stage.seed("start") % 2**32)

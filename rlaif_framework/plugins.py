@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, entry_points, version
 from types import ModuleType
@@ -242,6 +242,15 @@ class Registry:
             )
         if "/" not in component.name and plugin.distribution != DISTRIBUTION:
             raise PluginError(f"{slot} '{component.name}': only built-ins have bare names; use '<namespace>/<name>'")
+
+    def tell(self, hook: str, **facts: Any) -> Iterator[tuple[str, str]]:
+        """Call a lifecycle hook, plugin by plugin; yield name and error of each one that fails."""
+        for impl in reversed(getattr(self.hooks.hook, hook).get_hookimpls()):  # pluggy's own order
+            others = [module for module in self.hooks.get_plugins() if module is not impl.plugin]
+            try:
+                self.hooks.subset_hook_caller(hook, others)(**facts)
+            except (Exception, SystemExit) as error:
+                yield impl.plugin_name, _reason(error)
 
     def names(self, slot: Slot) -> list[str]:
         """Names of a slot's components, sorted."""

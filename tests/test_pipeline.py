@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,10 @@ from typing import Any
 import pytest
 import torch
 from conftest import taste
+from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from rlaif_framework import Registry, Spec, Stage, Store, TrainingError, plan_spec, read_metrics, run_spec
+from rlaif_framework import Plugin, Registry, Spec, Stage, Store, TrainingError, plan_spec, read_metrics, run_spec
 from rlaif_framework.engine import Run
 from rlaif_framework.progress import Progress
 from rlaif_framework.stages.evaluate import read_responses
@@ -180,6 +183,59 @@ def test_a_killed_labelling_keeps_its_whole_chunks_and_drops_a_broken_line(tmp_p
     path.write_text("{}\n" * (CHUNK + 3) + '{"cut off')
     assert _finished_rows(path) == CHUNK
     assert path.read_text() == "{}\n" * CHUNK
+
+
+WATCHING = """
+from rlaif_framework import hookimpl
+
+@hookimpl
+def rlaif_run_started(run):
+    raise SystemExit("[/b] no licence")
+
+@hookimpl
+def rlaif_step_logged(run, number):
+    run.notes.setdefault("watching", []).append(number)
+    raise KeyError("reward")
+
+@hookimpl
+def rlaif_run_finished(run, error):
+    run.notes["error"] = error
+    raise ValueError("the mail server\\nis down")
+"""
+
+
+def watch_with(registry: Registry, name: str) -> None:
+    """Add a plugin that fails in three hooks."""
+    module = types.ModuleType(f"rlaif_{name}")
+    exec(WATCHING, vars(module))
+    registry.add(Plugin(name, f"rlaif-{name}", "1.0", module=module))
+
+
+def test_a_hook_that_fails_is_told_once_and_ends_no_run(
+    run_folder: Path, tmp_path: Path, tiny_spec: Callable[..., Spec], registry: Registry
+) -> None:
+    watch_with(registry, "first")
+    watch_with(registry, "second")
+    out = io.StringIO()
+    store = Store(tmp_path / "store")
+    run = run_spec(tiny_spec(arms={}, evaluate=None), tmp_path / "run", store, registry, Progress(Console(file=out)))
+    assert run.notes["watching"] == [1, 1, 2, 2, 3, 3], "a plugin was not told, for another one's fault"
+    for name in ("first", "second"):
+        told = [line for line in out.getvalue().splitlines() if f"plugin '{name}'" in line]
+        assert told == [
+            f"warning: plugin '{name}' failed in rlaif_run_started: SystemExit: [/b] no licence",
+            f"warning: plugin '{name}' failed in rlaif_step_logged: KeyError: 'reward'",
+            f"warning: plugin '{name}' failed in rlaif_run_finished: ValueError: the mail server is down",
+        ]
+    assert digest(tmp_path / "run/sft") == digest(run_folder / "sft")
+
+
+def test_a_hook_that_fails_hides_no_error(tmp_path: Path, tiny_spec: Callable[..., Spec], registry: Registry) -> None:
+    watch_with(registry, "first")
+    weak = tiny_spec().model_dump(mode="json")["arms"]
+    weak["rlaif"]["feedback"]["allow_weak_labels"] = False
+    with pytest.raises(TrainingError, match=r"rlaif/reward: .* not above chance"):
+        execute(tiny_spec(arms=weak, sft=None), tmp_path / "run", registry)
 
 
 def test_a_loss_that_is_not_finite_stops_with_stage_and_step(
