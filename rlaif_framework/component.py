@@ -26,6 +26,7 @@ from rlaif_framework.errors import PluginError, suggest
 
 if TYPE_CHECKING:
     from rlaif_framework.plugins import Registry
+    from rlaif_framework.types import Comparison
 
 Slot = Literal["task", "backend", "strategy", "labeler", "reward", "algorithm"]
 SLOTS: tuple[Slot, ...] = get_args(Slot)
@@ -107,6 +108,13 @@ class ComponentConfig(Config):
     def needs_reward_model(self) -> bool:
         """Whether an algorithm starts something from the model that the reward has saved."""
         return False
+
+    def lacks(self, comparison: Comparison) -> str | None:
+        """What a labeler misses in a comparison that it cannot label, such as `has no human preference`.
+
+        Asked before anything is computed; None if it can label it. The default asks the component's own slots.
+        """
+        return next((lack for config in self.nested() if (lack := config.lacks(comparison))), None)
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
         """List the models this component will hold in memory; `policy` is the policy's model name.

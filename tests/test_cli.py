@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_plugins import Site, labeler_code
+from fake_plugins import Site, labeler_code, write_rows
 from transformers.utils.logging import disable_progress_bar
 
 from rlaif_framework import Store, find_model
@@ -24,6 +24,7 @@ from rlaif_framework.cli import main
 from rlaif_framework.loading import set_value
 
 POSTS = [{"id": f"p{i}", "post": f"Post {i} is here.", "summary": f"Post {i}.", "split": "train"} for i in range(4)]
+SPLITS = ("train", "validation", "test")
 PAIRS = [{"prompt": f"Post {i}.", "responses": ["a", "b"], "human": 1, "split": "train"} for i in range(4)]
 
 
@@ -225,11 +226,36 @@ def test_a_bad_template_is_named(rlaif: Callable[..., Outcome], spec: Callable[.
     refused(rlaif("plan", spec("task.template='{{ pots }}'")), "task.template: 'pots' is undefined")
 
 
-def test_the_human_labeler_refuses_preferences_that_no_human_gave(
-    rlaif: Callable[..., Outcome], spec: Callable[..., Path]
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_data_that_lacks_what_the_spec_needs_is_told_before_anything_is_written(
+    rlaif: Callable[..., Outcome], spec: Callable[..., Path], tmp_path: Path, command: str
 ) -> None:
-    found = rlaif("run", spec("arms.a.feedback=human"), "--out", "out")
-    refused(found, "labeler 'human'", "has no human preference, it is known by construction")
+    bare = [
+        {"post": f"Post {i} is here.", "summary": f"Post {i}.", "split": s} for i, s in enumerate(["train", "test"])
+    ]
+    pairs = [{"prompt": f"Post {i}.", "responses": ["a", "b"], "split": "train"} for i in range(4)]
+    posts, compared = write_rows(tmp_path / "p.jsonl", bare), write_rows(tmp_path / "c.jsonl", pairs)
+    prompts = write_rows(tmp_path / "q.jsonl", [{"prompt": f"Post {i}.", "split": s} for i, s in enumerate(SPLITS)])
+    other, both = f"task.data={posts}", (f"task.data={posts}", f"task.comparisons={compared}")
+    direct = "arms.a={reward: {kind: direct, labeler: rouge}, algorithm: reinforce}"
+    for settings, parts in [
+        (["arms.a.feedback=human"], ["arms.a.feedback.labeler 'human'", "has no human preference, it is known by con"]),
+        (["arms.a.feedback=human", *both], ["arms.a.feedback.labeler 'human'", "has no human preference, it is not"]),
+        ([other], ["arms.a.feedback.pairs: the task has no comparisons for training; set 'source: policy'"]),
+        (["arms.a.feedback.labeler=rouge", *both], ["arms.a.feedback.labeler 'rouge'", "has a prompt without a refer"]),
+        (
+            [f"task.data={prompts}", "evaluate.judge=rouge", *both[1:]],
+            ["evaluate.judge 'rouge'", "without a reference"],
+        ),
+        ([f"task.data={prompts}", direct], ["arms.a.reward 'direct'", "without a reference"]),
+        (["evaluate.judge=human"], ["evaluate.judge 'human'", "has no human preference, it is not known"]),
+        (
+            ["evaluate.judge=length", "evaluate.labelers={x: human}"],
+            ["evaluate: x: labeler 'human'", "by construction"],
+        ),
+    ]:
+        refused(rlaif(command, spec("sft=null", *settings)), *parts)
+    assert files(Path()) == set()
 
 
 # Models
