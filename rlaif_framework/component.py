@@ -124,6 +124,17 @@ class ComponentConfig(Config):
         """
         return [load for config in self.nested() for load in config.loads(policy)]
 
+    @property
+    def title(self) -> str:
+        """Its kind, with the settings that are not their defaults: `similarity (against: reference)`."""
+        told = []
+        for name, field in type(self).model_fields.items():
+            value, default = getattr(self, name), field.get_default(call_default_factory=True)
+            plain = {"kind": value.kind} if isinstance(value, ComponentConfig) and value.title == value.kind else value
+            if name != "kind" and plain != default:
+                told.append(f"{name}: {_show(value)}")
+        return f"{self.kind} ({', '.join(told)})" if told else self.kind
+
     def nested(self) -> list[ComponentConfig]:
         """Configs of the components in this one's own slots, one level down."""
         found: list[ComponentConfig] = []
@@ -133,6 +144,16 @@ class ComponentConfig(Config):
             )
             found += [item for item in items if isinstance(item, ComponentConfig)]
         return found
+
+
+def _show(value: object) -> str:
+    if isinstance(value, ComponentConfig):
+        return value.title
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {_show(item)}' for key, item in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_show, value))}]"
+    return str(value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,6 +91,10 @@ class _Composer:
         from rlaif_framework.stages.sft import train_baseline
 
         sft = self.spec.sft
+        if sft is not None and not any(p.reference for p in self.train):
+            raise DataError(
+                "sft: the task's training prompts have no reference responses; set 'sft: null' to start without"
+            )
         return self._step(
             "sft",
             "sft",
@@ -302,7 +306,7 @@ class _Composer:
                 evaluate_run,
                 config=config,
                 arms=of_arm,
-                labelers={name: c.kind for name, c in labelers.items()},
+                labelers=labelers,
                 matchups=matchups,
                 comparisons=comparisons,
                 prompts=prompts,
