@@ -37,7 +37,12 @@ class Config(BaseModel):
     """Base of every part of a spec: frozen, and unknown keys are refused."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        validate_default=True,
+        allow_inf_nan=False,
+        defer_build=True,  # a command uses few of all the settings there are
     )
 
     @model_validator(mode="wrap")

@@ -158,9 +158,9 @@ class Registry:
 
         The environment variable RLAIF_PLUGINS limits the latter: empty for none, else names separated by commas.
         """
-        registry = cls()
+        registry, installed = cls(), framework_version()
         for name in BUILTINS:
-            plugin = Plugin(name.removeprefix("rlaif_plugins."), DISTRIBUTION, framework_version())
+            plugin = Plugin(name.removeprefix("rlaif_plugins."), DISTRIBUTION, installed)
             plugin.module = importlib.import_module(name)
             registry.add(plugin)
         allowed = os.environ.get("RLAIF_PLUGINS")
