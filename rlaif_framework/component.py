@@ -199,7 +199,8 @@ def narrow(slot: Slot, value: object, registry: Registry) -> ComponentConfig:
     if isinstance(value, str):
         value = {"kind": value}
     if not isinstance(value, Mapping):
-        raise ValueError(f"expected the name of a {slot} or a mapping with 'kind', got {type(value).__name__}")
+        article = "an" if slot.startswith("a") else "a"
+        raise ValueError(f"expected the name of {article} {slot} or a mapping with 'kind', got {type(value).__name__}")
     kind = value.get("kind")
     if not isinstance(kind, str):
         raise ValueError(f"'kind' is missing: name one of {', '.join(registry.names(slot))}")

@@ -18,7 +18,7 @@ from stevedore.extension import Extension, ExtensionManager
 
 from rlaif_framework import hookspecs
 from rlaif_framework.component import SLOTS, Component, ComponentConfig, Slot
-from rlaif_framework.errors import MissingPackageError, PluginError, suggest
+from rlaif_framework.errors import MissingPackageError, PluginError, describe_missing, suggest
 from rlaif_framework.protocols import PROTOCOLS
 
 GROUP = "rlaif_framework.plugins"
@@ -287,18 +287,16 @@ class Registry:
         try:
             target = getattr(importlib.import_module(module), attribute)
         except (Exception, SystemExit) as error:
-            package = _missing_package(error)
-            if package is not None and package != module.partition(".")[0]:
-                raise MissingPackageError(
-                    f"{slot} '{component.name}' needs the package '{package}'; install it: pip install {package}"
-                ) from error
+            missing = _missing_module(error)
+            if missing and missing.partition(".")[0] != module.partition(".")[0]:
+                raise MissingPackageError(f"{slot} '{component.name}': {describe_missing(missing)}") from error
             raise PluginError(
                 f"{slot} '{component.name}': cannot import {component.target}: {_reason(error)}"
             ) from error
         protocol = PROTOCOLS[slot]
-        missing = [n for n in vars(protocol) if not n.startswith("_") and not callable(getattr(target, n, None))]
-        if missing:
-            raise PluginError(f"{slot} '{component.name}': {component.target} lacks {', '.join(missing)}()")
+        lacking = [n for n in vars(protocol) if not n.startswith("_") and not callable(getattr(target, n, None))]
+        if lacking:
+            raise PluginError(f"{slot} '{component.name}': {component.target} lacks {', '.join(lacking)}()")
         return target
 
 
@@ -317,9 +315,9 @@ def _call_hook(name: str, function: Callable[[], Iterable[Component]]) -> list[C
         raise PluginError(f"{name}() failed: {_reason(error)}") from error
 
 
-def _missing_package(error: BaseException) -> str | None:
-    """The package whose absence an import failed on, if that is why."""
-    return error.name.partition(".")[0] if isinstance(error, ModuleNotFoundError) and error.name else None
+def _missing_module(error: BaseException) -> str | None:
+    """The module whose absence an import failed on, if that is why."""
+    return error.name if isinstance(error, ModuleNotFoundError) else None
 
 
 def require_plugins(requirements: Iterable[str]) -> list[str]:

@@ -20,6 +20,7 @@ from fake_plugins import Site, labeler_code, write_rows
 from transformers.utils.logging import disable_progress_bar
 
 from rlaif_framework import Store, find_model
+from rlaif_framework.errors import describe_missing
 from rlaif_framework.cli import main
 from rlaif_framework.loading import set_value
 
@@ -129,6 +130,7 @@ def test_a_missing_spec_file_is_named(rlaif: Callable[..., Outcome]) -> None:
         ("", ["does not hold a mapping"]),
         ("{task: tldr, polcy: {model: m}}", ["polcy: unknown key; did you mean 'policy'?", "policy: Field required"]),
         ("{task: tlrd, policy: {model: m}}", ["task: no task named 'tlrd'; did you mean 'tldr'?"]),
+        ("{task: tldr, policy: {model: m}, arms: {a: {algorithm: 3}}}", ["expected the name of an algorithm or a map"]),
         ("{task: tldr, policy: {model: 3}}", ["policy.model: Input should be a valid string"]),
         ("{task: tldr, policy: m}", ["policy: expected a mapping of settings, got str"]),
         ("{task: tldr, policy: {model: m}, requires: [rlaif-gone]}", ["pip install 'rlaif-gone'"]),
@@ -450,14 +452,54 @@ def test_a_missing_package_of_a_component_gives_the_pip_command(
     (site.folder / "rlaif_cli_heavy.py").write_text("import committee_models\n")
     path = spec("arms.a.feedback.labeler=acme/x")
     assert rlaif("check", path).code == 0
-    refused(rlaif("run", path, "--out", "out"), "labeler 'acme/x' needs the package", "pip install committee_models")
+    refused(
+        rlaif("run", path, "--out", "out"),
+        "labeler 'acme/x': the package 'committee_models'",
+        "pip install committee_models",
+    )
 
 
 def test_a_package_missing_while_a_component_works_gives_the_pip_command(
     rlaif: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "rlaif_framework.schema", None)
-    refused(rlaif("schema"), "'rlaif_framework.schema' is not installed; install it: pip install")
+    refused(
+        rlaif("schema"), "'rlaif-framework' has no module 'rlaif_framework.schema'", "pip install -U rlaif-framework"
+    )
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        (
+            "committee_models.votes",
+            "the package 'committee_models' is not installed; install it: pip install committee_models",
+        ),
+        ("yaml.none", "the package 'PyYAML' has no module"),
+        ("json.none", "the package 'json' has no module 'json.none'; install a version that fits: pip install -U json"),
+        ("sklearn", "the package 'scikit-learn' is not installed; install it: pip install scikit-learn"),
+    ],
+)
+def test_what_is_missing_is_told_by_the_name_that_pip_knows(module: str, expected: str) -> None:
+    assert describe_missing(module).startswith(expected)
+
+
+def test_a_plugin_that_failed_is_told_even_if_nothing_of_it_is_asked_for(
+    rlaif: Callable[..., Outcome], spec: Callable[..., Path], site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.install("rlaif-cli-broken", "import committee_models\n")
+    warning = (
+        "rlaif: warning: plugin 'cli-broken' (rlaif-cli-broken 1.0) failed to load: ModuleNotFoundError: No module"
+    )
+    for command in ("check", "plan"):
+        found = rlaif(command, spec())
+        assert (found.code, found.err.startswith(warning)) == (0, True)
+    assert len(found.err.splitlines()) == 1
+    monkeypatch.setenv("RLAIF_PLUGINS", "nosuch")
+    found = rlaif("plan", spec())
+    assert found.err.startswith(
+        "rlaif: warning: plugin 'nosuch' (not installed) failed to load: RLAIF_PLUGINS names it"
+    )
 
 
 def test_a_plugin_that_fails_to_import_is_told_when_its_component_is_asked_for(

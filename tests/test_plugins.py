@@ -224,7 +224,7 @@ def resolve(site: Site, target: str) -> object:
 
 def test_a_missing_package_of_a_target_gives_the_pip_command(site: Site) -> None:
     (site.folder / "rlaif_heavy.py").write_text("import committee_models.deep\n")
-    with pytest.raises(MissingPackageError, match=r"labeler 't/x' needs .*: pip install committee_models$"):
+    with pytest.raises(MissingPackageError, match=r"labeler 't/x': the package .*: pip install committee_models$"):
         resolve(site, "rlaif_heavy:Committee")
 
 
