@@ -20,8 +20,8 @@ from fake_plugins import Site, labeler_code, write_rows
 from transformers.utils.logging import disable_progress_bar
 
 from rlaif_framework import Store, find_model
-from rlaif_framework.errors import describe_missing
 from rlaif_framework.cli import main
+from rlaif_framework.errors import describe_missing
 from rlaif_framework.loading import set_value
 
 POSTS = [{"id": f"p{i}", "post": f"Post {i} is here.", "summary": f"Post {i}.", "split": "train"} for i in range(4)]
