@@ -1,7 +1,7 @@
 """Reinforcement learning from AI feedback, as a small engine and plugins.
 
-Everything a plugin author needs is a name of this module. Names that need torch are imported when first used, so that
-`import rlaif_framework` stays fast.
+Everything a plugin author needs is a name of this module. Names that need torch, or much else, are imported when first
+used, so that `import rlaif_framework` stays fast.
 """
 
 from importlib import import_module
@@ -78,6 +78,7 @@ from rlaif_framework.types import (
     Generate,
     LabelledComparison,
     Preference,
+    PreferenceSource,
     Prompt,
     Question,
     Reply,
@@ -85,7 +86,6 @@ from rlaif_framework.types import (
     Split,
     Vote,
 )
-from rlaif_framework.words import Exemplar, Words, flatten
 
 if TYPE_CHECKING:
     from rlaif_framework.branching import count_common, share_prefixes
@@ -141,6 +141,7 @@ if TYPE_CHECKING:
     from rlaif_framework.stages.label import check_preferences
     from rlaif_framework.store import Store
     from rlaif_framework.training import accumulate, draw_batch, make_optimizer, my_share, train_steps
+    from rlaif_framework.words import Exemplar, Words, flatten
 
 _LAZY = {
     "count_common": "branching",
@@ -210,6 +211,9 @@ _LAZY = {
     "make_optimizer": "training",
     "my_share": "training",
     "train_steps": "training",
+    "Exemplar": "words",
+    "Words": "words",
+    "flatten": "words",
 }
 
 
@@ -269,6 +273,7 @@ __all__ = [
     "PolicyGradient",
     "PolicyGradientConfig",
     "Preference",
+    "PreferenceSource",
     "Prompt",
     "PromptStrategy",
     "PromptUnit",

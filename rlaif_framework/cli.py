@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rlaif_framework.errors import RlaifError, SpecError, suggest
+from rlaif_framework.errors import RlaifError, SpecError, describe_missing, suggest
 from rlaif_framework.memory import use_huge_pages
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def main() -> None:
             _fail("interrupted; the same command goes on where it stopped", 130)
         raise
     except ModuleNotFoundError as error:
-        _fail(f"the package '{error.name}' is not installed; install it: pip install {error.name}", 2)
+        _fail(describe_missing(error.name or str(error)), 2)
     except OSError as error:
         from rlaif_framework.engine import is_disk_full
 
@@ -70,11 +70,22 @@ def _fail(message: str, code: int) -> None:
     sys.exit(code)
 
 
-def _load(path: Path, overrides: list[str] | None) -> tuple[Spec, Registry]:
-    from rlaif_framework.loading import load_spec
+def _load_registry() -> Registry:
+    """The components, and a warning for each plugin that offers none because it failed."""
     from rlaif_framework.plugins import Registry
 
     registry = Registry.load()
+    for plugin in registry.plugins:
+        if plugin.error and os.environ.get("LOCAL_RANK", "0") == "0":
+            reason = " ".join(plugin.error.split())
+            print(f"rlaif: warning: {plugin.title} failed to load: {reason}", file=sys.stderr)
+    return registry
+
+
+def _load(path: Path, overrides: list[str] | None) -> tuple[Spec, Registry]:
+    from rlaif_framework.loading import load_spec
+
+    registry = _load_registry()
     return load_spec(path, overrides or (), registry), registry
 
 
@@ -160,12 +171,11 @@ def label(
 
     from rlaif_framework.labelling.job import Job, label_file
     from rlaif_framework.loading import load_component, load_labelers
-    from rlaif_framework.plugins import Registry
     from rlaif_framework.progress import Progress
 
     if (labeler is None) == (compare is None):
         raise SpecError("give either --labeler, for one, or --compare, for several")
-    registry = Registry.load()
+    registry = _load_registry()
     if compare is not None:
         labelers = load_labelers(compare, set_ or (), registry)
     else:

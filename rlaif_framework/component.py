@@ -26,7 +26,7 @@ from rlaif_framework.errors import PluginError, suggest
 
 if TYPE_CHECKING:
     from rlaif_framework.plugins import Registry
-    from rlaif_framework.types import PreferenceSource
+    from rlaif_framework.types import Comparison
     from rlaif_framework.words import Words
 
 Slot = Literal["task", "backend", "strategy", "labeler", "reward", "algorithm"]
@@ -38,7 +38,12 @@ class Config(BaseModel):
     """Base of every part of a spec: frozen, and unknown keys are refused."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        validate_default=True,
+        allow_inf_nan=False,
+        defer_build=True,  # a command uses few of all the settings there are
     )
 
     @model_validator(mode="wrap")
@@ -116,14 +121,6 @@ class ComponentConfig(Config):
         """Whether an algorithm starts something from the model that the reward has saved."""
         return False
 
-    @property
-    def needs_known(self) -> PreferenceSource | None:
-        """Whose preference every comparison must carry for a labeler to have a label for it; None if it needs none.
-
-        The default asks the component's own slots.
-        """
-        return next((config.needs_known for config in self.nested() if config.needs_known is not None), None)
-
     def check_words(self, words: Words) -> None:
         """See whether a task's words have what these settings name, before anything heavy is loaded.
 
@@ -134,6 +131,13 @@ class ComponentConfig(Config):
         """
         for config in self.nested():
             config.check_words(words)
+
+    def lacks(self, comparison: Comparison) -> str | None:
+        """What a labeler misses in a comparison that it cannot label, such as `has no human preference`.
+
+        Asked before anything is computed; None if it can label it. The default asks the component's own slots.
+        """
+        return next((lack for config in self.nested() if (lack := config.lacks(comparison))), None)
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
         """List the models this component will hold in memory; `policy` is the policy's model name.
@@ -150,6 +154,17 @@ class ComponentConfig(Config):
         """
         return max((config.wants_together() for config in self.nested()), default=0)
 
+    @property
+    def title(self) -> str:
+        """Its kind, with the settings that are not their defaults: `similarity (against: reference)`."""
+        told = []
+        for name, field in type(self).model_fields.items():
+            value, default = getattr(self, name), field.get_default(call_default_factory=True)
+            plain = {"kind": value.kind} if isinstance(value, ComponentConfig) and value.title == value.kind else value
+            if name != "kind" and plain != default:
+                told.append(f"{name}: {_show(value)}")
+        return f"{self.kind} ({', '.join(told)})" if told else self.kind
+
     def nested(self) -> list[ComponentConfig]:
         """Configs of the components in this one's own slots, one level down."""
         found: list[ComponentConfig] = []
@@ -159,6 +174,16 @@ class ComponentConfig(Config):
             )
             found += [item for item in items if isinstance(item, ComponentConfig)]
         return found
+
+
+def _show(value: object) -> str:
+    if isinstance(value, ComponentConfig):
+        return value.title
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {_show(item)}' for key, item in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_show, value))}]"
+    return str(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +224,8 @@ def narrow(slot: Slot, value: object, registry: Registry) -> ComponentConfig:
     if isinstance(value, str):
         value = {"kind": value}
     if not isinstance(value, Mapping):
-        raise ValueError(f"expected the name of a {slot} or a mapping with 'kind', got {type(value).__name__}")
+        article = "an" if slot.startswith("a") else "a"
+        raise ValueError(f"expected the name of {article} {slot} or a mapping with 'kind', got {type(value).__name__}")
     kind = value.get("kind")
     if not isinstance(kind, str):
         raise ValueError(f"'kind' is missing: name one of {', '.join(registry.names(slot))}")

@@ -21,12 +21,14 @@ from rlaif_framework.context import Context
 from rlaif_framework.errors import RlaifError, SpecError
 from rlaif_framework.memory import peak_memory, release_memory, reset_peak_memory
 from rlaif_framework.memory_plan import PlannedLoad, estimate_peak, plan_load
+from rlaif_framework.model_source import find_model
+from rlaif_framework.models import converted_folder, load_tokenizer
 from rlaif_framework.pipeline import Step, check_components, compose
 from rlaif_framework.plugins import Registry, framework_version
 from rlaif_framework.progress import Progress
 from rlaif_framework.spec import Spec
 from rlaif_framework.stage import Stage, resume_step
-from rlaif_framework.store import Store, link_tree
+from rlaif_framework.store import Store, link_tree, read_json, write_whole
 
 RECORD = "run.json"
 
@@ -46,6 +48,16 @@ class Run:
     """For each finished step's name, whether its artefact was reused."""
     notes: dict[str, Any] = field(default_factory=dict)
     """Where a lifecycle plugin keeps what it needs from one hook to the next, under its own name."""
+
+    failed_hooks: set[tuple[str, str]] = field(default_factory=set)
+    """Plugin and hook of each failure that was told."""
+
+    def tell(self, hook: str, **facts: Any) -> None:
+        """Call a lifecycle hook; a plugin that fails in it is a warning, once, and never ends the run."""
+        for plugin, error in self.registry.tell(hook, run=self, **facts):
+            if (plugin, hook) not in self.failed_hooks:
+                self.failed_hooks.add((plugin, hook))
+                self.progress.say(f"warning: plugin '{plugin}' failed in {hook}: {' '.join(error.split())}")
 
     def artefact(self, step: Step) -> Path:
         """Folder of a step's finished artefact in the store."""
@@ -80,10 +92,11 @@ def run_spec(
     run = Run(spec, folder, store, registry, context, progress)
     check_components(context)
     run.steps = compose(context)
+    _check_models(run)
     main = context.accelerator.is_main_process
     if main:
         _open_folder(run)
-        registry.hooks.hook.rlaif_run_started(run=run)
+        run.tell("rlaif_run_started")
     error: BaseException | None = None
     try:
         for number, step in enumerate(run.steps, 1):
@@ -97,7 +110,7 @@ def run_spec(
         raise
     finally:
         if main:
-            registry.hooks.hook.rlaif_run_finished(run=run, error=error)
+            run.tell("rlaif_run_finished", error=error)
     return run
 
 
@@ -107,20 +120,29 @@ def check_folder(folder: Path) -> None:
         raise SpecError(f"{folder} exists and is not a run folder; choose another --out")
 
 
+def _check_models(run: Run) -> None:
+    """Meet a model that cannot be had, or has no tokenizer, before anything is written."""
+    policy = run.spec.policy
+    todo = [step for step in run.steps if not run.store.has(step.stage, step.key)]
+    for name in dict.fromkeys(load.model for step in todo for load in step.loads):
+        source = find_model(name, policy.revision if name == policy.model else None)
+        if not source.is_gguf or converted_folder(source).exists():  # converting it is the first stage's work
+            load_tokenizer(source, needs_end=name == policy.model)
+
+
 def _open_folder(run: Run) -> None:
     run.folder.mkdir(parents=True, exist_ok=True)
     record = run.folder / RECORD
-    if record.exists():  # an earlier run of a changed spec may have left steps that this one does not have
-        for name in set(json.loads(record.read_text())["steps"]) - {step.name for step in run.steps}:
-            shutil.rmtree(run.folder / name, ignore_errors=True)
-    record.write_text(json.dumps({"steps": {step.name: step.key for step in run.steps}}, indent=1))
+    # An earlier run of a changed spec may have left steps that this one does not have.
+    for name in set((read_json(record) or {"steps": ()})["steps"]) - {step.name for step in run.steps}:
+        shutil.rmtree(run.folder / name, ignore_errors=True)
+    write_whole(record, json.dumps({"steps": {step.name: step.key for step in run.steps}}, indent=1))
     resolved = yaml.safe_dump(run.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    (run.folder / "spec.yaml").write_text(resolved, encoding="utf-8")
-    (run.folder / "environment.json").write_text(json.dumps(describe_environment(), indent=1))
+    write_whole(run.folder / "spec.yaml", resolved)
+    write_whole(run.folder / "environment.json", json.dumps(describe_environment(), indent=1))
 
 
 def _finish_step(run: Run, step: Step, position: str, main: bool) -> None:
-    hooks = run.registry.hooks.hook
     cached = run.store.has(step.stage, step.key)
     if not cached and main:
         with run.store.lock(step.stage, step.key):
@@ -138,7 +160,7 @@ def _finish_step(run: Run, step: Step, position: str, main: bool) -> None:
     seconds = run.store.manifest(step.stage, step.key)["seconds"]
     run.progress.say(f"{position} {step.name}: {'reused' if cached else f'done in {seconds:.1f} s'}")
     link_tree(run.artefact(step), run.folder / step.name)
-    hooks.rlaif_stage_finished(run=run, step=step, cached=cached)
+    run.tell("rlaif_stage_finished", step=step, cached=cached)
 
 
 def _plan_memory(run: Run, step: Step) -> str:
@@ -153,7 +175,6 @@ def _do_step(run: Run, step: Step, main: bool) -> None:
     from accelerate.utils import set_seed
 
     work, checkpoint = run.store.begin(step.stage, step.key)
-    hooks = run.registry.hooks.hook
     stage = Stage(
         name=step.stage,
         folder=work,
@@ -161,12 +182,12 @@ def _do_step(run: Run, step: Step, main: bool) -> None:
         inputs={name: run.artefact(needed) for name, needed in step.inputs.items()},
         context=run.context,
         progress=run.progress if main else Progress(),
-        report_step=lambda number, metrics: hooks.rlaif_step_logged(run=run, step=step, number=number, metrics=metrics),
+        report_step=lambda number, metrics: run.tell("rlaif_step_logged", step=step, number=number, metrics=metrics),
     )
     spent = checkpoint / "seconds.json"
-    before = float(json.loads(spent.read_text())) if spent.exists() else 0.0
+    before = float(read_json(spent) or 0.0)
     if main:
-        hooks.rlaif_stage_started(run=run, step=step, resumed_at=resume_step(checkpoint))
+        run.tell("rlaif_stage_started", step=step, resumed_at=resume_step(checkpoint))
         reset_peak_memory()
     # Whatever a component draws without a seed of its own (new weights, say) is still the same every time.
     set_seed(stage.seed("start") % 2**32)
@@ -197,7 +218,7 @@ def _do_step(run: Run, step: Step, main: bool) -> None:
 
 def _note_seconds(path: Path, seconds: float) -> None:
     with suppress(OSError):  # a full disk: the error that is already on its way says so
-        path.write_text(json.dumps(seconds))
+        write_whole(path, json.dumps(seconds))
 
 
 def _explain(error: Exception, step: Step) -> Exception:

@@ -2,6 +2,17 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from importlib.util import find_spec
+
+PIP_NAMES = {
+    "PIL": "pillow",
+    "google": "protobuf",
+    "rlaif_framework": "rlaif-framework",
+    "rouge_score": "rouge-score",
+    "sklearn": "scikit-learn",
+    "yaml": "PyYAML",
+}
+"""Distributions by the names they are imported by, where the two differ."""
 
 
 class RlaifError(Exception):
@@ -37,3 +48,14 @@ def suggest(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     near = get_close_matches(name, known, n=1, cutoff=0.6)
     return f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known) or 'none'}."
+
+
+def describe_missing(module: str) -> str:
+    """Say which package a module that cannot be imported belongs to, with the command that installs it."""
+    top = module.partition(".")[0]
+    package = PIP_NAMES.get(top, top)
+    if top != module and find_spec(top) is not None:
+        return (
+            f"the package '{package}' has no module '{module}'; install a version that fits: pip install -U {package}"
+        )
+    return f"the package '{package}' is not installed; install it: pip install {package}"

@@ -63,6 +63,10 @@ def parse_line(line: bytes) -> dict[str, Any]:
         raise DataError(f"not valid JSON: {error.msg} at column {error.colno}") from error
     except UnicodeError as error:
         raise DataError(f"not valid UTF-8 text: {error}") from error
+    except ValueError as error:
+        raise DataError("a number has more digits than can be read") from error
+    except RecursionError as error:
+        raise DataError("not readable: its lists and objects are nested too deeply") from error
     if not isinstance(row, dict):
         raise DataError(f"expected a JSON object, found {type(row).__name__}")
     return row

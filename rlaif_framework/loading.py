@@ -167,7 +167,11 @@ def read_mapping(path: Path, what: str = "spec") -> dict[str, Any]:
             case other:
                 raise SpecError(f"{path}: unknown file type '{other}'; use .yaml, .toml or .json")
     except (yaml.YAMLError, ValueError) as error:  # TOML's and JSON's errors are ValueErrors
-        raise SpecError(f"{path} is not valid {path.suffix[1:].upper()}: {error}") from error
+        reason = str(error).replace("<unicode string>", path.name)  # which is what YAML calls a text
+        reason = reason.partition("; use sys.")[0]  # Python's advice on numbers of thousands of digits
+        raise SpecError(f"{path} is not valid {path.suffix[1:].upper()}: {reason}") from error
+    except RecursionError as error:
+        raise SpecError(f"{path} cannot be read: its lists and mappings are nested too deeply") from error
     if not isinstance(data, dict):
         raise SpecError(f"{path} does not hold a mapping of keys to values at its top")
     return data
@@ -181,7 +185,10 @@ def set_value(data: dict[str, Any], override: str) -> None:
     try:
         value = yaml.load(text, SpecLoader)
     except (yaml.YAMLError, ValueError) as error:
-        raise SpecError(f"--set {override}: the value is not valid YAML: {error}") from error
+        reason = str(error).replace("<unicode string>", "--set")
+        raise SpecError(f"--set {override}: the value is not valid YAML: {reason}") from error
+    except RecursionError as error:
+        raise SpecError(f"--set {path}: the value is nested too deeply") from error
     *parents, last = path.strip().split(".")
     node: Any = data
     for i, part in enumerate(parents):

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +17,19 @@ from rlaif_framework.errors import MissingPackageError, ModelError
 
 PACKAGE_PREFIX = "package:"
 HUB_ID = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
+TEXT_FILES = (
+    "tokenizer*",
+    "special_tokens_map*",
+    "added_tokens*",
+    "vocab*",
+    "merges*",
+    "*.model",  # of sentencepiece
+    "*.tiktoken",
+    "chat_template*",
+    "additional_chat_templates/*",
+    "generation_config.json",
+)
+"""Files beside config and weights that decide what a model reads and writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +108,13 @@ def _describe(name: str, path: Path) -> ModelSource:
                 f"{path} is not a model folder: it needs config.json and *.safetensors (or one .gguf file)"
             )
         else:
-            facts = _remember([path / "config.json", *weights], _measure_safetensors)
+            texts = sorted({file for pattern in TEXT_FILES for file in path.glob(pattern) if file.is_file()})
+            files = [path / "config.json", *weights]
+            facts = _remember([*files, *texts], lambda: _measure_safetensors(files))
             return ModelSource(name, str(path.resolve()), **facts)
     if path.suffix != ".gguf":
         raise ModelError(f"{path} is not a model: give its folder, or a .gguf file")
-    return ModelSource(name, str(path.resolve()), **_remember([path], _measure_gguf))
+    return ModelSource(name, str(path.resolve()), **_remember([path], lambda: _measure_gguf(path)))
 
 
 def _describe_hub(name: str, revision: str | None) -> ModelSource:
@@ -151,7 +166,7 @@ def check_hub(source: ModelSource) -> None:
         ) from error
 
 
-def _remember(files: list[Path], measure: Any) -> dict[str, Any]:
+def _remember(files: list[Path], measure: Callable[[], dict[str, int]]) -> dict[str, Any]:
     """Identity and sizes of a model's files, remembered by their paths, sizes and times."""
     stats = [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
     note = cache_folder() / "sources" / f"{hashlib.sha256(json.dumps(stats).encode()).hexdigest()[:32]}.json"
@@ -159,9 +174,10 @@ def _remember(files: list[Path], measure: Any) -> dict[str, Any]:
         return dict(json.loads(note.read_text()))
     digest = hashlib.sha256()
     for file in files:
+        digest.update(f"{file.name}\0".encode())
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
-    facts = {"identity": f"sha256:{digest.hexdigest()[:32]}", **measure(files)}
+    facts = {"identity": f"sha256:{digest.hexdigest()[:32]}", **measure()}
     note.parent.mkdir(parents=True, exist_ok=True)
     temporary = note.with_suffix(f".{os.getpid()}")
     temporary.write_text(json.dumps(facts))
@@ -181,9 +197,13 @@ def _measure_safetensors(files: list[Path]) -> dict[str, int]:
                 if length > file.stat().st_size:
                     raise ValueError("its header is longer than the file; is it whole, and no Git LFS pointer?")
                 header = json.loads(stream.read(length))
-                shapes |= {key: item["shape"] for key, item in header.items() if key != "__metadata__"}
-            except (struct.error, ValueError, AttributeError, KeyError, TypeError) as error:
-                raise ModelError(f"{file} is not a safetensors file: {error}") from error
+                tensors = {key: item for key, item in header.items() if key != "__metadata__"}
+                shapes |= {key: item["shape"] for key, item in tensors.items()}
+                whole = 8 + length + max((item["data_offsets"][1] for item in tensors.values()), default=0)
+                if whole != file.stat().st_size:
+                    raise ValueError(f"its header tells of {whole:,} bytes, it has {file.stat().st_size:,}")
+            except (struct.error, ValueError, AttributeError, LookupError, TypeError, RecursionError) as error:
+                raise ModelError(f"{file} is not a whole safetensors file: {error}") from error
     return _count(shapes, files[0].parent)
 
 
@@ -196,14 +216,14 @@ def _check_config(file: Path) -> None:
         raise ModelError(f"{file} does not hold a model's settings: it is a {type(config).__name__}")
 
 
-def _measure_gguf(files: list[Path]) -> dict[str, int]:
+def _measure_gguf(file: Path) -> dict[str, int]:
     from gguf import GGUFReader
 
     try:
-        tensors = GGUFReader(files[0]).tensors
+        tensors = GGUFReader(file).tensors
     except (ValueError, KeyError, IndexError) as error:
-        raise ModelError(f"{files[0]} is not a whole GGUF file: {error}") from error
-    return _count({t.name: [int(n) for n in t.shape] for t in tensors}, files[0])
+        raise ModelError(f"{file} is not a whole GGUF file: {error}") from error
+    return _count({t.name: [int(n) for n in t.shape] for t in tensors}, file)
 
 
 def _count(shapes: Mapping[str, list[int]], where: Path) -> dict[str, int]:

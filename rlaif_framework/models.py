@@ -8,12 +8,15 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Literal, cast
 
 import torch
 from filelock import FileLock
+from huggingface_hub.errors import StrictDataclassError
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -30,6 +33,19 @@ from rlaif_framework.model_source import ModelSource, cache_folder, check_hub, f
 from rlaif_framework.spec import LoraSettings
 
 ModelClass = Literal["causal", "score", "plain"]
+DAMAGE = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,  # a weight's shape is not what the config says
+    SafetensorError,
+    StrictDataclassError,  # a setting of the config is of a wrong type
+)
+"""What the libraries raise for a model's files that are damaged, or do not fit each other."""
+TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "*.tiktoken")
 _CLASSES = {"causal": AutoModelForCausalLM, "score": AutoModelForSequenceClassification, "plain": AutoModel}
 
 
@@ -130,8 +146,8 @@ def load_model(
             for name in rates:
                 setattr(part, name, 0.0)
         model = _CLASSES[kind].from_pretrained(location, revision=revision, dtype=dtype, config=config)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"cannot load '{source.name}' as a {kind} model: {error}") from error
+    except DAMAGE as error:
+        raise ModelError(f"cannot load '{source.name}' as a {kind} model: {_explain(error)}") from error
     model.to(device)
     return cast(PreTrainedModel, model.eval())
 
@@ -146,8 +162,11 @@ def load_tokenizer(where: str | Path | ModelSource, needs_end: bool = True) -> P
     source = where if isinstance(where, ModelSource) else find_model(str(where))
     try:
         tokenizer = AutoTokenizer.from_pretrained(materialise(source), revision=source.revision or "main")
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"cannot load the tokenizer of '{source.name}': {error}") from error
+    except DAMAGE as error:
+        folder = Path(source.location)
+        if folder.is_dir() and not any(any(folder.glob(pattern)) for pattern in TOKENIZER_FILES):
+            raise ModelError(f"the tokenizer of '{source.name}' is missing: no tokenizer.json in {folder}") from error
+        raise ModelError(f"cannot load the tokenizer of '{source.name}': {_explain(error)}") from error
     if not needs_end:
         return tokenizer
     if tokenizer.eos_token_id is None:
@@ -155,6 +174,14 @@ def load_tokenizer(where: str | Path | ModelSource, needs_end: bool = True) -> P
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _explain(error: BaseException) -> str:
+    """What is wrong, in one line; the libraries' advice on their own settings is no use to a user of ours."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if "ignore_mismatched_sizes" in text:
+        return "the shapes of its weights are not those that its config.json tells of"
+    return shorten(text, 400, placeholder=" ...")
 
 
 def add_lora(model: nn.Module, lora: LoraSettings, task: Literal["CAUSAL_LM", "SEQ_CLS"]) -> nn.Module:

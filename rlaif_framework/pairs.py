@@ -70,8 +70,6 @@ class PairsFile:
     """The first of them."""
     digest: str
     """Hash of the file's lines."""
-    unlabelled: int | None = None
-    """The first line of a good row without a human preference."""
     misspelt: tuple[Misspelt, ...] = ()
     """Keys that are hardly meant to be left alone."""
     transcripts: int = 0
@@ -124,21 +122,16 @@ def scan_pairs(path: Path) -> PairsFile:
     digest, reader = hashlib.sha256(), _Reader()
     count = skipped = transcripts = 0
     bad: list[BadRow] = []
-    unlabelled: int | None = None
     for number, line in read_lines(path):
         digest.update(line)
         found = reader.read(number, line)
         if isinstance(found, Comparison):
             count += 1
             transcripts += found.prompt.source.startswith(TURN) and found.prompt.text.endswith(CUE)
-            if unlabelled is None and found.preference is None:
-                unlabelled = number
         else:
             skipped += 1
             bad += [found] if len(bad) < SHOWN else []
-    return PairsFile(
-        path, count, skipped, tuple(bad), digest.hexdigest(), unlabelled, tuple(reader.misspelt.values()), transcripts
-    )
+    return PairsFile(path, count, skipped, tuple(bad), digest.hexdigest(), tuple(reader.misspelt.values()), transcripts)
 
 
 def read_pairs(path: Path) -> Iterator[Comparison | BadRow]:

@@ -10,11 +10,11 @@ from typing import Any
 
 from rlaif_framework.component import SLOTS, ComponentConfig, ModelLoad
 from rlaif_framework.context import Context
-from rlaif_framework.errors import SpecError
+from rlaif_framework.errors import DataError, SpecError
 from rlaif_framework.model_source import find_model
 from rlaif_framework.plugins import DISTRIBUTION, Registry, framework_version
 from rlaif_framework.seeds import derive_seed
-from rlaif_framework.spec import Arm
+from rlaif_framework.spec import Arm, PairsConfig
 from rlaif_framework.stage import Stage
 from rlaif_framework.store import hash_content
 from rlaif_framework.types import Comparison, Prompt
@@ -91,6 +91,10 @@ class _Composer:
         from rlaif_framework.stages.sft import train_baseline
 
         sft = self.spec.sft
+        if sft is not None and not any(p.reference for p in self.train):
+            raise DataError(
+                "sft: the task's training prompts have no reference responses; set 'sft: null' to start without"
+            )
         return self._step(
             "sft",
             "sft",
@@ -111,6 +115,20 @@ class _Composer:
             policy = one["improve"]
         return steps
 
+    def _task_pairs(self, place: str, pairs: PairsConfig) -> list[Comparison]:
+        """The task's own comparisons that an arm labels."""
+        from rlaif_framework.stages.sample import pick_some
+
+        if pairs.source == "policy":
+            return []
+        own = self.context.task.comparisons("train")
+        if not own:
+            raise SpecError(
+                f"{place}.feedback.pairs: the task has no comparisons for training; set 'source: policy' to sample "
+                "pairs from the policy, or give the task comparisons"
+            )
+        return pick_some(own, pairs.limit, derive_seed(self.spec.seed, "sample", "task pairs"))
+
     def _compose_round(self, name: str, arm: Arm, sft: Step, policy: Step) -> dict[str, Step]:
         from rlaif_framework.records import load_comparisons
         from rlaif_framework.stages.gate import measure_agreement
@@ -118,11 +136,14 @@ class _Composer:
         from rlaif_framework.stages.label import label_comparisons
         from rlaif_framework.stages.sample import COMPARISONS, gather_pairs
 
+        place = f"arms.{name.partition('/')[0]}"
         steps: dict[str, Step] = {}
         labels: dict[str, Step] = {}
         if arm.feedback is not None:
             pairs, labeler = arm.feedback.pairs, arm.feedback.labeler
-            own = list(self.context.task.comparisons("train")) if pairs.source != "policy" else []
+            own = self._task_pairs(place, pairs)
+            sampled = _as_comparisons(self.train) if pairs.source != "task" else []
+            check_labeler(f"{place}.feedback.labeler", labeler, [*own, *sampled])
             steps["sample"] = self._step(
                 "sample",
                 f"{name}/pairs",
@@ -152,6 +173,9 @@ class _Composer:
                 loads=labeler.loads(self.policy),
             )
             labels = dict(steps)
+        for slot, part in (("reward", arm.reward), ("algorithm", arm.algorithm)):
+            if part is not None:
+                check_labeler(f"{place}.{slot}", part, _as_comparisons(self.train))
         if arm.reward is not None:
             steps["reward"] = self._step(
                 "reward",
@@ -211,6 +235,9 @@ class _Composer:
         matchups = self.spec.matchups()
         if any(REFERENCE in pair for pair in matchups) and not all(p.reference for p in prompts):
             raise SpecError("evaluate.matchups: not every test prompt has a reference to be compared with")
+        _check_ids(prompts)
+        if matchups:
+            check_labeler("evaluate.judge", config.judge, _as_comparisons(prompts))
         held_out = {"comparisons": _hash_rows(comparisons), "prompts": _hash_rows(prompts), "task": self._task}
         inputs: dict[str, Step] = {"sft": sft}
 
@@ -223,6 +250,7 @@ class _Composer:
                 labelers[of_arm[arm] or arm] = settings.feedback.labeler
         labelers |= {name: c for name, c in config.labelers.items() if c not in labelers.values()}
         for name, labeler in labelers.items():
+            check_labeler(f"evaluate: {name}: labeler", labeler, comparisons)
             inputs[f"labels/{name}"] = self._step(
                 "label",
                 f"evaluation/labels/{name}",
@@ -278,7 +306,7 @@ class _Composer:
                 evaluate_run,
                 config=config,
                 arms=of_arm,
-                labelers={name: c.kind for name, c in labelers.items()},
+                labelers=labelers,
                 matchups=matchups,
                 comparisons=comparisons,
                 prompts=prompts,
@@ -306,6 +334,31 @@ def check_components(context: Context) -> None:
     for config in used:
         check_component(config, context.registry)
         config.check_words(context.task.words())
+
+
+def check_labeler(where: str, config: ComponentConfig, comparisons: Sequence[Comparison]) -> None:
+    """Meet a comparison that a labeler will not be able to label before anything is computed.
+
+    Raises:
+        DataError: What it lacks.
+    """
+    for comparison in comparisons:
+        lack = config.lacks(comparison)
+        if lack is not None:
+            raise DataError(f"{where} '{config.kind}': comparison '{comparison.id}' {lack}")
+
+
+def _as_comparisons(prompts: Sequence[Prompt]) -> list[Comparison]:
+    """Comparisons as they will be of sampled responses."""
+    return [Comparison(prompt.id, prompt, ("", "")) for prompt in prompts]
+
+
+def _check_ids(prompts: Sequence[Prompt]) -> None:
+    """Refuse test prompts of one id: the judge's answers are told apart by it."""
+    seen: dict[str, Prompt] = {}
+    for prompt in prompts:
+        if seen.setdefault(prompt.id, prompt) is not prompt:
+            raise DataError(f"evaluate: two test prompts have the id '{prompt.id}'; each needs its own")
 
 
 def check_component(config: ComponentConfig, registry: Registry) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, entry_points, version
 from types import ModuleType
@@ -18,7 +18,7 @@ from stevedore.extension import Extension, ExtensionManager
 
 from rlaif_framework import hookspecs
 from rlaif_framework.component import SLOTS, Component, ComponentConfig, Slot
-from rlaif_framework.errors import MissingPackageError, PluginError, suggest
+from rlaif_framework.errors import MissingPackageError, PluginError, describe_missing, suggest
 from rlaif_framework.protocols import PROTOCOLS
 
 GROUP = "rlaif_framework.plugins"
@@ -158,9 +158,9 @@ class Registry:
 
         The environment variable RLAIF_PLUGINS limits the latter: empty for none, else names separated by commas.
         """
-        registry = cls()
+        registry, installed = cls(), framework_version()
         for name in BUILTINS:
-            plugin = Plugin(name.removeprefix("rlaif_plugins."), DISTRIBUTION, framework_version())
+            plugin = Plugin(name.removeprefix("rlaif_plugins."), DISTRIBUTION, installed)
             plugin.module = importlib.import_module(name)
             registry.add(plugin)
         allowed = os.environ.get("RLAIF_PLUGINS")
@@ -243,6 +243,15 @@ class Registry:
         if "/" not in component.name and plugin.distribution != DISTRIBUTION:
             raise PluginError(f"{slot} '{component.name}': only built-ins have bare names; use '<namespace>/<name>'")
 
+    def tell(self, hook: str, **facts: Any) -> Iterator[tuple[str, str]]:
+        """Call a lifecycle hook, plugin by plugin; yield name and error of each one that fails."""
+        for impl in reversed(getattr(self.hooks.hook, hook).get_hookimpls()):  # pluggy's own order
+            others = [module for module in self.hooks.get_plugins() if module is not impl.plugin]
+            try:
+                self.hooks.subset_hook_caller(hook, others)(**facts)
+            except (Exception, SystemExit) as error:
+                yield impl.plugin_name, _reason(error)
+
     def names(self, slot: Slot) -> list[str]:
         """Names of a slot's components, sorted."""
         return sorted(self._components[slot])
@@ -278,18 +287,16 @@ class Registry:
         try:
             target = getattr(importlib.import_module(module), attribute)
         except (Exception, SystemExit) as error:
-            package = _missing_package(error)
-            if package is not None and package != module.partition(".")[0]:
-                raise MissingPackageError(
-                    f"{slot} '{component.name}' needs the package '{package}'; install it: pip install {package}"
-                ) from error
+            missing = _missing_module(error)
+            if missing and missing.partition(".")[0] != module.partition(".")[0]:
+                raise MissingPackageError(f"{slot} '{component.name}': {describe_missing(missing)}") from error
             raise PluginError(
                 f"{slot} '{component.name}': cannot import {component.target}: {_reason(error)}"
             ) from error
         protocol = PROTOCOLS[slot]
-        missing = [n for n in vars(protocol) if not n.startswith("_") and not callable(getattr(target, n, None))]
-        if missing:
-            raise PluginError(f"{slot} '{component.name}': {component.target} lacks {', '.join(missing)}()")
+        lacking = [n for n in vars(protocol) if not n.startswith("_") and not callable(getattr(target, n, None))]
+        if lacking:
+            raise PluginError(f"{slot} '{component.name}': {component.target} lacks {', '.join(lacking)}()")
         return target
 
 
@@ -308,9 +315,9 @@ def _call_hook(name: str, function: Callable[[], Iterable[Component]]) -> list[C
         raise PluginError(f"{name}() failed: {_reason(error)}") from error
 
 
-def _missing_package(error: BaseException) -> str | None:
-    """The package whose absence an import failed on, if that is why."""
-    return error.name.partition(".")[0] if isinstance(error, ModuleNotFoundError) and error.name else None
+def _missing_module(error: BaseException) -> str | None:
+    """The module whose absence an import failed on, if that is why."""
+    return error.name if isinstance(error, ModuleNotFoundError) else None
 
 
 def require_plugins(requirements: Iterable[str]) -> list[str]:

@@ -27,8 +27,8 @@ class Progress:
         self.console = console or Console(quiet=True)
 
     def say(self, text: str) -> None:
-        """Print one line."""
-        self.console.print(text, highlight=False, soft_wrap=True)
+        """Print one line, as it is."""
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def track(self, items: Iterable[T], total: int, text: str, done: int = 0) -> Iterator[T]:
         """Yield the items, showing how far it is; `done` of `total` were finished before."""

@@ -20,11 +20,11 @@ from rlaif_framework.types import (
     Request,
     Split,
 )
-from rlaif_framework.words import Words
 
 if TYPE_CHECKING:
     from rlaif_framework.policy import Sample
     from rlaif_framework.stage import Stage
+    from rlaif_framework.words import Words
 
 
 @runtime_checkable

@@ -22,6 +22,24 @@ def hash_content(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a file whole or not at all: a full disk leaves what was there before."""
+    temporary = path.with_name(f".{path.name}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds; None if there is no file, or one that was broken off."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
 class Store:
     """A folder of artefacts, shared by runs."""
 

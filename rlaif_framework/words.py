@@ -183,8 +183,11 @@ def _read(path: Path) -> dict[str, Any]:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"no file with words at {path}") from None
-    except (OSError, UnicodeError, yaml.YAMLError) as error:
-        raise DataError(f"{path}: cannot be read as YAML: {error}") from error
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = str(error).replace("<unicode string>", path.name)
+        raise DataError(f"{path}: cannot be read as YAML: {reason}") from error
+    except RecursionError as error:
+        raise DataError(f"{path}: its lists and mappings are nested too deeply") from error
     if not isinstance(data, dict):
         raise DataError(f"{path}: expected a mapping of texts, found {type(data).__name__}")
     return data

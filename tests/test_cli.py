@@ -16,14 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_plugins import Site, labeler_code
+from fake_plugins import Site, labeler_code, write_rows
 from transformers.utils.logging import disable_progress_bar
 
-from rlaif_framework import Store
+from rlaif_framework import Store, find_model
 from rlaif_framework.cli import main
+from rlaif_framework.errors import describe_missing
 from rlaif_framework.loading import set_value
 
 POSTS = [{"id": f"p{i}", "post": f"Post {i} is here.", "summary": f"Post {i}.", "split": "train"} for i in range(4)]
+SPLITS = ("train", "validation", "test")
 PAIRS = [{"prompt": f"Post {i}.", "responses": ["a", "b"], "human": 1, "split": "train"} for i in range(4)]
 
 
@@ -118,11 +120,17 @@ def test_a_missing_spec_file_is_named(rlaif: Callable[..., Outcome]) -> None:
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("a: [1, 2", ["spec.yaml is not valid YAML", "line 1"]),
+        ("a: [1, 2", ["spec.yaml is not valid YAML", 'in "spec.yaml", line 1']),
+        (
+            "task: " + "[" * 5000 + "]" * 5000,
+            ["spec.yaml cannot be read: its lists and mappings are nested too deeply"],
+        ),
+        ("seed: " + "9" * 5000, ["spec.yaml is not valid YAML", "limit (4300 digits)"]),
         ("[1, 2]", ["spec.yaml does not hold a mapping"]),
         ("", ["does not hold a mapping"]),
         ("{task: tldr, polcy: {model: m}}", ["polcy: unknown key; did you mean 'policy'?", "policy: Field required"]),
         ("{task: tlrd, policy: {model: m}}", ["task: no task named 'tlrd'; did you mean 'tldr'?"]),
+        ("{task: tldr, policy: {model: m}, arms: {a: {algorithm: 3}}}", ["expected the name of an algorithm or a map"]),
         ("{task: tldr, policy: {model: 3}}", ["policy.model: Input should be a valid string"]),
         ("{task: tldr, policy: m}", ["policy: expected a mapping of settings, got str"]),
         ("{task: tldr, policy: {model: m}, requires: [rlaif-gone]}", ["pip install 'rlaif-gone'"]),
@@ -137,10 +145,20 @@ def test_a_spec_that_is_not_valid_says_all_that_is_wrong(
     assert files(Path()) == set()
 
 
+def test_a_json_spec_out_of_bounds_is_told(rlaif: Callable[..., Outcome], tmp_path: Path) -> None:
+    path = tmp_path / "spec.json"
+    path.write_text('{"task": ' + "[" * 200_000 + "]" * 200_000 + "}")
+    refused(rlaif("check", path), f"{path} cannot be read: its lists and mappings are nested too deeply")
+    path.write_text('{"seed": ' + "9" * 5000 + "}")
+    refused(rlaif("check", path), f"{path} is not valid JSON", "limit (4300 digits)")
+
+
 def test_a_bad_set_is_named(rlaif: Callable[..., Outcome], spec: Callable[..., Path]) -> None:
     refused(rlaif("check", spec(), "--set", "seed"), "--set seed: expected path=value")
     refused(rlaif("check", spec(), "--set", "sede=3"), "sede: unknown key; did you mean 'seed'?")
     refused(rlaif("check", spec(), "--set", "seed=x"), "seed: Input should be a valid integer")
+    refused(rlaif("check", spec(), "--set", "seed=[1"), "--set seed=[1: the value is not valid YAML", 'in "--set"')
+    refused(rlaif("check", spec(), "--set", "seed=" + "[" * 3000), "--set seed: the value is nested too deeply")
 
 
 def test_check_prints_the_resolved_spec_and_nothing_else_to_standard_output(
@@ -210,11 +228,36 @@ def test_a_bad_template_is_named(rlaif: Callable[..., Outcome], spec: Callable[.
     refused(rlaif("plan", spec("task.template='{{ pots }}'")), "task.template: 'pots' is undefined")
 
 
-def test_the_human_labeler_refuses_preferences_that_no_human_gave(
-    rlaif: Callable[..., Outcome], spec: Callable[..., Path]
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_data_that_lacks_what_the_spec_needs_is_told_before_anything_is_written(
+    rlaif: Callable[..., Outcome], spec: Callable[..., Path], tmp_path: Path, command: str
 ) -> None:
-    found = rlaif("run", spec("arms.a.feedback=human"), "--out", "out")
-    refused(found, "labeler 'human'", "has no human preference, it is known by construction")
+    bare = [
+        {"post": f"Post {i} is here.", "summary": f"Post {i}.", "split": s} for i, s in enumerate(["train", "test"])
+    ]
+    pairs = [{"prompt": f"Post {i}.", "responses": ["a", "b"], "split": "train"} for i in range(4)]
+    posts, compared = write_rows(tmp_path / "p.jsonl", bare), write_rows(tmp_path / "c.jsonl", pairs)
+    prompts = write_rows(tmp_path / "q.jsonl", [{"prompt": f"Post {i}.", "split": s} for i, s in enumerate(SPLITS)])
+    other, both = f"task.data={posts}", (f"task.data={posts}", f"task.comparisons={compared}")
+    direct = "arms.a={reward: {kind: direct, labeler: rouge}, algorithm: reinforce}"
+    for settings, parts in [
+        (["arms.a.feedback=human"], ["arms.a.feedback.labeler 'human'", "has no human preference, it is known by con"]),
+        (["arms.a.feedback=human", *both], ["arms.a.feedback.labeler 'human'", "has no human preference, it is not"]),
+        ([other], ["arms.a.feedback.pairs: the task has no comparisons for training; set 'source: policy'"]),
+        (["arms.a.feedback.labeler=rouge", *both], ["arms.a.feedback.labeler 'rouge'", "has a prompt without a refer"]),
+        (
+            [f"task.data={prompts}", "evaluate.judge=rouge", *both[1:]],
+            ["evaluate.judge 'rouge'", "without a reference"],
+        ),
+        ([f"task.data={prompts}", direct], ["arms.a.reward 'direct'", "without a reference"]),
+        (["evaluate.judge=human"], ["evaluate.judge 'human'", "has no human preference, it is not known"]),
+        (
+            ["evaluate.judge=length", "evaluate.labelers={x: human}"],
+            ["evaluate: x: labeler 'human'", "by construction"],
+        ),
+    ]:
+        refused(rlaif(command, spec("sft=null", *settings)), *parts)
+    assert files(Path()) == set()
 
 
 # Models
@@ -230,6 +273,10 @@ def copy_model(source: Path, target: Path, **changes: bytes | None) -> Path:
     return target
 
 
+HEADER = json.dumps({"a.weight": {"dtype": "F32", "shape": [1, 8], "data_offsets": [0, 32]}}).encode()
+TRUNCATED = len(HEADER).to_bytes(8, "little") + HEADER + bytes(27)
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
@@ -237,11 +284,12 @@ def copy_model(source: Path, target: Path, **changes: bytes | None) -> Path:
         ({"model_safetensors": None}, "is not a model folder: it needs config.json and *.safetensors"),
         ({"config_json": b"{"}, "config.json is not valid JSON"),
         ({"config_json": b"[]"}, "config.json does not hold a model's settings"),
-        ({"model_safetensors": b""}, "model.safetensors is not a safetensors file"),
+        ({"model_safetensors": b""}, "model.safetensors is not a whole safetensors file"),
         ({"model_safetensors": b"version https://git-lfs.github.com/spec/v1\n"}, "no Git LFS pointer?"),
-        ({"model_safetensors": b"\x02" + bytes(7) + b"[]"}, "model.safetensors is not a safetensors file"),
+        ({"model_safetensors": TRUNCATED}, "its header tells of 112 bytes, it has 107"),
+        ({"model_safetensors": b"\x02" + bytes(7) + b"[]"}, "model.safetensors is not a whole safetensors file"),
         ({"model_safetensors": b"\x02" + bytes(7) + b"{}"}, "holds no weights"),
-        ({"model_safetensors": b"\x07" + bytes(7) + b'{"a":1}'}, "model.safetensors is not a safetensors file"),
+        ({"model_safetensors": b"\x07" + bytes(7) + b'{"a":1}'}, "model.safetensors is not a whole safetensors file"),
     ],
 )
 @pytest.mark.parametrize("command", ["plan", "run"])
@@ -256,6 +304,38 @@ def test_a_folder_that_is_no_model_is_refused_before_anything_is_written(
 ) -> None:
     folder = copy_model(tiny_model, tmp_path / "model", **changes)
     refused(rlaif(command, spec(f"policy.model={folder}")), str(folder), expected)
+    assert files(Path()) == set()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        ({"hidden_size": 64}, "the shapes of its weights are not those that its config.json tells of"),
+        ({"hidden_size": "big"}, "Field 'hidden_size' expected int, got str (value: 'big')"),
+        ({"num_attention_heads": 0}, "cannot load"),
+        ({"model_type": "none"}, "model type `none`"),
+    ],
+)
+def test_a_config_that_does_not_fit_the_weights_is_one_line(
+    rlaif: Callable[..., Outcome],
+    spec: Callable[..., Path],
+    tiny_model: Path,
+    tmp_path: Path,
+    wrong: dict[str, object],
+    expected: str,
+) -> None:
+    config = json.loads((tiny_model / "config.json").read_text()) | wrong
+    folder = copy_model(tiny_model, tmp_path / "model", config_json=json.dumps(config).encode())
+    found = rlaif("run", spec(f"policy.model={folder}", "arms={}"), "--out", "out")
+    refused(found, str(folder), expected)
+    assert len(found.err.splitlines()) == 1
+
+
+def test_a_model_without_a_tokenizer_is_told_before_anything_is_written(
+    rlaif: Callable[..., Outcome], spec: Callable[..., Path], tiny_model: Path, tmp_path: Path
+) -> None:
+    folder = copy_model(tiny_model, tmp_path / "model", tokenizer_json=None, tokenizer_config_json=None)
+    refused(rlaif("run", spec(f"policy.model={folder}"), "--out", "out"), f"the tokenizer of '{folder}' is missing")
     assert files(Path()) == set()
 
 
@@ -309,8 +389,6 @@ def test_a_model_that_is_not_there_is_named_with_what_to_do(
 def test_a_model_package_is_found_by_either_spelling(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rlaif_framework import find_model
-
     (tmp_path / "site").mkdir()
     package = copy_model(tiny_model, tmp_path / "site" / "some_weights")
     (package / "__init__.py").write_text("raise RuntimeError('looking for weights must not run the package')")
@@ -333,6 +411,25 @@ def test_a_hub_model_that_cannot_be_had_is_one_message(
     rlaif: Callable[..., Outcome], spec: Callable[..., Path]
 ) -> None:
     refused(rlaif("run", spec("policy.model=nobody/nothing"), "--out", "out"), "'nobody/nothing'")
+    llm = "arms.a.feedback.labeler={kind: llm, backend: {kind: transformers, model: nobody/knows}}"
+    refused(rlaif("run", spec(llm), "--out", "out"), "'nobody/knows'")
+    assert files(Path()) == set()
+
+
+@pytest.mark.parametrize(
+    "name", ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json", "vocab.txt"]
+)
+def test_a_changed_tokenizer_or_template_is_another_model(tiny_model: Path, tmp_path: Path, name: str) -> None:
+    """Or else labels and policies of the old one would be reused."""
+    folder = copy_model(tiny_model, tmp_path / "model")
+    before = find_model(str(folder))
+    assert before.identity == find_model(str(tiny_model)).identity
+    with (folder / name).open("a") as file:
+        file.write(" ")
+    after = find_model(str(folder))
+    assert (after.identity != before.identity, after.parameters) == (True, before.parameters)
+    (folder / "README.md").write_text("what it is")
+    assert find_model(str(folder)).identity == after.identity
 
 
 # Packages and plugins
@@ -355,14 +452,54 @@ def test_a_missing_package_of_a_component_gives_the_pip_command(
     (site.folder / "rlaif_cli_heavy.py").write_text("import committee_models\n")
     path = spec("arms.a.feedback.labeler=acme/x")
     assert rlaif("check", path).code == 0
-    refused(rlaif("run", path, "--out", "out"), "labeler 'acme/x' needs the package", "pip install committee_models")
+    refused(
+        rlaif("run", path, "--out", "out"),
+        "labeler 'acme/x': the package 'committee_models'",
+        "pip install committee_models",
+    )
 
 
 def test_a_package_missing_while_a_component_works_gives_the_pip_command(
     rlaif: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "rlaif_framework.schema", None)
-    refused(rlaif("schema"), "'rlaif_framework.schema' is not installed; install it: pip install")
+    refused(
+        rlaif("schema"), "'rlaif-framework' has no module 'rlaif_framework.schema'", "pip install -U rlaif-framework"
+    )
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        (
+            "committee_models.votes",
+            "the package 'committee_models' is not installed; install it: pip install committee_models",
+        ),
+        ("yaml.none", "the package 'PyYAML' has no module"),
+        ("json.none", "the package 'json' has no module 'json.none'; install a version that fits: pip install -U json"),
+        ("sklearn", "the package 'scikit-learn' is not installed; install it: pip install scikit-learn"),
+    ],
+)
+def test_what_is_missing_is_told_by_the_name_that_pip_knows(module: str, expected: str) -> None:
+    assert describe_missing(module).startswith(expected)
+
+
+def test_a_plugin_that_failed_is_told_even_if_nothing_of_it_is_asked_for(
+    rlaif: Callable[..., Outcome], spec: Callable[..., Path], site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.install("rlaif-cli-broken", "import committee_models\n")
+    warning = (
+        "rlaif: warning: plugin 'cli-broken' (rlaif-cli-broken 1.0) failed to load: ModuleNotFoundError: No module"
+    )
+    for command in ("check", "plan"):
+        found = rlaif(command, spec())
+        assert (found.code, found.err.startswith(warning)) == (0, True)
+    assert len(found.err.splitlines()) == 1
+    monkeypatch.setenv("RLAIF_PLUGINS", "nosuch")
+    found = rlaif("plan", spec())
+    assert found.err.startswith(
+        "rlaif: warning: plugin 'nosuch' (not installed) failed to load: RLAIF_PLUGINS names it"
+    )
 
 
 def test_a_plugin_that_fails_to_import_is_told_when_its_component_is_asked_for(
@@ -463,22 +600,44 @@ def test_a_full_disk_is_one_message_and_the_same_command_then_goes_on(
     assert (Path("out") / "sft" / "model.safetensors").exists()
 
 
-def test_a_disk_that_is_really_full(tiny_model: Path, tmp_path: Path, spec: Callable[..., Path]) -> None:
-    """On a file system of 100 kB, where the system lets a test mount one."""
-    small = tmp_path / "small"
+@pytest.mark.parametrize("free", [0, 4096, 8192, 100_000])
+def test_a_disk_that_is_really_full(
+    rlaif: Callable[..., Outcome], spec: Callable[..., Path], tmp_path: Path, free: int
+) -> None:
+    """On a file system with little room, where the system lets a test mount one; later there is more."""
+    small, size = tmp_path / "small", free + 4096
     small.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(small)], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(small)], capture_output=True, check=False
     )
     if mounted.returncode:
         pytest.skip("this system lets no test mount a file system")
+    argv = ("run", spec("arms={}"), "--out", small / "out", "--store", small / "store")
     try:
-        done = run_process("run", spec("arms={}"), "--out", small / "out", "--store", small / "store", folder=tmp_path)
-        assert done.returncode == 2, done.stderr
-        assert "the disk is full" in done.stderr
-        assert "Traceback" not in done.stderr
+        (small / "other").write_bytes(bytes(4096))
+        refused(rlaif(*argv), "the disk is full")
+        refused(rlaif(*argv), "the disk is full")
+        subprocess.run(["mount", "-o", "remount,size=20m", str(small)], check=True)
+        found = rlaif(*argv)
+        assert found.code == 0, found.err
+        assert (small / "out" / "sft" / "model.safetensors").exists()
     finally:
         subprocess.run(["umount", str(small)], check=True)
+
+
+def test_records_that_were_broken_off_are_no_reason_to_stop(
+    rlaif: Callable[..., Outcome], spec: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a crash of the machine can leave them."""
+    path = spec("arms={}")
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "commit", lambda *rest: sys.exit(1))
+        assert rlaif("run", path, "--out", "out").code == 1
+    (spent,) = Path("runs/.store").glob("sft-*.partial/checkpoint/seconds.json")
+    for record in (spent, Path("out/run.json")):
+        assert record.read_text()
+        record.write_text("")
+    assert rlaif("run", path, "--out", "out").code == 0
 
 
 # Commands

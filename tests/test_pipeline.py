@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,12 +18,26 @@ from typing import Any
 import pytest
 import torch
 from conftest import taste
+from fake_plugins import Site
+from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from rlaif_framework import Registry, Spec, Stage, Store, TrainingError, plan_spec, read_metrics, run_spec
+from rlaif_framework import (
+    Plugin,
+    Registry,
+    Spec,
+    Stage,
+    Store,
+    TrainingError,
+    load_spec,
+    plan_spec,
+    read_metrics,
+    run_spec,
+)
 from rlaif_framework.engine import Run
 from rlaif_framework.progress import Progress
 from rlaif_framework.stages.evaluate import read_responses
+from rlaif_framework.stages.label import CHUNK, _finished_rows
 
 
 def execute(spec: Spec, folder: Path, registry: Registry, store: Path | None = None, **settings: Any) -> Run:
@@ -173,13 +194,133 @@ def test_killed_in_any_other_stage_and_resumed_equals_uninterrupted(
     assert digest(tmp_path / "killed") == digest(run_folder)
 
 
-def test_a_killed_labelling_keeps_its_whole_chunks_and_drops_a_broken_line(tmp_path: Path) -> None:
-    from rlaif_framework.stages.label import CHUNK, _finished_rows
+RUN = """
+import sys
+from pathlib import Path
+from rlaif_framework import Registry, Store, load_spec, run_spec
+spec, out, store = map(Path, sys.argv[1:])
+run_spec(load_spec(spec), out, Store(store), Registry.load(), checkpoint_seconds=0)
+"""
+SLOW = """
+import os, time
+from typing import Literal
+from rlaif_framework import Component, ComponentConfig, Evidence, Preference, hookimpl
 
+class SlowConfig(ComponentConfig):
+    kind: Literal["slow/x"] = "slow/x"
+
+class SlowLabeler:
+    def __init__(self, config, context):
+        self.seconds = float(os.environ["SLOW_SECONDS"])
+
+    def label(self, comparisons):
+        for c in comparisons:
+            time.sleep(self.seconds)
+            first = len(c.responses[0]) / (len(c.responses[0]) + len(c.responses[1]))
+            yield Preference(c.id, (first, 1 - first), Evidence("slow/x"))
+
+@hookimpl
+def rlaif_labelers():
+    yield Component("slow/x", SlowConfig, "rlaif_slow:SlowLabeler")
+"""
+
+
+def test_a_process_killed_in_labelling_and_in_training_goes_on_to_the_same_result(
+    tmp_path: Path, tiny_spec: Callable[..., Spec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "site").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    monkeypatch.setenv("RLAIF_PLUGINS", "slow")
+    monkeypatch.setenv("SLOW_SECONDS", "0.02")
+    Site(tmp_path / "site").install("rlaif-slow", SLOW)
+    spec = tiny_spec(sft=None, evaluate=None, arms={}).model_dump(mode="json")
+    feedback = {"kind": "ai", "labeler": "slow/x", "pairs": {"limit": 96}, "allow_weak_labels": True}
+    spec["arms"] = {"a": {"feedback": feedback, "algorithm": {"kind": "dpo", "lr": 1e-3, "batch_size": 4}}}
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+
+    def kill_at(pattern: str, lines: int) -> None:
+        places = [str(tmp_path / name) for name in ("spec.json", "killed", "killed-store")]
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        process = subprocess.Popen([sys.executable, "-c", RUN, *places], env=env)
+        while not any(len(f.read_bytes().splitlines()) >= lines for f in (tmp_path / "killed-store").glob(pattern)):
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.005)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+
+    store = tmp_path / "killed-store"
+    kill_at("label-*.partial/checkpoint/preferences.jsonl", CHUNK)
+    assert not list(store.glob("label-*/artefact.json"))
+    monkeypatch.setenv("SLOW_SECONDS", "0")
+    kill_at("improve-*.partial/work/metrics.jsonl", 2)
+    assert not list(store.glob("improve-*/artefact.json"))
+    assert list(store.glob("improve-*.partial/checkpoint/step-*"))
+    registry = Registry.load()
+    loaded = load_spec(tmp_path / "spec.json", (), registry)
+    for name in ("killed", "whole"):
+        execute(loaded, tmp_path / name, registry, checkpoint_seconds=0)
+    assert digest(tmp_path / "killed") == digest(tmp_path / "whole")
+    assert "a/policy/model.safetensors" in digest(tmp_path / "whole")
+
+
+def test_a_killed_labelling_keeps_its_whole_chunks_and_drops_a_broken_line(tmp_path: Path) -> None:
     path = tmp_path / "preferences.jsonl"
     path.write_text("{}\n" * (CHUNK + 3) + '{"cut off')
     assert _finished_rows(path, CHUNK) == CHUNK
     assert path.read_text() == "{}\n" * CHUNK
+
+
+WATCHING = """
+from rlaif_framework import hookimpl
+
+@hookimpl
+def rlaif_run_started(run):
+    raise SystemExit("[/b] no licence")
+
+@hookimpl
+def rlaif_step_logged(run, number):
+    run.notes.setdefault("watching", []).append(number)
+    raise KeyError("reward")
+
+@hookimpl
+def rlaif_run_finished(run, error):
+    run.notes["error"] = error
+    raise ValueError("the mail server\\nis down")
+"""
+
+
+def watch_with(registry: Registry, name: str) -> None:
+    """Add a plugin that fails in three hooks."""
+    module = types.ModuleType(f"rlaif_{name}")
+    exec(WATCHING, vars(module))
+    registry.add(Plugin(name, f"rlaif-{name}", "1.0", module=module))
+
+
+def test_a_hook_that_fails_is_told_once_and_ends_no_run(
+    run_folder: Path, tmp_path: Path, tiny_spec: Callable[..., Spec], registry: Registry
+) -> None:
+    watch_with(registry, "first")
+    watch_with(registry, "second")
+    out = io.StringIO()
+    store = Store(tmp_path / "store")
+    run = run_spec(tiny_spec(arms={}, evaluate=None), tmp_path / "run", store, registry, Progress(Console(file=out)))
+    assert run.notes["watching"] == [1, 1, 2, 2, 3, 3], "a plugin was not told, for another one's fault"
+    for name in ("first", "second"):
+        told = [line for line in out.getvalue().splitlines() if f"plugin '{name}'" in line]
+        assert told == [
+            f"warning: plugin '{name}' failed in rlaif_run_started: SystemExit: [/b] no licence",
+            f"warning: plugin '{name}' failed in rlaif_step_logged: KeyError: 'reward'",
+            f"warning: plugin '{name}' failed in rlaif_run_finished: ValueError: the mail server is down",
+        ]
+    assert digest(tmp_path / "run/sft") == digest(run_folder / "sft")
+
+
+def test_a_hook_that_fails_hides_no_error(tmp_path: Path, tiny_spec: Callable[..., Spec], registry: Registry) -> None:
+    watch_with(registry, "first")
+    weak = tiny_spec().model_dump(mode="json")["arms"]
+    weak["rlaif"]["feedback"]["allow_weak_labels"] = False
+    with pytest.raises(TrainingError, match=r"rlaif/reward: .* not above chance"):
+        execute(tiny_spec(arms=weak, sft=None), tmp_path / "run", registry)
 
 
 def test_a_loss_that_is_not_finite_stops_with_stage_and_step(

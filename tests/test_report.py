@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from rlaif_framework import Registry
+from rlaif_framework.component import narrow
 from rlaif_framework.report import build_report, render_html
 
 
@@ -14,9 +16,12 @@ def estimate(value: float, half: float = 0.05, count: int = 50) -> dict[str, flo
     return {"value": value, "low": value - half, "high": value + half, "count": count}
 
 
-def labeler(kind: str, agreement: dict[str, float] | None, known_by: str | None = "human") -> dict[str, Any]:
+def labeler(
+    kind: str, agreement: dict[str, float] | None, known_by: str | None = "human", settings: str = ""
+) -> dict[str, Any]:
     return {
         "kind": kind,
+        "title": kind + settings,
         "agreement": agreement,
         "slices": {"too-long": estimate(0.4)} if agreement else {},
         "same_position": estimate(0.91) if kind == "llm" else None,
@@ -126,9 +131,28 @@ def test_a_good_run_has_no_warnings() -> None:
 
 
 def test_every_win_rate_names_its_judge_and_the_judges_own_agreement() -> None:
-    (line,) = [line for line in report()["summary"] if "against sft" in line]
-    assert "by judge 'rouge'" in line
-    assert "65.0 %" in line
+    """Judge and labeler may be of one kind: their settings tell them apart."""
+    judge = labeler("similarity", estimate(0.65), settings=" (against: reference)")
+    made = report(labelers={**EVALUATION["labelers"], "judge": judge})
+    (line,) = [line for line in made["summary"] if "against sft" in line]
+    assert "by the judge similarity (against: reference), whose own agreement is 65.0 %" in line
+    assert any(line.startswith("labeler rlaif, similarity, agrees") for line in made["summary"])
+    page = render_html(made)
+    row = page[page.index("<td>rlaif</td><td>sft</td>") :].partition("</tr>")[0]
+    assert "similarity (against: reference)" in row
+    assert "65.0 % [60, 70] n=50" in row
+
+
+def test_a_title_is_the_kind_with_what_is_not_the_default(registry: Registry) -> None:
+    llm = {"kind": "llm", "backend": {"kind": "transformers", "model": "m"}, "strategy": {"kind": "direct"}}
+    for given, expected in [
+        ("similarity", "similarity"),
+        ({"kind": "similarity", "against": "reference"}, "similarity (against: reference)"),
+        (llm, "llm (backend: transformers (model: m))"),
+        ({"kind": "mix", "labeler": "rouge", "proportion": 0.5}, "mix (labeler: rouge, proportion: 0.5)"),
+        ({"kind": "ensemble", "labelers": {"a": "rouge"}}, "ensemble (labelers: {a: rouge})"),
+    ]:
+        assert narrow("labeler", given, registry).title == expected
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,14 @@ def test_other_field_names_and_lists_of_sentences_are_read(tmp_path: Path) -> No
         ({"id": "1", "post": "x", "summary": " "}, "'summary' is missing or empty"),
         ({"id": "1", "post": "x", "summary": []}, "'summary' is missing or empty"),
         ({"prompt": " ", "completion": "x"}, "'prompt' is empty"),
+        ({"prompt": ["x"], "completion": "x"}, "'prompt' is ['x'], not a text"),
+        ({"id": "1", "post": 3, "summary": "y"}, "'post' is 3, not a text"),
+        ({"id": "1", "post": ["a", 3], "summary": "y"}, "'post' is ['a', 3], not a text"),
+        ({"id": "1", "post": "x", "summary": {"a": 1}}, "'summary' is {'a': 1}, not a text"),
+        ({"id": "1", "post": "x", "summary": [3]}, "'summary' is 3, not a text"),
+        ({"id": "1", "post": "x", "summary": "y", "title": 7}, "'title' is 7, not a text"),
+        ({"id": {"a": 1}, "post": "x", "summary": "y"}, "'id' is {'a': 1}, not a text or a whole number"),
+        ({"id": "1", "post": "x", "summary": "y", "split": 5}, "'split' is 5, not the name of a split"),
     ],
 )
 def test_a_post_that_lacks_something_is_named_by_file_and_line(
@@ -176,9 +184,52 @@ def test_data_without_splits_is_divided_by_a_hash_that_no_order_changes(tmp_path
 
 def test_a_post_keeps_its_split_in_every_version() -> None:
     """A changed hash would silently move test posts into the training data of every user."""
-    found = [_hash_split({"id": f"t3_{i}"}, (0.2, 0.2)) for i in range(8)]
-    assert found == ["train", "train", "validation", "test", "train", "train", "train", "train"]
-    assert found == [_hash_split({"info": {"id": f"t3_{i}", "post": "x"}}, (0.2, 0.2)) for i in range(8)]
+    found = [_hash_split(f"Post {i}.", (0.3, 0.3)) for i in range(8)]
+    assert found == ["validation", "train", "validation", "validation", "validation", "test", "train", "train"]
+    assert found == [_hash_split(f" Post\n{i}. ", (0.3, 0.3)) for i in range(8)]
+
+
+FORMS_OF_A_PAIR: list[dict[str, Any]] = [
+    {"prompt": "{post}", "responses": ["a", "b"]},
+    {"id": "c{i}", "prompt": "SUBREDDIT: r/x\n\nPOST: {post}\n\nTL;DR:", "chosen": "a", "rejected": "b"},
+    {"id": "c{i}", "post": "{post} ", "response_a": "a", "response_b": "b", "label": "tie"},
+    {"info": {"id": "c{i}", "post": "{post}"}, "summaries": [{"text": "a"}, {"text": "b"}], "choice": 0},
+]
+
+
+@pytest.mark.parametrize("form", range(len(FORMS_OF_A_PAIR)))
+def test_comparisons_are_in_the_split_of_their_post_whatever_their_file_and_id(tmp_path: Path, form: int) -> None:
+    """Or else a policy is tested on posts that its reward model was trained on."""
+    posts = [{"id": f"p{i}", "post": [f"Post {i}", "is about cats."], "summary": "S"} for i in range(200)]
+    text = json.dumps(FORMS_OF_A_PAIR[form])
+    pairs = [json.loads(text.replace("{post}", f"Post {i} is about cats.").replace("{i}", str(i))) for i in range(200)]
+    data, comparisons = write_rows(tmp_path / "posts.jsonl", posts), write_rows(tmp_path / "pairs.jsonl", pairs)
+    task = make_task(data=str(data), comparisons=str(comparisons))
+    for split in SPLITS:
+        assert {p.source for p in task.prompts(split)} == {c.prompt.source for c in task.comparisons(split)}
+        assert len(task.prompts(split)) > 10
+
+
+def test_two_posts_of_one_id_are_refused_with_both_lines(tmp_path: Path) -> None:
+    rows = [*posts(40), {**posts(4)[3], "post": "Another."}]
+    path = write_rows(tmp_path / "a.jsonl", rows)
+    assert error_of(path, "data") == f"{path}, line 41: the id 'p3' is that of {path}, line 4; each post needs its own"
+    split = {"train": str(path), "test": str(write_rows(tmp_path / "b.jsonl", posts(2)))}
+    with pytest.raises(DataError, match="line 41: the id 'p3'"):
+        make_task(data=split).prompts("test")
+
+
+def test_a_post_that_stands_there_twice_without_an_id_gets_two(tmp_path: Path) -> None:
+    rows = [{"post": "Post.", "summary": text} for text in ("One.", "Two.", "Three.")]
+    found = all_prompts(make_task(data=str(write_rows(tmp_path / "a.jsonl", rows))))
+    assert [p.reference for p in found] == ["One.", "Two.", "Three."]
+    assert len({p.id for p in found}) == 3
+
+
+def test_of_several_bad_rows_the_first_in_the_file_is_named(tmp_path: Path) -> None:
+    rows = [*posts(2), *(row | {"summary": {"a": 1}} for row in posts(60)[2:])]
+    path = write_rows(tmp_path / "a.jsonl", rows)
+    assert error_of(path, "data") == f"{path}, line 3: 'summary' is {{'a': 1}}, not a text"
 
 
 def test_all_comparisons_of_one_post_are_in_one_split_and_with_its_post(tmp_path: Path) -> None:
@@ -381,34 +432,40 @@ def test_the_plain_form_may_carry_a_preference_or_none(tmp_path: Path) -> None:
         (openai_comparison(text="First summary"), "the two responses are identical"),
         (openai_comparison(text=" First summary "), "the two responses are identical"),
         (openai_comparison(text=" "), "a response is empty"),
-        (openai_comparison(choice=None), "not a comparison: 'choice' is None, not 0 or 1"),
-        (openai_comparison(choice=2), "not a comparison: 'choice' is 2, not 0 or 1"),
-        (openai_comparison(confidence=12), "'extra.confidence' is 12, not between 1 and 9"),
-        (openai_comparison(confidence="high"), "not a comparison: "),
-        (openai_comparison() | {"summaries": [{"text": "one"}]}, "not a comparison: "),
-        (openai_comparison() | {"summaries": [{"txt": "a"}, {"txt": "b"}]}, "not a comparison: 'text' is missing"),
-        (openai_comparison() | {"summaries": ["a", "b"]}, "not a comparison: "),
-        (openai_comparison() | {"info": "p1"}, "not a comparison: "),
+        (openai_comparison(choice=None), "'choice' is None, not 0 or 1"),
+        (openai_comparison(choice=2), "'choice' is 2, not 0 or 1"),
+        (openai_comparison(confidence=12), "'extra.confidence' is 12, not a number between 1 and 9"),
+        (openai_comparison(confidence="high"), "'extra.confidence' is 'high', not a number between 1 and 9"),
+        (openai_comparison() | {"summaries": [{"text": "one"}]}, "'summaries' is not a list of two summaries with"),
+        (openai_comparison() | {"summaries": [{"txt": "a"}, {"txt": "b"}]}, "'text' is missing"),
+        (openai_comparison() | {"summaries": ["a", "b"]}, "'summaries' is not a list of two summaries with"),
+        (openai_comparison() | {"info": "p1"}, "'info' is 'p1', not the fields of a post"),
         ({"info": {"post": "x"}, "summaries": [{"text": "a"}, {"text": "b"}]}, "'choice' is missing"),
         ({"prompt": "p", "responses": ["a", "a"]}, "the two responses are identical"),
         ({"prompt": "p", "responses": ["a", ""]}, "a response is empty"),
-        ({"prompt": "p", "responses": ["a", None]}, "a response is not text but NoneType"),
-        ({"prompt": "p", "responses": ["a", 3]}, "a response is not text but int"),
-        ({"prompt": "p", "responses": ["a"]}, "not a comparison: "),
-        ({"prompt": "p", "responses": "ab", "human": 7}, "'human' is 7, not between 0 and 1"),
-        ({"prompt": "p", "responses": ["a", "b"], "human": "a"}, "not a comparison: "),
+        ({"prompt": "p", "responses": ["a", None]}, "'responses' is not a list of two texts"),
+        ({"prompt": "p", "responses": ["a", 3]}, "'responses' is not a list of two texts"),
+        ({"prompt": "p", "responses": ["a"]}, "'responses' is not a list of two texts"),
+        ({"prompt": "p", "responses": "ab"}, "'responses' is not a list of two texts"),
+        ({"prompt": "p", "responses": ["a", "b"], "human": "a"}, "'human' is 'a', not a number between 0 and 1"),
+        ({"prompt": "p", "responses": ["a", "b"], "human": 7}, "'human' is 7, not a number between 0 and 1"),
+        ({"prompt": "p", "responses": ["a", "b"], "confidence": True}, "'confidence' is True, not a number"),
+        ({"prompt": {"x": 1}, "responses": ["a", "b"]}, "'prompt' is {'x': 1}, not a text"),
         ({"prompt": "p", "response_a": "a", "response_b": "b", "label": "c"}, "'label' is 'c', not 'a', 'b' or 'tie'"),
         ({"prompt": "p", "response_a": "a", "response_b": "b"}, "'label' is None"),
         ({"prompt": "p", "response_a": "a", "label": "a"}, "'response_b' is missing"),
-        ({"prompt": "p", "response_a": None, "response_b": "b", "label": "a"}, "a response is not text but NoneType"),
+        ({"prompt": "p", "response_a": None, "response_b": "b", "label": "a"}, "'response_a' is missing"),
         ({"prompt": "p", "chosen": "a", "rejected": "a "}, "the two responses are identical"),
         ({"prompt": "p", "chosen": "a"}, "'rejected' is missing"),
         ({"prompt": "p", "chosen": [], "rejected": "b"}, "a response is empty"),
         ({"prompt": " ", "chosen": "a", "rejected": "b"}, "'prompt' is empty"),
         ({"chosen": "a", "rejected": "b"}, "no 'post'; it has chosen, rejected"),
         ({"question": "q"}, "not a comparison; expected info + summaries + choice"),
-        ({"id": "1", "post": "x", "summary": "y", "flawed": [{"flaw": "f", "text": "t"}]}, "KeyError('candidate')"),
-        ({"id": "1", "post": "x", "summary": "y", "candidate": "c", "flawed": ["t"]}, "do not hold texts and flaws"),
+        ({"id": "1", "post": "x", "summary": "y", "flawed": [{"flaw": "f", "text": "t"}]}, "'candidate' is missing"),
+        (
+            {"id": "1", "post": "x", "summary": "y", "candidate": "c", "flawed": ["t"]},
+            "'flawed' is not a list of texts with their flaws",
+        ),
         (
             {"id": "1", "post": "x", "summary": "y", "candidate": "c", "flawed": [{"flaw": "f", "text": "c"}]},
             "the two responses are identical",

@@ -149,7 +149,9 @@ def _fit_parts(
             part.fit(labels, initial, own)
             stage.context.accelerator.wait_for_everyone()
             if stage.is_main:
-                done.write_text(json.dumps(own.facts), encoding="utf-8")
+                written = done.with_name(f".{FITTED}")  # a full disk must not leave half a file of this name
+                written.write_text(json.dumps(own.facts), encoding="utf-8")
+                written.replace(done)
             stage.context.accelerator.wait_for_everyone()
             stage.context.accelerator.free_memory()
         facts = json.loads(done.read_text(encoding="utf-8"))

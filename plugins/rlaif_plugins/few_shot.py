@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import Field
 
@@ -17,7 +17,6 @@ from rlaif_framework import (
     ComponentConfig,
     Context,
     DataError,
-    Exemplar,
     PromptStrategy,
     StrategySlot,
     Words,
@@ -26,6 +25,9 @@ from rlaif_framework import (
     hookimpl,
     suggest,
 )
+
+if TYPE_CHECKING:
+    from rlaif_framework import Exemplar
 
 
 class FewShotConfig(ComponentConfig):

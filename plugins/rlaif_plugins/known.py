@@ -13,10 +13,9 @@ class HumanConfig(ComponentConfig):
 
     kind: Literal["human"] = "human"
 
-    @property
-    def needs_known(self) -> Literal["human"]:
-        """That of people."""
-        return "human"
+    def lacks(self, comparison: Comparison) -> str | None:
+        """A person's preference."""
+        return _describe_lack("human", comparison)
 
 
 class ConstructionConfig(ComponentConfig):
@@ -24,17 +23,23 @@ class ConstructionConfig(ComponentConfig):
 
     kind: Literal["construction"] = "construction"
 
-    @property
-    def needs_known(self) -> Literal["construction"]:
-        """That by construction."""
-        return "construction"
+    def lacks(self, comparison: Comparison) -> str | None:
+        """A preference known by construction."""
+        return _describe_lack("construction", comparison)
+
+
+def _describe_lack(source: str, comparison: Comparison) -> str | None:
+    if comparison.preference is not None and comparison.preference_source == source:
+        return None
+    known = f"known by {comparison.preference_source}" if comparison.preference_source else "not known"
+    return f"has no {source} preference, it is {known}"
 
 
 class KnownLabeler:
     """Gives what is known, and refuses to pass one source off as the other."""
 
     def __init__(self, config: HumanConfig | ConstructionConfig, context: Context) -> None:
-        self.source = config.kind
+        self.config = config
 
     def label(self, comparisons: Sequence[Comparison]) -> Iterator[Preference]:
         """Hand out preferences.
@@ -42,15 +47,12 @@ class KnownLabeler:
         Raises:
             DataError: A comparison carries none, or one from another source.
         """
+        source = self.config.kind
         for comparison in comparisons:
-            if comparison.preference is None or comparison.preference_source != self.source:
-                known = f"known by {comparison.preference_source}" if comparison.preference_source else "not known"
-                raise DataError(
-                    f"labeler '{self.source}': comparison '{comparison.id}' has no {self.source} preference, "
-                    f"it is {known}"
-                )
-            first = comparison.preference
-            yield Preference(comparison.id, (first, 1.0 - first), Evidence(self.source))
+            first, lack = comparison.preference, self.config.lacks(comparison)
+            if first is None or lack is not None:
+                raise DataError(f"labeler '{source}': comparison '{comparison.id}' {lack}")
+            yield Preference(comparison.id, (first, 1.0 - first), Evidence(source))
 
 
 @hookimpl

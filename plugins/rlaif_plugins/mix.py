@@ -32,6 +32,10 @@ class MixConfig(ComponentConfig):
     proportion: float = Field(1.0, ge=0, le=1)
     """Share of the comparisons with a known preference that keep it, drawn with the spec's seed by their ids."""
 
+    def lacks(self, comparison: Comparison) -> str | None:
+        """What the labeler lacks in a comparison whose preference is not known."""
+        return None if comparison.preference_source == self.known else self.labeler.lacks(comparison)
+
 
 class MixLabeler:
     """Hands out known preferences, and asks for the rest together."""

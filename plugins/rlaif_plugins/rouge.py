@@ -19,6 +19,10 @@ class RougeConfig(ComponentConfig):
     scale: float = Field(0.05, gt=0)
     """Difference in F1 that makes the odds e to 1."""
 
+    def lacks(self, comparison: Comparison) -> str | None:
+        """The reference."""
+        return None if comparison.prompt.reference else "has a prompt without a reference"
+
 
 class RougeLabeler:
     """Scores each response alone, so the order they are shown in cannot matter."""

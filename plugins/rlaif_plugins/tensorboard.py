@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlaif_framework import hookimpl, read_metrics
+from rlaif_framework import hookimpl
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -54,6 +54,8 @@ def rlaif_step_logged(run: Run, step: Step, number: int, metrics: Mapping[str, f
 @hookimpl
 def rlaif_stage_finished(run: Run, step: Step, cached: bool) -> None:
     """Write the metrics of a reused stage, unless an earlier run in this folder did; close the file."""
+    from rlaif_framework import read_metrics
+
     if cached and not events_folder(run, step).exists():
         for row in read_metrics(run.artefact(step)):
             _write(_writer(run, step), int(row["step"]), {k: v for k, v in row.items() if k != "step"})

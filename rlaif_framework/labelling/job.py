@@ -14,11 +14,12 @@ from rlaif_framework.errors import DataError, RlaifError, SpecError
 from rlaif_framework.labelling.report import build_report, write_report
 from rlaif_framework.labelling.run import Record, label_context, label_pairs, read_record, record_path, save_record
 from rlaif_framework.memory import release_memory
-from rlaif_framework.pairs import PairsFile, scan_pairs
+from rlaif_framework.pairs import PairsFile, read_pairs, scan_pairs
 from rlaif_framework.pipeline import check_component, describe_component
 from rlaif_framework.plugins import Registry
 from rlaif_framework.progress import Progress
 from rlaif_framework.report.page import percent
+from rlaif_framework.types import Comparison
 
 Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
 
@@ -155,19 +156,17 @@ def _check_labeler(config: ComponentConfig, context: Context, pairs: PairsFile) 
     """Find what is wrong with a labeler before the first comparison of any is labelled, and without loading a model.
 
     Raises:
-        RlaifError: The words have not what it names, a model is not there, or pairs lack the preference it hands out.
+        RlaifError: The words have not what it names, a model is not there, or a row lacks something.
     """
     config.check_words(context.task.words())
     describe_component(config, context)  # finds its models
-    if config.needs_known == "construction":
-        raise DataError(
-            "no preference of a user's own pairs is known by construction; 'human' hands out those of people"
-        )
-    if config.needs_known == "human" and pairs.unlabelled is not None:
-        raise DataError(
-            f"{pairs.path}, line {pairs.unlabelled}: the row has no human preference, and labeler '{config.kind}' "
-            "hands out that of each; add it, or let 'mix' label the rows without one"
-        )
+    for number, pair in enumerate(read_pairs(pairs.path), 1):
+        lack = config.lacks(pair) if isinstance(pair, Comparison) else None
+        if lack is not None:
+            raise DataError(
+                f"{pairs.path}, line {number}: the row {lack}, and labeler '{config.kind}' cannot do without; add it, or "
+                "let 'mix' label such rows with another labeler"
+            )
 
 
 def _label_one(

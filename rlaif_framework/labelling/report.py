@@ -66,7 +66,8 @@ def build_report(pairs: PairsFile, labels: Mapping[str, tuple[Record, Path]]) ->
 def write_report(report: Measured, path: Path) -> None:
     """Write `path` and the same as JSON beside it."""
     from rlaif_framework.report.charts import draw_lengths, draw_reliability
-    from rlaif_framework.report.page import render_page, write_page
+    from rlaif_framework.report.page import render_page
+    from rlaif_framework.store import write_whole
 
     extra = {
         "slices": sorted({name for x in report["labelers"].values() for name in x["slices"]}),
@@ -75,8 +76,8 @@ def write_report(report: Measured, path: Path) -> None:
         "lengths_chart": draw_lengths({n: x["lengths"] for n, x in report["labelers"].items()}),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_page(path.with_suffix(".json"), json.dumps(report, indent=1, ensure_ascii=False))
-    write_page(path, render_page("labels.html.j2", **report, **extra))
+    write_whole(path.with_suffix(".json"), json.dumps(report, indent=1, ensure_ascii=False))
+    write_whole(path, render_page("labels.html.j2", **report, **extra))
 
 
 def _read_observations(path: Path) -> tuple[list[Observation], list[Measured]]:

@@ -23,7 +23,7 @@ def summarise(evaluation: Measured) -> list[str]:
             bias = labeler["same_position"]
             biased = f"; prefers the same position in {rate(bias)} of pairs asked in both orders" if bias else ""
             lines.append(
-                f"labeler {name} ({labeler['kind']}) agrees with preferences known by {labeler['known_by']}: "
+                f"labeler {name}, {labeler['title']}, agrees with preferences known by {labeler['known_by']}: "
                 f"{rate(labeler['agreement'])}{biased}"
             )
     for arm, measured in evaluation["arms"].items():
@@ -34,12 +34,11 @@ def summarise(evaluation: Measured) -> list[str]:
         beside = f"; preferring the longer one: {rate(longer)}" if measured["accuracy_known"] and longer else ""
         lines.append(f"reward model of {arm}: {rate(accuracy)} of held-out pairs right, against {against}{beside}")
         lines.append(_describe_gain(arm, measured))
-    judge = evaluation["judge"]["kind"]
-    own = evaluation["labelers"]["judge"]["agreement"]
+    judge, own = (evaluation["labelers"]["judge"][key] for key in ("title", "agreement"))
     for win in evaluation["wins"]:
         lines.append(
-            f"{win['first']} against {win['second']}: wins {rate(win['rate'])}, {win['ties']} ties, by judge "
-            f"'{judge}' (its own agreement: {rate(own)})"
+            f"{win['first']} against {win['second']}: wins {rate(win['rate'])}, {win['ties']} ties, by the judge "
+            f"{judge}, whose own agreement is {rate(own)}"
         )
     return lines
 

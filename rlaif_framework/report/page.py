@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader
@@ -14,13 +13,6 @@ def render_page(template: str, **values: Any) -> str:
     environment.filters["percent"] = percent
     environment.filters["number"] = number
     return environment.get_template(template).render(**values)
-
-
-def write_page(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def percent(estimate: dict[str, float] | None) -> str:

@@ -21,6 +21,7 @@ from rlaif_framework.scoring import score_responses
 from rlaif_framework.stages.label import check_preferences
 from rlaif_framework.stages.sample import pick_some
 from rlaif_framework.statistics import estimate_mean
+from rlaif_framework.store import write_whole
 from rlaif_framework.training import trainable
 from rlaif_framework.types import Comparison, Evidence, Preference
 
@@ -55,7 +56,7 @@ class Watch:
         self.folder.mkdir(exist_ok=True)
         first = self.folder / "initial.json"
         if stage.is_main and not first.exists():
-            first.write_text(json.dumps(self._respond()), encoding="utf-8")
+            write_whole(first, json.dumps(self._respond()))
         learner.accelerator.wait_for_everyone()
         self.initial: list[str] = json.loads(first.read_text(encoding="utf-8"))
 

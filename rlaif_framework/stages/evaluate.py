@@ -112,7 +112,7 @@ def evaluate_run(
     stage: Stage,
     config: EvaluateConfig,
     arms: Mapping[str, str | None],
-    labelers: Mapping[str, str],
+    labelers: Mapping[str, ComponentConfig],
     matchups: Sequence[tuple[str, str]],
     comparisons: Sequence[Comparison],
     prompts: Sequence[Prompt],
@@ -123,7 +123,7 @@ def evaluate_run(
         stage: Its inputs are named `labels/LABELER`, `responses/POLICY`, `judge/A/B`, `scores/ARM`, `improve/ARM`.
         config: What was asked for.
         arms: The labeler of each arm, None for an arm without feedback.
-        labelers: Kind of every labeler that was measured, by name.
+        labelers: Every labeler that was measured, by name.
         matchups: Pairs of policies compared.
         comparisons: The validation comparisons that labelers and reward models were measured on.
         prompts: The test prompts.
@@ -170,7 +170,10 @@ def evaluate_run(
     ]
     result = {
         "judge": config.judge.model_dump(mode="json"),
-        "labelers": {name: {"kind": labelers[name], **quality} for name, quality in qualities.items()},
+        "labelers": {
+            name: {"kind": labelers[name].kind, "title": labelers[name].title, **quality}
+            for name, quality in qualities.items()
+        },
         "arms": {arm: {"labeler": labeler, **rewards[arm]} for arm, labeler in arms.items()},
         "policies": policies,
         "wins": wins,

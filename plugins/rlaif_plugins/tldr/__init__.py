@@ -38,7 +38,7 @@ class TldrConfig(ComponentConfig):
     words: Path | None = None
     """A YAML file with texts for annotators that replace the task's own, key by key."""
     validation_share: float = Field(0.1, ge=0, lt=1)
-    """Share of posts held out for validation where the data has no splits, chosen by a hash of the id."""
+    """Share of posts held out for validation where the data has no splits, chosen by a hash of the post."""
     test_share: float = Field(0.1, ge=0, lt=1)
     """Share of posts held out for testing, likewise."""
 
