@@ -164,8 +164,8 @@ def _check_labeler(config: ComponentConfig, context: Context, pairs: PairsFile) 
         lack = config.lacks(pair) if isinstance(pair, Comparison) else None
         if lack is not None:
             raise DataError(
-                f"{pairs.path}, line {number}: the row {lack}, and labeler '{config.kind}' cannot do without; add it, or "
-                "let 'mix' label such rows with another labeler"
+                f"{pairs.path}, line {number}: the row {lack}, and labeler '{config.kind}' cannot do without; add it, "
+                "or let 'mix' label such rows with another labeler"
             )
 
 
