@@ -19,7 +19,6 @@ from rlaif_framework import (
     DataError,
     PromptStrategy,
     StrategySlot,
-    Words,
     default_component,
     derive_seed,
     hookimpl,
@@ -27,7 +26,7 @@ from rlaif_framework import (
 )
 
 if TYPE_CHECKING:
-    from rlaif_framework import Exemplar
+    from rlaif_framework import Exemplar, Words
 
 
 class FewShotConfig(ComponentConfig):

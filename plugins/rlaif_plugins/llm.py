@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import Field, model_validator
 
@@ -25,7 +25,6 @@ from rlaif_framework import (
     PromptStrategy,
     Question,
     StrategySlot,
-    Words,
     bound,
     default_component,
     derive_seed,
@@ -34,6 +33,9 @@ from rlaif_framework import (
     inquire,
     soften,
 )
+
+if TYPE_CHECKING:
+    from rlaif_framework import Words
 
 Pair = tuple[float, float]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable
 from dataclasses import replace
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from rlaif_framework import (
     Annotation,
@@ -16,13 +16,15 @@ from rlaif_framework import (
     DataError,
     PromptStrategy,
     StrategySlot,
-    Words,
     average_ballots,
     default_component,
     derive_seed,
     hookimpl,
     side_by_side,
 )
+
+if TYPE_CHECKING:
+    from rlaif_framework import Words
 
 
 class PrinciplesConfig(ComponentConfig):
