@@ -145,9 +145,14 @@ def load_model(
             rates = [name for name, value in vars(part).items() if "drop" in name and isinstance(value, float)]
             for name in rates:
                 setattr(part, name, 0.0)
-        model = _CLASSES[kind].from_pretrained(location, revision=revision, dtype=dtype, config=config)
+        model, found = _CLASSES[kind].from_pretrained(
+            location, revision=revision, dtype=dtype, config=config, output_loading_info=True
+        )
     except DAMAGE as error:
         raise ModelError(f"cannot load '{source.name}' as a {kind} model: {_explain(error)}") from error
+    missing = sorted(set(found["missing_keys"]) & {name for name, _ in model.named_parameters()})
+    if kind == "causal" and missing:  # transformers would go on with random ones
+        raise ModelError(f"'{source.name}' has no weights for {missing[0]} and {len(missing) - 1} more of its config")
     model.to(device)
     return cast(PreTrainedModel, model.eval())
 

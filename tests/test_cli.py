@@ -312,6 +312,7 @@ def test_a_folder_that_is_no_model_is_refused_before_anything_is_written(
     [
         ({"hidden_size": 64}, "the shapes of its weights are not those that its config.json tells of"),
         ({"hidden_size": "big"}, "Field 'hidden_size' expected int, got str (value: 'big')"),
+        ({"num_hidden_layers": 3}, "has no weights for model.layers.2."),
         ({"num_attention_heads": 0}, "cannot load"),
         ({"model_type": "none"}, "model type `none`"),
     ],
