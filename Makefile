@@ -10,7 +10,7 @@ quickstart: $(VENV)/models.done
 	$(BIN)/rlaif run specs/quickstart.yaml --out runs/quickstart
 
 test: $(VENV)/models.done $(VENV)/test.done
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 lint: $(VENV)/test.done $(VENV)/dev.done
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

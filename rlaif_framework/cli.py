@@ -192,6 +192,7 @@ def label(
 def plan(spec: SpecPath, store: StorePath = None, set_: Overrides = None, as_json: AsJson = False) -> None:
     """List what a run would do: each stage, reused or to do, and the models it will load. Loads none."""
     loaded, registry = _load(spec, set_)
+    _prepare_libraries()
     from rlaif_framework.engine import default_store, missing_steps, plan_spec
     from rlaif_framework.store import Store
 
