@@ -4,14 +4,15 @@ python benchmarks/memory.py [--spec specs/quickstart.yaml] [--steps 3]
 
 Runs the first steps of each training stage of a spec. One line a stage: bytes in use at the peak as planned and as
 measured, their ratio as `1.05x`, and the resident peak. On a GPU what is in use is what torch has allocated; on a CPU
-what the process held before, and what the C library has handed out since (Linux with glibc). That is less than what is
-resident: freed blocks are kept.
+what the C library has handed out, and the pages of files (Linux with glibc). That is less than what is resident: freed
+blocks are kept.
 """
 
 from __future__ import annotations
 
 import argparse
 import ctypes
+import os
 import tempfile
 import threading
 import time
@@ -27,6 +28,7 @@ from rlaif_framework.plugins import Plugin
 from rlaif_framework.progress import Progress
 
 ROOT = Path(__file__).parents[1]
+PAGE = os.sysconf("SC_PAGE_SIZE")
 FIELDS = ["arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"]
 
 
@@ -36,12 +38,18 @@ class Mallinfo(ctypes.Structure):
     _fields_ = [(name, ctypes.c_size_t) for name in FIELDS]
 
 
+def read_resident() -> tuple[int, int]:
+    """Resident bytes, and those of them that are pages of files: libraries, and weights that were not copied."""
+    pages = Path("/proc/self/statm").read_text().split()
+    return int(pages[1]) * PAGE, int(pages[2]) * PAGE
+
+
 def bytes_in_use() -> int:
-    """What the C library has handed out and not got back: blocks of its own, and mapped ones."""
+    """What the C library has handed out and not got back, blocks of its own and mapped ones, and pages of files."""
     ask = ctypes.CDLL("libc.so.6").mallinfo2
     ask.restype = Mallinfo
     info = ask()
-    return int(info.uordblks + info.hblkhd)
+    return int(info.uordblks + info.hblkhd) + read_resident()[1]
 
 
 class Meter:
@@ -50,7 +58,7 @@ class Meter:
     def __init__(self) -> None:
         self.peak = 0
         self.measured: dict[str, tuple[int, int]] = {}
-        self.base = int(Path("/proc/self/statm").read_text().split()[1]) * 4096 - bytes_in_use()
+        self.base = read_resident()[0] - bytes_in_use()
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self) -> None:

@@ -38,8 +38,7 @@ class PlannedLoad:
     memory_bytes: int | None
     """Weights, and for a trained model gradients and optimiser state too; None if nothing is known about the model."""
     activation_bytes: int = 0
-    """What the largest forward pass of a trained model keeps for the backward one, at the longest prompts and
-    responses."""
+    """What the fullest forward pass of a trained model keeps for the backward one."""
 
 
 def plan_load(load: ModelLoad, policy: PolicyConfig) -> PlannedLoad:
@@ -169,4 +168,7 @@ def _measure_training(
             else:
                 model.base_model(**packed.model_inputs(model), use_cache=False)
         count = sum(p.numel() for p in trained.parameters() if p.requires_grad)
-        return count, sum(storage.nbytes() for storage in kept.values()) + extra
+        held = sum(storage.nbytes() for storage in kept.values()) + extra
+        # Shorter prompts may fill a pass that the longest ones leave room in.
+        tokens = part * group.length
+        return count, held * max(tokens, min(policy.train_tokens, groups * group.length)) // tokens

@@ -76,3 +76,11 @@ def test_a_reference_costs_what_it_is_kept_in(tiny_model: Path) -> None:
     assert size("policy", dtype="bf16") == 4 * parameters  # a copy of weights that are trained in fp32
     assert size("bf16") == 2 * parameters
     assert size("policy", lora={"rank": 4}) == 0
+
+
+def test_a_pass_that_the_longest_prompts_leave_room_in_is_planned_full(tiny_model: Path) -> None:
+    def activations(tokens: int) -> int:
+        return plan_load(ModelLoad(str(tiny_model), **LOAD), policy(tiny_model, train_tokens=tokens)).activation_bytes
+
+    assert activations(100) == pytest.approx(activations(64) * 100 / 64, rel=0.02)  # one prompt of 60 fits in either
+    assert activations(1000) == activations(180)  # all three of them: there is nothing more to fill it with
