@@ -92,7 +92,7 @@ if TYPE_CHECKING:
     from rlaif_framework.engine import PlannedStep, Run, plan_spec, run_spec
     from rlaif_framework.fine_tuning import fine_tune
     from rlaif_framework.generation import read_groups, read_prefix
-    from rlaif_framework.losses import selective_logprobs, soft_label_loss, token_entropies
+    from rlaif_framework.losses import harden_labels, selective_logprobs, soft_label_loss, token_entropies
     from rlaif_framework.models import (
         add_lora,
         checkpoint_gradients,
@@ -153,6 +153,7 @@ _LAZY = {
     "fine_tune": "fine_tuning",
     "read_groups": "generation",
     "read_prefix": "generation",
+    "harden_labels": "losses",
     "selective_logprobs": "losses",
     "soft_label_loss": "losses",
     "token_entropies": "losses",
@@ -342,6 +343,7 @@ __all__ = [
     "gather_by_prompt",
     "group_samples",
     "harden",
+    "harden_labels",
     "hookimpl",
     "index_pairs",
     "inquire",

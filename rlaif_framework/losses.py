@@ -95,3 +95,9 @@ def soft_label_loss(margins: Tensor, probabilities: Tensor) -> Tensor:
     """
     margins, probabilities = margins.float(), probabilities.float()
     return -(probabilities * F.logsigmoid(margins) + (1 - probabilities) * F.logsigmoid(-margins))
+
+
+def harden_labels(probabilities: Tensor) -> Tensor:
+    """The likelier response alone: 1, 0, or 0.5 for an exact tie; NaN, where there is no label, stays."""
+    hard = (torch.sign(probabilities - 0.5) + 1) / 2
+    return hard.where(~probabilities.isnan(), probabilities)  # the sign of NaN is 0, which would be a tie

@@ -18,8 +18,10 @@ from rlaif_framework.rl.estimators import (
     adapt_beta,
     clipped_fraction,
     clipped_surrogate,
+    defer_scores,
     ends_response,
     estimate_kl,
+    gae,
     sum_responses,
     value_loss,
     whiten,
@@ -69,6 +71,13 @@ class Experience:
     def spread(self, values: Tensor) -> Tensor:
         """Give each token its response's value: (prompts, responses per prompt) to (tokens,)."""
         return values.flatten()[self.owners]
+
+    def estimate_advantages(self, rewards: Tensor, gamma: float, lam: float) -> Tensor:
+        """Generalised advantages of token rewards, (tokens,); the score comes after the end where that has a value."""
+        assert self.values is not None
+        if self.end_values is not None:
+            rewards = defer_scores(rewards, self.scores, self.end_values, self.owners, gamma, lam)
+        return gae(rewards, self.values, self.owners, gamma, lam)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from rlaif_framework import Experience, PolicyGradient, defer_scores, gae
+from rlaif_framework import Experience, PolicyGradient
 from rlaif_plugins.a2c import A2cConfig
 
 
@@ -14,8 +14,5 @@ class A2c(PolicyGradient[A2cConfig]):
     def weigh(self, rewards: Tensor, experience: Experience) -> tuple[Tensor, Tensor | None]:
         """Advantages, and advantages plus values as what the critic learns."""
         assert experience.values is not None
-        config, ends = self.config, experience.end_values
-        if ends is not None:
-            rewards = defer_scores(rewards, experience.scores, ends, experience.owners, config.gamma, config.lam)
-        advantages = gae(rewards, experience.values, experience.owners, config.gamma, config.lam)
+        advantages = experience.estimate_advantages(rewards, self.config.gamma, self.config.lam)
         return advantages, advantages + experience.values

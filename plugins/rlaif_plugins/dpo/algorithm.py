@@ -18,6 +18,7 @@ from rlaif_framework import (
     accumulate,
     draw_batch,
     gather_by_prompt,
+    harden_labels,
     index_pairs,
     my_share,
     soft_label_loss,
@@ -80,5 +81,5 @@ class Dpo:
     def shape_labels(self, probabilities: Tensor) -> Tensor:
         """What is learned: the labels, or the likelier response alone (ties stay ties), smoothed."""
         if self.config.labels == "hard":
-            probabilities = (torch.sign(probabilities - 0.5) + 1) / 2
+            probabilities = harden_labels(probabilities)
         return probabilities + self.config.label_smoothing * (1 - 2 * probabilities)

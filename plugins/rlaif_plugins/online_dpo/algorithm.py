@@ -25,6 +25,7 @@ from rlaif_framework import (
     check_preferences,
     describe_rollout,
     estimate_kl,
+    harden_labels,
     penalise_missing_eos,
     score_rollout,
     soft_label_loss,
@@ -119,8 +120,7 @@ class OnlineDpo:
                 if preference.probabilities is not None:
                     labels[int(preference.comparison.partition("/")[0])] = preference.probabilities[0]
         if self.config.labels == "hard":
-            hard = (torch.sign(labels - 0.5) + 1) / 2
-            labels = hard.where(~labels.isnan(), labels)  # the sign of NaN is 0: a tie, where there is no label
+            labels = harden_labels(labels)
         return labels
 
 

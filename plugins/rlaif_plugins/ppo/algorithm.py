@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from rlaif_framework import Experience, PolicyGradient, defer_scores, gae
+from rlaif_framework import Experience, PolicyGradient
 from rlaif_plugins.ppo import PpoConfig
 
 
@@ -14,8 +14,5 @@ class Ppo(PolicyGradient[PpoConfig]):
     def weigh(self, rewards: Tensor, experience: Experience) -> tuple[Tensor, Tensor | None]:
         """Generalised advantages; returns are advantages plus the values before the update."""
         assert experience.values is not None
-        config, ends = self.config, experience.end_values
-        if ends is not None:
-            rewards = defer_scores(rewards, experience.scores, ends, experience.owners, config.gamma, config.lam)
-        advantages = gae(rewards, experience.values, experience.owners, config.gamma, config.lam)
+        advantages = experience.estimate_advantages(rewards, self.config.gamma, self.config.lam)
         return advantages, advantages + experience.values
