@@ -81,9 +81,9 @@ def generate_branches(
         g.length + sum(map(len, owners)) * sampling.max_new_tokens
         for g, owners in zip(branches.groups, branches.members, strict=True)
     ]
-    batches = split_by_tokens(lengths, budget, filled=budget)  # a step costs little more for more rows
+    batches = split_by_tokens(lengths, budget, overhead=budget)  # a step costs little more for more rows
     for batch in track(batches) if track else batches:
-        decoder = _Decoder(model, prefix, len(branches.prefix), branches, batch, pad_id)
+        decoder = _Decoder(model, prefix, branches, batch, pad_id, budget)
         for index, ids in decoder.run(sampling, seeds, stop_ids):
             results[index] = ids
     return results
@@ -113,7 +113,7 @@ def generate_rows(
         eos_token_id=list(stop_ids),
     )
     results: list[list[int]] = [[] for _ in sequences]
-    batches = split_by_tokens([len(x) + sampling.max_new_tokens for x in sequences], budget, filled=budget)
+    batches = split_by_tokens([len(x) + sampling.max_new_tokens for x in sequences], budget, overhead=budget)
     for batch in track(batches) if track else batches:
         width = max(len(sequences[i]) for i in batch)
         inputs = torch.full((len(batch), width), pad_id)
@@ -182,36 +182,70 @@ class _Decoder:
         self,
         model: PreTrainedModel,
         prefix: Sequence[tuple[Tensor, Tensor]],
-        prefix_length: int,
         branches: Branches,
         batch: Sequence[int],
         pad_id: int,
+        budget: int,
     ) -> None:
-        self.model, self.pad_id = model, pad_id
-        cache = DynamicCache(config=model.config)
-        logits, packed = read_groups(model, [branches.groups[i] for i in batch], prefix, pad_id, cache)
-        self.prompts = _read_cache(cache)
-        width = max(sum(map(len, branches.members[i])) for i in batch)
+        self.model = model
+        self.prompts: list[tuple[Tensor, Tensor]] = []
+        self.own: list[tuple[Tensor, Tensor]] = []
+        self.length = 0
+        members = [branches.members[i] for i in batch]
+        logits, visible, positions = self._read([branches.groups[i] for i in batch], prefix, pad_id, budget)
+        width = max(sum(map(len, indices)) for indices in members)
         self.owners: list[list[int]] = []
         """[group][row] index of the sequence; -1 for a row that is not used."""
         picks: list[int] = []
-        rows: list[list[int]] = []
-        branch = 0
-        for i in batch:
-            owners = [index for indices in branches.members[i] for index in indices]
-            places = [branch + b for b, indices in enumerate(branches.members[i]) for _ in indices]
-            self.owners.append(owners + [-1] * (width - len(owners)))
-            rows.append(places + [branch] * (width - len(owners)))
-            branch += len(branches.members[i])
-        picks = [place for group in rows for place in group]
+        first = 0
+        for branch_members in members:
+            owners = [index for indices in branch_members for index in indices]
+            spare = width - len(owners)
+            self.owners.append(owners + [-1] * spare)
+            picks += [first + b for b, indices in enumerate(branch_members) for _ in indices] + [first] * spare
+            first += len(branch_members)
         self.logits = logits[picks].float()  # (rows, vocabulary)
-        ends = packed.ends[picks]  # (rows, 2)
-        visible = packed.mask[ends[:, 0], 0, ends[:, 1]]  # (rows, length): what the branch's last token sees
-        ahead = torch.ones(len(picks), prefix_length, dtype=torch.bool, device=model.device)
-        self.visible = torch.cat([ahead, visible], 1).view(len(batch), width, -1)
-        self.positions = packed.position_ids[ends[:, 0], ends[:, 1]] + prefix_length + 1  # (rows,)
-        self.own: list[tuple[Tensor, Tensor]] = []
-        self.length = 0
+        self.visible = visible[picks].view(len(batch), width, -1)
+        self.positions = positions[picks]  # (rows,)
+
+    def _read(
+        self, groups: Sequence[Group], prefix: Sequence[tuple[Tensor, Tensor]], pad_id: int, budget: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute the prompts, those of like length at once; keep their keys and values.
+
+        Returns:
+            Of every branch: the logits after it, (branches, vocabulary), what its last token sees, (branches, length),
+            and the position that follows, (branches,).
+        """
+        before = prefix[0][0].shape[2] if prefix else 0
+        length = before + max(group.length for group in groups)
+        found: list[tuple[Tensor, Tensor, Tensor]] = []
+        order: list[tuple[int, int]] = []
+        for part in split_by_tokens([group.length for group in groups], budget):
+            cache = DynamicCache(config=self.model.config)
+            logits, packed = read_groups(self.model, [groups[i] for i in part], prefix, pad_id, cache)
+            layers = _read_cache(cache)
+            if not self.prompts:
+                self.prompts = [
+                    (self._make_room(keys, len(groups), length), self._make_room(values, len(groups), length))
+                    for keys, values in layers
+                ]
+            for kept, new in zip(self.prompts, layers, strict=True):
+                for whole, some in zip(kept, new, strict=True):
+                    whole[part, :, : some.shape[2]] = some
+            rows, columns = packed.ends.T
+            visible = packed.mask.new_zeros(len(rows), length)
+            visible[:, :before] = True
+            visible[:, before : before + packed.mask.shape[3]] = packed.mask[rows, 0, columns]
+            found.append((logits, visible, packed.position_ids[rows, columns] + before + 1))
+            order += [(i, branch) for i in part for branch in range(len(groups[i].responses))]
+        back = sorted(range(len(order)), key=order.__getitem__)
+        logits, visible, positions = (torch.cat(parts)[back] for parts in zip(*found, strict=True))
+        return logits, visible, positions
+
+    @staticmethod
+    def _make_room(like: Tensor, groups: int, length: int) -> Tensor:
+        return like.new_zeros(groups, like.shape[1], length, like.shape[3])
 
     def run(self, sampling: Sampling, seeds: Sequence[int], stop_ids: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
         """Yield `(sequence, new ids)` of every row."""
@@ -234,10 +268,17 @@ class _Decoder:
             alive &= ~torch.isin(tokens, stops)
             if step + 1 == steps or not alive.any():
                 break
-            busy = alive.view(owners.shape).any(1)  # (groups,)
-            if 2 * int(busy.sum()) <= len(busy):
-                kept = self._drop_groups(busy)
-                owners, alive, draws, tokens = owners[busy], alive[kept], draws[kept], tokens[kept]
+            going = alive.view(owners.shape)
+            busy = going.any(1)  # (groups,)
+            width = int(going.sum(1).max())
+            if 4 * int(busy.sum()) * width <= 3 * going.numel():
+                # Each group keeps as many rows as the fullest needs: those that go on, and ended ones to fill up.
+                places = torch.arange(going.numel(), device=going.device).view(going.shape)
+                first = going.int().argsort(dim=1, descending=True, stable=True)[busy, :width]
+                kept = places[busy].gather(1, first)  # (groups that stay, rows a group)
+                self._keep(busy, kept)
+                owners = owners.flatten()[kept]
+                alive, draws, tokens = (x[kept.flatten()] for x in (alive, draws, tokens))
             self._advance(tokens)
         yield from chosen.items()
 
@@ -251,13 +292,19 @@ class _Decoder:
         self.length += 1
         self.positions = self.positions + 1
 
-    def _drop_groups(self, kept: Tensor) -> Tensor:
-        """Go on with some groups only, for the others have ended; gives the rows that stay."""
-        rows = kept.repeat_interleave(self.visible.shape[1])
-        self.prompts = [(keys[kept], values[kept]) for keys, values in self.prompts]
-        self.own = [(keys[rows], values[rows]) for keys, values in self.own]
-        self.visible, self.positions = self.visible[kept], self.positions[rows]
-        return rows
+    def _keep(self, groups: Tensor, rows: Tensor) -> None:
+        """Go on with some groups and some of their rows only, for the others have ended.
+
+        Args:
+            groups: (groups,) bool: which stay.
+            rows: (groups that stay, rows a group) the rows that stay.
+        """
+        if not groups.all():
+            self.prompts = [(keys[groups], values[groups]) for keys, values in self.prompts]
+        flat = rows.flatten()
+        self.own = [(keys[flat], values[flat]) for keys, values in self.own]
+        self.visible = self.visible.flatten(0, 1)[rows]
+        self.positions = self.positions[flat]
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """Attention of one new token a row to its prompt and to its own tokens.

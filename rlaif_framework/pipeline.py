@@ -217,7 +217,14 @@ class _Composer:
         return describe_task(self.context)
 
     def _compose_evaluation(self, sft: Step, arms: Mapping[str, Mapping[str, Step]]) -> list[Step]:
-        from rlaif_framework.stages.evaluate import REFERENCE, evaluate_run, judge_matchup, sample_test, score_held_out
+        from rlaif_framework.stages.evaluate import (
+            REFERENCE,
+            evaluate_run,
+            judge_matchup,
+            sample_test,
+            score_comparisons,
+            score_policy,
+        )
         from rlaif_framework.stages.sample import pick_some
 
         config = self.spec.evaluate
@@ -277,16 +284,22 @@ class _Composer:
             if reward is None:
                 continue
             inputs[f"reward/{arm}"] = steps["reward"]
+            described = {"reward": self._describe(reward), **held_out}
+            # Arms with one reward share the first of the two.
+            inputs[f"margins/{arm}"] = self._step(
+                "score",
+                f"evaluation/margins/{arm}",
+                described,
+                partial(score_comparisons, reward=reward, comparisons=comparisons, prompts=prompts),
+                inputs={"reward": steps["reward"], "sft": inputs["responses/sft"]},
+                loads=_read_only(reward, self.policy),
+            )
             inputs[f"scores/{arm}"] = self._step(
                 "score",
                 f"evaluation/scores/{arm}",
-                {"reward": self._describe(reward), **held_out},
-                partial(score_held_out, reward=reward, comparisons=comparisons, prompts=prompts),
-                inputs={
-                    "reward": steps["reward"],
-                    "policy": inputs[f"responses/{arm}"],
-                    "sft": inputs["responses/sft"],
-                },
+                described,
+                partial(score_policy, reward=reward, prompts=prompts),
+                inputs={"reward": steps["reward"], "policy": inputs[f"responses/{arm}"]},
                 loads=_read_only(reward, self.policy),
             )
         for first, second in matchups:
@@ -313,10 +326,8 @@ class _Composer:
             ),
             inputs=inputs,
         )
-        return [
-            *(s for n, s in inputs.items() if n.partition("/")[0] in ("labels", "responses", "scores", "judge")),
-            evaluate,
-        ]
+        own = ("labels", "responses", "margins", "scores", "judge")
+        return [*(step for name, step in inputs.items() if name.partition("/")[0] in own), evaluate]
 
 
 def check_components(context: Context) -> None:

@@ -104,6 +104,16 @@ def test_rows_that_end_early_leave_and_the_others_go_on_unchanged() -> None:
         assert new == whole[: end + 1]
 
 
+def test_of_several_samples_to_a_prompt_those_that_end_leave_and_the_others_go_on_unchanged() -> None:
+    model = small_model("llama")
+    texts = [text for text in prompts()[:3] for _ in range(6)]
+    sampling, stops = Sampling(30, 1.5), list(range(0, VOCABULARY, 8))
+    free = generate_branches(model, texts, sampling, range(len(texts)), [], 0, budget=4000)
+    expected = [text[: next((i for i, t in enumerate(text) if t in stops), len(text)) + 1] for text in free]
+    assert len(set(map(len, expected))) > 6
+    assert generate_branches(model, texts, sampling, range(len(texts)), stops, 0, budget=4000) == expected
+
+
 def greedy_without_end(model: PreTrainedModel, ids: Sequence[int], count: int) -> list[int]:
     settings = GenerationConfig(max_new_tokens=count, do_sample=False, pad_token_id=0, eos_token_id=None)
     return list(model.generate(torch.tensor([list(ids)]), generation_config=settings)[0, len(ids) :].tolist())

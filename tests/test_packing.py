@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -120,6 +123,27 @@ def test_batches_keep_to_their_budget_and_hold_everything_once() -> None:
         assert len(batch) == 1 or max(lengths[i] for i in batch) * len(batch) <= 100
 
 
-def test_a_batch_that_is_large_enough_takes_nothing_much_shorter() -> None:
-    batches = split_by_tokens([1000, 1000, 950, 500, 490, 480], 10_000)
-    assert [sorted(batch) for batch in batches] == [[0, 1, 2], [3, 4, 5]]
+def test_no_way_to_batch_costs_less() -> None:
+    draw = random.Random(0)
+    for _ in range(50):
+        lengths = [draw.randint(1, 60) for _ in range(draw.randint(1, 8))]
+        budget, overhead = draw.randint(40, 300), draw.randint(0, 80)
+        batches = split_by_tokens(lengths, budget, overhead)
+
+        def cost(batches: list[list[int]], lengths: list[int] = lengths, overhead: int = overhead) -> int:
+            return sum(max(lengths[i] for i in batch) * len(batch) + overhead for batch in batches)
+
+        longest_first = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+        cuts = itertools.product([False, True], repeat=len(lengths) - 1)
+        ways = [_cut(longest_first, where) for where in cuts]
+        fitting = [way for way in ways if all(len(b) == 1 or lengths[b[0]] * len(b) <= budget for b in way)]
+        assert cost(batches) == min(map(cost, fitting))
+
+
+def _cut(items: list[int], where: Sequence[bool]) -> list[list[int]]:
+    parts = [[items[0]]]
+    for item, new in zip(items[1:], where, strict=True):
+        parts += [[item]] if new else []
+        if not new:
+            parts[-1].append(item)
+    return parts

@@ -96,16 +96,23 @@ def judge_matchup(stage: Stage, judge: ComponentConfig, first: str, second: str,
     write_rows(stage.folder / PREFERENCES, map(asdict, rows))
 
 
-def score_held_out(
+def score_comparisons(
     stage: Stage, reward: ComponentConfig, comparisons: Sequence[Comparison], prompts: Sequence[Prompt]
 ) -> None:
-    """Score validation comparisons and both policies' test responses with an arm's reward."""
+    """Score validation comparisons, and the baseline's test responses, with a reward."""
     model = cast(RewardModel, stage.context.build("reward", reward)).load(stage.inputs["reward"])
     twice = [c.prompt for c in comparisons for _ in range(2)]
     scores = score_responses(model, twice, [text for c in comparisons for text in c.responses]) if comparisons else []
-    policies = {name: score_responses(model, prompts, read_responses(stage.inputs[name])) for name in ("policy", "sft")}
     margins = [a - b for a, b in zip(scores[::2], scores[1::2], strict=True)]
-    (stage.folder / SCORES).write_text(json.dumps({"margins": margins, **policies}))
+    baseline = score_responses(model, prompts, read_responses(stage.inputs["sft"]))
+    (stage.folder / SCORES).write_text(json.dumps({"margins": margins, "sft": baseline}))
+
+
+def score_policy(stage: Stage, reward: ComponentConfig, prompts: Sequence[Prompt]) -> None:
+    """Score a policy's test responses with its reward."""
+    model = cast(RewardModel, stage.context.build("reward", reward)).load(stage.inputs["reward"])
+    scores = score_responses(model, prompts, read_responses(stage.inputs["policy"]))
+    (stage.folder / SCORES).write_text(json.dumps({"policy": scores}))
 
 
 def evaluate_run(
@@ -120,7 +127,8 @@ def evaluate_run(
     """Gather every measurement into `evaluation.json`.
 
     Args:
-        stage: Its inputs are named `labels/LABELER`, `responses/POLICY`, `judge/A/B`, `scores/ARM`, `improve/ARM`.
+        stage: Its inputs are named `labels/LABELER`, `responses/POLICY`, `judge/A/B`, `margins/ARM`, `scores/ARM`,
+            `improve/ARM`.
         config: What was asked for.
         arms: The labeler of each arm, None for an arm without feedback.
         labelers: Every labeler that was measured, by name.
@@ -143,7 +151,9 @@ def evaluate_run(
         if f"scores/{arm}" not in stage.inputs:  # an algorithm that needs no reward
             rewards[arm] |= dict.fromkeys(REWARD_MEASURES)
             continue
-        scores = json.loads((stage.inputs[f"scores/{arm}"] / SCORES).read_text())
+        scores = {}
+        for kind in ("margins", "scores"):
+            scores |= json.loads((stage.inputs[f"{kind}/{arm}"] / SCORES).read_text())
         known = measure_margins(comparisons, scores["margins"], lambda i: comparisons[i].preference)
         labels = preferences[labeler] if labeler is not None else []
         own = measure_margins(comparisons, scores["margins"], partial(_first_of, labels))

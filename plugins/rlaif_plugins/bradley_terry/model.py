@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -166,16 +167,19 @@ class BradleyTerryReward:
         self.level: float = json.loads(note.read_text(encoding="utf-8"))["level"] if note.exists() else 0.0
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Sequence[float]:
-        """Score responses; consecutive responses to one prompt share its computation."""
-        groups: list[Group] = []
-        last: Prompt | None = None
-        for prompt, response in zip(prompts, responses, strict=True):
-            ids = encode_response(self.tokenizer, response, self.config.max_response_tokens)
-            if prompt is last:
-                groups[-1].responses.append(ids)
-            else:
-                groups.append(Group(encode_prompt(self.tokenizer, prompt.text), [ids]))
-            last = prompt
+        """Score responses; those to one prompt share its computation."""
+        by_prompt: dict[str, list[int]] = {}
+        for index, prompt in enumerate(prompts):
+            by_prompt.setdefault(prompt.text, []).append(index)
+        longest = self.config.max_response_tokens
+        groups = [
+            Group(
+                encode_prompt(self.tokenizer, text),
+                [encode_response(self.tokenizer, responses[i], longest) for i in places],
+            )
+            for text, places in by_prompt.items()
+        ]
         pad = self.tokenizer.pad_token_id
-        scores = self.model.score_groups(groups, pad, self.context.policy.batch_tokens, self.context.dtype)
-        return [score - self.level for score in scores]
+        found = self.model.score_groups(groups, pad, self.context.policy.batch_tokens, self.context.dtype)
+        scores = dict(zip(chain.from_iterable(by_prompt.values()), found, strict=True))
+        return [scores[i] - self.level for i in range(len(responses))]
