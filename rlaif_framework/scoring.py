@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, cast
@@ -21,6 +20,8 @@ from rlaif_framework.spec import LoraSettings
 from rlaif_framework.types import Prompt
 
 PADDING = "<|padding|>"
+LARGEST = 1e15
+"""Scores beyond have squares whose sums may overflow in fp32, so that whitening and scaling would give zeros."""
 
 
 class ScoreModel(nn.Module):
@@ -124,7 +125,7 @@ def score_responses(reward: Reward, prompts: Sequence[Prompt], responses: Sequen
     """Scores of a reward, checked.
 
     Raises:
-        TrainingError: There are not as many as responses, or one is not a finite number; its prompt is named.
+        TrainingError: There are not as many as responses, or one is no number or beyond 1e15; its prompt is named.
     """
     scores = list(reward.score(prompts, responses))
     check_scores(scores, prompts, responses)
@@ -136,7 +137,7 @@ def check_scores(scores: Sequence[float], prompts: Sequence[Prompt], responses: 
     if len(scores) != len(responses):
         raise TrainingError(f"the reward gave {len(scores)} scores for {len(responses)} responses")
     for prompt, text, score in zip(prompts, responses, scores, strict=True):
-        if not math.isfinite(score):
+        if not abs(score) <= LARGEST:  # NaN too
             raise TrainingError(f"the reward of a response to prompt '{prompt.id}' is {score}: {text[:80]!r}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -235,17 +236,18 @@ def test_a_penalty_on_a_labelers_preferences_is_refused(world: World) -> None:
 # Best of n
 
 
+@pytest.mark.parametrize("score", [math.nan, -math.inf, 3e38], ids=str)
 @pytest.mark.parametrize("kind", ["best-of-n", "rejection-sampling"])
-def test_best_of_n_refuses_a_score_that_is_no_number(kind: str, world: World) -> None:
+def test_best_of_n_refuses_a_score_that_is_no_number_to_learn_from(kind: str, score: float, world: World) -> None:
     from rlaif_plugins.best_of_n.algorithm import choose_best
 
     class Broken(LetterReward):
         def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[float]:
-            return [math.nan, *([1.0] * (len(responses) - 1))]
+            return [score, *([1.0] * (len(responses) - 1))]
 
     config = narrow("algorithm", {"kind": kind, "n": 4}, world.registry)
     stage = world.stage("run")
-    with pytest.raises(TrainingError, match="prompt 'p' is nan"):
+    with pytest.raises(TrainingError, match=rf"prompt 'p' is {re.escape(str(score))}"):
         choose_best(stage.context, world.model, Broken(), world.prompts, config, stage)  # type: ignore[arg-type]
 
 
