@@ -6,6 +6,7 @@ import copy
 import itertools
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -539,22 +540,13 @@ def check_the_checkpoint(stage: Stage, go_on: Callable[[Stage], object], world: 
 
 @pytest.mark.parametrize(
     ("kind", "value"),
-    [*((kind, math.nan) for kind in ONLINE), ("rloo", math.inf), ("rloo", -math.inf)],
+    [*((kind, math.nan) for kind in ONLINE), ("rloo", math.inf), ("a2c", -math.inf), ("grpo", 3e38)],
 )
 def test_a_reward_that_is_no_number_stops_the_run_and_names_its_prompt(kind: str, value: float, world: World) -> None:
     settings, stage = settings_of(kind, world), world.stage("run", lora=True, seconds=0)
     reward = TurningReward(lambda i: value if i == 1 else 0.0)
-    with pytest.raises(TrainingError, match=rf"reward of a response to prompt '[a-d0-3]' is {value}"):
+    with pytest.raises(TrainingError, match=rf"reward of a response to prompt '[a-d0-3]' is {re.escape(str(value))}"):
         world.train(kind, stage, reward, **settings)
-    check_the_checkpoint(stage, lambda again: world.train(kind, again, LetterReward(), **settings), world)
-
-
-@pytest.mark.parametrize("kind", ["reinforce", "a2c", "rloo"])
-def test_rewards_too_large_for_the_loss_stop_the_run(kind: str, world: World) -> None:
-    """Finite in themselves, their differences and squares are not."""
-    settings, stage = settings_of(kind, world), world.stage("run", lora=True, seconds=0)
-    with pytest.raises(TrainingError, match=r"stage 'improve', step 3 of 4, update 1 \(.*\): .*not finite"):
-        world.train(kind, stage, TurningReward(lambda i: 3e38 * (-1) ** i), **settings)
     check_the_checkpoint(stage, lambda again: world.train(kind, again, LetterReward(), **settings), world)
 
 
