@@ -268,15 +268,8 @@ class _Decoder:
             alive &= ~torch.isin(tokens, stops)
             if step + 1 == steps or not alive.any():
                 break
-            going = alive.view(owners.shape)
-            busy = going.any(1)  # (groups,)
-            width = int(going.sum(1).max())
-            if 4 * int(busy.sum()) * width <= 3 * going.numel():
-                # Each group keeps as many rows as the fullest needs: those that go on, and ended ones to fill up.
-                places = torch.arange(going.numel(), device=going.device).view(going.shape)
-                first = going.int().argsort(dim=1, descending=True, stable=True)[busy, :width]
-                kept = places[busy].gather(1, first)  # (groups that stay, rows a group)
-                self._keep(busy, kept)
+            kept = self._shrink(alive.view(owners.shape))
+            if kept is not None:
                 owners = owners.flatten()[kept]
                 alive, draws, tokens = (x[kept.flatten()] for x in (alive, draws, tokens))
             self._advance(tokens)
@@ -292,19 +285,33 @@ class _Decoder:
         self.length += 1
         self.positions = self.positions + 1
 
-    def _keep(self, groups: Tensor, rows: Tensor) -> None:
-        """Go on with some groups and some of their rows only, for the others have ended.
+    def _shrink(self, alive: Tensor) -> Tensor | None:
+        """Drop rows that have ended, once that leaves three quarters of them or fewer.
+
+        Groups of which no row goes on are dropped; the others keep as many rows as the one that needs most, those that
+        go on first.
 
         Args:
-            groups: (groups,) bool: which stay.
-            rows: (groups that stay, rows a group) the rows that stay.
+            alive: (groups, rows a group) bool: whether a row goes on.
+
+        Returns:
+            The rows that stay, (groups that stay, rows a group), or None if all do.
         """
-        if not groups.all():
-            self.prompts = [(keys[groups], values[groups]) for keys, values in self.prompts]
+        groups = alive.any(1)
+        width = int(alive.sum(1).max())
+        if 4 * int(groups.sum()) * width > 3 * alive.numel():
+            return None
+        places = torch.arange(alive.numel(), device=alive.device).view(alive.shape)
+        first = alive.int().argsort(dim=1, descending=True, stable=True)[:, :width]
+        rows = places.gather(1, first)[groups]
         flat = rows.flatten()
-        self.own = [(keys[flat], values[flat]) for keys, values in self.own]
+        for layer, ((keys, values), (own_keys, own_values)) in enumerate(zip(self.prompts, self.own, strict=True)):
+            if not groups.all():
+                self.prompts[layer] = keys[groups], values[groups]
+            self.own[layer] = own_keys[flat], own_values[flat]
         self.visible = self.visible.flatten(0, 1)[rows]
         self.positions = self.positions[flat]
+        return rows
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """Attention of one new token a row to its prompt and to its own tokens.

@@ -6,13 +6,15 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from rlaif_framework.context import Context
 from rlaif_framework.jsonl import dump_row, read_rows
-from rlaif_framework.progress import Progress
 from rlaif_framework.protocols import Task
 from rlaif_framework.seeds import derive_seed
+
+if TYPE_CHECKING:
+    from rlaif_framework.progress import Progress
 
 T = TypeVar("T")
 METRICS = "metrics.jsonl"
