@@ -326,8 +326,8 @@ class _Composer:
             ),
             inputs=inputs,
         )
-        own = ("labels", "responses", "margins", "scores", "judge")
-        return [*(step for name, step in inputs.items() if name.partition("/")[0] in own), evaluate]
+        ours = ("labels", "responses", "margins", "scores", "judge")
+        return [*(step for name, step in inputs.items() if name.partition("/")[0] in ours), evaluate]
 
 
 def check_components(context: Context) -> None:

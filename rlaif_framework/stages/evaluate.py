@@ -151,7 +151,7 @@ def evaluate_run(
         if f"scores/{arm}" not in stage.inputs:  # an algorithm that needs no reward
             rewards[arm] |= dict.fromkeys(REWARD_MEASURES)
             continue
-        scores = {}
+        scores: dict[str, list[float]] = {}
         for kind in ("margins", "scores"):
             scores |= json.loads((stage.inputs[f"{kind}/{arm}"] / SCORES).read_text())
         known = measure_margins(comparisons, scores["margins"], lambda i: comparisons[i].preference)
