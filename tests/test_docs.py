@@ -263,7 +263,7 @@ def test_the_quickstarts_numbers_are_those_of_its_spec(builtins: Registry) -> No
     assert (pairs.source, pairs.responses) == ("both", 2), "the page says that it is one pair a post"
     assert f"{pairs.limit} of the data's own, and one pair of responses" in page
     assert f"to each of {pairs.prompts} posts" in page
-    numbers = {4: "four", 10: "ten"}
+    numbers = {4: "four", 8: "eight"}
     responses, posts = (numbers[algorithm[name]] for name in ("responses_per_prompt", "prompts_per_step"))
     assert f"samples {responses} responses to each of {posts} posts a step" in page
 
