@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -143,6 +144,14 @@ class Killed(BaseException):
     """Like a kill: nothing catches it."""
 
 
+def copy_store(run_folder: Path, store: Path, without: str) -> Path:
+    """The store of a finished run, in which the artefacts of one stage are to be made again."""
+    shutil.copytree(run_folder.with_name("run-store"), store)
+    for artefact in store.glob(f"{without}-*/"):
+        shutil.rmtree(artefact)
+    return store
+
+
 @pytest.mark.parametrize("stage", ["sft", "reward", "improve"])
 def test_killed_in_training_and_resumed_equals_uninterrupted(
     stage: str,
@@ -159,13 +168,14 @@ def test_killed_in_training_and_resumed_equals_uninterrupted(
         if self.name == stage and number == 2:
             raise Killed
 
+    store = copy_store(run_folder, tmp_path / "store", without=stage)
     monkeypatch.setattr(Stage, "log", kill)
     with pytest.raises(Killed):
-        execute(tiny_spec(), tmp_path / "killed", registry, checkpoint_seconds=0)
+        execute(tiny_spec(), tmp_path / "killed", registry, store, checkpoint_seconds=0)
     monkeypatch.setattr(Stage, "log", log)
-    (partial,) = (tmp_path / "killed-store").glob(f"{stage}-*.partial")
+    (partial,) = store.glob(f"{stage}-*.partial")
     assert (partial / "checkpoint" / "step-1").is_dir(), "resuming must be from a checkpoint, not from scratch"
-    execute(tiny_spec(), tmp_path / "killed", registry, checkpoint_seconds=0)
+    execute(tiny_spec(), tmp_path / "killed", registry, store, checkpoint_seconds=0)
     assert digest(tmp_path / "killed") == digest(run_folder)
 
 
@@ -185,7 +195,7 @@ def test_killed_in_any_other_stage_and_resumed_equals_uninterrupted(
             raise Killed
         return commit(self, name, *rest)
 
-    store = tmp_path / "store"
+    store = copy_store(run_folder, tmp_path / "store", without=stage)
     monkeypatch.setattr(Store, "commit", kill)
     with pytest.raises(Killed):
         execute(tiny_spec(), tmp_path / "killed", registry, store)
