@@ -305,8 +305,9 @@ class _Decoder:
         first = alive.int().argsort(dim=1, descending=True, stable=True)[:, :width]
         rows = places.gather(1, first)[groups]
         flat = rows.flatten()
+        fewer = len(rows) < len(alive)
         for layer, ((keys, values), (own_keys, own_values)) in enumerate(zip(self.prompts, self.own, strict=True)):
-            if not groups.all():
+            if fewer:
                 self.prompts[layer] = keys[groups], values[groups]
             self.own[layer] = own_keys[flat], own_values[flat]
         self.visible = self.visible.flatten(0, 1)[rows]

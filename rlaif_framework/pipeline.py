@@ -284,12 +284,12 @@ class _Composer:
             if reward is None:
                 continue
             inputs[f"reward/{arm}"] = steps["reward"]
-            described = {"reward": self._describe(reward), **held_out}
+            described = self._describe(reward)
             # Arms with one reward share the first of the two.
             inputs[f"margins/{arm}"] = self._step(
                 "score",
                 f"evaluation/margins/{arm}",
-                described,
+                {"reward": described, **held_out},
                 partial(score_comparisons, reward=reward, comparisons=comparisons, prompts=prompts),
                 inputs={"reward": steps["reward"], "sft": inputs["responses/sft"]},
                 loads=_read_only(reward, self.policy),
@@ -297,7 +297,7 @@ class _Composer:
             inputs[f"scores/{arm}"] = self._step(
                 "score",
                 f"evaluation/scores/{arm}",
-                described,
+                {"reward": described, "prompts": held_out["prompts"], "task": self._task},
                 partial(score_policy, reward=reward, prompts=prompts),
                 inputs={"reward": steps["reward"], "policy": inputs[f"responses/{arm}"]},
                 loads=_read_only(reward, self.policy),
