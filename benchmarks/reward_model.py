@@ -1,6 +1,7 @@
 """Speed and memory of reward-model training, against TRL's RewardTrainer in the same run.
 
 python benchmarks/reward_model.py [--pairs tldr_pairs.jsonl] [--precisions fp32 bf16] [--steps 4] [--random 1B]
+                                  [--train-tokens 2048]
 
 Both train the same scoring model on the same pairs in the same order, batch by batch, in the same precision, each in a
 process of its own. Two cases: TL;DR pairs, where two short responses share a long prompt, and pairs whose responses
@@ -60,6 +61,7 @@ def main() -> None:
             path.write_text(json.dumps(rows))
             for precision in given.precisions:
                 settings = {"rows": str(path), "precision": precision, "steps": given.steps}
+                settings["train_tokens"] = given.train_tokens
                 settings["start"] = f"{scratch}/scores"
                 mine = run_side(sys.argv[0], {**settings, "who": "ours"})
                 theirs = None if given.only else run_side(sys.argv[0], {**settings, "who": "trl"})
@@ -101,7 +103,11 @@ def run_ours(settings: dict[str, Any]) -> dict[str, Any]:
     """Steps of reward model `bradley-terry`, on batches in the order of the rows."""
     rows = json.loads(Path(settings["rows"]).read_text())
     registry = Registry.load()
-    policy = {"model": settings["start"], "dtype": settings["precision"]}
+    policy = {
+        "model": settings["start"],
+        "dtype": settings["precision"],
+        "train_tokens": settings["train_tokens"],
+    }
     spec = build_spec({"task": "tldr", "policy": policy, "evaluate": None}, "benchmark", registry)
     context = Context(spec, registry, checkpoint_seconds=1e9)
     reward = {"model": settings["start"], "lr": LR, "batch_size": BATCH, "schedule": "constant", "warmup": 0}

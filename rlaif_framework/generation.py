@@ -21,6 +21,8 @@ from rlaif_framework.branching import Branches, share_prefixes
 from rlaif_framework.packing import Group, Packed, head_reads, pack_groups, split_by_tokens
 
 ATTENTION = "rlaif_branches"
+REACH = 64
+"""Own tokens are read in multiples of so many where steps are recorded: a recording has one shape."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,8 +191,16 @@ class _Decoder:
     ) -> None:
         self.model = model
         self.prompts: list[tuple[Tensor, Tensor]] = []
+        """Keys and values of each layer, (groups, key heads, length, width)."""
         self.own: list[tuple[Tensor, Tensor]] = []
+        """Keys and values of each layer, (rows, key heads, steps, width)."""
+        self.records = can_record(model)
+        self.replay: Callable[[], Tensor] | None = None
+        self.reach = 0
+        """How many own tokens are read; those that are not there yet are masked."""
         self.length = 0
+        self.place = torch.zeros(1, dtype=torch.long, device=model.device)
+        """Where the keys and values of the next own token go, as a tensor: a recording holds no Python number."""
         members = [branches.members[i] for i in batch]
         logits, visible, positions = self._read([branches.groups[i] for i in batch], prefix, pad_id, budget)
         width = max(sum(map(len, indices)) for indices in members)
@@ -252,7 +262,7 @@ class _Decoder:
         steps = sampling.max_new_tokens
         rows = len(self.logits)
         for keys, values in self.prompts:
-            new = [x.new_empty(rows, x.shape[1], steps, x.shape[3]) for x in (keys, values)]
+            new = [x.new_zeros(rows, x.shape[1], steps, x.shape[3]) for x in (keys, values)]
             self.own.append((new[0], new[1]))
         owners = torch.tensor(self.owners, device=self.model.device)  # (groups, rows a group)
         alive = owners.flatten() >= 0
@@ -276,14 +286,34 @@ class _Decoder:
         yield from chosen.items()
 
     def _advance(self, tokens: Tensor) -> None:
-        """Compute the logits of the next token of every row."""
+        """Compute the logits of the next token of every row.
+
+        On a GPU a step is mostly the time that the launches of its hundreds of kernels take, so it is recorded and
+        launched as one, as long as neither rows nor reach change. On a CPU the reach grows with every token.
+        """
+        reach = self.length + 1
+        if self.records:
+            reach = min(-(-reach // REACH) * REACH, self.own[0][0].shape[2])
+        if reach != self.reach or len(tokens) != len(self.tokens):
+            self.reach, self.tokens, self.replay = reach, tokens.clone(), None
+            self.logits = self._forward()  # the libraries set themselves up in it, which no recording may hold
+        else:
+            self.tokens.copy_(tokens)
+            self.replay = self.replay or record(self._forward)
+            self.logits = self.replay()
+        self.length += 1
+        self.place += 1
+        self.positions += 1
+
+    def _forward(self) -> Tensor:
+        """Logits after `tokens` at `positions`, (rows, vocabulary) fp32; their keys and values go to `place`."""
+        self.later = torch.arange(self.reach, device=self.place.device) > self.place
         with _attention(self.model, ATTENTION):
             output = self.model(
-                input_ids=tokens[:, None], position_ids=self.positions[:, None], use_cache=False, branches=self
+                input_ids=self.tokens[:, None], position_ids=self.positions[:, None], use_cache=False, branches=self
             )
-        self.logits = output.logits[:, -1].float()
-        self.length += 1
-        self.positions = self.positions + 1
+        logits: Tensor = output.logits[:, -1].float()
+        return logits
 
     def _shrink(self, alive: Tensor) -> Tensor | None:
         """Drop rows that have ended, once that leaves three quarters of them or fewer.
@@ -327,11 +357,11 @@ class _Decoder:
         Returns:
             (rows, 1, heads, width).
         """
-        prompt_keys, prompt_values = self.prompts[layer]  # (groups, key heads, length, width)
-        own_keys, own_values = self.own[layer]  # (rows, key heads, steps, width)
-        own_keys[:, :, self.length] = key[:, :, 0]
-        own_values[:, :, self.length] = value[:, :, 0]
-        own_keys, own_values = own_keys[:, :, : self.length + 1], own_values[:, :, : self.length + 1]
+        prompt_keys, prompt_values = self.prompts[layer]
+        own_keys, own_values = self.own[layer]
+        own_keys.index_copy_(2, self.place, key.to(own_keys.dtype))  # autocast does not see to this
+        own_values.index_copy_(2, self.place, value.to(own_values.dtype))
+        own_keys, own_values = own_keys[:, :, : self.reach], own_values[:, :, : self.reach]
         groups, per_group, length = self.visible.shape
         heads = own_keys.shape[1]
         shared = query.shape[1] // heads  # query heads a key head
@@ -342,14 +372,37 @@ class _Decoder:
         together = together.reshape(groups, heads, per_group * shared, width)
         before = (together @ prompt_keys.transpose(2, 3)).view(groups, heads, per_group, shared, length)
         before = before.float().masked_fill(~self.visible[:, None, :, None], -torch.inf)
-        since = (own @ own_keys.transpose(2, 3)).float().view(groups, per_group, heads, shared, -1).transpose(1, 2)
+        since = (own @ own_keys.transpose(2, 3)).float().masked_fill(self.later, -torch.inf)
+        since = since.view(groups, per_group, heads, shared, -1).transpose(1, 2)
         weights = torch.cat([before, since], 4).softmax(4).to(value.dtype)
-        before, since = weights.split([length, self.length + 1], 4)
+        before, since = weights.split([length, self.reach], 4)
         result = before.reshape(groups, heads, per_group * shared, length) @ prompt_values
         result = result.view(groups, heads, per_group, shared, width).transpose(1, 2).reshape(rows, 1, -1, width)
         since = since.transpose(1, 2).reshape(rows, heads, shared, -1)
         whole: Tensor = result + (since @ own_values).view(rows, 1, -1, width)
         return whole
+
+
+def can_record(model: PreTrainedModel) -> bool:
+    """Whether a step may be recorded: on an NVIDIA GPU, and with rotations that do not depend on the longest row."""
+    kinds = [str(getattr(module, "rope_type", "")) for module in model.modules()]
+    return model.device.type == "cuda" and not any("dynamic" in kind or kind == "longrope" for kind in kinds)
+
+
+def record(work: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    """Record the kernels that `work` launches, as a CUDA graph, and give a function that launches them all again.
+
+    The tensors that it reads and writes must stay where they are; what it returns is overwritten by the next call.
+    """
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        result = work()
+
+    def replay() -> Tensor:
+        graph.replay()
+        return result
+
+    return replay
 
 
 def choose_tokens(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> Tensor:

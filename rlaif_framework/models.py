@@ -238,16 +238,26 @@ def merged_adapters(model: nn.Module) -> Iterator[PreTrainedModel]:
     kept: list[tuple[nn.Parameter, torch.Tensor]] = []
     with model.disable_adapter():
         try:
-            for layer in model.modules():
-                if isinstance(layer, LoraLayer):
-                    weight = cast(nn.Parameter, layer.get_base_layer().weight)
-                    kept.append((weight, weight.data))
-                    delta = cast(Any, layer).get_delta_weight("default")
-                    weight.data = (weight.data.float() + delta).to(weight.dtype)
+            for layer in _adapted(model):
+                weight = cast(nn.Parameter, layer.get_base_layer().weight)
+                kept.append((weight, weight.data))
+                _merge(layer)
             yield cast(PreTrainedModel, model.get_base_model())
         finally:
             for weight, data in kept:
                 weight.data = data
+
+
+def _adapted(model: nn.Module) -> list[LoraLayer]:
+    return [module for module in model.modules() if isinstance(module, LoraLayer)]
+
+
+@torch.no_grad()
+def _merge(layer: LoraLayer) -> None:
+    """Give a layer the weight that it has with its adapter, computed in fp32 and kept in its own precision."""
+    weight = cast(nn.Parameter, layer.get_base_layer().weight)
+    delta = cast(Any, layer).get_delta_weight("default")
+    weight.data = (weight.data.float() + delta).to(weight.dtype)
 
 
 def _linear_names(model: PreTrainedModel) -> list[str]:
@@ -257,7 +267,10 @@ def _linear_names(model: PreTrainedModel) -> list[str]:
 
 
 def save_model(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path, dtype: torch.dtype) -> None:
-    """Save a plain `save_pretrained` folder; adapters are merged into the weights (in fp32) first."""
-    plain = model.float().merge_and_unload() if isinstance(model, PeftModel) else model
-    cast(PreTrainedModel, plain.to(dtype)).save_pretrained(folder)
+    """Save a plain `save_pretrained` folder; adapters are merged into the weights first, each in fp32."""
+    if isinstance(model, PeftModel):
+        for layer in _adapted(model):
+            _merge(layer)
+        model = cast(Any, model).unload()
+    cast(PreTrainedModel, model.to(dtype)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

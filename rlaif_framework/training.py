@@ -90,6 +90,7 @@ def train_steps(
                     f"goes on from it"
                 )
             optimizer.step()
+            torch.clear_autocast_cache()  # what was cast of the weights is not of these, should a region be open
             optimizer.zero_grad(set_to_none=True)
             updates.append(metrics)
         if time.monotonic() - released >= RELEASE_SECONDS:
@@ -167,13 +168,15 @@ def accumulate(accelerator: Accelerator, modules: Sequence[nn.Module], parts: Se
     """Iterate over the parts of a step whose gradients add up; processes exchange gradients once, with the last part.
 
     Processes may have different numbers of parts: an exchange with every part would leave one waiting for the others.
+    Weights in fp32 are cast once for all parts: autocast keeps what it has cast until its outermost region ends.
     """
-    for number, part in enumerate(parts, 1):
-        with ExitStack() as stack:
-            if number < len(parts):
-                for module in modules:
-                    stack.enter_context(accelerator.no_sync(module))
-            yield part
+    with torch.autocast(accelerator.device.type, enabled=False):
+        for number, part in enumerate(parts, 1):
+            with ExitStack() as stack:
+                if number < len(parts):
+                    for module in modules:
+                        stack.enter_context(accelerator.no_sync(module))
+                yield part
 
 
 def trainable(module: nn.Module) -> dict[str, nn.Parameter]:

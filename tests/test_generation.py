@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from typing import Any
+import types
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from safetensors.torch import load_file
+from torch.fx.experimental.proxy_tensor import make_fx
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, GenerationConfig, PreTrainedModel
 
-from rlaif_framework import add_lora
+from rlaif_framework import add_lora, generation
 from rlaif_framework.branching import share_prefixes
 from rlaif_framework.generation import (
     FAMILIES,
     Sampling,
     can_branch,
+    can_record,
     choose_tokens,
     generate_branches,
     generate_rows,
     read_groups,
     read_prefix,
+    record,
 )
-from rlaif_framework.models import merged_adapters
+from rlaif_framework.models import merged_adapters, save_model
 from rlaif_framework.spec import LoraSettings
 
 VOCABULARY = 97
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def small_model(family: str, **settings: Any) -> PreTrainedModel:
@@ -46,7 +53,7 @@ def small_model(family: str, **settings: Any) -> PreTrainedModel:
         **({"sliding_window": None} if family == "mistral" else {}),
         **settings,
     )
-    return AutoModelForCausalLM.from_config(config).eval()
+    return AutoModelForCausalLM.from_config(config).eval().to(DEVICE)
 
 
 def prompts(seed: int = 0) -> list[list[int]]:
@@ -60,7 +67,7 @@ def prompts(seed: int = 0) -> list[list[int]]:
 
 def greedy(model: PreTrainedModel, ids: Sequence[int], count: int) -> list[int]:
     settings = GenerationConfig(max_new_tokens=count, do_sample=False, pad_token_id=0, eos_token_id=2)
-    new = model.generate(torch.tensor([list(ids)]), generation_config=settings)[0, len(ids) :].tolist()
+    new = model.generate(torch.tensor([list(ids)], device=DEVICE), generation_config=settings)[0, len(ids) :].tolist()
     return new[: new.index(2) + 1] if 2 in new else new
 
 
@@ -114,9 +121,54 @@ def test_of_several_samples_to_a_prompt_those_that_end_leave_and_the_others_go_o
     assert generate_branches(model, texts, sampling, range(len(texts)), stops, 0, budget=4000) == expected
 
 
+WAITING = {"_local_scalar_dense", "nonzero", "unique", "masked_select"}
+"""Operations whose result a GPU has to be waited for: no recording may hold them."""
+
+
+def trace(work: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+    """As `record`, without a GPU: the operations of `work` on the very tensors that it uses, and no Python of it."""
+    graph = make_fx(lambda: work())()
+    called = " ".join(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
+    assert "index_copy_" in called
+    assert not any(name in called for name in WAITING)
+    return graph
+
+
+@pytest.mark.parametrize(("family", "cast"), [*((family, False) for family in FAMILIES), ("llama", True)])
+def test_recorded_steps_choose_the_same_tokens(family: str, cast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small_model(family)
+    texts = [text for text in prompts()[:3] for _ in range(4)]
+    sampling, stops = Sampling(30, 1.5), list(range(0, VOCABULARY, 8))
+
+    def generate(recorded: bool) -> list[list[int]]:
+        monkeypatch.setattr(generation, "can_record", lambda model: recorded)
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=cast):
+            return generate_branches(model, texts, sampling, range(len(texts)), stops, 0, budget=4000)
+
+    expected = generate(False)
+    recordings = []
+
+    def counting(work: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+        recordings.append((record if DEVICE.type == "cuda" else trace)(work))
+        return recordings[-1]
+
+    monkeypatch.setattr(generation, "record", counting)
+    monkeypatch.setattr(generation, "REACH", 8)
+    assert generate(True) == expected
+    assert 1 < len(recordings) < max(map(len, expected)) / 2  # anew where the reach has grown or rows have ended
+
+
+def test_rotations_that_depend_on_the_length_are_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    dynamic = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    models = small_model("llama"), small_model("llama", rope_parameters=dynamic)
+    for model in models:
+        monkeypatch.setattr(type(model), "device", torch.device("cuda"))
+    assert [can_record(model) for model in models] == [True, False]
+
+
 def greedy_without_end(model: PreTrainedModel, ids: Sequence[int], count: int) -> list[int]:
     settings = GenerationConfig(max_new_tokens=count, do_sample=False, pad_token_id=0, eos_token_id=None)
-    return list(model.generate(torch.tensor([list(ids)]), generation_config=settings)[0, len(ids) :].tolist())
+    return list(model.generate(torch.tensor([list(ids)], device=DEVICE), generation_config=settings)[0, len(ids) :].tolist())
 
 
 def test_sampled_tokens_follow_the_distribution() -> None:
@@ -139,7 +191,7 @@ def test_logits_with_shared_beginnings_equal_those_of_single_texts() -> None:
     owners = [owner for members in branches.members for owner in members]
     for row, same in zip(logits, owners, strict=True):
         for index in same:
-            alone = model(torch.tensor([texts[index]])).logits[0, -1]
+            alone = model(torch.tensor([texts[index]], device=DEVICE)).logits[0, -1]
             assert torch.allclose(row, alone, atol=1e-5)
 
 
@@ -162,7 +214,7 @@ def test_merged_adapters_generate_what_adapters_do_and_leave_no_trace() -> None:
         if "lora_" in name:
             torch.nn.init.normal_(parameter, std=0.2)
     before = {name: value.clone() for name, value in wrapped.state_dict().items()}
-    ids = torch.tensor([prompts()[0]])
+    ids = torch.tensor([prompts()[0]], device=DEVICE)
     with torch.no_grad():
         expected = wrapped(ids).logits
         with merged_adapters(wrapped) as plain:
@@ -170,3 +222,25 @@ def test_merged_adapters_generate_what_adapters_do_and_leave_no_trace() -> None:
         after = wrapped.state_dict()
         assert all(torch.equal(value, after[name]) for name, value in before.items())
         assert torch.equal(wrapped(ids).logits, expected)
+
+
+@pytest.mark.parametrize("head", ["CAUSAL_LM", "SEQ_CLS"])
+def test_saved_weights_are_those_that_peft_merges_in_fp32(head: Literal["CAUSAL_LM", "SEQ_CLS"], tmp_path: Path) -> None:
+    kind = AutoModelForCausalLM if head == "CAUSAL_LM" else AutoModelForSequenceClassification
+
+    def adapted() -> Any:
+        config = small_model("llama").config
+        torch.manual_seed(1)
+        model = add_lora(kind.from_config(config, dtype=torch.bfloat16), LoraSettings(rank=4), head)
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                torch.nn.init.normal_(parameter, std=0.2)
+        return model
+
+    expected = adapted().float().merge_and_unload().bfloat16().state_dict()
+    tokenizer: Any = types.SimpleNamespace(save_pretrained=lambda folder: None)
+    save_model(adapted(), tokenizer, tmp_path, torch.bfloat16)
+    saved = load_file(tmp_path / "model.safetensors")
+    assert saved.keys() <= expected.keys()
+    assert expected.keys() - saved.keys() <= {"lm_head.weight"}
+    assert all(torch.equal(value, expected[name]) for name, value in saved.items())

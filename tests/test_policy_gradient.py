@@ -59,7 +59,7 @@ def perturb(modules: Mapping[str, nn.Module], seed: int) -> None:
     with torch.no_grad():
         for module in modules.values():
             for parameter in (p for p in module.parameters() if p.requires_grad):
-                parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+                parameter += 0.05 * torch.randn(parameter.shape, generator=generator).to(parameter.device)
 
 
 @dataclass
@@ -129,9 +129,9 @@ def record(
     ) -> None:
         perturb(modules, 1)
         for number, metrics in enumerate(step(0), 2):
-            copies = {name: copy.deepcopy(module).double().eval() for name, module in modules.items()}
+            copies = {name: copy.deepcopy(module).cpu().double().eval() for name, module in modules.items()}
             gradients = {
-                f"{name}/{key}": p.grad.clone()
+                f"{name}/{key}": p.grad.to(CPU, copy=True)
                 for name, module in modules.items()
                 for key, p in module.named_parameters()
                 if p.grad is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from test_algorithms import LetterReward, World, world
 from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rlaif_framework import (
@@ -45,6 +47,7 @@ from rlaif_framework.component import narrow
 from rlaif_framework.memory_plan import plan_load
 from rlaif_framework.rl.policy_gradient import _Trainer
 from rlaif_framework.spec import SftConfig
+from rlaif_framework.training import accumulate
 
 __all__ = ["world"]  # the fixture
 
@@ -123,6 +126,42 @@ def test_a_value_model_recomputes_too(world: World) -> None:
         return bytes_kept(lambda: learner.read_values(learner.pack(rollout.groups)))
 
     assert kept(gradient_checkpointing=True) < 0.75 * kept()
+
+
+class CastCounter(TorchDispatchMode):
+    """Counts how often a matrix of each shape is cast to bf16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[tuple[int, ...]] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._to_copy.default and (kwargs or {}).get("dtype") is torch.bfloat16:
+            self.counts[tuple(args[0].shape)] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_weights_are_cast_once_for_all_passes_of_a_step(world: World) -> None:
+    """Each of the tiny model's 2 layers has one matrix (32, 64) and two (64, 32); saving them in bf16 is another cast."""
+    stage = world.stage("run", dtype="bf16", train_tokens=64)
+    with CastCounter() as casts:
+        fit_reward(world, stage, labels(), epochs=1, batch_size=4)
+    assert len(read_metrics(stage.folder)) == 1
+    assert casts.counts[(32, 64)] == 2 + 2
+    assert casts.counts[(64, 32)] == 4 + 4
+
+
+def test_no_cast_outlives_an_update(world: World) -> None:
+    def train(name: str) -> dict[str, torch.Tensor]:
+        stage = world.stage(name, dtype="bf16", train_tokens=64)
+        return load_file(fit_reward(world, stage, labels(3), epochs=3, batch_size=4, lr=1e-2) / "model.safetensors")
+
+    expected = train("plain")
+    left_open = accumulate(world.stage("other").context.accelerator, [], [1, 2])
+    next(left_open)  # as after an error in its loop, while the traceback is kept
+    found = train("beside")
+    left_open.close()
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())
 
 
 # Policy gradients
