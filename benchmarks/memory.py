@@ -23,7 +23,7 @@ from types import ModuleType
 import torch
 
 from rlaif_framework import PlannedStep, Registry, Run, Step, Store, hookimpl, load_spec, plan_spec, run_spec
-from rlaif_framework.memory import peak_memory, use_huge_pages
+from rlaif_framework.memory import keep_freed_memory, peak_memory
 from rlaif_framework.plugins import Plugin
 from rlaif_framework.progress import Progress
 
@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--set", dest="changes", nargs="*", default=[], help="more settings, as of rlaif run")
     given = parser.parse_args(arguments)
-    use_huge_pages()
+    keep_freed_memory()
     registry, meter = Registry.load(), Meter()
     registry.add(make_plugin(meter))
     spec = load_spec(given.spec, [*shorten(given.spec, given.steps), *given.changes], registry)

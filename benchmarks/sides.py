@@ -19,7 +19,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from rlaif_framework import Context, ScoreModel, Stage, load_model, load_tokenizer
-from rlaif_framework.memory import use_huge_pages
+from rlaif_framework.memory import keep_freed_memory
 from rlaif_framework.progress import Progress
 
 MINI = Path(__file__).parents[1] / "plugins" / "rlaif_plugins" / "tldr" / "tldr_mini.jsonl"
@@ -54,7 +54,8 @@ def answer_side(side: str | None, runs: Mapping[str, Callable[[dict[str, Any]], 
     if side is None:
         return False
     settings = json.loads(side)
-    use_huge_pages()  # as `rlaif` does; the same for TRL
+    if settings["who"] == "ours":
+        keep_freed_memory()  # as `rlaif` does; TRL runs as its users run it
     print_result(runs[settings["who"]](settings))
     return True
 

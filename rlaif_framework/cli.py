@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rlaif_framework.errors import RlaifError, SpecError, describe_missing, suggest
-from rlaif_framework.memory import use_huge_pages
+from rlaif_framework.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from rlaif_framework.plugins import Registry
@@ -319,7 +319,7 @@ def show(
 
 
 def _prepare_libraries() -> None:
-    use_huge_pages()
+    keep_freed_memory()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")  # of a GGUF file's conversion

@@ -196,6 +196,8 @@ class _Decoder:
         """Keys and values of each layer, (rows, key heads, steps, width)."""
         self.records = can_record(model)
         self.replay: Callable[[], Tensor] | None = None
+        self.tokens = torch.zeros(0, dtype=torch.long, device=model.device)
+        """The last token of every row, (rows,)."""
         self.reach = 0
         """How many own tokens are read; those that are not there yet are masked."""
         self.length = 0

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import os
 import resource
 import sys
 from contextlib import suppress
 from pathlib import Path
 
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
+LARGEST = 32 * 2**20
+"""Bytes of a block from which on it gets pages of its own: the most that glibc allows."""
 
-def use_huge_pages() -> None:
-    """Let torch ask for huge pages, so that touching fresh memory takes less time.
 
-    To be called before torch allocates anything.
+def keep_freed_memory() -> None:
+    """Let glibc keep what tensors free for those that follow, until `release_memory`.
+
+    By default the activations of a step go back to the system as they are freed, and the next step waits for the same
+    pages to be zeroed again: a tenth of the time of training a 135M model on a virtual machine.
     """
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    _ask_glibc("mallopt", _MMAP_THRESHOLD, LARGEST)
+    _ask_glibc("mallopt", _TRIM_THRESHOLD, -1)  # never
 
 
 def release_memory() -> None:
@@ -27,9 +32,14 @@ def release_memory() -> None:
     in use, and cost a tenth to a third of a step.
     """
     gc.collect()
+    _ask_glibc("malloc_trim", 0)
+
+
+def _ask_glibc(function: str, *arguments: int) -> None:
+    """Call a function of the C library; another library than glibc is left alone."""
     if sys.platform == "linux":
-        with suppress(OSError, AttributeError):  # another C library
-            ctypes.CDLL("libc.so.6").malloc_trim(0)
+        with suppress(OSError, AttributeError):
+            getattr(ctypes.CDLL("libc.so.6"), function)(*arguments)
 
 
 def reset_peak_memory() -> None:

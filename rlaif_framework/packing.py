@@ -141,8 +141,8 @@ def head_reads(head: nn.Module, rows: Tensor, columns: Tensor) -> Iterator[None]
 
 
 PASS_ON_CPU, PASS_ON_GPU = 128, 4096
-"""What a pass costs beside its tokens, in tokens: on a CPU 60 for a 135M model in fp32 and more in bf16; on a GPU, where
-a pass takes the time that its launches take, 3,100 with gradients and 3,400 without (a 1B model on an H200, bf16)."""
+"""What a pass costs beside its tokens, in tokens: on a CPU 60 for a 135M model in fp32 and more in bf16; on a GPU the
+launches of a pass cost 3,100 with gradients and 3,400 without (a 1B model on an H200, bf16)."""
 
 
 def split_by_tokens(lengths: Sequence[int], budget: int, overhead: int | None = None) -> list[list[int]]:

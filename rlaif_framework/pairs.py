@@ -222,9 +222,10 @@ def _read_form(row: Mapping[str, Any]) -> tuple[str, tuple[str, str], float | No
         return _text(row, "prompt"), (responses[0], responses[1]), None
     if "response_a" in row or "response_b" in row:
         label = row.get("label")
-        if not isinstance(label, str) or label not in LABELS:
+        if label is not None and not (isinstance(label, str) and label in LABELS):
             raise DataError(f"'label' is {short(label)}, not 'a', 'b' or 'tie'")
-        return _text(row, "prompt"), (_text(row, "response_a"), _text(row, "response_b")), LABELS[label]
+        known = None if label is None else LABELS[label]
+        return _text(row, "prompt"), (_text(row, "response_a"), _text(row, "response_b")), known
     if "chosen" in row or "rejected" in row:
         prompt, chosen, rejected = _read_chosen(row)
         if _hash(prompt, chosen.strip()) < _hash(prompt, rejected.strip()):

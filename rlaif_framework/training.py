@@ -21,8 +21,8 @@ from rlaif_framework.memory import release_memory
 from rlaif_framework.stage import Stage, resume_step
 
 T = TypeVar("T")
-RELEASE_SECONDS = 10.0
-"""Between two hand-backs of freed memory: each costs some tenths of a second."""
+RELEASE_SECONDS = 60.0
+"""Between two hand-backs of freed memory: the step after each waits for fresh pages."""
 StepFunction = Callable[[int], Iterable[Mapping[str, float]]]
 Schedule = Literal["constant", "linear", "cosine"]
 OptimizerKind = Literal["adamw", "adafactor"]

@@ -12,7 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch.fx.experimental.proxy_tensor import make_fx
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, GenerationConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    GenerationConfig,
+    PreTrainedModel,
+)
 
 from rlaif_framework import add_lora, generation
 from rlaif_framework.branching import share_prefixes
@@ -168,7 +174,9 @@ def test_rotations_that_depend_on_the_length_are_not_recorded(monkeypatch: pytes
 
 def greedy_without_end(model: PreTrainedModel, ids: Sequence[int], count: int) -> list[int]:
     settings = GenerationConfig(max_new_tokens=count, do_sample=False, pad_token_id=0, eos_token_id=None)
-    return list(model.generate(torch.tensor([list(ids)], device=DEVICE), generation_config=settings)[0, len(ids) :].tolist())
+    return list(
+        model.generate(torch.tensor([list(ids)], device=DEVICE), generation_config=settings)[0, len(ids) :].tolist()
+    )
 
 
 def test_sampled_tokens_follow_the_distribution() -> None:
@@ -225,7 +233,9 @@ def test_merged_adapters_generate_what_adapters_do_and_leave_no_trace() -> None:
 
 
 @pytest.mark.parametrize("head", ["CAUSAL_LM", "SEQ_CLS"])
-def test_saved_weights_are_those_that_peft_merges_in_fp32(head: Literal["CAUSAL_LM", "SEQ_CLS"], tmp_path: Path) -> None:
+def test_saved_weights_are_those_that_peft_merges_in_fp32(
+    head: Literal["CAUSAL_LM", "SEQ_CLS"], tmp_path: Path
+) -> None:
     kind = AutoModelForCausalLM if head == "CAUSAL_LM" else AutoModelForSequenceClassification
 
     def adapted() -> Any:

@@ -38,8 +38,8 @@ def test_nothing_is_known_where_the_row_says_nothing() -> None:
     assert (found.preference, found.preference_source, found.confidence, found.slice) == (None, None, None, None)
 
 
-@pytest.mark.parametrize(("label", "known"), [("a", 1.0), ("b", 0.0), ("tie", 0.5)])
-def test_labelled_responses(label: str, known: float) -> None:
+@pytest.mark.parametrize(("label", "known"), [("a", 1.0), ("b", 0.0), ("tie", 0.5), (None, None)])
+def test_labelled_responses(label: str | None, known: float | None) -> None:
     found = read_pair({"prompt": "p", "response_a": "x", "response_b": "y", "label": label})
     assert (found.responses, found.preference) == (("x", "y"), known)
 
@@ -97,7 +97,6 @@ BAD: list[tuple[Any, str]] = [
     ({**GOOD, "confidence": -0.1}, "'confidence' is -0.1"),
     ({**GOOD, "slice": 4}, "'slice' is not text but int"),
     ({**GOOD, "id": [1]}, "'id' is [1]"),
-    ({"prompt": "p", "response_a": "x", "response_b": "y"}, "'label' is None"),
     ({"prompt": "p", "response_a": "x", "response_b": "y", "label": "A"}, "'label' is 'A'"),
     ({"prompt": "p", "response_a": "x", "label": "a"}, "'response_b' is missing"),
     ({"prompt": "p", "response_a": "x", "response_b": "y", "label": "a", "human": 1}, "keep one of them"),
