@@ -1,7 +1,10 @@
-"""The memory plan: what is worked out without contents is what a real model holds."""
+"""The memory plan: what is worked out without contents is what a real model holds; and what becomes of freed memory."""
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -84,3 +87,39 @@ def test_a_pass_that_the_longest_prompts_leave_room_in_is_planned_full(tiny_mode
 
     assert activations(100) == pytest.approx(activations(64) * 100 / 64, rel=0.02)  # one prompt of 60 fits in either
     assert activations(1000) == activations(180)  # all three of them: there is nothing more to fill it with
+
+
+STEPS = """
+import ctypes, resource
+from rlaif_framework.memory import keep_freed_memory, release_memory
+libc = ctypes.CDLL("libc.so.6")
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+
+def step():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    blocks = [libc.malloc(8 << 20) for _ in range(12)]
+    for block in blocks:
+        libc.memset(block, 1, 8 << 20)
+    for block in blocks:
+        libc.free(block)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+%s
+counts = [step() for _ in range(4)]
+release_memory()
+print(*counts, step())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left alone")
+def test_what_a_step_frees_is_kept_for_the_next_until_it_is_released() -> None:
+    def count_faults(before: str) -> list[int]:
+        found = subprocess.run([sys.executable, "-c", STEPS % before], capture_output=True, text=True, check=True)
+        return [int(count) for count in found.stdout.split()]
+
+    first, *later, released = count_faults("keep_freed_memory()")
+    assert first > 10_000  # of 24,576 pages
+    assert max(later) < 100
+    assert released > 10_000
+    assert min(count_faults("")) > 5_000  # as it was

@@ -142,7 +142,7 @@ class CastCounter(TorchDispatchMode):
 
 
 def test_weights_are_cast_once_for_all_passes_of_a_step(world: World) -> None:
-    """Each of the tiny model's 2 layers has one matrix (32, 64) and two (64, 32); saving in bf16 casts them once more."""
+    """Each of the 2 layers has one matrix (32, 64) and two (64, 32); saving the model in bf16 casts them once more."""
     stage = world.stage("run", dtype="bf16", train_tokens=64)
     with CastCounter() as casts:
         fit_reward(world, stage, labels(), epochs=1, batch_size=4)
