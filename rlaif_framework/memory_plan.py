@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from rlaif_framework.component import ModelLoad
 from rlaif_framework.model_source import ModelSource, find_model
 from rlaif_framework.models import add_lora, checkpoint_gradients, compute_dtype, gguf_settings
+from rlaif_framework.packed_attention import prepare_attention
 from rlaif_framework.packing import Group, lay_out, pack_groups, split_by_tokens
 from rlaif_framework.policy import response_logprobs
 from rlaif_framework.spec import PolicyConfig
@@ -141,6 +142,7 @@ def _measure_training(
     kind = AutoModelForCausalLM if causal else AutoModelForSequenceClassification
     with torch.device("meta"):
         model: PreTrainedModel = kind.from_config(config, dtype=dtype)  # type: ignore[no-untyped-call]
+        prepare_attention(model)
         trained: nn.Module = model
         if policy.lora is not None:
             trained = add_lora(model, policy.lora, "CAUSAL_LM" if causal else "SEQ_CLS")

@@ -30,6 +30,7 @@ from transformers import (
 
 from rlaif_framework.errors import ModelError
 from rlaif_framework.model_source import ModelSource, cache_folder, check_hub, find_model
+from rlaif_framework.packed_attention import prepare_attention
 from rlaif_framework.spec import LoraSettings
 
 ModelClass = Literal["causal", "score", "plain"]
@@ -154,6 +155,7 @@ def load_model(
     if kind == "causal" and missing:  # transformers would go on with random ones
         raise ModelError(f"'{source.name}' has no weights for {missing[0]} and {len(missing) - 1} more of its config")
     model.to(device)
+    prepare_attention(model)
     return cast(PreTrainedModel, model.eval())
 
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from rlaif_framework.packed_attention import Blocks, PackedAttention, is_prepared
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,8 @@ class Packed:
     """(response tokens,) index of the response each belongs to, counting over all groups."""
     ends: Tensor
     """(responses, 2) row and column of each response's last token."""
+    blocks: Blocks | None = None
+    """Where prompts and responses are, if attention takes less time for each by itself than for whole rows."""
 
     @property
     def responses(self) -> int:
@@ -51,22 +57,28 @@ class Packed:
 
     def to(self, device: torch.device) -> Packed:
         """The batch on another device."""
-        return Packed(*(getattr(self, field.name).to(device) for field in fields(self)))
+        parts: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Packed(**{name: None if part is None else part.to(device) for name, part in parts.items()})
 
-    def model_inputs(self, model: nn.Module) -> dict[str, Tensor]:
+    def model_inputs(self, model: nn.Module) -> dict[str, Any]:
         """Inputs for a transformers model; the mask is additive, as every attention implementation takes it."""
         dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
         additive = torch.zeros(self.mask.shape, dtype=dtype, device=self.mask.device)
         additive.masked_fill_(~self.mask, torch.finfo(dtype).min)
-        return {"input_ids": self.input_ids, "position_ids": self.position_ids, "attention_mask": additive}
+        inputs = {"input_ids": self.input_ids, "position_ids": self.position_ids, "attention_mask": additive}
+        if self.blocks is None or not is_prepared(cast(PreTrainedModel, model)):
+            return inputs
+        return {**inputs, "packed": PackedAttention(additive, self.blocks)}
 
     def per_response(self, values: Tensor) -> Tensor:
         """Sum a value per response token to one per response: (response tokens,) to (responses,)."""
         return torch.zeros(self.responses, dtype=values.dtype, device=values.device).index_add(0, self.owners, values)
 
 
-QUADRATIC = 1500
-"""Width of a row at which attention takes as long as all else (measured with a 135M model on a CPU)."""
+SCORES_A_TOKEN = 1500
+"""Attention scores that take as long as all else that is computed of a token (a 135M model on a CPU)."""
+SCORES_TO_CUT = 80
+"""Attention scores that take as long as to cut a token's block out and put its result back (the same model)."""
 
 
 def lay_out(groups: Sequence[Group]) -> Sequence[Group]:
@@ -79,8 +91,20 @@ def lay_out(groups: Sequence[Group]) -> Sequence[Group]:
 
 
 def _cost(rows: Sequence[Group]) -> float:
+    """Time to compute rows, in tokens."""
+    tokens = len(rows) * max(row.length for row in rows)
+    scores = tokens**2 / len(rows) - max(0, _scores_saved(rows))
+    return tokens + scores / SCORES_A_TOKEN
+
+
+def _scores_saved(rows: Sequence[Group]) -> int:
+    """By how many scores attention to prompts and responses, cut out, costs less than attention over whole rows."""
     width = max(row.length for row in rows)
-    return len(rows) * width * (1 + width / QUADRATIC)
+    prompt = max(len(row.prompt) for row in rows)
+    response = max(len(ids) for row in rows for ids in row.responses)
+    count = sum(len(row.responses) for row in rows)
+    by_blocks = len(rows) * prompt**2 + count * response * (prompt + response)
+    return len(rows) * width * (width - SCORES_TO_CUT) - by_blocks
 
 
 def pack_groups(groups: Sequence[Group], pad_id: int, device: torch.device) -> Packed:
@@ -115,6 +139,7 @@ def pack_groups(groups: Sequence[Group], pad_id: int, device: torch.device) -> P
     causal = torch.ones(length, length, dtype=torch.bool).tril()
     mask = causal & ((keys == 0) | (keys == queries)) & (keys >= 0)
     mask |= torch.eye(length, dtype=torch.bool)  # padding sees itself: a row of softmax over nothing is NaN
+    cut = device.type == "cpu" and _scores_saved(groups) > 0  # a GPU takes long to launch, not to compute
     return Packed(
         ids.to(device),
         positions.to(device),
@@ -124,7 +149,30 @@ def pack_groups(groups: Sequence[Group], pad_id: int, device: torch.device) -> P
         torch.tensor(targets, device=device),
         torch.tensor(owners, device=device),
         torch.tensor(ends, device=device),
+        _cut_blocks(groups, length) if cut else None,
     )
+
+
+def _cut_blocks(groups: Sequence[Group], length: int) -> Blocks:
+    prompt = max(len(group.prompt) for group in groups)
+    response = max(len(ids) for group in groups for ids in group.responses)
+    within, before = torch.arange(response), torch.arange(prompt)
+    causal = torch.ones(response, response, dtype=torch.bool).tril()
+    back = torch.zeros(len(groups), length, dtype=torch.long)
+    places: list[Tensor] = []
+    owners: list[int] = []
+    masks: list[Tensor] = []
+    for row, group in enumerate(groups):
+        column = len(group.prompt)
+        back[row, :column] = row * prompt + before[:column]
+        for ids in group.responses:
+            size = len(ids)
+            back[row, column : column + size] = len(groups) * prompt + len(owners) * response + within[:size]
+            places.append(row * length + column + within.clamp(max=size - 1))
+            owners.append(row)
+            masks.append(torch.cat([(before < len(group.prompt)).expand(response, -1), causal], 1))
+            column += size
+    return Blocks(torch.stack(places), torch.tensor(owners), torch.stack(masks)[:, None], back.flatten())
 
 
 @contextmanager

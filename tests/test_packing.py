@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from rlaif_framework import (
     Group,
@@ -18,9 +18,12 @@ from rlaif_framework import (
     load_model,
     load_tokenizer,
     pack_groups,
+    packing,
     response_logprobs,
     split_by_tokens,
 )
+from rlaif_framework.models import checkpoint_gradients
+from rlaif_framework.packed_attention import PackedAttention, prepare_attention
 
 CPU = torch.device("cpu")
 GROUPS = [
@@ -30,6 +33,15 @@ GROUPS = [
 ]
 
 
+@pytest.fixture(params=["whole rows", "blocks"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How attention is computed, whatever takes less time."""
+    monkeypatch.setattr(packing, "SCORES_TO_CUT", -10_000 if request.param == "blocks" else 10_000)
+    assert (pack_groups(GROUPS, 0, CPU).blocks is not None) == (request.param == "blocks")
+    return str(request.param)
+
+
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_packed_logprobs_equal_those_of_each_sequence_alone(tiny_model: Path, attention: str) -> None:
     model = load_model(tiny_model, "causal", torch.float32, CPU, attn_implementation=attention)
@@ -43,11 +55,15 @@ def test_packed_logprobs_equal_those_of_each_sequence_alone(tiny_model: Path, at
     torch.testing.assert_close(ours, torch.cat(alone), atol=1e-5, rtol=1e-5)
 
 
-def test_packed_gradients_equal_those_of_each_sequence_alone(tiny_model: Path) -> None:
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_packed_gradients_equal_those_of_each_sequence_alone(tiny_model: Path, checkpointing: bool) -> None:
     weights = torch.linspace(-1, 1, sum(len(r) for g in GROUPS for r in g.responses))
 
     def gradient(groups_of_groups: list[list[Group]]) -> torch.Tensor:
         model = load_model(tiny_model, "causal", torch.float32, CPU)
+        if checkpointing:
+            checkpoint_gradients(model.train())
         start = 0
         for groups in groups_of_groups:
             values = response_logprobs(model, pack_groups(groups, 0, CPU))
@@ -57,6 +73,51 @@ def test_packed_gradients_equal_those_of_each_sequence_alone(tiny_model: Path) -
 
     single = [[Group(g.prompt, [r])] for g in GROUPS for r in g.responses]
     torch.testing.assert_close(gradient([GROUPS]), gradient(single), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("heads", [1, 2, 4])
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gpt_neox", "gpt2"])
+def test_whole_rows_and_blocks_give_what_a_family_gives_each_sequence(family: str, heads: int) -> None:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    own = {"llama": {"num_key_value_heads": heads}, "qwen3": {"num_key_value_heads": heads, "head_dim": 12}}
+    config = AutoConfig.for_model(family, vocab_size=120, **{**sizes, **own.get(family, {})})
+    model = AutoModelForCausalLM.from_config(config).eval()
+    prepare_attention(model)
+    packed = pack_groups(GROUPS, 0, CPU)
+    sequences = [(group.prompt, ids) for group in GROUPS for ids in group.responses]
+    with torch.no_grad():
+        ours = response_logprobs(model, packed).split([len(ids) for _, ids in sequences])
+        for values, (prompt, ids) in zip(ours, sequences, strict=True):
+            alone = model(torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1].log_softmax(1)
+            torch.testing.assert_close(values, alone.gather(1, torch.tensor(ids)[:, None])[:, 0], atol=1e-5, rtol=1e-5)
+
+
+def test_blocks_are_used_where_they_save_time_and_what_a_model_does_to_its_mask_is_kept(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = Group([5] * 80, [[6] * 128] * 4)
+    assert pack_groups([row] * 3, 0, CPU).blocks is not None
+    assert pack_groups([Group([5] * 312, [[6] * 36] * 2)] * 5, 0, CPU).blocks is None
+    model = load_model(tiny_model, "causal", torch.float32, CPU)
+    calls: list[str] = []
+    attend = PackedAttention.attend
+    monkeypatch.setattr(PackedAttention, "attend", lambda *args: calls.append("blocks") or attend(*args))
+    packed = pack_groups([row], 0, CPU)
+    inputs = packed.model_inputs(model)
+    with torch.no_grad():
+        blocks = model(**inputs).logits
+        assert len(calls) == model.config.num_hidden_layers
+        whole = model(**{**inputs, "attention_mask": inputs["attention_mask"].clone()}).logits
+    assert len(calls) == model.config.num_hidden_layers, "a mask that is not the batch's own says who sees whom"
+    torch.testing.assert_close(blocks, whole, atol=1e-5, rtol=1e-5)
+
+
+def test_a_saved_model_attends_as_transformers_chooses(tiny_model: Path, tmp_path: Path) -> None:
+    load_model(tiny_model, "causal", torch.float32, CPU).save_pretrained(tmp_path)
+    assert "rlaif" not in (tmp_path / "config.json").read_text()
+    assert AutoModelForCausalLM.from_pretrained(tmp_path).config._attn_implementation == "sdpa"
 
 
 def test_a_prompt_is_shared_where_that_saves_something_and_the_numbers_are_the_same(tiny_model: Path) -> None:
@@ -81,6 +142,7 @@ def scorer(tiny_model: Path) -> ScoreModel:
     return model
 
 
+@pytest.mark.usefixtures("way")
 def test_a_score_alone_equals_its_score_in_any_batch(scorer: ScoreModel) -> None:
     together = scorer.score_groups(GROUPS, 0, 10_000, torch.float32)
     in_small_batches = scorer.score_groups(GROUPS, 0, 30, torch.float32)
