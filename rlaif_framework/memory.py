@@ -9,9 +9,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
-LARGEST = 32 * 2**20
-"""Bytes of a block from which on it gets pages of its own: the most that glibc allows."""
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of glibc's mallopt
 
 
 def keep_freed_memory() -> None:
@@ -20,7 +18,7 @@ def keep_freed_memory() -> None:
     By default the activations of a step go back to the system as they are freed, and the next step waits for the same
     pages to be zeroed again: a tenth of the time of training a 135M model on a virtual machine.
     """
-    _ask_glibc("mallopt", _MMAP_THRESHOLD, LARGEST)
+    _ask_glibc("mallopt", _MMAP_MAX, 0)  # no block gets pages of its own, which go back with it
     _ask_glibc("mallopt", _TRIM_THRESHOLD, -1)  # never
 
 

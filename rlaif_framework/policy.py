@@ -110,8 +110,8 @@ def response_logits(model: nn.Module, packed: Packed) -> Tensor:
     inner = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
     head = inner.get_output_embeddings()  # type: ignore[operator]
     with head_reads(head, packed.rows, packed.columns):
-        logits: Tensor = model(**packed.model_inputs(inner), use_cache=False).logits[0]
-    return logits
+        logits: Tensor = model(**packed.model_inputs(inner), use_cache=False).logits
+    return logits.squeeze(0)  # not [0], whose gradient is copied into zeros of the same size
 
 
 def response_logprobs(model: nn.Module, packed: Packed, temperature: float = 1.0) -> Tensor:
