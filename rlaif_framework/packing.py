@@ -57,8 +57,9 @@ class Packed:
 
     def to(self, device: torch.device) -> Packed:
         """The batch on another device."""
-        parts: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Packed(**{name: None if part is None else part.to(device) for name, part in parts.items()})
+        parts = [getattr(self, field.name) for field in fields(self)]
+        moved: list[Any] = [None if part is None else part.to(device) for part in parts]
+        return Packed(*moved)
 
     def model_inputs(self, model: nn.Module) -> dict[str, Any]:
         """Inputs for a transformers model; the mask is additive, as every attention implementation takes it."""
