@@ -123,7 +123,7 @@ def label(
         typer.Argument(
             metavar="PAIRS",
             help="Rows with a prompt and two responses, .jsonl or .jsonl.gz: prompt + responses, prompt + chosen + "
-            "rejected, prompt + response_a + response_b + label, or chosen + rejected as whole transcripts.",
+            "rejected, prompt + response_a + response_b (+ label), or chosen + rejected as whole transcripts.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="Where the labels go, .jsonl; a .parquet of the same is put beside it.")],

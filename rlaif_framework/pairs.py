@@ -19,7 +19,7 @@ from rlaif_framework.types import Comparison, Prompt
 CUE = "\n\nAssistant:"
 """Ends the context of a transcript in the form of Anthropic's HH data."""
 FORMS = (
-    "prompt + responses, prompt + chosen + rejected, prompt + response_a + response_b + label, "
+    "prompt + responses, prompt + chosen + rejected, prompt + response_a + response_b (+ label), "
     "or chosen + rejected as whole transcripts"
 )
 SHOWN = 20
