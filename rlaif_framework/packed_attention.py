@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 ATTENTION = "rlaif_packed"
+KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+"""All but cuDNN's, which plans anew for every length of rows, and nearly every pass has its own. On an H200 a plan
+takes 65 ms forward and 87 ms backward, more than all else of a pass through a 1B model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +122,8 @@ def attend_packed(
     that tensor.
     """
     if packed is None or mask is not packed.whole or rest.get("position_bias") is not None:
-        return sdpa_attention_forward(module, query, key, value, mask, dropout, scaling, **rest)
+        with sdpa_kernel(KERNELS) if query.is_cuda else nullcontext():
+            return sdpa_attention_forward(module, query, key, value, mask, dropout, scaling, **rest)
     return packed.attend(query, key, value, scaling, dropout), None
 
 

@@ -6,6 +6,8 @@ import itertools
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -18,12 +20,13 @@ from rlaif_framework import (
     load_model,
     load_tokenizer,
     pack_groups,
+    packed_attention,
     packing,
     response_logprobs,
     split_by_tokens,
 )
 from rlaif_framework.models import checkpoint_gradients
-from rlaif_framework.packed_attention import PackedAttention, prepare_attention
+from rlaif_framework.packed_attention import PackedAttention, attend_packed, prepare_attention
 
 CPU = torch.device("cpu")
 GROUPS = [
@@ -209,3 +212,27 @@ def _cut(items: list[int], where: Sequence[bool]) -> list[list[int]]:
         if not new:
             parts[-1].append(item)
     return parts
+
+
+def test_rows_of_a_length_of_their_own_are_not_planned_by_cudnn(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    def forward(*args: Any, **rest: Any) -> None:
+        asked.append(torch.backends.cuda.cudnn_sdp_enabled())
+
+    monkeypatch.setattr(packed_attention, "sdpa_attention_forward", forward)
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    for on_a_gpu in (True, False):
+        attend_packed(torch.nn.Module(), Mock(is_cuda=on_a_gpu), Mock(), Mock(), None)
+    assert asked == [False, before]
+    assert torch.backends.cuda.cudnn_sdp_enabled() == before
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_attends_without_cudnn(tiny_model: Path) -> None:
+    model = load_model(tiny_model, "causal", torch.bfloat16, torch.device("cuda"))
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        response_logprobs(model, pack_groups(GROUPS, 0, model.device)).sum().backward()
+    names = [event.key for event in profile.key_averages()]
+    assert any("attention" in name for name in names)
+    assert not any("cudnn_attention" in name for name in names)
