@@ -6,7 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy import stats
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize, stats
+from scipy.special import expit
 
 CONFIDENCE = 0.95
 
@@ -36,6 +39,40 @@ def estimate_rate(wins: float, count: int) -> Estimate | None:
     centre = (rate + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(rate * (1 - rate) / count + z * z / (4 * count * count))
     return Estimate(rate, max(0.0, centre - half), min(1.0, centre + half), count)
+
+
+def estimate_rate_at(wins: Sequence[float], features: Sequence[float], at: float) -> Estimate | None:
+    """The rate of winning that a logistic regression on one feature predicts at a value of it.
+
+    Args:
+        wins: 1 for a win, 0 for a loss, 0.5 for a tie.
+        features: The feature of each.
+        at: Where the prediction is wanted.
+
+    Returns:
+        The rate with its Wald interval, taken on the logits. None where no finite curve fits best: the feature is the
+        same everywhere, or tells all wins from all losses.
+    """
+    targets = np.asarray(wins, dtype=float)
+    distances = np.asarray(features, dtype=float) - at
+    won, lost = distances[targets > 0], distances[targets < 1]
+    if not (len(won) and len(lost) and won.min() < lost.max() and lost.min() < won.max()):
+        return None
+    inputs = np.stack([np.ones_like(distances), distances / np.abs(distances).max()], axis=1)
+
+    def cost(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        logits = inputs @ weights
+        return float(np.sum(np.logaddexp(0, logits) - targets * logits)), inputs.T @ (expit(logits) - targets)
+
+    def curvature(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        rates = expit(inputs @ weights)
+        second: NDArray[np.float64] = (inputs.T * (rates * (1 - rates))) @ inputs
+        return second
+
+    best = optimize.minimize(cost, np.zeros(2), jac=True, hess=curvature, method="trust-exact").x
+    half = stats.norm.ppf(0.5 + CONFIDENCE / 2) * math.sqrt(np.linalg.inv(curvature(best))[0, 0])
+    rate, low, high = map(float, expit(best[0] + np.array([0, -half, half])))
+    return Estimate(rate, low, high, len(targets))
 
 
 def estimate_mean(values: Sequence[float]) -> Estimate | None:

@@ -33,6 +33,10 @@ def labeler(
     }
 
 
+def win(rate: dict[str, float] | None, adjusted: dict[str, float] | None, ties: int = 0) -> dict[str, Any]:
+    return {"first": "rlaif", "second": "sft", "rate": rate, "length_adjusted": adjusted, "ties": ties}
+
+
 POLICY = {"tokens": estimate(20.0), "ended": estimate(0.9), "copy_rate": estimate(0.02, 0.01), "rougeL": estimate(0.2)}
 ARM = {
     "labeler": "rlaif",
@@ -62,7 +66,7 @@ EVALUATION: dict[str, Any] = {
     },
     "arms": {"rlaif": ARM},
     "policies": {"sft": POLICY, "rlaif": POLICY, "reference": {"copy_rate": estimate(0.0), "rougeL": estimate(1.0)}},
-    "wins": [{"first": "rlaif", "second": "sft", "rate": estimate(0.7), "ties": 3}],
+    "wins": [win(estimate(0.7), estimate(0.61), ties=3)],
     "samples": [
         {
             "prompt": "POST: <b>bold</b>",
@@ -94,6 +98,7 @@ def test_the_page_shows_every_measurement() -> None:
     for text in (
         "rlaif against sft",
         "72.0 % [67, 77] n=50",
+        "61.0 % [56, 66] n=50",
         "too-long",
         "91.0 %",
         "prompts_cut 2",
@@ -169,7 +174,9 @@ def test_a_title_is_the_kind_with_what_is_not_the_default(registry: Registry) ->
         ),
         ({"judge": {"kind": "similarity", "model": "package:mini"}}, "THE JUDGE IS THE LABELER"),
         ({"judge": {"kind": "similarity", "model": "package:mini", "against": "reference"}}, "share a model"),
-        ({"wins": [{"first": "rlaif", "second": "sft", "rate": estimate(0.52), "ties": 0}]}, "nobody has won"),
+        ({"wins": [win(estimate(0.52), None)]}, "nobody has won"),
+        ({"wins": [win(estimate(0.7), estimate(0.52))]}, "length of responses may have decided"),
+        ({"wins": [win(estimate(0.3), estimate(0.7))]}, "length of responses may have decided"),
         (
             {"longer_is_better": estimate(0.71)},
             "no better on held-out pairs than always preferring the longer one (71%)",
@@ -188,7 +195,7 @@ def test_missing_measurements_are_shown_as_missing() -> None:
     arms = {"bare": {**ARM, "labeler": None, "accuracy_known": None, "accuracy_labels": None, "loss": [], "curve": []}}
     arms["bare"] |= {"calibration": None, "lengths": []}
     policies = {"sft": POLICY, "bare": POLICY}
-    wins = [{"first": "bare", "second": "sft", "rate": None, "ties": 0}]
+    wins = [{**win(None, None), "first": "bare"}]
     labelers = {"judge": labeler("rouge", None)}
     made = build_report(
         {**EVALUATION, "arms": arms, "policies": policies, "wins": wins, "labelers": labelers},

@@ -37,8 +37,8 @@ def summarise(evaluation: Measured) -> list[str]:
     judge, own = (evaluation["labelers"]["judge"][key] for key in ("title", "agreement"))
     for win in evaluation["wins"]:
         lines.append(
-            f"{win['first']} against {win['second']}: wins {rate(win['rate'])}, {win['ties']} ties, by the judge "
-            f"{judge}, whose own agreement is {rate(own)}"
+            f"{win['first']} against {win['second']}: wins {rate(win['rate'])}, {win['ties']} ties; if responses "
+            f"were of one length, {rate(win['length_adjusted'])}; by the judge {judge}, whose own agreement is {rate(own)}"
         )
     return lines
 
@@ -75,12 +75,20 @@ def find_warnings(evaluation: Measured, spec: Measured) -> list[str]:
             "the preferences are known by construction (one response was written to be worse), not from human raters"
         )
     for win in evaluation["wins"]:
-        if win["rate"] and win["rate"]["low"] <= 0.5 <= win["rate"]["high"]:
-            found.append(f"{win['first']} against {win['second']}: the interval holds 50 %, nobody has won")
+        names, adjusted = f"{win['first']} against {win['second']}", win["length_adjusted"]
+        if win["rate"] and _side(win["rate"]) is None:
+            found.append(f"{names}: the interval holds 50 %, nobody has won")
+        elif adjusted and _side(adjusted) != _side(win["rate"]):
+            found.append(f"{names}: the length of responses may have decided; adjusted for it, {rate(adjusted)}")
     for arm, measured in evaluation["arms"].items():
         found += _doubt_reward(arm, measured, evaluation["longer_is_better"])
         found += _watch_policy(arm, evaluation, spec)
     return found
+
+
+def _side(estimate: Measured) -> bool | None:
+    """Whether a win rate is above one half or below; None where its interval holds one half."""
+    return None if estimate["low"] <= 0.5 <= estimate["high"] else estimate["value"] > 0.5
 
 
 def _compare_judge(evaluation: Measured, spec: Measured) -> list[str]:

@@ -110,7 +110,7 @@ class Watch:
             }
             tie = Evidence(source="tie")
             rows = [judged.get(c.id) or Preference(c.id, (0.5, 0.5), tie) for c in comparisons]
-            look["wins"] = asdict(measure_wins("policy", "initial", rows))
+            look["wins"] = asdict(measure_wins("policy", "initial", comparisons, rows))
         return look
 
     def _read(self) -> list[dict[str, Any]]:

@@ -85,15 +85,18 @@ def read_responses(folder: Path) -> list[str]:
 
 def judge_matchup(stage: Stage, judge: ComponentConfig, first: str, second: str, prompts: Sequence[Prompt]) -> None:
     """Let the judge compare two policies' responses prompt by prompt; equal responses are a tie without asking."""
-    answers = {name: read_responses(folder) for name, folder in stage.inputs.items()}
-    answers[REFERENCE] = [p.reference or "" for p in prompts]
-    texts = zip(prompts, answers[first], answers[second], strict=True)
-    pairs = [Comparison(p.id, p, (a, b)) for p, a, b in texts]
+    pairs = _pair_responses(prompts, stage.inputs.get(first), stage.inputs.get(second))
     different = [c for c in pairs if c.responses[0] != c.responses[1]]
     judged = {p.comparison: p for p in label_comparisons(stage, judge, different)}
     tie = Evidence(source=judge.kind)
     rows = [judged.get(c.id) or Preference(c.id, (0.5, 0.5), tie) for c in pairs]
     write_rows(stage.folder / PREFERENCES, map(asdict, rows))
+
+
+def _pair_responses(prompts: Sequence[Prompt], first: Path | None, second: Path | None) -> list[Comparison]:
+    """Two policies' responses to the test prompts; of None, which is no policy, the references."""
+    texts = ([p.reference or "" for p in prompts] if x is None else read_responses(x) for x in (first, second))
+    return [Comparison(p.id, p, (a, b)) for p, a, b in zip(prompts, *texts, strict=True)]
 
 
 def score_comparisons(
@@ -171,8 +174,9 @@ def evaluate_run(
     longer = measure_human_length([observe(c, Preference(c.id, None, undecided)) for c in comparisons])
     wins = []
     for first, second in matchups:
-        rows = load_preferences(stage.inputs[f"judge/{first}/{second}"] / PREFERENCES)
-        wins.append(asdict(measure_wins(first, second, rows)))
+        pairs = _pair_responses(prompts, *(stage.inputs.get(f"responses/{name}") for name in (first, second)))
+        judged = load_preferences(stage.inputs[f"judge/{first}/{second}"] / PREFERENCES)
+        wins.append(asdict(measure_wins(first, second, pairs, judged)))
     shown = {name: read_responses(stage.inputs[f"responses/{name}"])[: config.show] for name in ("sft", *arms)}
     samples = [
         {"prompt": p.text, "reference": p.reference, "responses": {name: shown[name][i] for name in shown}}
