@@ -36,9 +36,10 @@ def summarise(evaluation: Measured) -> list[str]:
         lines.append(_describe_gain(arm, measured))
     judge, own = (evaluation["labelers"]["judge"][key] for key in ("title", "agreement"))
     for win in evaluation["wins"]:
+        names, adjusted = f"{win['first']} against {win['second']}", rate(win["length_adjusted"])
         lines.append(
-            f"{win['first']} against {win['second']}: wins {rate(win['rate'])}, {win['ties']} ties; if responses "
-            f"were of one length, {rate(win['length_adjusted'])}; by the judge {judge}, whose own agreement is {rate(own)}"
+            f"{names}: wins {rate(win['rate'])}, {win['ties']} ties; if responses were of one length, {adjusted}; by the "
+            f"judge {judge}, whose own agreement is {rate(own)}"
         )
     return lines
 
