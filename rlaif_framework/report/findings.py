@@ -38,8 +38,8 @@ def summarise(evaluation: Measured) -> list[str]:
     for win in evaluation["wins"]:
         names, adjusted = f"{win['first']} against {win['second']}", rate(win["length_adjusted"])
         lines.append(
-            f"{names}: wins {rate(win['rate'])}, {win['ties']} ties; if responses were of one length, {adjusted}; by the "
-            f"judge {judge}, whose own agreement is {rate(own)}"
+            f"{names}: wins {rate(win['rate'])}, {win['ties']} ties; if responses were of one length, {adjusted}; by "
+            f"the judge {judge}, whose own agreement is {rate(own)}"
         )
     return lines
 
