@@ -1,0 +1,78 @@
+"""How far a reward model agrees with its labeler on what the policy itself writes, which is what RL asks of it.
+
+python benchmarks/on_policy.py runs/quickstart [more run folders] [--arm rlaif] [--responses 8]
+
+The baseline of the first run samples responses to the validation and test posts; the arm's labeler and the judge label
+all pairs of them; the reward model of every run scores them. One line a run: the share of pairs where the reward model
+agrees with the labeler and with the judge, and the same of pairs that differ by less than 15 characters, where
+following length helps nobody.
+"""
+
+from __future__ import annotations
+
+import argparse
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from rlaif_framework import Comparison, Context, Registry, load_model, load_spec, load_tokenizer
+from rlaif_framework.policy import sample_responses, shorten_prompts
+
+NEAR = 15
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--arm", default="rlaif")
+    parser.add_argument("--responses", type=int, default=8)
+    given = parser.parse_args()
+    registry, first = Registry.load(), given.runs[0]
+    spec = load_spec(first / "spec.yaml", (), registry)
+    context, arm = Context(spec, registry), spec.arms[given.arm]
+    prompts = [*context.task.prompts("validation"), *context.task.prompts("test")]
+    tokenizer = load_tokenizer(first / "sft")
+    prompts, _ = shorten_prompts(prompts, context.task, tokenizer, spec.policy.max_prompt_tokens)
+    samples = sample_responses(
+        load_model(first / "sft", "causal", context.dtype, context.device),
+        tokenizer,
+        [p.text for p in prompts for _ in range(given.responses)],
+        max_new_tokens=spec.policy.max_new_tokens,
+        temperature=0.9,
+        seed=0,
+        budget=spec.policy.batch_tokens,
+    )
+    repeated = [p for p in prompts for _ in range(given.responses)]
+    texts = [context.task.clean(sample.text) for sample in samples]
+    written = {p.id: list(dict.fromkeys(t for q, t in zip(repeated, texts, strict=True) if q is p)) for p in prompts}
+    pairs = [
+        Comparison(f"{prompt.id}/{number}", prompt, pair)
+        for prompt in prompts
+        for number, pair in enumerate(combinations(filter(None, written[prompt.id]), 2))
+    ]
+    raters = {"labeler": arm.feedback.labeler, "judge": spec.evaluate.judge}
+    labels = {
+        name: np.array([p.probabilities[0] - 0.5 for p in context.build("labeler", config).label(pairs)])
+        for name, config in raters.items()
+    }
+    longer = np.array([len(a) - len(b) for a, b in (pair.responses for pair in pairs)])
+    print(f"# {len(pairs)} pairs of the baseline's samples, {np.sum(abs(longer) < NEAR)} of like length", flush=True)
+    print(compare("the longer one", longer, longer, labels))
+    for run in given.runs:
+        reward = context.build("reward", arm.reward).load(run / given.arm / "reward")
+        found = dict(zip(zip((p.id for p in repeated), texts, strict=True), reward.score(repeated, texts), strict=True))
+        margins = [np.subtract(*(found[pair.prompt.id, text] for text in pair.responses)) for pair in pairs]
+        print(compare(str(run), np.array(margins), longer, labels), flush=True)
+
+
+def compare(name: str, margins: np.ndarray, longer: np.ndarray, labels: dict[str, np.ndarray]) -> str:
+    """One line: how often the signs of `margins`, first minus second response, are those of each rater's preference."""
+    near = abs(longer) < NEAR
+    agrees = {rater: np.sign(margins) == np.sign(given) for rater, given in labels.items()}
+    shares = (f"{rater} {x.mean():.1%}, of like length {x[near].mean():.1%}" for rater, x in agrees.items())
+    return f"{name}: agrees with {'; '.join(shares)}"
+
+
+if __name__ == "__main__":
+    main()
