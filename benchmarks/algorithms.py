@@ -2,9 +2,9 @@
 
 python benchmarks/algorithms.py [--seeds 0 1 2] [--spec specs/algorithms.yaml] [--runs runs/algorithms]
 
-A table with a line an arm: the change of the held-out reward (of the arm's own reward model), the KL of the last step,
-the win rate against the baseline, tokens of a response and the share that ended; means over the seeds, and each seed's
-own in brackets. Runs that are there are reused.
+A table with a line an arm: the change of the held-out reward (of the arm's own reward model), the KL of the last step
+(where none is logged, of a sample to each test prompt), the win rate against the baseline, tokens of a response and the
+share that ended; means over the seeds, and each seed's own in brackets. Runs that are there are reused.
 """
 
 from __future__ import annotations
@@ -17,7 +17,26 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import torch
+
+from rlaif_framework import (
+    Context,
+    Group,
+    Registry,
+    encode_prompt,
+    load_model,
+    load_spec,
+    load_tokenizer,
+    pack_groups,
+    response_logprobs,
+    sample_responses,
+    shorten_prompts,
+    split_by_tokens,
+)
+
 ROOT = Path(__file__).parents[1]
+OFFLINE = ("dpo", "rejection-sampling", "teacher")
+"""Arms that log no KL. Best-of-n's is log n - (n - 1) / n at most: its policy is the baseline."""
 
 
 def main() -> None:
@@ -37,11 +56,13 @@ def main() -> None:
     print("| arm | change of reward | KL k1 | win rate against sft, % | tokens | ended, % | seconds |")
     print("|---|---|---|---|---|---|---|")
     for arm in ["sft", *reports[0]["evaluation"]["arms"]]:
-        rows = [measure(report, arm) for report in reports]
+        rows = [
+            measure(report, arm, given.runs / f"seed-{seed}") for seed, report in zip(given.seeds, reports, strict=True)
+        ]
         print(f"| {arm} | " + " | ".join(show(column) for column in zip(*rows, strict=True)) + " |")
 
 
-def measure(report: dict[str, Any], arm: str) -> list[float | None]:
+def measure(report: dict[str, Any], arm: str, folder: Path) -> list[float | None]:
     """The columns of an arm in one run."""
     evaluation = report["evaluation"]
     measured, policy = evaluation["arms"].get(arm, {}), evaluation["policies"][arm]
@@ -51,12 +72,40 @@ def measure(report: dict[str, Any], arm: str) -> list[float | None]:
     seconds = next((s["seconds"] for s in report["steps"] if s["name"] == f"{arm}/policy"), None)
     return [
         gain["value"] if gain else None,
-        curve[-1] if curve else None,
+        curve[-1] if curve else sample_kl(folder, arm) if arm in OFFLINE else None,
         100 * win if win is not None else None,
         policy["tokens"]["value"],
         100 * policy["ended"]["value"],
         seconds,
     ]
+
+
+@torch.no_grad()
+def sample_kl(folder: Path, arm: str) -> float:
+    """KL (k1, nats a response) of an arm's policy from the baseline; measured once, and kept beside the run."""
+    kept = folder / f"kl-{arm}.json"
+    if kept.exists():
+        return float(json.loads(kept.read_text()))
+    registry = Registry.load()
+    context = Context(load_spec(folder / "spec.yaml", (), registry), registry)
+    settings, temperature = context.policy, 0.9
+    policy, baseline = (
+        load_model(folder / name, "causal", context.dtype, context.device) for name in (f"{arm}/policy", "sft")
+    )
+    tokenizer = load_tokenizer(folder / "sft")
+    prompts, _ = shorten_prompts(context.task.prompts("test"), context.task, tokenizer, settings.max_prompt_tokens)
+    ids = [encode_prompt(tokenizer, prompt.text) for prompt in prompts]
+    samples = sample_responses(
+        policy, tokenizer, ids, max_new_tokens=settings.max_new_tokens, temperature=temperature, seed=0
+    )
+    groups = [Group(prompt, [sample.ids]) for prompt, sample in zip(ids, samples, strict=True)]
+    total = 0.0
+    for batch in split_by_tokens([group.length for group in groups], settings.batch_tokens):
+        packed = pack_groups([groups[i] for i in batch], tokenizer.pad_token_id, context.device)
+        logprobs = (response_logprobs(model, packed, temperature) for model in (policy, baseline))
+        total += float((next(logprobs) - next(logprobs)).sum())
+    kept.write_text(json.dumps(total / len(groups)))
+    return total / len(groups)
 
 
 def show(values: tuple[float | None, ...]) -> str:

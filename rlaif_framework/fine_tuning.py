@@ -17,7 +17,11 @@ from rlaif_framework.training import accumulate, draw_batch, make_optimizer, my_
 
 
 def fine_tune(
-    stage: Stage, source: Path | ModelSource, demonstrations: Sequence[tuple[str, str]], config: SftConfig
+    stage: Stage,
+    source: Path | ModelSource,
+    demonstrations: Sequence[tuple[str, str]],
+    config: SftConfig,
+    finished: Sequence[bool] | None = None,
 ) -> None:
     """Fine-tune a model on responses and save it into the stage's folder.
 
@@ -28,14 +32,17 @@ def fine_tune(
         source: The model to start from.
         demonstrations: Prompts, short enough, and their responses.
         config: Passes, learning rate and batch size.
+        finished: Whether each response ends where its text does, so that the end token is learned; default: all do.
     """
     context = stage.context
     policy = context.policy
     tokenizer = load_tokenizer(source)
     groups = []
-    for prompt, response in demonstrations:
+    for (prompt, response), ended in zip(demonstrations, finished or [True] * len(demonstrations), strict=True):
         before = encode_prompt(tokenizer, prompt)
         after = encode_response(tokenizer, response, config.max_response_tokens)
+        if not ended and after[-1] == tokenizer.eos_token_id:
+            del after[-1]
         seen = len(before) if config.loss == "response" else 1  # no token predicts the first
         groups.append(Group(before[:seen], [before[seen:] + after]))
     weights = torch.float32 if policy.lora is None else context.dtype

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from rlaif_framework.errors import ModelError
 from rlaif_framework.packed_attention import Blocks, PackedAttention, is_prepared
 
 
@@ -62,11 +63,31 @@ class Packed:
         return Packed(*moved)
 
     def model_inputs(self, model: nn.Module) -> dict[str, Any]:
-        """Inputs for a transformers model; the mask is additive, as every attention implementation takes it."""
+        """Inputs for a transformers model; masks are additive, as every attention implementation takes them.
+
+        Raises:
+            ModelError: It has layers that read a row from left to right whatever the mask, and a row several responses.
+        """
+        config = cast(PreTrainedModel, model).config.get_text_config()
         dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
-        additive = torch.zeros(self.mask.shape, dtype=dtype, device=self.mask.device)
-        additive.masked_fill_(~self.mask, torch.finfo(dtype).min)
-        inputs = {"input_ids": self.input_ids, "position_ids": self.position_ids, "attention_mask": additive}
+        additive = _additive(self.mask, dtype)
+        inputs: dict[str, Any] = {"input_ids": self.input_ids, "position_ids": self.position_ids}
+        kinds = set(getattr(config, "layer_types", None) or ())
+        if len(self.ends) > len(self.input_ids) and not kinds <= {FULL, SLIDING}:
+            raise ModelError(
+                f"'{config.model_type}' has layers of kind {', '.join(sorted(kinds - {FULL, SLIDING}))}, which would "
+                "let the responses to a prompt see each other; use a model whose layers all attend by a mask"
+            )
+        window = getattr(config, "sliding_window", None)
+        windowed = SLIDING in kinds or not kinds
+        if window is not None and windowed and int(self.position_ids.max()) >= window:
+            behind = self.position_ids[:, :, None] - self.position_ids[:, None, :]  # (rows, length, length)
+            near = _additive(self.mask & (behind < window)[:, None], dtype)
+            if not kinds:  # all layers have the window
+                return {**inputs, "attention_mask": near}
+            inputs["attention_mask"] = {FULL: additive, SLIDING: near}
+        else:
+            inputs["attention_mask"] = additive
         if self.blocks is None or not is_prepared(cast(PreTrainedModel, model)):
             return inputs
         return {**inputs, "packed": PackedAttention(additive, self.blocks)}
@@ -74,6 +95,15 @@ class Packed:
     def per_response(self, values: Tensor) -> Tensor:
         """Sum a value per response token to one per response: (response tokens,) to (responses,)."""
         return torch.zeros(self.responses, dtype=values.dtype, device=values.device).index_add(0, self.owners, values)
+
+
+FULL, SLIDING = "full_attention", "sliding_attention"
+"""What transformers calls layers that attend by a mask: to all that comes before, or to the last tokens of it."""
+
+
+def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    added = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+    return added.masked_fill_(~mask, torch.finfo(dtype).min)
 
 
 SCORES_A_TOKEN = 1500

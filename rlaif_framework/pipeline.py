@@ -100,7 +100,11 @@ class _Composer:
             "sft",
             {"sft": sft and sft.model_dump(mode="json"), "prompts": _hash_rows(self.train) if sft else None},
             partial(train_baseline, config=sft, prompts=self.train),
-            loads=[ModelLoad(self.policy, "policy", trained=sft is not None, groups=sft.batch_size if sft else 1)],
+            loads=[
+                ModelLoad(self.policy, "policy", trained=True, groups=sft.batch_size, optimizer=sft.optimizer)
+                if sft is not None
+                else ModelLoad(self.policy, "policy", groups=1)
+            ],
             distributed=True,
         )
 

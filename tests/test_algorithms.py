@@ -280,10 +280,10 @@ def test_rejection_sampling_approaches_the_distribution_of_the_best_of_n(world: 
     assert chosen == pytest.approx(expected, abs=0.13)  # three standard errors of 128 prompts
     tokenizer, model = load_tokenizer(folder), load_model(folder, "causal", torch.float32, CPU)
     prompts = [bandit.prompt.text] * 512
-    # A response of one token is imitated as a space and its text, which may be two tokens and the end.
+    # A response of one token is imitated as a space and its text, which may be two tokens, and no end: it was cut off.
     samples = sample_responses(model, tokenizer, prompts, max_new_tokens=4, temperature=1.0, seed=1)
-    liked = LetterReward().score([], [s.text for s in samples])
-    assert liked.count(1.0) / len(liked) == pytest.approx(chosen, abs=0.1)
+    liked = tuple({row["response"] for row in rows if row["reward"] > 0})
+    assert sum(s.text.strip().startswith(liked) for s in samples) / 512 == pytest.approx(chosen, abs=0.1)
 
 
 def test_a_student_comes_to_say_what_its_teacher_says(world: World) -> None:
@@ -310,7 +310,9 @@ def test_a_student_comes_to_say_what_its_teacher_says(world: World) -> None:
     taught = say(other, 6)
     assert len(set(taught)) > 1, "the teacher says the same to everything"
     assert not set(taught) & set(say(world.model, 6))
-    assert say(folder, 24) == taught
+    # They were cut off, so that no end is learned; as text they may be more tokens than the teacher's.
+    for said, lesson in zip(say(folder, 24), taught, strict=True):
+        assert said.startswith(lesson)
     assert read_metrics(folder)[-1]["loss"] < 0.1
 
 

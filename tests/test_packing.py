@@ -11,10 +11,18 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    Gemma3TextConfig,
+    Lfm2Config,
+    MistralConfig,
+)
 
 from rlaif_framework import (
     Group,
+    ModelError,
     ScoreModel,
     lay_out,
     load_model,
@@ -56,6 +64,48 @@ def test_packed_logprobs_equal_those_of_each_sequence_alone(tiny_model: Path, at
                 logits = model(torch.tensor([group.prompt + response])).logits[0].log_softmax(-1)
                 alone.append(logits[len(group.prompt) - 1 : -1].gather(1, torch.tensor(response)[:, None]).squeeze(1))
     torch.testing.assert_close(ours, torch.cat(alone), atol=1e-5, rtol=1e-5)
+
+
+SIZES = {
+    "vocab_size": 200,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+}
+WINDOWED = {
+    "some layers": lambda: Gemma3TextConfig(
+        **SIZES, num_hidden_layers=2, sliding_window=6, layer_types=["sliding_attention", "full_attention"]
+    ),
+    "all layers": lambda: MistralConfig(**SIZES, num_hidden_layers=2, sliding_window=6),
+    "beyond every row": lambda: MistralConfig(**SIZES, num_hidden_layers=2, sliding_window=512),
+}
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("name", WINDOWED)
+def test_a_window_of_attention_counts_a_sequences_own_tokens(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(WINDOWED[name]()).save_pretrained(tmp_path)
+    model = load_model(tmp_path, "causal", torch.float32, CPU)
+    with torch.no_grad():
+        ours = response_logprobs(model, pack_groups(GROUPS, 0, CPU))
+        alone = []
+        for group in GROUPS:
+            for response in group.responses:
+                logits = model(torch.tensor([group.prompt + response])).logits[0].log_softmax(-1)
+                alone.append(logits[len(group.prompt) - 1 : -1].gather(1, torch.tensor(response)[:, None]).squeeze(1))
+    torch.testing.assert_close(ours, torch.cat(alone), atol=1e-5, rtol=1e-5)
+
+
+def test_layers_that_read_whole_rows_refuse_several_responses_in_one(tmp_path: Path) -> None:
+    sizes = {**SIZES, "num_hidden_layers": 2, "layer_types": ["conv", "full_attention"]}
+    AutoModelForCausalLM.from_config(Lfm2Config(**sizes)).save_pretrained(tmp_path)
+    model = load_model(tmp_path, "causal", torch.float32, CPU)
+    with pytest.raises(ModelError, match="'lfm2' has layers of kind conv, which would let the responses"):
+        response_logprobs(model, pack_groups(GROUPS, 0, CPU))
+    assert response_logprobs(model, pack_groups(GROUPS[1:2], 0, CPU)).isfinite().all()
 
 
 @pytest.mark.usefixtures("way")

@@ -10,7 +10,14 @@ from typing import Any, cast
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    BertTokenizer,
+    PreTrainedTokenizerFast,
+)
 
 from rlaif_framework import (
     Answer,
@@ -26,13 +33,16 @@ from rlaif_framework import (
     SpecError,
     Stage,
     TrainingError,
+    encode_prompt,
     load_tokenizer,
     read_metrics,
     shorten_prompts,
+    write_rows,
 )
 from rlaif_framework.component import narrow
 from rlaif_framework.loading import build_spec
 from rlaif_framework.progress import Progress
+from rlaif_framework.stages import evaluate
 
 TEXTS = ["my dog ate the whole cake and was sick", "we met at noon and talked about the house", "he left"]
 PROMPTS = [Prompt(str(i), f"POST: {text}\n\nTL;DR:", text) for i, text in enumerate(TEXTS)]
@@ -104,6 +114,9 @@ def test_weights_follow_the_labels_certainty_or_the_raters_confidence(bench: Ben
     assert certain.shape(label(0, "a", "b", 0.5)).weight == 0
     assert confident.shape(label(0, "a", "b", 0.9, confidence=0.25)).weight == 0.25
     assert confident.shape(label(0, "a", "b", 0.9)).weight == 1
+    hard = bench.build("bradley-terry", labels="hard", weights="certainty").shape(label(0, "a", "b", 0.6))
+    assert hard.probabilities == (1.0, 0.0)
+    assert hard.weight == pytest.approx(0.2), "how sure the labeler was, not how hard its label was made"
 
 
 def test_the_margin_loss_is_the_closed_form(bench: Bench) -> None:
@@ -202,6 +215,49 @@ def test_a_pretrained_model_scores_as_transformers_does_one_by_one(bench: Bench,
     assert len(set(scores)) == 3
 
 
+def test_a_pair_of_texts_is_scored_with_the_kinds_of_its_tokens(bench: Bench, tmp_path: Path) -> None:
+    vocabulary = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *"abcdefghijklmnopqrstuvwxyz",
+        *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz"),
+    ]
+    tokenizer = BertTokenizer(vocab={token: i for i, token in enumerate(vocabulary)})
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    torch.manual_seed(0)
+    model = BertForSequenceClassification(
+        BertConfig(vocab_size=len(vocabulary), num_labels=1, initializer_range=1.0, **sizes)
+    ).eval()
+    model.save_pretrained(tmp_path / "bert")
+    tokenizer.save_pretrained(tmp_path / "bert")
+    reward = bench.build("pretrained", model=str(tmp_path / "bert")).load(tmp_path)
+    assert reward.format == "pair"
+    with torch.no_grad():
+        alone = [
+            model(**tokenizer(prompt.text, response, return_tensors="pt", truncation=True)).logits
+            for prompt, response in zip(PROMPTS, RESPONSES, strict=True)
+        ]
+    assert reward.score(PROMPTS, RESPONSES) == pytest.approx([float(x) for x in alone], abs=1e-4)
+
+
+def test_a_padding_token_that_is_new_has_an_embedding(bench: Bench, trained: Path, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(trained)
+    ends = dict.fromkeys(("bos_token", "eos_token", "unk_token"), tokenizer.eos_token)
+    bare = PreTrainedTokenizerFast(tokenizer_object=tokenizer._tokenizer, **ends)  # as GPT-2's: no token to spare
+    model = AutoModelForSequenceClassification.from_pretrained(trained)
+    model.config.pad_token_id = None
+    model.resize_token_embeddings(len(bare))
+    model.save_pretrained(tmp_path / "bare")
+    bare.save_pretrained(tmp_path / "bare")
+    reward = bench.build("pretrained", model=str(tmp_path / "bare"), format="text").load(tmp_path)
+    together = reward.score(PROMPTS, RESPONSES)
+    alone = [reward.score([p], [r])[0] for p, r in zip(PROMPTS, RESPONSES, strict=True)]
+    assert together == pytest.approx(alone, abs=1e-5)
+
+
 def test_it_is_the_reward_it_was_saved_from(bench: Bench, trained: Path) -> None:
     own = bench.build("bradley-terry").load(trained).score(PROMPTS, RESPONSES)
     borrowed = bench.build("pretrained", model=str(trained), format="text").load(bench.folder)
@@ -212,7 +268,7 @@ def test_a_long_prompt_is_cut_and_never_the_response(bench: Bench, trained: Path
     reward = bench.build("pretrained", model=str(trained), format="text", max_tokens=80).load(bench.folder)
     post = "\n".join(["a line of a long post"] * 20)
     long = Prompt("long", f"SUBREDDIT: r/a\n\nTITLE: b\n\nPOST: {post}\n\nTL;DR:", post)
-    ids = reward._fit(long, RESPONSES[0])
+    ids = reward._fit(long, RESPONSES[0])["input_ids"]
     assert 60 < len(ids) <= 80
     response = reward.tokenizer(" " + RESPONSES[0], add_special_tokens=False)["input_ids"]
     assert ids[-len(response) - 1 : -1] == response
@@ -350,3 +406,29 @@ def test_the_direct_reward_asks_for_a_whole_rollout_at_once(bench: Bench, tiny_m
     scores = reward.score([p for p in PROMPTS for _ in range(3)], RESPONSES * 3)
     assert scores == pytest.approx([(i - 5.5) / 4.5 for i in (1, 2, 3)] * 3)
     assert judge.batches == [9]
+
+
+# In the evaluation
+
+
+def test_the_evaluation_scores_prompts_cut_as_in_training(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Prompt] = []
+
+    def note(reward: Any, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[float]:
+        seen.extend(prompts)
+        return [0.0] * len(responses)
+
+    monkeypatch.setattr(evaluate, "score_responses", note)
+    source = "\n".join(["a line of a long post"] * 40)
+    long = Prompt("long", f"SUBREDDIT: r/a\n\nTITLE: b\n\nPOST: {source}\n\nTL;DR:", source)
+    write_rows(tmp_path / "responses.jsonl", [{"prompt": "long", "response": "it is long", "metrics": {}}])
+    stage = bench.stage("scores")
+    stage.inputs = {"reward": tmp_path, "sft": tmp_path, "policy": tmp_path}
+    length = narrow("reward", {"kind": "length"}, bench.registry)
+    evaluate.score_policy(stage, length, [long])
+    evaluate.score_comparisons(stage, length, [Comparison("c", long, ("a", "b"))], [long])
+    tokenizer = load_tokenizer(bench.model)
+    assert len(seen) == 4
+    assert all(60 < len(encode_prompt(tokenizer, prompt.text)) <= 96 for prompt in seen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections import Counter
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file
 from test_algorithms import LetterReward, World, world
 from torch.autograd.graph import saved_tensors_hooks
@@ -21,6 +23,7 @@ from rlaif_framework import (
     Comparison,
     DataError,
     Evidence,
+    Group,
     Guidance,
     LabelledComparison,
     Learner,
@@ -36,6 +39,7 @@ from rlaif_framework import (
     defer_scores,
     encode_response,
     fine_tune,
+    fine_tuning,
     gae,
     gather_by_prompt,
     load_model,
@@ -45,7 +49,8 @@ from rlaif_framework import (
 )
 from rlaif_framework.component import narrow
 from rlaif_framework.memory_plan import plan_load
-from rlaif_framework.rl.policy_gradient import _Trainer
+from rlaif_framework.rl import learner as rl_learner
+from rlaif_framework.rl.policy_gradient import Experience, _Trainer
 from rlaif_framework.spec import SftConfig
 from rlaif_framework.training import accumulate
 
@@ -449,3 +454,94 @@ def test_end_values_change_nothing_with_lambda_1(minibatches: int, world: World)
     for key in ("policy_loss", "advantage_std", "policy_grad_norm"):
         assert plain[0][key] == pytest.approx(valued[0][key], rel=1e-4, abs=1e-5)
     assert valued[0]["value_loss"] > plain[0]["value_loss"]
+
+
+def test_whitened_rewards_and_deferred_scores_are_one_sequence(world: World) -> None:
+    """Against the recursion over responses that are one step longer, whose rewards, score included, are whitened."""
+    owners = torch.tensor([0, 0, 0, 1, 1])
+    old, reference, values = torch.randn(3, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    scores, ends = (
+        torch.tensor([[50.0], [20.0]], dtype=torch.float64),
+        torch.tensor([[1.0], [-2.0]], dtype=torch.float64),
+    )
+    settings = {"prompts_per_step": 2, "beta": 0.3, "gamma": 0.9, "lam": 0.8, "whiten_rewards": True}
+    settings |= {"whiten_advantages": False}
+    config = narrow("algorithm", {"kind": "ppo", "end_value": True, **settings}, world.registry)
+    stage = world.stage("run")
+    learner = Learner(config, stage, world.model, value=True)
+    trainer = _Trainer(stage.context.build("algorithm", config), learner, LetterReward(), world.prompts)
+    aim = trainer._aim(Experience(scores, owners, old, reference, values, ends))
+
+    kl = -0.3 * (old - reference)
+    steps = torch.stack([*kl[:3], scores[0, 0], *kl[3:], scores[1, 0]])
+    white = (steps - steps.mean()) / (steps.var() + 1e-8).sqrt() + steps.mean()
+    expected = []
+    for start, first, length in ((0, 0, 3), (4, 3, 2)):
+        r = white[start : start + length + 1]
+        v = torch.cat([values[first : first + length], ends[0 if length == 3 else 1], torch.zeros(1)])
+        running, own = torch.tensor(0.0), []
+        for t in reversed(range(length + 1)):
+            running = r[t] + 0.9 * v[t + 1] - v[t] + 0.9 * 0.8 * running
+            own.append(float(running))
+        expected += own[::-1][:length]
+    assert aim.advantages.tolist() == pytest.approx(expected, abs=1e-4)
+    assert aim.end_returns is not None
+    assert aim.end_returns.flatten().tolist() == pytest.approx(white[[3, 6]].tolist(), abs=1e-4)
+
+
+def test_prompts_of_a_process_that_do_not_divide_into_minibatches_are_refused(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.prompts = PROMPTS
+    share = rl_learner.my_share
+    monkeypatch.setattr(
+        rl_learner, "my_share", lambda accelerator, batch: share(accelerator, batch)[:3]
+    )  # of 4 processes
+    settings = {"steps": 1, "prompts_per_step": 4, "responses_per_prompt": 1, "minibatches": 2}
+    with pytest.raises(TrainingError, match="the 3 prompts that each process has in a step cannot be divided into 2"):
+        world.train("ppo", world.stage("run"), **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"beta": 0, "kl_target": 1.0}, "a beta of 0 cannot adapt"),
+        ({"kl_target": 1.0, "kl_horizon": 10, "prompts_per_step": 64}, "kl_horizon: 10 responses, with 64 a step"),
+    ],
+)
+def test_an_adaptive_kl_that_could_not_work_is_refused(settings: dict[str, Any], complaint: str, world: World) -> None:
+    with pytest.raises(ValidationError, match=complaint):
+        narrow("algorithm", {"kind": "reinforce", **settings}, world.registry)
+
+
+def test_a_value_model_is_not_started_from_a_reward_model_that_reads_other_tokens(world: World, tmp_path: Path) -> None:
+    reward = fit_reward(world, world.stage("reward"), labels())
+    path = reward / "tokenizer.json"
+    data = json.loads(path.read_text())
+    vocabulary = data["model"]["vocab"]
+    one, other = list(vocabulary)[-2:]
+    vocabulary[one], vocabulary[other] = vocabulary[other], vocabulary[one]
+    path.write_text(json.dumps(data))
+    config = narrow("algorithm", {"kind": "ppo", "value_from": "reward", "steps": 1}, world.registry)
+    stage = world.stage("run")
+    with pytest.raises(TrainingError, match="the reward model's tokenizer is not the policy's"):
+        stage.context.build("algorithm", config).improve(
+            world.model, Guidance(LetterReward(), reward), world.prompts, stage
+        )
+
+
+def test_a_response_that_was_cut_off_is_learned_without_an_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Group] = []
+    pack = fine_tuning.pack_groups
+
+    def note(groups: Sequence[Group], *rest: Any) -> Any:
+        seen.extend(groups)
+        return pack(groups, *rest)
+
+    monkeypatch.setattr(fine_tuning, "pack_groups", note)
+    end = load_tokenizer(world.model).eos_token_id
+    pairs = [(world.prompts[0].text, "my dog"), (world.prompts[0].text, "my cat sat")]
+    fine_tune(world.stage("run"), world.model, pairs, SftConfig(batch_size=2, epochs=1), [True, False])
+    ends = {len(group.responses[0]): group.responses[0][-1] == end for group in seen}
+    assert len(ends) == 2
+    assert sorted(ends.values()) == [False, True]

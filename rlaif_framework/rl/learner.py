@@ -153,7 +153,10 @@ class Learner:
         source = initial if config.value_from == "sft" else reward_folder
         if source is None or not (source / "config.json").exists():
             raise TrainingError("value_from: reward needs a reward that is a trained model; use value_from: sft")
-        return ScoreModel.load(source, load_tokenizer(source), context.dtype, context.device, lora, train=True)
+        tokenizer = load_tokenizer(source)
+        if not self.tokenizer.get_vocab().items() <= tokenizer.get_vocab().items():
+            raise TrainingError("value_from: the reward model's tokenizer is not the policy's; use value_from: sft")
+        return ScoreModel.load(source, tokenizer, context.dtype, context.device, lora, train=True)
 
     def sample(self, pool: Sequence[Prompt], number: int) -> Rollout:
         """Sample this process's share of a step's responses to prompts from a pool."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar, get_args
 
@@ -43,8 +43,7 @@ from rlaif_framework.types import Prompt
 
 C = TypeVar("C", bound=PolicyGradientConfig)
 RATIO_OFF = 0.1
-"""From so far off 1 a token's probability ratio is counted: before the first update, a sign that sampling and training
-disagree."""
+"""From so far off 1 a token's probability ratio is counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +95,14 @@ class Targets:
     """(tokens,) V before the update."""
     end_values: Tensor | None = None
     """(prompts, responses per prompt) V of finished responses before the update."""
+    end_returns: Tensor | None = None
+    """(prompts, responses per prompt) what those learn: the scores, whitened if the rewards are."""
 
     def select(self, groups: Sequence[int], tokens: Tensor) -> Targets:
         """Those of some prompts, whose tokens are given."""
         returns, values = (None if x is None else x[tokens] for x in (self.returns, self.values))
-        ends = None if self.end_values is None else self.end_values[list(groups)]
-        return Targets(self.advantages[tokens], self.logprobs[tokens], self.reference[tokens], returns, values, ends)
+        flat = self.advantages[tokens], self.logprobs[tokens], self.reference[tokens], returns, values
+        return Targets(*flat, *(None if x is None else x[list(groups)] for x in (self.end_values, self.end_returns)))
 
 
 class PolicyGradient(Generic[C]):
@@ -191,11 +192,16 @@ class _Trainer:
         raw = score_rollout(self.reward, rollout, tally)  # (responses,)
         scores = self._shape_scores(number, raw, rollout, tally).view(len(rollout.groups), -1)
         learner.save_samples(number, rollout, {"reward": raw.tolist()})
-        if number == 0 and learner.value is not None:
+        if number == 0 and learner.value is not None and not config.whiten_rewards:  # returns then have another scale
             self._level_values(learner.accelerator.unwrap_model(learner.value), rollout, scores)
         tally.add("reward", raw)
         tally.add("objective", scores)
         everything = list(range(len(rollout.groups)))
+        if len(everything) % config.minibatches:
+            raise TrainingError(
+                f"minibatches: the {len(everything)} prompts that each process has in a step cannot be divided into "
+                f"{config.minibatches}; change prompts_per_step or minibatches"
+            )
         targets = self._prepare(rollout, scores) if config.needs_old else None
         kls: list[float] = []
         for epoch in range(config.epochs):
@@ -256,18 +262,32 @@ class _Trainer:
     def _aim(self, experience: Experience) -> Targets:
         """Token rewards, KL included, weighed by the algorithm; whitened if the config says so."""
         config = self.config
-        rewards = torch.zeros_like(experience.logprobs)
-        rewards[ends_response(experience.owners)] = experience.scores.flatten()
+        rewards, last = torch.zeros_like(experience.logprobs), ends_response(experience.owners)
         if config.kl == "reward":
             kl = estimate_kl(experience.logprobs, experience.reference, config.kl_estimator)
             rewards = rewards - self.state["beta"] * kl
+        deferred = experience.end_values is not None  # the score is a step of its own, after the last token
+        if not deferred:
+            rewards[last] += experience.scores.flatten()
         if config.whiten_rewards:
-            rewards = whiten(rewards, *self._moments(rewards), shift=False)
+            steps = torch.cat([rewards, experience.scores.flatten()]) if deferred else rewards
+            moments = self._moments(steps)
+            rewards = whiten(rewards, *moments, shift=False)
+            if deferred:
+                experience = replace(experience, scores=whiten(experience.scores, *moments, shift=False))
+        if deferred:
+            rewards[last] += experience.scores.flatten()  # where `estimate_advantages` finds it
         advantages, returns = self.algorithm.weigh(rewards, experience)
         if config.whiten_advantages:
             advantages = whiten(advantages, *self._moments(advantages))
         return Targets(
-            advantages, experience.logprobs, experience.reference, returns, experience.values, experience.end_values
+            advantages,
+            experience.logprobs,
+            experience.reference,
+            returns,
+            experience.values,
+            experience.end_values,
+            experience.scores if deferred else None,
         )
 
     def _accumulate(
@@ -304,8 +324,9 @@ class _Trainer:
                 errors = value_loss(values, aim.values, aim.returns, config.value_clip)
                 if ends is not None:
                     assert aim.end_values is not None
-                    last = ends_response(packed.owners)  # the score itself is what the value after it learns
-                    final = value_loss(ends, aim.end_values.flatten(), scores[part].flatten(), config.value_clip)
+                    assert aim.end_returns is not None
+                    last = ends_response(packed.owners)
+                    final = value_loss(ends, aim.end_values.flatten(), aim.end_returns.flatten(), config.value_clip)
                     errors = errors.index_add(0, last.nonzero().flatten(), final)
                 losses = losses + config.value_weight * errors
                 tally.add("value_loss", errors * weights[tokens], share)

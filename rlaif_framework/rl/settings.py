@@ -159,6 +159,13 @@ class PolicyGradientConfig(OnlineConfig):
             raise ValueError("kl_estimator: k1 has no gradient on average as a loss; use k2 or k3, or 'kl: reward'")
         if self.kl_correction and self.kl != "loss":
             raise ValueError("kl_correction: it corrects the KL in the loss; set 'kl: loss'")
+        responses = self.prompts_per_step * self.responses_per_prompt
+        if self.kl_target is not None and not self.beta:
+            raise ValueError("kl_target: a beta of 0 cannot adapt; start from a small one")
+        if self.kl_target is not None and self.kl_horizon <= 0.2 * responses:
+            raise ValueError(
+                f"kl_horizon: {self.kl_horizon:g} responses, with {responses} a step, could turn beta negative"
+            )
         if self.prompts_per_step % self.minibatches:
             raise ValueError(
                 f"minibatches: {self.prompts_per_step} prompts a step cannot be divided into {self.minibatches}"

@@ -104,18 +104,25 @@ def score_comparisons(
 ) -> None:
     """Score validation comparisons, and the baseline's test responses, with a reward."""
     model = cast(RewardModel, stage.context.build("reward", reward)).load(stage.inputs["reward"])
-    twice = [c.prompt for c in comparisons for _ in range(2)]
+    twice = _shorten(stage, [c.prompt for c in comparisons for _ in range(2)])
     scores = score_responses(model, twice, [text for c in comparisons for text in c.responses]) if comparisons else []
     margins = [a - b for a, b in zip(scores[::2], scores[1::2], strict=True)]
-    baseline = score_responses(model, prompts, read_responses(stage.inputs["sft"]))
+    baseline = score_responses(model, _shorten(stage, prompts), read_responses(stage.inputs["sft"]))
     (stage.folder / SCORES).write_text(json.dumps({"margins": margins, "sft": baseline}))
 
 
 def score_policy(stage: Stage, reward: ComponentConfig, prompts: Sequence[Prompt]) -> None:
     """Score a policy's test responses with its reward."""
     model = cast(RewardModel, stage.context.build("reward", reward)).load(stage.inputs["reward"])
-    scores = score_responses(model, prompts, read_responses(stage.inputs["policy"]))
+    scores = score_responses(model, _shorten(stage, prompts), read_responses(stage.inputs["policy"]))
     (stage.folder / SCORES).write_text(json.dumps({"policy": scores}))
+
+
+def _shorten(stage: Stage, prompts: Sequence[Prompt]) -> Sequence[Prompt]:
+    """Prompts as policies are given them, and as rewards see them in training."""
+    context = stage.context
+    tokenizer = load_tokenizer(context.policy_source)
+    return shorten_prompts(prompts, stage.task, tokenizer, context.policy.max_prompt_tokens)[0]
 
 
 def evaluate_run(

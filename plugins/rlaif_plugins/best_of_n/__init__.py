@@ -40,7 +40,8 @@ class RejectionSamplingConfig(MissingEosConfig, ComponentConfig):
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
         """The policy."""
-        return [ModelLoad(policy, "policy", trained=True)]
+        sft = self.sft
+        return [ModelLoad(policy, "policy", trained=True, groups=sft.batch_size, optimizer=sft.optimizer)]
 
 
 @hookimpl

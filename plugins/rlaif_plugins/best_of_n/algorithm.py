@@ -67,14 +67,17 @@ class RejectionSampling:
             prompts = random.Random(stage.seed("prompts")).sample(list(prompts), config.prompts)
         best = choose_best(context, initial, guidance.reward, prompts, config, stage)
         texts = [context.task.clean(sample.text) for sample, _ in best]
-        chosen = [(p, t, r) for p, t, (_, r) in zip(prompts, texts, best, strict=True) if t]
-        stage.facts.update(demonstrations=len(chosen), empty=len(prompts) - len(chosen))
+        chosen = [(p, t, s.finished, r) for p, t, (s, r) in zip(prompts, texts, best, strict=True) if t]
+        chosen = chosen[: config.sft.limit]
+        finished = [ended for _, _, ended, _ in chosen]
+        empty = len(texts) - sum(map(bool, texts))
+        stage.facts.update(demonstrations=len(chosen), empty=empty, cut=finished.count(False))
         if not chosen:
             raise TrainingError(f"all of the best of {config.n} responses are empty; there is nothing to learn from")
         if stage.is_main:
-            rows = ({"prompt": p.id, "response": t, "reward": r} for p, t, r in chosen)
+            rows = ({"prompt": p.id, "response": t, "ended": ended, "reward": r} for p, t, ended, r in chosen)
             write_rows(stage.folder / "chosen.jsonl", rows)
-        fine_tune(stage, initial, [(p.text, t) for p, t, _ in chosen][: config.sft.limit], config.sft)
+        fine_tune(stage, initial, [(p.text, t) for p, t, _, _ in chosen], config.sft, finished)
 
 
 def choose_best(

@@ -114,13 +114,13 @@ class BradleyTerry:
         """A label as it is learned."""
         config, first = self.config, label.probabilities[0]
         first = bound(soften(first, config.label_temperature), config.label_clamp)
-        if config.labels == "hard":
-            first = harden(first)
         weight = label.weight
         if config.weights == "certainty":
-            weight *= abs(2 * first - 1)
+            weight *= abs(2 * first - 1)  # of the label as it was given: hard ones are all as certain
         elif config.weights == "confidence" and label.comparison.confidence is not None:
             weight *= label.comparison.confidence
+        if config.labels == "hard":
+            first = harden(first)
         return replace(label, probabilities=(first, 1 - first), weight=weight)
 
     def loss(self, margins: Tensor, labels: Tensor) -> Tensor:
@@ -149,6 +149,7 @@ class BradleyTerry:
         short, _ = shorten_prompts(
             prompts, stage.task, load_tokenizer(stage.folder), self.context.policy.max_prompt_tokens
         )
+        (stage.folder / LEVEL).unlink(missing_ok=True)  # of a try that was interrupted
         scores = self.load(stage.folder).score(short, [prompt.reference or "" for prompt in short])
         level = sum(scores) / len(scores)
         (stage.folder / LEVEL).write_text(json.dumps({"level": level, "references": len(scores)}), encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
@@ -63,11 +64,16 @@ class PretrainedScorer:
         # The model reads the last token that is not this one; a padding token it was not made with would change scores.
         if facts.pad_token_id is None:
             facts.pad_token_id = separate_padding(self.tokenizer)
+            embedding = cast(nn.Embedding, self.model.get_input_embeddings())
+            if facts.pad_token_id >= embedding.num_embeddings:  # a new token, which is looked up, if only to be masked
+                self.model.resize_token_embeddings(facts.pad_token_id + 1, mean_resizing=False)
         head = dict(self.model.named_children()).get("score")
         if isinstance(head, nn.Linear):  # a score of 8 bits could not tell near responses apart
             head.float().register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
         self.format = self._choose_format()
-        self.most: int | None = config.max_tokens or facts.get_text_config().max_position_embeddings
+        # RoBERTa's kind has fewer places than positions; the tokenizer says how many. Some models have no limit.
+        limits = getattr(facts.get_text_config(), "max_position_embeddings", None), self.tokenizer.model_max_length
+        self.most: int | None = config.max_tokens or min(filter(None, limits))
 
     def _choose_format(self) -> str:
         tokenizer, wanted = self.tokenizer, self.config.format
@@ -80,18 +86,16 @@ class PretrainedScorer:
             raise ModelError(f"reward 'pretrained': '{self.config.model}' has no end token; set format: pair")
         return wanted
 
-    def encode(self, prompt: str, response: str) -> list[int]:
-        """Token ids of a prompt and a response."""
+    def encode(self, prompt: str, response: str) -> dict[str, list[int]]:
+        """Token ids of a prompt and a response, and whatever else its tokenizer tells of each token."""
         tokenizer = self.tokenizer
         if self.format == "text":
-            return encode_prompt(tokenizer, prompt) + encode_response(tokenizer, response)
+            return {"input_ids": encode_prompt(tokenizer, prompt) + encode_response(tokenizer, response)}
         if self.format == "pair":
-            pair: list[int] = tokenizer(prompt, response)["input_ids"]
-            return pair
+            return dict(tokenizer(prompt, response, return_attention_mask=False))
         turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
         text = tokenizer.apply_chat_template(turns, tokenize=False)
-        ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
+        return {"input_ids": tokenizer(text, add_special_tokens=False)["input_ids"]}
 
     @torch.no_grad()
     def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Sequence[float]:
@@ -102,33 +106,38 @@ class PretrainedScorer:
         """
         rows = [self._fit(prompt, text) for prompt, text in zip(prompts, responses, strict=True)]
         scores = [0.0] * len(rows)
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
         for start in range(0, len(order), self.config.batch_size):
             chosen = order[start : start + self.config.batch_size]
             for place, value in zip(chosen, self._score_batch([rows[i] for i in chosen]), strict=True):
                 scores[place] = value
         return scores
 
-    def _fit(self, prompt: Prompt, response: str) -> list[int]:
-        """Token ids, the prompt's source cut by its task if they are too many."""
-        ids, most = self.encode(prompt.text, response), self.most
-        if most is None or len(ids) <= most:
-            return ids
+    def _fit(self, prompt: Prompt, response: str) -> dict[str, list[int]]:
+        """As `encode`, the prompt's source cut by its task if the tokens are too many."""
+        row, most = self.encode(prompt.text, response), self.most
+        if most is None or len(row["input_ids"]) <= most:
+            return row
         try:
-            short = self.context.task.shorten(prompt, lambda text: len(self.encode(text, response)) <= most)
+            short = self.context.task.shorten(
+                prompt, lambda text: len(self.encode(text, response)["input_ids"]) <= most
+            )
         except DataError as error:
             raise DataError(
                 f"reward 'pretrained', prompt '{prompt.id}': the response does not fit into {most} tokens"
             ) from error
         return self.encode(short.text, response)
 
-    def _score_batch(self, rows: Sequence[list[int]]) -> list[float]:
-        device = self.context.device
-        tensors = [torch.tensor(row) for row in rows]
-        pad = int(self.model.config.pad_token_id)
-        ids = nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=pad)
-        lengths = torch.tensor([len(row) for row in rows])
-        mask = torch.arange(ids.shape[1])[None] < lengths[:, None]
-        logits = self.model(input_ids=ids.to(device), attention_mask=mask.long().to(device)).logits
+    def _score_batch(self, rows: Sequence[dict[str, list[int]]]) -> list[float]:
+        padding = {"input_ids": int(self.model.config.pad_token_id)}
+        inputs = {
+            name: nn.utils.rnn.pad_sequence(
+                [torch.tensor(row[name]) for row in rows], batch_first=True, padding_value=padding.get(name, 0)
+            )
+            for name in rows[0]
+        }
+        lengths = torch.tensor([len(row["input_ids"]) for row in rows])
+        inputs["attention_mask"] = (torch.arange(int(lengths.max()))[None] < lengths[:, None]).long()
+        logits = self.model(**{name: tensor.to(self.context.device) for name, tensor in inputs.items()}).logits
         scores: list[float] = logits.float().squeeze(-1).tolist()
         return scores

@@ -32,7 +32,8 @@ class TeacherConfig(ComponentConfig):
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
         """The policy and the teacher."""
-        return [ModelLoad(policy, "policy", trained=True), *super().loads(policy)]
+        student = ModelLoad(policy, "policy", trained=True, groups=self.sft.batch_size, optimizer=self.sft.optimizer)
+        return [student, *super().loads(policy)]
 
 
 @hookimpl

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from rlaif_framework import (
+    Answer,
     Asked,
     Backend,
     Context,
@@ -39,22 +40,29 @@ class Teacher:
         backend = cast(Backend, context.build("backend", config.backend))
         with context.accelerator.main_process_first():  # the others find its answers kept, and pay for none
             outcomes = run_coroutines((self.ask(p, stage.seed("teacher", p.id)) for p in prompts), backend)
-        texts = [context.task.clean(outcome.value or "") for outcome in outcomes]
-        pairs = [(p, t) for p, t in zip(prompts, texts, strict=True) if t]
+        answers = [
+            (p, outcome.value) for p, outcome in zip(prompts, outcomes, strict=True) if outcome.value is not None
+        ]
         refused = [outcome.refused for outcome in outcomes if outcome.refused is not None]
-        empty = len(prompts) - len(pairs) - len(refused)
-        stage.facts.update(demonstrations=len(pairs), empty=empty, refused=len(refused))
-        if not pairs:
+        most = context.policy.max_new_tokens
+        taught = [(p, context.task.clean(a.text), a.generated_tokens < most) for p, a in answers]
+        taught = [row for row in taught if row[1]]
+        empty = len(answers) - len(taught)
+        taught = taught[: config.sft.limit]
+        finished = [ended for _, _, ended in taught]
+        stage.facts.update(demonstrations=len(taught), empty=empty, cut=finished.count(False), refused=len(refused))
+        if not taught:
             reason = f"; it refused {len(refused)} prompts, the first: {refused[0]}" if refused else ""
             raise TrainingError(
                 f"the teacher gave no answer but empty ones; look at 'instruction' and the backend{reason}"
             )
         if stage.is_main:
-            write_rows(stage.folder / "taught.jsonl", ({"prompt": p.id, "response": t} for p, t in pairs))
-        fine_tune(stage, initial, [(p.text, t) for p, t in pairs][: config.sft.limit], config.sft)
+            rows = ({"prompt": p.id, "response": t, "ended": ended} for p, t, ended in taught)
+            write_rows(stage.folder / "taught.jsonl", rows)
+        fine_tune(stage, initial, [(p.text, t) for p, t, _ in taught], config.sft, finished)
 
-    def ask(self, prompt: Prompt, seed: int) -> Generator[Asked, Any, str]:
+    def ask(self, prompt: Prompt, seed: int) -> Generator[Asked, Any, Answer]:
         """A coroutine that asks for one response."""
         question = Question("\n\n".join(filter(None, [self.config.instruction, prompt.text])))
         answer = yield Generate(question, self.context.policy.max_new_tokens, self.config.temperature, seed=seed)
-        return str(answer.text)
+        return cast(Answer, answer)
