@@ -156,10 +156,9 @@ class AnswerCache:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")  # survives a kill; a power cut may cost the last answers
             self._db.execute("CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, answer TEXT) WITHOUT ROWID")
-        except sqlite3.DatabaseError as error:
-            raise RlaifError(
-                f"the cache of answers, {path}, cannot be used: {error}; remove it to start anew"
-            ) from error
+        except sqlite3.Error as error:
+            raise _explain(error, path) from error
+        self.path = path
 
     def close(self) -> None:
         """Close the file."""
@@ -195,14 +194,27 @@ class AnswerCache:
     def _read(self, keys: set[bytes]) -> dict[bytes, Answer]:
         found = {}
         for key in keys:
-            row = self._db.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
+            try:
+                row = self._db.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
+            except sqlite3.Error as error:
+                raise _explain(error, self.path) from error
             if row is not None:
                 found[key] = _load_answer(json.loads(row[0]))
         return found
 
     def _write(self, key: bytes, answer: Answer) -> None:
         text = json.dumps(asdict(answer), ensure_ascii=False)
-        self._db.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, text))
+        try:
+            self._db.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, text))
+        except sqlite3.Error as error:
+            raise _explain(error, self.path) from error
+
+
+def _explain(error: sqlite3.Error, path: Path) -> RlaifError:
+    """What to do: a file that is damaged can only be removed; a full disk, or a file that is locked, loses nothing."""
+    damaged = getattr(error, "sqlite_errorname", "") in ("SQLITE_CORRUPT", "SQLITE_NOTADB")
+    advice = "remove it to start anew" if damaged else "make room, or set RLAIF_CACHE to another folder"
+    return RlaifError(f"the cache of answers, {path}, cannot be used: {error}; {advice}")
 
 
 def _load_answer(row: Mapping[str, Any]) -> Answer:

@@ -133,10 +133,15 @@ def _check_models(run: Run) -> None:
 def _open_folder(run: Run) -> None:
     run.folder.mkdir(parents=True, exist_ok=True)
     record = run.folder / RECORD
-    # An earlier run of a changed spec may have left steps that this one does not have.
-    for name in set((read_json(record) or {"steps": ()})["steps"]) - {step.name for step in run.steps}:
+    # An earlier run of a changed spec may have left steps that this one does not have, and a report of other numbers.
+    steps = {step.name: step.key for step in run.steps}
+    before = (read_json(record) or {"steps": {}})["steps"]
+    for name in set(before) - set(steps):
         shutil.rmtree(run.folder / name, ignore_errors=True)
-    write_whole(record, json.dumps({"steps": {step.name: step.key for step in run.steps}}, indent=1))
+    if before != steps:
+        for name in ("report.html", "report.json"):
+            (run.folder / name).unlink(missing_ok=True)
+    write_whole(record, json.dumps({"steps": steps}, indent=1))
     resolved = yaml.safe_dump(run.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     write_whole(run.folder / "spec.yaml", resolved)
     write_whole(run.folder / "environment.json", json.dumps(describe_environment(), indent=1))

@@ -92,6 +92,17 @@ def generate_branches(
 
 
 @torch.no_grad()
+@contextmanager
+def _own_settings_aside(model: PreTrainedModel) -> Iterator[None]:
+    """Sample from the whole distribution: `generate` takes what it is not told from the model's own settings, such as a
+    repetition penalty."""
+    own, model.generation_config = model.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = own
+
+
 def generate_rows(
     model: PreTrainedModel,
     sequences: Sequence[list[int]],
@@ -107,7 +118,6 @@ def generate_rows(
     settings = GenerationConfig(
         max_new_tokens=sampling.max_new_tokens,
         do_sample=sampling.temperature > 0,
-        # The whole distribution, whatever the model's own generation settings say.
         **(
             {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": 1.0} if sampling.temperature else {}
         ),
@@ -123,7 +133,7 @@ def generate_rows(
         for row, i in enumerate(batch):
             inputs[row, width - len(sequences[i]) :] = torch.tensor(sequences[i])
             mask[row, width - len(sequences[i]) :] = 1
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), _own_settings_aside(model):
             torch.manual_seed(seeds[batch[0]])
             output = model.generate(  # type: ignore[operator]
                 inputs.to(model.device), attention_mask=mask.to(model.device), generation_config=settings

@@ -159,7 +159,7 @@ def read_mapping(path: Path, what: str = "spec") -> dict[str, Any]:
     try:
         match path.suffix.lower():
             case ".yaml" | ".yml":
-                data = yaml.load(text, SpecLoader)
+                data = _unshare(yaml.load(text, SpecLoader))
             case ".toml":
                 data = tomllib.loads(text)
             case ".json":
@@ -175,6 +175,13 @@ def read_mapping(path: Path, what: str = "spec") -> dict[str, Any]:
     if not isinstance(data, dict):
         raise SpecError(f"{path} does not hold a mapping of keys to values at its top")
     return data
+
+
+def _unshare(value: Any) -> Any:
+    """A copy in which nothing stands twice, as what YAML's anchors name does: a change to it would be several."""
+    if isinstance(value, dict):
+        return {key: _unshare(nested) for key, nested in value.items()}
+    return [_unshare(nested) for nested in value] if isinstance(value, list) else value
 
 
 def set_value(data: dict[str, Any], override: str) -> None:

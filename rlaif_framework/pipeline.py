@@ -98,7 +98,11 @@ class _Composer:
         return self._step(
             "sft",
             "sft",
-            {"sft": sft and sft.model_dump(mode="json"), "prompts": _hash_rows(self.train) if sft else None},
+            {
+                "sft": sft and sft.model_dump(mode="json"),
+                "prompts": _hash_rows(self.train) if sft else None,
+                "task": describe_component(self.spec.task, self.context)["from"],
+            },
             partial(train_baseline, config=sft, prompts=self.train),
             loads=[
                 ModelLoad(self.policy, "policy", trained=True, groups=sft.batch_size, optimizer=sft.optimizer)
@@ -155,6 +159,7 @@ class _Composer:
                     "pairs": pairs.model_dump(mode="json"),
                     "comparisons": _hash_rows(own),
                     "prompts": _hash_rows(self.train),
+                    "task": describe_component(self.spec.task, self.context),
                 },
                 partial(gather_pairs, config=pairs, comparisons=own, prompts=self.train),
                 inputs={"policy": policy},
@@ -198,6 +203,7 @@ class _Composer:
                 "reward": arm.reward and self._describe(arm.reward),
                 "task": self._task,
                 "prompts": _hash_rows(self.train),
+                "validation": _hash_rows(self.context.task.prompts("validation")),  # a watch chooses by them
             },
             partial(
                 improve_policy,

@@ -90,7 +90,7 @@ class Discovery(ExtensionManager[ModuleType]):
     def list_entry_points(self) -> list[EntryPoint]:
         """Entry points of the allowed plugins, by distribution and name."""
         # stevedore's cache loses the distribution and can be stale for two minutes after a reinstall.
-        found = sorted(entry_points(group=GROUP), key=lambda e: (_distribution(e).name, e.name))
+        found = sorted(entry_points(group=GROUP), key=lambda e: (_distribution(e).name or "", e.name))
         return [e for e in found if self.allowed is None or e.name in self.allowed]
 
     def _load_one_plugin(self, ep: EntryPoint, *args: Any, **kwargs: Any) -> Extension[ModuleType] | None:
@@ -229,6 +229,11 @@ class Registry:
             raise PluginError(f"{hookspecs.SLOT_HOOKS[slot]} gave {component!r}, not a Component")
         if not (isinstance(component.config, type) and issubclass(component.config, ComponentConfig)):
             raise PluginError(f"{slot} '{component.name}': its config {component.config!r} is not a ComponentConfig")
+        try:
+            if plugin.distribution != DISTRIBUTION:  # its fields are built now, where a failure is this plugin's alone
+                component.config.model_rebuild()
+        except Exception as error:  # pydantic's own, NameError, whatever a validator's maker raises
+            raise PluginError(f"{slot} '{component.name}': its config cannot be built: {error}") from error
         if ":" not in component.target:
             raise PluginError(f"{slot} '{component.name}': its target '{component.target}' is not 'module:attribute'")
         if (slot, component.name) in seen:

@@ -95,6 +95,17 @@ def test_models_with_sliding_windows_are_left_to_transformers() -> None:
     assert found == [greedy(model, text, 6) for text in texts]
 
 
+def test_a_models_own_generation_settings_change_no_sample() -> None:
+    """Log-probabilities are taken of the plain distribution: a repetition penalty would make the samples another's."""
+    model, texts = small_model("mistral"), prompts()
+    plain = generate_rows(model, texts, Sampling(12, 0.0), range(len(texts)), [2], 0, budget=200)
+    own = GenerationConfig(repetition_penalty=5.0, no_repeat_ngram_size=1)
+    model.generation_config = own
+    assert generate_rows(model, texts, Sampling(12, 0.0), range(len(texts)), [2], 0, budget=200) == plain
+    assert any(len(set(row)) < len(row) for row in plain), "nothing repeats: the test shows nothing"
+    assert model.generation_config is own
+
+
 def test_a_sample_does_not_depend_on_its_batch() -> None:
     model, texts = small_model("llama"), prompts()
     sampling = Sampling(10, 0.8, top_k=20)

@@ -43,6 +43,7 @@ from rlaif_framework import (
     SpecError,
     run_coroutines,
 )
+from rlaif_framework.asking import AnswerCache
 from rlaif_framework.loading import build_spec
 
 KEY = "sk-made-for-a-test-0123456789"
@@ -666,6 +667,18 @@ def test_after_a_kill_only_what_was_not_answered_is_asked(build: Build, tmp_path
         asked = len(server.bodies)
         assert len(drive(choices(60), build(server.url))) == 60
     assert len(server.bodies) - asked == 60 - kept
+
+
+def test_a_cache_that_is_full_or_damaged_says_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "answers.sqlite"
+    cache = AnswerCache("m", path)
+    cache._db.execute("PRAGMA max_page_count = 3")
+    with pytest.raises(RlaifError, match="is full; make room, or set RLAIF_CACHE"):
+        cache._write(b"key", Answer(text="x" * 100_000))
+    cache.close()
+    path.write_bytes(b"no database, but text" * 400)
+    with pytest.raises(RlaifError, match="remove it to start anew"):
+        AnswerCache("m", path)
 
 
 def test_ctrl_c_stops_at_once(tmp_path: Path) -> None:

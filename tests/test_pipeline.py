@@ -281,6 +281,10 @@ def test_a_killed_labelling_keeps_its_whole_chunks_and_drops_a_broken_line(tmp_p
     path.write_text("{}\n" * (CHUNK + 3) + '{"cut off')
     assert _finished_rows(path, CHUNK) == CHUNK
     assert path.read_text() == "{}\n" * CHUNK
+    row = '{"said": "one\u2028two\x85three"}\n'  # what JSON Lines may hold, and str.splitlines would cut
+    path.write_text(row * (CHUNK + 3), encoding="utf-8")
+    assert _finished_rows(path, CHUNK) == CHUNK
+    assert path.read_text(encoding="utf-8") == row * CHUNK
 
 
 WATCHING = """

@@ -112,6 +112,12 @@ BROKEN = {
     "bare": (labeler_code("committee"), "only built-ins have bare names"),
     "builtin": (labeler_code("llm"), "already offered by plugin 'llm' (rlaif-framework"),
     "target": (labeler_code("b/x", target="rlaif_plugins.length"), "not 'module:attribute'"),
+    "fields": (
+        labeler_code("b/x").replace(
+            "MadeConfig(ComponentConfig):", "MadeConfig(ComponentConfig):\n    odd: 'Nowhere' = 1"
+        ),
+        "its config cannot be built",
+    ),
     "config": (labeler_code("b/x").replace("MadeConfig(ComponentConfig)", "MadeConfig"), "not a ComponentConfig"),
 }
 

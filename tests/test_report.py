@@ -10,6 +10,7 @@ import pytest
 from rlaif_framework import Registry
 from rlaif_framework.component import narrow
 from rlaif_framework.report import build_report, render_html
+from rlaif_framework.report.findings import _compare_judge
 
 
 def estimate(value: float, half: float = 0.05, count: int = 50) -> dict[str, float]:
@@ -206,3 +207,21 @@ def test_missing_measurements_are_shown_as_missing() -> None:
     assert "not measured" in " ".join(made["summary"])
     assert "bare against sft" in " ".join(made["summary"])
     assert render_html(made)
+
+
+@pytest.mark.parametrize(
+    "arm",
+    [
+        {"reward": {"kind": "direct", "labeler": {"kind": "rate", "model": "m"}}, "algorithm": {"kind": "rloo"}},
+        {"reward": None, "algorithm": {"kind": "online-dpo", "labeler": {"kind": "rate", "model": "m"}}},
+    ],
+)
+def test_a_judge_that_a_policy_learned_from_without_labels_is_told(arm: dict[str, Any]) -> None:
+    spec = {"arms": {"a": {"feedback": None, **arm}}}
+    (same,) = _compare_judge({"judge": {"kind": "rate", "model": "m"}}, spec)
+    assert "THE JUDGE IS THE LABELER of arm 'a'" in same
+    (shared,) = _compare_judge({"judge": {"kind": "llm", "model": "m"}}, spec)
+    assert "share a model (m)" in shared
+    watch = {"kind": "rloo", "watch": {"judge": {"kind": "llm", "labeler": {"kind": "llm", "model": "m"}}}}
+    spec = {"arms": {"a": {"feedback": None, "reward": None, "algorithm": watch}}}
+    assert _compare_judge({"judge": {"kind": "llm", "model": "m"}}, spec) == []

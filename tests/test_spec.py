@@ -505,3 +505,19 @@ def test_a_met_requirement_is_met_however_its_name_is_spelt(
     path = tmp_path / "s.json"
     path.write_text(json.dumps({**BASE, "requires": [requirement]}))
     assert load_spec(path, registry=registry).requires == [requirement]
+
+
+def test_a_value_that_is_set_is_one_value_whatever_anchors_share(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text("arms:\n  a: {reward: &r {kind: length, per: 1}}\n  b: {reward: *r}\n")
+    data = read_mapping(path)
+    set_value(data, "arms.a.reward.per=2")
+    assert data["arms"]["a"]["reward"]["per"] == 2
+    assert data["arms"]["b"]["reward"]["per"] == 1
+
+
+def test_an_anchor_that_holds_itself_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text("arms: &a\n  b: *a\n")
+    with pytest.raises(SpecError, match="nested too deeply"):
+        read_mapping(path)

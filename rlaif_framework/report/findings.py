@@ -96,15 +96,26 @@ def _compare_judge(evaluation: Measured, spec: Measured) -> list[str]:
     judge = evaluation["judge"]
     found = []
     for arm, settings in spec["arms"].items():
-        labeler = (settings.get("feedback") or {}).get("labeler")
-        if labeler is None:
-            continue
-        if labeler == judge:
+        algorithm = {key: value for key, value in (settings.get("algorithm") or {}).items() if key != "watch"}
+        labelers = [(settings.get("feedback") or {}).get("labeler"), *_labelers([settings.get("reward"), algorithm])]
+        learned = [labeler for labeler in labelers if labeler is not None]
+        shared = set().union(*map(_models, learned)) & _models(judge)
+        if judge in learned:
             found.append(f"THE JUDGE IS THE LABELER of arm '{arm}': its win rates say nothing about quality")
-        elif _models(labeler) & _models(judge):
-            shared = ", ".join(sorted(_models(labeler) & _models(judge)))
-            found.append(f"judge and labeler of arm '{arm}' share a model ({shared}): they may share its errors")
+        elif shared:
+            names = ", ".join(sorted(shared))
+            found.append(f"judge and labeler of arm '{arm}' share a model ({names}): they may share its errors")
     return found
+
+
+def _labelers(value: Any) -> list[Any]:
+    """The labelers in the slots of rewards and algorithms, however deep: a policy learns from them too."""
+    if isinstance(value, list):
+        return [labeler for nested in value for labeler in _labelers(nested)]
+    if not isinstance(value, dict):
+        return []
+    own = [value["labeler"]] if isinstance(value.get("labeler"), dict) else []
+    return own + [labeler for key, nested in value.items() if key != "labeler" for labeler in _labelers(nested)]
 
 
 def _models(value: Any) -> set[str]:

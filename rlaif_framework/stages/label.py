@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -58,10 +59,9 @@ def _finished_rows(path: Path, size: int) -> int:
     """Rows of whole chunks; what an interruption cut off after them is dropped."""
     if not path.exists():
         return 0
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith("\n")]
-    kept = len(whole) - len(whole) % size
-    path.write_text("".join(whole[:kept]), encoding="utf-8")
+    rows = path.read_bytes().split(b"\n")[:-1]  # as bytes: text may hold other characters that end lines
+    kept = len(rows) - len(rows) % size
+    os.truncate(path, sum(len(row) + 1 for row in rows[:kept]))
     return kept
 
 
