@@ -136,7 +136,7 @@ if TYPE_CHECKING:
     )
     from rlaif_framework.rl.policy_gradient import Experience, PolicyGradient
     from rlaif_framework.rl.watch import Watch
-    from rlaif_framework.scoring import ScoreModel, score_responses, separate_padding
+    from rlaif_framework.scoring import ScoreModel, embed_padding, score_responses, separate_padding
     from rlaif_framework.stage import Stage, read_metrics
     from rlaif_framework.stages.label import check_preferences
     from rlaif_framework.store import Store
@@ -170,6 +170,7 @@ _LAZY = {
     "split_by_tokens": "packing",
     "Step": "pipeline",
     "Sample": "policy",
+    "embed_padding": "scoring",
     "encode_prompt": "policy",
     "encode_response": "policy",
     "group_samples": "policy",
@@ -332,6 +333,7 @@ __all__ = [
     "describe_rollout",
     "discount",
     "draw_batch",
+    "embed_padding",
     "encode_prompt",
     "encode_response",
     "estimate_kl",

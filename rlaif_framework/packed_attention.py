@@ -44,6 +44,11 @@ class Blocks:
         return Blocks(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
+def make_additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """What is added to scores for a mask of who sees whom: nothing, or the lowest number there is."""
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, torch.finfo(dtype).min)
+
+
 class PackedAttention:
     """What the layers of a model are told beside the mask of a packed batch."""
 
@@ -99,9 +104,7 @@ class PackedAttention:
 
     def _block_mask(self, shared: int) -> Tensor:
         if shared not in self._additive:
-            mask = torch.zeros(self.blocks.mask.shape, dtype=self.whole.dtype, device=self.whole.device)
-            mask.masked_fill_(~self.blocks.mask, torch.finfo(mask.dtype).min)
-            self._additive[shared] = mask.repeat(1, 1, shared, 1)
+            self._additive[shared] = make_additive(self.blocks.mask, self.whole.dtype).repeat(1, 1, shared, 1)
         return self._additive[shared]
 
 

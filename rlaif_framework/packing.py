@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlaif_framework.errors import ModelError
-from rlaif_framework.packed_attention import Blocks, PackedAttention, is_prepared
+from rlaif_framework.packed_attention import Blocks, PackedAttention, is_prepared, make_additive
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Packed:
         """
         config = cast(PreTrainedModel, model).config.get_text_config()
         dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
-        additive = _additive(self.mask, dtype)
+        additive = make_additive(self.mask, dtype)
         inputs: dict[str, Any] = {"input_ids": self.input_ids, "position_ids": self.position_ids}
         kinds = set(getattr(config, "layer_types", None) or ())
         if len(self.ends) > len(self.input_ids) and not kinds <= {FULL, SLIDING}:
@@ -82,7 +82,7 @@ class Packed:
         windowed = SLIDING in kinds or not kinds
         if window is not None and windowed and int(self.position_ids.max()) >= window:
             behind = self.position_ids[:, :, None] - self.position_ids[:, None, :]  # (rows, length, length)
-            near = _additive(self.mask & (behind < window)[:, None], dtype)
+            near = make_additive(self.mask & (behind < window)[:, None], dtype)
             if not kinds:  # all layers have the window
                 return {**inputs, "attention_mask": near}
             inputs["attention_mask"] = {FULL: additive, SLIDING: near}
@@ -99,11 +99,6 @@ class Packed:
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 """What transformers calls layers that attend by a mask: to all that comes before, or to the last tokens of it."""
-
-
-def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    added = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
-    return added.masked_fill_(~mask, torch.finfo(dtype).min)
 
 
 SCORES_A_TOKEN = 1500

@@ -62,9 +62,7 @@ class ScoreModel(nn.Module):
         pad = separate_padding(tokenizer)
         source = where if isinstance(where, ModelSource) else find_model(str(where))
         inner = load_model(source, "score", weights, device, num_labels=1)
-        embedding = cast(nn.Embedding, inner.get_input_embeddings())
-        if pad >= embedding.num_embeddings:  # transformers looks padding up, if only to mask it
-            inner.resize_token_embeddings(pad + 1, mean_resizing=False)
+        embed_padding(inner, pad)
         inner.config.get_text_config().pad_token_id = inner.config.pad_token_id = pad
         linear = dict(inner.named_children()).get("score")
         if not isinstance(linear, nn.Linear):
@@ -144,6 +142,12 @@ def check_scores(scores: Sequence[float], prompts: Sequence[Prompt], responses: 
 def _architectures(source: ModelSource) -> list[str]:
     config = AutoConfig.from_pretrained(materialise(source), revision=source.revision or "main")
     return list(config.architectures or [])
+
+
+def embed_padding(model: PreTrainedModel, pad: int) -> None:
+    """Give a padding token that is new an embedding: transformers looks it up, if only to mask it."""
+    if pad >= cast(nn.Embedding, model.get_input_embeddings()).num_embeddings:
+        model.resize_token_embeddings(pad + 1, mean_resizing=False)
 
 
 def separate_padding(tokenizer: PreTrainedTokenizerBase) -> int:

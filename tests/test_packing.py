@@ -18,6 +18,7 @@ from transformers import (
     Gemma3TextConfig,
     Lfm2Config,
     MistralConfig,
+    PreTrainedModel,
 )
 
 from rlaif_framework import (
@@ -52,18 +53,23 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(request.param)
 
 
+@torch.no_grad()
+def check_logprobs(model: PreTrainedModel) -> None:
+    """Those of packed rows are those of each sequence alone."""
+    ours = response_logprobs(model, pack_groups(GROUPS, 0, CPU))
+    alone = []
+    for group in GROUPS:
+        for response in group.responses:
+            logits = model(torch.tensor([group.prompt + response])).logits[0].log_softmax(-1)
+            alone.append(logits[len(group.prompt) - 1 : -1].gather(1, torch.tensor(response)[:, None]).squeeze(1))
+    torch.testing.assert_close(ours, torch.cat(alone), atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_packed_logprobs_equal_those_of_each_sequence_alone(tiny_model: Path, attention: str) -> None:
     model = load_model(tiny_model, "causal", torch.float32, CPU, attn_implementation=attention)
-    with torch.no_grad():
-        ours = response_logprobs(model, pack_groups(GROUPS, 0, CPU))
-        alone = []
-        for group in GROUPS:
-            for response in group.responses:
-                logits = model(torch.tensor([group.prompt + response])).logits[0].log_softmax(-1)
-                alone.append(logits[len(group.prompt) - 1 : -1].gather(1, torch.tensor(response)[:, None]).squeeze(1))
-    torch.testing.assert_close(ours, torch.cat(alone), atol=1e-5, rtol=1e-5)
+    check_logprobs(model)
 
 
 SIZES = {
@@ -89,14 +95,7 @@ def test_a_window_of_attention_counts_a_sequences_own_tokens(name: str, tmp_path
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(WINDOWED[name]()).save_pretrained(tmp_path)
     model = load_model(tmp_path, "causal", torch.float32, CPU)
-    with torch.no_grad():
-        ours = response_logprobs(model, pack_groups(GROUPS, 0, CPU))
-        alone = []
-        for group in GROUPS:
-            for response in group.responses:
-                logits = model(torch.tensor([group.prompt + response])).logits[0].log_softmax(-1)
-                alone.append(logits[len(group.prompt) - 1 : -1].gather(1, torch.tensor(response)[:, None]).squeeze(1))
-    torch.testing.assert_close(ours, torch.cat(alone), atol=1e-5, rtol=1e-5)
+    check_logprobs(model)
 
 
 def test_layers_that_read_whole_rows_refuse_several_responses_in_one(tmp_path: Path) -> None:

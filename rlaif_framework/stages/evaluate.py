@@ -104,10 +104,11 @@ def score_comparisons(
 ) -> None:
     """Score validation comparisons, and the baseline's test responses, with a reward."""
     model = cast(RewardModel, stage.context.build("reward", reward)).load(stage.inputs["reward"])
-    twice = _shorten(stage, [c.prompt for c in comparisons for _ in range(2)])
+    short = _shorten(stage, [*(c.prompt for c in comparisons), *prompts])
+    twice = [prompt for prompt in short[: len(comparisons)] for _ in range(2)]
     scores = score_responses(model, twice, [text for c in comparisons for text in c.responses]) if comparisons else []
     margins = [a - b for a, b in zip(scores[::2], scores[1::2], strict=True)]
-    baseline = score_responses(model, _shorten(stage, prompts), read_responses(stage.inputs["sft"]))
+    baseline = score_responses(model, short[len(comparisons) :], read_responses(stage.inputs["sft"]))
     (stage.folder / SCORES).write_text(json.dumps({"margins": margins, "sft": baseline}))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import nn
@@ -16,6 +15,7 @@ from rlaif_framework import (
     ModelError,
     Prompt,
     Stage,
+    embed_padding,
     encode_prompt,
     encode_response,
     find_model,
@@ -64,9 +64,7 @@ class PretrainedScorer:
         # The model reads the last token that is not this one; a padding token it was not made with would change scores.
         if facts.pad_token_id is None:
             facts.pad_token_id = separate_padding(self.tokenizer)
-            embedding = cast(nn.Embedding, self.model.get_input_embeddings())
-            if facts.pad_token_id >= embedding.num_embeddings:  # a new token, which is looked up, if only to be masked
-                self.model.resize_token_embeddings(facts.pad_token_id + 1, mean_resizing=False)
+            embed_padding(self.model, facts.pad_token_id)
         head = dict(self.model.named_children()).get("score")
         if isinstance(head, nn.Linear):  # a score of 8 bits could not tell near responses apart
             head.float().register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
