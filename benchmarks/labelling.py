@@ -25,27 +25,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rlaif_plugins.llm import LLMConfig, LLMLabeler
-from rlaif_plugins.transformers_backend import TransformersConfig
-from rlaif_plugins.transformers_backend.backend import TransformersBackend
+from rlaif_plugins.backends.transformers import TransformersConfig
+from rlaif_plugins.backends.transformers.backend import TransformersBackend
+from rlaif_plugins.labelers.llm import LLMConfig, LLMLabeler
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from rlaif_framework import (
-    Answer,
-    Choose,
-    Comparison,
-    Context,
-    Generate,
-    Prompt,
-    Question,
-    Registry,
-    Request,
-    share_prefixes,
-)
-from rlaif_framework.loading import build_spec
-from rlaif_framework.models import load_tokenizer
+from rlaif_framework import Answer, Choose, Comparison, Context, Generate, PluginManager, Prompt, Question, Request
+from rlaif_framework.models import share_prefixes
+from rlaif_framework.models.loading import load_tokenizer
+from rlaif_framework.spec.loading import build_spec
 
-MINI = Path(__file__).parents[1] / "plugins" / "rlaif_plugins" / "tldr" / "tldr_mini.jsonl"
+MINI = Path(__file__).parents[1] / "plugins" / "rlaif_plugins" / "tasks" / "tldr" / "tldr_mini.jsonl"
 PREAMBLE = """\
 A good summary is a shorter piece of text that keeps the essence of the original: it tries to achieve the same purpose \
 and to convey the same information. Below we define four sides of a summary's quality.
@@ -127,15 +117,15 @@ class Instant:
 def measure_overhead(count: int, scratch: str) -> None:
     """Label made-up comparisons in chunks, both orders, every answer into the cache."""
     os.environ["RLAIF_CACHE"] = scratch
-    registry = Registry.load()
-    spec = build_spec({"task": "tldr", "policy": {"model": "none"}}, "benchmark", registry)
+    manager = PluginManager.load()
+    spec = build_spec({"task": "tldr", "policy": {"model": "none"}}, "benchmark", manager)
     labeler = LLMLabeler.__new__(LLMLabeler)
     labeler.config = LLMConfig.model_validate(
-        {"backend": {"kind": "transformers", "model": "none"}}, context={"registry": registry}
+        {"backend": {"kind": "transformers", "model": "none"}}, context={"manager": manager}
     )
-    context = Context(spec, registry)
+    context = Context.from_spec(spec, manager)
     labeler.seed, labeler.task, labeler.words, labeler.backend = 0, context.task, context.task.words(), Instant()
-    labeler.strategy = context.build("strategy", labeler.config.strategy)
+    labeler.strategy = context.build_strategy(labeler.config.strategy)
     post = "a post of some length that goes on for a while and then ends. " * 30
     early, start = 0, time.perf_counter()
     for first in range(0, count, 64):
@@ -295,10 +285,10 @@ def clock(backend: TransformersBackend, work: Callable[[], Any]) -> tuple[float,
 
 
 def open_backend(model: str, dtype: Any) -> TransformersBackend:
-    registry = Registry.load()
+    manager = PluginManager.load()
     spec = {"task": "tldr", "policy": {"model": model}}
     return TransformersBackend(
-        TransformersConfig(model=model, dtype=dtype), Context(build_spec(spec, "benchmark", registry), registry)
+        TransformersConfig(model=model, dtype=dtype), Context.from_spec(build_spec(spec, "benchmark", manager), manager)
     )
 
 

@@ -22,9 +22,9 @@ from types import ModuleType
 
 import torch
 
-from rlaif_framework import PlannedStep, Registry, Run, Step, Store, hookimpl, load_spec, plan_spec, run_spec
+from rlaif_framework import PlannedStep, PluginManager, Run, Step, Store, hookimpl, load_spec, plan_spec, run_spec
 from rlaif_framework.memory import keep_freed_memory, peak_memory
-from rlaif_framework.plugins import Plugin
+from rlaif_framework.plugins.discovery import Plugin
 from rlaif_framework.progress import Progress
 
 ROOT = Path(__file__).parents[1]
@@ -116,13 +116,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--set", dest="changes", nargs="*", default=[], help="more settings, as of rlaif run")
     given = parser.parse_args(arguments)
     keep_freed_memory()
-    registry, meter = Registry.load(), Meter()
-    registry.add(make_plugin(meter))
-    spec = load_spec(given.spec, [*shorten(given.spec, given.steps), *given.changes], registry)
+    manager, meter = PluginManager.load(), Meter()
+    manager.add(make_plugin(meter))
+    spec = load_spec(given.spec, [*shorten(given.spec, given.steps), *given.changes], manager)
     with tempfile.TemporaryDirectory() as scratch:
         store = Store(Path(scratch) / "store")
-        steps = plan_spec(spec, store, registry)
-        run_spec(spec, Path(scratch) / "run", store, registry, Progress())
+        steps = plan_spec(spec, store, manager)
+        run_spec(spec, Path(scratch) / "run", store, manager, Progress())
     for step in steps:
         if step.peak_bytes and any(load.activation_bytes for load in step.loads):
             print(compare(step, *meter.measured[step.name]), flush=True)

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rlaif_framework import Comparison, Context, Registry, load_model, load_spec, load_tokenizer
-from rlaif_framework.policy import sample_responses, shorten_prompts
+from rlaif_framework import Comparison, Context, PluginManager, load_spec
+from rlaif_framework.models import load_model, load_tokenizer
+from rlaif_framework.models.sampling import sample_responses, shorten_prompts
 
 NEAR = 15
 
@@ -28,9 +29,9 @@ def main() -> None:
     parser.add_argument("--arm", default="rlaif")
     parser.add_argument("--responses", type=int, default=8)
     given = parser.parse_args()
-    registry, first = Registry.load(), given.runs[0]
-    spec = load_spec(first / "spec.yaml", (), registry)
-    context, arm = Context(spec, registry), spec.arms[given.arm]
+    manager, first = PluginManager.load(), given.runs[0]
+    spec = load_spec(first / "spec.yaml", (), manager)
+    context, arm = Context.from_spec(spec, manager), spec.arms[given.arm]
     prompts = [*context.task.prompts("validation"), *context.task.prompts("test")]
     tokenizer = load_tokenizer(first / "sft")
     prompts, _ = shorten_prompts(prompts, context.task, tokenizer, spec.policy.max_prompt_tokens)
@@ -53,14 +54,14 @@ def main() -> None:
     ]
     raters = {"labeler": arm.feedback.labeler, "judge": spec.evaluate.judge}
     labels = {
-        name: np.array([p.probabilities[0] - 0.5 for p in context.build("labeler", config).label(pairs)])
+        name: np.array([p.probabilities[0] - 0.5 for p in context.build_labeler(config).label(pairs)])
         for name, config in raters.items()
     }
     longer = np.array([len(a) - len(b) for a, b in (pair.responses for pair in pairs)])
     print(f"# {len(pairs)} pairs of the baseline's samples, {np.sum(abs(longer) < NEAR)} of like length", flush=True)
     print(compare("the longer one", longer, longer, labels))
     for run in given.runs:
-        reward = context.build("reward", arm.reward).load(run / given.arm / "reward")
+        reward = context.build_reward(arm.reward).load(run / given.arm / "reward")
         found = dict(zip(zip((p.id for p in repeated), texts, strict=True), reward.score(repeated, texts), strict=True))
         margins = [np.subtract(*(found[pair.prompt.id, text] for text in pair.responses)) for pair in pairs]
         print(compare(str(run), np.array(margins), longer, labels), flush=True)

@@ -20,22 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rlaif_plugins.bradley_terry import model as bradley_terry
+from rlaif_plugins.rewards.bradley_terry import model as bradley_terry
 from sides import MINI, add_arguments, answer_side, describe, make_clock, run_side, save_scores, save_start, time_steps
 
-from rlaif_framework import (
-    Comparison,
-    Context,
-    LabelledComparison,
-    Prompt,
-    Registry,
-    Stage,
-    load_model,
-    load_tokenizer,
-    read_metrics,
-)
-from rlaif_framework.component import narrow
-from rlaif_framework.loading import build_spec
+from rlaif_framework import Comparison, Context, LabelledComparison, PluginManager, Prompt, Stage
+from rlaif_framework.contracts import read_metrics
+from rlaif_framework.models import load_model, load_tokenizer
+from rlaif_framework.plugins.slots import narrow
+from rlaif_framework.spec.loading import build_spec
 
 CASES = ("tldr", "responses")
 BATCH, LR = 8, 1e-5
@@ -102,16 +94,16 @@ def read_rows(case: str, path: str | None, count: int) -> list[dict[str, str]]:
 def run_ours(settings: dict[str, Any]) -> dict[str, Any]:
     """Steps of reward model `bradley-terry`, on batches in the order of the rows."""
     rows = json.loads(Path(settings["rows"]).read_text())
-    registry = Registry.load()
+    manager = PluginManager.load()
     policy = {
         "model": settings["start"],
         "dtype": settings["precision"],
         "train_tokens": settings["train_tokens"],
     }
-    spec = build_spec({"task": "tldr", "policy": policy, "evaluate": None}, "benchmark", registry)
-    context = Context(spec, registry, checkpoint_seconds=1e9)
+    spec = build_spec({"task": "tldr", "policy": policy, "evaluate": None}, "benchmark", manager)
+    context = Context.from_spec(spec, manager)
     reward = {"model": settings["start"], "lr": LR, "batch_size": BATCH, "schedule": "constant", "warmup": 0}
-    model = context.build("reward", narrow("reward", {"kind": "bradley-terry", **reward}, registry))
+    model = context.build_reward(narrow("reward", {"kind": "bradley-terry", **reward}, manager))
     labels = []
     for number, row in enumerate(rows):
         prompt = Prompt(str(number), row["prompt"], row["prompt"])

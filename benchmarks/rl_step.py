@@ -35,10 +35,11 @@ from sides import (
     wait,
 )
 
-from rlaif_framework import Context, Guidance, Learner, Prompt, Registry, load_model, load_tokenizer
-from rlaif_framework.component import narrow
-from rlaif_framework.loading import build_spec
-from rlaif_framework.rl import policy_gradient
+from rlaif_framework import Context, Guidance, PluginManager, Prompt
+from rlaif_framework.models import load_model, load_tokenizer
+from rlaif_framework.plugins.slots import narrow
+from rlaif_framework.rl import Learner, policy_gradient
+from rlaif_framework.spec.loading import build_spec
 
 CASES = {"small": (4, 4, 48), "large": (16, 4, 128)}
 BETA, TEMPERATURE, LR = 0.05, 0.9, 1e-5
@@ -114,7 +115,7 @@ def read_prompts(start: str, count: int, length: int) -> list[str]:
 def run_ours(settings: dict[str, Any]) -> dict[str, Any]:
     """Steps of algorithm `rloo`, and the seconds of their parts."""
     prompts, responses, tokens = CASES[settings["case"]]
-    registry = Registry.load()
+    manager = PluginManager.load()
     algorithm = {
         "kind": "rloo",
         "steps": settings["steps"],
@@ -131,10 +132,10 @@ def run_ours(settings: dict[str, Any]) -> dict[str, Any]:
         "max_new_tokens": tokens,
         "train_tokens": settings["train_tokens"],
     }
-    spec = build_spec({"task": "tldr", "policy": policy, "evaluate": None}, "benchmark", registry)
-    context = Context(spec, registry, checkpoint_seconds=1e9)
-    model = context.build("algorithm", narrow("algorithm", algorithm, registry))
-    reward = context.build("reward", narrow("reward", "bradley-terry", registry)).load(Path(settings["reward"]))
+    spec = build_spec({"task": "tldr", "policy": policy, "evaluate": None}, "benchmark", manager)
+    context = Context.from_spec(spec, manager)
+    model = context.build_algorithm(narrow("algorithm", algorithm, manager))
+    reward = context.build_reward(narrow("reward", "bradley-terry", manager)).load(Path(settings["reward"]))
     texts = read_prompts(settings["start"], prompts * settings["steps"], settings["length"])
     pool = [Prompt(str(i), text, text) for i, text in enumerate(texts)]
     parts: dict[str, list[float]] = defaultdict(list)

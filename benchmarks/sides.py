@@ -18,11 +18,12 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from rlaif_framework import Context, ScoreModel, Stage, load_model, load_tokenizer
+from rlaif_framework import Context, Stage
 from rlaif_framework.memory import keep_freed_memory
+from rlaif_framework.models import ScoreModel, load_model, load_tokenizer
 from rlaif_framework.progress import Progress
 
-MINI = Path(__file__).parents[1] / "plugins" / "rlaif_plugins" / "tldr" / "tldr_mini.jsonl"
+MINI = Path(__file__).parents[1] / "plugins" / "rlaif_plugins" / "tasks" / "tldr" / "tldr_mini.jsonl"
 SIZES = {"1B": {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32}}
 
 
@@ -136,7 +137,7 @@ def time_steps(module: Any, name: str, context: Context, work: Callable[[Stage],
         folder, checkpoint = Path(scratch) / "folder", Path(scratch) / "checkpoint"
         folder.mkdir()
         checkpoint.mkdir()
-        result = work(Stage(name, folder, checkpoint, {}, context, Progress(), note))
+        result = work(Stage(name, folder, checkpoint, {}, context.seed, context.accelerator, Progress(), 1e9, note))
     return [b - a for a, b in pairwise(ends)], result
 
 

@@ -14,10 +14,12 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from rlaif_framework import Config, Registry, Spec, hookspecs
-from rlaif_framework.component import SLOTS, SlotType
-from rlaif_framework.protocols import PROTOCOLS
-from rlaif_framework.schema import spec_schema
+from rlaif_framework import Config, PluginManager, Spec
+from rlaif_framework.contracts.protocols import PROTOCOLS
+from rlaif_framework.plugins import hookspecs
+from rlaif_framework.plugins.component import SLOTS
+from rlaif_framework.plugins.slots import SlotType
+from rlaif_framework.spec.schema import spec_schema
 
 ROOT = Path(__file__).parents[1]
 SCHEMA = ROOT / "specs/schema.json"
@@ -30,28 +32,28 @@ LONG = 60
 def main() -> None:
     """Write every generated file that is not up to date."""
     os.environ["RLAIF_PLUGINS"] = ""  # the built-ins only, whatever is installed here
-    registry = Registry.load()
-    for path, text in {**build_pages(registry), SCHEMA: build_schema(registry)}.items():
+    manager = PluginManager.load()
+    for path, text in {**build_pages(manager), SCHEMA: build_schema(manager)}.items():
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
             print(f"wrote {path.relative_to(ROOT)}")
 
 
-def build_pages(registry: Registry) -> dict[Path, str]:
+def build_pages(manager: PluginManager) -> dict[Path, str]:
     """Text of each generated page, by its path."""
     hooks = ROOT / "docs/plugins/hooks.md"
     return {
         ROOT / "docs/reference/spec.md": describe_spec(),
-        ROOT / "docs/reference/components.md": describe_components(registry),
+        ROOT / "docs/reference/components.md": describe_components(manager),
         ROOT / "docs/reference/api.md": describe_api(),
-        hooks: replace_block(hooks.read_text(encoding="utf-8"), describe_hooks(registry)),
+        hooks: replace_block(hooks.read_text(encoding="utf-8"), describe_hooks(manager)),
     }
 
 
-def build_schema(registry: Registry) -> str:
+def build_schema(manager: PluginManager) -> str:
     """What `rlaif schema` prints; kept beside the specs for editors."""
-    return json.dumps(spec_schema(registry), indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(spec_schema(manager), indent=1, ensure_ascii=False) + "\n"
 
 
 # Keys of a spec
@@ -197,7 +199,7 @@ def _slug(title: str) -> str:
 # Components
 
 
-def describe_components(registry: Registry) -> str:
+def describe_components(manager: PluginManager) -> str:
     """A section for each slot, with the settings of each component that fits."""
     lines = [
         NOTE,
@@ -209,7 +211,7 @@ def describe_components(registry: Registry) -> str:
     ]
     for slot in SLOTS:
         lines += ["", f"## {slot}", "", _docstring(PROTOCOLS[slot]).partition("\n")[0]]
-        for component, plugin in registry.components(slot):
+        for component, plugin in manager.components(slot):
             lines += ["", f"### {slot}: {component.name}", "", _docstring(component.config)]
             lines += ["", f"In plugin `{plugin.name}`, class `{component.target.partition(':')[2]}`.", ""]
             lines += describe_fields(component.config, leave_out=("kind",))
@@ -224,12 +226,12 @@ def list_hooks() -> dict[str, Callable[..., Any]]:
     return {n: f for n, f in vars(hookspecs).items() if n.startswith("rlaif_") and inspect.isfunction(f)}
 
 
-def describe_hooks(registry: Registry) -> str:
+def describe_hooks(manager: PluginManager) -> str:
     """A section for each hook: signature, meaning, since when, and the built-ins that implement it."""
     lines = []
     for name, function in list_hooks().items():
         text, _, since = _docstring(function).replace("\n", " ").rpartition(" Added in ")
-        users = [f"`rlaif_plugins.{p.name}`" for p in registry.plugins if name in p.hooks]
+        users = [f"`rlaif_plugins.{p.name}`" for p in manager.plugins if name in p.hooks]
         signature = str(inspect.signature(function)).replace("'", "")
         lines += [f"### {name}", "", "```python", f"def {name}{signature}: ...", "```", "", text, ""]
         lines += [f"Added in {since.rstrip('.')}. Built-in plugins that use it: {', '.join(users) or 'none'}.", ""]

@@ -1,5 +1,7 @@
 """What can go wrong for a user: each error says what, where and what next."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib.util import find_spec

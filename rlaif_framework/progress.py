@@ -12,6 +12,8 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 T = TypeVar("T")
+
+
 LINE_SECONDS = 15.0
 
 

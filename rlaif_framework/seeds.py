@@ -1,6 +1,11 @@
 """One seed in the spec, and independent named streams derived from it."""
 
+from __future__ import annotations
+
 import hashlib
+import random
+from collections.abc import Sequence
+from typing import TypeVar
 
 
 def derive_seed(seed: int, *names: str | int) -> int:
@@ -18,3 +23,14 @@ def derive_seed(seed: int, *names: str | int) -> int:
     """
     text = "/".join(str(part) for part in (seed, *names))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+T = TypeVar("T")
+
+
+def pick_some(items: Sequence[T], limit: int | None, seed: int) -> list[T]:
+    """At most `limit` items chosen at random, in their order."""
+    if limit is None or limit >= len(items):
+        return list(items)
+    chosen = sorted(random.Random(seed).sample(range(len(items)), limit))
+    return [items[i] for i in chosen]

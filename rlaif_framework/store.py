@@ -103,3 +103,9 @@ def _link_file(source: str, target: str) -> str:
     except OSError:
         shutil.copy2(source, target)
     return target
+
+
+def cache_folder() -> Path:
+    """Folder of converted models and kept answers: RLAIF_CACHE, else `~/.cache/rlaif-framework`."""
+    root = os.environ.get("RLAIF_CACHE")
+    return Path(root) if root else Path.home() / ".cache" / "rlaif-framework"

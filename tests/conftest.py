@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import types
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,15 +17,17 @@ from rlaif_framework import (
     ComponentConfig,
     Context,
     Evidence,
+    PluginManager,
     Preference,
-    Registry,
     Spec,
+    Stage,
     hookimpl,
 )
-from rlaif_framework.loading import build_spec
-from rlaif_framework.plugins import Plugin
+from rlaif_framework.plugins.discovery import Plugin
+from rlaif_framework.progress import Progress
+from rlaif_framework.spec.loading import build_spec
 
-MINI = Path(__file__).parents[1] / "plugins" / "rlaif_plugins" / "tldr" / "tldr_mini.jsonl"
+MINI = Path(__file__).parents[1] / "plugins" / "rlaif_plugins" / "tasks" / "tldr" / "tldr_mini.jsonl"
 CHAT = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -153,17 +156,35 @@ def oracle_module() -> types.ModuleType:
     return module
 
 
+@dataclass
+class ComponentStage(Stage):
+    """A stage outside a pipeline, together with the context that its component is built with."""
+
+    context: Context = None  # type: ignore[assignment]
+
+    @classmethod
+    def create(
+        cls, name: str, folder: Path, checkpoint: Path, context: Context, seconds: float = 1e9
+    ) -> ComponentStage:
+        """Create both folders; the same folders again resume."""
+        folder.mkdir(exist_ok=True)
+        checkpoint.mkdir(exist_ok=True)
+        return cls(
+            name, folder, checkpoint, {}, context.seed, context.accelerator, Progress(), seconds, context=context
+        )
+
+
 @pytest.fixture
-def registry() -> Registry:
+def manager() -> PluginManager:
     """The built-ins and the oracle."""
-    found = Registry.load()
+    found = PluginManager.load()
     found.add(Plugin("oracle", "rlaif-oracle", "1.0", module=oracle_module()))
     assert not [p.error for p in found.plugins if p.error]
     return found
 
 
 @pytest.fixture
-def tiny_spec(tiny_model: Path, registry: Registry) -> Callable[..., Spec]:
+def tiny_spec(tiny_model: Path, manager: PluginManager) -> Callable[..., Spec]:
     """Build a spec over the tiny model; keyword arguments replace top-level keys."""
 
     def build(**changes: Any) -> Spec:
@@ -200,6 +221,6 @@ def tiny_spec(tiny_model: Path, registry: Registry) -> Callable[..., Spec]:
             },
             "evaluate": {"judge": "length", "prompts": 6, "comparisons": 12, "labelers": {"own": "construction"}},
         }
-        return build_spec({**data, **changes}, "tiny", registry)
+        return build_spec({**data, **changes}, "tiny", manager)
 
     return build

@@ -15,7 +15,9 @@ from rlaif_framework import Component, ComponentConfig, hookimpl
 """
 
 
-def labeler_code(name: str, target: str = "rlaif_plugins.length:LengthLabeler", config: str = "MadeConfig") -> str:
+def labeler_code(
+    name: str, target: str = "rlaif_plugins.labelers.length:LengthLabeler", config: str = "MadeConfig"
+) -> str:
     """Source of a plugin module that offers one labeler with one setting."""
     return HEAD + textwrap.dedent(f"""
         class {config}(ComponentConfig):
@@ -54,7 +56,7 @@ class Site:
         info.mkdir()
         lines = ["Metadata-Version: 2.1", f"Name: {distribution}", f"Version: {version}"]
         (info / "METADATA").write_text("\n".join([*lines, *(f"Requires-Dist: {r}" for r in requires)]) + "\n")
-        (info / "entry_points.txt").write_text(f"[rlaif_framework.plugins]\n{name} = {module}\n")
+        (info / "entry_points.txt").write_text(f"[rlaif_framework.plugins.discovery]\n{name} = {module}\n")
         importlib.invalidate_caches()
         return name
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate.utils import set_seed
-from conftest import TasteReward, TasteRewardConfig, taste
+from conftest import ComponentStage, TasteReward, TasteRewardConfig, taste
 from safetensors.torch import load_file
 
 from rlaif_framework import (
@@ -23,26 +23,28 @@ from rlaif_framework import (
     Context,
     Guidance,
     LabelledComparison,
+    PluginManager,
     Prompt,
-    Registry,
-    ScoreModel,
     SftConfig,
     Spec,
     Stage,
     TrainingError,
+)
+from rlaif_framework.contracts import read_metrics
+from rlaif_framework.models import (
+    ScoreModel,
     encode_prompt,
     encode_response,
-    fine_tune,
     load_model,
     load_tokenizer,
     pack_groups,
-    read_metrics,
     response_logprobs,
     sample_responses,
 )
-from rlaif_framework.component import narrow
-from rlaif_framework.packing import Group
-from rlaif_framework.progress import Progress
+from rlaif_framework.models.packing import Group
+from rlaif_framework.plugins.slots import narrow
+from rlaif_framework.rl.learner import Learner
+from rlaif_framework.training import fine_tune
 
 ONLINE = ["reinforce", "a2c", "ppo", "rloo", "grpo", "online-dpo"]
 CPU = torch.device("cpu")
@@ -63,12 +65,12 @@ class World:
     """Runs one algorithm by itself on the tiny model."""
 
     build: Callable[..., Spec]
-    registry: Registry
+    manager: PluginManager
     model: Path
     folder: Path
     prompts: list[Prompt] = field(default_factory=lambda: [Prompt("p", "POST: my dog ate it\n\nTL;DR:", "my dog")])
 
-    def stage(self, name: str, lora: bool = False, seconds: float = 1e9, **policy: Any) -> Stage:
+    def stage(self, name: str, lora: bool = False, seconds: float = 1e9, **policy: Any) -> ComponentStage:
         """A stage folder of that name; the same name again resumes."""
         settings = {
             "model": str(self.model),
@@ -78,32 +80,34 @@ class World:
             "max_new_tokens": 6,
             **policy,
         }
-        context = Context(self.build(policy=settings, arms={}, evaluate=None), self.registry, seconds)
+        context = Context.from_spec(self.build(policy=settings, arms={}, evaluate=None), self.manager)
         folder, checkpoint = self.folder / name, self.folder / f"{name}.checkpoint"
-        folder.mkdir(exist_ok=True)
-        checkpoint.mkdir(exist_ok=True)
-        return Stage("improve", folder, checkpoint, {}, context, Progress())
+        return ComponentStage.create("improve", folder, checkpoint, context, seconds)
 
     def train(
         self,
         kind: str,
-        stage: Stage,
+        stage: ComponentStage,
         reward: Any = None,
         given: Sequence[Any] = (),
         reward_folder: Path | None = None,
         **settings: Any,
     ) -> Path:
-        config = narrow("algorithm", {"kind": kind, **settings}, self.registry)
-        algorithm = stage.context.build("algorithm", config)
+        config = narrow("algorithm", {"kind": kind, **settings}, self.manager)
+        algorithm = stage.context.build_algorithm(config)
         set_seed(stage.seed("start") % 2**32)  # as the engine does: new adapters are random
         guidance = Guidance(reward if reward is not None else LetterReward(), reward_folder, given)
         algorithm.improve(self.model, guidance, self.prompts, stage)
         return stage.folder
 
 
+def make_learner(config: Any, stage: ComponentStage, initial: Path, value: bool = False) -> Learner:
+    return Learner(config, stage.context, stage, initial, value=value)
+
+
 @pytest.fixture
-def world(tiny_spec: Callable[..., Spec], registry: Registry, tiny_model: Path, tmp_path: Path) -> World:
-    return World(tiny_spec, registry, tiny_model, tmp_path)
+def world(tiny_spec: Callable[..., Spec], manager: PluginManager, tiny_model: Path, tmp_path: Path) -> World:
+    return World(tiny_spec, manager, tiny_model, tmp_path)
 
 
 def next_tokens(folder: Path, prompt: Prompt, temperature: float) -> torch.Tensor:
@@ -340,8 +344,8 @@ def test_dpo_on_soft_labels_approaches_the_closed_form_optimum(world: World) -> 
 
 
 def test_conservative_and_hard_labels_are_what_they_say() -> None:
-    from rlaif_plugins.dpo import DpoConfig
-    from rlaif_plugins.dpo.algorithm import Dpo
+    from rlaif_plugins.algorithms.dpo import DpoConfig
+    from rlaif_plugins.algorithms.dpo.algorithm import Dpo
 
     given = torch.tensor([0.9, 0.5, 0.2])
     for settings, expected in [
@@ -386,7 +390,7 @@ def test_log_probabilities_of_sampling_and_of_training_are_equal(world: World) -
     torch.testing.assert_close(ours, rows.log_softmax(1).gather(1, torch.tensor(sample.ids)[:, None])[:, 0])
 
 
-ALGORITHMS = Registry.load().names("algorithm")
+ALGORITHMS = PluginManager.load().names("algorithm")
 UNTRAINED = {"best-of-n"}
 """Algorithms that take no steps."""
 STEPS = {"steps": 4, "prompts_per_step": 2, "responses_per_prompt": 2, "lr": 1e-3}
@@ -469,7 +473,7 @@ def test_killed_and_resumed_equals_uninterrupted(name: str, world: World, monkey
 
     def log_and_die(number: int, metrics: Any) -> None:
         log(number, metrics)
-        stage.context.checkpoint_seconds = 0 if number == 1 else 1e9
+        stage.checkpoint_seconds = 0 if number == 1 else 1e9
         if number == 3:
             raise KeyboardInterrupt
 
@@ -493,10 +497,9 @@ def test_killed_and_resumed_equals_uninterrupted(name: str, world: World, monkey
 
 
 def test_adapters_share_one_copy_of_the_base_weights(world: World) -> None:
-    from rlaif_framework import Learner
 
-    config = narrow("algorithm", {"kind": "ppo"}, world.registry)
-    learner = Learner(config, world.stage("run", lora=True), world.model, value=True)  # type: ignore[arg-type]
+    config = narrow("algorithm", {"kind": "ppo"}, world.manager)
+    learner = make_learner(config, world.stage("run", lora=True), world.model, value=True)  # type: ignore[arg-type]
     names = ["model.layers.0.mlp.up_proj.weight", "model.embed_tokens.weight"]
     reference = dict(learner.reference.named_parameters())
     for trained in (learner.policy, learner.value):
@@ -562,12 +565,12 @@ def trainers() -> dict[str, Callable[[World, Stage], object]]:
 
     def supervise(world: World, stage: Stage) -> None:
         demonstrations = [(p.text, "my dog") for p in world.prompts]
-        fine_tune(stage, world.model, demonstrations, SftConfig(lr=1e-3, batch_size=2, epochs=2))
+        fine_tune(stage.context, stage, world.model, demonstrations, SftConfig(lr=1e-3, batch_size=2, epochs=2))
 
     def fit(world: World, stage: Stage) -> None:
         settings = {"kind": "bradley-terry", "batch_size": 2, "epochs": 2, "lr": 1e-3}
-        config = narrow("reward", settings, world.registry)
-        stage.context.build("reward", config).fit(labels_of(world), world.model, stage)
+        config = narrow("reward", settings, world.manager)
+        stage.context.build_reward(config).fit(labels_of(world), world.model, stage)
 
     return {
         **{kind: improve(kind) for kind in ALGORITHMS if kind not in UNTRAINED},
@@ -631,14 +634,13 @@ def test_the_watch_keeps_the_best_checkpoint_by_judge_among_the_highest_by_rewar
     assert stage.facts["chosen_step"] == best["step"]
     # What was saved answers the watched prompts with the reward that was noted for it.
     tokenizer, model = load_tokenizer(folder), load_model(folder, "causal", torch.float32, CPU)
-    from rlaif_framework.rl.watch import Watch
+    from rlaif_framework.rl.checkpoint_selection import Watch
 
-    config = narrow("algorithm", {"kind": "rloo", **settings}, world.registry)
-    from rlaif_framework import Learner
+    config = narrow("algorithm", {"kind": "rloo", **settings}, world.manager)
 
-    watched = Watch(config, Learner(config, world.stage("again"), world.model), reward)  # type: ignore[arg-type]
+    watched = Watch(config, make_learner(config, world.stage("again"), world.model), reward)  # type: ignore[arg-type]
     texts = [
-        stage.task.clean(s.text)
+        stage.context.task.clean(s.text)
         for s in sample_responses(
             model, tokenizer, [p.text for p in watched.prompts], max_new_tokens=6, temperature=0.0, seed=0
         )
@@ -659,9 +661,9 @@ def test_the_watch_stops_a_run_that_gets_no_better(world: World) -> None:
 
 @pytest.mark.parametrize("kind", ["best-of-n", "rejection-sampling"])
 def test_best_of_n_answers_with_what_the_reward_likes_best(kind: str, world: World) -> None:
-    from rlaif_plugins.best_of_n.algorithm import choose_best
+    from rlaif_plugins.algorithms.best_of_n.algorithm import choose_best
 
-    config = narrow("algorithm", {"kind": kind, "n": 8}, world.registry)
+    config = narrow("algorithm", {"kind": kind, "n": 8}, world.manager)
     stage = world.stage("run", lora=True)
     reward = TasteReward(TasteRewardConfig(), stage.context)
     best = choose_best(stage.context, world.model, reward, world.prompts, config, stage)  # type: ignore[arg-type]
@@ -674,7 +676,7 @@ def test_best_of_n_answers_with_what_the_reward_likes_best(kind: str, world: Wor
         temperature=0.9,
         seed=stage.seed("best of n"),
     )
-    assert best[0][1] == max(10 * taste(stage.task.clean(s.text), "e") for s in samples)
+    assert best[0][1] == max(10 * taste(stage.context.task.clean(s.text), "e") for s in samples)
     world.train(kind, stage, reward, n=8)
     assert load_model(stage.folder, "causal", torch.float32, CPU) is not None
 

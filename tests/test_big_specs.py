@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from rlaif_framework import Registry, Store, load_spec, read_metrics, run_spec
+from rlaif_framework import PluginManager, Store, load_spec, run_spec
+from rlaif_framework.contracts import read_metrics
 from rlaif_framework.progress import Progress
 
 ROOT = Path(__file__).parents[1]
-MINI = ROOT / "plugins" / "rlaif_plugins" / "tldr" / "tldr_mini.jsonl"
+MINI = ROOT / "plugins" / "rlaif_plugins" / "tasks" / "tldr" / "tldr_mini.jsonl"
 PROMPT = "SUBREDDIT: r/AskReddit\n\nTITLE: a question\n\nPOST: {}\n\nTL;DR:"
 SMALL = {
     "tldr-full.yaml": [
@@ -87,7 +88,7 @@ def test_a_big_spec_runs_in_small(
     write: Callable[[Path], tuple[Path, Path]],
     tmp_path: Path,
     tiny_model: Path,
-    registry: Registry,
+    manager: PluginManager,
 ) -> None:
     posts, pairs = write(tmp_path)
     own: list[str] = [line.format(model=tiny_model) for line in SMALL[name]]
@@ -109,8 +110,8 @@ def test_a_big_spec_runs_in_small(
         "evaluate.comparisons=8",
         *own,
     ]
-    spec = load_spec(ROOT / "specs" / name, overrides, registry)
-    run_spec(spec, tmp_path / "run", Store(tmp_path / "store"), registry, Progress())
+    spec = load_spec(ROOT / "specs" / name, overrides, manager)
+    run_spec(spec, tmp_path / "run", Store(tmp_path / "store"), manager, Progress())
     report: dict[str, Any] = json.loads((tmp_path / "run/report.json").read_text())
     assert report["evaluation"]["arms"].keys() == spec.arms.keys()
     assert report["evaluation"]["labelers"]["rlhf"]["known_by"] == "human"
@@ -175,4 +176,4 @@ def test_n_details_has_a_million_episodes_four_seeds_and_models_of_the_same_star
 
 @pytest.fixture(scope="module")
 def n_details() -> dict[str, Any]:
-    return load_spec(ROOT / "specs/paper/n-details.yaml", [], Registry.load()).model_dump(mode="json")
+    return load_spec(ROOT / "specs/paper/n-details.yaml", [], PluginManager.load()).model_dump(mode="json")

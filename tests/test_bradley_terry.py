@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from rlaif_framework import Comparison, LabelledComparison, Prompt, Registry, ScoreModel, Spec, Store, run_spec
-from rlaif_framework.models import load_tokenizer
-from rlaif_framework.packing import Group, pack_groups
+from rlaif_framework import Comparison, LabelledComparison, PluginManager, Prompt, Spec, Store, run_spec
+from rlaif_framework.models import ScoreModel
+from rlaif_framework.models.loading import load_tokenizer
+from rlaif_framework.models.packing import Group, pack_groups
 from rlaif_framework.progress import Progress
-from rlaif_framework.prompt_units import gather_by_prompt, index_pairs
-from rlaif_framework.records import load_comparisons
+from rlaif_framework.records.rows import load_comparisons
+from rlaif_framework.training.preference_batches import gather_by_prompt, index_pairs
 
 POSTS = [Prompt(str(i), f"POST: {text}\n\nTL;DR:", text) for i, text in enumerate(["my dog ran", "we met at noon"])]
 
@@ -60,13 +61,13 @@ def test_margins_equal_those_of_comparisons_one_by_one(tiny_model: Path) -> None
 
 
 def test_several_responses_to_a_prompt_give_all_their_pairs(
-    registry: Registry, tiny_spec: Callable[..., Spec], tmp_path: Path
+    manager: PluginManager, tiny_spec: Callable[..., Spec], tmp_path: Path
 ) -> None:
     pairs = {"source": "policy", "prompts": 3, "responses": 4}
     arm = tiny_spec().arms["rlaif"].model_dump()
     arm["feedback"]["pairs"] = pairs
     spec = tiny_spec(arms={"rlaif": arm}, evaluate=None)
-    run_spec(spec, tmp_path / "run", Store(tmp_path / "store"), registry, Progress())
+    run_spec(spec, tmp_path / "run", Store(tmp_path / "store"), manager, Progress())
     found = load_comparisons(tmp_path / "run" / "rlaif" / "pairs" / "comparisons.jsonl")
     by_prompt: dict[str, set[frozenset[str]]] = {}
     for comparison in found:

@@ -19,10 +19,11 @@ import pytest
 from fake_plugins import Site, labeler_code, write_rows
 from transformers.utils.logging import disable_progress_bar
 
-from rlaif_framework import Store, find_model
-from rlaif_framework.cli import main
+from rlaif_framework import Store
+from rlaif_framework.cli.main import main
 from rlaif_framework.errors import describe_missing
-from rlaif_framework.loading import set_value
+from rlaif_framework.models import find_model
+from rlaif_framework.spec.loading import set_value
 
 POSTS = [{"id": f"p{i}", "post": f"Post {i} is here.", "summary": f"Post {i}.", "split": "train"} for i in range(4)]
 SPLITS = ("train", "validation", "test")
@@ -463,9 +464,11 @@ def test_a_missing_package_of_a_component_gives_the_pip_command(
 def test_a_package_missing_while_a_component_works_gives_the_pip_command(
     rlaif: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "rlaif_framework.schema", None)
+    monkeypatch.setitem(sys.modules, "rlaif_framework.spec.schema", None)
     refused(
-        rlaif("schema"), "'rlaif-framework' has no module 'rlaif_framework.schema'", "pip install -U rlaif-framework"
+        rlaif("schema"),
+        "'rlaif-framework' has no module 'rlaif_framework.spec.schema'",
+        "pip install -U rlaif-framework",
     )
 
 
@@ -593,7 +596,7 @@ def test_a_full_disk_is_one_message_and_the_same_command_then_goes_on(
 
     path = spec("arms={}")
     with monkeypatch.context() as patch:
-        target = (Store, "commit") if where == "commit" else ("rlaif_framework.stages.sft.save_model",)
+        target = (Store, "commit") if where == "commit" else ("rlaif_framework.pipeline.stages.sft.save_model",)
         patch.setattr(*target, full)
         refused(rlaif("run", path, "--out", "out"), "the disk is full", "free some space", "run the same command")
     assert not list(Path("runs/.store").glob("sft-*/artefact.json")), "a half-written artefact counts as whole"

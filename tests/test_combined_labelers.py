@@ -17,20 +17,20 @@ from rlaif_framework import (
     Context,
     DataError,
     Evidence,
+    PluginManager,
     Preference,
     Prompt,
-    Registry,
     Spec,
     SpecError,
     Store,
     TrainingError,
     run_spec,
 )
-from rlaif_framework.component import narrow
-from rlaif_framework.measures import measure_labeler
-from rlaif_framework.policy import encode_prompt, encode_response
+from rlaif_framework.metrics.agreement import measure_labeler
+from rlaif_framework.models.sampling import encode_prompt, encode_response
+from rlaif_framework.plugins.slots import narrow
 from rlaif_framework.progress import Progress
-from rlaif_framework.records import load_preferences
+from rlaif_framework.records.rows import load_preferences
 
 POST = Prompt("p", "POST: my dog ran off and came back muddy\n\nTL;DR:", "my dog ran off and came back muddy")
 COMPARISONS = [
@@ -41,11 +41,15 @@ COMPARISONS = [
 ]
 
 
-def label(registry: Registry, spec: Spec, config: Any, comparisons: Sequence[Comparison]) -> list[Preference]:
-    return list(Context(spec, registry).build("labeler", narrow("labeler", config, registry)).label(comparisons))
+def label(manager: PluginManager, spec: Spec, config: Any, comparisons: Sequence[Comparison]) -> list[Preference]:
+    return list(
+        Context.from_spec(spec, manager).build("labeler", narrow("labeler", config, manager)).label(comparisons)
+    )
 
 
-def test_likelihood_equals_a_plain_loop(registry: Registry, tiny_spec: Callable[..., Spec], tiny_model: Path) -> None:
+def test_likelihood_equals_a_plain_loop(
+    manager: PluginManager, tiny_spec: Callable[..., Spec], tiny_model: Path
+) -> None:
     config = {
         "kind": "likelihood",
         "model": str(tiny_model),
@@ -53,7 +57,7 @@ def test_likelihood_equals_a_plain_loop(registry: Registry, tiny_spec: Callable[
         "instruction": "Be good.",
         "against": "Lie.",
     }
-    found = label(registry, tiny_spec(), config, COMPARISONS)
+    found = label(manager, tiny_spec(), config, COMPARISONS)
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
 
@@ -71,27 +75,27 @@ def test_likelihood_equals_a_plain_loop(registry: Registry, tiny_spec: Callable[
         odds = (expected[0] - expected[1]) / 0.1
         assert preference.probabilities is not None
         assert preference.probabilities[0] == pytest.approx(1 / (1 + 2.718281828459045**-odds), abs=1e-3)
-    alone = label(registry, tiny_spec(), config, COMPARISONS[1:2])[0]
+    alone = label(manager, tiny_spec(), config, COMPARISONS[1:2])[0]
     assert alone.evidence.scores == pytest.approx(found[1].evidence.scores, abs=1e-5)
 
 
 def test_likelihood_cuts_a_prompt_to_the_models_context(
-    registry: Registry, tiny_spec: Callable[..., Spec], tiny_model: Path
+    manager: PluginManager, tiny_spec: Callable[..., Spec], tiny_model: Path
 ) -> None:
     config = {"kind": "likelihood", "model": str(tiny_model), "dtype": "fp32", "against": "Lie about it. " * 10}
     post = "the dog ran off and came back muddy. " * 400
     long = Comparison("long", Prompt("p", f"POST: {post}\n\nTL;DR:", post.strip()), ("dog ran " * 20, "mud"))
-    found, short = label(registry, tiny_spec(), config, [long, COMPARISONS[0]])
+    found, short = label(manager, tiny_spec(), config, [long, COMPARISONS[0]])
     assert (found.evidence.shortened, short.evidence.shortened) == (True, False)
     # Two instructions, each with a prompt and both responses: more is read than one context, and not much beyond two.
     assert 1024 < found.evidence.prompt_tokens < 2 * 1024 + 100
     endless = replace(long, responses=("dog " * 2000, "mud"))
     with pytest.raises(DataError, match="comparison 'long': a response alone is longer than the model's context"):
-        label(registry, tiny_spec(), config, [endless])
+        label(manager, tiny_spec(), config, [endless])
 
 
 def test_similarity_cuts_the_source_and_says_what_it_could_not_read_whole(
-    registry: Registry, tiny_spec: Callable[..., Spec], tiny_model: Path
+    manager: PluginManager, tiny_spec: Callable[..., Spec], tiny_model: Path
 ) -> None:
     config = {"kind": "similarity", "model": str(tiny_model)}
     turns = [f"Human: question {n} {'word ' * 60}\n\nAssistant: answer {n}" for n in range(30)]
@@ -99,11 +103,11 @@ def test_similarity_cuts_the_source_and_says_what_it_could_not_read_whole(
     long = Comparison("long", Prompt("p", source, source), ("a dog", "mud"))
     spec = tiny_spec(task="dialogue")
     found, short, cut = label(
-        registry, spec, config, [long, COMPARISONS[0], replace(COMPARISONS[1], responses=("dog " * 2000, "mud"))]
+        manager, spec, config, [long, COMPARISONS[0], replace(COMPARISONS[1], responses=("dog " * 2000, "mud"))]
     )
     assert [p.evidence.shortened for p in (found, short, cut)] == [True, False, False]
     assert [p.evidence.cut_responses for p in (found, short, cut)] == [0, 0, 1]
-    labeler = Context(spec, registry).build("labeler", narrow("labeler", config, registry))
+    labeler = Context.from_spec(spec, manager).build("labeler", narrow("labeler", config, manager))
     embed, seen = labeler.embed, set()
     labeler.embed = lambda texts: seen.update(texts) or embed(texts)
     list(labeler.label([long]))
@@ -113,21 +117,21 @@ def test_similarity_cuts_the_source_and_says_what_it_could_not_read_whole(
 
 
 def test_an_ensemble_averages_votes_and_keeps_what_each_said(
-    registry: Registry, tiny_spec: Callable[..., Spec]
+    manager: PluginManager, tiny_spec: Callable[..., Spec]
 ) -> None:
     members = {"long": "length", "short": {"kind": "length", "prefer": "shorter"}, "e": "test/taste"}
     mean = {"kind": "ensemble", "labelers": members, "weights": {"long": 3, "short": 1, "e": 0}}
-    found = label(registry, tiny_spec(), mean, COMPARISONS)
+    found = label(manager, tiny_spec(), mean, COMPARISONS)
     assert [p.probabilities and p.probabilities[0] for p in found] == [0.75, 0.25, 0.5, 0.25]
-    majority = label(registry, tiny_spec(), {"kind": "ensemble", "labelers": members, "how": "majority"}, COMPARISONS)
+    majority = label(manager, tiny_spec(), {"kind": "ensemble", "labelers": members, "how": "majority"}, COMPARISONS)
     # long and short cancel out: the one who likes the letter e decides
     assert [p.probabilities and p.probabilities[0] for p in majority] == [0.0, 1.0, 1.0, 1.0]
     said = {vote.labeler: vote.probabilities for vote in majority[0].evidence.members}
     assert said == {"long": (1.0, 0.0), "short": (0.0, 1.0), "e": (0.0, 1.0)}
 
 
-def test_an_ensemble_passes_on_what_befell_its_members(registry: Registry, tiny_spec: Callable[..., Spec]) -> None:
-    from rlaif_plugins.ensemble import EnsembleConfig, EnsembleLabeler
+def test_an_ensemble_passes_on_what_befell_its_members(manager: PluginManager, tiny_spec: Callable[..., Spec]) -> None:
+    from rlaif_plugins.labelers.ensemble import EnsembleConfig, EnsembleLabeler
 
     class Member:
         def __init__(self, **flags: bool) -> None:
@@ -137,9 +141,9 @@ def test_an_ensemble_passes_on_what_befell_its_members(registry: Registry, tiny_
             said = None if "inconsistent" in self.flags else (0.9, 0.1)
             return [Preference(c.id, said, Evidence("fake", **self.flags)) for c in comparisons]
 
-    config = narrow("labeler", {"kind": "ensemble", "labelers": {"a": "length", "b": "length"}}, registry)
+    config = narrow("labeler", {"kind": "ensemble", "labelers": {"a": "length", "b": "length"}}, manager)
     assert isinstance(config, EnsembleConfig)
-    ensemble = EnsembleLabeler(config, Context(tiny_spec(), registry))
+    ensemble = EnsembleLabeler(config, Context.from_spec(tiny_spec(), manager))
     ensemble.members = {"a": Member(shortened=True), "b": Member(inconsistent=True)}
     (found,) = ensemble.label(COMPARISONS[:1])
     assert (found.evidence.shortened, found.evidence.inconsistent) == (True, True)
@@ -154,13 +158,13 @@ def test_an_ensemble_passes_on_what_befell_its_members(registry: Registry, tiny_
 
 
 def test_an_ensemble_leaves_out_members_that_could_not_be_read(
-    registry: Registry, tiny_spec: Callable[..., Spec]
+    manager: PluginManager, tiny_spec: Callable[..., Spec]
 ) -> None:
-    from rlaif_plugins.ensemble import EnsembleConfig, EnsembleLabeler
+    from rlaif_plugins.labelers.ensemble import EnsembleConfig, EnsembleLabeler
 
-    config = narrow("labeler", {"kind": "ensemble", "labelers": {"a": "length", "b": "length"}}, registry)
+    config = narrow("labeler", {"kind": "ensemble", "labelers": {"a": "length", "b": "length"}}, manager)
     assert isinstance(config, EnsembleConfig)
-    ensemble = EnsembleLabeler(config, Context(tiny_spec(), registry))
+    ensemble = EnsembleLabeler(config, Context.from_spec(tiny_spec(), manager))
     assert ensemble.combine({"a": (0.2, 0.8), "b": None}) == pytest.approx((0.2, 0.8))
     assert ensemble.combine({"a": None, "b": None}) is None
 
@@ -173,35 +177,37 @@ def test_an_ensemble_leaves_out_members_that_could_not_be_read(
         ({"labelers": {}}, "at least 1"),
     ],
 )
-def test_an_impossible_ensemble_is_refused(registry: Registry, changes: dict[str, Any], message: str) -> None:
+def test_an_impossible_ensemble_is_refused(manager: PluginManager, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        narrow("labeler", {"kind": "ensemble", "labelers": {"a": "length"}, **changes}, registry)
+        narrow("labeler", {"kind": "ensemble", "labelers": {"a": "length"}, **changes}, manager)
 
 
 def test_a_mix_keeps_what_is_known_and_says_where_each_label_is_from(
-    registry: Registry, tiny_spec: Callable[..., Spec]
+    manager: PluginManager, tiny_spec: Callable[..., Spec]
 ) -> None:
-    found = label(registry, tiny_spec(), {"kind": "mix", "labeler": "length"}, COMPARISONS)
+    found = label(manager, tiny_spec(), {"kind": "mix", "labeler": "length"}, COMPARISONS)
     assert [p.evidence.source for p in found] == ["human", "human", "length", "length"]
     assert [p.probabilities and p.probabilities[0] for p in found] == [1.0, 0.0, 0.5, 0.0]
-    none = label(registry, tiny_spec(), {"kind": "mix", "labeler": "length", "proportion": 0}, COMPARISONS)
+    none = label(manager, tiny_spec(), {"kind": "mix", "labeler": "length", "proportion": 0}, COMPARISONS)
     assert {p.evidence.source for p in none} == {"length"}
 
 
-def test_the_share_of_a_mix_is_drawn_by_id_and_about_right(registry: Registry, tiny_spec: Callable[..., Spec]) -> None:
+def test_the_share_of_a_mix_is_drawn_by_id_and_about_right(
+    manager: PluginManager, tiny_spec: Callable[..., Spec]
+) -> None:
     many = [replace(COMPARISONS[0], id=str(i)) for i in range(2000)]
     config = {"kind": "mix", "labeler": "length", "proportion": 0.3}
-    found = label(registry, tiny_spec(), config, many)
+    found = label(manager, tiny_spec(), config, many)
     kept = {p.comparison for p in found if p.evidence.source == "human"}
     assert 0.26 < len(kept) / 2000 < 0.34
-    again = label(registry, tiny_spec(), config, many[::-1][:700])
+    again = label(manager, tiny_spec(), config, many[::-1][:700])
     assert {p.comparison for p in again if p.evidence.source == "human"} == kept & {c.id for c in many[::-1][:700]}
 
 
 def test_labels_that_were_handed_out_do_not_count_for_a_mixs_agreement(
-    registry: Registry, tiny_spec: Callable[..., Spec]
+    manager: PluginManager, tiny_spec: Callable[..., Spec]
 ) -> None:
-    found = label(registry, tiny_spec(), {"kind": "mix", "labeler": "length"}, COMPARISONS)
+    found = label(manager, tiny_spec(), {"kind": "mix", "labeler": "length"}, COMPARISONS)
     quality = measure_labeler(COMPARISONS, found)
     assert quality.agreement is not None
     assert quality.agreement.count == 1  # d alone: a and b are what is known itself, c is not known
@@ -218,39 +224,39 @@ def arms(labeler: Any, **feedback: Any) -> dict[str, Any]:
 
 
 def test_the_gate_stops_labels_no_better_than_chance(
-    registry: Registry, tiny_spec: Callable[..., Spec], tmp_path: Path
+    manager: PluginManager, tiny_spec: Callable[..., Spec], tmp_path: Path
 ) -> None:
     backwards = {"kind": "length", "prefer": "shorter"}
     spec = tiny_spec(arms=arms(backwards), evaluate=None)
     store = Store(tmp_path / "store")
     with pytest.raises(TrainingError, match=r"agree with known preferences in .*allow_weak_labels: true"):
-        run_spec(spec, tmp_path / "run", store, registry, Progress())
+        run_spec(spec, tmp_path / "run", store, manager, Progress())
     assert load_preferences(next(tmp_path.glob("store/label-*/preferences.jsonl")))  # what was labelled is kept
     allowed = tiny_spec(arms=arms(backwards, allow_weak_labels=True), evaluate=None)
-    run_spec(allowed, tmp_path / "run2", store, registry, Progress())
+    run_spec(allowed, tmp_path / "run2", store, manager, Progress())
     facts = json.loads((tmp_path / "run2" / "rlaif" / "labels" / "artefact.json").read_text())["facts"]
     assert facts["label_agreement_count"] == 60
     assert facts["label_agreement"] < 0.5
 
 
 def test_the_gate_asks_about_validation_comparisons_where_the_labelled_ones_are_the_policys_own(
-    registry: Registry, tiny_spec: Callable[..., Spec], tmp_path: Path
+    manager: PluginManager, tiny_spec: Callable[..., Spec], tmp_path: Path
 ) -> None:
     own = {"pairs": {"source": "policy", "prompts": 6}}
     spec = tiny_spec(arms=arms({"kind": "length", "prefer": "shorter"}, **own), evaluate=None)
     with pytest.raises(TrainingError, match="validation comparisons"):
-        run_spec(spec, tmp_path / "run", Store(tmp_path / "store"), registry, Progress())
+        run_spec(spec, tmp_path / "run", Store(tmp_path / "store"), manager, Progress())
 
 
 def test_known_preferences_themselves_pass_the_gate(
-    registry: Registry, tiny_spec: Callable[..., Spec], tmp_path: Path
+    manager: PluginManager, tiny_spec: Callable[..., Spec], tmp_path: Path
 ) -> None:
     spec = tiny_spec(arms=arms("construction"), evaluate=None)
-    run_spec(spec, tmp_path / "run", Store(tmp_path / "store"), registry, Progress())
+    run_spec(spec, tmp_path / "run", Store(tmp_path / "store"), manager, Progress())
     found = json.loads((tmp_path / "run" / "rlaif" / "labels" / "agreement.json").read_text())
     assert found["agreement"] is None
 
 
-def test_a_contrast_of_an_instruction_with_itself_is_refused(registry: Registry) -> None:
+def test_a_contrast_of_an_instruction_with_itself_is_refused(manager: PluginManager) -> None:
     with pytest.raises((SpecError, ValueError), match="nothing would differ"):
-        narrow("labeler", {"kind": "likelihood", "model": "m", "instruction": "x", "against": "x"}, registry)
+        narrow("labeler", {"kind": "likelihood", "model": "m", "instruction": "x", "against": "x"}, manager)

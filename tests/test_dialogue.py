@@ -10,19 +10,19 @@ from typing import Any
 
 import pytest
 
-from rlaif_framework import Context, DataError, Registry, Spec
+from rlaif_framework import Context, DataError, PluginManager, Spec
 
 CONTEXT = "\n\nHuman: Hi\n\nAssistant: Hello!\n\nHuman: Tell me about eels."
 
 
 @pytest.fixture
-def make(registry: Registry, tiny_spec: Callable[..., Spec], tmp_path: Path) -> Callable[..., Any]:
+def make(manager: PluginManager, tiny_spec: Callable[..., Spec], tmp_path: Path) -> Callable[..., Any]:
     def build(rows: list[dict[str, Any]], **config: Any) -> Any:
         path = tmp_path / "pairs.jsonl.gz"
         with gzip.open(path, "wt") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
         data = {"train": str(path)}
-        return Context(tiny_spec(task={"kind": "dialogue", "data": data, **config}), registry).task
+        return Context.from_spec(tiny_spec(task={"kind": "dialogue", "data": data, **config}), manager).task
 
     return build
 

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rlaif_framework import Registry, Spec, Store, read_metrics, run_spec
+from rlaif_framework import PluginManager, Spec, Store, run_spec
+from rlaif_framework.contracts import read_metrics
 from rlaif_framework.progress import Progress
 
 
 def test_two_processes_share_every_batch_and_one_writes(
-    registry: Registry, tiny_spec: Callable[..., Spec], tmp_path: Path
+    manager: PluginManager, tiny_spec: Callable[..., Spec], tmp_path: Path
 ) -> None:
     spec = tiny_spec()
     arm = spec.arms["rlaif"].model_dump(mode="json")
@@ -41,7 +42,7 @@ def test_two_processes_share_every_batch_and_one_writes(
     together = tmp_path / "two"
     assert [row["step"] for row in read_metrics(together / "rlaif/policy")] == [1, 2, 3]
     assert json.loads((together / "run.json").read_text())
-    run_spec(spec, tmp_path / "one", Store(tmp_path / "own"), registry, Progress())
+    run_spec(spec, tmp_path / "one", Store(tmp_path / "own"), manager, Progress())
     for stage in ("sft", "rlaif/reward"):
         alone = read_metrics(tmp_path / "one" / stage)[0]["loss"]
         shared = read_metrics(together / stage)[0]["loss"]  # of the main process's half of the batch

@@ -22,13 +22,14 @@ import yaml
 from typer.testing import CliRunner
 
 import rlaif_framework
-from rlaif_framework import Comparison, Context, Prompt, Registry, Spec, hookspecs, load_spec
-from rlaif_framework.cli import app
-from rlaif_framework.labelling.run import label_context
-from rlaif_framework.loading import build_spec, load_component, load_labelers, read_mapping
-from rlaif_framework.plugins import Plugin
+from rlaif_framework import Comparison, Context, PluginManager, Prompt, Spec, load_spec
+from rlaif_framework.cli.main import app
+from rlaif_framework.labelling.loop import label_context
+from rlaif_framework.plugins import hookspecs
+from rlaif_framework.plugins.discovery import Plugin
+from rlaif_framework.spec.loading import build_spec, load_component, load_labelers, read_mapping
 
-LoadPlugin = Callable[[str, Registry], Plugin]
+LoadPlugin = Callable[[str, PluginManager], Plugin]
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "plugins" / "example-plugin"
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", EXAMPLE / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -86,9 +87,9 @@ def find_commands() -> dict[str, list[str]]:
 
 
 @pytest.fixture(scope="module")
-def builtins() -> Registry:
+def builtins() -> PluginManager:
     """The built-ins alone."""
-    return Registry.load()
+    return PluginManager.load()
 
 
 @pytest.fixture(scope="module")
@@ -108,14 +109,14 @@ def import_file(name: str, path: Path) -> types.ModuleType:
 
 @pytest.fixture
 def load_plugin(monkeypatch: pytest.MonkeyPatch) -> LoadPlugin:
-    """Execute source text as the module `rlaif_acme` and add it to a registry."""
+    """Execute source text as the module `rlaif_acme` and add it to a manager."""
 
-    def load(source: str, registry: Registry) -> Plugin:
+    def load(source: str, manager: PluginManager) -> Plugin:
         module = types.ModuleType("rlaif_acme")
         monkeypatch.setitem(sys.modules, "rlaif_acme", module)
         exec(compile(source, "rlaif_acme", "exec"), module.__dict__)
         plugin = Plugin("acme", "rlaif-acme", "0.1.0", module=module)
-        registry.add(plugin)
+        manager.add(plugin)
         return plugin
 
     return load
@@ -124,7 +125,7 @@ def load_plugin(monkeypatch: pytest.MonkeyPatch) -> LoadPlugin:
 # References
 
 
-def test_generated_pages_are_up_to_date(generate: types.ModuleType, builtins: Registry) -> None:
+def test_generated_pages_are_up_to_date(generate: types.ModuleType, builtins: PluginManager) -> None:
     stale = [
         str(path.relative_to(ROOT))
         for path, text in generate.build_pages(builtins).items()
@@ -214,10 +215,10 @@ def test_commands_that_train_nothing_run(arguments: list[str], monkeypatch: pyte
 
 
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.name)
-def test_every_spec_is_valid_and_names_a_schema_that_accepts_it(path: Path, builtins: Registry) -> None:
+def test_every_spec_is_valid_and_names_a_schema_that_accepts_it(path: Path, builtins: PluginManager) -> None:
     import jsonschema
 
-    load_spec(path, registry=builtins)
+    load_spec(path, manager=builtins)
     line = re.search(r"^# yaml-language-server: \$schema=(\S+)$", path.read_text(encoding="utf-8"), re.M)
     assert line is not None, "no line that tells an editor the schema"
     schema = json.loads((path.parent / line[1]).read_text(encoding="utf-8"))
@@ -230,11 +231,11 @@ def test_every_yaml_block_parses_and_every_whole_spec_validates(block: Block, lo
     data = yaml.safe_load(block.text)
     if not (isinstance(data, dict) and {"task", "policy"} <= set(data)):
         return
-    registry = Registry.load()
+    manager = PluginManager.load()
     for plugin in find_blocks("python"):
         if plugin.page == block.page and "@hookimpl" in plugin.text:
-            load_plugin(plugin.text, registry)
-    build_spec(data, str(block), registry)
+            load_plugin(plugin.text, manager)
+    build_spec(data, str(block), manager)
 
 
 @pytest.mark.parametrize("block", find_blocks("toml", "json"), ids=str)
@@ -255,7 +256,7 @@ def test_every_stage_of_the_quickstart_is_explained(monkeypatch: pytest.MonkeyPa
     assert {step["stage"] for step in steps} <= set(stages)
 
 
-def test_the_quickstarts_numbers_are_those_of_its_spec(builtins: Registry) -> None:
+def test_the_quickstarts_numbers_are_those_of_its_spec(builtins: PluginManager) -> None:
     spec = load_spec(ROOT / "specs/quickstart.yaml", (), builtins)
     arm, page = spec.arms["rlaif"], (ROOT / "docs/quickstart.md").read_text(encoding="utf-8")
     assert arm.feedback is not None
@@ -275,7 +276,7 @@ def test_the_quickstarts_numbers_are_those_of_its_spec(builtins: Registry) -> No
 def test_python_blocks_compile_and_plugins_in_them_register(block: Block, load_plugin: LoadPlugin) -> None:
     compile(block.text, str(block), "exec")
     if "@hookimpl" in block.text:
-        plugin = load_plugin(block.text, Registry.load())
+        plugin = load_plugin(block.text, PluginManager.load())
         assert plugin.error is None
         assert plugin.components or plugin.hooks
 
@@ -288,11 +289,11 @@ def readme_plugin() -> str:
 def test_the_readmes_plugin_is_fifteen_lines_and_labels(load_plugin: LoadPlugin) -> None:
     source = readme_plugin()
     assert sum(bool(line.strip()) for line in source.splitlines()) <= 15
-    registry = Registry.load()
-    plugin = load_plugin(source, registry)
+    manager = PluginManager.load()
+    plugin = load_plugin(source, manager)
     assert (plugin.error, plugin.components) == (None, ["labeler acme/shorter"])
-    context = Context(make_spec(registry), registry)
-    labeler = context.build("labeler", registry.find("labeler", "acme/shorter").config(kind="acme/shorter"))
+    context = Context.from_spec(make_spec(manager), manager)
+    labeler = context.build_labeler(manager.find("labeler", "acme/shorter").config(kind="acme/shorter"))
     prompt = Prompt("1", "POST: p\n\nTL;DR:", "p")
     pairs = [Comparison("1", prompt, ("two words", "three words here")), Comparison("2", prompt, ("a b", "c d"))]
     assert [p.probabilities for p in labeler.label(pairs)] == [(1.0, 0.0), (0.5, 0.5)]
@@ -300,18 +301,18 @@ def test_the_readmes_plugin_is_fifteen_lines_and_labels(load_plugin: LoadPlugin)
 
 def test_the_settings_pages_plugin_averages_two_labelers(load_plugin: LoadPlugin) -> None:
     (source,) = [b.text for b in find_blocks("python") if b.page.name == "config.md" and "@hookimpl" in b.text]
-    registry = Registry.load()
-    load_plugin(source, registry)
-    context = Context(make_spec(registry), registry)
+    manager = PluginManager.load()
+    load_plugin(source, manager)
+    context = Context.from_spec(make_spec(manager), manager)
     settings = {"kind": "acme/average", "first": {"kind": "length", "prefer": "shorter"}, "weight": 0.75}
-    config = registry.find("labeler", "acme/average").config.model_validate(settings, context={"registry": registry})
+    config = manager.find("labeler", "acme/average").config.model_validate(settings, context={"manager": manager})
     comparison = Comparison("1", Prompt("1", "POST: p\n\nTL;DR:", "p"), ("short", "much longer"))
-    (preference,) = context.build("labeler", config).label([comparison])
+    (preference,) = context.build_labeler(config).label([comparison])
     assert preference.probabilities == (0.75, 0.25)
 
 
-def make_spec(registry: Registry) -> Spec:
-    return build_spec({"task": "tldr", "policy": {"model": "unused"}}, "test", registry)
+def make_spec(manager: PluginManager) -> Spec:
+    return build_spec({"task": "tldr", "policy": {"model": "unused"}}, "test", manager)
 
 
 def test_the_first_plugin_page_shows_the_readmes_plugin() -> None:
@@ -329,8 +330,8 @@ def pretend_installed(folder: Path, source: Path, pyproject: dict[str, object]) 
     (info / "METADATA").write_text(
         f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n{requires}"
     )
-    lines = [f"{n} = {t}\n" for n, t in project["entry-points"]["rlaif_framework.plugins"].items()]
-    (info / "entry_points.txt").write_text("[rlaif_framework.plugins]\n" + "".join(lines))
+    lines = [f"{n} = {t}\n" for n, t in project["entry-points"]["rlaif_framework.plugins.discovery"].items()]
+    (info / "entry_points.txt").write_text("[rlaif_framework.plugins.discovery]\n" + "".join(lines))
     path = os.pathsep.join(filter(None, [str(folder), str(source), os.environ.get("PYTHONPATH")]))
     return {**{k: v for k, v in os.environ.items() if k != "RLAIF_PLUGINS"}, "PYTHONPATH": path}
 
@@ -392,10 +393,10 @@ def test_internal_links_resolve(page: Path) -> None:
 
 
 def test_the_data_card_has_the_data_sets_numbers() -> None:
-    from rlaif_framework import read_rows
+    from rlaif_framework.records import read_rows
 
     card = (ROOT / "docs/tldr-mini.md").read_text(encoding="utf-8")
-    rows = [row for _, row in read_rows(ROOT / "plugins/rlaif_plugins/tldr/tldr_mini.jsonl")]
+    rows = [row for _, row in read_rows(ROOT / "plugins/rlaif_plugins/tasks/tldr/tldr_mini.jsonl")]
     splits = ("train", "validation", "test")
     posts = Counter(row["split"] for row in rows)
     flaws = Counter((flaw["flaw"], row["split"]) for row in rows for flaw in row["flawed"])
@@ -430,7 +431,7 @@ def share_words(first: str, second: str) -> float:
 
 @pytest.mark.parametrize("path", TABLES, ids=lambda p: p.stem)
 def test_the_papers_tables_name_labelers_that_exist(path: Path) -> None:
-    found = load_labelers(path, (), Registry.load())
+    found = load_labelers(path, (), PluginManager.load())
     assert len(found) >= 3
 
 
@@ -440,28 +441,28 @@ def test_the_commands_of_the_papers_tables_can_be_given(path: Path, monkeypatch:
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#   rlaif label ")]
     assert lines
     group = typer.main.get_command(app)
-    registry = Registry.load()
-    labelers = load_labelers(path, (), registry)
+    manager = PluginManager.load()
+    labelers = load_labelers(path, (), manager)
     for line in lines:
         words = shlex.split(line.removeprefix("#   rlaif label "))
         with group.commands["label"].make_context("label", words) as context:  # type: ignore[attr-defined]
             assert Path(context.params["compare"]).resolve() == path
-            task = load_component("task", context.params["task"], (), registry)
-        known = label_context(task, registry).task.words()
+            task = load_component("task", context.params["task"], (), manager)
+        known = label_context(task, manager).task.words()
         for config in labelers.values():
             config.check_words(known)
 
 
 def test_table_2_has_a_command_for_each_of_its_columns() -> None:
-    text, registry = (ROOT / "specs/paper/table2-prompts.yaml").read_text(encoding="utf-8"), Registry.load()
-    asked = [label_context(load_component("task", str(path), (), registry), registry) for path in TASKS]
+    text, manager = (ROOT / "specs/paper/table2-prompts.yaml").read_text(encoding="utf-8"), PluginManager.load()
+    asked = [label_context(load_component("task", str(path), (), manager), manager) for path in TASKS]
     assert len(re.findall("^#   rlaif label ", text, re.MULTILINE)) == 3
     assert {context.task.words().prefer for context in asked} == {"better", "worse"}
     assert all(str(path.relative_to(ROOT)) in text for path in TASKS)
 
 
 def test_table_14_has_both_numbers_of_samples_at_all_temperatures() -> None:
-    found = load_labelers(ROOT / "specs/paper/table14-self-consistency.yaml", (), Registry.load())
+    found = load_labelers(ROOT / "specs/paper/table14-self-consistency.yaml", (), PluginManager.load())
     asked = [config.model_dump()["strategy"] for config in found.values()]
     sampled = {(s["samples"], s["temperature"]) for s in asked if s["kind"] == "self-consistency"}
     assert sampled == {(samples, t) for samples in (4, 16) for t in (0.3, 0.5, 0.7, 1.0)}

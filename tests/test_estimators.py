@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from rlaif_framework import (
+from rlaif_framework.rl import (
     clipped_fraction,
     clipped_surrogate,
     discount,
@@ -17,8 +17,8 @@ from rlaif_framework import (
     normalise_groups,
     sum_responses,
 )
+from rlaif_framework.rl.config import KlEstimator
 from rlaif_framework.rl.estimators import adapt_beta, ends_response, replace_missing_eos, value_loss, whiten
-from rlaif_framework.rl.settings import KlEstimator
 
 OWNERS = torch.tensor([0, 0, 0, 1, 2, 2])
 torch.manual_seed(0)

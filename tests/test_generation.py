@@ -20,9 +20,10 @@ from transformers import (
     PreTrainedModel,
 )
 
-from rlaif_framework import add_lora, generation
-from rlaif_framework.branching import share_prefixes
-from rlaif_framework.generation import (
+from rlaif_framework.models import add_lora
+from rlaif_framework.models import decoding as generation
+from rlaif_framework.models.adapters import merged_adapters, save_model
+from rlaif_framework.models.decoding import (
     FAMILIES,
     Sampling,
     can_branch,
@@ -34,8 +35,8 @@ from rlaif_framework.generation import (
     read_prefix,
     record,
 )
-from rlaif_framework.models import merged_adapters, save_model
-from rlaif_framework.spec import LoraSettings
+from rlaif_framework.models.prefixes import share_prefixes
+from rlaif_framework.spec.model import LoraSettings
 
 VOCABULARY = 97
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

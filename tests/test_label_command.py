@@ -21,12 +21,13 @@ from fake_plugins import Site, write_rows
 from scipy import stats
 
 from rlaif_framework import Ballot, Comparison, Evidence, Preference, Prompt
-from rlaif_framework.cli import main
+from rlaif_framework.cli.main import main
 from rlaif_framework.labelling.export import prefer
-from rlaif_framework.labelling.measures import compare_labelers, measure_calibration, measure_lengths
 from rlaif_framework.labelling.rows import from_row, to_row
-from rlaif_framework.measures import Observation
-from rlaif_framework.statistics import adjust_holm, paired_p_value
+from rlaif_framework.metrics.agreement import Observation
+from rlaif_framework.metrics.calibration import measure_calibration, measure_lengths
+from rlaif_framework.metrics.estimates import adjust_holm, paired_p_value
+from rlaif_framework.metrics.paired_comparison import compare_labelers
 
 FAKE = '''
 """Prefers the response with more `x`, as a language model would: both orders, label mass, tokens and a price."""
@@ -433,7 +434,7 @@ def test_another_seed_draws_anew_and_the_same_seed_draws_the_same(label: Callabl
 def test_the_size_of_a_pass_reaches_the_labeler_and_is_no_new_work(
     label: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rlaif_plugins.length import LengthLabeler
+    from rlaif_plugins.labelers.length import LengthLabeler
 
     budgets: list[int] = []
     original = LengthLabeler.__init__
@@ -717,7 +718,7 @@ def test_a_labeler_of_several_that_fails_is_named(label: Callable[..., Outcome])
 
 def test_help_is_readable_and_needs_no_torch() -> None:
     code = (
-        "import sys; from typer.testing import CliRunner; from rlaif_framework.cli import app\n"
+        "import sys; from typer.testing import CliRunner; from rlaif_framework.cli.main import app\n"
         "found = CliRunner().invoke(app, ['label', '--help'])\n"
         "print(found.output); assert 'torch' not in sys.modules and 'pyarrow' not in sys.modules"
     )

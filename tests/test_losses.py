@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from rlaif_framework import selective_logprobs, soft_label_loss, token_entropies
+from rlaif_framework.models import selective_logprobs, token_entropies
+from rlaif_framework.training import soft_label_loss
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])

@@ -12,12 +12,13 @@ import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
-from rlaif_framework.component import ModelLoad
-from rlaif_framework.memory_plan import plan_load
-from rlaif_framework.models import add_lora, load_model
-from rlaif_framework.packing import Group, pack_groups
-from rlaif_framework.policy import response_logprobs
-from rlaif_framework.spec import LoraSettings, PolicyConfig
+from rlaif_framework.models.adapters import add_lora
+from rlaif_framework.models.loading import load_model
+from rlaif_framework.models.logprobs import response_logprobs
+from rlaif_framework.models.memory_plan import plan_load
+from rlaif_framework.models.packing import Group, pack_groups
+from rlaif_framework.plugins.component import ModelLoad
+from rlaif_framework.spec.model import LoraSettings, PolicyConfig
 
 CPU = torch.device("cpu")
 GROUPS, RESPONSES = 3, 2

@@ -15,13 +15,13 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from rlaif_plugins.openai_backend import OpenAIConfig
-from rlaif_plugins.openai_backend.limits import TokenBucket, backoff, read_retry_after
-from rlaif_plugins.openai_backend.wire import (
+from rlaif_plugins.backends.openai import OpenAIConfig
+from rlaif_plugins.backends.openai.limits import TokenBucket, backoff, read_retry_after
+from rlaif_plugins.backends.openai.wire import (
     estimate_tokens,
     read_context,
     read_option,
@@ -33,18 +33,20 @@ from server import Reply, answer, complete, fail, prompt, serve
 from rlaif_framework import (
     Answer,
     Choose,
+    ComponentConfig,
     Context,
     Generate,
     ModelError,
+    PluginManager,
+    PolicyConfig,
     Question,
-    Registry,
     RlaifError,
     Spec,
     SpecError,
-    run_coroutines,
 )
-from rlaif_framework.asking import AnswerCache
-from rlaif_framework.loading import build_spec
+from rlaif_framework.prompting import run_coroutines
+from rlaif_framework.prompting.answer_cache import AnswerCache
+from rlaif_framework.spec.loading import build_spec
 
 KEY = "sk-made-for-a-test-0123456789"
 Build = Callable[..., Any]
@@ -59,13 +61,13 @@ def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def build(registry: Registry) -> Build:
+def build(manager: PluginManager) -> Build:
     """Build the backend as a labeler does; it needs nothing of a spec."""
-    context = Context(cast(Spec, None), registry)
+    context = Context(ComponentConfig(kind="tldr"), PolicyConfig(model="none"), 0, manager)
 
     def make(*urls: str, **settings: Any) -> Any:
         config = OpenAIConfig(model="made", base_urls=list(urls), **settings)
-        return context.build("backend", config)
+        return context.build_backend(config)
 
     return make
 
@@ -339,7 +341,7 @@ def test_tokens_per_minute_are_kept_and_estimates_put_right(build: Build) -> Non
 
 def test_a_bucket_lets_through_its_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("rlaif_plugins.openai_backend.limits.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("rlaif_plugins.backends.openai.limits.time.monotonic", lambda: now[0])
     bucket = TokenBucket(120)
     assert [bucket.take(1) for _ in range(4)] == [0, 0, 0.5, 1.0]
     now[0] += 60
@@ -619,8 +621,8 @@ def test_a_budget_lets_a_begun_choice_finish(build: Build) -> None:
 CHILD = """
 import sys
 from typing import Any
-from rlaif_plugins.openai_backend import OpenAIConfig
-from rlaif_plugins.openai_backend.backend import OpenAIBackend
+from rlaif_plugins.backends.openai import OpenAIConfig
+from rlaif_plugins.backends.openai.backend import OpenAIBackend
 from test_openai_backend import choices, drive
 backend = OpenAIBackend(OpenAIConfig(model="made", base_urls=[sys.argv[1]], concurrency=4), None)
 print("ready", flush=True)
@@ -735,12 +737,12 @@ def test_the_identity_is_the_model_and_how_it_is_asked(build: Build) -> None:
     ],
 )
 def test_bad_settings_are_errors_of_the_spec(
-    tiny_spec: Callable[..., Spec], registry: Registry, settings: dict[str, Any], says: str
+    tiny_spec: Callable[..., Spec], manager: PluginManager, settings: dict[str, Any], says: str
 ) -> None:
     labeler = {"kind": "llm", "backend": {"kind": "openai", "model": "made", **settings}}
     arms = {"a": {"feedback": {"kind": "ai", "labeler": labeler}, "reward": "bradley-terry", "algorithm": "reinforce"}}
     with pytest.raises(SpecError, match=says) as caught:
-        build_spec({"name": "s", "task": "tldr", "policy": {"model": "m"}, "arms": arms}, "s.yaml", registry)
+        build_spec({"name": "s", "task": "tldr", "policy": {"model": "m"}, "arms": arms}, "s.yaml", manager)
     assert "secret" not in str(caught.value)
 
 

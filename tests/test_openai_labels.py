@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 from fake_plugins import write_rows
-from rlaif_plugins.openai_backend.backend import SHORT_QUESTION
+from rlaif_plugins.backends.openai.backend import SHORT_QUESTION
 from server import Behave, Reply, complete, fail, prompt, serve
 
-from rlaif_framework.cli import main
+from rlaif_framework.cli.main import main
 
 KEY = "sk-made-for-a-test-0123456789"
 Label = Callable[..., tuple[int, str, str]]

@@ -24,10 +24,10 @@ def test_the_wheel_holds_the_three_packages_and_their_data(tmp_path: Path) -> No
     tops = {name.partition("/")[0] for name in names}
     assert {t for t in tops if not t.endswith(".dist-info")} == {"rlaif_framework", "rlaif_plugins", "rlaif_registry"}
     for needed in (
-        "rlaif_plugins/tldr/tldr_mini.jsonl",
-        "rlaif_plugins/tldr/words.yaml",
-        "rlaif_plugins/dialogue/words-harmless.yaml",
-        "rlaif_plugins/dialogue/words-helpful.yaml",
+        "rlaif_plugins/tasks/tldr/tldr_mini.jsonl",
+        "rlaif_plugins/tasks/tldr/words.yaml",
+        "rlaif_plugins/tasks/dialogue/words-harmless.yaml",
+        "rlaif_plugins/tasks/dialogue/words-helpful.yaml",
         "rlaif_framework/report/report.html.j2",
         "rlaif_framework/py.typed",
         "rlaif_registry/catalogue/rlaif-framework.toml",
@@ -38,7 +38,7 @@ def test_the_wheel_holds_the_three_packages_and_their_data(tmp_path: Path) -> No
 def test_the_catalogue_is_well_formed() -> None:
     from rlaif_registry import read_catalogue
 
-    from rlaif_framework.component import SLOTS
+    from rlaif_framework.plugins.component import SLOTS
 
     entries = list(read_catalogue())
     assert len({e["namespace"] for e in entries}) == len(entries)

@@ -21,9 +21,9 @@ from transformers import (
     PreTrainedModel,
 )
 
-from rlaif_framework import (
+from rlaif_framework import ModelError
+from rlaif_framework.models import (
     Group,
-    ModelError,
     ScoreModel,
     lay_out,
     load_model,
@@ -34,8 +34,8 @@ from rlaif_framework import (
     response_logprobs,
     split_by_tokens,
 )
-from rlaif_framework.models import checkpoint_gradients
-from rlaif_framework.packed_attention import PackedAttention, attend_packed, prepare_attention
+from rlaif_framework.models.adapters import checkpoint_gradients
+from rlaif_framework.models.packed_attention import PackedAttention, attend_packed, prepare_attention
 
 CPU = torch.device("cpu")
 GROUPS = [

@@ -11,7 +11,7 @@ import pytest
 from fake_plugins import write_rows
 
 from rlaif_framework import Comparison, DataError
-from rlaif_framework.pairs import BadRow, read_pair, read_pairs, scan_pairs
+from rlaif_framework.data.pairs import BadRow, read_pair, read_pairs, scan_pairs
 
 GOOD = {"prompt": "p", "responses": ["a", "b"]}
 HEAD = "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: How are you?"

@@ -23,27 +23,17 @@ from fake_plugins import Site
 from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from rlaif_framework import (
-    Plugin,
-    Registry,
-    Spec,
-    Stage,
-    Store,
-    TrainingError,
-    load_spec,
-    plan_spec,
-    read_metrics,
-    run_spec,
-)
-from rlaif_framework.engine import Run
+from rlaif_framework import Plugin, PluginManager, Spec, Stage, Store, TrainingError, load_spec, plan_spec, run_spec
+from rlaif_framework.contracts import read_metrics
+from rlaif_framework.pipeline.engine import Run
+from rlaif_framework.pipeline.stages.evaluate import read_responses
+from rlaif_framework.pipeline.stages.label import CHUNK, _finished_rows
 from rlaif_framework.progress import Progress
-from rlaif_framework.stages.evaluate import read_responses
-from rlaif_framework.stages.label import CHUNK, _finished_rows
 
 
-def execute(spec: Spec, folder: Path, registry: Registry, store: Path | None = None, **settings: Any) -> Run:
+def execute(spec: Spec, folder: Path, manager: PluginManager, store: Path | None = None, **settings: Any) -> Run:
     return run_spec(
-        spec, folder, Store(store or folder.parent / f"{folder.name}-store"), registry, Progress(), **settings
+        spec, folder, Store(store or folder.parent / f"{folder.name}-store"), manager, Progress(), **settings
     )
 
 
@@ -61,10 +51,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.fixture
-def run_folder(finished: dict[str, Any], tiny_spec: Callable[..., Spec], registry: Registry) -> Path:
+def run_folder(finished: dict[str, Any], tiny_spec: Callable[..., Spec], manager: PluginManager) -> Path:
     folder: Path = finished["folder"]
     if not (folder / "report.html").exists():
-        execute(tiny_spec(), folder, registry)
+        execute(tiny_spec(), folder, manager)
     return folder
 
 
@@ -94,18 +84,18 @@ def test_the_first_step_is_on_policy(run_folder: Path) -> None:
 
 
 def test_the_same_spec_gives_the_same_run_bit_for_bit(
-    run_folder: Path, tmp_path: Path, tiny_spec: Callable[..., Spec], registry: Registry
+    run_folder: Path, tmp_path: Path, tiny_spec: Callable[..., Spec], manager: PluginManager
 ) -> None:
-    execute(tiny_spec(), tmp_path / "again", registry)
+    execute(tiny_spec(), tmp_path / "again", manager)
     first, second = digest(run_folder), digest(tmp_path / "again")
     assert first == second
     assert len([name for name in first if name.endswith("safetensors")]) == 3
 
 
 def test_another_seed_gives_another_run(
-    run_folder: Path, tmp_path: Path, tiny_spec: Callable[..., Spec], registry: Registry
+    run_folder: Path, tmp_path: Path, tiny_spec: Callable[..., Spec], manager: PluginManager
 ) -> None:
-    execute(tiny_spec(seed=4), tmp_path / "other", registry)
+    execute(tiny_spec(seed=4), tmp_path / "other", manager)
     assert (
         digest(run_folder)["rlaif/policy/model.safetensors"]
         != digest(tmp_path / "other")["rlaif/policy/model.safetensors"]
@@ -113,26 +103,26 @@ def test_another_seed_gives_another_run(
 
 
 def test_a_second_run_reuses_every_stage_and_changing_the_algorithm_relabels_nothing(
-    run_folder: Path, tmp_path: Path, tiny_spec: Callable[..., Spec], registry: Registry
+    run_folder: Path, tmp_path: Path, tiny_spec: Callable[..., Spec], manager: PluginManager
 ) -> None:
     store = run_folder.parent / f"{run_folder.name}-store"
-    again = execute(tiny_spec(), tmp_path / "again", registry, store)
+    again = execute(tiny_spec(), tmp_path / "again", manager, store)
     assert all(again.reused.values())
     assert digest(tmp_path / "again") == digest(run_folder)
     spec = tiny_spec()
     arms = spec.model_dump(mode="json")["arms"]
     arms["rlaif"]["algorithm"]["lr"] = 5e-4
-    todo = {p.name for p in plan_spec(tiny_spec(arms=arms), Store(store), registry) if not p.cached}
+    todo = {p.name for p in plan_spec(tiny_spec(arms=arms), Store(store), manager) if not p.cached}
     assert "rlaif/policy" in todo
     assert not todo & {"sft", "rlaif/pairs", "rlaif/labels", "rlaif/reward", "evaluation/labels/rlaif"}
 
 
 def test_arms_share_the_stages_they_have_in_common(
-    tmp_path: Path, tiny_spec: Callable[..., Spec], registry: Registry
+    tmp_path: Path, tiny_spec: Callable[..., Spec], manager: PluginManager
 ) -> None:
     base = tiny_spec().model_dump(mode="json")["arms"]["rlaif"]
     other = {**base, "algorithm": {**base["algorithm"], "beta": 0.2}}
-    run = execute(tiny_spec(arms={"low": base, "high": other}), tmp_path / "two", registry)
+    run = execute(tiny_spec(arms={"low": base, "high": other}), tmp_path / "two", manager)
     assert run.reused["high/labels"]
     assert run.reused["high/reward"]
     assert not run.reused["high/policy"]
@@ -158,7 +148,7 @@ def test_killed_in_training_and_resumed_equals_uninterrupted(
     run_folder: Path,
     tmp_path: Path,
     tiny_spec: Callable[..., Spec],
-    registry: Registry,
+    manager: PluginManager,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     log = Stage.log
@@ -171,11 +161,11 @@ def test_killed_in_training_and_resumed_equals_uninterrupted(
     store = copy_store(run_folder, tmp_path / "store", without=stage)
     monkeypatch.setattr(Stage, "log", kill)
     with pytest.raises(Killed):
-        execute(tiny_spec(), tmp_path / "killed", registry, store, checkpoint_seconds=0)
+        execute(tiny_spec(), tmp_path / "killed", manager, store, checkpoint_seconds=0)
     monkeypatch.setattr(Stage, "log", log)
     (partial,) = store.glob(f"{stage}-*.partial")
     assert (partial / "checkpoint" / "step-1").is_dir(), "resuming must be from a checkpoint, not from scratch"
-    execute(tiny_spec(), tmp_path / "killed", registry, store, checkpoint_seconds=0)
+    execute(tiny_spec(), tmp_path / "killed", manager, store, checkpoint_seconds=0)
     assert digest(tmp_path / "killed") == digest(run_folder)
 
 
@@ -185,7 +175,7 @@ def test_killed_in_any_other_stage_and_resumed_equals_uninterrupted(
     run_folder: Path,
     tmp_path: Path,
     tiny_spec: Callable[..., Spec],
-    registry: Registry,
+    manager: PluginManager,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     commit = Store.commit
@@ -198,18 +188,18 @@ def test_killed_in_any_other_stage_and_resumed_equals_uninterrupted(
     store = copy_store(run_folder, tmp_path / "store", without=stage)
     monkeypatch.setattr(Store, "commit", kill)
     with pytest.raises(Killed):
-        execute(tiny_spec(), tmp_path / "killed", registry, store)
+        execute(tiny_spec(), tmp_path / "killed", manager, store)
     monkeypatch.setattr(Store, "commit", commit)
-    execute(tiny_spec(), tmp_path / "killed", registry, store)
+    execute(tiny_spec(), tmp_path / "killed", manager, store)
     assert digest(tmp_path / "killed") == digest(run_folder)
 
 
 RUN = """
 import sys
 from pathlib import Path
-from rlaif_framework import Registry, Store, load_spec, run_spec
+from rlaif_framework import PluginManager, Store, load_spec, run_spec
 spec, out, store = map(Path, sys.argv[1:])
-run_spec(load_spec(spec), out, Store(store), Registry.load(), checkpoint_seconds=0)
+run_spec(load_spec(spec), out, Store(store), PluginManager.load(), checkpoint_seconds=0)
 """
 SLOW = """
 import os, time
@@ -265,10 +255,10 @@ def test_a_process_killed_in_labelling_and_in_training_goes_on_to_the_same_resul
     kill_at("improve-*.partial/work/metrics.jsonl", 2)
     assert not list(store.glob("improve-*/artefact.json"))
     assert list(store.glob("improve-*.partial/checkpoint/step-*"))
-    registry = Registry.load()
-    loaded = load_spec(tmp_path / "spec.json", (), registry)
+    manager = PluginManager.load()
+    loaded = load_spec(tmp_path / "spec.json", (), manager)
     for name in ("killed", "whole"):
-        execute(loaded, tmp_path / name, registry, checkpoint_seconds=0)
+        execute(loaded, tmp_path / name, manager, checkpoint_seconds=0)
     killed, whole = digest(tmp_path / "killed"), digest(tmp_path / "whole")
     assert "a/policy/model.safetensors" in whole
     if torch.cuda.is_available():  # training there is not bit for bit, see docs/determinism.md
@@ -306,21 +296,21 @@ def rlaif_run_finished(run, error):
 """
 
 
-def watch_with(registry: Registry, name: str) -> None:
+def watch_with(manager: PluginManager, name: str) -> None:
     """Add a plugin that fails in three hooks."""
     module = types.ModuleType(f"rlaif_{name}")
     exec(WATCHING, vars(module))
-    registry.add(Plugin(name, f"rlaif-{name}", "1.0", module=module))
+    manager.add(Plugin(name, f"rlaif-{name}", "1.0", module=module))
 
 
 def test_a_hook_that_fails_is_told_once_and_ends_no_run(
-    run_folder: Path, tmp_path: Path, tiny_spec: Callable[..., Spec], registry: Registry
+    run_folder: Path, tmp_path: Path, tiny_spec: Callable[..., Spec], manager: PluginManager
 ) -> None:
-    watch_with(registry, "first")
-    watch_with(registry, "second")
+    watch_with(manager, "first")
+    watch_with(manager, "second")
     out = io.StringIO()
     store = Store(tmp_path / "store")
-    run = run_spec(tiny_spec(arms={}, evaluate=None), tmp_path / "run", store, registry, Progress(Console(file=out)))
+    run = run_spec(tiny_spec(arms={}, evaluate=None), tmp_path / "run", store, manager, Progress(Console(file=out)))
     assert run.notes["watching"] == [1, 1, 2, 2, 3, 3], "a plugin was not told, for another one's fault"
     for name in ("first", "second"):
         told = [line for line in out.getvalue().splitlines() if f"plugin '{name}'" in line]
@@ -332,29 +322,31 @@ def test_a_hook_that_fails_is_told_once_and_ends_no_run(
     assert digest(tmp_path / "run/sft") == digest(run_folder / "sft")
 
 
-def test_a_hook_that_fails_hides_no_error(tmp_path: Path, tiny_spec: Callable[..., Spec], registry: Registry) -> None:
-    watch_with(registry, "first")
+def test_a_hook_that_fails_hides_no_error(
+    tmp_path: Path, tiny_spec: Callable[..., Spec], manager: PluginManager
+) -> None:
+    watch_with(manager, "first")
     weak = tiny_spec().model_dump(mode="json")["arms"]
     weak["rlaif"]["feedback"]["allow_weak_labels"] = False
     with pytest.raises(TrainingError, match=r"rlaif/reward: .* not above chance"):
-        execute(tiny_spec(arms=weak, sft=None), tmp_path / "run", registry)
+        execute(tiny_spec(arms=weak, sft=None), tmp_path / "run", manager)
 
 
 def test_a_loss_that_is_not_finite_stops_with_stage_and_step(
-    tmp_path: Path, tiny_spec: Callable[..., Spec], registry: Registry, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_spec: Callable[..., Spec], manager: PluginManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import rlaif_framework.fine_tuning as fine_tuning
+    import rlaif_framework.training.fine_tuning as fine_tuning
 
     monkeypatch.setattr(
         fine_tuning, "response_logprobs", lambda model, packed: torch.full((3,), float("nan"), requires_grad=True)
     )
     with pytest.raises(TrainingError, match=r"sft: stage 'sft', step 1 of 3, update 1 \(.*\): loss.* not finite"):
-        execute(tiny_spec(), tmp_path / "run", registry)
+        execute(tiny_spec(), tmp_path / "run", manager)
 
 
 @pytest.mark.parametrize(("lora", "lr"), [({"rank": 8}, 1e-2), (None, 5e-3)])
 def test_a_policy_comes_to_win_by_the_oracles_own_count(
-    lora: dict[str, int] | None, lr: float, tmp_path: Path, tiny_spec: Callable[..., Spec], registry: Registry
+    lora: dict[str, int] | None, lr: float, tmp_path: Path, tiny_spec: Callable[..., Spec], manager: PluginManager
 ) -> None:
     base = tiny_spec().model_dump(mode="json")
     arms = {
@@ -364,12 +356,12 @@ def test_a_policy_comes_to_win_by_the_oracles_own_count(
         }
     }
     policy = {**base["policy"], "lora": lora}
-    execute(tiny_spec(arms=arms, policy=policy, evaluate=BY_ORACLE), tmp_path / "run", registry)
+    execute(tiny_spec(arms=arms, policy=policy, evaluate=BY_ORACLE), tmp_path / "run", manager)
     check_improvement(tmp_path / "run", "oracle")
 
 
 def test_labels_to_reward_model_to_policy_follow_the_oracles_taste(
-    tmp_path: Path, tiny_spec: Callable[..., Spec], registry: Registry
+    tmp_path: Path, tiny_spec: Callable[..., Spec], manager: PluginManager
 ) -> None:
     base = tiny_spec().model_dump(mode="json")
     arm = base["arms"]["rlaif"]
@@ -377,7 +369,7 @@ def test_labels_to_reward_model_to_policy_follow_the_oracles_taste(
     arm["reward"] = {"kind": "bradley-terry", "lr": 3e-3, "batch_size": 8, "epochs": 8}
     arm["algorithm"] |= {**STRONG, "lr": 3e-3, "steps": 60}
     policy, sft = {**base["policy"], "lora": None}, {"lr": 3e-3, "batch_size": 8, "epochs": 4}
-    execute(tiny_spec(arms={"rlaif": arm}, policy=policy, sft=sft, evaluate=BY_ORACLE), tmp_path / "run", registry)
+    execute(tiny_spec(arms={"rlaif": arm}, policy=policy, sft=sft, evaluate=BY_ORACLE), tmp_path / "run", manager)
     check_improvement(tmp_path / "run", "rlaif")
 
 
@@ -434,12 +426,12 @@ def arms_of_every_shape(tiny_model: Path) -> dict[str, Any]:
 
 
 def test_arms_of_every_shape_run_together_and_are_reported(
-    tmp_path: Path, tiny_spec: Callable[..., Spec], registry: Registry, tiny_model: Path
+    tmp_path: Path, tiny_spec: Callable[..., Spec], manager: PluginManager, tiny_model: Path
 ) -> None:
     arms = arms_of_every_shape(tiny_model)
     evaluate = {**BY_ORACLE, "prompts": 12, "matchups": [[arm, "sft"] for arm in arms]}
     spec = tiny_spec(arms=arms, evaluate=evaluate)
-    run = execute(spec, tmp_path / "run", registry)
+    run = execute(spec, tmp_path / "run", manager)
     folder = tmp_path / "run"
     measured = json.loads((folder / "report.json").read_text())["evaluation"]
     assert {name for name, arm in measured["arms"].items() if arm["reward_gain"] is None} == {
@@ -462,15 +454,15 @@ def test_arms_of_every_shape_run_together_and_are_reported(
     assert {"reward/taste", "reward/length"} <= read_metrics(folder / "twice/policy")[0].keys()
     # Round 1 labels what the offline arm labels: the work is shared.
     assert steps["twice/round-1/labels"].key == steps["offline/labels"].key
-    again = execute(spec, tmp_path / "again", registry, store=tmp_path / "run-store")
+    again = execute(spec, tmp_path / "again", manager, store=tmp_path / "run-store")
     assert all(again.reused.values())
 
 
 def test_the_plan_lists_the_models_of_every_shape(
-    tmp_path: Path, tiny_spec: Callable[..., Spec], registry: Registry, tiny_model: Path
+    tmp_path: Path, tiny_spec: Callable[..., Spec], manager: PluginManager, tiny_model: Path
 ) -> None:
     spec = tiny_spec(arms=arms_of_every_shape(tiny_model), evaluate=None)
-    planned = {step.name: [load.role for load in step.loads] for step in plan_spec(spec, Store(tmp_path), registry)}
+    planned = {step.name: [load.role for load in step.loads] for step in plan_spec(spec, Store(tmp_path), manager)}
     assert planned["offline/policy"] == ["policy", "KL reference"]
     assert planned["twice/reward"] == ["reward model"]
     assert planned["twice/policy"] == ["policy", "KL reference", "reward"]

@@ -16,11 +16,13 @@ import pytest
 from fake_plugins import HEAD, Site, labeler_code
 
 import rlaif_framework
-from rlaif_framework import MissingPackageError, PluginError, Registry, hookspecs
-from rlaif_framework.cli import main
-from rlaif_framework.component import SLOTS, ComponentConfig
-from rlaif_framework.plugins import BUILTINS, Plugin, framework_version
-from rlaif_framework.protocols import PROTOCOLS
+from rlaif_framework import MissingPackageError, PluginError, PluginManager
+from rlaif_framework.cli.main import main
+from rlaif_framework.contracts.protocols import PROTOCOLS
+from rlaif_framework.plugins import hookspecs
+from rlaif_framework.plugins.builtins import BUILTINS
+from rlaif_framework.plugins.component import SLOTS, ComponentConfig
+from rlaif_framework.plugins.discovery import Plugin, framework_version
 
 ROOT = Path(__file__).parents[1]
 
@@ -36,14 +38,14 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
             del sys.modules[name]
 
 
-def row(name: str, registry: Registry | None = None) -> Plugin:
-    found = [p for p in (registry or Registry.load()).plugins if p.name == name]
+def row(name: str, manager: PluginManager | None = None) -> Plugin:
+    found = [p for p in (manager or PluginManager.load()).plugins if p.name == name]
     assert len(found) == 1, f"{name} is listed {len(found)} times"
     return found[0]
 
 
-def third_parties(registry: Registry) -> dict[str, str | None]:
-    return {p.name: p.error for p in registry.plugins if p.distribution != "rlaif-framework"}
+def third_parties(manager: PluginManager) -> dict[str, str | None]:
+    return {p.name: p.error for p in manager.plugins if p.distribution != "rlaif-framework"}
 
 
 # What is found
@@ -51,19 +53,19 @@ def third_parties(registry: Registry) -> dict[str, str | None]:
 
 def test_a_healthy_plugin_is_listed_with_its_distribution_and_components_and_can_be_used(site: Site) -> None:
     site.install("rlaif-acme", labeler_code("acme/committee"), version="0.3.1")
-    registry = Registry.load()
-    plugin = row("acme", registry)
+    manager = PluginManager.load()
+    plugin = row("acme", manager)
     assert (plugin.distribution, plugin.version, plugin.error) == ("rlaif-acme", "0.3.1", None)
     assert (plugin.hooks, plugin.components) == (["rlaif_labelers"], ["labeler acme/committee"])
-    component = registry.find("labeler", "acme/committee")
+    component = manager.find("labeler", "acme/committee")
     assert component.summary == "Made for a test."
     config = component.config.model_validate({"kind": "acme/committee", "votes": 5})
-    assert registry.resolve("labeler", config).__name__ == "LengthLabeler"
+    assert manager.resolve("labeler", config).__name__ == "LengthLabeler"
 
 
 def test_every_builtin_is_registered_without_any_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RLAIF_PLUGINS", "")
-    plugins = Registry.load().plugins
+    plugins = PluginManager.load().plugins
     assert [f"rlaif_plugins.{p.name}" for p in plugins] == list(BUILTINS)
     assert [p.error for p in plugins] == [None] * len(BUILTINS)
 
@@ -77,10 +79,10 @@ def test_rlaif_plugins_names_the_plugins_that_are_loaded(
 ) -> None:
     for name in ("acme", "other"):
         site.install(f"rlaif-{name}", labeler_code(f"{name}/x"))
-    assert sorted(third_parties(Registry.load())) == ["acme", "other"]
+    assert sorted(third_parties(PluginManager.load())) == ["acme", "other"]
     sys.modules.pop("rlaif_acme"), sys.modules.pop("rlaif_other")
     monkeypatch.setenv("RLAIF_PLUGINS", variable)
-    assert sorted(third_parties(Registry.load())) == expected
+    assert sorted(third_parties(PluginManager.load())) == expected
     imported = [name for name in ("acme", "other") if f"rlaif_{name}" in sys.modules]
     assert imported == expected, "a plugin that is not allowed was imported"
 
@@ -111,7 +113,7 @@ BROKEN = {
     "argument": (HEAD + "@hookimpl\ndef rlaif_run_started(runn):\n    pass\n", "runn"),
     "bare": (labeler_code("committee"), "only built-ins have bare names"),
     "builtin": (labeler_code("llm"), "already offered by plugin 'llm' (rlaif-framework"),
-    "target": (labeler_code("b/x", target="rlaif_plugins.length"), "not 'module:attribute'"),
+    "target": (labeler_code("b/x", target="rlaif_plugins.labelers.length"), "not 'module:attribute'"),
     "fields": (
         labeler_code("b/x").replace(
             "MadeConfig(ComponentConfig):", "MadeConfig(ComponentConfig):\n    odd: 'Nowhere' = 1"
@@ -128,21 +130,21 @@ def test_a_broken_plugin_is_one_row_of_the_report_and_the_others_keep_working(si
     site.install("rlaif-a", labeler_code("a/x"))
     site.install("rlaif-broken", code)
     site.install("rlaif-z", labeler_code("z/x"))
-    registry = Registry.load()
-    broken = row("broken", registry)
+    manager = PluginManager.load()
+    broken = row("broken", manager)
     assert reason in str(broken.error)
     assert broken.components == []
-    assert third_parties(registry) == {"a": None, "broken": broken.error, "z": None}
-    assert {"a/x", "z/x", "llm", "length"} <= set(registry.names("labeler"))
-    assert broken.module is None or not registry.hooks.is_registered(broken.module)
+    assert third_parties(manager) == {"a": None, "broken": broken.error, "z": None}
+    assert {"a/x", "z/x", "llm", "length"} <= set(manager.names("labeler"))
+    assert broken.module is None or not manager.hooks.is_registered(broken.module)
 
 
 def test_a_component_that_fails_second_takes_the_first_with_it(site: Site) -> None:
     code = labeler_code("two/x") + "    yield Component('bare', MadeConfig, 'a:b')\n"
     site.install("rlaif-two", code)
-    registry = Registry.load()
-    assert "bare" in str(row("two", registry).error)
-    assert "two/x" not in registry.names("labeler")
+    manager = PluginManager.load()
+    assert "bare" in str(row("two", manager).error)
+    assert "two/x" not in manager.names("labeler")
 
 
 def test_one_plugin_with_two_components_of_one_name_is_refused(site: Site) -> None:
@@ -153,41 +155,41 @@ def test_one_plugin_with_two_components_of_one_name_is_refused(site: Site) -> No
 def test_a_component_name_offered_twice_names_both_owners_and_keeps_the_first(site: Site) -> None:
     site.install("rlaif-a", labeler_code("shared/x"), version="1.1")
     site.install("rlaif-b", labeler_code("shared/x", target="elsewhere:B"))
-    registry = Registry.load()
-    second = row("b", registry)
+    manager = PluginManager.load()
+    second = row("b", manager)
     assert "labeler 'shared/x' is already offered by plugin 'a' (rlaif-a 1.1)" in str(second.error)
-    assert registry.find("labeler", "shared/x").target == "rlaif_plugins.length:LengthLabeler"
-    assert row("a", registry).error is None
+    assert manager.find("labeler", "shared/x").target == "rlaif_plugins.labelers.length:LengthLabeler"
+    assert row("a", manager).error is None
 
 
 def test_two_plugins_of_one_name_name_each_other_and_the_first_keeps_working(site: Site) -> None:
     site.install("rlaif-a", labeler_code("a/x"), name="same")
     site.install("rlaif-b", labeler_code("b/x"), name="same")
-    registry = Registry.load()
-    first, second = (p for p in registry.plugins if p.name == "same")
+    manager = PluginManager.load()
+    first, second = (p for p in manager.plugins if p.name == "same")
     assert (first.error, first.components) == (None, ["labeler a/x"])
     assert "plugin 'same' (rlaif-a 1.0) has the same name" in str(second.error)
     assert second.distribution == "rlaif-b"
-    assert registry.hooks.is_registered(first.module)
+    assert manager.hooks.is_registered(first.module)
 
 
 def test_a_plugin_named_like_a_builtin_does_not_replace_it(site: Site) -> None:
     site.install("rlaif-llm", labeler_code("mine/llm"))
-    registry = Registry.load()
-    builtin, other = (p for p in registry.plugins if p.name == "llm")
+    manager = PluginManager.load()
+    builtin, other = (p for p in manager.plugins if p.name == "llm")
     assert builtin.error is None
     assert "same name" in str(other.error)
-    assert registry.find("labeler", "llm").target == "rlaif_plugins.llm:LLMLabeler"
+    assert manager.find("labeler", "llm").target == "rlaif_plugins.labelers.llm:LLMLabeler"
 
 
 def test_one_module_under_two_names_does_not_unregister_the_first(site: Site) -> None:
     site.install("rlaif-a", labeler_code("a/x"), module="rlaif_shared")
     site.install("rlaif-b", labeler_code("a/x"), module="rlaif_shared")
-    registry = Registry.load()
-    first = row("a", registry)
-    assert "plugin 'a' (rlaif-a 1.0) is the same module" in str(row("b", registry).error)
+    manager = PluginManager.load()
+    first = row("a", manager)
+    assert "plugin 'a' (rlaif-a 1.0) is the same module" in str(row("b", manager).error)
     assert first.error is None
-    assert registry.hooks.is_registered(first.module), "the healthy plugin was unregistered"
+    assert manager.hooks.is_registered(first.module), "the healthy plugin was unregistered"
 
 
 @pytest.mark.parametrize(
@@ -215,7 +217,7 @@ def test_a_component_of_a_plugin_that_failed_is_reported_with_the_plugins_error(
         PluginError,
         match=r"no labeler named 'gone/x'.*plugin 'gone' \(rlaif-gone 1\.0\) failed to load: .*rlaif_not_there",
     ):
-        Registry.load().find("labeler", "gone/x")
+        PluginManager.load().find("labeler", "gone/x")
 
 
 # What a component's target may be
@@ -223,9 +225,9 @@ def test_a_component_of_a_plugin_that_failed_is_reported_with_the_plugins_error(
 
 def resolve(site: Site, target: str) -> object:
     site.install("rlaif-t", labeler_code("t/x", target=target))
-    registry = Registry.load()
-    config = registry.find("labeler", "t/x").config.model_validate({"kind": "t/x"})
-    return registry.resolve("labeler", config)
+    manager = PluginManager.load()
+    config = manager.find("labeler", "t/x").config.model_validate({"kind": "t/x"})
+    return manager.resolve("labeler", config)
 
 
 def test_a_missing_package_of_a_target_gives_the_pip_command(site: Site) -> None:
@@ -241,7 +243,7 @@ def test_a_target_module_that_is_not_there_is_the_plugins_fault_not_a_missing_pa
 
 def test_a_target_attribute_that_is_not_there_is_named(site: Site) -> None:
     with pytest.raises(PluginError, match=r"cannot import rlaif_plugins\.length:Lenght: .*Lenght"):
-        resolve(site, "rlaif_plugins.length:Lenght")
+        resolve(site, "rlaif_plugins.labelers.length:Lenght")
 
 
 @pytest.mark.parametrize("code", ["raise ValueError('half built')", "raise SystemExit('half built')"])
@@ -253,16 +255,16 @@ def test_whatever_a_target_module_raises_is_a_message(site: Site, code: str) -> 
 
 def test_a_target_without_the_protocols_methods_is_refused_by_name(site: Site) -> None:
     with pytest.raises(PluginError, match=r"rlaif_plugins\.direct:Direct lacks label\(\)"):
-        resolve(site, "rlaif_plugins.direct:Direct")
+        resolve(site, "rlaif_plugins.strategies.direct:Direct")
 
 
 @pytest.mark.parametrize("slot", SLOTS)
 def test_every_builtin_target_can_be_imported_and_satisfies_its_protocol(slot: str) -> None:
-    registry = Registry.load()
-    assert registry.names(slot), f"no built-in fills the slot {slot}"  # type: ignore[arg-type]
-    for component, _ in registry.components(slot):  # type: ignore[arg-type]
+    manager = PluginManager.load()
+    assert manager.names(slot), f"no built-in fills the slot {slot}"  # type: ignore[arg-type]
+    for component, _ in manager.components(slot):  # type: ignore[arg-type]
         config = component.config.model_construct(kind=component.name)
-        target = registry.resolve(slot, config)  # type: ignore[arg-type]
+        target = manager.resolve(slot, config)  # type: ignore[arg-type]
         methods = [n for n in vars(PROTOCOLS[slot]) if not n.startswith("_")]
         assert all(inspect.isfunction(getattr(target, name)) for name in methods)
         assert component.summary.endswith("."), f"{component.name}: its config has no docstring"
@@ -306,7 +308,7 @@ def test_plugins_and_components_print_json_with_owners_and_errors(
 
 CHECK_IMPORTS = """
 import sys
-from rlaif_framework.cli import main
+from rlaif_framework.cli.main import main
 sys.argv = ["rlaif", *{argv!r}]
 try:
     main()
@@ -354,7 +356,7 @@ def test_rlaif_trace_tells_which_plugins_a_hook_calls(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("RLAIF_TRACE", "1")
-    Registry.load().hooks.hook.rlaif_run_finished(run=type("R", (), {"notes": {}})(), error=None)
+    PluginManager.load().hooks.hook.rlaif_run_finished(run=type("R", (), {"notes": {}})(), error=None)
     assert "rlaif trace: rlaif_run_finished -> ['tensorboard']" in capsys.readouterr().out
 
 
@@ -410,9 +412,9 @@ def test_a_builtin_plugin_reads_no_other_plugin() -> None:
 
 
 def test_every_component_config_documents_every_setting() -> None:
-    registry = Registry.load()
+    manager = PluginManager.load()
     for slot in SLOTS:
-        for component, _ in registry.components(slot):
+        for component, _ in manager.components(slot):
             assert issubclass(component.config, ComponentConfig)
             for key, field in component.config.model_fields.items():
                 assert key == "kind" or field.description, f"{slot} {component.name}: '{key}' has no docstring"

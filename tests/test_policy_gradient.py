@@ -14,9 +14,11 @@ import torch
 from test_algorithms import World
 from torch import Tensor, nn
 
-from rlaif_framework import Experience, Learner, Prompt, Registry, Rollout, Sample, Spec, load_model, load_tokenizer
-from rlaif_framework.packing import Group
-from rlaif_framework.policy import encode_prompt
+from rlaif_framework import PluginManager, Prompt, Sample, Spec
+from rlaif_framework.models import load_model, load_tokenizer
+from rlaif_framework.models.packing import Group
+from rlaif_framework.models.sampling import encode_prompt
+from rlaif_framework.rl import Experience, Learner, Rollout
 from rlaif_framework.rl.policy_gradient import Targets, _Trainer
 
 CPU = torch.device("cpu")
@@ -38,8 +40,8 @@ PLACES = [(i, j) for i in range(3) for j in range(2)]
 
 
 @pytest.fixture
-def world(tiny_spec: Callable[..., Spec], registry: Registry, tiny_model: Path, tmp_path: Path) -> World:
-    return World(tiny_spec, registry, tiny_model, tmp_path, prompts=PROMPTS)
+def world(tiny_spec: Callable[..., Spec], manager: PluginManager, tiny_model: Path, tmp_path: Path) -> World:
+    return World(tiny_spec, manager, tiny_model, tmp_path, prompts=PROMPTS)
 
 
 class FixedReward:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from rlaif_framework import Registry
-from rlaif_framework.component import narrow
-from rlaif_framework.report import build_report, render_html
+from rlaif_framework import PluginManager
+from rlaif_framework.plugins.slots import narrow
 from rlaif_framework.report.findings import _compare_judge
+from rlaif_framework.report.run_report import build_report, render_html
 
 
 def estimate(value: float, half: float = 0.05, count: int = 50) -> dict[str, float]:
@@ -149,7 +149,7 @@ def test_every_win_rate_names_its_judge_and_the_judges_own_agreement() -> None:
     assert "65.0 % [60, 70] n=50" in row
 
 
-def test_a_title_is_the_kind_with_what_is_not_the_default(registry: Registry) -> None:
+def test_a_title_is_the_kind_with_what_is_not_the_default(manager: PluginManager) -> None:
     llm = {"kind": "llm", "backend": {"kind": "transformers", "model": "m"}, "strategy": {"kind": "direct"}}
     for given, expected in [
         ("similarity", "similarity"),
@@ -158,7 +158,7 @@ def test_a_title_is_the_kind_with_what_is_not_the_default(registry: Registry) ->
         ({"kind": "mix", "labeler": "rouge", "proportion": 0.5}, "mix (labeler: rouge, proportion: 0.5)"),
         ({"kind": "ensemble", "labelers": {"a": "rouge"}}, "ensemble (labelers: {a: rouge})"),
     ]:
-        assert narrow("labeler", given, registry).title == expected
+        assert narrow("labeler", given, manager).title == expected
 
 
 @pytest.mark.parametrize(

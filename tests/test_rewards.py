@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 import torch
+from conftest import ComponentStage
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -26,23 +27,20 @@ from rlaif_framework import (
     DataError,
     LabelledComparison,
     ModelError,
+    PluginManager,
     Prompt,
-    Registry,
     Request,
     Spec,
     SpecError,
     Stage,
     TrainingError,
-    encode_prompt,
-    load_tokenizer,
-    read_metrics,
-    shorten_prompts,
-    write_rows,
 )
-from rlaif_framework.component import narrow
-from rlaif_framework.loading import build_spec
-from rlaif_framework.progress import Progress
-from rlaif_framework.stages import evaluate
+from rlaif_framework.contracts import read_metrics
+from rlaif_framework.models import encode_prompt, load_tokenizer, shorten_prompts
+from rlaif_framework.pipeline.stages import evaluate
+from rlaif_framework.plugins.slots import narrow
+from rlaif_framework.records import write_rows
+from rlaif_framework.spec.loading import build_spec
 
 TEXTS = ["my dog ate the whole cake and was sick", "we met at noon and talked about the house", "he left"]
 PROMPTS = [Prompt(str(i), f"POST: {text}\n\nTL;DR:", text) for i, text in enumerate(TEXTS)]
@@ -52,17 +50,20 @@ RESPONSES = ["the dog is sick", "we met", "he has left her and the dog at noon"]
 class Bench:
     """Fits one reward on the tiny model."""
 
-    def __init__(self, spec: Spec, registry: Registry, model: Path, folder: Path) -> None:
-        self.context, self.registry, self.model, self.folder = Context(spec, registry, 1e9), registry, model, folder
+    def __init__(self, spec: Spec, manager: PluginManager, model: Path, folder: Path) -> None:
+        self.context, self.manager, self.model, self.folder = (
+            Context.from_spec(spec, manager),
+            manager,
+            model,
+            folder,
+        )
 
     def build(self, kind: str, **settings: Any) -> Any:
-        return self.context.build("reward", narrow("reward", {"kind": kind, **settings}, self.registry))
+        return self.context.build_reward(narrow("reward", {"kind": kind, **settings}, self.manager))
 
-    def stage(self, name: str = "reward") -> Stage:
+    def stage(self, name: str = "reward") -> ComponentStage:
         folder, checkpoint = self.folder / name, self.folder / f"{name}.checkpoint"
-        folder.mkdir(exist_ok=True)
-        checkpoint.mkdir(exist_ok=True)
-        return Stage("reward", folder, checkpoint, {}, self.context, Progress())
+        return ComponentStage.create("reward", folder, checkpoint, self.context)
 
     def fit(self, kind: str, labels: Sequence[LabelledComparison], stage: Stage, **settings: Any) -> Any:
         model = self.build(kind, **settings)
@@ -71,9 +72,9 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tiny_spec: Callable[..., Spec], registry: Registry, tiny_model: Path, tmp_path: Path) -> Bench:
+def bench(tiny_spec: Callable[..., Spec], manager: PluginManager, tiny_model: Path, tmp_path: Path) -> Bench:
     policy = {"model": str(tiny_model), "dtype": "fp32", "max_prompt_tokens": 96, "max_new_tokens": 8}
-    return Bench(tiny_spec(policy=policy, arms={}, evaluate=None), registry, tiny_model, tmp_path)
+    return Bench(tiny_spec(policy=policy, arms={}, evaluate=None), manager, tiny_model, tmp_path)
 
 
 def label(place: int, a: str, b: str, p: float, confidence: float | None = None) -> LabelledComparison:
@@ -368,11 +369,11 @@ def test_a_length_target_is_best_met(bench: Bench) -> None:
         ({"kind": "sum", "terms": {"a": "bradley-terry"}}, "trained on preferences"),
     ],
 )
-def test_what_is_wrong_with_a_reward_is_said(registry: Registry, reward: dict[str, Any], message: str) -> None:
+def test_what_is_wrong_with_a_reward_is_said(manager: PluginManager, reward: dict[str, Any], message: str) -> None:
     arm = {"reward": reward, "algorithm": "rloo"}
     data = {"name": "n", "task": "tldr", "policy": {"model": "m/m"}, "arms": {"x": arm}, "evaluate": None}
     with pytest.raises(SpecError) as raised:
-        build_spec(data, "x.yaml", registry)
+        build_spec(data, "x.yaml", manager)
     assert message in str(raised.value)
 
 
@@ -426,7 +427,7 @@ def test_the_evaluation_scores_prompts_cut_as_in_training(
     write_rows(tmp_path / "responses.jsonl", [{"prompt": "long", "response": "it is long", "metrics": {}}])
     stage = bench.stage("scores")
     stage.inputs = {"reward": tmp_path, "sft": tmp_path, "policy": tmp_path}
-    length = narrow("reward", {"kind": "length"}, bench.registry)
+    length = narrow("reward", {"kind": "length"}, bench.manager)
     evaluate.score_policy(stage, length, [long])
     evaluate.score_comparisons(stage, length, [Comparison("c", long, ("a", "b"))], [long])
     tokenizer = load_tokenizer(bench.model)

@@ -14,10 +14,11 @@ import pytest
 from fake_plugins import HEAD, Site, labeler_code
 from jsonschema import Draft202012Validator
 
-from rlaif_framework import Registry
-from rlaif_framework.component import SLOT_MARK, SLOTS
-from rlaif_framework.loading import read_mapping, set_value
-from rlaif_framework.schema import spec_schema
+from rlaif_framework import PluginManager
+from rlaif_framework.plugins.component import SLOTS
+from rlaif_framework.plugins.slots import SLOT_MARK
+from rlaif_framework.spec.loading import read_mapping, set_value
+from rlaif_framework.spec.schema import spec_schema
 
 SPECS = sorted((Path(__file__).parents[1] / "specs").glob("*.yaml"))
 BASE: dict[str, Any] = {
@@ -34,8 +35,8 @@ BASE: dict[str, Any] = {
 }
 
 
-def validator(registry: Registry) -> Draft202012Validator:
-    return Draft202012Validator(spec_schema(registry))
+def validator(manager: PluginManager) -> Draft202012Validator:
+    return Draft202012Validator(spec_schema(manager))
 
 
 def changed(override: str) -> dict[str, Any]:
@@ -51,8 +52,8 @@ def walk(node: Any) -> Iterator[dict[str, Any]]:
         yield from walk(value)
 
 
-def test_the_schema_is_a_valid_json_schema_whose_references_all_exist(registry: Registry) -> None:
-    schema = spec_schema(registry)
+def test_the_schema_is_a_valid_json_schema_whose_references_all_exist(manager: PluginManager) -> None:
+    schema = spec_schema(manager)
     Draft202012Validator.check_schema(schema)
     assert json.loads(json.dumps(schema)) == schema
     for node in walk(schema):
@@ -63,8 +64,8 @@ def test_the_schema_is_a_valid_json_schema_whose_references_all_exist(registry: 
 
 
 @pytest.mark.parametrize("path", SPECS, ids=lambda p: p.name)
-def test_every_spec_that_comes_with_the_package_is_accepted(path: Path, registry: Registry) -> None:
-    errors = list(validator(registry).iter_errors(read_mapping(path)))
+def test_every_spec_that_comes_with_the_package_is_accepted(path: Path, manager: PluginManager) -> None:
+    errors = list(validator(manager).iter_errors(read_mapping(path)))
     assert not errors, [e.message for e in errors]
 
 
@@ -87,8 +88,8 @@ def test_every_spec_that_comes_with_the_package_is_accepted(path: Path, registry
         "policy.lora={}",
     ],
 )
-def test_what_a_spec_may_say_is_accepted(override: str, registry: Registry) -> None:
-    errors = list(validator(registry).iter_errors(changed(override)))
+def test_what_a_spec_may_say_is_accepted(override: str, manager: PluginManager) -> None:
+    errors = list(validator(manager).iter_errors(changed(override)))
     assert not errors, [e.message for e in errors]
 
 
@@ -115,21 +116,21 @@ def test_what_a_spec_may_say_is_accepted(override: str, registry: Registry) -> N
         "evaluate.labelers={x: {kind: length, prefer: tallest}}",
     ],
 )
-def test_what_a_spec_may_not_say_is_rejected(override: str, registry: Registry) -> None:
-    assert not validator(registry).is_valid(changed(override))
+def test_what_a_spec_may_not_say_is_rejected(override: str, manager: PluginManager) -> None:
+    assert not validator(manager).is_valid(changed(override))
 
 
-def test_every_slot_offers_every_installed_component_in_both_forms(registry: Registry) -> None:
-    definitions = spec_schema(registry)["$defs"]
+def test_every_slot_offers_every_installed_component_in_both_forms(manager: PluginManager) -> None:
+    definitions = spec_schema(manager)["$defs"]
     for slot in SLOTS:
         short, *choices = definitions[f"slot.{slot}"]["oneOf"]
-        assert short["enum"] == registry.names(slot)
+        assert short["enum"] == manager.names(slot)
         names = [definitions[c["$ref"].removeprefix("#/$defs/")]["properties"]["kind"]["const"] for c in choices]
-        assert names == registry.names(slot)
+        assert names == manager.names(slot)
 
 
-def test_every_setting_is_described(registry: Registry) -> None:
-    schema = spec_schema(registry)
+def test_every_setting_is_described(manager: PluginManager) -> None:
+    schema = spec_schema(manager)
     for place in (schema, *schema["$defs"].values()):
         for name, setting in place.get("properties", {}).items():
             known = setting.get("description") or setting.get("$ref") or name == "kind"
@@ -147,7 +148,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
 def test_a_third_party_component_appears_and_is_checked(site: Site) -> None:
     site.install("rlaif-schema-acme", labeler_code("acme/committee"))
-    check = validator(Registry.load())
+    check = validator(PluginManager.load())
     assert "labeler.acme.committee" in check.schema["$defs"]
     assert check.is_valid(changed("evaluate.judge=acme/committee"))
     assert check.is_valid(changed("evaluate.judge={kind: acme/committee, votes: 5}"))
@@ -177,7 +178,7 @@ def rlaif_labelers():
 def test_nested_settings_of_one_name_in_two_plugins_are_kept_apart(site: Site) -> None:
     site.install("rlaif-schema-a", NESTED.format(name="a", field="height"))
     site.install("rlaif-schema-b", NESTED.format(name="b", field="width"))
-    check = validator(Registry.load())
+    check = validator(PluginManager.load())
     assert check.is_valid(changed("evaluate.judge={kind: a/x, inner: {height: 2}}"))
     assert check.is_valid(changed("evaluate.judge={kind: b/x, inner: {width: 2}}"))
     assert not check.is_valid(changed("evaluate.judge={kind: a/x, inner: {width: 2}}"))

@@ -13,9 +13,10 @@ import pytest
 import yaml
 from fake_plugins import labeler_code
 
-from rlaif_framework import ModelError, Registry, Spec, SpecError, find_model, load_spec
-from rlaif_framework.cli import main
-from rlaif_framework.loading import build_spec, read_mapping, set_value
+from rlaif_framework import ModelError, PluginManager, Spec, SpecError, load_spec
+from rlaif_framework.cli.main import main
+from rlaif_framework.models import find_model
+from rlaif_framework.spec.loading import build_spec, read_mapping, set_value
 
 SPECS = sorted((Path(__file__).parents[1] / "specs").glob("*.yaml"))
 BASE: dict[str, Any] = {
@@ -41,14 +42,14 @@ def changed(*overrides: str) -> dict[str, Any]:
     return data
 
 
-def build(data: dict[str, Any], registry: Registry) -> Spec:
-    return build_spec(data, "x.yaml", registry)
+def build(data: dict[str, Any], manager: PluginManager) -> Spec:
+    return build_spec(data, "x.yaml", manager)
 
 
-def problems(data: dict[str, Any], registry: Registry) -> list[str]:
+def problems(data: dict[str, Any], manager: PluginManager) -> list[str]:
     """The lines of the error a spec gives, but for its first."""
     with pytest.raises(SpecError) as raised:
-        build(data, registry)
+        build(data, manager)
     head, *lines = str(raised.value).splitlines()
     assert head == "x.yaml is not a valid spec:"
     return [line.strip() for line in lines]
@@ -58,11 +59,11 @@ def problems(data: dict[str, Any], registry: Registry) -> list[str]:
 
 
 @pytest.mark.parametrize("path", SPECS, ids=lambda p: p.name)
-def test_every_spec_that_comes_with_the_package_is_valid(path: Path, registry: Registry) -> None:
-    assert load_spec(path, registry=registry).arms
+def test_every_spec_that_comes_with_the_package_is_valid(path: Path, manager: PluginManager) -> None:
+    assert load_spec(path, manager=manager).arms
 
 
-def test_the_short_form_of_a_slot_is_the_component_with_its_defaults(registry: Registry) -> None:
+def test_the_short_form_of_a_slot_is_the_component_with_its_defaults(manager: PluginManager) -> None:
     short = deepcopy(BASE)
     short["task"] = "tldr"
     short["arms"]["a"] = {
@@ -71,20 +72,20 @@ def test_the_short_form_of_a_slot_is_the_component_with_its_defaults(registry: R
         "algorithm": "reinforce",
     }
     short["evaluate"]["judge"] = "rouge"
-    assert build(short, registry) == build(BASE, registry)
+    assert build(short, manager) == build(BASE, manager)
 
 
-def test_human_is_short_for_human_feedback_by_the_human_labeler(registry: Registry) -> None:
+def test_human_is_short_for_human_feedback_by_the_human_labeler(manager: PluginManager) -> None:
     data = changed("arms.a.feedback=human")
-    feedback = build(data, registry).arms["a"].feedback
+    feedback = build(data, manager).arms["a"].feedback
     assert feedback is not None
     assert (feedback.kind, feedback.labeler.kind, feedback.pairs.source) == ("human", "human", "task")
-    assert build(changed("arms.a.feedback={kind: human}"), registry) == build(data, registry)
+    assert build(changed("arms.a.feedback={kind: human}"), manager) == build(data, manager)
 
 
-def test_slots_nest_and_keep_the_settings_of_the_inner_component(registry: Registry) -> None:
+def test_slots_nest_and_keep_the_settings_of_the_inner_component(manager: PluginManager) -> None:
     data = changed("arms.a.feedback.labeler={kind: llm, backend: {kind: transformers, model: m, chat: no}}")
-    dumped = build(data, registry).model_dump(mode="json")["arms"]["a"]["feedback"]["labeler"]
+    dumped = build(data, manager).model_dump(mode="json")["arms"]["a"]["feedback"]["labeler"]
     assert {key: dumped[key] for key in ("kind", "backend", "strategy")} == {
         "kind": "llm",
         "backend": {"kind": "transformers", "model": "m", "revision": None, "dtype": "auto", "chat": "no"},
@@ -92,14 +93,14 @@ def test_slots_nest_and_keep_the_settings_of_the_inner_component(registry: Regis
     }
 
 
-def test_a_spec_without_a_name_is_named_after_its_file(tmp_path: Path, registry: Registry) -> None:
+def test_a_spec_without_a_name_is_named_after_its_file(tmp_path: Path, manager: PluginManager) -> None:
     data = {k: v for k, v in BASE.items() if k != "name"}
     path = tmp_path / "my first run!.json"
     path.write_text(json.dumps(data))
-    assert load_spec(path, registry=registry).name == "my-first-run"
+    assert load_spec(path, manager=manager).name == "my-first-run"
 
 
-def test_yaml_toml_and_json_of_one_spec_are_equal(tmp_path: Path, registry: Registry) -> None:
+def test_yaml_toml_and_json_of_one_spec_are_equal(tmp_path: Path, manager: PluginManager) -> None:
     data = changed("seed=7", "sft={lr: 0.0005}", "evaluate.matchups=[[a, sft]]", "policy.lora={targets: [q_proj]}")
     (tmp_path / "s.yaml").write_text(yaml.safe_dump(data))
     (tmp_path / "s.toml").write_text("""
@@ -117,8 +118,8 @@ def test_yaml_toml_and_json_of_one_spec_are_equal(tmp_path: Path, registry: Regi
         matchups = [["a", "sft"]]
     """)
     (tmp_path / "s.json").write_text(json.dumps(data))
-    yml, toml, jsn = (load_spec(tmp_path / f"s.{kind}", registry=registry) for kind in ("yaml", "toml", "json"))
-    assert yml == toml == jsn == build(data, registry)
+    yml, toml, jsn = (load_spec(tmp_path / f"s.{kind}", manager=manager) for kind in ("yaml", "toml", "json"))
+    assert yml == toml == jsn == build(data, manager)
     assert yml.seed == 7
 
 
@@ -151,14 +152,14 @@ def test_a_revision_of_what_is_no_hub_id_is_an_error(tiny_model: Path) -> None:
         find_model(str(tiny_model), "main")
 
 
-def test_a_value_model_starts_from_a_reward_that_is_a_model(registry: Registry) -> None:
+def test_a_value_model_starts_from_a_reward_that_is_a_model(manager: PluginManager) -> None:
     data = changed("arms.a.feedback=null", "arms.a.reward=length", "arms.a.algorithm={kind: ppo, value_from: reward}")
-    (line,) = problems(data, registry)
+    (line,) = problems(data, manager)
     assert "value_from: reward needs a reward that is a trained model" in line
 
 
-def test_true_is_no_seed(registry: Registry) -> None:
-    assert problems(changed("seed=true"), registry) == ["seed: Input should be a valid integer"]
+def test_true_is_no_seed(manager: PluginManager) -> None:
+    assert problems(changed("seed=true"), manager) == ["seed: Input should be a valid integer"]
 
 
 @pytest.mark.parametrize("path", SPECS, ids=lambda p: p.name)
@@ -167,7 +168,7 @@ def test_what_check_prints_is_the_same_spec_again(
     path: Path,
     as_json: bool,
     tmp_path: Path,
-    registry: Registry,
+    manager: PluginManager,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -177,8 +178,8 @@ def test_what_check_prints_is_the_same_spec_again(
     assert not stop.value.code
     again = tmp_path / f"again.{'json' if as_json else 'yaml'}"
     again.write_text(capsys.readouterr().out)
-    assert load_spec(again, registry=registry) == load_spec(path, registry=registry)
-    assert load_spec(again, registry=registry).model_dump() == load_spec(path, registry=registry).model_dump()
+    assert load_spec(again, manager=manager) == load_spec(path, manager=manager)
+    assert load_spec(again, manager=manager).model_dump() == load_spec(path, manager=manager).model_dump()
 
 
 def test_the_settings_of_third_party_components_survive_the_round_trip(
@@ -189,26 +190,26 @@ def test_the_settings_of_third_party_components_survive_the_round_trip(
     monkeypatch.delenv("RLAIF_PLUGINS")
     monkeypatch.syspath_prepend(str(tmp_path))
     Site(tmp_path).install("rlaif-trip", labeler_code("trip/x"))
-    registry = Registry.load()
-    spec = build(changed("arms.a.feedback.labeler={kind: trip/x, votes: 9}"), registry)
+    manager = PluginManager.load()
+    spec = build(changed("arms.a.feedback.labeler={kind: trip/x, votes: 9}"), manager)
     dumped = json.loads(json.dumps(spec.model_dump(mode="json")))
     assert dumped["arms"]["a"]["feedback"]["labeler"] == {"kind": "trip/x", "votes": 9}
-    assert build(dumped, registry) == spec
+    assert build(dumped, manager) == spec
 
 
-def test_a_spec_is_frozen(registry: Registry) -> None:
+def test_a_spec_is_frozen(manager: PluginManager) -> None:
     with pytest.raises(ValueError, match="frozen"):
-        build(BASE, registry).seed = 1  # type: ignore[misc]
+        build(BASE, manager).seed = 1  # type: ignore[misc]
 
 
-def test_default_matchups_are_each_arm_against_sft_and_the_arms_among_each_other(registry: Registry) -> None:
+def test_default_matchups_are_each_arm_against_sft_and_the_arms_among_each_other(manager: PluginManager) -> None:
     data = deepcopy(BASE)
     data["arms"]["b"] = data["arms"]["a"]
-    assert build(data, registry).matchups() == [("a", "sft"), ("b", "sft"), ("a", "b")]
+    assert build(data, manager).matchups() == [("a", "sft"), ("b", "sft"), ("a", "b")]
     data["evaluate"]["matchups"] = [["b", "reference"]]
-    assert build(data, registry).matchups() == [("b", "reference")]
+    assert build(data, manager).matchups() == [("b", "reference")]
     data["evaluate"] = None
-    assert build(data, registry).matchups() == []
+    assert build(data, manager).matchups() == []
 
 
 # What is wrong, and where
@@ -250,9 +251,9 @@ def test_default_matchups_are_each_arm_against_sft_and_the_arms_among_each_other
     ],
 )
 def test_an_unknown_key_or_kind_is_named_with_the_nearest_one_at_its_path(
-    override: str, expected: str, registry: Registry
+    override: str, expected: str, manager: PluginManager
 ) -> None:
-    assert problems(changed(override), registry) == [expected]
+    assert problems(changed(override), manager) == [expected]
 
 
 @pytest.mark.parametrize(
@@ -297,17 +298,17 @@ def test_an_unknown_key_or_kind_is_named_with_the_nearest_one_at_its_path(
     ],
 )
 def test_a_value_of_the_wrong_type_is_reported_at_its_path(
-    override: str, where: str, what: str, registry: Registry
+    override: str, where: str, what: str, manager: PluginManager
 ) -> None:
-    lines = problems(changed(override), registry)
+    lines = problems(changed(override), manager)
     assert any(line.startswith(f"{where}: ") and what in line for line in lines), lines
     assert all(where.startswith(line.partition(": ")[0]) for line in lines), "something else is said to be wrong"
 
 
-def test_everything_wrong_with_a_spec_is_told_at_once(registry: Registry) -> None:
+def test_everything_wrong_with_a_spec_is_told_at_once(manager: PluginManager) -> None:
     data = changed("polcy=1", "policy.lora.rnk=1", "sft.lr=-1", "arms.a.reward=bradly-terry", "evaluate.judge=ruge")
     del data["policy"]["model"]
-    lines = problems(data, registry)
+    lines = problems(data, manager)
     assert {line.partition(":")[0] for line in lines} == {
         "polcy",
         "policy.model",
@@ -319,8 +320,8 @@ def test_everything_wrong_with_a_spec_is_told_at_once(registry: Registry) -> Non
     assert "did you mean 'bradley-terry'?" in "".join(lines)
 
 
-def test_keys_that_are_no_strings_are_refused(registry: Registry) -> None:
-    assert problems({**deepcopy(BASE), 3: 4}, registry)  # type: ignore[dict-item]
+def test_keys_that_are_no_strings_are_refused(manager: PluginManager) -> None:
+    assert problems({**deepcopy(BASE), 3: 4}, manager)  # type: ignore[dict-item]
 
 
 @pytest.mark.parametrize(
@@ -338,13 +339,13 @@ def test_keys_that_are_no_strings_are_refused(registry: Registry) -> None:
     ],
 )
 def test_an_arm_states_feedback_if_and_only_if_its_reward_is_trained_on_it(
-    overrides: Sequence[str], expected: str, registry: Registry
+    overrides: Sequence[str], expected: str, manager: PluginManager
 ) -> None:
-    assert problems(changed(*overrides), registry) == [expected]
+    assert problems(changed(*overrides), manager) == [expected]
 
 
-def test_an_arm_without_preferences_needs_no_feedback(registry: Registry) -> None:
-    assert build(changed("arms.a.reward=test/taste", "arms.a.feedback=null"), registry).arms["a"].feedback is None
+def test_an_arm_without_preferences_needs_no_feedback(manager: PluginManager) -> None:
+    assert build(changed("arms.a.reward=test/taste", "arms.a.feedback=null"), manager).arms["a"].feedback is None
 
 
 @pytest.mark.parametrize(
@@ -360,15 +361,15 @@ def test_an_arm_without_preferences_needs_no_feedback(registry: Registry) -> Non
         ("evaluate.labelers.judge=length", "evaluate.labelers.judge: the name is taken by the judge; choose another"),
     ],
 )
-def test_names_in_evaluate_must_exist_and_be_free(override: str, expected: str, registry: Registry) -> None:
-    assert problems(changed(override), registry) == [expected]
+def test_names_in_evaluate_must_exist_and_be_free(override: str, expected: str, manager: PluginManager) -> None:
+    assert problems(changed(override), manager) == [expected]
 
 
 @pytest.mark.parametrize("name", ["sft", "reference", "judge", "evaluation", "tensorboard"])
-def test_an_arm_cannot_take_a_name_that_runs_use_themselves(name: str, registry: Registry) -> None:
+def test_an_arm_cannot_take_a_name_that_runs_use_themselves(name: str, manager: PluginManager) -> None:
     data = deepcopy(BASE)
     data["arms"][name] = data["arms"].pop("a")
-    assert problems(data, registry) == [f"arms.{name}: the name '{name}' is taken; choose another"]
+    assert problems(data, manager) == [f"arms.{name}: the name '{name}' is taken; choose another"]
 
 
 # --set
@@ -427,13 +428,13 @@ def test_a_set_that_goes_nowhere_says_so(override: str, expected: str) -> None:
     assert expected in str(raised.value)
 
 
-def test_overrides_apply_in_order_before_validation(tmp_path: Path, registry: Registry) -> None:
+def test_overrides_apply_in_order_before_validation(tmp_path: Path, manager: PluginManager) -> None:
     path = tmp_path / "s.json"
     path.write_text(json.dumps(BASE))
-    spec = load_spec(path, ["seed=1", "seed=2", "policy.model=other"], registry)
+    spec = load_spec(path, ["seed=1", "seed=2", "policy.model=other"], manager)
     assert (spec.seed, spec.policy.model) == (2, "other")
     with pytest.raises(SpecError, match=r"policy\.modl: unknown key; did you mean 'model'"):
-        load_spec(path, ["policy.modl=x"], registry)
+        load_spec(path, ["policy.modl=x"], manager)
 
 
 # Files and requirements
@@ -488,23 +489,23 @@ def test_a_missing_folder_or_undecodable_spec_file_is_named(tmp_path: Path) -> N
     ],
 )
 def test_an_unmet_requirement_comes_first_with_the_pip_command(
-    tmp_path: Path, requirement: str, expected: str, registry: Registry
+    tmp_path: Path, requirement: str, expected: str, manager: PluginManager
 ) -> None:
     path = tmp_path / "s.json"
     path.write_text(json.dumps({**BASE, "requires": [requirement], "task": "not-there/x"}))
     with pytest.raises(SpecError) as raised:
-        load_spec(path, registry=registry)
+        load_spec(path, manager=manager)
     assert expected in str(raised.value)
     assert "no task named" not in str(raised.value), "what the plugin would bring is reported as missing too"
 
 
 @pytest.mark.parametrize("requirement", ["pydantic>=2", "PyYAML", "pyyaml>=5", "huggingface-hub", "rlaif_framework"])
 def test_a_met_requirement_is_met_however_its_name_is_spelt(
-    tmp_path: Path, requirement: str, registry: Registry
+    tmp_path: Path, requirement: str, manager: PluginManager
 ) -> None:
     path = tmp_path / "s.json"
     path.write_text(json.dumps({**BASE, "requires": [requirement]}))
-    assert load_spec(path, registry=registry).requires == [requirement]
+    assert load_spec(path, manager=manager).requires == [requirement]
 
 
 def test_a_value_that_is_set_is_one_value_whatever_anchors_share(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import pytest
 from scipy import stats
 
 from rlaif_framework import Comparison, Evidence, Preference, Prompt
-from rlaif_framework.measures import WinRate, measure_wins
-from rlaif_framework.statistics import Estimate, estimate_mean, estimate_rate, estimate_rate_at
+from rlaif_framework.metrics.estimates import Estimate, estimate_mean, estimate_rate, estimate_rate_at
+from rlaif_framework.metrics.wins import WinRate, measure_wins
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from rlaif_framework import DataError, Store, read_rows, write_rows
+from rlaif_framework import DataError, Store
+from rlaif_framework.records import read_rows, write_rows
 from rlaif_framework.store import MANIFEST, hash_content, link_tree
 
 KEY = hash_content({"a": 1})

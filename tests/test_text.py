@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlaif_framework import copy_rate, cut_text
+from rlaif_framework.data import copy_rate, cut_text
 
 SOURCE = "My cat sat on the red mat all day, and nobody in the house could move her."
 

@@ -11,12 +11,13 @@ from typing import Any, get_args
 
 import pytest
 from fake_plugins import write_rows
-from rlaif_plugins.known import ConstructionConfig, HumanConfig, KnownLabeler
-from rlaif_plugins.tldr import TldrConfig
-from rlaif_plugins.tldr.task import MINI, TldrTask
+from rlaif_plugins.labelers.annotated import ConstructionConfig, HumanConfig, KnownLabeler
+from rlaif_plugins.tasks.tldr import TldrConfig
+from rlaif_plugins.tasks.tldr.task import MINI, TldrTask
 
-from rlaif_framework import Comparison, DataError, Prompt, Split, copy_rate
-from rlaif_framework.splits import _hash_split
+from rlaif_framework import Comparison, DataError, Prompt, Split
+from rlaif_framework.data import copy_rate
+from rlaif_framework.data.splits import _hash_split
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 FLAWS = {

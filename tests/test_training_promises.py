@@ -23,36 +23,27 @@ from rlaif_framework import (
     Comparison,
     DataError,
     Evidence,
-    Group,
     Guidance,
     LabelledComparison,
-    Learner,
     ModelLoad,
+    PluginManager,
     Preference,
     Prompt,
-    Registry,
     RlaifError,
-    ScoreModel,
     Spec,
     TrainingError,
-    clipped_surrogate,
-    defer_scores,
-    encode_response,
-    fine_tune,
-    fine_tuning,
-    gae,
-    gather_by_prompt,
-    load_model,
-    load_tokenizer,
-    read_metrics,
-    read_rows,
 )
-from rlaif_framework.component import narrow
-from rlaif_framework.memory_plan import plan_load
+from rlaif_framework.contracts import read_metrics
+from rlaif_framework.models import Group, ScoreModel, encode_response, load_model, load_tokenizer
+from rlaif_framework.models.memory_plan import plan_load
+from rlaif_framework.plugins.slots import narrow
+from rlaif_framework.records import read_rows
+from rlaif_framework.rl import Learner, clipped_surrogate, defer_scores, gae
 from rlaif_framework.rl import learner as rl_learner
 from rlaif_framework.rl.policy_gradient import Experience, _Trainer
-from rlaif_framework.spec import SftConfig
-from rlaif_framework.training import accumulate
+from rlaif_framework.spec.model import SftConfig
+from rlaif_framework.training import fine_tune, fine_tuning, gather_by_prompt
+from rlaif_framework.training.loop import accumulate
 
 __all__ = ["world"]  # the fixture
 
@@ -103,13 +94,15 @@ TRAINERS: dict[str, Callable[[World, Any], Any]] = {
     "online-dpo": lambda world, stage: world.train("online-dpo", stage, **ONE_STEP),
     "dpo": lambda world, stage: world.train("dpo", stage, given=labels(), batch_size=4),
     "bradley-terry": lambda world, stage: fit_reward(world, stage, labels()),
-    "sft": lambda world, stage: fine_tune(stage, world.model, [(PROMPTS[0].text, "a dog")] * 2, SftConfig()),
+    "sft": lambda world, stage: fine_tune(
+        stage.context, stage, world.model, [(PROMPTS[0].text, "a dog")] * 2, SftConfig()
+    ),
 }
 
 
 def fit_reward(world: World, stage: Any, given: Sequence[LabelledComparison], **settings: Any) -> Path:
-    config = narrow("reward", {"kind": "bradley-terry", **settings}, world.registry)
-    stage.context.build("reward", config).fit(given, world.model, stage)
+    config = narrow("reward", {"kind": "bradley-terry", **settings}, world.manager)
+    stage.context.build_reward(config).fit(given, world.model, stage)
     return Path(stage.folder)
 
 
@@ -126,7 +119,9 @@ def test_checkpointed_gradients_keep_less_and_change_nothing(name: str, world: W
 def test_a_value_model_recomputes_too(world: World) -> None:
     def kept(**policy: Any) -> int:
         stage = world.stage(f"value-{len(policy)}", **policy)
-        learner = Learner(narrow("algorithm", {"kind": "a2c"}, world.registry), stage, world.model, value=True)  # type: ignore[arg-type]
+        learner = Learner(
+            narrow("algorithm", {"kind": "a2c"}, world.manager), stage.context, stage, world.model, value=True
+        )  # type: ignore[arg-type]
         rollout = learner.sample(world.prompts, 0)
         return bytes_kept(lambda: learner.read_values(learner.pack(rollout.groups)))
 
@@ -180,9 +175,9 @@ def test_values_start_at_the_mean_reward_whatever_they_start_from(start: str, wo
 
     reward = fit_reward(world, world.stage("reward"), labels(), head="normal")
     settings = {"steps": 1, "prompts_per_step": 1, "responses_per_prompt": 4, "objective": "penalised", "beta": 0}
-    config = narrow("algorithm", {"kind": "a2c", "value_from": start, **settings}, world.registry)
+    config = narrow("algorithm", {"kind": "a2c", "value_from": start, **settings}, world.manager)
     stage = world.stage("run")
-    stage.context.build("algorithm", config).improve(world.model, Guidance(Far(), reward), world.prompts, stage)
+    stage.context.build_algorithm(config).improve(world.model, Guidance(Far(), reward), world.prompts, stage)
     (row,) = read_metrics(stage.folder)
     # Advantages are returns, 100 to 103, less values: off by the spread of both, and not by the level of either.
     assert row["value_loss"] / row["tokens"] < 30
@@ -249,8 +244,8 @@ def test_a_step_without_a_usable_pair_is_no_error(world: World) -> None:
                 yield Preference(comparison.id, None, Evidence("undecided"))
 
     stage = world.stage("run")
-    config = narrow("algorithm", {"kind": "online-dpo", **ONE_STEP}, world.registry)
-    algorithm = stage.context.build("algorithm", config)
+    config = narrow("algorithm", {"kind": "online-dpo", **ONE_STEP}, world.manager)
+    algorithm = stage.context.build_algorithm(config)
     algorithm.labeler = Undecided()  # type: ignore[attr-defined]
     algorithm.improve(world.model, Guidance(), world.prompts, stage)
     (row,) = read_metrics(stage.folder)
@@ -265,8 +260,8 @@ def test_online_dpo_refuses_what_is_no_probability(world: World) -> None:
                 yield Preference(comparison.id, (math.nan, math.nan), Evidence("wrong"))
 
     stage = world.stage("run")
-    config = narrow("algorithm", {"kind": "online-dpo", **ONE_STEP}, world.registry)
-    algorithm = stage.context.build("algorithm", config)
+    config = narrow("algorithm", {"kind": "online-dpo", **ONE_STEP}, world.manager)
+    algorithm = stage.context.build_algorithm(config)
     algorithm.labeler = Wrong()  # type: ignore[attr-defined]
     with pytest.raises(RlaifError, match="no probabilities"):
         algorithm.improve(world.model, Guidance(), world.prompts, stage)
@@ -274,7 +269,7 @@ def test_online_dpo_refuses_what_is_no_probability(world: World) -> None:
 
 def test_a_penalty_on_a_labelers_preferences_is_refused(world: World) -> None:
     with pytest.raises(ValueError, match="a labeler gives none"):
-        narrow("algorithm", {"kind": "online-dpo", "labeler": "length", "missing_eos_penalty": 1}, world.registry)
+        narrow("algorithm", {"kind": "online-dpo", "labeler": "length", "missing_eos_penalty": 1}, world.manager)
 
 
 # Best of n
@@ -283,24 +278,24 @@ def test_a_penalty_on_a_labelers_preferences_is_refused(world: World) -> None:
 @pytest.mark.parametrize("score", [math.nan, -math.inf, 3e38], ids=str)
 @pytest.mark.parametrize("kind", ["best-of-n", "rejection-sampling"])
 def test_best_of_n_refuses_a_score_that_is_no_number_to_learn_from(kind: str, score: float, world: World) -> None:
-    from rlaif_plugins.best_of_n.algorithm import choose_best
+    from rlaif_plugins.algorithms.best_of_n.algorithm import choose_best
 
     class Broken(LetterReward):
         def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[float]:
             return [score, *([1.0] * (len(responses) - 1))]
 
-    config = narrow("algorithm", {"kind": kind, "n": 4}, world.registry)
+    config = narrow("algorithm", {"kind": kind, "n": 4}, world.manager)
     stage = world.stage("run")
     with pytest.raises(TrainingError, match=rf"prompt 'p' is {re.escape(str(score))}"):
         choose_best(stage.context, world.model, Broken(), world.prompts, config, stage)  # type: ignore[arg-type]
 
 
 def test_best_of_n_prefers_responses_that_end(world: World) -> None:
-    from rlaif_plugins.best_of_n.algorithm import choose_best
+    from rlaif_plugins.algorithms.best_of_n.algorithm import choose_best
 
     def ended(penalty: float) -> float:
         settings = {"kind": "best-of-n", "n": 64, "missing_eos_penalty": penalty}
-        config, stage = narrow("algorithm", settings, world.registry), world.stage("run")
+        config, stage = narrow("algorithm", settings, world.manager), world.stage("run")
         best = choose_best(stage.context, world.model, Constant(), PROMPTS, config, stage)  # type: ignore[arg-type]
         return sum(sample.finished for sample, _ in best) / len(best)
 
@@ -331,8 +326,8 @@ def test_long_responses_are_cut_to_what_is_asked_for(tiny_model: Path, world: Wo
     (unit,) = gather_by_prompt(labels()[:1], tokenizer, max_tokens=3)
     assert unit.group.responses[0] == encode_response(tokenizer, RESPONSES[0])[:3]
     folder = fit_reward(world, world.stage("run"), labels(), max_response_tokens=3, head="normal")
-    config = narrow("reward", {"kind": "bradley-terry", "max_response_tokens": 3}, world.registry)
-    scorer = world.stage("score").context.build("reward", config).load(folder)
+    config = narrow("reward", {"kind": "bradley-terry", "max_response_tokens": 3}, world.manager)
+    scorer = world.stage("score").context.build_reward(config).load(folder)
     start = tokenizer.decode(encode_response(tokenizer, RESPONSES[0])[:3])
     first, again = scorer.score([PROMPTS[0]] * 2, [RESPONSES[0], start + " and much more"])
     assert first == pytest.approx(again, abs=1e-5)
@@ -388,12 +383,12 @@ def test_adafactor_trains_and_resumes_to_the_same_weights(world: World, monkeypa
 
 
 def test_the_memory_plan_knows_a_reward_models_own_adapters_and_optimiser(
-    tiny_model: Path, tiny_spec: Callable[..., Spec], registry: Registry
+    tiny_model: Path, tiny_spec: Callable[..., Spec], manager: PluginManager
 ) -> None:
     policy = tiny_spec().policy
 
     def planned(**settings: Any) -> Any:
-        (load,) = narrow("reward", {"kind": "bradley-terry", **settings}, registry).loads(str(tiny_model))
+        (load,) = narrow("reward", {"kind": "bradley-terry", **settings}, manager).loads(str(tiny_model))
         return plan_load(load, policy)
 
     adapters, everything = planned(), planned(lora=None)
@@ -466,10 +461,10 @@ def test_whitened_rewards_and_deferred_scores_are_one_sequence(world: World) -> 
     )
     settings = {"prompts_per_step": 2, "beta": 0.3, "gamma": 0.9, "lam": 0.8, "whiten_rewards": True}
     settings |= {"whiten_advantages": False}
-    config = narrow("algorithm", {"kind": "ppo", "end_value": True, **settings}, world.registry)
+    config = narrow("algorithm", {"kind": "ppo", "end_value": True, **settings}, world.manager)
     stage = world.stage("run")
-    learner = Learner(config, stage, world.model, value=True)
-    trainer = _Trainer(stage.context.build("algorithm", config), learner, LetterReward(), world.prompts)
+    learner = Learner(config, stage.context, stage, world.model, value=True)
+    trainer = _Trainer(stage.context.build_algorithm(config), learner, LetterReward(), world.prompts)
     aim = trainer._aim(Experience(scores, owners, old, reference, values, ends))
 
     kl = -0.3 * (old - reference)
@@ -511,7 +506,7 @@ def test_prompts_of_a_process_that_do_not_divide_into_minibatches_are_refused(
 )
 def test_an_adaptive_kl_that_could_not_work_is_refused(settings: dict[str, Any], complaint: str, world: World) -> None:
     with pytest.raises(ValidationError, match=complaint):
-        narrow("algorithm", {"kind": "reinforce", **settings}, world.registry)
+        narrow("algorithm", {"kind": "reinforce", **settings}, world.manager)
 
 
 def test_a_value_model_is_not_started_from_a_reward_model_that_reads_other_tokens(world: World, tmp_path: Path) -> None:
@@ -522,10 +517,10 @@ def test_a_value_model_is_not_started_from_a_reward_model_that_reads_other_token
     one, other = list(vocabulary)[-2:]
     vocabulary[one], vocabulary[other] = vocabulary[other], vocabulary[one]
     path.write_text(json.dumps(data))
-    config = narrow("algorithm", {"kind": "ppo", "value_from": "reward", "steps": 1}, world.registry)
+    config = narrow("algorithm", {"kind": "ppo", "value_from": "reward", "steps": 1}, world.manager)
     stage = world.stage("run")
     with pytest.raises(TrainingError, match="the reward model's tokenizer is not the policy's"):
-        stage.context.build("algorithm", config).improve(
+        stage.context.build_algorithm(config).improve(
             world.model, Guidance(LetterReward(), reward), world.prompts, stage
         )
 
@@ -541,7 +536,14 @@ def test_a_response_that_was_cut_off_is_learned_without_an_end(world: World, mon
     monkeypatch.setattr(fine_tuning, "pack_groups", note)
     end = load_tokenizer(world.model).eos_token_id
     pairs = [(world.prompts[0].text, "my dog"), (world.prompts[0].text, "my cat sat")]
-    fine_tune(world.stage("run"), world.model, pairs, SftConfig(batch_size=2, epochs=1), [True, False])
+    fine_tune(
+        (stage := world.stage("run")).context,
+        stage,
+        world.model,
+        pairs,
+        SftConfig(batch_size=2, epochs=1),
+        [True, False],
+    )
     ends = {len(group.responses[0]): group.responses[0][-1] == end for group in seen}
     assert len(ends) == 2
     assert sorted(ends.values()) == [False, True]

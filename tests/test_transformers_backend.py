@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from rlaif_plugins.transformers_backend import TransformersConfig
-from rlaif_plugins.transformers_backend.backend import TransformersBackend, option_probabilities
+from rlaif_plugins.backends.transformers import TransformersConfig
+from rlaif_plugins.backends.transformers.backend import TransformersBackend, option_probabilities
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rlaif_framework import Choose, Context, Generate, ModelError, Question, Registry, Spec
+from rlaif_framework import Choose, Context, Generate, ModelError, PluginManager, Question, Spec
 
 PREAMBLE = "You are an experienced editor who rates summaries of posts. Say which summary is the better one. " * 3
 
 
 @pytest.fixture
-def backend(registry: Registry, tiny_spec: Callable[..., Spec], tiny_model: Path) -> TransformersBackend:
+def backend(manager: PluginManager, tiny_spec: Callable[..., Spec], tiny_model: Path) -> TransformersBackend:
     config = TransformersConfig(model=str(tiny_model), dtype="fp32")
-    return TransformersBackend(config, Context(tiny_spec(), registry))
+    return TransformersBackend(config, Context.from_spec(tiny_spec(), manager))
 
 
 def ask(text: str, options: tuple[str, ...] = ("1", "2"), prefill: str = "Preferred Summary=") -> Choose:

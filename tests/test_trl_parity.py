@@ -11,20 +11,11 @@ import torch
 from test_algorithms import World
 from torch import nn
 
-from rlaif_framework import (
-    Comparison,
-    LabelledComparison,
-    Learner,
-    Prompt,
-    Registry,
-    Rollout,
-    Sample,
-    Spec,
-    load_model,
-    load_tokenizer,
-)
-from rlaif_framework.packing import Group
-from rlaif_framework.policy import encode_prompt
+from rlaif_framework import Comparison, LabelledComparison, PluginManager, Prompt, Sample, Spec
+from rlaif_framework.models import load_model, load_tokenizer
+from rlaif_framework.models.packing import Group
+from rlaif_framework.models.sampling import encode_prompt
+from rlaif_framework.rl import Learner, Rollout
 
 pytest.importorskip("trl", reason="pip install trl: these tests compare with it")
 
@@ -39,8 +30,8 @@ TEMPERATURE = 0.9
 
 
 @pytest.fixture
-def world(tiny_spec: Callable[..., Spec], registry: Registry, tiny_model: Path, tmp_path: Path) -> World:
-    return World(tiny_spec, registry, tiny_model, tmp_path, prompts=PROMPTS)
+def world(tiny_spec: Callable[..., Spec], manager: PluginManager, tiny_model: Path, tmp_path: Path) -> World:
+    return World(tiny_spec, manager, tiny_model, tmp_path, prompts=PROMPTS)
 
 
 def perturb(model: nn.Module, seed: int = 5) -> None:
@@ -263,7 +254,7 @@ def test_a_dpo_step_has_trls_loss_and_gradients(world: World, monkeypatch: pytes
         processing_class=load_tokenizer(world.model),
     )
     loss, theirs = gradients_of(trainer)
-    kept = capture("rlaif_plugins.dpo.algorithm", monkeypatch)
+    kept = capture("rlaif_plugins.algorithms.dpo.algorithm", monkeypatch)
     labels = [LabelledComparison(Comparison(p.id, p, pair), (1.0, 0.0)) for p, pair in zip(PROMPTS, PAIRS, strict=True)]
     world.train("dpo", world.stage("run"), given=labels, beta=0.4, batch_size=2)
     assert kept[0][0]["loss"] == pytest.approx(loss, **NEAR)
@@ -275,8 +266,8 @@ def test_a_reward_model_step_has_trls_loss_and_gradients(world: World, monkeypat
     import trl
     from datasets import Dataset
 
-    from rlaif_framework import ScoreModel
-    from rlaif_framework.component import narrow
+    from rlaif_framework.models import ScoreModel
+    from rlaif_framework.plugins.slots import narrow
 
     tokenizer = load_tokenizer(world.model)
     score = ScoreModel.load(world.model, tokenizer, torch.float32, CPU)
@@ -305,11 +296,11 @@ def test_a_reward_model_step_has_trls_loss_and_gradients(world: World, monkeypat
         found = {n.removeprefix("model."): p.grad for n, p in modules["reward"].named_parameters()}
         kept.append((row, {n: g.clone() for n, g in found.items() if g is not None}))
 
-    monkeypatch.setattr("rlaif_plugins.bradley_terry.model.train_steps", one_step)
+    monkeypatch.setattr("rlaif_plugins.rewards.bradley_terry.model.train_steps", one_step)
     stage = world.stage("run")
-    config = narrow("reward", {"kind": "bradley-terry", "batch_size": 2, "model": str(folder)}, world.registry)
+    config = narrow("reward", {"kind": "bradley-terry", "batch_size": 2, "model": str(folder)}, world.manager)
     labels = [LabelledComparison(Comparison(p.id, p, pair), (1.0, 0.0)) for p, pair in zip(PROMPTS, PAIRS, strict=True)]
-    stage.context.build("reward", config).fit(labels, folder, stage)
+    stage.context.build_reward(config).fit(labels, folder, stage)
     assert kept[0][0]["loss"] == pytest.approx(loss, **NEAR)
     compare(
         {n.removeprefix("model."): g for n, g in kept[0][1].items()},

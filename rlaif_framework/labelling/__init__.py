@@ -1,1 +1,1 @@
-"""Label a user's own pairs: no policy, no training."""
+"""Label a user's pairs without training. May import `report` and the rooms below it; not `pipeline`, not `rl`."""

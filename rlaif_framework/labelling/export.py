@@ -13,15 +13,23 @@ from typing import Any, get_args, get_type_hints
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rlaif_framework.jsonl import dump_row, read_rows
 from rlaif_framework.labelling.rows import Labelled, read_labels
-from rlaif_framework.types import Evidence
+from rlaif_framework.records.jsonl import dump_row, read_rows
+from rlaif_framework.records.preferences import Evidence
 
 BATCH = 1024
+
+
 SURE = 1e-6
 """Probabilities nearer to 0 or 1 than this count as this near: a margin is a finite number."""
+
+
 TEXT = pa.string()
+
+
 PLAIN = {str: TEXT, int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+
+
 PREFERENCE_SET = pa.schema(
     [(name, pa.string()) for name in ("prompt", "chosen", "rejected")] + [("margin", pa.float64())]
 )

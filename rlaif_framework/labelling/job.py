@@ -8,18 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlaif_framework.component import ComponentConfig
-from rlaif_framework.context import Context
+from rlaif_framework.assembly.context import Context
+from rlaif_framework.assembly.identity import describe_component
+from rlaif_framework.assembly.preflight import check_component
+from rlaif_framework.data.pairs import PairsFile, read_pairs, scan_pairs
 from rlaif_framework.errors import DataError, RlaifError, SpecError
+from rlaif_framework.labelling.loop import Record, label_context, label_pairs, read_record, record_path, save_record
 from rlaif_framework.labelling.report import build_report, write_report
-from rlaif_framework.labelling.run import Record, label_context, label_pairs, read_record, record_path, save_record
 from rlaif_framework.memory import release_memory
-from rlaif_framework.pairs import PairsFile, read_pairs, scan_pairs
-from rlaif_framework.pipeline import check_component, describe_component
-from rlaif_framework.plugins import Registry
+from rlaif_framework.plugins.component import ComponentConfig
+from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.progress import Progress
+from rlaif_framework.records.preferences import Comparison
 from rlaif_framework.report.page import percent
-from rlaif_framework.types import Comparison
 
 Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
 
@@ -43,9 +44,9 @@ class Job:
     batch_tokens: int | None = None
     """Tokens of local models in one pass; None is the default of a spec's `policy.batch_tokens`."""
 
-    def context(self, registry: Registry) -> Context:
+    def context(self, manager: PluginManager) -> Context:
         """What its labelers are given."""
-        return label_context(self.task, registry, self.seed, self.batch_tokens)
+        return label_context(self.task, manager, self.seed, self.batch_tokens)
 
     @property
     def outputs(self) -> dict[str, Path]:
@@ -111,7 +112,7 @@ def _refuse(option: str, path: Path, why: str) -> SpecError:
     return SpecError(f"{option} {path}: the file is there already, {why}; choose another name, or give --overwrite")
 
 
-def label_file(job: Job, registry: Registry, progress: Progress) -> dict[str, Any]:
+def label_file(job: Job, manager: PluginManager, progress: Progress) -> dict[str, Any]:
     """Do a job and give its report, which is also written where the job says.
 
     Raises:
@@ -119,12 +120,12 @@ def label_file(job: Job, registry: Registry, progress: Progress) -> dict[str, An
     """
     job.check_paths()
     for config in (job.task, *job.labelers.values()):
-        check_component(config, registry)
+        check_component(config, manager)
     pairs = scan_pairs(job.pairs)
     pairs.check(job.skip_bad)
     for name, config in job.labelers.items():
         with _naming(name):
-            _check_labeler(config, job.context(registry), pairs)
+            _check_labeler(config, job.context(manager), pairs)
     if pairs.skipped:
         progress.say(f"{job.pairs}: skipped {pairs.skipped} bad rows of {pairs.count + pairs.skipped}")
     doubts = pairs.doubt(job.task.kind)
@@ -133,7 +134,7 @@ def label_file(job: Job, registry: Registry, progress: Progress) -> dict[str, An
     labels: dict[str, tuple[Record, Path]] = {}
     for name, config in job.labelers.items():
         path = job.outputs[name]
-        labels[name or config.kind] = _label_one(job, name, config, pairs, registry, progress), path
+        labels[name or config.kind] = _label_one(job, name, config, pairs, manager, progress), path
     report = build_report(pairs, labels)
     for line in (*report["summary"], *(f"warning: {text}" for text in report["warnings"])):
         progress.say(line)
@@ -170,13 +171,13 @@ def _check_labeler(config: ComponentConfig, context: Context, pairs: PairsFile) 
 
 
 def _label_one(
-    job: Job, name: str, config: ComponentConfig, pairs: PairsFile, registry: Registry, progress: Progress
+    job: Job, name: str, config: ComponentConfig, pairs: PairsFile, manager: PluginManager, progress: Progress
 ) -> Record:
     from rlaif_framework.labelling.export import write_parquet
 
     path = job.outputs[name]
     with _naming(name):
-        record = label_pairs(pairs, config, job.context(registry), path, progress)
+        record = label_pairs(pairs, config, job.context(manager), path, progress)
     release_memory()  # of one model, before the next is loaded
     parquet = path.with_suffix(".parquet")
     write_parquet(path, parquet)

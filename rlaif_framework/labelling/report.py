@@ -9,25 +9,29 @@ from heapq import nlargest, nsmallest
 from pathlib import Path
 from typing import Any
 
-from rlaif_framework.labelling.measures import (
+from rlaif_framework.data.pairs import PairsFile
+from rlaif_framework.labelling.loop import Record
+from rlaif_framework.labelling.rows import Labelled, read_labels
+from rlaif_framework.metrics.agreement import Observation, measure_agreement, measure_observations, observe
+from rlaif_framework.metrics.calibration import (
     HIGH_CONFIDENCE,
-    compare_labelers,
     measure_calibration,
     measure_disagreement,
     measure_human_length,
     measure_lengths,
 )
-from rlaif_framework.labelling.rows import Labelled, read_labels
-from rlaif_framework.labelling.run import Record
-from rlaif_framework.measures import Observation, measure_agreement, measure_observations, observe
-from rlaif_framework.pairs import PairsFile
+from rlaif_framework.metrics.estimates import Estimate
+from rlaif_framework.metrics.paired_comparison import compare_labelers
+from rlaif_framework.records.preferences import Comparison, Preference
 from rlaif_framework.report.findings import rate
-from rlaif_framework.statistics import Estimate
-from rlaif_framework.types import Comparison, Preference
 
 PAPER_DOLLARS = {"AI in the paper (GPT-4, 2023)": 60.0, "human in the paper": 670.0}
 """Per 1,000 comparisons: $0.06 and $0.67 each (RLAIF 7, Cost)."""
+
+
 TO_READ = 10
+
+
 Measured = dict[str, Any]
 
 

@@ -7,9 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rlaif_framework.jsonl import read_rows
-from rlaif_framework.records import read_preference
-from rlaif_framework.types import Comparison, Preference, Prompt
+from rlaif_framework.records.jsonl import read_rows
+from rlaif_framework.records.preferences import Comparison, Preference, Prompt
+from rlaif_framework.records.rows import read_preference
 
 Labelled = tuple[Comparison, Preference]
 

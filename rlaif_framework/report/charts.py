@@ -16,6 +16,8 @@ CURVES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("tokens of a response", ("tokens",)),
     ("share ended, copy rate", ("ended", "task/copy_rate")),
 )
+
+
 COLOURS = ("#2563eb", "#ea580c")
 
 

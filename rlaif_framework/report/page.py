@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader
 
 def render_page(template: str, **values: Any) -> str:
     """Fill in a template; texts are escaped."""
-    environment = Environment(loader=PackageLoader("rlaif_framework.report", "."), autoescape=True)
+    environment = Environment(loader=PackageLoader("rlaif_framework.report.run_report", "."), autoescape=True)
     environment.filters["percent"] = percent
     environment.filters["number"] = number
     return environment.get_template(template).render(**values)

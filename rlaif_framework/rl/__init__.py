@@ -1,1 +1,5 @@
-"""The core that reinforcement-learning algorithms share; each algorithm adds its advantages and its loss."""
+"""What the reinforcement-learning algorithms share. May import `report` and the rooms below it; not `pipeline`."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

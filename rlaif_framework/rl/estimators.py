@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from rlaif_framework.rl.settings import KlEstimator
+from rlaif_framework.rl.config import KlEstimator
 
 
 def estimate_kl(logprobs: Tensor, reference: Tensor, estimator: KlEstimator) -> Tensor:

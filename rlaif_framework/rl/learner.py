@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -11,75 +10,22 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from rlaif_framework.assembly.context import Context
+from rlaif_framework.contracts.stage import Stage
 from rlaif_framework.errors import TrainingError
-from rlaif_framework.jsonl import write_rows
-from rlaif_framework.losses import selective_logprobs, token_entropies
-from rlaif_framework.models import add_lora, checkpoint_gradients, load_model, load_tokenizer, save_model, share_weights
-from rlaif_framework.packing import Group, Packed, lay_out, pack_groups
-from rlaif_framework.policy import (
-    Sample,
-    encode_prompt,
-    group_samples,
-    response_logits,
-    response_logprobs,
-    sample_responses,
-)
-from rlaif_framework.protocols import Reward, TermedReward
-from rlaif_framework.rl.estimators import replace_missing_eos
-from rlaif_framework.rl.settings import GaeConfig, LearnerConfig, MissingEosConfig, OnlineConfig, ValueConfig
-from rlaif_framework.scoring import ScoreModel, check_scores, score_responses
-from rlaif_framework.stage import Stage
-from rlaif_framework.training import draw_batch, make_optimizer, my_share
-from rlaif_framework.types import Prompt
-
-
-@dataclass(frozen=True, slots=True)
-class Rollout:
-    """Responses sampled in one step by this process; lists are over responses, prompt by prompt."""
-
-    prompts: list[Prompt]
-    """The prompt of each response."""
-    samples: list[Sample]
-    texts: list[str]
-    """The responses, tidied by the task."""
-    groups: list[Group]
-    """Token ids, one group a prompt."""
-
-    @property
-    def lengths(self) -> list[int]:
-        """Tokens of each response."""
-        return [len(response) for group in self.groups for response in group.responses]
-
-    @property
-    def finished(self) -> Tensor:
-        """(responses,) bool: the end token was reached."""
-        return torch.tensor([s.finished for s in self.samples])
-
-
-class ValueModel(nn.Module):
-    """V(X_t): a score at every position, plus a level, set so that the first responses' values are right on average.
-
-    A reward model's level is arbitrary. A value model that had to climb there first would, for as long as it took, push
-    all responses the same way, good and bad alike.
-    """
-
-    def __init__(self, scores: ScoreModel) -> None:
-        super().__init__()
-        self.scores = scores
-        self.level = nn.Parameter(torch.zeros((), device=next(scores.parameters()).device))
-
-    def raise_level(self, by: Tensor) -> None:
-        """Shift all values."""
-        with torch.no_grad():
-            self.level.add_(by)
-
-    def forward(self, packed: Packed, ends: bool = False) -> Tensor:
-        """Values of the states before each response token, and then after each response if `ends`; fp32, flat."""
-        rows, columns = packed.rows, packed.columns
-        if ends:
-            rows, columns = torch.cat([rows, packed.ends[:, 0]]), torch.cat([columns, packed.ends[:, 1]])
-        values: Tensor = self.scores(packed, rows, columns) + self.level
-        return values
+from rlaif_framework.models.adapters import add_lora, checkpoint_gradients, save_model, share_weights
+from rlaif_framework.models.loading import load_model, load_tokenizer
+from rlaif_framework.models.logprobs import response_logits, response_logprobs, selective_logprobs, token_entropies
+from rlaif_framework.models.packing import Group, Packed, lay_out, pack_groups
+from rlaif_framework.models.sampling import encode_prompt, group_samples, sample_responses
+from rlaif_framework.models.score_model import ScoreModel
+from rlaif_framework.records.jsonl import write_rows
+from rlaif_framework.records.preferences import Prompt
+from rlaif_framework.records.samples import Sample
+from rlaif_framework.rl.config import GaeConfig, LearnerConfig, OnlineConfig, ValueConfig
+from rlaif_framework.rl.rollouts import Rollout
+from rlaif_framework.rl.value_model import ValueModel
+from rlaif_framework.training.loop import draw_batch, make_optimizer, my_share
 
 
 class Learner:
@@ -91,6 +37,7 @@ class Learner:
     def __init__(
         self,
         config: LearnerConfig,
+        context: Context,
         stage: Stage,
         initial: Path,
         reward_folder: Path | None = None,
@@ -100,12 +47,13 @@ class Learner:
 
         Args:
             config: The algorithm's settings.
-            stage: Gives context, seeds and the folder for samples.
+            context: The policy's settings, the task and the device.
+            stage: Gives seeds and the folder for samples.
             initial: Folder of the initial policy.
             reward_folder: A reward model's folder, for a value model that starts from it.
             value: Whether there is a value model; `config` is then a `ValueConfig`.
         """
-        self.config, self.stage, self.context = config, stage, stage.context
+        self.config, self.context, self.stage = config, context, stage
         self.temperature = config.temperature if isinstance(config, OnlineConfig) else 1.0
         """Sampling temperature, at which log-probabilities are taken too."""
         self.accelerator: Accelerator = self.context.accelerator
@@ -250,58 +198,3 @@ class Learner:
             save_model(
                 self.accelerator.unwrap_model(self.policy), self.tokenizer, self.stage.folder, self.context.dtype
             )
-
-
-class Tally:
-    """Means over what several batches and processes contribute."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, list[float]] = {}
-
-    def add(self, name: str, values: Tensor, count: float | None = None) -> None:
-        """Add values of any shape; `count` of them if they are sums of more or fewer."""
-        entry = self._sums.setdefault(name, [0.0, 0.0])
-        entry[0] += float(values.detach().sum())
-        entry[1] += values.numel() if count is None else count
-
-    def means(self, accelerator: Accelerator) -> dict[str, float]:
-        """Mean of everything added under each name, over all processes; 0 where it was nothing."""
-        table = torch.tensor(list(self._sums.values()), dtype=torch.float32, device=accelerator.device)
-        table = accelerator.reduce(table, reduction="sum")
-        return {name: float(row[0] / row[1]) if row[1] else 0.0 for name, row in zip(self._sums, table, strict=True)}
-
-
-def describe_rollout(rollout: Rollout, stage: Stage, tally: Tally) -> None:
-    """Tally lengths, ended responses and the task's own measures."""
-    tally.add("tokens", torch.tensor(rollout.lengths, dtype=torch.float32))
-    tally.add("ended", rollout.finished.float())
-    measured = [stage.task.measure(p, t) for p, t in zip(rollout.prompts, rollout.texts, strict=True)]
-    for key in measured[0]:
-        tally.add(f"task/{key}", torch.tensor([m[key] for m in measured]))
-
-
-def score_rollout(reward: Reward, rollout: Rollout, tally: Tally) -> Tensor:
-    """Score responses, (responses,) fp32; the terms of a reward that has several are tallied.
-
-    Raises:
-        TrainingError: A score is not a finite number; the prompt is named.
-    """
-    if isinstance(reward, TermedReward):
-        terms = reward.score_terms(rollout.prompts, rollout.texts)
-        for name, values in terms.items():
-            tally.add(f"reward/{name}", torch.tensor(list(values), dtype=torch.float32))
-        scores = [sum(parts) for parts in zip(*terms.values(), strict=True)]
-        check_scores(scores, rollout.prompts, rollout.texts)
-    else:
-        scores = score_responses(reward, rollout.prompts, rollout.texts)
-    return torch.tensor(scores, dtype=torch.float32)
-
-
-def penalise_missing_eos(config: MissingEosConfig, scores: Tensor, rollout: Rollout, tally: Tally) -> Tensor:
-    """Scores, (responses,), after what `config` says of responses without an end token; the change is tallied."""
-    if not config.missing_eos_penalty and config.missing_eos_reward is None:
-        return scores
-    finished = rollout.finished.to(scores.device)
-    changed = replace_missing_eos(scores, finished, config.missing_eos_penalty, config.missing_eos_reward)
-    tally.add("reward/missing_eos", changed - scores)
-    return changed

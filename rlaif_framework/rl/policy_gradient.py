@@ -10,10 +10,14 @@ from typing import Generic, TypeVar, get_args
 import torch
 from torch import Tensor
 
-from rlaif_framework.context import Context
+from rlaif_framework.assembly.context import Context
+from rlaif_framework.contracts.protocols import Guidance, Reward
+from rlaif_framework.contracts.stage import Stage
 from rlaif_framework.errors import TrainingError
-from rlaif_framework.packing import split_by_tokens
-from rlaif_framework.protocols import Guidance, Reward
+from rlaif_framework.models.packing import split_by_tokens
+from rlaif_framework.records.preferences import Prompt
+from rlaif_framework.rl.checkpoint_selection import Watch
+from rlaif_framework.rl.config import KlEstimator, PolicyGradientConfig, ValueConfig
 from rlaif_framework.rl.estimators import (
     adapt_beta,
     clipped_fraction,
@@ -26,22 +30,15 @@ from rlaif_framework.rl.estimators import (
     value_loss,
     whiten,
 )
-from rlaif_framework.rl.learner import (
-    Learner,
-    Rollout,
-    Tally,
-    ValueModel,
-    describe_rollout,
-    penalise_missing_eos,
-    score_rollout,
-)
-from rlaif_framework.rl.settings import KlEstimator, PolicyGradientConfig, ValueConfig
-from rlaif_framework.rl.watch import Watch
-from rlaif_framework.stage import Stage
-from rlaif_framework.training import accumulate, train_steps
-from rlaif_framework.types import Prompt
+from rlaif_framework.rl.learner import Learner
+from rlaif_framework.rl.rollouts import Rollout, describe_rollout, penalise_missing_eos, score_rollout
+from rlaif_framework.rl.value_model import ValueModel
+from rlaif_framework.training.averages import Tally
+from rlaif_framework.training.loop import accumulate, train_steps
 
 C = TypeVar("C", bound=PolicyGradientConfig)
+
+
 RATIO_OFF = 0.1
 """From so far off 1 a token's probability ratio is counted."""
 
@@ -152,7 +149,7 @@ class PolicyGradient(Generic[C]):
         if guidance.reward is None:
             raise TrainingError(f"algorithm '{self.config.kind}' needs a reward")
         config = self.config
-        learner = Learner(config, stage, initial, guidance.reward_folder, self.uses_value_model)
+        learner = Learner(config, self.context, stage, initial, guidance.reward_folder, self.uses_value_model)
         trainer = _Trainer(self, learner, guidance.reward, prompts)
         watch = Watch(config, learner, guidance.reward)
         train_steps(
@@ -188,7 +185,7 @@ class _Trainer:
         config, learner = self.config, self.learner
         rollout = learner.sample(self.prompts, number)
         tally = Tally()
-        describe_rollout(rollout, learner.stage, tally)
+        describe_rollout(rollout, learner.context.task, tally)
         raw = score_rollout(self.reward, rollout, tally)  # (responses,)
         scores = self._shape_scores(number, raw, rollout, tally).view(len(rollout.groups), -1)
         learner.save_samples(number, rollout, {"reward": raw.tolist()})

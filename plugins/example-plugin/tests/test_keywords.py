@@ -1,4 +1,4 @@
-"""The labeler `example/keywords`, through the registry, as a run builds it."""
+"""The labeler `example/keywords`, through the manager, as a run builds it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from rlaif_framework import Comparison, Context, Labeler, Prompt, Registry, Spec
+from rlaif_framework import Comparison, Context, Labeler, PluginManager, Prompt, Spec
 
 SOURCE = "The ferry was late. The ferry is always late, and my sister missed her wedding because the ferry was late."
 GOOD, VAGUE = "The ferry made my sister miss her wedding.", "Something was slow and somebody was upset."
@@ -16,14 +16,14 @@ GOOD, VAGUE = "The ferry made my sister miss her wedding.", "Something was slow 
 
 @pytest.fixture
 def context() -> Context:
-    registry = Registry.load()
+    manager = PluginManager.load()
     spec = {"task": "tldr", "policy": {"model": "unused"}}
-    return Context(Spec.model_validate(spec, context={"registry": registry}), registry)
+    return Context.from_spec(Spec.model_validate(spec, context={"manager": manager}), manager)
 
 
 def build_labeler(context: Context, **settings: object) -> Labeler:
-    component = context.registry.find("labeler", "example/keywords")
-    labeler: Labeler = context.build("labeler", component.config.model_validate({"kind": component.name, **settings}))
+    component = context.manager.find("labeler", "example/keywords")
+    labeler: Labeler = context.build_labeler(component.config.model_validate({"kind": component.name, **settings}))
     return labeler
 
 
@@ -66,5 +66,7 @@ def test_settings_out_of_bounds_or_unknown_are_refused(context: Context, setting
 
 
 def test_loading_the_plugin_imports_no_torch() -> None:
-    code = "import sys; from rlaif_framework import Registry; Registry.load(); sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys; from rlaif_framework import PluginManager; PluginManager.load(); sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

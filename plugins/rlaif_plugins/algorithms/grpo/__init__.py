@@ -1,0 +1,39 @@
+"""Group relative policy optimisation (Shao et al. 2024)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from pydantic import Field
+
+from rlaif_framework import Component, hookimpl
+from rlaif_framework.rl import PolicyGradientConfig
+
+
+class GrpoConfig(PolicyGradientConfig):
+    """Rewards normalised within the responses to a prompt, token ratios clipped, KL as a term of the loss."""
+
+    kind: Literal["grpo"] = "grpo"
+    responses_per_prompt: int = Field(4, ge=2)
+    """Responses sampled to each prompt (Shao et al. 2024: 64)."""
+    scale_groups: bool = True
+    """Divide by the standard deviation of a prompt's rewards; without it, a prompt whose responses hardly differ does
+    not weigh as much as others (Liu et al. 2025, Dr. GRPO)."""
+    objective: Literal["weighted", "penalised"] = "penalised"
+    """r - beta KL, or the paper's (1 - beta) r - beta KL; the scaling takes a constant factor out again."""
+    kl: Literal["reward", "loss"] = "loss"
+    """Where the KL term goes (Shao et al. 2024: the loss)."""
+    kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+    """Estimate of the KL of a token (Shao et al. 2024: k3)."""
+    clip: float | None = Field(0.2, gt=0)
+    """Clip the probability ratio of a token to [1 - clip, 1 + clip]; with one update a step nothing is clipped."""
+    average: Literal["responses", "response-tokens", "tokens"] = "response-tokens"
+    """How token losses become one; see PolicyGradientConfig (Shao et al. 2024: over a response's tokens, then over
+    responses; DAPO: over all tokens)."""
+
+
+@hookimpl
+def rlaif_algorithms() -> Iterable[Component]:
+    """Offer `grpo`."""
+    yield Component("grpo", GrpoConfig, "rlaif_plugins.algorithms.grpo.algorithm:Grpo")

@@ -1,0 +1,24 @@
+"""REINFORCE: the return of each token against a baseline (RLAIF F)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from rlaif_framework.rl import Experience, PolicyGradient, discount, leave_one_out
+from rlaif_plugins.algorithms.reinforce import ReinforceConfig
+
+
+class Reinforce(PolicyGradient[ReinforceConfig]):
+    """L_PG = - sum_t log pi(A_t | X_t) (Z_t - V(X_t)); the value model learns Z_t, the return from token t on."""
+
+    @property
+    def uses_value_model(self) -> bool:
+        """With the paper's baseline."""
+        return self.config.baseline == "value"
+
+    def weigh(self, rewards: Tensor, experience: Experience) -> tuple[Tensor, Tensor | None]:
+        """Returns less values; or whole responses against the others of their prompt."""
+        if experience.values is None:
+            return experience.spread(leave_one_out(experience.totals(rewards))), None
+        returns = discount(rewards, experience.owners, self.config.gamma)
+        return returns - experience.values, returns

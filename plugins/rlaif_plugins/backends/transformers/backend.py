@@ -1,0 +1,212 @@
+"""Answer requests with a local model, in batches by length, the head at the last position only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+
+from rlaif_framework import Answer, Choose, Context, Generate, ModelError, Question, Request
+from rlaif_framework.data import defuse_markers
+from rlaif_framework.models import (
+    compute_dtype,
+    count_common,
+    encode_prompt,
+    find_model,
+    load_model,
+    load_tokenizer,
+    read_groups,
+    read_prefix,
+    sample_responses,
+    share_prefixes,
+    split_by_tokens,
+)
+from rlaif_plugins.backends.transformers import TransformersConfig
+
+
+class TransformersBackend:
+    """A causal language model of transformers."""
+
+    def __init__(self, config: TransformersConfig, context: Context) -> None:
+        source = find_model(config.model, config.revision)
+        self.name = config.model
+        self.tokenizer = load_tokenizer(source)
+        self.model = load_model(source, "causal", compute_dtype(config.dtype, context.device), context.device)
+        self.prefix: list[int] = []
+        """The beginning of all questions of the last call, and what the model made of it."""
+        self.prefix_cache: list[tuple[torch.Tensor, torch.Tensor]] = []
+        added = [str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special]
+        self.control_tokens = [token for token in {*self.tokenizer.all_special_tokens, *added} if len(token) > 1]
+        self.budget = context.policy.batch_tokens
+        self.chat = config.chat == "yes" or (config.chat == "auto" and self.tokenizer.chat_template is not None)
+        self.source = source
+        self.context: int | None = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        if config.chat == "yes" and self.tokenizer.chat_template is None:
+            raise ModelError(f"backend 'transformers': '{config.model}' has no chat template; set chat: no")
+
+    def identity(self) -> str:
+        """The model's contents, its precision, and how questions are put."""
+        return f"transformers {self.source.identity} {self.model.dtype} {'chat' if self.chat else 'plain'}"
+
+    def fits(self, question: Question, new_tokens: int) -> bool:
+        """Whether a question and an answer of so many tokens fit into the positions the model was made for."""
+        return self.context is None or len(self.encode(question)) + new_tokens <= self.context
+
+    def answer(self, requests: Sequence[Request]) -> Iterable[tuple[int, Answer]]:
+        """Answer requests; equal settings share batches."""
+        answers: dict[int, Answer] = {}
+        choices = [(i, r) for i, r in enumerate(requests) if isinstance(r, Choose)]
+        answers |= self._choose(choices) if choices else {}
+        texts: dict[tuple[int, float, int], list[tuple[int, Generate]]] = {}
+        for i, request in enumerate(requests):
+            if isinstance(request, Generate):
+                key = (request.max_new_tokens, request.temperature, request.top_k)
+                texts.setdefault(key, []).append((i, request))
+        for group in texts.values():
+            answers |= self._generate(group)
+        return answers.items()
+
+    def render(self, question: Question) -> str:
+        """The text the model reads; with a chat template the prefill starts the assistant's turn."""
+        text, prefill = self.defuse(question.text), self.defuse(question.prefill)
+        if not self.chat:
+            return f"{text}\n\n{prefill}" if prefill else text
+        messages = [{"role": "user", "content": text}]
+        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)) + prefill
+
+    def defuse(self, text: str) -> str:
+        """A text whose control tokens are spelt apart: data that holds `<|im_end|>` must not end the question."""
+        for token in self.control_tokens:
+            text = text.replace(token, f"{token[0]} {token[1:]}")
+        return defuse_markers(text)
+
+    def encode(self, question: Question) -> list[int]:
+        """Token ids of a rendered question; a chat template brings its own start token."""
+        text = self.render(question)
+        if not self.chat:
+            return encode_prompt(self.tokenizer, text)
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def option_ids(self, question: Question, options: Sequence[str]) -> tuple[int, list[list[int]]]:
+        """The tokens of each option when it follows the question.
+
+        Found by tokenising the ending with each option, since the same digit has other ids after other characters. An
+        option may take the ending's last characters into its own token, as ` 1` takes a space.
+
+        Returns:
+            How many of the question's last tokens are part of the options, and the tokens of each option.
+
+        Raises:
+            ModelError: Two options are the same tokens.
+        """
+        ending = (question.prefill or question.text)[-40:]
+        before = self.tokenizer(ending, add_special_tokens=False)["input_ids"]
+        after = [self.tokenizer(ending + option, add_special_tokens=False)["input_ids"] for option in options]
+        kept = min(count_common(before, ids) for ids in after)
+        found = [ids[kept:] for ids in after]
+        if len({tuple(ids) for ids in found}) < len(found):
+            raise ModelError(f"'{self.name}' writes {', '.join(options)} with the same tokens; choose other options")
+        return len(before) - kept, found
+
+    def _choose(self, requests: Sequence[tuple[int, Choose]]) -> dict[int, Answer]:
+        """Probabilities of options: of their first tokens, and of what follows where options begin alike."""
+        questions, options = [], []
+        for _, request in requests:
+            ids = self.encode(request.question)
+            taken, found = self.option_ids(request.question, request.options)
+            questions.append(ids[: len(ids) - taken])
+            options.append(found)
+        reads: dict[tuple[int, tuple[int, ...]], list[int]] = {}
+        """(request, tokens of an option so far) to the text whose next token is looked at."""
+        for number, found in enumerate(options):
+            # An option is told by its first token, unless another one begins with it too.
+            shared = {ids[0] for ids in found if sum(other[0] == ids[0] for other in found) > 1}
+            for ids in found:
+                for length in range(len(ids) if ids[0] in shared else 1):
+                    reads[number, tuple(ids[:length])] = questions[number] + ids[:length]
+        wanted = {key: {ids[len(key[1])] for ids in options[key[0]] if len(ids) > len(key[1])} for key in reads}
+        logprobs = self._read_next(reads, wanted)
+        answers: dict[int, Answer] = {}
+        for number, (index, _) in enumerate(requests):
+            chances = option_probabilities(
+                options[number], {path: logprobs[n, path] for n, path in reads if n == number}
+            )
+            mass = sum(chances)
+            shares = tuple(chance / mass for chance in chances) if mass > 0 else ()
+            answers[index] = Answer(shares, mass, prompt_tokens=len(questions[number]))
+        return answers
+
+    @torch.no_grad()
+    def _read_next(
+        self,
+        reads: Mapping[tuple[int, tuple[int, ...]], list[int]],
+        wanted: Mapping[tuple[int, tuple[int, ...]], set[int]],
+    ) -> dict[tuple[int, tuple[int, ...]], dict[int, float]]:
+        """Log-probabilities of the wanted tokens after each text; what texts begin with in common is computed once."""
+        keys = list(reads)
+        branches = share_prefixes([reads[key] for key in keys], self.prefix)
+        size = len(branches.prefix)
+        if self.prefix[:size] != branches.prefix:
+            self.prefix, self.prefix_cache = branches.prefix, read_prefix(self.model, branches.prefix)
+        prefix = [(keys_[:, :, :size], values[:, :, :size]) for keys_, values in self.prefix_cache] if size else []
+        found = {}
+        for batch in split_by_tokens([group.length for group in branches.groups], self.budget):
+            groups = [branches.groups[i] for i in batch]
+            logits, _ = read_groups(self.model, groups, prefix, self.tokenizer.pad_token_id)
+            owners = [owner for i in batch for owner in branches.members[i]]
+            for row, same in zip(logits, owners, strict=True):
+                logprobs = row.float().log_softmax(0)
+                for place in same:
+                    key = keys[place]
+                    ids = sorted(wanted[key])
+                    found[key] = dict(zip(ids, logprobs[ids].tolist(), strict=True))
+        return found
+
+    def _generate(self, requests: Sequence[tuple[int, Generate]]) -> dict[int, Answer]:
+        first = requests[0][1]
+        encoded = [self.encode(request.question) for _, request in requests]
+        samples = sample_responses(
+            self.model,
+            self.tokenizer,
+            encoded,
+            max_new_tokens=first.max_new_tokens,
+            temperature=first.temperature,
+            seed=[request.seed for _, request in requests],
+            top_k=first.top_k,
+            budget=self.budget,
+        )
+        return {
+            index: Answer(text=sample.text, prompt_tokens=len(ids), generated_tokens=len(sample.ids))
+            for (index, _), ids, sample in zip(requests, encoded, samples, strict=True)
+        }
+
+
+def option_probabilities(
+    options: Sequence[Sequence[int]], logprobs: Mapping[tuple[int, ...], Mapping[int, float]]
+) -> list[float]:
+    """Probabilities of options of one or more tokens each, over all that could be written.
+
+    Args:
+        options: Token ids of each.
+        logprobs: Of the next token, after the tokens of an option so far; only looked up where options begin alike.
+
+    Returns:
+        Probability of each; of one that begins another (`1` and `10`), what is left when the longer is taken off.
+    """
+
+    def chance(ids: Sequence[int]) -> float:
+        steps = [logprobs[tuple(ids[:i])][ids[i]] for i in range(len(ids)) if tuple(ids[:i]) in logprobs]
+        return math.exp(sum(steps))
+
+    found = [chance(ids) for ids in options]
+    longer = [
+        sum(
+            found[j]
+            for j, other in enumerate(options)
+            if len(other) > len(ids) and list(other[: len(ids)]) == list(ids)
+        )
+        for ids in options
+    ]
+    return [max(0.0, whole - rest) for whole, rest in zip(found, longer, strict=True)]

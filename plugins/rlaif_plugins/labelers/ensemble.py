@@ -1,0 +1,99 @@
+"""The ensemble labeler: several labelers' preferences as one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from rlaif_framework import (
+    Comparison,
+    Component,
+    ComponentConfig,
+    Context,
+    Evidence,
+    LabelerSlot,
+    Preference,
+    Vote,
+    hookimpl,
+)
+
+Probabilities = tuple[float, float] | None
+
+
+class EnsembleConfig(ComponentConfig):
+    """Ask several labelers, and take their weighted mean or their majority."""
+
+    kind: Literal["ensemble"] = "ensemble"
+    labelers: Annotated[dict[str, LabelerSlot], Field(min_length=1)]
+    """The members, by name."""
+    weights: dict[str, Annotated[float, Field(ge=0)]] = Field({})
+    """Weights of members; 1 where none is given."""
+    how: Literal["mean", "majority"] = "mean"
+    """The weighted mean of their probabilities, or a vote of each for the response it prefers (a tie is half a vote for
+    both)."""
+
+    @model_validator(mode="after")
+    def _check_weights(self) -> EnsembleConfig:
+        for name in self.weights:
+            if name not in self.labelers:
+                raise ValueError(f"weights.{name}: no member has this name; members are {', '.join(self.labelers)}")
+        if sum(self.weights.get(name, 1.0) for name in self.labelers) == 0:
+            raise ValueError("weights: all members weigh nothing")
+        return self
+
+
+class EnsembleLabeler:
+    """Each member labels all comparisons; what they say of one becomes its preference, and stays as evidence."""
+
+    def __init__(self, config: EnsembleConfig, context: Context) -> None:
+        self.config = config
+        self.members = {name: context.build_labeler(member) for name, member in config.labelers.items()}
+
+    def label(self, comparisons: Sequence[Comparison]) -> Iterator[Preference]:
+        """Label; a comparison that no member of any weight could read has no preference."""
+        found = {name: list(member.label(comparisons)) for name, member in self.members.items()}
+        for index, comparison in enumerate(comparisons):
+            own = {name: preferences[index] for name, preferences in found.items()}
+            evidence = Evidence(
+                self.config.kind,
+                prompt_tokens=sum(p.evidence.prompt_tokens for p in own.values()),
+                generated_tokens=sum(p.evidence.generated_tokens for p in own.values()),
+                cost=sum(p.evidence.cost for p in own.values()),
+                dropped=tuple(sorted({name for p in own.values() for name in p.evidence.dropped})),
+                members=tuple(Vote(name, p.probabilities) for name, p in own.items()),
+                shortened=any(p.evidence.shortened for p in own.values()),
+                cut_responses=max(p.evidence.cut_responses for p in own.values()),
+                inconsistent=any(p.evidence.inconsistent for p in own.values()),
+            )
+            combined = self.combine({n: p.probabilities for n, p in own.items()})
+            if combined is None:
+                refused = (p.evidence.refused for p in own.values() if p.evidence.refused is not None)
+                evidence = replace(evidence, refused=next(refused, None))
+            yield Preference(comparison.id, combined, evidence)
+
+    def combine(self, members: Mapping[str, Probabilities]) -> Probabilities:
+        """One preference from those of the members; members who could not be read are left out."""
+        weights = {name: self.config.weights.get(name, 1.0) for name, p in members.items() if p is not None}
+        total = sum(weights.values())
+        if total == 0:
+            return None
+        first = sum(weight * self._vote(members[name]) for name, weight in weights.items()) / total
+        if self.config.how == "majority":
+            first = 0.5 if first == 0.5 else float(first > 0.5)
+        return first, 1.0 - first
+
+    def _vote(self, probabilities: Probabilities) -> float:
+        assert probabilities is not None
+        first = probabilities[0]
+        if self.config.how == "mean" or first == 0.5:
+            return first
+        return float(first > 0.5)
+
+
+@hookimpl
+def rlaif_labelers() -> Iterable[Component]:
+    """Offer `ensemble`."""
+    yield Component("ensemble", EnsembleConfig, "rlaif_plugins.labelers.ensemble:EnsembleLabeler")

@@ -1,0 +1,173 @@
+"""The LLM labeler: a backend, a prompt strategy, and what is done against position bias (RLAIF 2.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, model_validator
+
+from rlaif_framework import (
+    Annotation,
+    Asked,
+    BackendSlot,
+    Ballot,
+    Comparison,
+    Component,
+    ComponentConfig,
+    Context,
+    Evidence,
+    Preference,
+    Prompt,
+    Question,
+    StrategySlot,
+    default_component,
+    derive_seed,
+    hookimpl,
+)
+from rlaif_framework.prompting import Inquiry, first_questions, inquire
+from rlaif_framework.training import Bounds, bound, soften
+
+if TYPE_CHECKING:
+    from rlaif_framework.data import Words
+
+Pair = tuple[float, float]
+
+
+class LLMConfig(ComponentConfig):
+    """Ask a language model which response is better, in both orders, and average the probabilities."""
+
+    kind: Literal["llm"] = "llm"
+    backend: BackendSlot
+    """The model that is asked."""
+    strategy: StrategySlot = default_component("direct")
+    """How it is asked."""
+    preamble: str = "base"
+    """Which of the task's preambles stands first."""
+    orders: Literal["both", "first", "random"] = "both"
+    """Show each comparison in both orders and average (RLAIF), only as given, or in one drawn with the spec's seed."""
+    consistent_only: bool = False
+    """Give no preference where the two orders prefer different responses, or either is tied; the evidence says
+    `inconsistent`."""
+    temperature: float = Field(1.0, gt=0)
+    """Divides the log-odds of the averaged label: above 1 makes labels softer. An exact tie stays one."""
+    clamp: Bounds | None = None
+    """Bounds for the label's probabilities, e.g. [0.4, 0.6] against the overconfidence of chain of thought (Bai et al.
+    2022)."""
+
+    @model_validator(mode="after")
+    def _check_orders(self) -> LLMConfig:
+        if self.consistent_only and self.orders != "both":
+            raise ValueError("consistent_only compares both orders; it needs orders: both")
+        return self
+
+    def check_words(self, words: Words) -> None:
+        """Whether there is such a preamble, and what the strategy asks for."""
+        words.check_preamble(self.preamble)
+        super().check_words(words)
+
+
+class LLMLabeler:
+    """Runs one strategy coroutine per comparison and order, and hands the backend all pending requests at once."""
+
+    def __init__(self, config: LLMConfig, context: Context) -> None:
+        self.config = config
+        self.seed = context.seed
+        self.task = context.task
+        self.words = context.task.words()
+        self.backend = context.build_backend(config.backend)
+        self.strategy = context.build_strategy(config.strategy)
+
+    def label(self, comparisons: Sequence[Comparison]) -> Iterator[Preference]:
+        """Label comparisons; the evidence has a ballot for each order that was shown."""
+        inquiries = [self._inquire(c) for c in comparisons]
+        inquire(inquiries, self.task, self.backend, LABEL_TOKENS + longest_answer(self.config.strategy))
+        for comparison, inquiry in zip(comparisons, inquiries, strict=True):
+            orders = self._orders(comparison)
+            ballots = [ballot or Ballot(None) for ballot in inquiry.values]
+            evidence = Evidence(
+                self.config.kind,
+                tuple(ballots),
+                swapped=orders == [True],
+                shortened=inquiry.shortened,
+                inconsistent=self.disagree(ballots),
+                refused=inquiry.refused,
+                **inquiry.usage(),
+            )
+            yield Preference(comparison.id, self.decide(ballots, orders), evidence)
+
+    def decide(self, ballots: Sequence[Ballot], orders: Sequence[bool]) -> Pair | None:
+        """The label of a comparison from its ballots; None if an order has no answer to read, or both disagree."""
+        first = average_orders(ballots, orders) if ballots else None
+        if first is None or self.disagree(ballots):
+            return None
+        if self.words.prefer == "worse":  # the prompt asks for the more harmful response
+            first = 1.0 - first
+        first = bound(soften(first, self.config.temperature), self.config.clamp)
+        return first, 1.0 - first
+
+    def disagree(self, ballots: Sequence[Ballot]) -> bool:
+        """Whether both orders could be read and prefer different responses, where only agreement counts."""
+        read = bool(ballots) and all(ballot.probabilities is not None for ballot in ballots)
+        return self.config.consistent_only and read and not agree(ballots)
+
+    def _orders(self, comparison: Comparison) -> list[bool]:
+        """Whether the responses are swapped, for each time they are shown."""
+        if self.config.orders == "both":
+            return [False, True]
+        return [self.config.orders == "random" and derive_seed(self.seed, "order", comparison.id) % 2 == 1]
+
+    def _ask(self, prompt: Prompt, comparison: Comparison, swapped: bool) -> Annotation:
+        first, second = comparison.responses
+        shown = (second, first) if swapped else (first, second)
+        return self.words.annotate(prompt, shown, preamble=self.config.preamble, identity=comparison.id)
+
+    def _inquire(self, comparison: Comparison) -> Inquiry[Ballot]:
+        def start(prompt: Prompt) -> list[Generator[Asked, Any, Ballot]]:
+            orders = self._orders(comparison)
+            return [self.strategy.elicit(self._ask(prompt, comparison, swapped)) for swapped in orders]
+
+        def questions(prompt: Prompt) -> set[Question]:  # as long in either order
+            return first_questions(self.strategy.elicit(self._ask(prompt, comparison, False)))
+
+        return Inquiry(comparison.prompt, start, questions)
+
+
+LABEL_TOKENS = 32
+"""Kept free for the label, and the ending that stands between an explanation and it."""
+
+
+def longest_answer(strategy: ComponentConfig) -> int:
+    """Tokens that a strategy, or one inside it, lets the model write: its `max_new_tokens`."""
+    own = int(strategy.model_dump().get("max_new_tokens", 0))
+    return max([own, *(longest_answer(inner) for inner in strategy.nested())])
+
+
+def average_orders(ballots: Sequence[Ballot], orders: Sequence[bool]) -> float | None:
+    """Average the orders to cancel position bias: p(A) = (P_AB("1") + P_BA("2")) / 2 (RLAIF 2.1.1).
+
+    A comparison with an order that could not be read has no preference: one order alone would bring the bias back.
+
+    Args:
+        ballots: One for each order.
+        orders: Whether the responses were swapped in it.
+
+    Returns:
+        Probability of the first response as given.
+    """
+    found = [
+        b.probabilities[1 if swapped else 0] for b, swapped in zip(ballots, orders, strict=True) if b.probabilities
+    ]
+    return sum(found) / len(found) if len(found) == len(ballots) else None
+
+
+def agree(ballots: Sequence[Ballot]) -> bool:
+    """Whether both orders prefer the same response; a tie agrees with nothing."""
+    (given, swapped) = (b.probabilities or (0.5, 0.5) for b in ballots)
+    return (given[0] - 0.5) * (swapped[1] - 0.5) > 0
+
+
+@hookimpl
+def rlaif_labelers() -> Iterable[Component]:
+    """Offer `llm`."""
+    yield Component("llm", LLMConfig, "rlaif_plugins.labelers.llm:LLMLabeler")

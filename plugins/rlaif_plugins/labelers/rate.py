@@ -1,0 +1,133 @@
+"""The rating labeler: a score from 1 to 10 for each response by itself (RLAIF D), for labels and as a reward."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from typing import Any, Literal
+
+from pydantic import Field
+
+from rlaif_framework import (
+    Answer,
+    Asked,
+    BackendSlot,
+    Ballot,
+    Choose,
+    Comparison,
+    Component,
+    ComponentConfig,
+    Context,
+    DataError,
+    Evidence,
+    Preference,
+    Prompt,
+    Question,
+    hookimpl,
+)
+from rlaif_framework.prompting import Inquiry, inquire
+
+NUMBERS = tuple(str(number) for number in range(1, 11))
+MIDDLE, SPREAD = 5.5, 4.5
+SCORE_TOKENS = 4
+"""Kept free for the score."""
+
+
+class RateConfig(ComponentConfig):
+    """Ask a language model for a score from 1 to 10, and take the expectation over its probabilities."""
+
+    kind: Literal["rate"] = "rate"
+    backend: BackendSlot
+    """The model that is asked."""
+    temperature: float = Field(0.1, gt=0)
+    """Difference in score, on the scale from -1 to 1, that makes a preference's odds e to 1."""
+
+
+class Rater:
+    """Scores responses one at a time: as a labeler it compares them, as a reward it hands them out."""
+
+    def __init__(self, config: RateConfig, context: Context) -> None:
+        self.config = config
+        self.task = context.task
+        self.words = context.task.words()
+        self.backend = context.build_backend(config.backend)
+
+    def label(self, comparisons: Sequence[Comparison]) -> Iterator[Preference]:
+        """Prefer the response with the higher score; none where a score was refused or could not be read.
+
+        The evidence has a ballot for each response: without probabilities, which are not of two, but with the mass of
+        its score, or the count of sampled answers it is an average of.
+        """
+        inquiries = self._inquire([(c.prompt, c.responses) for c in comparisons])
+        for comparison, inquiry in zip(comparisons, inquiries, strict=True):
+            answers = [answer or Answer() for answer in inquiry.values]
+            scores = [score for answer in answers if (score := read_score(answer)) is not None]
+            evidence = Evidence(
+                self.config.kind,
+                tuple(Ballot(None, answer.mass, sampled=answer.sampled) for answer in answers),
+                (scores[0], scores[1]) if len(scores) == 2 else None,
+                shortened=inquiry.shortened,
+                refused=inquiry.refused,
+                **inquiry.usage(),
+            )
+            first = _odds((scores[0] - scores[1]) / self.config.temperature) if len(scores) == 2 else None
+            yield Preference(comparison.id, None if first is None else (first, 1.0 - first), evidence)
+
+    def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Sequence[float]:
+        """Scores in [-1, 1], as a reward (d-RLAIF).
+
+        Raises:
+            DataError: The model refused to score one, or its answer could not be read as a score.
+        """
+        scores = []
+        inquiries = self._inquire([(p, (text,)) for p, text in zip(prompts, responses, strict=True)])
+        for prompt, inquiry in zip(prompts, inquiries, strict=True):
+            if inquiry.refused is not None:
+                raise DataError(f"labeler 'rate', prompt '{prompt.id}': {inquiry.refused}")
+            score = read_score(inquiry.values[0] or Answer())
+            if score is None:
+                raise DataError(f"labeler 'rate': the answer for prompt '{prompt.id}' is not a score from 1 to 10")
+            scores.append(score)
+        return scores
+
+    def _inquire(self, cases: Sequence[tuple[Prompt, Sequence[str]]]) -> list[Inquiry[Answer]]:
+        """Ask about the responses of each prompt, whose source is cut alike for all of them; never a response."""
+        inquiries = [self._open(prompt, responses) for prompt, responses in cases]
+        inquire(inquiries, self.task, self.backend, SCORE_TOKENS)
+        return inquiries
+
+    def _open(self, prompt: Prompt, responses: Sequence[str]) -> Inquiry[Answer]:
+        def questions(prompt: Prompt) -> list[Question]:
+            return [self.words.ask_rating(prompt, text) for text in responses]
+
+        return Inquiry(prompt, lambda prompt: [_rate(question) for question in questions(prompt)], questions)
+
+
+def _rate(question: Question) -> Generator[Asked, Any, Answer]:
+    answer: Answer = yield Choose(question, NUMBERS)
+    return answer
+
+
+def read_score(answer: Answer) -> float | None:
+    """The score in [-1, 1] of an answer; None if it could not be read."""
+    return expected_score(answer.probabilities) if answer.probabilities else None
+
+
+def _odds(logit: float) -> float:
+    return 1.0 / (1.0 + math.exp(-logit)) if logit > -700 else 0.0
+
+
+def expected_score(probabilities: Sequence[float]) -> float:
+    """Expectation of a score from 1 to 10, scaled to [-1, 1]: (s - 5.5) / 4.5 (RLAIF D).
+
+    Args:
+        probabilities: (10,) of the scores 1 to 10, summing to 1.
+    """
+    mean = sum(number * p for number, p in enumerate(probabilities, 1))
+    return (mean - MIDDLE) / SPREAD
+
+
+@hookimpl
+def rlaif_labelers() -> Iterable[Component]:
+    """Offer `rate`."""
+    yield Component("rate", RateConfig, "rlaif_plugins.labelers.rate:Rater")

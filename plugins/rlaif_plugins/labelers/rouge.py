@@ -1,0 +1,56 @@
+"""The ROUGE labeler: which response shares more with the reference. A judge that needs no model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal
+
+from pydantic import Field
+
+from rlaif_framework import Comparison, Component, ComponentConfig, Context, DataError, Evidence, Preference, hookimpl
+
+
+class RougeConfig(ComponentConfig):
+    """Prefer the response with the higher ROUGE F1 against the prompt's reference."""
+
+    kind: Literal["rouge"] = "rouge"
+    metric: Literal["rouge1", "rouge2", "rougeL"] = "rougeL"
+    """Which overlap: words, pairs of words, or the longest common subsequence."""
+    scale: float = Field(0.05, gt=0)
+    """Difference in F1 that makes the odds e to 1."""
+
+    def lacks(self, comparison: Comparison) -> str | None:
+        """The reference."""
+        return None if comparison.prompt.reference else "has a prompt without a reference"
+
+
+class RougeLabeler:
+    """Scores each response alone, so the order they are shown in cannot matter."""
+
+    def __init__(self, config: RougeConfig, context: Context) -> None:
+        from rouge_score.rouge_scorer import RougeScorer
+
+        self.config = config
+        self.scorer = RougeScorer([config.metric], use_stemmer=True)
+
+    def label(self, comparisons: Sequence[Comparison]) -> Iterator[Preference]:
+        """Prefer by overlap with the reference.
+
+        Raises:
+            DataError: A prompt has no reference.
+        """
+        from scipy.special import expit
+
+        for comparison in comparisons:
+            reference = comparison.prompt.reference
+            if not reference:
+                raise DataError(f"labeler 'rouge': the prompt of comparison '{comparison.id}' has no reference")
+            a, b = (self.scorer.score(reference, text)[self.config.metric].fmeasure for text in comparison.responses)
+            first = float(expit((a - b) / self.config.scale))
+            yield Preference(comparison.id, (first, 1.0 - first), Evidence("rouge", scores=(a, b)))
+
+
+@hookimpl
+def rlaif_labelers() -> Iterable[Component]:
+    """Offer `rouge`."""
+    yield Component("rouge", RougeConfig, "rlaif_plugins.labelers.rouge:RougeLabeler")

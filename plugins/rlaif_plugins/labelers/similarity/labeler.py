@@ -1,0 +1,84 @@
+"""Embed texts by mean pooling and compare them by cosine (Reimers and Gurevych 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from scipy.special import expit
+from torch import Tensor
+
+from rlaif_framework import Comparison, Context, DataError, Evidence, Preference
+from rlaif_framework.data import copy_rate
+from rlaif_framework.models import load_model, load_tokenizer, split_by_tokens
+from rlaif_framework.prompting import cut_source
+from rlaif_plugins.labelers.similarity import SimilarityConfig
+
+
+class SimilarityLabeler:
+    """Scores each response alone, so the order they are shown in cannot matter."""
+
+    def __init__(self, config: SimilarityConfig, context: Context) -> None:
+        self.config = config
+        self.task = context.task
+        self.tokenizer = load_tokenizer(config.model, needs_end=False)
+        self.model = load_model(config.model, "plain", torch.float32, context.device)
+        self.limit: int = min(self.model.config.max_position_embeddings, self.tokenizer.model_max_length)
+        self.budget = context.policy.batch_tokens
+        self._known: dict[str, Tensor] = {}
+
+    def label(self, comparisons: Sequence[Comparison]) -> Iterator[Preference]:
+        """Prefer by similarity.
+
+        A source that is longer than the model's context is cut as its task cuts prompts; a response or a reference is
+        embedded whole as far as it fits, and its end left out. The evidence counts both.
+
+        Raises:
+            DataError: A prompt has no reference, and `against` says `reference`.
+        """
+        anchors = [self._anchor(c) for c in comparisons]
+        texts = [text for c in comparisons for text in c.responses]
+        self._known = self.embed({*(anchor for anchor, _ in anchors), *texts})
+        for comparison, (anchor, shortened) in zip(comparisons, anchors, strict=True):
+            a, b = (self._score(comparison, anchor, text) for text in comparison.responses)
+            first = float(expit((a - b) / self.config.scale))
+            cut = sum(not self.fits(text) for text in comparison.responses)
+            evidence = Evidence("similarity", scores=(a, b), shortened=shortened, cut_responses=cut)
+            yield Preference(comparison.id, (first, 1.0 - first), evidence)
+
+    def _anchor(self, comparison: Comparison) -> tuple[str, bool]:
+        """What the responses are compared with, and whether it is less than the whole."""
+        prompt = comparison.prompt
+        if self.config.against == "source":
+            short = cut_source(self.task, prompt, self.fits)
+            # A single word that is too long cannot be cut at a word: its beginning is embedded.
+            return (prompt.source, True) if short is None else (short.source, short is not prompt)
+        if not prompt.reference:
+            raise DataError(f"labeler 'similarity': the prompt of comparison '{comparison.id}' has no reference")
+        return prompt.reference, not self.fits(prompt.reference)
+
+    def fits(self, text: str) -> bool:
+        """Whether the model can read all of a text."""
+        return len(self.tokenizer(text, verbose=False)["input_ids"]) <= self.limit
+
+    def _score(self, comparison: Comparison, anchor: str, text: str) -> float:
+        similarity = float(self._known[anchor] @ self._known[text])
+        if self.config.copy_penalty == 0:
+            return similarity
+        return similarity - self.config.copy_penalty * copy_rate(comparison.prompt.source, text)
+
+    @torch.no_grad()
+    def embed(self, texts: set[str]) -> dict[str, Tensor]:
+        """Unit-length embeddings of texts, (width,) each; a text beyond the model's length is cut at its end."""
+        ordered = sorted(texts)
+        encoded = [self.tokenizer(t, truncation=True, max_length=self.limit)["input_ids"] for t in ordered]
+        vectors: dict[str, Tensor] = {}
+        for batch in split_by_tokens([len(ids) for ids in encoded], self.budget):
+            padded = self.tokenizer.pad({"input_ids": [encoded[i] for i in batch]}, return_tensors="pt")
+            padded = padded.to(self.model.device)
+            hidden = self.model(**padded).last_hidden_state  # (texts, length, width)
+            mask = padded["attention_mask"][:, :, None]
+            means = (hidden * mask).sum(1) / mask.sum(1)
+            for i, vector in zip(batch, torch.nn.functional.normalize(means, dim=1).cpu(), strict=True):
+                vectors[ordered[i]] = vector
+        return vectors

@@ -1,0 +1,184 @@
+"""Train and use a Bradley-Terry reward model."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rlaif_framework import Context, LabelledComparison, Prompt, Stage, TrainingError
+from rlaif_framework.models import (
+    Group,
+    ModelSource,
+    ScoreModel,
+    checkpoint_gradients,
+    encode_prompt,
+    encode_response,
+    lay_out,
+    load_tokenizer,
+    pack_groups,
+    shorten_prompts,
+    split_by_tokens,
+)
+from rlaif_framework.training import (
+    Tally,
+    accumulate,
+    bound,
+    draw_batch,
+    gather_by_prompt,
+    harden,
+    index_pairs,
+    make_optimizer,
+    my_share,
+    soft_label_loss,
+    soften,
+    train_steps,
+)
+from rlaif_plugins.rewards.bradley_terry import BradleyTerryConfig
+
+REFERENCES = 1024
+"""Of so many training prompts at most: the mean of their scores is what centring needs."""
+LEVEL = "reward_level.json"
+"""Beside the model: what is taken off its scores. A head without a bias has no place for it."""
+
+
+class BradleyTerry:
+    """Fits r so that softmax(r1, r2) matches the labels; text in, scores out."""
+
+    def __init__(self, config: BradleyTerryConfig, context: Context) -> None:
+        self.config = config
+        self.context = context
+
+    def fit(self, labels: Sequence[LabelledComparison], initial: Path, stage: Stage) -> None:
+        """Train and save; a prompt and each of its responses is computed once for all their comparisons in a step."""
+        config, context, accelerator = self.config, self.context, self.context.accelerator
+        start = self._find_start(initial)
+        tokenizer = load_tokenizer(start)
+        lora = context.policy.lora if config.lora == "policy" else config.lora
+        model = ScoreModel.load(start, tokenizer, context.dtype, context.device, lora, train=True, head=config.head)
+        if context.policy.gradient_checkpointing:
+            checkpoint_gradients(model)
+        units = gather_by_prompt([self.shape(label) for label in labels], tokenizer, config.max_response_tokens)
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        optimizer = make_optimizer(parameters, config.lr, config.adam_eps, config.optimizer)
+        trained, optimizer = accelerator.prepare(model, optimizer)
+        trained.train()
+        # All comparisons of a prompt are drawn together: spread over an epoch they make a reward model overfit.
+        prompts = max(1, round(config.batch_size * len(units) / len(labels)))
+        steps = max(1, round(config.epochs * len(units) / prompts))
+
+        def step(number: int) -> Iterator[dict[str, float]]:
+            batch = [units[i] for i in my_share(accelerator, draw_batch(stage, len(units), prompts, number))]
+            total = sum(pair.weight for unit in batch for pair in unit.pairs) or 1.0
+            tally = Tally()
+            parts = split_by_tokens([unit.group.length for unit in batch], context.policy.train_tokens)
+            for part in accumulate(accelerator, [trained], parts):
+                chosen = [batch[i] for i in part]
+                rows = lay_out([unit.group for unit in chosen])
+                packed = pack_groups(rows, tokenizer.pad_token_id, context.device)
+                with torch.autocast(context.device.type, context.dtype, enabled=context.dtype != torch.float32):
+                    rewards = trained(packed, packed.ends[:, 0], packed.ends[:, 1])  # (responses,)
+                pairs = index_pairs(chosen, context.device)
+                margins = rewards[pairs.first] - rewards[pairs.second]  # (pairs,)
+                losses = self.loss(margins, pairs.labels) * pairs.weights
+                accelerator.backward(losses.sum() / total)
+                tally.add("loss", losses, total * len(chosen) / len(batch))
+                tally.add("accuracy", ((margins.detach() > 0) == (pairs.labels > 0.5)).float())
+                tally.add("margin", margins * (2 * (pairs.labels > 0.5) - 1))
+            yield tally.means(accelerator)
+
+        train_steps(
+            stage,
+            {"reward": trained},
+            optimizer,
+            steps,
+            step,
+            text="reward model",
+            warmup=int(config.warmup * steps),
+            schedule=config.schedule,
+        )
+        if stage.is_main:
+            accelerator.unwrap_model(trained).save(tokenizer, stage.folder, context.dtype)
+            if config.centre:
+                self._centre(stage)
+
+    def shape(self, label: LabelledComparison) -> LabelledComparison:
+        """A label as it is learned."""
+        config, first = self.config, label.probabilities[0]
+        first = bound(soften(first, config.label_temperature), config.label_clamp)
+        weight = label.weight
+        if config.weights == "certainty":
+            weight *= abs(2 * first - 1)  # of the label as it was given: hard ones are all as certain
+        elif config.weights == "confidence" and label.comparison.confidence is not None:
+            weight *= label.comparison.confidence
+        if config.labels == "hard":
+            first = harden(first)
+        return replace(label, probabilities=(first, 1 - first), weight=weight)
+
+    def loss(self, margins: Tensor, labels: Tensor) -> Tensor:
+        """Loss of each comparison, (pairs,)."""
+        return soft_label_loss(margins - self.config.margin * (2 * labels - 1), labels)
+
+    def load(self, folder: Path) -> BradleyTerryReward:
+        """Open a saved reward model."""
+        return BradleyTerryReward(folder, self.config, self.context)
+
+    def _find_start(self, initial: Path) -> str | Path | ModelSource:
+        if self.config.model == "sft":
+            return initial
+        return self.context.policy_source if self.config.model == "base" else self.config.model
+
+    def _centre(self, stage: Stage) -> None:
+        """Note the mean score of the references of training prompts.
+
+        Raises:
+            TrainingError: None of them has one.
+        """
+        prompts = [prompt for prompt in self.context.task.prompts("train") if prompt.reference]
+        if not prompts:
+            raise TrainingError("centre: the task's training prompts have no reference responses; leave 'centre' out")
+        prompts = random.Random(stage.seed("references")).sample(prompts, min(REFERENCES, len(prompts)))
+        short, _ = shorten_prompts(
+            prompts, self.context.task, load_tokenizer(stage.folder), self.context.policy.max_prompt_tokens
+        )
+        (stage.folder / LEVEL).unlink(missing_ok=True)  # of a try that was interrupted
+        scores = self.load(stage.folder).score(short, [prompt.reference or "" for prompt in short])
+        level = sum(scores) / len(scores)
+        (stage.folder / LEVEL).write_text(json.dumps({"level": level, "references": len(scores)}), encoding="utf-8")
+        stage.facts["reward_level"] = level
+
+
+class BradleyTerryReward:
+    """Scores responses at their end token."""
+
+    def __init__(self, folder: Path, config: BradleyTerryConfig, context: Context) -> None:
+        self.tokenizer = load_tokenizer(folder)
+        self.config, self.context = config, context
+        self.model = ScoreModel.load(folder, self.tokenizer, context.dtype, context.device)
+        self.model.requires_grad_(False)
+        note = folder / LEVEL
+        self.level: float = json.loads(note.read_text(encoding="utf-8"))["level"] if note.exists() else 0.0
+
+    def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Sequence[float]:
+        """Score responses; those to one prompt share its computation."""
+        by_prompt: dict[str, list[int]] = {}
+        for index, prompt in enumerate(prompts):
+            by_prompt.setdefault(prompt.text, []).append(index)
+        longest = self.config.max_response_tokens
+        groups = [
+            Group(
+                encode_prompt(self.tokenizer, text),
+                [encode_response(self.tokenizer, responses[i], longest) for i in places],
+            )
+            for text, places in by_prompt.items()
+        ]
+        pad = self.tokenizer.pad_token_id
+        found = self.model.score_groups(groups, pad, self.context.policy.batch_tokens, self.context.dtype)
+        scores = dict(zip(chain.from_iterable(by_prompt.values()), found, strict=True))
+        return [scores[i] - self.level for i in range(len(responses))]

@@ -1,0 +1,165 @@
+"""Rewards made of other rewards: an ensemble against over-optimisation, and a weighted sum of terms."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from rlaif_framework import (
+    Component,
+    ComponentConfig,
+    Context,
+    LabelledComparison,
+    Prompt,
+    Reward,
+    RewardModel,
+    RewardSlot,
+    Stage,
+    hookimpl,
+)
+
+FITTED = "fitted.json"
+
+
+def _check_names(terms: dict[str, ComponentConfig]) -> dict[str, ComponentConfig]:
+    bad = [name for name in terms if not name.replace("-", "").replace("_", "").isalnum()]
+    if bad:
+        raise ValueError(f"'{bad[0]}' is no name: letters, digits, '-' and '_' only; it names a folder and a curve")
+    return terms
+
+
+class EnsembleRewardConfig(ComponentConfig):
+    """Several rewards of like scale as one: where they differ, a policy has less to exploit (Coste et al. 2024)."""
+
+    kind: Literal["ensemble"] = "ensemble"
+    members: list[RewardSlot] = Field(min_length=2)
+    """The rewards. Equal ones are trained with seeds of their own: `[bradley-terry, bradley-terry]`."""
+    combine: Literal["mean", "worst", "mean-minus-spread"] = "mean"
+    """A response's score: the members' mean, the lowest of them (worst of k), or their mean less `spread_weight` times
+    their standard deviation."""
+    spread_weight: float = Field(1.0, ge=0)
+    """How much disagreement costs with `mean-minus-spread`."""
+
+
+class SumRewardConfig(ComponentConfig):
+    """A weighted sum of rewards and penalties; each term is logged on its own."""
+
+    kind: Literal["sum"] = "sum"
+    terms: Annotated[dict[str, RewardSlot], AfterValidator(_check_names)] = Field(min_length=1)
+    """Rewards by name, e.g. `{quality: bradley-terry, length: {kind: length, per: 100}}`."""
+    weights: dict[str, float] = Field(default_factory=dict)
+    """Factor of each term, 1 where none is given; below 0 it is a penalty, e.g. `{length: -0.1}`."""
+
+    @model_validator(mode="after")
+    def _check_weights(self) -> SumRewardConfig:
+        unknown = sorted(self.weights.keys() - self.terms.keys())
+        if unknown:
+            raise ValueError(f"weights: no term is called '{unknown[0]}'; there are {', '.join(self.terms)}")
+        return self
+
+
+class EnsembleReward:
+    """Fits its members one after another."""
+
+    def __init__(self, config: EnsembleRewardConfig, context: Context) -> None:
+        self.config = config
+        self.parts = _build({f"member-{i}": member for i, member in enumerate(config.members, 1)}, context)
+
+    def fit(self, labels: Sequence[LabelledComparison], initial: Path, stage: Stage) -> None:
+        """Train each member."""
+        _fit_parts(self.parts, labels, initial, stage)
+
+    def load(self, folder: Path) -> Reward:
+        """Open all members."""
+        return _Ensemble(self.config, [part.load(folder / name) for name, part in self.parts.items()])
+
+
+class _Ensemble:
+    def __init__(self, config: EnsembleRewardConfig, members: Sequence[Reward]) -> None:
+        self.config, self.members = config, members
+
+    def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Sequence[float]:
+        """Combine the members' scores of each response."""
+        columns = [member.score(prompts, responses) for member in self.members]
+        return [self.combine(scores) for scores in zip(*columns, strict=True)]
+
+    def combine(self, scores: Sequence[float]) -> float:
+        """One score of a response's."""
+        if self.config.combine == "worst":
+            return min(scores)
+        mean = statistics.fmean(scores)
+        if self.config.combine == "mean":
+            return mean
+        return mean - self.config.spread_weight * statistics.pstdev(scores)
+
+
+class SumReward:
+    """Fits its terms one after another."""
+
+    def __init__(self, config: SumRewardConfig, context: Context) -> None:
+        self.config = config
+        self.parts = _build(config.terms, context)
+
+    def fit(self, labels: Sequence[LabelledComparison], initial: Path, stage: Stage) -> None:
+        """Train each term that is trained."""
+        _fit_parts(self.parts, labels, initial, stage)
+
+    def load(self, folder: Path) -> Reward:
+        """Open all terms."""
+        weights = {name: self.config.weights.get(name, 1.0) for name in self.parts}
+        return _Sum({name: part.load(folder / name) for name, part in self.parts.items()}, weights)
+
+
+class _Sum:
+    def __init__(self, terms: Mapping[str, Reward], weights: Mapping[str, float]) -> None:
+        self.terms, self.weights = terms, weights
+
+    def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Sequence[float]:
+        """Sums of the weighted terms."""
+        return [sum(parts) for parts in zip(*self.score_terms(prompts, responses).values(), strict=True)]
+
+    def score_terms(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Mapping[str, Sequence[float]]:
+        """The weighted terms of each response."""
+        return {
+            name: [self.weights[name] * score for score in term.score(prompts, responses)]
+            for name, term in self.terms.items()
+        }
+
+
+def _build(configs: Mapping[str, ComponentConfig], context: Context) -> dict[str, RewardModel]:
+    return {name: context.build_reward(config) for name, config in configs.items()}
+
+
+def _fit_parts(
+    parts: Mapping[str, RewardModel], labels: Sequence[LabelledComparison], initial: Path, stage: Stage
+) -> None:
+    """Fit each part in a folder of its own; one that an interrupted try finished is not fitted again."""
+    from accelerate.utils import set_seed
+
+    for name, part in parts.items():
+        own = stage.part(name)
+        done = own.checkpoint / FITTED
+        if not done.exists():
+            set_seed(own.seed("start") % 2**32)  # new weights are the same, whether the part before was fitted now
+            part.fit(labels, initial, own)
+            stage.accelerator.wait_for_everyone()
+            if stage.is_main:
+                written = done.with_name(f".{FITTED}")  # a full disk must not leave half a file of this name
+                written.write_text(json.dumps(own.facts), encoding="utf-8")
+                written.replace(done)
+            stage.accelerator.wait_for_everyone()
+            stage.accelerator.free_memory()
+        facts = json.loads(done.read_text(encoding="utf-8"))
+        stage.facts.update({f"{name} {key}": value for key, value in facts.items()})
+
+
+@hookimpl
+def rlaif_reward_models() -> Iterable[Component]:
+    """Offer `ensemble` and `sum`."""
+    yield Component("ensemble", EnsembleRewardConfig, "rlaif_plugins.rewards.combined:EnsembleReward")
+    yield Component("sum", SumRewardConfig, "rlaif_plugins.rewards.combined:SumReward")

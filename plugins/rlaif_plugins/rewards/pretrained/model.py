@@ -1,0 +1,136 @@
+"""Score responses with a sequence-classification model, the way transformers scores them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from rlaif_framework import Context, DataError, LabelledComparison, ModelError, Prompt, Stage
+from rlaif_framework.models import (
+    embed_padding,
+    encode_prompt,
+    encode_response,
+    find_model,
+    load_model,
+    load_tokenizer,
+    separate_padding,
+)
+from rlaif_plugins.rewards.pretrained import PretrainedRewardConfig
+
+
+class PretrainedReward:
+    """Trains nothing."""
+
+    def __init__(self, config: PretrainedRewardConfig, context: Context) -> None:
+        self.config = config
+        self.context = context
+
+    def fit(self, labels: Sequence[LabelledComparison], initial: Path, stage: Stage) -> None:
+        """Leave a note of which model scores."""
+        source = find_model(self.config.model, self.config.revision)
+        (stage.folder / "reward.txt").write_text(f"{source.name}, {source.identity}\n", encoding="utf-8")
+
+    def load(self, folder: Path) -> PretrainedScorer:
+        """Load the model."""
+        return PretrainedScorer(self.config, self.context)
+
+
+class PretrainedScorer:
+    """Text in, one number out."""
+
+    def __init__(self, config: PretrainedRewardConfig, context: Context) -> None:
+        """Load the model.
+
+        Raises:
+            ModelError: It is not a sequence-classification model of one number, or lacks what the format needs.
+        """
+        self.config, self.context = config, context
+        source = find_model(config.model, config.revision)
+        self.tokenizer = load_tokenizer(source, needs_end=False)
+        self.model = load_model(source, "score", context.dtype, context.device).requires_grad_(False)
+        facts = self.model.config
+        if not any("ForSequenceClassification" in name for name in facts.architectures or []):
+            raise ModelError(f"reward 'pretrained': '{source.name}' is no reward model: its head would be random")
+        if facts.num_labels != 1:
+            raise ModelError(f"reward 'pretrained': '{source.name}' gives {facts.num_labels} numbers, a reward is one")
+        # The model reads the last token that is not this one; a padding token it was not made with would change scores.
+        if facts.pad_token_id is None:
+            facts.pad_token_id = separate_padding(self.tokenizer)
+            embed_padding(self.model, facts.pad_token_id)
+        head = dict(self.model.named_children()).get("score")
+        if isinstance(head, nn.Linear):  # a score of 8 bits could not tell near responses apart
+            head.float().register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
+        self.format = self._choose_format()
+        # RoBERTa's kind has fewer places than positions; the tokenizer says how many. Some models have no limit.
+        limits = getattr(facts.get_text_config(), "max_position_embeddings", None), self.tokenizer.model_max_length
+        self.most: int | None = config.max_tokens or min(filter(None, limits))
+
+    def _choose_format(self) -> str:
+        tokenizer, wanted = self.tokenizer, self.config.format
+        pairs = tokenizer.cls_token is not None and tokenizer.sep_token is not None
+        if wanted == "auto":
+            return "chat" if tokenizer.chat_template is not None else "pair" if pairs else "text"
+        if wanted == "chat" and tokenizer.chat_template is None:
+            raise ModelError(f"reward 'pretrained': '{self.config.model}' has no chat template; set format: text")
+        if wanted == "text" and tokenizer.eos_token_id is None:
+            raise ModelError(f"reward 'pretrained': '{self.config.model}' has no end token; set format: pair")
+        return wanted
+
+    def encode(self, prompt: str, response: str) -> dict[str, list[int]]:
+        """Token ids of a prompt and a response, and whatever else its tokenizer tells of each token."""
+        tokenizer = self.tokenizer
+        if self.format == "text":
+            return {"input_ids": encode_prompt(tokenizer, prompt) + encode_response(tokenizer, response)}
+        if self.format == "pair":
+            return dict(tokenizer(prompt, response, return_attention_mask=False))
+        turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+        text = tokenizer.apply_chat_template(turns, tokenize=False)
+        return {"input_ids": tokenizer(text, add_special_tokens=False)["input_ids"]}
+
+    @torch.no_grad()
+    def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Sequence[float]:
+        """Score responses in batches of like length.
+
+        Raises:
+            DataError: A response is longer than the model's positions.
+        """
+        rows = [self._fit(prompt, text) for prompt, text in zip(prompts, responses, strict=True)]
+        scores = [0.0] * len(rows)
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
+        for start in range(0, len(order), self.config.batch_size):
+            chosen = order[start : start + self.config.batch_size]
+            for place, value in zip(chosen, self._score_batch([rows[i] for i in chosen]), strict=True):
+                scores[place] = value
+        return scores
+
+    def _fit(self, prompt: Prompt, response: str) -> dict[str, list[int]]:
+        """As `encode`, the prompt's source cut by its task if the tokens are too many."""
+        row, most = self.encode(prompt.text, response), self.most
+        if most is None or len(row["input_ids"]) <= most:
+            return row
+        try:
+            short = self.context.task.shorten(
+                prompt, lambda text: len(self.encode(text, response)["input_ids"]) <= most
+            )
+        except DataError as error:
+            raise DataError(
+                f"reward 'pretrained', prompt '{prompt.id}': the response does not fit into {most} tokens"
+            ) from error
+        return self.encode(short.text, response)
+
+    def _score_batch(self, rows: Sequence[dict[str, list[int]]]) -> list[float]:
+        padding = {"input_ids": int(self.model.config.pad_token_id)}
+        inputs = {
+            name: nn.utils.rnn.pad_sequence(
+                [torch.tensor(row[name]) for row in rows], batch_first=True, padding_value=padding.get(name, 0)
+            )
+            for name in rows[0]
+        }
+        lengths = torch.tensor([len(row["input_ids"]) for row in rows])
+        inputs["attention_mask"] = (torch.arange(int(lengths.max()))[None] < lengths[:, None]).long()
+        logits = self.model(**{name: tensor.to(self.context.device) for name, tensor in inputs.items()}).logits
+        scores: list[float] = logits.float().squeeze(-1).tolist()
+        return scores

@@ -1,0 +1,55 @@
+"""The chain-of-thought prompt strategy: first an explanation, then the label (RLAIF 2.1.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from typing import Any, Literal
+
+from pydantic import Field
+
+from rlaif_framework import (
+    Annotation,
+    Asked,
+    Ballot,
+    Choose,
+    Component,
+    ComponentConfig,
+    Context,
+    Generate,
+    derive_seed,
+    hookimpl,
+)
+
+
+class ChainOfThoughtConfig(ComponentConfig):
+    """Ask for an explanation first, then for the label with the explanation before it; a new one for each order."""
+
+    kind: Literal["chain-of-thought"] = "chain-of-thought"
+    max_new_tokens: int = Field(512, ge=1)
+    """Length of an explanation at most (RLAIF: 512)."""
+    temperature: float = Field(0.0, ge=0)
+    """Sampling temperature of the explanation; 0 is greedy (RLAIF)."""
+
+
+class ChainOfThought:
+    """Two questions; the second repeats the first with its answer."""
+
+    def __init__(self, config: ChainOfThoughtConfig, context: Context) -> None:
+        self.config = config
+        self.seed = derive_seed(context.seed, "chain of thought")
+
+    def elicit(self, ask: Annotation) -> Generator[Asked, Any, Ballot]:
+        """Ask for an explanation, then for the label."""
+        thought = yield Generate(
+            ask.ask_rationale(), self.config.max_new_tokens, self.config.temperature, seed=self.seed
+        )
+        answer = yield Choose(ask.ask_label(rationale=thought.text), ask.options)
+        return Ballot.read(answer, rationale=thought.text)
+
+
+@hookimpl
+def rlaif_prompt_strategies() -> Iterable[Component]:
+    """Offer `chain-of-thought`."""
+    yield Component(
+        "chain-of-thought", ChainOfThoughtConfig, "rlaif_plugins.strategies.chain_of_thought:ChainOfThought"
+    )

@@ -1,0 +1,32 @@
+"""The direct prompt strategy: ask for the label at once (RLAIF 2.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from typing import Any, Literal
+
+from rlaif_framework import Annotation, Asked, Ballot, Choose, Component, ComponentConfig, Context, hookimpl
+
+
+class DirectConfig(ComponentConfig):
+    """Ask for the label at once: one question per order, read from the label tokens' probabilities."""
+
+    kind: Literal["direct"] = "direct"
+
+
+class Direct:
+    """One question, one distribution over the label tokens."""
+
+    def __init__(self, config: DirectConfig, context: Context) -> None:
+        self.config = config
+
+    def elicit(self, ask: Annotation) -> Generator[Asked, Any, Ballot]:
+        """Ask once."""
+        answer = yield Choose(ask.ask_label(), ask.options)
+        return Ballot.read(answer)
+
+
+@hookimpl
+def rlaif_prompt_strategies() -> Iterable[Component]:
+    """Offer `direct`."""
+    yield Component("direct", DirectConfig, "rlaif_plugins.strategies.direct:Direct")

@@ -1,0 +1,83 @@
+"""The principles prompt strategy: judge by one stated principle, or by the average over several."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from rlaif_framework import (
+    Annotation,
+    Asked,
+    Ballot,
+    Component,
+    ComponentConfig,
+    Context,
+    DataError,
+    StrategySlot,
+    default_component,
+    derive_seed,
+    hookimpl,
+)
+from rlaif_framework.prompting import side_by_side
+from rlaif_framework.records import average_ballots
+
+if TYPE_CHECKING:
+    from rlaif_framework.data import Words
+
+
+class PrinciplesConfig(ComponentConfig):
+    """State a principle after the preamble (Constitutional AI, Bai et al. 2022), then ask as another strategy does."""
+
+    kind: Literal["principles"] = "principles"
+    mode: Literal["draw", "average"] = "draw"
+    """One principle drawn for each comparison, the same in both orders; or the average over all."""
+    principles: list[str] | None = None
+    """The principles; default: those of the task's words."""
+    strategy: StrategySlot = default_component("direct")
+    """How the question is asked."""
+
+    def check_words(self, words: Words) -> None:
+        """Whether there are principles at all."""
+        state_principles(self, words)
+        super().check_words(words)
+
+
+class Principles:
+    """Puts principles into another strategy's preamble."""
+
+    def __init__(self, config: PrinciplesConfig, context: Context) -> None:
+        self.config = config
+        self.seed = context.seed
+        self.strategy = context.build_strategy(config.strategy)
+        self.principles = state_principles(config, context.task.words())
+
+    def elicit(self, ask: Annotation) -> Generator[Asked, Any, Ballot]:
+        """Ask by one principle, or by all at once."""
+        if self.config.mode == "draw":
+            place = derive_seed(self.seed, "principle", ask.identity) % len(self.principles)
+            ballot = yield from self.strategy.elicit(self._state(ask, self.principles[place]))
+            return replace(ballot, principle=self.principles[place])
+        asked = [self.strategy.elicit(self._state(ask, principle)) for principle in self.principles]
+        return average_ballots((yield from side_by_side(asked)))
+
+    def _state(self, ask: Annotation, principle: str) -> Annotation:
+        return replace(ask, preamble=f"{ask.preamble} {principle}")
+
+
+def state_principles(config: PrinciplesConfig, words: Words) -> list[str]:
+    """The principles a config asks for.
+
+    Raises:
+        DataError: There are none.
+    """
+    principles = config.principles if config.principles is not None else words.principles
+    if not principles:
+        raise DataError("strategy 'principles': there are none; give them here or in the file of `task.words`")
+    return principles
+
+
+@hookimpl
+def rlaif_prompt_strategies() -> Iterable[Component]:
+    """Offer `principles`."""
+    yield Component("principles", PrinciplesConfig, "rlaif_plugins.strategies.principles:Principles")

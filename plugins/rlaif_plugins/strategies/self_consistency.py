@@ -1,0 +1,68 @@
+"""The self-consistency prompt strategy: another strategy several times over, its distributions averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from dataclasses import replace
+from typing import Any, Literal
+
+from pydantic import Field
+
+from rlaif_framework import (
+    Annotation,
+    Asked,
+    Ballot,
+    Component,
+    ComponentConfig,
+    Context,
+    Generate,
+    Request,
+    StrategySlot,
+    default_component,
+    derive_seed,
+    hookimpl,
+)
+from rlaif_framework.prompting import side_by_side
+from rlaif_framework.records import average_ballots
+
+
+class SelfConsistencyConfig(ComponentConfig):
+    """Sample several explanations and average the distributions after them (RLAIF 2.1.4, Wang et al. 2022)."""
+
+    kind: Literal["self-consistency"] = "self-consistency"
+    samples: int = Field(16, ge=1, le=1024)
+    """Explanations of each order (RLAIF: 4 and 16)."""
+    temperature: float = Field(0.7, gt=0)
+    """Sampling temperature (RLAIF: 0.3 to 1)."""
+    top_k: int = Field(40, ge=0)
+    """Sample among so many likeliest tokens; 0 is all (RLAIF: 40)."""
+    strategy: StrategySlot = default_component("chain-of-thought")
+    """What is repeated; it must generate text, or all samples are the same."""
+
+
+class SelfConsistency:
+    """Runs copies of another strategy side by side, each with random numbers of its own."""
+
+    def __init__(self, config: SelfConsistencyConfig, context: Context) -> None:
+        self.config = config
+        self.seed = context.seed
+        self.strategy = context.build_strategy(config.strategy)
+
+    def elicit(self, ask: Annotation) -> Generator[Asked, Any, Ballot]:
+        """Ask all copies at once; samples that could not be read are left out."""
+        copies = [self.strategy.elicit(ask) for _ in range(self.config.samples)]
+        return average_ballots((yield from side_by_side(copies, self._sample)))
+
+    def _sample(self, number: int, request: Request) -> Request:
+        if not isinstance(request, Generate):
+            return request
+        seed = derive_seed(self.seed, "self-consistency", number)
+        return replace(request, temperature=self.config.temperature, top_k=self.config.top_k, seed=seed)
+
+
+@hookimpl
+def rlaif_prompt_strategies() -> Iterable[Component]:
+    """Offer `self-consistency`."""
+    yield Component(
+        "self-consistency", SelfConsistencyConfig, "rlaif_plugins.strategies.self_consistency:SelfConsistency"
+    )

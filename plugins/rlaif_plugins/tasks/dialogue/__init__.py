@@ -1,0 +1,46 @@
+"""The dialogue tasks of the paper: helpful and harmless answers of an assistant (Bai et al. 2022; RLAIF 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from rlaif_framework import Component, ComponentConfig, Split, hookimpl
+
+Place = str | dict[Split, str]
+
+
+class DialogueConfig(ComponentConfig):
+    """Answer the last turn of a dialogue, helpfully or harmlessly: Anthropic's HH data, or pairs in its forms."""
+
+    kind: Literal["dialogue"] = "dialogue"
+    data: Place | None = None
+    """Pairs of answers: a `.jsonl` or `.jsonl.gz` file, a folder with a file a split, a hub id, or a file for each
+    split. Rows are `chosen` and `rejected` transcripts, or a prompt with two responses, as `rlaif label` reads them."""
+    quality: Literal["helpful", "harmless"] = "helpful"
+    """What annotators are asked about. The harmlessness prompt asks for the MORE harmful answer (RLAIF, Table 22), and
+    labels are turned round."""
+    skip_bad: bool = False
+    """Leave out rows that hold no pair, as a few of Anthropic's do: an empty answer, or dialogues that are not the
+    same."""
+    words: Path | None = None
+    """A YAML file with texts for annotators that replace the task's own, key by key."""
+    validation_share: float = Field(0.1, ge=0, lt=1)
+    """Share of dialogues held out for validation where the data has no splits, chosen by a hash of the dialogue."""
+    test_share: float = Field(0.1, ge=0, lt=1)
+    """Share of dialogues held out for testing, likewise."""
+
+    @model_validator(mode="after")
+    def _check_shares(self) -> DialogueConfig:
+        if self.validation_share + self.test_share >= 1:
+            raise ValueError("validation_share and test_share leave nothing to train on: their sum must be below 1")
+        return self
+
+
+@hookimpl
+def rlaif_tasks() -> Iterable[Component]:
+    """Offer `dialogue`."""
+    yield Component("dialogue", DialogueConfig, "rlaif_plugins.tasks.dialogue.task:DialogueTask")

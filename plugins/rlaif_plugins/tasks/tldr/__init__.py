@@ -1,0 +1,55 @@
+"""The TL;DR task: summarise a Reddit post (Stiennon et al. 2020; RLAIF 3.1), or any text with a summary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from rlaif_framework import Component, ComponentConfig, Split, hookimpl
+
+TEMPLATE = """\
+{% if subreddit %}SUBREDDIT: r/{{ subreddit }}
+
+{% endif %}{% if title %}TITLE: {{ title }}
+
+{% endif %}POST: {{ post }}
+
+TL;DR:"""
+Place = str | dict[Split, str]
+
+
+class TldrConfig(ComponentConfig):
+    """Summarise a post: the embedded set `mini`, OpenAI's TL;DR data, or any JSON Lines with texts and summaries."""
+
+    kind: Literal["tldr"] = "tldr"
+    data: Place = "mini"
+    """Posts with reference summaries: `mini`, a `.jsonl` file, a folder with a file a split, a hub id, or a file for
+    each split."""
+    comparisons: Place | None = None
+    """Comparisons with known preferences, in the same forms; `mini` brings its own."""
+    fields: dict[Literal["id", "subreddit", "title", "post", "summary"], str] = Field({})
+    """Names of the data's fields where they differ; a field may hold a string or a list of strings (sentences of a
+    post; several summaries, of which the first is the reference)."""
+    template: str = TEMPLATE
+    """Jinja template of the prompt over `subreddit`, `title` and `post`."""
+    words: Path | None = None
+    """A YAML file with texts for annotators that replace the task's own, key by key."""
+    validation_share: float = Field(0.1, ge=0, lt=1)
+    """Share of posts held out for validation where the data has no splits, chosen by a hash of the post."""
+    test_share: float = Field(0.1, ge=0, lt=1)
+    """Share of posts held out for testing, likewise."""
+
+    @model_validator(mode="after")
+    def _check_shares(self) -> TldrConfig:
+        if self.validation_share + self.test_share >= 1:
+            raise ValueError("validation_share and test_share leave nothing to train on: their sum must be below 1")
+        return self
+
+
+@hookimpl
+def rlaif_tasks() -> Iterable[Component]:
+    """Offer `tldr`."""
+    yield Component("tldr", TldrConfig, "rlaif_plugins.tasks.tldr.task:TldrTask")

@@ -1,0 +1,1 @@
+"""Built-in trackers: plugins that record a run."""

@@ -1,0 +1,1 @@
+"""The `rlaif` command: what a person types. May import every other room."""

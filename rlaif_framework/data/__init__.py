@@ -1,0 +1,5 @@
+"""Rows and prompts of tasks. May import `records` and the rooms below it; no torch."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

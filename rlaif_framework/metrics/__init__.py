@@ -1,0 +1,1 @@
+"""Numbers computed from records alone. May import `assembly` and the rooms below it; no torch."""

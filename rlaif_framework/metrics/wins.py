@@ -1,0 +1,42 @@
+"""Win rates from a judge's preferences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rlaif_framework.metrics.agreement import _agrees
+from rlaif_framework.metrics.estimates import Estimate, estimate_rate, estimate_rate_at
+from rlaif_framework.records.preferences import Comparison, Preference
+
+
+@dataclass(frozen=True, slots=True)
+class WinRate:
+    """How often one policy's response is preferred to another's, on the same prompts."""
+
+    first: str
+    second: str
+    rate: Estimate | None
+    """Share of prompts won by the first, ties half."""
+    length_adjusted: Estimate | None
+    """What the share would be with responses of equal length (RLAIF J): a logistic regression on the ratio of their
+    characters, read at 1. None where length tells nothing or everything apart."""
+    ties: int
+    """Prompts where the judge saw no difference, equal responses included."""
+
+
+def measure_wins(
+    first: str, second: str, comparisons: Sequence[Comparison], preferences: Sequence[Preference]
+) -> WinRate:
+    """Win rate from a judge's preferences, the first policy's response always the first of the comparison."""
+    judged = [(c, p.probabilities[0]) for c, p in zip(comparisons, preferences, strict=True) if p.probabilities]
+    wins = [_agrees(p, True) for _, p in judged]
+    sizes = [tuple(map(len, c.responses)) for c, _ in judged]
+    both = [(win, a / b) for win, (a, b) in zip(wins, sizes, strict=True) if a and b]
+    return WinRate(
+        first,
+        second,
+        rate=estimate_rate(sum(wins), len(wins)),
+        length_adjusted=estimate_rate_at([win for win, _ in both], [ratio for _, ratio in both], at=1.0),
+        ties=sum(win == 0.5 for win in wins),
+    )

@@ -1,0 +1,5 @@
+"""Everything that touches transformers. May import `spec` and the rooms below it."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

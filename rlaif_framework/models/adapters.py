@@ -1,0 +1,108 @@
+"""LoRA adapters: add, share, merge and save."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from torch import nn
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from rlaif_framework.errors import ModelError
+from rlaif_framework.spec.model import LoraSettings
+
+
+def add_lora(model: nn.Module, lora: LoraSettings, task: Literal["CAUSAL_LM", "SEQ_CLS"]) -> nn.Module:
+    """Wrap a model in trainable fp32 adapters; a scoring head is trained whole.
+
+    Raises:
+        ModelError: The model has no modules of the names in `lora.targets`.
+    """
+    inner = cast(PreTrainedModel, model)
+    depth = inner.config.get_text_config().num_hidden_layers
+    layers = None if lora.last_layers is None else list(range(max(0, depth - lora.last_layers), depth))
+    scale: Any = lora.alpha  # peft says int and takes any number
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=scale,
+        target_modules=_linear_names(inner) if isinstance(lora.targets, str) else list(lora.targets),
+        layers_to_transform=layers,
+        task_type=task,
+    )
+    try:
+        wrapped: nn.Module = get_peft_model(inner, config)
+    except ValueError as error:
+        raise ModelError(f"policy.lora: {error}") from error
+    return wrapped
+
+
+def share_weights(model: PreTrainedModel) -> PreTrainedModel:
+    """A second tree of modules over the same parameters: adapters added to one do not change the other."""
+    kept = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    return copy.deepcopy(model, kept)
+
+
+def checkpoint_gradients(module: nn.Module) -> None:
+    """Recompute activations in the backward pass instead of keeping them: less memory, about a third more time."""
+    model = next(child for child in module.modules() if isinstance(child, PreTrainedModel))
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.enable_input_require_grads()
+
+
+@contextmanager
+def merged_adapters(model: nn.Module) -> Iterator[PreTrainedModel]:
+    """The plain model with its adapters merged into a copy of the weights they adapt, for as long as the block lasts.
+
+    Generation runs faster without adapters, and taking a merge back would leave rounding in the weights.
+    """
+    if not isinstance(model, PeftModel):
+        yield cast(PreTrainedModel, model)
+        return
+    kept: list[tuple[nn.Parameter, torch.Tensor]] = []
+    with model.disable_adapter():
+        try:
+            for layer in _adapted(model):
+                weight = cast(nn.Parameter, layer.get_base_layer().weight)
+                kept.append((weight, weight.data))
+                _merge(layer)
+            yield cast(PreTrainedModel, model.get_base_model())
+        finally:
+            for weight, data in kept:
+                weight.data = data
+
+
+def _adapted(model: nn.Module) -> list[LoraLayer]:
+    return [module for module in model.modules() if isinstance(module, LoraLayer)]
+
+
+@torch.no_grad()
+def _merge(layer: LoraLayer) -> None:
+    """Give a layer the weight that it has with its adapter, computed in fp32 and kept in its own precision."""
+    weight = cast(nn.Parameter, layer.get_base_layer().weight)
+    delta = cast(Any, layer).get_delta_weight("default")
+    weight.data = (weight.data.float() + delta).to(weight.dtype)
+
+
+def _linear_names(model: PreTrainedModel) -> list[str]:
+    """Names of the linear modules inside the layers: all but the heads."""
+    inside = [name for name, module in model.base_model.named_modules() if isinstance(module, nn.Linear)]
+    return sorted({name.rpartition(".")[2] for name in inside})
+
+
+def save_model(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path, dtype: torch.dtype) -> None:
+    """Save a plain `save_pretrained` folder; adapters are merged into the weights first, each in fp32."""
+    if isinstance(model, PeftModel):
+        for layer in _adapted(model):
+            _merge(layer)
+        model = cast(Any, model).unload()
+    cast(PreTrainedModel, model.to(dtype)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -1,0 +1,145 @@
+"""A transformers model with a head of one number per position: reward models and value models."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+
+from rlaif_framework.errors import ModelError
+from rlaif_framework.models.adapters import add_lora, save_model, share_weights
+from rlaif_framework.models.gguf import materialise
+from rlaif_framework.models.loading import load_model
+from rlaif_framework.models.packing import Group, Packed, lay_out, pack_groups, split_by_tokens
+from rlaif_framework.models.source import ModelSource, find_model
+from rlaif_framework.spec.model import LoraSettings
+
+PADDING = "<|padding|>"
+
+
+class ScoreModel(nn.Module):
+    """A sequence-classification model with one output, read at any positions of a packed batch."""
+
+    def __init__(self, model: nn.Module, inner: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+        """The transformers model, wrapped in adapters or not."""
+        self._inner = (inner,)  # in a tuple, so that its parameters are not registered twice
+
+    @classmethod
+    def load(
+        cls,
+        where: str | Path | ModelSource,
+        tokenizer: PreTrainedTokenizerBase,
+        dtype: torch.dtype,
+        device: torch.device,
+        lora: LoraSettings | None = None,
+        train: bool = False,
+        head: Literal["zeros", "normal"] = "zeros",
+    ) -> ScoreModel:
+        """Load a model; a causal LM gets a new head, a saved scoring model keeps its own.
+
+        Args:
+            where: A model folder, a name as in a spec, or a source.
+            tokenizer: Its tokenizer; the padding token is set apart from the end token, see `separate_padding`.
+            dtype: Precision of the weights that are not trained.
+            device: Where to put it.
+            lora: Adapters to train instead of all weights.
+            train: Whether it will be trained: weights that are must be fp32.
+            head: First weights of a new head: zeros, or N(0, 1 / (width + 1)) (Huang et al. 2024).
+
+        Raises:
+            ModelError: The architecture has no sequence-classification head named `score`.
+        """
+        weights = torch.float32 if train and lora is None else dtype
+        pad = separate_padding(tokenizer)
+        source = where if isinstance(where, ModelSource) else find_model(str(where))
+        inner = load_model(source, "score", weights, device, num_labels=1)
+        embed_padding(inner, pad)
+        inner.config.get_text_config().pad_token_id = inner.config.pad_token_id = pad
+        linear = dict(inner.named_children()).get("score")
+        if not isinstance(linear, nn.Linear):
+            raise ModelError(f"'{source.name}': {type(inner).__name__} has no linear head named 'score'")
+        linear.float()  # a score of 8 bits could not tell near responses apart
+        if not any("ForSequenceClassification" in name for name in _architectures(source)):
+            deviation = (linear.in_features + 1) ** -0.5 if head == "normal" else 0.0
+            nn.init.normal_(linear.weight, std=deviation)
+        model: nn.Module = inner
+        if train and lora is not None:
+            model = add_lora(inner, lora, "SEQ_CLS")
+        return cls(model, inner)
+
+    @classmethod
+    def over(cls, model: PreTrainedModel, lora: LoraSettings) -> ScoreModel:
+        """A model to train over the weights of a causal LM: adapters and a head of zeros of its own, nothing copied."""
+        shared = share_weights(model)
+        config = copy.deepcopy(shared.config)
+        config.num_labels = 1
+        with torch.device("meta"):
+            inner = AutoModelForSequenceClassification.from_config(config)
+        setattr(inner, inner.base_model_prefix, shared.base_model)
+        head = dict(inner.named_children()).get("score")
+        if not isinstance(head, nn.Linear):
+            raise ModelError(f"{type(inner).__name__} has no linear head named 'score'")
+        inner.score = nn.Linear(head.in_features, 1, bias=head.bias is not None, device=shared.device)
+        for parameter in inner.score.parameters():
+            nn.init.zeros_(parameter)
+        return cls(add_lora(inner, lora, "SEQ_CLS"), inner)
+
+    def forward(self, packed: Packed, rows: Tensor, columns: Tensor) -> Tensor:
+        """Scores at the given positions of a packed batch, (positions,) fp32."""
+        inner = self._inner[0]
+        hidden = inner.base_model(**packed.model_inputs(inner), use_cache=False).last_hidden_state
+        picked = hidden[rows, columns]  # (positions, width)
+        with torch.autocast(picked.device.type, enabled=False):
+            return inner.score(picked.float()).squeeze(-1)  # type: ignore[operator,no-any-return]
+
+    def save(self, tokenizer: PreTrainedTokenizerBase, folder: Path, dtype: torch.dtype) -> None:
+        """Save a plain folder that `AutoModelForSequenceClassification` opens and scores with in the same way."""
+        save_model(self.model, tokenizer, folder, dtype)
+
+    @torch.no_grad()
+    def score_groups(self, groups: Sequence[Group], pad_id: int, budget: int, dtype: torch.dtype) -> list[float]:
+        """Scores of all responses at their last tokens, in order, batched by length without gradients."""
+        scores: dict[int, list[float]] = {}
+        device = next(self.parameters()).device
+        for batch in split_by_tokens([g.length for g in groups], budget):
+            packed = pack_groups(lay_out([groups[i] for i in batch]), pad_id, device)
+            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                values = iter(self(packed, packed.ends[:, 0], packed.ends[:, 1]).tolist())
+            for i in batch:
+                scores[i] = [next(values) for _ in groups[i].responses]
+        return [value for i in range(len(groups)) for value in scores[i]]
+
+
+def _architectures(source: ModelSource) -> list[str]:
+    config = AutoConfig.from_pretrained(materialise(source), revision=source.revision or "main")
+    return list(config.architectures or [])
+
+
+def embed_padding(model: PreTrainedModel, pad: int) -> None:
+    """Give a padding token that is new an embedding: transformers looks it up, if only to mask it."""
+    if pad >= cast(nn.Embedding, model.get_input_embeddings()).num_embeddings:
+        model.resize_token_embeddings(pad + 1, mean_resizing=False)
+
+
+def separate_padding(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Give a tokenizer a padding token other than its end token, a new one if it must be, and its id.
+
+    transformers scores a sequence at its last token that is not padding: with the end token as padding it would read
+    one position too early.
+    """
+    end = tokenizer.eos_token_id
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id != end:
+        return int(tokenizer.pad_token_id)
+    for token in (tokenizer.unk_token, tokenizer.bos_token, *tokenizer.all_special_tokens):
+        if token is not None and tokenizer.convert_tokens_to_ids(token) != end:
+            tokenizer.pad_token = token
+            return int(tokenizer.pad_token_id)
+    tokenizer.add_special_tokens({"pad_token": PADDING})  # GPT-2's kind has no special token but its end
+    return int(tokenizer.pad_token_id)

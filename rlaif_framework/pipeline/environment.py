@@ -1,0 +1,34 @@
+"""Versions and hardware that a result depends on."""
+
+from __future__ import annotations
+
+import errno
+import platform
+from importlib.metadata import distributions
+from typing import Any
+
+from rlaif_framework.plugins.discovery import framework_version
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error, or what caused it, is a full disk."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return "No space left on device" in str(error) or "os error 28" in str(error)
+
+
+def describe_environment() -> dict[str, Any]:
+    """Versions and hardware a result depends on."""
+    import torch
+
+    wanted = {"torch", "transformers", "tokenizers", "peft", "accelerate", "datasets", "safetensors", "numpy"}
+    versions = {d.name: d.version for d in distributions() if d.name in wanted or d.name.startswith("rlaif-")}
+    return {
+        "rlaif_framework": framework_version(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": torch.cpu.get_capabilities().get("cpu_name") or platform.processor(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "packages": dict(sorted(versions.items())),
+    }

@@ -1,0 +1,5 @@
+"""Drive prompt strategies against a backend. May import `assembly` and the rooms below it; no torch."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

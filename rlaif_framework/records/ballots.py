@@ -1,0 +1,54 @@
+"""One elicited answer about one order of two responses, and the average of several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from rlaif_framework.records.requests import Answer
+
+
+def average_ballots(ballots: Sequence[Ballot]) -> Ballot:
+    """The mean distribution of the ballots that could be read; unparsed if none could."""
+    read = [b for b in ballots if b.probabilities is not None]
+    written = tuple(b.rationale for b in ballots if b.rationale is not None)
+    rationales = tuple(text for b in ballots for text in b.rationales) or (written if len(written) > 1 else ())
+    principles = {b.principle for b in ballots}
+    about = Ballot(
+        None,
+        rationale=written[0] if written else None,
+        rationales=rationales,
+        principle=principles.pop() if len(principles) == 1 else None,
+    )
+    if not read:
+        return about
+    first = sum(b.probabilities[0] for b in read if b.probabilities is not None) / len(read)
+    masses = [b.mass for b in read if b.mass is not None]
+    mass = sum(masses) / len(masses) if masses else None
+    return replace(about, probabilities=(first, 1.0 - first), mass=mass, sampled=sum(b.sampled for b in read))
+
+
+@dataclass(frozen=True, slots=True)
+class Ballot:
+    """What a prompt strategy elicited for ONE order of the two responses."""
+
+    probabilities: tuple[float, float] | None
+    """For the response shown first and the one shown second; None if the answer could not be read."""
+    mass: float | None = None
+    """Probability of the label tokens together, over the whole vocabulary: how much of the answer was an answer."""
+    rationale: str | None = None
+    """What the model wrote before its answer; of several that are averaged, the first."""
+    sampled: int = 0
+    """How many written answers the probabilities are counted from; 0 if they are the model's own."""
+    rationales: tuple[str, ...] = ()
+    """All of them, where several were averaged."""
+    principle: str | None = None
+    """The one principle that was stated, where there was one."""
+
+    @classmethod
+    def read(cls, answer: Answer, rationale: str | None = None) -> Ballot:
+        """The ballot of an answer to a choice between two options."""
+        if not answer.probabilities:
+            return cls(None, answer.mass, rationale)
+        first, second = answer.probabilities
+        return cls((first, second), answer.mass, rationale, answer.sampled)

@@ -1,0 +1,51 @@
+"""The JSON Schema of specs, with each slot's alternatives taken from the installed components."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from rlaif_framework.plugins.component import SLOTS
+from rlaif_framework.plugins.manager import PluginManager
+from rlaif_framework.plugins.slots import SLOT_MARK
+from rlaif_framework.spec.model import Spec
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def spec_schema(manager: PluginManager) -> dict[str, Any]:
+    """Build the schema an editor validates and completes specs with."""
+    definitions: dict[str, Any] = {}
+    for slot in SLOTS:
+        choices: list[dict[str, Any]] = []
+        for component, _ in manager.components(slot):
+            # A '/' in a definition's key would have to be escaped in every reference to it.
+            key = f"{slot}.{component.name.replace('/', '.')}"
+            # Two plugins may have nested settings of one name: a component's own definitions are kept under its key.
+            definitions[key] = _model_schema(component.config, definitions, f"{key}.")
+            definitions[key]["properties"]["kind"] = {"const": component.name, "description": component.summary}
+            definitions[key]["required"] = sorted({*definitions[key].get("required", []), "kind"})
+            choices.append({"$ref": f"#/$defs/{key}"})
+        short = {"enum": manager.names(slot), "description": f"Short for {{kind: <{slot}>}} with all its defaults."}
+        definitions[f"slot.{slot}"] = {"oneOf": [short, *choices]}
+    schema = _model_schema(Spec, definitions)
+    arm = definitions["Arm"]["properties"]["feedback"]
+    arm["anyOf"].append({"enum": ["human"], "description": "Short for {kind: human}."})
+    return {"$schema": DIALECT, **schema, "title": "rlaif spec", "$defs": definitions}
+
+
+def _model_schema(model: type[BaseModel], definitions: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    schema = _link_slots(model.model_json_schema(ref_template=f"#/$defs/{prefix}{{model}}"))
+    definitions.update({f"{prefix}{name}": part for name, part in schema.pop("$defs", {}).items()})
+    return dict(schema)
+
+
+def _link_slots(node: Any) -> Any:
+    """Put a reference to the slot's alternatives wherever a model has a slot."""
+    if isinstance(node, list):
+        return [_link_slots(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    rest = {key: _link_slots(value) for key, value in node.items() if key != SLOT_MARK}
+    return {"$ref": f"#/$defs/slot.{node[SLOT_MARK]}", **rest} if SLOT_MARK in node else rest

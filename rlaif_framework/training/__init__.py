@@ -1,0 +1,5 @@
+"""What every trainer shares: loop, checkpoints, batches, losses. May import `prompting`, `metrics` and the rooms below."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

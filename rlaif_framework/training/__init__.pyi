@@ -1,0 +1,17 @@
+from .averages import Tally as Tally
+from .fine_tuning import fine_tune as fine_tune
+from .label_shaping import Bounds as Bounds
+from .label_shaping import bound as bound
+from .label_shaping import harden as harden
+from .label_shaping import soften as soften
+from .loop import accumulate as accumulate
+from .loop import draw_batch as draw_batch
+from .loop import make_optimizer as make_optimizer
+from .loop import my_share as my_share
+from .loop import train_steps as train_steps
+from .preference_batches import PairIndex as PairIndex
+from .preference_batches import PromptUnit as PromptUnit
+from .preference_batches import gather_by_prompt as gather_by_prompt
+from .preference_batches import index_pairs as index_pairs
+from .preference_loss import harden_labels as harden_labels
+from .preference_loss import soft_label_loss as soft_label_loss

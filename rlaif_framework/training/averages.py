@@ -1,0 +1,26 @@
+"""Average metrics over batches and processes."""
+
+from __future__ import annotations
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+
+class Tally:
+    """Means over what several batches and processes contribute."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, list[float]] = {}
+
+    def add(self, name: str, values: Tensor, count: float | None = None) -> None:
+        """Add values of any shape; `count` of them if they are sums of more or fewer."""
+        entry = self._sums.setdefault(name, [0.0, 0.0])
+        entry[0] += float(values.detach().sum())
+        entry[1] += values.numel() if count is None else count
+
+    def means(self, accelerator: Accelerator) -> dict[str, float]:
+        """Mean of everything added under each name, over all processes; 0 where it was nothing."""
+        table = torch.tensor(list(self._sums.values()), dtype=torch.float32, device=accelerator.device)
+        table = accelerator.reduce(table, reduction="sum")
+        return {name: float(row[0] / row[1]) if row[1] else 0.0 for name, row in zip(self._sums, table, strict=True)}
