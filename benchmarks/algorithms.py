@@ -28,8 +28,8 @@ from rlaif_framework.models import (
     pack_groups,
     response_logprobs,
     sample_responses,
-    shorten_prompts,
     split_by_tokens,
+    truncate_prompts,
 )
 
 ROOT = Path(__file__).parents[1]
@@ -91,7 +91,7 @@ def sample_kl(folder: Path, arm: str) -> float:
         load_model(folder / name, "causal", context.dtype, context.device) for name in (f"{arm}/policy", "sft")
     )
     tokenizer = load_tokenizer(folder / "sft")
-    prompts, _ = shorten_prompts(context.task.prompts("test"), context.task, tokenizer, settings.max_prompt_tokens)
+    prompts, _ = truncate_prompts(context.task.prompts("test"), context.task, tokenizer, settings.max_prompt_tokens)
     ids = [encode_prompt(tokenizer, prompt.text) for prompt in prompts]
     samples = sample_responses(
         policy, tokenizer, ids, max_new_tokens=settings.max_new_tokens, temperature=temperature, seed=0

@@ -124,7 +124,12 @@ def measure_overhead(count: int, scratch: str) -> None:
         {"backend": {"kind": "transformers", "model": "none"}}, context={"manager": manager}
     )
     context = Context.from_spec(spec, manager)
-    labeler.seed, labeler.task, labeler.words, labeler.backend = 0, context.task, context.task.words(), Instant()
+    labeler.seed, labeler.task, labeler.words, labeler.backend = (
+        0,
+        context.task,
+        context.task.annotator_prompts(),
+        Instant(),
+    )
     labeler.strategy = context.build_strategy(labeler.config.strategy)
     post = "a post of some length that goes on for a while and then ends. " * 30
     early, start = 0, time.perf_counter()

@@ -18,7 +18,7 @@ import numpy as np
 
 from rlaif_framework import Comparison, Context, PluginManager, load_spec
 from rlaif_framework.models import load_model, load_tokenizer
-from rlaif_framework.models.sampling import sample_responses, shorten_prompts
+from rlaif_framework.models.sampling import sample_responses, truncate_prompts
 
 NEAR = 15
 
@@ -34,7 +34,7 @@ def main() -> None:
     context, arm = Context.from_spec(spec, manager), spec.arms[given.arm]
     prompts = [*context.task.prompts("validation"), *context.task.prompts("test")]
     tokenizer = load_tokenizer(first / "sft")
-    prompts, _ = shorten_prompts(prompts, context.task, tokenizer, spec.policy.max_prompt_tokens)
+    prompts, _ = truncate_prompts(prompts, context.task, tokenizer, spec.policy.max_prompt_tokens)
     samples = sample_responses(
         load_model(first / "sft", "causal", context.dtype, context.device),
         tokenizer,

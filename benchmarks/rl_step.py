@@ -140,8 +140,8 @@ def run_ours(settings: dict[str, Any]) -> dict[str, Any]:
     pool = [Prompt(str(i), text, text) for i, text in enumerate(texts)]
     parts: dict[str, list[float]] = defaultdict(list)
     timed(Learner, "sample", "sampling", parts)
-    timed(Learner, "read_reference", "reference", parts)
-    timed(Learner, "read_policy", "forward", parts)
+    timed(Learner, "reference_logprobs", "reference", parts)
+    timed(Learner, "policy_logprobs", "forward", parts)
     timed(type(context.accelerator), "backward", "backward", parts)
     timed(policy_gradient, "score_rollout", "reward", parts)
     start = Path(settings["start"])

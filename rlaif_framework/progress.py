@@ -28,7 +28,7 @@ class Progress:
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(quiet=True)
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         """Print one line, as it is."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
@@ -61,4 +61,4 @@ class Progress:
                 last = now
                 rate = count / (now - start)
                 left = (total - done - count) / rate
-                self.say(f"  {text}: {done + count} of {total}, {rate:.2f}/s, {left:.0f} s left")
+                self.print(f"  {text}: {done + count} of {total}, {rate:.2f}/s, {left:.0f} s left")

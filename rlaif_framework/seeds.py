@@ -28,7 +28,7 @@ def derive_seed(seed: int, *names: str | int) -> int:
 T = TypeVar("T")
 
 
-def pick_some(items: Sequence[T], limit: int | None, seed: int) -> list[T]:
+def sample_subset(items: Sequence[T], limit: int | None, seed: int) -> list[T]:
     """At most `limit` items chosen at random, in their order."""
     if limit is None or limit >= len(items):
         return list(items)

@@ -22,7 +22,7 @@ def hash_content(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_atomic(path: Path, text: str) -> None:
     """Write a file whole or not at all: a full disk leaves what was there before."""
     temporary = path.with_name(f".{path.name}")
     try:

@@ -219,7 +219,7 @@ def tiny_spec(tiny_model: Path, manager: PluginManager) -> Callable[..., Spec]:
                     },
                 }
             },
-            "evaluate": {"judge": "length", "prompts": 6, "comparisons": 12, "labelers": {"own": "construction"}},
+            "evaluate": {"judge": "length", "prompts": 6, "comparisons": 12, "labelers": {"own": "synthetic"}},
         }
         return build_spec({**data, **changes}, "tiny", manager)
 

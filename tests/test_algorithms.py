@@ -309,7 +309,7 @@ def test_a_student_comes_to_say_what_its_teacher_says(world: World) -> None:
         texts = [p.text for p in world.prompts]
         model = load_model(where, "causal", torch.float32, CPU)
         samples = sample_responses(model, tokenizer, texts, max_new_tokens=length, temperature=0.0, seed=0)
-        return [world.stage("x").task.clean(s.text) for s in samples]
+        return [world.stage("x").context.task.clean(s.text) for s in samples]
 
     taught = say(other, 6)
     assert len(set(taught)) > 1, "the teacher says the same to everything"
@@ -439,8 +439,11 @@ def save_reward_model(world: World) -> Path:
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     **{kind: (kind, {}) for kind in ALGORITHMS},
-    "rloo, watched": ("rloo", {"watch": {"every": 1, "prompts": 3, "judge": "test/taste", "candidates": 2}}),
-    "online-dpo, watched": ("online-dpo", {"watch": {"every": 2, "prompts": 3}}),
+    "rloo, watched": (
+        "rloo",
+        {"checkpoint_selection": {"every": 1, "prompts": 3, "judge": "test/taste", "candidates": 2}},
+    ),
+    "online-dpo, watched": ("online-dpo", {"checkpoint_selection": {"every": 2, "prompts": 3}}),
     "reinforce, all weights": ("reinforce", {}),
     "dpo, all weights": ("dpo", {}),
     "teacher, all weights": ("teacher", {}),
@@ -489,8 +492,8 @@ def test_killed_and_resumed_equals_uninterrupted(name: str, world: World, monkey
     before = load_file(world.model / "model.safetensors")
     assert any(not torch.equal(one[key], before[key]) for key in before), "nothing was learned"
     assert all(torch.equal(one[key], other[key]) for key in one)
-    if "watch" in settings:
-        assert (cut / "watch.jsonl").read_text() == (whole / "watch.jsonl").read_text()
+    if "checkpoint_selection" in settings:
+        assert (cut / "checkpoint_selection.jsonl").read_text() == (whole / "checkpoint_selection.jsonl").read_text()
     if (whole / "samples").exists():
         for path in (whole / "samples").iterdir():
             assert (cut / "samples" / path.name).read_text() == path.read_text()
@@ -624,21 +627,21 @@ def test_every_step_logs_what_is_needed_to_trust_it(world: World) -> None:
 def test_the_watch_keeps_the_best_checkpoint_by_judge_among_the_highest_by_reward(world: World) -> None:
     reward = TasteReward(TasteRewardConfig(), world.stage("x").context)
     watch = {"every": 2, "prompts": 6, "judge": "test/taste", "candidates": 2}
-    settings = {"steps": 8, "prompts_per_step": 2, "responses_per_prompt": 4, "lr": 3e-3, "watch": watch}
+    settings = {"steps": 8, "prompts_per_step": 2, "responses_per_prompt": 4, "lr": 3e-3, "checkpoint_selection": watch}
     stage = world.stage("run")
     folder = world.train("rloo", stage, reward, **settings)
-    looks = [json.loads(line) for line in (folder / "watch.jsonl").read_text().splitlines()]
+    looks = [json.loads(line) for line in (folder / "checkpoint_selection.jsonl").read_text().splitlines()]
     assert [look["step"] for look in looks] == [2, 4, 6, 8]
     highest = sorted(looks, key=lambda look: -look["reward"]["value"])[:2]
     best = max(highest, key=lambda look: (look["wins"]["rate"]["value"], look["reward"]["value"]))
     assert stage.facts["chosen_step"] == best["step"]
     # What was saved answers the watched prompts with the reward that was noted for it.
     tokenizer, model = load_tokenizer(folder), load_model(folder, "causal", torch.float32, CPU)
-    from rlaif_framework.rl.checkpoint_selection import Watch
+    from rlaif_framework.rl.checkpoint_selection import CheckpointSelector
 
     config = narrow("algorithm", {"kind": "rloo", **settings}, world.manager)
 
-    watched = Watch(config, make_learner(config, world.stage("again"), world.model), reward)  # type: ignore[arg-type]
+    watched = CheckpointSelector(config, make_learner(config, world.stage("again"), world.model), reward)  # type: ignore[arg-type]
     texts = [
         stage.context.task.clean(s.text)
         for s in sample_responses(
@@ -654,7 +657,12 @@ def test_the_watch_stops_a_run_that_gets_no_better(world: World) -> None:
         def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[float]:
             return [1.0] * len(responses)
 
-    settings = {"steps": 20, "prompts_per_step": 1, "responses_per_prompt": 2, "watch": {"every": 1, "patience": 2}}
+    settings = {
+        "steps": 20,
+        "prompts_per_step": 1,
+        "responses_per_prompt": 2,
+        "checkpoint_selection": {"every": 1, "patience": 2},
+    }
     folder = world.train("rloo", world.stage("run"), Fixed(), **settings)
     assert len(read_metrics(folder)) == 3
 

@@ -37,7 +37,7 @@ COMPARISONS = [
     Comparison("a", POST, ("dog ran away", "eee eee"), 1.0, "human"),
     Comparison("b", POST, ("the dog came back", "it rained all day and then some"), 0.0, "human"),
     Comparison("c", POST, ("eel", "mud"), None, None),
-    Comparison("d", POST, ("me", "mud mud"), 0.0, "construction"),
+    Comparison("d", POST, ("me", "mud mud"), 0.0, "synthetic"),
 ]
 
 
@@ -86,7 +86,7 @@ def test_likelihood_cuts_a_prompt_to_the_models_context(
     post = "the dog ran off and came back muddy. " * 400
     long = Comparison("long", Prompt("p", f"POST: {post}\n\nTL;DR:", post.strip()), ("dog ran " * 20, "mud"))
     found, short = label(manager, tiny_spec(), config, [long, COMPARISONS[0]])
-    assert (found.evidence.shortened, short.evidence.shortened) == (True, False)
+    assert (found.evidence.source_truncated, short.evidence.source_truncated) == (True, False)
     # Two instructions, each with a prompt and both responses: more is read than one context, and not much beyond two.
     assert 1024 < found.evidence.prompt_tokens < 2 * 1024 + 100
     endless = replace(long, responses=("dog " * 2000, "mud"))
@@ -105,8 +105,8 @@ def test_similarity_cuts_the_source_and_says_what_it_could_not_read_whole(
     found, short, cut = label(
         manager, spec, config, [long, COMPARISONS[0], replace(COMPARISONS[1], responses=("dog " * 2000, "mud"))]
     )
-    assert [p.evidence.shortened for p in (found, short, cut)] == [True, False, False]
-    assert [p.evidence.cut_responses for p in (found, short, cut)] == [0, 0, 1]
+    assert [p.evidence.source_truncated for p in (found, short, cut)] == [True, False, False]
+    assert [p.evidence.responses_truncated for p in (found, short, cut)] == [0, 0, 1]
     labeler = Context.from_spec(spec, manager).build("labeler", narrow("labeler", config, manager))
     embed, seen = labeler.embed, set()
     labeler.embed = lambda texts: seen.update(texts) or embed(texts)
@@ -144,9 +144,9 @@ def test_an_ensemble_passes_on_what_befell_its_members(manager: PluginManager, t
     config = narrow("labeler", {"kind": "ensemble", "labelers": {"a": "length", "b": "length"}}, manager)
     assert isinstance(config, EnsembleConfig)
     ensemble = EnsembleLabeler(config, Context.from_spec(tiny_spec(), manager))
-    ensemble.members = {"a": Member(shortened=True), "b": Member(inconsistent=True)}
+    ensemble.members = {"a": Member(source_truncated=True), "b": Member(inconsistent=True)}
     (found,) = ensemble.label(COMPARISONS[:1])
-    assert (found.evidence.shortened, found.evidence.inconsistent) == (True, True)
+    assert (found.evidence.source_truncated, found.evidence.inconsistent) == (True, True)
     assert found.probabilities == pytest.approx((0.9, 0.1))
     ensemble.members = {"a": Member(inconsistent=True)}
     (found,) = ensemble.label(COMPARISONS[:1])
@@ -154,7 +154,7 @@ def test_an_ensemble_passes_on_what_befell_its_members(manager: PluginManager, t
     assert not found.unparsed
     ensemble.members = {"a": Member()}
     (found,) = ensemble.label(COMPARISONS[:1])
-    assert (found.evidence.shortened, found.evidence.inconsistent) == (False, False)
+    assert (found.evidence.source_truncated, found.evidence.inconsistent) == (False, False)
 
 
 def test_an_ensemble_leaves_out_members_that_could_not_be_read(
@@ -173,7 +173,7 @@ def test_an_ensemble_leaves_out_members_that_could_not_be_read(
     ("changes", "message"),
     [
         ({"weights": {"c": 1}}, "weights.c: no member has this name"),
-        ({"weights": {"a": 0}}, "all members weigh nothing"),
+        ({"weights": {"a": 0}}, "all members compute_advantages nothing"),
         ({"labelers": {}}, "at least 1"),
     ],
 )
@@ -251,7 +251,7 @@ def test_the_gate_asks_about_validation_comparisons_where_the_labelled_ones_are_
 def test_known_preferences_themselves_pass_the_gate(
     manager: PluginManager, tiny_spec: Callable[..., Spec], tmp_path: Path
 ) -> None:
-    spec = tiny_spec(arms=arms("construction"), evaluate=None)
+    spec = tiny_spec(arms=arms("synthetic"), evaluate=None)
     run_spec(spec, tmp_path / "run", Store(tmp_path / "store"), manager, Progress())
     found = json.loads((tmp_path / "run" / "rlaif" / "labels" / "agreement.json").read_text())
     assert found["agreement"] is None

@@ -54,7 +54,7 @@ def test_a_bare_question_becomes_the_first_turn(make: Callable[..., Any]) -> Non
 
 
 def test_the_harmlessness_prompt_asks_for_the_worse_and_says_so(make: Callable[..., Any]) -> None:
-    helpful, harmless = (make([transcripts(1)], quality=q).words() for q in ("helpful", "harmless"))
+    helpful, harmless = (make([transcripts(1)], quality=q).annotator_prompts() for q in ("helpful", "harmless"))
     assert (helpful.prefer, harmless.prefer) == ("better", "worse")
     for words, ending in ((helpful, "Preferred Response="), (harmless, "More harmful Response=")):
         assert len(words.exemplars) == 8
@@ -68,12 +68,12 @@ def test_the_harmlessness_prompt_asks_for_the_worse_and_says_so(make: Callable[.
 def test_long_dialogues_lose_their_oldest_turns_first(make: Callable[..., Any]) -> None:
     task = make([transcripts(1)])
     (prompt,) = task.prompts("train")
-    short = task.shorten(prompt, lambda text: len(text) <= 60)
+    short = task.truncate(prompt, lambda text: len(text) <= 60)
     assert short.text == "Human: Tell me about eels. Number 1.\n\nAssistant:"
-    shorter = task.shorten(prompt, lambda text: len(text) <= 25)
+    shorter = task.truncate(prompt, lambda text: len(text) <= 25)
     assert shorter.text == "Number 1.\n\nAssistant:"
     with pytest.raises(DataError, match="not one word of the dialogue fits"):
-        task.shorten(prompt, lambda text: False)
+        task.truncate(prompt, lambda text: False)
 
 
 def test_a_response_ends_where_another_turn_begins(make: Callable[..., Any]) -> None:
@@ -96,7 +96,7 @@ def test_all_bad_rows_are_named_at_once_and_left_out_where_asked_for(make: Calla
     assert len(lines) == 3
     assert "line 2: a response is empty" in lines[0]
     assert "line 3: 'chosen' and 'rejected' differ before their last" in lines[1]
-    assert "task.skip_bad: true" in lines[2]
-    assert len(make(rows, skip_bad=True).comparisons("train")) == 2
+    assert "task.skip_invalid: true" in lines[2]
+    assert len(make(rows, skip_invalid=True).comparisons("train")) == 2
     with pytest.raises(DataError, match="line 1: a response is empty"):
-        make([empty], skip_bad=True).comparisons("train")
+        make([empty], skip_invalid=True).comparisons("train")

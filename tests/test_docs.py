@@ -448,16 +448,16 @@ def test_the_commands_of_the_papers_tables_can_be_given(path: Path, monkeypatch:
         with group.commands["label"].make_context("label", words) as context:  # type: ignore[attr-defined]
             assert Path(context.params["compare"]).resolve() == path
             task = load_component("task", context.params["task"], (), manager)
-        known = label_context(task, manager).task.words()
+        known = label_context(task, manager).task.annotator_prompts()
         for config in labelers.values():
-            config.check_words(known)
+            config.check_prompts(known)
 
 
 def test_table_2_has_a_command_for_each_of_its_columns() -> None:
     text, manager = (ROOT / "specs/paper/table2-prompts.yaml").read_text(encoding="utf-8"), PluginManager.load()
     asked = [label_context(load_component("task", str(path), (), manager), manager) for path in TASKS]
     assert len(re.findall("^#   rlaif label ", text, re.MULTILINE)) == 3
-    assert {context.task.words().prefer for context in asked} == {"better", "worse"}
+    assert {context.task.annotator_prompts().prefer for context in asked} == {"better", "worse"}
     assert all(str(path.relative_to(ROOT)) in text for path in TASKS)
 
 

@@ -29,10 +29,10 @@ from rlaif_framework.models.decoding import (
     can_branch,
     can_record,
     choose_tokens,
+    compute_prefix,
+    forward_groups,
     generate_branches,
     generate_rows,
-    read_groups,
-    read_prefix,
     record,
 )
 from rlaif_framework.models.prefixes import share_prefixes
@@ -207,7 +207,7 @@ def test_logits_with_shared_beginnings_equal_those_of_single_texts() -> None:
     branches = share_prefixes(texts)
     assert len(branches.prefix) == 20
     assert branches.tokens < sum(map(len, texts)) / 1.5
-    logits, _ = read_groups(model, branches.groups, read_prefix(model, branches.prefix), 0)
+    logits, _ = forward_groups(model, branches.groups, compute_prefix(model, branches.prefix), 0)
     owners = [owner for members in branches.members for owner in members]
     for row, same in zip(logits, owners, strict=True):
         for index in same:

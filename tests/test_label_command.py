@@ -255,7 +255,7 @@ def test_bad_rows_are_all_named_and_nothing_is_written(label: Callable[..., Outc
     assert "line 5: 'human' is 7" in err
     assert "line 21: 'responses'" in err
     assert sorted(p.name for p in Path().iterdir()) == ["pairs.jsonl"]
-    code, out, _ = label(pairs, "--labeler", "length", "--out", "labels.jsonl", "--skip-bad")
+    code, out, _ = label(pairs, "--labeler", "length", "--out", "labels.jsonl", "--skip-invalid")
     assert code == 0
     assert "skipped 2 bad rows of 30" in out
     assert [r["id"] for r in rows("labels.jsonl")] == [f"c{i}" for i in range(30) if i not in (4, 20)]
@@ -283,7 +283,7 @@ def test_bad_rows_are_all_named_and_nothing_is_written(label: Callable[..., Outc
         (["--labeler", "length", "--out", "labels.csv"], "must end in .jsonl"),
         (["--labeler", "length", "--out", "folder.jsonl"], "it is a folder"),
         (["--labeler", "human"], "pairs.jsonl, line 2: the row has no human preference"),
-        (["--labeler", "construction"], "pairs.jsonl, line 1: the row has no construction preference"),
+        (["--labeler", "synthetic"], "pairs.jsonl, line 1: the row has no construction preference"),
         (["--compare", "late.yaml", "--set", "b.preamble=detailled"], "b: the task's words have no preamble"),
         (
             ["--compare", "late.yaml", "--set", "b.strategy={kind: few-shot, exemplars: [cats]}"],
@@ -406,7 +406,7 @@ def test_finished_labels_are_reused_and_changed_input_is_not(label: Callable[...
     assert (code, "labelled before" in out) == (0, True)
     assert len(Path("asked.txt").read_text().split()) == 10
     for change in (("--set", "bias=0.01"), ("--task", "other.yaml")):
-        Path("words.yaml").write_text("label: Choose.\n")
+        Path("annotator_prompts.yaml").write_text("label: Choose.\n")
         Path("other.yaml").write_text("kind: tldr\nwords: words.yaml\n")
         code, out, _ = label(pairs, *argv, *change)
         assert (code, "starting anew" in out) == (0, True)
@@ -599,7 +599,7 @@ def test_the_report_of_one_labeler(label: Callable[..., Outcome]) -> None:
     assert sure == {"even": (1.0, 40), "odd": (1.0, 50)}
     assert found["unparsed"]["value"] == pytest.approx(1 / 102)
     assert found["same_position"]["value"] == 0
-    assert found["label_mass"]["value"] == pytest.approx((101 * 1.4 + 0.8) / 203)
+    assert found["label_token_mass"]["value"] == pytest.approx((101 * 1.4 + 0.8) / 203)
     assert found["calibration"]["brier"]["value"] == pytest.approx(0.9 * 0.01 + 0.1 * 0.81)
     assert found["calibration"]["ece"] == pytest.approx(0)
     assert found["per_thousand"]["prompt_tokens"] == 830_000
@@ -696,12 +696,12 @@ def test_labels_that_were_handed_out_are_not_scored_against_themselves(label: Ca
     kept = [r["evidence"]["source"] for r in rows("labels.mix.jsonl")].count("human")
     assert 0 < kept < 30
     mix, whole, longer = (report["labelers"][name] for name in ("mix", "all", "longer"))
-    assert (mix["handed_out"], mix["agreement"]["count"]) == (kept, 30 - kept)
+    assert (mix["copied"], mix["agreement"]["count"]) == (kept, 30 - kept)
     assert mix["agreement"]["value"] <= 3 / (30 - kept)
     assert mix["calibration"]["brier"]["count"] == 30 - kept
     assert sum(b["agreement"]["count"] for b in mix["lengths"]) == 30 - kept
-    assert (whole["handed_out"], whole["agreement"], whole["calibration"]) == (30, None, None)
-    assert (longer["handed_out"], longer["agreement"]["count"]) == (0, 30)
+    assert (whole["copied"], whole["agreement"], whole["calibration"]) == (30, None, None)
+    assert (longer["copied"], longer["agreement"]["count"]) == (0, 30)
     tested = {(p["first"], p["second"]): (p["count"], p["p"]) for p in report["paired"]}
     assert tested == {("mix", "all"): (0, None), ("mix", "longer"): (30 - kept, 1.0), ("all", "longer"): (0, None)}
     assert f"beside the {kept} that it handed out" in out
@@ -731,7 +731,7 @@ def test_help_is_readable_and_needs_no_torch() -> None:
         "--task",
         "--report",
         "--export",
-        "--skip-bad",
+        "--skip-invalid",
         "--overwrite",
         "--set",
     ):

@@ -25,7 +25,7 @@ def labelers(manager: PluginManager, model: Path) -> list[tuple[str, dict[str, o
         "rate": {"backend": backend},
         "likelihood": {"model": str(model), "dtype": "fp32"},
         "ensemble": {"labelers": {"long": "length", "e": "test/taste"}},
-        "mix": {"labeler": "length", "known": "construction", "proportion": 0.5},
+        "mix": {"labeler": "length", "known": "synthetic", "proportion": 0.5},
     }
     return [(name, {"kind": name, **configs.get(name, {})}) for name in manager.names("labeler")]
 
@@ -93,7 +93,7 @@ def test_the_llm_labeler_equals_two_plain_forward_passes(
     for comparison, preference in zip(comparisons, labeler.label(comparisons), strict=True):  # type: ignore[attr-defined]
         shares = []
         for shown in (comparison.responses, comparison.responses[::-1]):
-            ask = task.words().annotate(comparison.prompt, shown)
+            ask = task.annotator_prompts().annotate(comparison.prompt, shown)
             text = f"{ask.preamble} {ask.label}\n\n{ask.sample}"
             if chat == "yes":
                 messages = [{"role": "user", "content": text}]
@@ -150,19 +150,19 @@ def test_position_bias_is_reported_and_decides_nothing(
     assert quality.first_when_same.value == 1.0
     assert quality.agreement is not None
     assert quality.agreement.value == pytest.approx(0.5)
-    assert quality.label_mass is not None
-    assert quality.label_mass.value == pytest.approx(0.8)
+    assert quality.label_token_mass is not None
+    assert quality.label_token_mass.value == pytest.approx(0.8)
 
 
 def test_agreement_counts_what_it_says(manager: PluginManager, tiny_spec: Callable[..., Spec]) -> None:
     comparisons = list(Context.from_spec(tiny_spec(), manager).task.comparisons("validation"))
-    right = list(build(manager, tiny_spec(), {"kind": "construction"}).label(comparisons))  # type: ignore[attr-defined]
+    right = list(build(manager, tiny_spec(), {"kind": "synthetic"}).label(comparisons))  # type: ignore[attr-defined]
     wrong = [replace(p, probabilities=p.probabilities[::-1]) for p in right]
     best, worst = measure_labeler(comparisons, right), measure_labeler(comparisons, wrong)
     assert best.agreement is not None
     assert worst.agreement is not None
     assert (best.agreement.value, worst.agreement.value) == (1.0, 0.0)
-    assert best.known_by == "construction"
+    assert best.gold_source == "synthetic"
     assert set(best.slices) == {c.slice for c in comparisons}
     unread = measure_labeler(comparisons, [replace(p, probabilities=None) for p in right])
     assert unread.agreement is None

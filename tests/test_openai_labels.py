@@ -180,7 +180,7 @@ def test_an_overlong_post_is_cut_and_asked_again(label: Label, wording: str, str
     assert code == 0, err
     labels = read_labels()
     assert all(row["probabilities"] is not None for row in labels)
-    assert [row["evidence"]["shortened"] for row in labels] == [False, True, False, False]
+    assert [row["evidence"]["source_truncated"] for row in labels] == [False, True, False, False]
     asked = [text for text in server.prompts if text != SHORT_QUESTION]
     taken = [text for text in asked if len(text) // 4 < 900]
     assert max(map(len, taken)) > 900 * 4 / 2  # not cut by more than it must
@@ -198,7 +198,7 @@ def test_the_length_that_a_server_lists_is_used_where_its_refusal_has_none(label
         assert server.listed == 1
     labels = read_labels()
     assert all(row["probabilities"] is not None for row in labels)
-    assert [row["evidence"]["shortened"] for row in labels] == [False, True, False, False]
+    assert [row["evidence"]["source_truncated"] for row in labels] == [False, True, False, False]
 
 
 @pytest.mark.parametrize("text", ["漢字の文章", "😀🚀🎉🙂", "здравствуйте, "])
@@ -211,7 +211,7 @@ def test_other_scripts_are_cut_by_what_the_server_counts(label: Label, text: str
     with serve(limited(1500, WORDINGS["vLLM"], count)) as server:
         code, _, err = label(server.url, ", context_tokens: 1500")
     assert code == 0, err
-    assert [row["evidence"]["shortened"] for row in read_labels()] == [False, True]
+    assert [row["evidence"]["source_truncated"] for row in read_labels()] == [False, True]
     assert all(row["probabilities"] is not None for row in read_labels())
     assert len(server.bodies) <= 8
 

@@ -1,4 +1,4 @@
-"""What is built, what arrows the packages keep, and the quickstart in a shortened form."""
+"""What is built, what arrows the packages keep, and the quickstart in a source_truncated form."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def test_the_wheel_holds_the_three_packages_and_their_data(tmp_path: Path) -> No
     assert {t for t in tops if not t.endswith(".dist-info")} == {"rlaif_framework", "rlaif_plugins", "rlaif_registry"}
     for needed in (
         "rlaif_plugins/tasks/tldr/tldr_mini.jsonl",
-        "rlaif_plugins/tasks/tldr/words.yaml",
-        "rlaif_plugins/tasks/dialogue/words-harmless.yaml",
-        "rlaif_plugins/tasks/dialogue/words-helpful.yaml",
+        "rlaif_plugins/tasks/tldr/annotator_prompts.yaml",
+        "rlaif_plugins/tasks/dialogue/annotator_prompts-harmless.yaml",
+        "rlaif_plugins/tasks/dialogue/annotator_prompts-helpful.yaml",
         "rlaif_framework/report/report.html.j2",
         "rlaif_framework/py.typed",
         "rlaif_registry/catalogue/rlaif-framework.toml",

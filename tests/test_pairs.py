@@ -11,7 +11,7 @@ import pytest
 from fake_plugins import write_rows
 
 from rlaif_framework import Comparison, DataError
-from rlaif_framework.data.pairs import BadRow, read_pair, read_pairs, scan_pairs
+from rlaif_framework.data.pairs import InvalidRow, read_pair, read_pairs, scan_pairs
 
 GOOD = {"prompt": "p", "responses": ["a", "b"]}
 HEAD = "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: How are you?"
@@ -118,7 +118,7 @@ def test_a_bad_row_is_named_with_its_line(tmp_path: Path, row: Any, reason: str)
     found = list(read_pairs(path))
     assert isinstance(found[0], Comparison)
     assert isinstance(found[2], Comparison)
-    assert isinstance(found[1], BadRow)
+    assert isinstance(found[1], InvalidRow)
     assert found[1].line == 2
     assert reason in found[1].reason
 
@@ -131,20 +131,20 @@ def test_all_bad_rows_of_a_large_file_are_reported_together(tmp_path: Path) -> N
     scanned = scan_pairs(write_rows(tmp_path / "pairs.jsonl", rows))
     assert (scanned.count, scanned.skipped) == (99_990, 10)
     with pytest.raises(DataError) as caught:
-        scanned.check(skip_bad=False)
+        scanned.check(skip_invalid=False)
     message = str(caught.value)
     assert "10 of 100000 rows are bad" in message
     for place in bad:
         assert f"line {place + 1}:" in message
-    assert "--skip-bad goes on with the other 99990" in message
-    scanned.check(skip_bad=True)
+    assert "--skip-invalid goes on with the other 99990" in message
+    scanned.check(skip_invalid=True)
     assert sum(1 for _ in scanned.read()) == 99_990
 
 
 def test_more_bad_rows_than_fit_a_screen_are_counted(tmp_path: Path) -> None:
     scanned = scan_pairs(write_rows(tmp_path / "pairs.jsonl", [GOOD, *({"x": 1} for _ in range(50))]))
     with pytest.raises(DataError, match="and 30 more") as caught:
-        scanned.check(skip_bad=False)
+        scanned.check(skip_invalid=False)
     assert len(str(caught.value).splitlines()) == 23
 
 
@@ -186,7 +186,7 @@ def test_dialogues_ask_for_their_task(tmp_path: Path) -> None:
 def test_a_file_without_one_good_row_is_refused_either_way(tmp_path: Path) -> None:
     scanned = scan_pairs(write_rows(tmp_path / "pairs.jsonl", [{}]))
     with pytest.raises(DataError, match="nothing to label"):
-        scanned.check(skip_bad=True)
+        scanned.check(skip_invalid=True)
 
 
 def test_packed_files_are_read(tmp_path: Path) -> None:

@@ -254,7 +254,7 @@ def test_whatever_a_target_module_raises_is_a_message(site: Site, code: str) -> 
 
 
 def test_a_target_without_the_protocols_methods_is_refused_by_name(site: Site) -> None:
-    with pytest.raises(PluginError, match=r"rlaif_plugins\.direct:Direct lacks label\(\)"):
+    with pytest.raises(PluginError, match=r"rlaif_plugins\.direct:Direct missing_field label\(\)"):
         resolve(site, "rlaif_plugins.strategies.direct:Direct")
 
 

@@ -99,32 +99,32 @@ def record(
     recorded = Recorded(load_model(world.model, "causal", torch.float64, CPU))
     shaped = shape_scores(options)
     monkeypatch.setattr(Learner, "sample", lambda self, pool, number: fixed_rollout(tokenizer))
-    aim = _Trainer._aim
+    aim = _Trainer._build_targets
 
     def by_response(experience: Experience, columns: dict[str, Tensor | None]) -> Iterator[Any]:
         for row, scores in enumerate(experience.scores.tolist()):
             i = find_prompt(scores, shaped)
             for j in range(2):
-                tokens = experience.owners == 2 * row + j
+                tokens = experience.response_index == 2 * row + j
                 yield (i, j), {name: x[tokens].tolist() for name, x in columns.items() if x is not None}
 
     def recording_aim(self: Any, experience: Experience) -> Targets:
-        weigh = self.algorithm.weigh
+        compute_advantages = self.algorithm.compute_advantages
 
         def recording_weigh(rewards: Tensor, experience: Experience) -> Any:
             recorded.rewards |= {p: x["r"] for p, x in by_response(experience, {"r": rewards})}
-            return weigh(rewards, experience)
+            return compute_advantages(rewards, experience)
 
-        self.algorithm.weigh = recording_weigh
+        self.algorithm.compute_advantages = recording_weigh
         targets = aim(self, experience)
-        self.algorithm.weigh = weigh
+        self.algorithm.compute_advantages = compute_advantages
         x = experience
         columns = {"logprobs": x.logprobs, "reference": x.reference, "values": x.values}
         recorded.experience |= dict(by_response(experience, columns))
         recorded.aims |= dict(by_response(experience, {"advantages": targets.advantages, "returns": targets.returns}))
         return targets
 
-    monkeypatch.setattr(_Trainer, "_aim", recording_aim)
+    monkeypatch.setattr(_Trainer, "_build_targets", recording_aim)
 
     def one_step(
         stage: Any, modules: Mapping[str, nn.Module], optimizer: Any, steps: int, step: Any, **rest: Any

@@ -18,7 +18,7 @@ def estimate(value: float, half: float = 0.05, count: int = 50) -> dict[str, flo
 
 
 def labeler(
-    kind: str, agreement: dict[str, float] | None, known_by: str | None = "human", settings: str = ""
+    kind: str, agreement: dict[str, float] | None, gold_source: str | None = "human", settings: str = ""
 ) -> dict[str, Any]:
     return {
         "kind": kind,
@@ -27,10 +27,10 @@ def labeler(
         "slices": {"too-long": estimate(0.4)} if agreement else {},
         "same_position": estimate(0.91) if kind == "llm" else None,
         "first_when_same": None,
-        "label_mass": None,
+        "label_token_mass": None,
         "unparsed": estimate(0.0, 0.0),
         "longer_wins": None,
-        "known_by": known_by if agreement else None,
+        "gold_source": gold_source if agreement else None,
     }
 
 
@@ -41,8 +41,8 @@ def win(rate: dict[str, float] | None, adjusted: dict[str, float] | None, ties: 
 POLICY = {"tokens": estimate(20.0), "ended": estimate(0.9), "copy_rate": estimate(0.02, 0.01), "rougeL": estimate(0.2)}
 ARM = {
     "labeler": "rlaif",
-    "accuracy_known": estimate(0.7),
-    "accuracy_labels": estimate(0.75),
+    "accuracy_gold": estimate(0.7),
+    "accuracy_labeler": estimate(0.75),
     "calibration": {
         "brier": estimate(0.2),
         "ece": 0.07,
@@ -87,7 +87,7 @@ SPEC: dict[str, Any] = {
     "policy": {"model": "m", "max_new_tokens": 48},
     "arms": {"rlaif": {"feedback": {"labeler": {"kind": "similarity", "model": "package:mini"}}}},
 }
-STEPS = [{"name": "sft", "reused": True, "seconds": 1.5, "peak_memory_bytes": 2**30, "facts": {"prompts_cut": 2}}]
+STEPS = [{"name": "sft", "reused": True, "seconds": 1.5, "peak_memory_bytes": 2**30, "facts": {"prompts_truncated": 2}}]
 
 
 def report(**changes: Any) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def test_the_page_shows_every_measurement() -> None:
         "61.0 % [56, 66] n=50",
         "too-long",
         "91.0 %",
-        "prompts_cut 2",
+        "prompts_truncated 2",
         "1.00 GiB",
         "<svg",
     ):
@@ -170,7 +170,7 @@ def test_a_title_is_the_kind_with_what_is_not_the_default(manager: PluginManager
             "no comparisons with known preferences",
         ),
         (
-            {"labelers": {**EVALUATION["labelers"], "llm": labeler("llm", estimate(0.6), "construction")}},
+            {"labelers": {**EVALUATION["labelers"], "llm": labeler("llm", estimate(0.6), "synthetic")}},
             "by construction",
         ),
         ({"judge": {"kind": "similarity", "model": "package:mini"}}, "THE JUDGE IS THE LABELER"),
@@ -193,7 +193,7 @@ def test_what_a_reader_should_doubt_is_said(changes: dict[str, Any], words: str)
 
 
 def test_missing_measurements_are_shown_as_missing() -> None:
-    arms = {"bare": {**ARM, "labeler": None, "accuracy_known": None, "accuracy_labels": None, "loss": [], "curve": []}}
+    arms = {"bare": {**ARM, "labeler": None, "accuracy_gold": None, "accuracy_labeler": None, "loss": [], "curve": []}}
     arms["bare"] |= {"calibration": None, "lengths": []}
     policies = {"sft": POLICY, "bare": POLICY}
     wins = [{**win(None, None), "first": "bare"}]
@@ -222,6 +222,9 @@ def test_a_judge_that_a_policy_learned_from_without_labels_is_told(arm: dict[str
     assert "THE JUDGE IS THE LABELER of arm 'a'" in same
     (shared,) = _compare_judge({"judge": {"kind": "llm", "model": "m"}}, spec)
     assert "share a model (m)" in shared
-    watch = {"kind": "rloo", "watch": {"judge": {"kind": "llm", "labeler": {"kind": "llm", "model": "m"}}}}
+    watch = {
+        "kind": "rloo",
+        "checkpoint_selection": {"judge": {"kind": "llm", "labeler": {"kind": "llm", "model": "m"}}},
+    }
     spec = {"arms": {"a": {"feedback": None, "reward": None, "algorithm": watch}}}
     assert _compare_judge({"judge": {"kind": "llm", "model": "m"}}, spec) == []

@@ -36,7 +36,7 @@ from rlaif_framework import (
     TrainingError,
 )
 from rlaif_framework.contracts import read_metrics
-from rlaif_framework.models import encode_prompt, load_tokenizer, shorten_prompts
+from rlaif_framework.models import encode_prompt, load_tokenizer, truncate_prompts
 from rlaif_framework.pipeline.stages import evaluate
 from rlaif_framework.plugins.slots import narrow
 from rlaif_framework.records import write_rows
@@ -172,7 +172,7 @@ def test_a_new_head_may_be_random_as_in_huang_et_al(bench: Bench) -> None:
 def test_centred_scores_of_references_average_zero(bench: Bench) -> None:
     reward = bench.fit("bradley-terry", LABELS, bench.stage(), centre=True, **TRAIN)
     task, tokenizer = bench.context.task, load_tokenizer(bench.model)
-    prompts, _ = shorten_prompts(task.prompts("train"), task, tokenizer, bench.context.policy.max_prompt_tokens)
+    prompts, _ = truncate_prompts(task.prompts("train"), task, tokenizer, bench.context.policy.max_prompt_tokens)
     references = [p.reference or "" for p in prompts]
     scores = reward.score(prompts, references)
     assert sum(scores) / len(scores) == pytest.approx(0.0, abs=1e-5)

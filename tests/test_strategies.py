@@ -31,7 +31,7 @@ from rlaif_framework import (
     Spec,
     SpecError,
 )
-from rlaif_framework.data import Words
+from rlaif_framework.data import AnnotatorPrompts
 from rlaif_framework.metrics.agreement import measure_labeler
 from rlaif_framework.plugins.slots import narrow
 from rlaif_framework.records.rows import read_preference
@@ -108,9 +108,14 @@ def make(
     labeler: LLMLabeler = LLMLabeler.__new__(LLMLabeler)
     context = Context.from_spec(spec, manager)
     labeler.config = narrow("labeler", {**config, "strategy": strategy}, manager)  # type: ignore[assignment]
-    labeler.seed, labeler.task, labeler.words, labeler.backend = spec.seed, context.task, context.task.words(), backend
+    labeler.seed, labeler.task, labeler.words, labeler.backend = (
+        spec.seed,
+        context.task,
+        context.task.annotator_prompts(),
+        backend,
+    )
     if words:
-        labeler.words = Words.model_validate({**labeler.words.model_dump(), **words})
+        labeler.words = AnnotatorPrompts.model_validate({**labeler.words.model_dump(), **words})
     labeler.strategy = context.build_strategy(labeler.config.strategy)
     return labeler
 
@@ -291,7 +296,7 @@ def test_a_source_longer_than_the_context_is_cut_and_responses_never_are(
     long = Comparison("long", Prompt("p", f"POST: {post}", post), ("good " * 20, "bad"), 1.0, "human")
     backend = Scripted(oracle, room=1200)
     (found,) = make(manager, tiny_spec(), backend).label([long])
-    assert found.evidence.shortened
+    assert found.evidence.source_truncated
     for request in backend.asked:
         assert len(request.question.text) <= 1200
         assert "good " * 19 in request.question.text
@@ -309,7 +314,7 @@ def test_whatever_a_strategy_puts_into_a_prompt_counts_when_a_source_is_cut(
     long = Comparison("long", Prompt("p", f"POST: {post}", post), ("good", "bad"), 1.0, "human")
     backend = Scripted(oracle, room=4000)
     (found,) = make(manager, tiny_spec(), backend, strategy).label([long])
-    assert found.evidence.shortened
+    assert found.evidence.source_truncated
     firsts_asked = [r.question for r in backend.asked if "I thought" not in r.question.prefill]
     assert all(len(q.text) + len(q.prefill) <= 4000 for q in firsts_asked)
 
@@ -325,7 +330,7 @@ def test_a_long_dialogue_is_cut_as_its_task_cuts_it(
     spec = tiny_spec(task={"kind": "dialogue", "data": {"train": str(data)}})
     backend = Scripted(lambda _: 0.7, room=1200)
     (found,) = make(manager, spec, backend).label([long])
-    assert found.evidence.shortened
+    assert found.evidence.source_truncated
     for request in backend.asked:
         assert "the last question\nResponse 1 - " in request.question.text
         assert "question 0" not in request.question.text
@@ -345,7 +350,7 @@ def test_a_rating_cuts_the_source_the_same_for_both_responses(
     post = "one. two. three. " * 200
     long = Comparison("long", Prompt("p", f"POST: {post}", post), ("good " * 20, "bad"), 1.0, "human")
     (found,) = rater.label([long])
-    assert found.evidence.shortened
+    assert found.evidence.source_truncated
     assert len({r.question.text.partition("SUMMARY:")[0] for r in backend.asked}) == 1
     assert all(len(r.question.text) <= 800 for r in backend.asked)
     assert rater.score([long.prompt], ["bad"]) == pytest.approx([0])
@@ -378,7 +383,7 @@ def test_votes_are_counted(manager: PluginManager, tiny_spec: Callable[..., Spec
 def test_an_exemplar_never_gives_away_the_comparison_it_stands_before(
     manager: PluginManager, tiny_spec: Callable[..., Spec]
 ) -> None:
-    exemplar = Context.from_spec(tiny_spec(), manager).task.words().exemplars[1]
+    exemplar = Context.from_spec(tiny_spec(), manager).task.annotator_prompts().exemplars[1]
     same = Comparison("same", Prompt("p", exemplar.source, exemplar.source), exemplar.responses)
     backend = Scripted(lambda _: 0.7)
     list(make(manager, tiny_spec(), backend, {"kind": "few-shot", "exemplars": 3}).label([same, COMPARISONS[0]]))
@@ -497,7 +502,7 @@ def test_control_tokens_in_a_response_are_only_text(
 
     assert controls(ask.ask_label()) == controls(plain.ask_label())
     assert controls(ask.ask_label(rationale=attack)) == controls(plain.ask_label())
-    assert marker not in backend.defuse(ask.ask_label().text)
+    assert marker not in backend.escape(ask.ask_label().text)
 
 
 class Gullible(Scripted):
@@ -576,9 +581,11 @@ def test_a_response_cannot_decide_its_own_label(
 def test_a_users_words_replace_the_tasks_key_by_key(
     manager: PluginManager, tiny_spec: Callable[..., Spec], tmp_path: Path
 ) -> None:
-    own = tmp_path / "words.yaml"
+    own = tmp_path / "annotator_prompts.yaml"
     own.write_text("ending: 'Better one='\npreambles: {short: 'Judge.'}\n")
-    words = Context.from_spec(tiny_spec(task={"kind": "tldr", "words": str(own)}), manager).task.words()
+    words = Context.from_spec(
+        tiny_spec(task={"kind": "tldr", "annotator_prompts": str(own)}), manager
+    ).task.annotator_prompts()
     assert words.ending == "Better one="
     assert (
         words.annotate(COMPARISONS[0].prompt, ("a", "b"), preamble="short").ask_label().text.startswith("Judge. Output")
@@ -602,11 +609,13 @@ def test_a_users_words_replace_the_tasks_key_by_key(
 def test_bad_words_are_refused_by_file_and_key(
     manager: PluginManager, tiny_spec: Callable[..., Spec], tmp_path: Path, text: str | None, message: str
 ) -> None:
-    own = tmp_path / "words.yaml"
+    own = tmp_path / "annotator_prompts.yaml"
     if text is not None:
         own.write_text(text)
     with pytest.raises(DataError, match=message):
-        Context.from_spec(tiny_spec(task={"kind": "tldr", "words": str(own)}), manager).task.words()
+        Context.from_spec(
+            tiny_spec(task={"kind": "tldr", "annotator_prompts": str(own)}), manager
+        ).task.annotator_prompts()
 
 
 def test_a_labeler_that_scores_is_a_reward_and_one_that_compares_is_not(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlaif_framework.data import copy_rate, cut_text
+from rlaif_framework.data import copy_rate, truncate_text
 
 SOURCE = "My cat sat on the red mat all day, and nobody in the house could move her."
 
@@ -51,7 +51,7 @@ POST = "First line here.\nSecond line.\n\nThird line is the longest of all."
     ],
 )
 def test_a_text_is_cut_at_its_last_line_then_at_its_last_word(limit: int, expected: str) -> None:
-    assert cut_text(POST, lambda text: len(text) <= limit) == expected
+    assert truncate_text(POST, lambda text: len(text) <= limit) == expected
 
 
 def test_the_cut_text_is_the_longest_that_fits() -> None:
@@ -62,7 +62,7 @@ def test_the_cut_text_is_the_longest_that_fits() -> None:
         asked.append(candidate)
         return len(candidate) <= 1003
 
-    cut = cut_text(text, fits)
+    cut = truncate_text(text, fits)
     assert cut == " ".join(["word"] * 200)
     assert len(asked) < 20, "tokenising a long text hundreds of times would make this the slowest stage"
 
@@ -77,4 +77,4 @@ def test_the_cut_text_is_the_longest_that_fits() -> None:
     ],
 )
 def test_only_a_text_of_a_script_without_spaces_is_cut_between_characters(text: str, expected: str) -> None:
-    assert cut_text(text, lambda cut: len(cut) <= 60) == expected
+    assert truncate_text(text, lambda cut: len(cut) <= 60) == expected

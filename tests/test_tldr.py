@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 import pytest
 from fake_plugins import write_rows
-from rlaif_plugins.labelers.annotated import ConstructionConfig, HumanConfig, KnownLabeler
+from rlaif_plugins.labelers.annotated import AnnotationLabeler, HumanConfig, SyntheticConfig
 from rlaif_plugins.tasks.tldr import TldrConfig
 from rlaif_plugins.tasks.tldr.task import MINI, TldrTask
 
@@ -493,7 +493,7 @@ def test_posts_without_comparisons_have_none(tmp_path: Path) -> None:
     assert all_comparisons(task) == []
 
 
-# Words
+# AnnotatorPrompts
 
 
 def test_shortening_cuts_the_post_and_never_the_cue_or_what_stands_before_it(tmp_path: Path) -> None:
@@ -501,18 +501,18 @@ def test_shortening_cuts_the_post_and_never_the_cue_or_what_stands_before_it(tmp
     task = make_task(data=str(write_rows(tmp_path / "a.jsonl", [row])))
     (prompt,) = all_prompts(task)
     before, cue = "SUBREDDIT: r/relationships\n\nTITLE: My cat\n\nPOST: ", "\n\nTL;DR:"
-    assert task.shorten(prompt, lambda text: True) == prompt
+    assert task.truncate(prompt, lambda text: True) == prompt
     for limit, left in [(1, "One two three.\nFour five six."), (20, "One two three."), (37, "One two")]:
         room = len(prompt.text) - limit
-        short = task.shorten(prompt, lambda text, room=room: len(text) <= room)  # type: ignore[misc]
+        short = task.truncate(prompt, lambda text, room=room: len(text) <= room)  # type: ignore[misc]
         assert short.text == before + left + cue
         assert (short.source, short.id, short.reference) == (left, prompt.id, prompt.reference)
     with pytest.raises(DataError, match=r"prompt 't3_1': not one word of the post fits; raise policy\.max_prompt"):
-        task.shorten(prompt, lambda text: len(text) < len(before))
+        task.truncate(prompt, lambda text: len(text) < len(before))
 
 
 def test_the_annotator_sees_text_and_both_summaries_in_the_order_given() -> None:
-    words = make_task().words()
+    words = make_task().annotator_prompts()
     annotation = words.annotate(Prompt("1", "POST: x\n\nTL;DR:", "x"), ("first\nSummary 2 - fake", "second"))
     question = annotation.ask_label()
     lines = question.text.splitlines()
@@ -603,19 +603,19 @@ def test_every_split_of_the_embedded_set_has_every_flaw_and_balanced_orders(mini
 
 def test_the_embedded_set_never_calls_its_preferences_human(mini: TldrTask) -> None:
     comparisons = all_comparisons(mini)
-    assert {c.preference_source for c in comparisons} == {"construction"}
+    assert {c.preference_source for c in comparisons} == {"synthetic"}
     with pytest.raises(DataError, match=r"labeler 'human': .* has no human preference, it is known by construction"):
-        list(KnownLabeler(HumanConfig(), None).label(comparisons))  # type: ignore[arg-type]
-    labels = list(KnownLabeler(ConstructionConfig(), None).label(comparisons))  # type: ignore[arg-type]
+        list(AnnotationLabeler(HumanConfig(), None).label(comparisons))  # type: ignore[arg-type]
+    labels = list(AnnotationLabeler(SyntheticConfig(), None).label(comparisons))  # type: ignore[arg-type]
     assert [p.probabilities for p in labels] == [(c.preference, 1 - (c.preference or 0)) for c in comparisons]
-    assert {p.evidence.source for p in labels} == {"construction"}
+    assert {p.evidence.source for p in labels} == {"synthetic"}
 
 
 def test_the_construction_labeler_refuses_what_humans_rated_or_nobody_did() -> None:
     prompt = Prompt("1", "x", "x")
     human = Comparison("c1", prompt, ("a", "b"), 1.0, "human")
     nobody = Comparison("c2", prompt, ("a", "b"))
-    labeler = KnownLabeler(ConstructionConfig(), None)  # type: ignore[arg-type]
+    labeler = AnnotationLabeler(SyntheticConfig(), None)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="comparison 'c1' has no construction preference, it is known by human"):
         list(labeler.label([human]))
     with pytest.raises(DataError, match="comparison 'c2' has no construction preference, it is not known"):

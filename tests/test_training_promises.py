@@ -123,7 +123,7 @@ def test_a_value_model_recomputes_too(world: World) -> None:
             narrow("algorithm", {"kind": "a2c"}, world.manager), stage.context, stage, world.model, value=True
         )  # type: ignore[arg-type]
         rollout = learner.sample(world.prompts, 0)
-        return bytes_kept(lambda: learner.read_values(learner.pack(rollout.groups)))
+        return bytes_kept(lambda: learner.predict_values(learner.pack(rollout.groups)))
 
     assert kept(gradient_checkpointing=True) < 0.75 * kept()
 
@@ -405,13 +405,13 @@ def test_the_memory_plan_knows_a_reward_models_own_adapters_and_optimiser(
 def test_a_deferred_score_is_gae_with_a_step_after_the_last_token() -> None:
     """Against the recursion over responses that are one step longer, as Huang et al. 2024 compute it."""
     lengths, gamma, lam = [3, 1, 4], 0.9, 0.8
-    owners = torch.arange(3).repeat_interleave(torch.tensor(lengths))
+    response_index = torch.arange(3).repeat_interleave(torch.tensor(lengths))
     generator = torch.Generator().manual_seed(0)
     kl, values = (torch.randn(8, generator=generator, dtype=torch.float64) for _ in range(2))
     scores, ends = (torch.randn(3, generator=generator, dtype=torch.float64) for _ in range(2))
     rewards = kl.clone()
     rewards[[2, 3, 7]] += scores
-    found = gae(defer_scores(rewards, scores, ends, owners, gamma, lam), values, owners, gamma, lam)
+    found = gae(defer_scores(rewards, scores, ends, response_index, gamma, lam), values, response_index, gamma, lam)
     expected, start = [], 0
     for i, length in enumerate(lengths):
         r = [*kl[start : start + length].tolist(), float(scores[i])]
@@ -453,7 +453,7 @@ def test_end_values_change_nothing_with_lambda_1(minibatches: int, world: World)
 
 def test_whitened_rewards_and_deferred_scores_are_one_sequence(world: World) -> None:
     """Against the recursion over responses that are one step longer, whose rewards, score included, are whitened."""
-    owners = torch.tensor([0, 0, 0, 1, 1])
+    response_index = torch.tensor([0, 0, 0, 1, 1])
     old, reference, values = torch.randn(3, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     scores, ends = (
         torch.tensor([[50.0], [20.0]], dtype=torch.float64),
@@ -465,7 +465,7 @@ def test_whitened_rewards_and_deferred_scores_are_one_sequence(world: World) -> 
     stage = world.stage("run")
     learner = Learner(config, stage.context, stage, world.model, value=True)
     trainer = _Trainer(stage.context.build_algorithm(config), learner, LetterReward(), world.prompts)
-    aim = trainer._aim(Experience(scores, owners, old, reference, values, ends))
+    aim = trainer._build_targets(Experience(scores, response_index, old, reference, values, ends))
 
     kl = -0.3 * (old - reference)
     steps = torch.stack([*kl[:3], scores[0, 0], *kl[3:], scores[1, 0]])
@@ -488,9 +488,9 @@ def test_prompts_of_a_process_that_do_not_divide_into_minibatches_are_refused(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.prompts = PROMPTS
-    share = rl_learner.my_share
+    share = rl_learner.local_shard
     monkeypatch.setattr(
-        rl_learner, "my_share", lambda accelerator, batch: share(accelerator, batch)[:3]
+        rl_learner, "local_shard", lambda accelerator, batch: share(accelerator, batch)[:3]
     )  # of 4 processes
     settings = {"steps": 1, "prompts_per_step": 4, "responses_per_prompt": 1, "minibatches": 2}
     with pytest.raises(TrainingError, match="the 3 prompts that each process has in a step cannot be divided into 2"):

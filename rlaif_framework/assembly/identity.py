@@ -32,7 +32,7 @@ def describe_task(context: Context) -> dict[str, Any]:
     """The task's settings and its words, which may come from a file."""
     return {
         **describe_component(context.task_config, context),
-        "words": context.task.words().model_dump(mode="json"),
+        "annotator_prompts": context.task.annotator_prompts().model_dump(mode="json"),
     }
 
 

@@ -16,7 +16,7 @@ from rlaif_framework.spec.model import Spec
 def check_components(spec: Spec, context: Context) -> None:
     """Import every component a spec names, so that a missing package is met before anything is computed.
 
-    What they name in the task's words must be there, too.
+    What they name in the task's annotator prompts must be there, too.
     """
     used: list[ComponentConfig] = [spec.task]
     for arm in spec.arms.values():
@@ -26,17 +26,17 @@ def check_components(spec: Spec, context: Context) -> None:
         used += [spec.evaluate.judge, *spec.evaluate.labelers.values()]
     for config in used:
         check_component(config, context.manager)
-        config.check_words(context.task.words())
+        config.check_prompts(context.task.annotator_prompts())
 
 
 def check_labeler(where: str, config: ComponentConfig, comparisons: Sequence[Comparison]) -> None:
     """Meet a comparison that a labeler will not be able to label before anything is computed.
 
     Raises:
-        DataError: What it lacks.
+        DataError: What it missing_field.
     """
     for comparison in comparisons:
-        lack = config.lacks(comparison)
+        lack = config.missing_field(comparison)
         if lack is not None:
             raise DataError(f"{where} '{config.kind}': comparison '{comparison.id}' {lack}")
 

@@ -120,8 +120,8 @@ def run(
         from rlaif_framework.report.run_report import read_summary
 
         for line in read_summary(folder):
-            progress.say(line)
-        progress.say(f"report: {(folder / 'report.html').resolve()}")
+            progress.print(line)
+        progress.print(f"report: {(folder / 'report.html').resolve()}")
 
 
 @app.command()
@@ -156,7 +156,7 @@ def label(
     export: Annotated[
         Path | None, typer.Option(help="Write prompt, chosen, rejected and margin, .jsonl or .parquet.")
     ] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Go on without rows that hold no pair.")] = False,
+    skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Go on without rows that hold no pair.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files of these names that no earlier run of this made.")
     ] = False,
@@ -190,7 +190,7 @@ def label(
         labelers = {"": load_component("labeler", labeler or "", set_ or (), manager)}
     words = load_component("task", task, (), manager)
     _prepare_libraries()
-    job = Job(pairs, labelers, words, out, report, export, skip_bad, overwrite, seed, batch_tokens)
+    job = Job(pairs, labelers, words, out, report, export, skip_invalid, overwrite, seed, batch_tokens)
     found = label_file(job, manager, Progress(Console()))
     if compare is not None:
         _print_comparison(found)

@@ -14,7 +14,7 @@ from rlaif_framework.records.requests import Answer, Asked, Question, Request
 
 if TYPE_CHECKING:
     from rlaif_framework.contracts.stage import Stage
-    from rlaif_framework.data.annotator_prompts import Words
+    from rlaif_framework.data.annotator_prompts import AnnotatorPrompts
     from rlaif_framework.records.samples import Sample
 
 
@@ -30,11 +30,11 @@ class Task(Protocol):
         """Comparisons of a split with their known preferences; empty if the data has none."""
         ...
 
-    def shorten(self, prompt: Prompt, fits: Callable[[str], bool]) -> Prompt:
+    def truncate(self, prompt: Prompt, fits: Callable[[str], bool]) -> Prompt:
         """Cut the source of a prompt until `fits(prompt.text)`; never the cue, never a response."""
         ...
 
-    def words(self) -> Words:
+    def annotator_prompts(self) -> AnnotatorPrompts:
         """The texts an annotator is asked with (RLAIF 2.1)."""
         ...
 
@@ -167,7 +167,7 @@ class Responder(Protocol):
         Args:
             folder: What `improve` saved.
             guidance: The arm's reward.
-            prompts: Test prompts, shortened to fit.
+            prompts: Test prompts, source_truncated to fit.
             stage: Seeds and progress.
             temperature: What other policies are sampled with; an algorithm may have its own.
         """

@@ -1,10 +1,10 @@
+from .annotator_prompts import AnnotatorPrompts as AnnotatorPrompts
 from .annotator_prompts import Exemplar as Exemplar
-from .annotator_prompts import Words as Words
 from .annotator_prompts import flatten as flatten
 from .pairs import read_pair as read_pair
 from .splits import Row as Row
 from .splits import Splits as Splits
 from .splits import read_splits as read_splits
 from .text import copy_rate as copy_rate
-from .text import cut_text as cut_text
-from .text import defuse_markers as defuse_markers
+from .text import escape_control_tokens as escape_control_tokens
+from .text import truncate_text as truncate_text

@@ -48,7 +48,7 @@ class Exemplar(Config):
     """Thoughts that lead to the answer, for chain of thought."""
 
 
-class RateWords(Config):
+class RatingPrompt(Config):
     """The prompt for a score from 1 to 10 (RLAIF D)."""
 
     preamble: str
@@ -59,7 +59,7 @@ class RateWords(Config):
     """Last words before the number."""
 
 
-class Words(Config):
+class AnnotatorPrompts(Config):
     """Everything an annotator reads, in the paper's order: preamble, exemplars, sample, ending (RLAIF Table 1)."""
 
     prefer: Literal["better", "worse"] = "better"
@@ -90,12 +90,12 @@ class Words(Config):
     """Exemplars for few-shot prompts."""
     principles: list[str] = Field([])
     """Principles of which one is put after the preamble (Bai et al. 2022)."""
-    rate: RateWords
+    rate: RatingPrompt
     """The prompt for a score."""
 
     @classmethod
-    def load(cls, path: Path, own: Path | None = None) -> Words:
-        """Read a task's words; `own` is a user's file that replaces any of them, key by key.
+    def load(cls, path: Path, own: Path | None = None) -> AnnotatorPrompts:
+        """Read a task's annotator prompts; `own` is a user's file that replaces any of them, key by key.
 
         Raises:
             DataError: A file is missing, is no YAML mapping, or holds an unknown or wrong key.
@@ -145,7 +145,7 @@ class Words(Config):
             DataError: The nearest name.
         """
         if name not in self.preambles:
-            raise DataError(f"the task's words have no preamble '{name}'; {suggest(name, self.preambles)}")
+            raise DataError(f"the task's annotator prompts have no preamble '{name}'; {suggest(name, self.preambles)}")
 
     def render(self, source: str, responses: tuple[str, str]) -> str:
         """The sample's text. Responses are put on one line each, so that none can pass for the lines after it."""
@@ -184,7 +184,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DataError(f"no file with words at {path}") from None
+        raise DataError(f"no file with annotator prompts at {path}") from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = str(error).replace("<unicode string>", path.name)
         raise DataError(f"{path}: cannot be read as YAML: {reason}") from error

@@ -47,7 +47,7 @@ TURN = "Human:"
 
 
 @dataclass(frozen=True, slots=True)
-class BadRow:
+class InvalidRow:
     """A line that holds no pair."""
 
     line: int
@@ -76,7 +76,7 @@ class PairsFile:
     """Good rows."""
     skipped: int
     """Bad rows."""
-    bad: tuple[BadRow, ...]
+    bad: tuple[InvalidRow, ...]
     """The first of them."""
     digest: str
     """Hash of the file's lines."""
@@ -103,19 +103,21 @@ class PairsFile:
         """Yield the pairs of the good rows, one at a time."""
         return (pair for pair in read_pairs(self.path) if isinstance(pair, Comparison))
 
-    def check(self, skip_bad: bool) -> None:
-        """Refuse a file with bad rows, all of them named; with `skip_bad` only one with nothing else.
+    def check(self, skip_invalid: bool) -> None:
+        """Refuse a file with bad rows, all of them named; with `skip_invalid` only one with nothing else.
 
         Raises:
             DataError: What is wrong and in which lines.
         """
-        if self.count and (skip_bad or not self.skipped):
+        if self.count and (skip_invalid or not self.skipped):
             return
         lines = [f"{self.path}: {self.skipped} of {self.count + self.skipped} rows are bad"]
         lines += [f"  line {row.line}: {row.reason}" for row in self.bad]
         if self.skipped > len(self.bad):
             lines.append(f"  and {self.skipped - len(self.bad)} more")
-        lines.append(f"--skip-bad goes on with the other {self.count}" if self.count else "there is nothing to label")
+        lines.append(
+            f"--skip-invalid goes on with the other {self.count}" if self.count else "there is nothing to label"
+        )
         raise DataError("\n".join(lines))
 
 
@@ -131,7 +133,7 @@ def scan_pairs(path: Path) -> PairsFile:
         raise DataError(f"{path} is not a file")
     digest, reader = hashlib.sha256(), _Reader()
     count = skipped = transcripts = 0
-    bad: list[BadRow] = []
+    bad: list[InvalidRow] = []
     for number, line in read_lines(path):
         digest.update(line)
         found = reader.read(number, line)
@@ -144,7 +146,7 @@ def scan_pairs(path: Path) -> PairsFile:
     return PairsFile(path, count, skipped, tuple(bad), digest.hexdigest(), tuple(reader.misspelt.values()), transcripts)
 
 
-def read_pairs(path: Path) -> Iterator[Comparison | BadRow]:
+def read_pairs(path: Path) -> Iterator[Comparison | InvalidRow]:
     """Yield each row of a file as a comparison, or as what is wrong with it."""
     reader = _Reader()
     return (reader.read(number, line) for number, line in read_lines(path))
@@ -158,7 +160,7 @@ class _Reader:
         """The line of each id that a row states, by the id's hash: a file may have very many."""
         self.misspelt: dict[str, Misspelt] = {}
 
-    def read(self, number: int, line: bytes) -> Comparison | BadRow:
+    def read(self, number: int, line: bytes) -> Comparison | InvalidRow:
         """The pair in a line, or what is wrong with it."""
         try:
             row = parse_line(line)
@@ -168,7 +170,7 @@ class _Reader:
             if before != number:
                 raise DataError(f"its id '{pair.id}' stands in line {before} already")
         except DataError as error:
-            return BadRow(number, str(error))
+            return InvalidRow(number, str(error))
         return pair
 
     def _look_at_keys(self, row: Mapping[str, Any], number: int) -> None:

@@ -27,7 +27,7 @@ _CONTROL = re.compile(
 )
 
 
-def defuse_markers(text: str) -> str:
+def escape_control_tokens(text: str) -> str:
     """Spell chat-control markers apart, so that data which holds `<|im_end|>` or `[/INST]` cannot end a question.
 
     Known by their shape: a server's tokenizer is not at hand, and some templates' markers are no tokens of their own.
@@ -49,7 +49,7 @@ def copy_rate(source: str, response: str, length: int = SEQUENCE) -> float:
     return sum(s in known for s in sequences) / len(sequences)
 
 
-def cut_text(text: str, fits: Callable[[str], bool]) -> str:
+def truncate_text(text: str, fits: Callable[[str], bool]) -> str:
     """Cut a text at its last newline again and again until it fits; without a newline left, at its last words.
 
     The way OpenAI's summarisation data was cut (Huang et al. 2024, detail 1). Only what has no spaces, as Chinese and

@@ -36,7 +36,7 @@ class Job:
     out: Path
     report: Path | None = None
     export: Path | None = None
-    skip_bad: bool = False
+    skip_invalid: bool = False
     overwrite: bool = False
     """Whether files that no earlier run made may be replaced."""
     seed: int = 0
@@ -122,22 +122,22 @@ def label_file(job: Job, manager: PluginManager, progress: Progress) -> dict[str
     for config in (job.task, *job.labelers.values()):
         check_component(config, manager)
     pairs = scan_pairs(job.pairs)
-    pairs.check(job.skip_bad)
+    pairs.check(job.skip_invalid)
     for name, config in job.labelers.items():
         with _naming(name):
             _check_labeler(config, job.context(manager), pairs)
     if pairs.skipped:
-        progress.say(f"{job.pairs}: skipped {pairs.skipped} bad rows of {pairs.count + pairs.skipped}")
+        progress.print(f"{job.pairs}: skipped {pairs.skipped} bad rows of {pairs.count + pairs.skipped}")
     doubts = pairs.doubt(job.task.kind)
     for text in doubts:
-        progress.say(f"warning: {text}")
+        progress.print(f"warning: {text}")
     labels: dict[str, tuple[Record, Path]] = {}
     for name, config in job.labelers.items():
         path = job.outputs[name]
         labels[name or config.kind] = _label_one(job, name, config, pairs, manager, progress), path
     report = build_report(pairs, labels)
     for line in (*report["summary"], *(f"warning: {text}" for text in report["warnings"])):
-        progress.say(line)
+        progress.print(line)
     report["warnings"] = [*doubts, *report["warnings"]]
     _note_made(job, labels.values())
     _write_rest(job, report, progress)
@@ -157,12 +157,12 @@ def _check_labeler(config: ComponentConfig, context: Context, pairs: PairsFile) 
     """Find what is wrong with a labeler before the first comparison of any is labelled, and without loading a model.
 
     Raises:
-        RlaifError: The words have not what it names, a model is not there, or a row lacks something.
+        RlaifError: The annotator prompts have not what it names, a model is not there, or a row lacks something.
     """
-    config.check_words(context.task.words())
+    config.check_prompts(context.task.annotator_prompts())
     describe_component(config, context)  # finds its models
     for number, pair in enumerate(read_pairs(pairs.path), 1):
-        lack = config.lacks(pair) if isinstance(pair, Comparison) else None
+        lack = config.missing_field(pair) if isinstance(pair, Comparison) else None
         if lack is not None:
             raise DataError(
                 f"{pairs.path}, line {number}: the row {lack}, and labeler '{config.kind}' cannot do without; add it, "
@@ -185,11 +185,11 @@ def _label_one(
         "unparsed": record.unparsed,
         "inconsistent": record.inconsistent,
         "refused": record.refused,
-        "with a shortened source": record.shortened,
-        "with a shortened response": record.cut_responses,
+        "with a source_truncated source": record.source_truncated,
+        "with a source_truncated response": record.responses_truncated,
     }
     of_them = "".join(f", {count} of them {what}" for what, count in counts.items() if count)
-    progress.say(f"labels: {path} and {parquet.name}, {record.done} comparisons{of_them}")
+    progress.print(f"labels: {path} and {parquet.name}, {record.done} comparisons{of_them}")
     return record
 
 
@@ -208,10 +208,10 @@ def _write_rest(job: Job, report: dict[str, Any], progress: Progress) -> None:
 
         job.export.parent.mkdir(parents=True, exist_ok=True)
         written, left_out = export_preferences(job.out, job.export)
-        progress.say(f"preference set: {job.export}, {written} rows; {left_out} unparsed or tied labels left out")
+        progress.print(f"preference set: {job.export}, {written} rows; {left_out} unparsed or tied labels left out")
     if job.report is not None:
         write_report(report, job.report)
-        progress.say(f"report: {job.report.resolve()}")
+        progress.print(f"report: {job.report.resolve()}")
 
 
 def comparison_tables(report: dict[str, Any]) -> Iterator[Table]:

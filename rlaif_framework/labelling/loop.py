@@ -44,9 +44,9 @@ class Record:
     size: int = 0
     """Bytes of their rows."""
     unparsed: int = 0
-    shortened: int = 0
+    source_truncated: int = 0
     """Comparisons whose source was cut to fit into the model's context."""
-    cut_responses: int = 0
+    responses_truncated: int = 0
     """Comparisons with a response that was cut because it alone is longer than the model's context."""
     inconsistent: int = 0
     """Comparisons whose label was withheld because both orders disagree."""
@@ -76,10 +76,10 @@ class Record:
             evidence = preference.evidence
             self.done += 1
             self.unparsed += preference.unparsed
-            self.shortened += evidence.shortened
+            self.source_truncated += evidence.source_truncated
             self.refused += evidence.refused is not None
             self.refusal = self.refusal or evidence.refused
-            self.cut_responses += evidence.cut_responses > 0
+            self.responses_truncated += evidence.responses_truncated > 0
             self.inconsistent += evidence.inconsistent and preference.probabilities is None
             self.prompt_tokens += evidence.prompt_tokens
             self.generated_tokens += evidence.generated_tokens
@@ -108,14 +108,14 @@ def label_pairs(pairs: PairsFile, config: ComponentConfig, context: Context, out
     record, found = _open_record(pairs, config, context, out)
     partial = out.with_name(f"{out.name}.partial")
     if record.complete and _size(out) == record.size:
-        progress.say(f"{out}: labelled before")
+        progress.print(f"{out}: labelled before")
         return record
     if _size(partial) < record.size:
         record = _new_record(pairs, config, context, record.made)  # whoever removed the rows wants them again
     if found and record.done == 0:
-        progress.say(f"{out}: starting anew, as pairs, labeler, task or seed changed")
+        progress.print(f"{out}: starting anew, as pairs, labeler, task or seed changed")
     elif record.done:
-        progress.say(f"{out}: going on after {record.done} of {record.comparisons} comparisons")
+        progress.print(f"{out}: going on after {record.done} of {record.comparisons} comparisons")
     out.parent.mkdir(parents=True, exist_ok=True)
     labeler = context.build_labeler(config)
     with partial.open("ab") as file:

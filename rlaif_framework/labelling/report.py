@@ -71,7 +71,7 @@ def write_report(report: Measured, path: Path) -> None:
     """Write `path` and the same as JSON beside it."""
     from rlaif_framework.report.charts import draw_lengths, draw_reliability
     from rlaif_framework.report.page import render_page
-    from rlaif_framework.store import write_whole
+    from rlaif_framework.store import write_atomic
 
     extra = {
         "slices": sorted({name for x in report["labelers"].values() for name in x["slices"]}),
@@ -80,8 +80,8 @@ def write_report(report: Measured, path: Path) -> None:
         "lengths_chart": draw_lengths({n: x["lengths"] for n, x in report["labelers"].items()}),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path.with_suffix(".json"), json.dumps(report, indent=1, ensure_ascii=False))
-    write_whole(path, render_page("labels.html.j2", **report, **extra))
+    write_atomic(path.with_suffix(".json"), json.dumps(report, indent=1, ensure_ascii=False))
+    write_atomic(path, render_page("labels.html.j2", **report, **extra))
 
 
 def _read_observations(path: Path) -> tuple[list[Observation], list[Measured]]:
@@ -125,15 +125,15 @@ def _show(comparison: Comparison, preference: Preference) -> Measured:
 
 
 def _measure(labels: Sequence[Observation], record: Record) -> Measured:
-    observations = [x for x in labels if not x.handed_out]  # the others are the human labels themselves
+    observations = [x for x in labels if not x.copied]  # the others are the human labels themselves
     calibration = measure_calibration(observations)
     confident = [x for x in observations if x.confidence is not None and x.confidence >= HIGH_CONFIDENCE]
     return {
         "kind": record.labeler["config"]["kind"],
         **asdict(measure_observations(observations)),
-        "handed_out": len(labels) - len(observations),
-        "shortened": record.shortened,
-        "cut_responses": record.cut_responses,
+        "copied": len(labels) - len(observations),
+        "source_truncated": record.source_truncated,
+        "responses_truncated": record.responses_truncated,
         "inconsistent": record.inconsistent,
         "high_confidence": _plain(measure_agreement(confident)),
         "high_confidence_slices": {n: asdict(s) for n, s in measure_observations(confident).slices.items()},
@@ -160,8 +160,8 @@ def _summarise(report: Measured) -> list[str]:
         known = (
             f"agrees with people in {rate(x['agreement'])}" if x["agreement"] else "has no human label to agree with"
         )
-        if x["handed_out"]:
-            known += f", beside the {x['handed_out']} that it handed out as its own labels"
+        if x["copied"]:
+            known += f", beside the {x['copied']} that it handed out as its own labels"
         sure = f"; where they were confident, {rate(x['high_confidence'])}" if x["high_confidence"] else ""
         lines.append(f"{name} {known}{sure}")
         if x["same_position"]:
@@ -199,9 +199,9 @@ def _find_warnings(report: Measured) -> list[str]:
         if x["same_position"] and x["same_position"]["value"] >= 0.5:
             place = "first" if x["first_when_same"]["value"] > 0.5 else "second"
             found.append(f"'{name}' goes mostly by position, usually the {place}: {rate(x['same_position'])}")
-        if x["label_mass"] and x["label_mass"]["value"] < 0.5:
+        if x["label_token_mass"] and x["label_token_mass"]["value"] < 0.5:
             found.append(
-                f"the answers of '{name}' are mostly no answers: its labels hold {x['label_mass']['value']:.0%} of the "
+                f"the answers of '{name}' are mostly no answers: its labels hold {x['label_token_mass']['value']:.0%} of the "
                 f"probability"
             )
         if x["unparsed"] and x["unparsed"]["value"] > 0.05:
@@ -216,11 +216,11 @@ def _find_warnings(report: Measured) -> list[str]:
             )
         if x["inconsistent"]:
             found.append(f"'{name}' has no label for {x['inconsistent']} comparisons because both orders disagree")
-        if x["shortened"]:
-            found.append(f"'{name}' saw {x['shortened']} sources cut to fit into its model's context")
-        if x["cut_responses"]:
+        if x["source_truncated"]:
+            found.append(f"'{name}' saw {x['source_truncated']} sources cut to fit into its model's context")
+        if x["responses_truncated"]:
             found.append(
-                f"'{name}' saw only the beginning of a response in {x['cut_responses']} comparisons: it alone is "
+                f"'{name}' saw only the beginning of a response in {x['responses_truncated']} comparisons: it alone is "
                 "longer than its model's context"
             )
     return found

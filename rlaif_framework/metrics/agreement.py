@@ -23,7 +23,7 @@ class LabelerQuality:
     """Share of comparisons where the same position is preferred in both orders: position bias."""
     first_when_same: Estimate | None
     """Among those, the share that prefers the first position."""
-    label_mass: Estimate | None
+    label_token_mass: Estimate | None
     """Mean probability of the label tokens over the whole vocabulary."""
     unparsed: Estimate | None
     """Share of comparisons without a readable answer; they count in no other number."""
@@ -33,7 +33,7 @@ class LabelerQuality:
     """Share of the ballots read that are counted from written answers, not the model's own probabilities."""
     longer_wins: Estimate | None
     """Share of comparisons where the longer response (in characters) gets the higher probability."""
-    known_by: str | None
+    gold_source: str | None
     """Who knows the preferences: `human` or `construction`."""
 
 
@@ -44,7 +44,7 @@ class Observation:
     first: float | None
     """The label's probability that the first response is better; None if unparsed, inconsistent or refused."""
     known: float | None
-    known_by: str | None
+    gold_source: str | None
     confidence: float | None
     slice: str | None
     longer: int
@@ -64,7 +64,7 @@ class Observation:
     """What each member of an ensemble gave the first response, those left out that could not be read."""
 
     @property
-    def handed_out(self) -> bool:
+    def copied(self) -> bool:
         """Whether the label is the known preference itself: its agreement with that says nothing."""
         return self.source in get_args(PreferenceSource)
 
@@ -106,7 +106,7 @@ def measure_labeler(comparisons: Sequence[Comparison], preferences: Sequence[Pre
     left out.
     """
     observations = [observe(c, p) for c, p in zip(comparisons, preferences, strict=True)]
-    return measure_observations([x for x in observations if not x.handed_out] or observations)
+    return measure_observations([x for x in observations if not x.copied] or observations)
 
 
 def measure_observations(observations: Sequence[Observation]) -> LabelerQuality:
@@ -119,20 +119,20 @@ def measure_observations(observations: Sequence[Observation]) -> LabelerQuality:
     firsts = [(a[0] > 0.5, b[0] > 0.5) for a, b in both if a is not None and b is not None and 0.5 not in (a[0], b[0])]
     same = [a for a, b in firsts if a == b]
     lengths = [_agrees(x.first, x.longer > 0) for x in parsed if x.longer != 0 and x.first is not None]
-    sources = sorted({x.known_by for x in decided if x.known_by is not None})
+    sources = sorted({x.gold_source for x in decided if x.gold_source is not None})
     return LabelerQuality(
         agreement=measure_agreement(decided),
         slices={name: value for name, value in slices.items() if value is not None},
         same_position=estimate_rate(len(same), len(firsts)),
         first_when_same=estimate_rate(sum(same), len(same)),
-        label_mass=estimate_mean([mass for x in observations for mass in x.masses]),
+        label_token_mass=estimate_mean([mass for x in observations for mass in x.masses]),
         unparsed=estimate_rate(
             sum(x.first is None and not (x.inconsistent or x.refused) for x in observations), len(observations)
         ),
         refused=estimate_rate(sum(x.refused for x in observations), len(observations)),
         sampled=estimate_rate(sum(sum(x.sampled) for x in observations), sum(len(x.sampled) for x in observations)),
         longer_wins=estimate_rate(sum(lengths), len(lengths)),
-        known_by=" and ".join(sources) or None,
+        gold_source=" and ".join(sources) or None,
     )
 
 

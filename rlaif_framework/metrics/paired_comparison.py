@@ -60,7 +60,7 @@ def compare_labelers(observations: dict[str, Sequence[Observation]]) -> list[Pai
 def _count_pair(a: Sequence[Observation], b: Sequence[Observation]) -> tuple[Estimate | None, int, int, int]:
     both = [(x, y) for x, y in zip(a, b, strict=True) if x.first not in (None, 0.5) and y.first not in (None, 0.5)]
     same = sum(((x.first or 0.0) > 0.5) == ((y.first or 0.0) > 0.5) for x, y in both)
-    decided = [(x.right, y.right) for x, y in both if x.decided and not (x.handed_out or y.handed_out)]
+    decided = [(x.right, y.right) for x, y in both if x.decided and not (x.copied or y.copied)]
     first = sum(x > y for x, y in decided)
     second = sum(y > x for x, y in decided)
     return estimate_rate(same, len(both)), len(decided), first, second

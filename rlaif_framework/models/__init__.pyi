@@ -1,8 +1,8 @@
 from .adapters import add_lora as add_lora
 from .adapters import checkpoint_gradients as checkpoint_gradients
 from .adapters import save_model as save_model
-from .decoding import read_groups as read_groups
-from .decoding import read_prefix as read_prefix
+from .decoding import compute_prefix as compute_prefix
+from .decoding import forward_groups as forward_groups
 from .loading import compute_dtype as compute_dtype
 from .loading import load_model as load_model
 from .loading import load_tokenizer as load_tokenizer
@@ -21,7 +21,7 @@ from .sampling import encode_prompt as encode_prompt
 from .sampling import encode_response as encode_response
 from .sampling import group_samples as group_samples
 from .sampling import sample_responses as sample_responses
-from .sampling import shorten_prompts as shorten_prompts
+from .sampling import truncate_prompts as truncate_prompts
 from .score_model import ScoreModel as ScoreModel
 from .score_model import embed_padding as embed_padding
 from .score_model import separate_padding as separate_padding

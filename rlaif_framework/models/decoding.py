@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface, DynamicCache, GenerationConfig, PreTrainedModel
 
-from rlaif_framework.models.packing import Group, Packed, head_reads, pack_groups, split_by_tokens
+from rlaif_framework.models.packing import Group, Packed, pack_groups, select_head_positions, split_by_tokens
 from rlaif_framework.models.prefixes import Branches, share_prefixes
 
 ATTENTION = "rlaif_branches"
@@ -80,7 +80,7 @@ def generate_branches(
     branches = share_prefixes(sequences)
     results: list[list[int]] = [[] for _ in sequences]
     AttentionInterface.register(ATTENTION, attend_branches)
-    prefix = read_prefix(model, branches.prefix)
+    prefix = compute_prefix(model, branches.prefix)
     lengths = [
         g.length + sum(map(len, owners)) * sampling.max_new_tokens
         for g, owners in zip(branches.groups, branches.members, strict=True)
@@ -146,19 +146,19 @@ def generate_rows(
     return results
 
 
-def read_prefix(model: PreTrainedModel, ids: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+def compute_prefix(model: PreTrainedModel, ids: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
     """Keys and values of a text, a pair for each layer, (1, heads, length, width); none for an empty text."""
     if not ids:
         return []
     cache = DynamicCache(config=model.config)
     inputs = torch.tensor([list(ids)], device=model.device)
     nowhere = torch.zeros(0, dtype=torch.long, device=model.device)
-    with head_reads(model.get_output_embeddings(), nowhere, nowhere):
+    with select_head_positions(model.get_output_embeddings(), nowhere, nowhere):
         model(input_ids=inputs, past_key_values=cache, use_cache=True)
     return _read_cache(cache)
 
 
-def read_groups(
+def forward_groups(
     model: PreTrainedModel,
     groups: Sequence[Group],
     prefix: Sequence[tuple[Tensor, Tensor]],
@@ -170,7 +170,7 @@ def read_groups(
     Args:
         model: A causal LM of transformers.
         groups: A shared part and its branches each.
-        prefix: What `read_prefix` gave for the text before all of them.
+        prefix: What `compute_prefix` gave for the text before all of them.
         pad_id: Any token, to fill rows.
         cache: Takes up the keys and values of prefix and rows, (groups, heads, length, width).
     """
@@ -184,7 +184,7 @@ def read_groups(
         inputs["position_ids"] = inputs["position_ids"] + size
         mask = inputs["attention_mask"]
         inputs["attention_mask"] = torch.cat([mask.new_zeros(*mask.shape[:3], size), mask], 3)
-    with head_reads(model.get_output_embeddings(), packed.ends[:, 0], packed.ends[:, 1]):
+    with select_head_positions(model.get_output_embeddings(), packed.ends[:, 0], packed.ends[:, 1]):
         logits = model(**inputs, past_key_values=cache, use_cache=cache is not None).logits[0]
     return logits, packed
 
@@ -247,7 +247,7 @@ class _Decoder:
         order: list[tuple[int, int]] = []
         for part in split_by_tokens([group.length for group in groups], budget):
             cache = DynamicCache(config=self.model.config)
-            logits, packed = read_groups(self.model, [groups[i] for i in part], prefix, pad_id, cache)
+            logits, packed = forward_groups(self.model, [groups[i] for i in part], prefix, pad_id, cache)
             layers = _read_cache(cache)
             if not self.prompts:
                 self.prompts = [

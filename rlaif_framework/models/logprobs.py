@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from rlaif_framework.models.packing import Packed, head_reads
+from rlaif_framework.models.packing import Packed, select_head_positions
 
 CHUNK = 64
 
@@ -91,7 +91,7 @@ def response_logits(model: nn.Module, packed: Packed) -> Tensor:
     """
     inner = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
     head = inner.get_output_embeddings()  # type: ignore[operator]
-    with head_reads(head, packed.rows, packed.columns):
+    with select_head_positions(head, packed.rows, packed.columns):
         logits: Tensor = model(**packed.model_inputs(inner), use_cache=False).logits
     return logits.squeeze(0)  # not [0], whose gradient is copied into zeros of the same size
 

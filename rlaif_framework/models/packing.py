@@ -44,7 +44,7 @@ class Packed:
     """(response tokens,) column of that position."""
     targets: Tensor
     """(response tokens,) the token predicted."""
-    owners: Tensor
+    response_index: Tensor
     """(response tokens,) index of the response each belongs to, counting over all groups."""
     ends: Tensor
     """(responses, 2) row and column of each response's last token."""
@@ -94,7 +94,9 @@ class Packed:
 
     def per_response(self, values: Tensor) -> Tensor:
         """Sum a value per response token to one per response: (response tokens,) to (responses,)."""
-        return torch.zeros(self.responses, dtype=values.dtype, device=values.device).index_add(0, self.owners, values)
+        return torch.zeros(self.responses, dtype=values.dtype, device=values.device).index_add(
+            0, self.response_index, values
+        )
 
 
 FULL, SLIDING = "full_attention", "sliding_attention"
@@ -144,7 +146,7 @@ def pack_groups(groups: Sequence[Group], pad_id: int, device: torch.device) -> P
     rows: list[int] = []
     columns: list[int] = []
     targets: list[int] = []
-    owners: list[int] = []
+    response_index: list[int] = []
     ends: list[tuple[int, int]] = []
     for row, group in enumerate(groups):
         size = len(group.prompt)
@@ -160,7 +162,7 @@ def pack_groups(groups: Sequence[Group], pad_id: int, device: torch.device) -> P
             columns += [size - 1, *range(start, end - 1)]
             rows += [row] * len(response)
             targets += response
-            owners += [len(ends)] * len(response)
+            response_index += [len(ends)] * len(response)
             ends.append((row, end - 1))
             start = end
     queries, keys = segments[:, :, None], segments[:, None, :]
@@ -175,7 +177,7 @@ def pack_groups(groups: Sequence[Group], pad_id: int, device: torch.device) -> P
         torch.tensor(rows, device=device),
         torch.tensor(columns, device=device),
         torch.tensor(targets, device=device),
-        torch.tensor(owners, device=device),
+        torch.tensor(response_index, device=device),
         torch.tensor(ends, device=device),
         _cut_blocks(groups, length) if cut else None,
     )
@@ -188,23 +190,23 @@ def _cut_blocks(groups: Sequence[Group], length: int) -> Blocks:
     causal = torch.ones(response, response, dtype=torch.bool).tril()
     back = torch.zeros(len(groups), length, dtype=torch.long)
     places: list[Tensor] = []
-    owners: list[int] = []
+    response_index: list[int] = []
     masks: list[Tensor] = []
     for row, group in enumerate(groups):
         column = len(group.prompt)
         back[row, :column] = row * prompt + before[:column]
         for ids in group.responses:
             size = len(ids)
-            back[row, column : column + size] = len(groups) * prompt + len(owners) * response + within[:size]
+            back[row, column : column + size] = len(groups) * prompt + len(response_index) * response + within[:size]
             places.append(row * length + column + within.clamp(max=size - 1))
-            owners.append(row)
+            response_index.append(row)
             masks.append(torch.cat([(before < len(group.prompt)).expand(response, -1), causal], 1))
             column += size
-    return Blocks(torch.stack(places), torch.tensor(owners), torch.stack(masks)[:, None], back.flatten())
+    return Blocks(torch.stack(places), torch.tensor(response_index), torch.stack(masks)[:, None], back.flatten())
 
 
 @contextmanager
-def head_reads(head: nn.Module, rows: Tensor, columns: Tensor) -> Iterator[None]:
+def select_head_positions(head: nn.Module, rows: Tensor, columns: Tensor) -> Iterator[None]:
     """Let a model's head compute only the given positions; its output is then (1, positions, vocabulary).
 
     The hook sits before the head, so whatever a model does to its logits afterwards (soft-capping, scaling) stays.

@@ -33,7 +33,7 @@ def encode_response(tokenizer: PreTrainedTokenizerBase, text: str, max_tokens: i
     return ids[:max_tokens]
 
 
-def shorten_prompts(
+def truncate_prompts(
     prompts: Sequence[Prompt], task: Task, tokenizer: PreTrainedTokenizerBase, max_tokens: int
 ) -> tuple[list[Prompt], int]:
     """Cut the sources of prompts that are too long; gives the prompts and how many were cut."""
@@ -41,7 +41,7 @@ def shorten_prompts(
     def fits(text: str) -> bool:
         return len(encode_prompt(tokenizer, text)) <= max_tokens
 
-    short = [prompt if fits(prompt.text) else task.shorten(prompt, fits) for prompt in prompts]
+    short = [prompt if fits(prompt.text) else task.truncate(prompt, fits) for prompt in prompts]
     return short, sum(a is not b for a, b in zip(prompts, short, strict=True))
 
 

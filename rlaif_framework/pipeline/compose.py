@@ -103,7 +103,7 @@ class _Composer:
 
     def _task_pairs(self, place: str, pairs: PairsConfig) -> list[Comparison]:
         """The task's own comparisons that an arm labels."""
-        from rlaif_framework.seeds import pick_some
+        from rlaif_framework.seeds import sample_subset
 
         if pairs.source == "policy":
             return []
@@ -113,7 +113,7 @@ class _Composer:
                 f"{place}.feedback.pairs: the task has no comparisons for training; set 'source: policy' to sample "
                 "pairs from the policy, or give the task comparisons"
             )
-        return pick_some(own, pairs.limit, derive_seed(self.spec.seed, "sample", "task pairs"))
+        return sample_subset(own, pairs.limit, derive_seed(self.spec.seed, "sample", "task pairs"))
 
     def _compose_round(self, name: str, arm: Arm, sft: Step, policy: Step) -> dict[str, Step]:
         from rlaif_framework.pipeline.stages.gate import measure_agreement
@@ -214,18 +214,18 @@ class _Composer:
             score_comparisons,
             score_policy,
         )
-        from rlaif_framework.seeds import pick_some
+        from rlaif_framework.seeds import sample_subset
 
         config = self.spec.evaluate
         assert config is not None
-        prompts = pick_some(
+        prompts = sample_subset(
             self.context.task.prompts("test"), config.prompts, derive_seed(self.spec.seed, "test prompts")
         )
         if not prompts:
             raise SpecError(
                 "evaluate: the task has no test prompts; set 'evaluate: null' or give the task a test split"
             )
-        comparisons = pick_some(
+        comparisons = sample_subset(
             self.context.task.comparisons("validation"), config.comparisons, derive_seed(self.spec.seed, "validation")
         )
         matchups = self.spec.matchups()

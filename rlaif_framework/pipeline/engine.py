@@ -28,7 +28,7 @@ from rlaif_framework.pipeline.steps import Step
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.progress import Progress
 from rlaif_framework.spec.model import Spec
-from rlaif_framework.store import Store, link_tree, read_json, write_whole
+from rlaif_framework.store import Store, link_tree, read_json, write_atomic
 
 RECORD = "run.json"
 
@@ -53,12 +53,12 @@ class Run:
     failed_hooks: set[tuple[str, str]] = field(default_factory=set)
     """Plugin and hook of each failure that was told."""
 
-    def tell(self, hook: str, **facts: Any) -> None:
+    def call_hooks(self, hook: str, **facts: Any) -> None:
         """Call a lifecycle hook; a plugin that fails in it is a warning, once, and never ends the run."""
-        for plugin, error in self.manager.tell(hook, run=self, **facts):
+        for plugin, error in self.manager.call_hooks(hook, run=self, **facts):
             if (plugin, hook) not in self.failed_hooks:
                 self.failed_hooks.add((plugin, hook))
-                self.progress.say(f"warning: plugin '{plugin}' failed in {hook}: {' '.join(error.split())}")
+                self.progress.print(f"warning: plugin '{plugin}' failed in {hook}: {' '.join(error.split())}")
 
     def artefact(self, step: Step) -> Path:
         """Folder of a step's finished artefact in the store."""
@@ -88,7 +88,7 @@ def run_spec(
     """
     check_folder(folder)
     progress = progress or Progress()
-    progress.say(f"run {spec.name} in {folder}")
+    progress.print(f"run {spec.name} in {folder}")
     context = Context.from_spec(spec, manager)
     run = Run(spec, folder, store, manager, context, progress, checkpoint_seconds)
     check_components(spec, context)
@@ -97,7 +97,7 @@ def run_spec(
     main = context.accelerator.is_main_process
     if main:
         _open_folder(run)
-        run.tell("rlaif_run_started")
+        run.call_hooks("rlaif_run_started")
     error: BaseException | None = None
     try:
         for number, step in enumerate(run.steps, 1):
@@ -111,7 +111,7 @@ def run_spec(
         raise
     finally:
         if main:
-            run.tell("rlaif_run_finished", error=error)
+            run.call_hooks("rlaif_run_finished", error=error)
     return run
 
 
@@ -142,10 +142,10 @@ def _open_folder(run: Run) -> None:
     if before != steps:
         for name in ("report.html", "report.json"):
             (run.folder / name).unlink(missing_ok=True)
-    write_whole(record, json.dumps({"steps": steps}, indent=1))
+    write_atomic(record, json.dumps({"steps": steps}, indent=1))
     resolved = yaml.safe_dump(run.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    write_whole(run.folder / "spec.yaml", resolved)
-    write_whole(run.folder / "environment.json", json.dumps(describe_environment(), indent=1))
+    write_atomic(run.folder / "spec.yaml", resolved)
+    write_atomic(run.folder / "environment.json", json.dumps(describe_environment(), indent=1))
 
 
 def _finish_step(run: Run, step: Step, position: str, main: bool) -> None:
@@ -154,7 +154,7 @@ def _finish_step(run: Run, step: Step, position: str, main: bool) -> None:
         with run.store.lock(step.stage, step.key):
             cached = run.store.has(step.stage, step.key)  # another run may have made it meanwhile
             if not cached:
-                run.progress.say(f"{position} {step.name}{_plan_memory(run, step)}")
+                run.progress.print(f"{position} {step.name}{_plan_memory(run, step)}")
                 _do_step(run, step, main=True)
     elif not cached and step.distributed:
         _do_step(run, step, main=False)
@@ -164,9 +164,9 @@ def _finish_step(run: Run, step: Step, position: str, main: bool) -> None:
         return
     run.reused[step.name] = cached
     seconds = run.store.manifest(step.stage, step.key)["seconds"]
-    run.progress.say(f"{position} {step.name}: {'reused' if cached else f'done in {seconds:.1f} s'}")
+    run.progress.print(f"{position} {step.name}: {'reused' if cached else f'done in {seconds:.1f} s'}")
     link_tree(run.artefact(step), run.folder / step.name)
-    run.tell("rlaif_stage_finished", step=step, cached=cached)
+    run.call_hooks("rlaif_stage_finished", step=step, cached=cached)
 
 
 def _plan_memory(run: Run, step: Step) -> str:
@@ -190,12 +190,14 @@ def _do_step(run: Run, step: Step, main: bool) -> None:
         accelerator=run.context.accelerator,
         checkpoint_seconds=run.checkpoint_seconds,
         progress=run.progress if main else Progress(),
-        report_step=lambda number, metrics: run.tell("rlaif_step_logged", step=step, number=number, metrics=metrics),
+        report_step=lambda number, metrics: run.call_hooks(
+            "rlaif_step_logged", step=step, number=number, metrics=metrics
+        ),
     )
     spent = checkpoint / "seconds.json"
     before = float(read_json(spent) or 0.0)
     if main:
-        run.tell("rlaif_stage_started", step=step, resumed_at=resume_step(checkpoint))
+        run.call_hooks("rlaif_stage_started", step=step, resumed_at=resume_step(checkpoint))
         reset_peak_memory()
     # Whatever a component draws without a seed of its own (new weights, say) is still the same every time.
     set_seed(stage.seed("start") % 2**32)
@@ -226,7 +228,7 @@ def _do_step(run: Run, step: Step, main: bool) -> None:
 
 def _note_seconds(path: Path, seconds: float) -> None:
     with suppress(OSError):  # a full disk: the error that is already on its way says so
-        write_whole(path, json.dumps(seconds))
+        write_atomic(path, json.dumps(seconds))
 
 
 def _explain(error: Exception, step: Step) -> Exception:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 if TYPE_CHECKING:
-    from rlaif_framework.data.annotator_prompts import Words
+    from rlaif_framework.data.annotator_prompts import AnnotatorPrompts
     from rlaif_framework.records.preferences import Comparison
 
 from rlaif_framework.config import Config
@@ -74,23 +74,23 @@ class ComponentConfig(Config):
         """Whether an algorithm starts something from the model that the reward has saved."""
         return False
 
-    def check_words(self, words: Words) -> None:
+    def check_prompts(self, prompts: AnnotatorPrompts) -> None:
         """See whether a task's words have what these settings name, before anything heavy is loaded.
 
         The default asks the component's own slots.
 
         Raises:
-            DataError: What is missing in the words.
+            DataError: What is missing in the annotator prompts.
         """
         for config in self.nested():
-            config.check_words(words)
+            config.check_prompts(prompts)
 
-    def lacks(self, comparison: Comparison) -> str | None:
+    def missing_field(self, comparison: Comparison) -> str | None:
         """What a labeler misses in a comparison that it cannot label, such as `has no human preference`.
 
         Asked before anything is computed; None if it can label it. The default asks the component's own slots.
         """
-        return next((lack for config in self.nested() if (lack := config.lacks(comparison))), None)
+        return next((lack for config in self.nested() if (lack := config.missing_field(comparison))), None)
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
         """List the models this component will hold in memory; `policy` is the policy's model name.
@@ -100,12 +100,12 @@ class ComponentConfig(Config):
         """
         return [load for config in self.nested() for load in config.loads(policy)]
 
-    def wants_together(self) -> int:
+    def preferred_chunk_size(self) -> int:
         """How many comparisons a labeler or its backend likes to be given at once; 0 if it does not matter.
 
         The default asks the component's own slots.
         """
-        return max((config.wants_together() for config in self.nested()), default=0)
+        return max((config.preferred_chunk_size() for config in self.nested()), default=0)
 
     @property
     def title(self) -> str:

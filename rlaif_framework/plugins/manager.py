@@ -124,7 +124,7 @@ class PluginManager:
         if "/" not in component.name and plugin.distribution != DISTRIBUTION:
             raise PluginError(f"{slot} '{component.name}': only built-ins have bare names; use '<namespace>/<name>'")
 
-    def tell(self, hook: str, **facts: Any) -> Iterator[tuple[str, str]]:
+    def call_hooks(self, hook: str, **facts: Any) -> Iterator[tuple[str, str]]:
         """Call a lifecycle hook, plugin by plugin; yield name and error of each one that fails."""
         for impl in reversed(getattr(self.hooks.hook, hook).get_hookimpls()):  # pluggy's own order
             others = [module for module in self.hooks.get_plugins() if module is not impl.plugin]
@@ -177,7 +177,7 @@ class PluginManager:
         protocol = PROTOCOLS[slot]
         lacking = [n for n in vars(protocol) if not n.startswith("_") and not callable(getattr(target, n, None))]
         if lacking:
-            raise PluginError(f"{slot} '{component.name}': {component.target} lacks {', '.join(lacking)}()")
+            raise PluginError(f"{slot} '{component.name}': {component.target} missing_field {', '.join(lacking)}()")
         return target
 
 

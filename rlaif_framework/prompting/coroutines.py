@@ -98,7 +98,7 @@ def first_questions(coroutine: Generator[Asked, Any, object]) -> set[Question]:
     return {request.question for request in (asked if isinstance(asked, Sequence) else [asked])}
 
 
-def side_by_side(
+def run_in_lockstep(
     coroutines: Sequence[Generator[Asked, Any, R]], change: Callable[[int, Request], Request] | None = None
 ) -> Generator[Asked, Any, list[R]]:
     """A coroutine that runs others in step, asking what all of them ask at once; gives what each returned.

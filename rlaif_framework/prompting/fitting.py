@@ -29,7 +29,7 @@ TOO_LONG = "a response is longer than the model's context, with what has to stan
 
 
 @dataclass
-class Inquiry(Generic[R]):
+class PromptQuery(Generic[R]):
     """What is asked about one prompt, and what came of it."""
 
     prompt: Prompt
@@ -38,7 +38,7 @@ class Inquiry(Generic[R]):
     """Gives the coroutines that ask about a prompt, not started."""
     questions: Callable[[Prompt], Iterable[Question]]
     """Gives the questions about a prompt that have to fit into the model's context."""
-    shortened: bool = False
+    source_truncated: bool = False
     outcomes: list[Outcome[R]] = field(default_factory=list)
     """Of each coroutine; none if nothing could be asked."""
     used: list[Outcome[R]] = field(default_factory=list)
@@ -72,10 +72,10 @@ class Inquiry(Generic[R]):
             asked = self.questions(replace(self.prompt, source=source))
             return all(count_bytes(q) <= self.most and backend.fits(q, room) for q in asked)
 
-        prompt = cut_source(task, self.prompt, fits)
+        prompt = truncate_source(task, self.prompt, fits)
         if prompt is None:
             return False
-        self.shortened = self.shortened or prompt is not self.prompt
+        self.source_truncated = self.source_truncated or prompt is not self.prompt
         self.prompt = prompt
         return True
 
@@ -89,20 +89,20 @@ class Inquiry(Generic[R]):
         return bool(shares)
 
 
-def inquire(inquiries: Sequence[Inquiry[R]], task: Task, backend: Backend, room: int) -> None:
-    """Run the coroutines of inquiries and leave in each what came of it.
+def run_queries(queries: Sequence[PromptQuery[R]], task: Task, backend: Backend, room: int) -> None:
+    """Run the coroutines of queries and leave in each what came of it.
 
     Whether a question fits is at first the backend's own estimate. One that is refused as too long all the same is
     asked again with less of its source; how much less depends on that question alone, so that a label is the same
     whatever was labelled before it.
 
     Args:
-        inquiries: Changed in place.
+        queries: Changed in place.
         task: Cuts sources as it cuts prompts; never a response.
         backend: Is asked.
         room: Tokens to keep free for answers.
     """
-    waiting = list(inquiries)
+    waiting = list(queries)
     for _ in range(TRIES):
         waiting = [one for one in waiting if one.cut(task, backend, room)]
         started = [one.start(one.prompt) for one in waiting]
@@ -117,7 +117,7 @@ def count_bytes(question: Question) -> int:
     return len(f"{question.text}{question.prefill}".encode(errors="replace"))
 
 
-def cut_source(task: Task, prompt: Prompt, fits: Callable[[str], bool]) -> Prompt | None:
+def truncate_source(task: Task, prompt: Prompt, fits: Callable[[str], bool]) -> Prompt | None:
     """Cut a prompt's source, as its task cuts prompts, until the question around it fits; None if nothing is left.
 
     Args:
@@ -129,7 +129,7 @@ def cut_source(task: Task, prompt: Prompt, fits: Callable[[str], bool]) -> Promp
         return prompt
     try:
         # The source alone: the policy's prompt around it is not what the model is asked.
-        short = task.shorten(replace(prompt, text=prompt.source), fits)
+        short = task.truncate(replace(prompt, text=prompt.source), fits)
     except DataError:
         return None
     return replace(prompt, source=short.source)

@@ -10,7 +10,7 @@ from rlaif_framework.records.ballots import Ballot
 Split = Literal["train", "validation", "test"]
 
 
-PreferenceSource = Literal["human", "construction"]
+PreferenceSource = Literal["human", "synthetic"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +73,9 @@ class Evidence:
     """What each labeler of an ensemble said."""
     swapped: bool = False
     """Whether the one order that was shown is the swapped one."""
-    shortened: bool = False
+    source_truncated: bool = False
     """Whether the source was cut to fit into the model's context; of an ensemble, into that of a member."""
-    cut_responses: int = 0
+    responses_truncated: int = 0
     """How many of the responses were cut, because one alone is longer than the model's context."""
     inconsistent: bool = False
     """Whether both orders could be read, and the preference is withheld because they disagree; of an ensemble, whether

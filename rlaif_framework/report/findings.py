@@ -23,15 +23,15 @@ def summarise(evaluation: Measured) -> list[str]:
             bias = labeler["same_position"]
             biased = f"; prefers the same position in {rate(bias)} of pairs asked in both orders" if bias else ""
             lines.append(
-                f"labeler {name}, {labeler['title']}, agrees with preferences known by {labeler['known_by']}: "
+                f"labeler {name}, {labeler['title']}, agrees with preferences known by {labeler['gold_source']}: "
                 f"{rate(labeler['agreement'])}{biased}"
             )
     for arm, measured in evaluation["arms"].items():
         if measured["reward_gain"] is None:  # an arm without a reward
             continue
-        accuracy = measured["accuracy_known"] or measured["accuracy_labels"]
-        against = "known preferences" if measured["accuracy_known"] else "the labeler's own labels"
-        beside = f"; preferring the longer one: {rate(longer)}" if measured["accuracy_known"] and longer else ""
+        accuracy = measured["accuracy_gold"] or measured["accuracy_labeler"]
+        against = "known preferences" if measured["accuracy_gold"] else "the labeler's own labels"
+        beside = f"; preferring the longer one: {rate(longer)}" if measured["accuracy_gold"] and longer else ""
         lines.append(f"reward model of {arm}: {rate(accuracy)} of held-out pairs right, against {against}{beside}")
         lines.append(_describe_gain(arm, measured))
     judge, own = (evaluation["labelers"]["judge"][key] for key in ("title", "agreement"))
@@ -71,7 +71,7 @@ def find_warnings(evaluation: Measured, spec: Measured) -> list[str]:
         elif agreement["low"] <= 0.5:
             found.append(f"'{name}' agrees with the known preferences no better than chance: {rate(agreement)}")
     found += _compare_judge(evaluation, spec)
-    if any(x["known_by"] == "construction" for x in evaluation["labelers"].values()):
+    if any(x["gold_source"] == "synthetic" for x in evaluation["labelers"].values()):
         found.append(
             "the preferences are known by construction (one response was written to be worse), not from human raters"
         )
@@ -96,7 +96,9 @@ def _compare_judge(evaluation: Measured, spec: Measured) -> list[str]:
     judge = evaluation["judge"]
     found = []
     for arm, settings in spec["arms"].items():
-        algorithm = {key: value for key, value in (settings.get("algorithm") or {}).items() if key != "watch"}
+        algorithm = {
+            key: value for key, value in (settings.get("algorithm") or {}).items() if key != "checkpoint_selection"
+        }
         labelers = [(settings.get("feedback") or {}).get("labeler"), *_labelers([settings.get("reward"), algorithm])]
         learned = [labeler for labeler in labelers if labeler is not None]
         shared = set().union(*map(_models, learned)) & _models(judge)
@@ -126,7 +128,7 @@ def _models(value: Any) -> set[str]:
 
 
 def _doubt_reward(arm: str, measured: Measured, longer: Measured | None) -> list[str]:
-    accuracy = measured["accuracy_known"]
+    accuracy = measured["accuracy_gold"]
     if accuracy is None or longer is None:
         return []
     best = max(longer["value"], 1 - longer["value"])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rlaif_framework.report.charts import draw_curves, draw_lengths, draw_reliability, draw_wins
 from rlaif_framework.report.findings import find_warnings, summarise
 from rlaif_framework.report.page import render_page
-from rlaif_framework.store import write_whole
+from rlaif_framework.store import write_atomic
 
 if TYPE_CHECKING:
     from rlaif_framework.pipeline.engine import Run
@@ -25,8 +25,8 @@ def write_report(run: Run) -> None:
         steps.append({"name": step.name, "reused": run.reused[step.name], **wanted})
     environment = json.loads((run.folder / "environment.json").read_text(encoding="utf-8"))
     report = build_report(evaluation, steps, environment, run.spec.model_dump(mode="json"))
-    write_whole(run.folder / "report.json", json.dumps(report, indent=1, ensure_ascii=False))
-    write_whole(run.folder / "report.html", render_html(report))
+    write_atomic(run.folder / "report.json", json.dumps(report, indent=1, ensure_ascii=False))
+    write_atomic(run.folder / "report.html", render_html(report))
 
 
 def build_report(

@@ -1,4 +1,5 @@
-from .checkpoint_selection import Watch as Watch
+from .checkpoint_selection import CheckpointSelector as CheckpointSelector
+from .config import CheckpointSelectionConfig as CheckpointSelectionConfig
 from .config import GaeConfig as GaeConfig
 from .config import KlEstimator as KlEstimator
 from .config import LearnerConfig as LearnerConfig
@@ -6,7 +7,6 @@ from .config import MissingEosConfig as MissingEosConfig
 from .config import OnlineConfig as OnlineConfig
 from .config import PolicyGradientConfig as PolicyGradientConfig
 from .config import ValueConfig as ValueConfig
-from .config import WatchConfig as WatchConfig
 from .estimators import clipped_fraction as clipped_fraction
 from .estimators import clipped_surrogate as clipped_surrogate
 from .estimators import defer_scores as defer_scores

@@ -15,19 +15,19 @@ from rlaif_framework.contracts.validation import check_preferences, score_respon
 from rlaif_framework.errors import SpecError
 from rlaif_framework.metrics.estimates import estimate_mean
 from rlaif_framework.metrics.wins import measure_wins
-from rlaif_framework.models.sampling import shorten_prompts
+from rlaif_framework.models.sampling import truncate_prompts
 from rlaif_framework.records.jsonl import read_rows, write_rows
 from rlaif_framework.records.preferences import Comparison, Evidence, Preference
 from rlaif_framework.rl.config import OnlineConfig
 from rlaif_framework.rl.learner import Learner
-from rlaif_framework.seeds import pick_some
-from rlaif_framework.store import write_whole
+from rlaif_framework.seeds import sample_subset
+from rlaif_framework.store import write_atomic
 from rlaif_framework.training.checkpoints import trainable
 
-LOOKS = "watch.jsonl"
+LOOKS = "checkpoint_selection.jsonl"
 
 
-class Watch:
+class CheckpointSelector:
     """Looks at a learner's policy every so often: greedy responses, their reward, and who wins by the judge."""
 
     def __init__(self, config: OnlineConfig, learner: Learner, reward: Reward | None) -> None:
@@ -37,19 +37,19 @@ class Watch:
             SpecError: The task has no validation prompts, or there is neither a reward nor a judge.
         """
         self.learner, self.reward, self.stage, self.steps = learner, reward, learner.stage, config.steps
-        if config.watch is None:
+        if config.checkpoint_selection is None:
             self.config = None
             return
-        self.config, stage = config.watch, learner.stage
+        self.config, stage = config.checkpoint_selection, learner.stage
         if reward is None and self.config.judge is None:
-            raise SpecError("watch: without a reward it needs a judge")
-        prompts = pick_some(
-            learner.context.task.prompts("validation"), self.config.prompts, stage.seed("watch prompts")
+            raise SpecError("checkpoint_selection: without a reward it needs a judge")
+        prompts = sample_subset(
+            learner.context.task.prompts("validation"), self.config.prompts, stage.seed("checkpoint_selection prompts")
         )
         if not prompts:
-            raise SpecError("watch: the task has no validation prompts; leave 'watch' out")
+            raise SpecError("checkpoint_selection: the task has no validation prompts; leave 'watch' out")
         most = learner.context.policy.max_prompt_tokens
-        self.prompts, _ = shorten_prompts(prompts, learner.context.task, learner.tokenizer, most)
+        self.prompts, _ = truncate_prompts(prompts, learner.context.task, learner.tokenizer, most)
         judge = self.config.judge
         self.judge = learner.context.build_labeler(judge) if judge is not None else None
         self.judge_kind = judge.kind if judge is not None else ""
@@ -57,11 +57,11 @@ class Watch:
         self.folder.mkdir(exist_ok=True)
         first = self.folder / "initial.json"
         if stage.is_main and not first.exists():
-            write_whole(first, json.dumps(self._respond()))
+            write_atomic(first, json.dumps(self._respond()))
         learner.accelerator.wait_for_everyone()
         self.initial: list[str] = json.loads(first.read_text(encoding="utf-8"))
 
-    def look(self, number: int) -> bool:
+    def evaluate(self, number: int) -> bool:
         """Look after `number` steps if it is time; True if training should stop."""
         if self.config is None or (number % self.config.every and number < self.steps):
             return False
@@ -94,7 +94,7 @@ class Watch:
         return cast(torch.nn.Module, self.learner.accelerator.unwrap_model(self.learner.policy))
 
     def _respond(self) -> list[str]:
-        samples = self.learner.respond([p.text for p in self.prompts], 0.0, self.stage.seed("watch"))
+        samples = self.learner.respond([p.text for p in self.prompts], 0.0, self.stage.seed("checkpoint_selection"))
         return [self.learner.context.task.clean(s.text) for s in samples]
 
     def _measure(self, number: int) -> dict[str, Any]:
@@ -146,8 +146,8 @@ class Watch:
 
 def _curves(look: dict[str, Any]) -> dict[str, float]:
     """A look as metrics of a step."""
-    curves = {"watch/reward": _rewarded(look)} if look["reward"] else {}
-    return curves | ({"watch/win_rate": _judged(look)} if look["wins"] else {})
+    curves = {"validation/reward": _rewarded(look)} if look["reward"] else {}
+    return curves | ({"validation/win_rate": _judged(look)} if look["wins"] else {})
 
 
 def _judged(look: dict[str, Any]) -> float:

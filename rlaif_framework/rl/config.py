@@ -14,7 +14,7 @@ from rlaif_framework.plugins.slots import LabelerSlot
 KlEstimator = Literal["k1", "k2", "k3"]
 
 
-class WatchConfig(Config):
+class CheckpointSelectionConfig(Config):
     """Over-optimisation watch: the policy answers a fixed set of validation prompts every so often (RLAIF G).
 
     The policy that is saved in the end is, among the checkpoints with the highest validation reward, the one that wins
@@ -102,7 +102,7 @@ class OnlineConfig(MissingEosConfig, LearnerConfig):
     """Sampling temperature (RLAIF: 0.9; Huang et al. 2024: 0.7); log-probabilities are taken at the same one."""
     samples_every: int = Field(1, ge=1)
     """Write the sampled responses of every so many-th step into `samples/`."""
-    watch: WatchConfig | None = None
+    checkpoint_selection: CheckpointSelectionConfig | None = None
     """Looks at the policy on validation prompts while it trains, and chooses the checkpoint."""
 
     @property
@@ -112,7 +112,7 @@ class OnlineConfig(MissingEosConfig, LearnerConfig):
 
     def nested(self) -> list[ComponentConfig]:
         """The judge of the watch, besides the algorithm's own slots."""
-        judge = self.watch.judge if self.watch is not None else None
+        judge = self.checkpoint_selection.judge if self.checkpoint_selection is not None else None
         return super().nested() + ([judge] if judge is not None else [])
 
 
@@ -175,7 +175,7 @@ class PolicyGradientConfig(OnlineConfig):
         return self
 
     @property
-    def needs_old(self) -> bool:
+    def needs_old_logprobs(self) -> bool:
         """Whether log-probabilities must be taken before the first update of a step, and not along with it."""
         return self.epochs * self.minibatches > 1 or self.whiten_rewards or self.whiten_advantages
 

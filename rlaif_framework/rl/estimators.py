@@ -1,6 +1,6 @@
 """KL estimates, returns, advantages and surrogate losses: each a function of tensors, tested against brute force.
 
-Values per token are flat: all tokens of the first response, then all of the second, and so on; `owners` tells whose
+Values per token are flat: all tokens of the first response, then all of the second, and so on; `response_index` tells whose
 each is.
 """
 
@@ -27,23 +27,23 @@ def estimate_kl(logprobs: Tensor, reference: Tensor, estimator: KlEstimator) -> 
     return {"k1": lambda: k1, "k2": lambda: k1**2 / 2, "k3": lambda: torch.expm1(-k1) + k1}[estimator]()
 
 
-def sum_responses(values: Tensor, owners: Tensor, responses: int) -> Tensor:
+def sum_responses(values: Tensor, response_index: Tensor, responses: int) -> Tensor:
     """Sums over each response's tokens: (tokens,) to (responses,)."""
-    return torch.zeros(responses, dtype=values.dtype, device=values.device).index_add(0, owners, values)
+    return torch.zeros(responses, dtype=values.dtype, device=values.device).index_add(0, response_index, values)
 
 
-def discount(rewards: Tensor, owners: Tensor, factor: float) -> Tensor:
+def discount(rewards: Tensor, response_index: Tensor, factor: float) -> Tensor:
     """Discounted sums from each token to the end of its response: x_t + factor x_(t+1) + ...
 
     Args:
         rewards: (tokens,) x.
-        owners: (tokens,) response of each token, in order.
+        response_index: (tokens,) response of each token, in order.
         factor: In [0, 1].
 
     Returns:
         (tokens,).
     """
-    padded, places = _to_rows(rewards, owners)
+    padded, places = _to_rows(rewards, response_index)
     sums = torch.zeros_like(padded)
     running = torch.zeros_like(padded[:, 0])
     for t in reversed(range(padded.shape[1])):
@@ -52,13 +52,13 @@ def discount(rewards: Tensor, owners: Tensor, factor: float) -> Tensor:
     return sums[places]
 
 
-def gae(rewards: Tensor, values: Tensor, owners: Tensor, gamma: float, lam: float) -> Tensor:
+def gae(rewards: Tensor, values: Tensor, response_index: Tensor, gamma: float, lam: float) -> Tensor:
     """Generalised advantage estimates (Schulman et al. 2016, equation 16); after the last token the value is 0.
 
     Args:
         rewards: (tokens,) reward of each token.
         values: (tokens,) value of the state before each token.
-        owners: (tokens,) response of each token, in order.
+        response_index: (tokens,) response of each token, in order.
         gamma: Discount.
         lam: Lambda: 1 gives return less value, 0 the one-step temporal difference.
 
@@ -66,13 +66,13 @@ def gae(rewards: Tensor, values: Tensor, owners: Tensor, gamma: float, lam: floa
         (tokens,) advantages; advantages + values are the returns the value model learns.
     """
     following = torch.cat([values[1:], values.new_zeros(1)])
-    last = ends_response(owners)
+    last = ends_response(response_index)
     errors = rewards + gamma * following.masked_fill(last, 0) - values
-    return discount(errors, owners, gamma * lam)
+    return discount(errors, response_index, gamma * lam)
 
 
 def defer_scores(
-    rewards: Tensor, scores: Tensor, end_values: Tensor, owners: Tensor, gamma: float, lam: float
+    rewards: Tensor, scores: Tensor, end_values: Tensor, response_index: Tensor, gamma: float, lam: float
 ) -> Tensor:
     """Rewards for `gae` where the score comes one step after the last token (Huang et al. 2024).
 
@@ -83,7 +83,7 @@ def defer_scores(
         rewards: (tokens,) with the score at the last token of each response.
         scores: (responses,) in any shape: these scores.
         end_values: As `scores`: value of the state after the last token.
-        owners: (tokens,) response of each token, in order.
+        response_index: (tokens,) response of each token, in order.
         gamma: Discount.
         lam: Lambda.
 
@@ -92,13 +92,13 @@ def defer_scores(
     """
     scores, end_values = scores.flatten(), end_values.flatten()
     folded = rewards.clone()
-    folded[ends_response(owners)] += gamma * (lam * scores + (1 - lam) * end_values) - scores
+    folded[ends_response(response_index)] += gamma * (lam * scores + (1 - lam) * end_values) - scores
     return folded
 
 
-def ends_response(owners: Tensor) -> Tensor:
+def ends_response(response_index: Tensor) -> Tensor:
     """Whether a token is the last of its response, (tokens,) bool."""
-    changes = owners[1:] != owners[:-1]
+    changes = response_index[1:] != response_index[:-1]
     return torch.cat([changes, changes.new_ones(1)])
 
 
@@ -205,12 +205,12 @@ def replace_missing_eos(
     return rewards - penalty * (~finished).to(rewards.dtype)
 
 
-def _to_rows(values: Tensor, owners: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+def _to_rows(values: Tensor, response_index: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """Flat values as rows of responses padded with 0, and where each value is."""
-    responses = int(owners[-1]) + 1 if len(owners) else 0
-    counts = torch.bincount(owners, minlength=responses)
+    responses = int(response_index[-1]) + 1 if len(response_index) else 0
+    counts = torch.bincount(response_index, minlength=responses)
     starts = counts.cumsum(0) - counts
-    columns = torch.arange(len(values), device=values.device) - starts[owners]
+    columns = torch.arange(len(values), device=values.device) - starts[response_index]
     rows = torch.zeros(responses, int(counts.max()) if responses else 0, dtype=values.dtype, device=values.device)
-    rows[owners, columns] = values
-    return rows, (owners, columns)
+    rows[response_index, columns] = values
+    return rows, (response_index, columns)

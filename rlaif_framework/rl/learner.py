@@ -25,7 +25,7 @@ from rlaif_framework.records.samples import Sample
 from rlaif_framework.rl.config import GaeConfig, LearnerConfig, OnlineConfig, ValueConfig
 from rlaif_framework.rl.rollouts import Rollout
 from rlaif_framework.rl.value_model import ValueModel
-from rlaif_framework.training.loop import draw_batch, make_optimizer, my_share
+from rlaif_framework.training.loop import draw_batch, local_shard, make_optimizer
 
 
 class Learner:
@@ -110,7 +110,7 @@ class Learner:
         """Sample this process's share of a step's responses to prompts from a pool."""
         config, context, stage = self.config, self.context, self.stage
         assert isinstance(config, OnlineConfig)
-        batch = my_share(self.accelerator, draw_batch(stage, len(pool), config.prompts_per_step, number))
+        batch = local_shard(self.accelerator, draw_batch(stage, len(pool), config.prompts_per_step, number))
         prompts = [pool[i] for i in batch]
         repeated = [p for p in prompts for _ in range(config.responses_per_prompt)]
         samples = self.respond(
@@ -149,7 +149,7 @@ class Learner:
         """Put groups into one batch on this process's device."""
         return pack_groups(lay_out(groups), self.tokenizer.pad_token_id, self.context.device)
 
-    def read_policy(self, packed: Packed, entropy: bool = False) -> tuple[Tensor, Tensor | None]:
+    def policy_logprobs(self, packed: Packed, entropy: bool = False) -> tuple[Tensor, Tensor | None]:
         """Log-probabilities of the response tokens at the sampling temperature, and their entropies if wanted."""
         with self.autocast():
             logits = response_logits(self.policy, packed)
@@ -157,14 +157,14 @@ class Learner:
         return logprobs, token_entropies(logits, self.temperature) if entropy else None
 
     @torch.no_grad()
-    def read_reference(self, packed: Packed) -> Tensor:
+    def reference_logprobs(self, packed: Packed) -> Tensor:
         """Log-probabilities of the response tokens under the initial policy, (response tokens,)."""
         device = self.reference.device
         with self.autocast(enabled=device.type == self.context.device.type):
             logprobs = response_logprobs(self.reference, packed.to(device), self.temperature)
         return logprobs.to(self.context.device)
 
-    def read_values(self, packed: Packed) -> tuple[Tensor | None, Tensor | None]:
+    def predict_values(self, packed: Packed) -> tuple[Tensor | None, Tensor | None]:
         """Values of the states before the response tokens, (response tokens,), and after the responses, (responses,).
 
         None without a value model; the latter None if `end_value` is off.

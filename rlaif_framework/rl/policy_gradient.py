@@ -1,4 +1,4 @@
-"""Policy gradients: sample, score, weigh each token, and follow the weights. Algorithms differ in the weighing."""
+"""Policy gradients: sample, score, compute_advantages each token, and follow the weights. Algorithms differ in the weighing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rlaif_framework.contracts.stage import Stage
 from rlaif_framework.errors import TrainingError
 from rlaif_framework.models.packing import split_by_tokens
 from rlaif_framework.records.preferences import Prompt
-from rlaif_framework.rl.checkpoint_selection import Watch
+from rlaif_framework.rl.checkpoint_selection import CheckpointSelector
 from rlaif_framework.rl.config import KlEstimator, PolicyGradientConfig, ValueConfig
 from rlaif_framework.rl.estimators import (
     adapt_beta,
@@ -33,7 +33,7 @@ from rlaif_framework.rl.estimators import (
 from rlaif_framework.rl.learner import Learner
 from rlaif_framework.rl.rollouts import Rollout, describe_rollout, penalise_missing_eos, score_rollout
 from rlaif_framework.rl.value_model import ValueModel
-from rlaif_framework.training.averages import Tally
+from rlaif_framework.training.averages import MetricAverager
 from rlaif_framework.training.loop import accumulate, train_steps
 
 C = TypeVar("C", bound=PolicyGradientConfig)
@@ -49,7 +49,7 @@ class Experience:
 
     scores: Tensor
     """(prompts, responses per prompt) reward of each response, scaled, penalised and weighted: what is maximised."""
-    owners: Tensor
+    response_index: Tensor
     """(tokens,) response each token belongs to."""
     logprobs: Tensor
     """(tokens,) log pi_old: under the policy that sampled them."""
@@ -62,18 +62,18 @@ class Experience:
 
     def totals(self, rewards: Tensor) -> Tensor:
         """Sums of token rewards: (tokens,) to (prompts, responses per prompt)."""
-        return sum_responses(rewards, self.owners, self.scores.numel()).view_as(self.scores)
+        return sum_responses(rewards, self.response_index, self.scores.numel()).view_as(self.scores)
 
-    def spread(self, values: Tensor) -> Tensor:
+    def broadcast(self, values: Tensor) -> Tensor:
         """Give each token its response's value: (prompts, responses per prompt) to (tokens,)."""
-        return values.flatten()[self.owners]
+        return values.flatten()[self.response_index]
 
     def estimate_advantages(self, rewards: Tensor, gamma: float, lam: float) -> Tensor:
         """Generalised advantages of token rewards, (tokens,); the score comes after the end where that has a value."""
         assert self.values is not None
         if self.end_values is not None:
-            rewards = defer_scores(rewards, self.scores, self.end_values, self.owners, gamma, lam)
-        return gae(rewards, self.values, self.owners, gamma, lam)
+            rewards = defer_scores(rewards, self.scores, self.end_values, self.response_index, gamma, lam)
+        return gae(rewards, self.values, self.response_index, gamma, lam)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class Targets:
 class PolicyGradient(Generic[C]):
     """A policy-gradient algorithm; a subclass says what the advantage of a token is, and perhaps how ratios are taken.
 
-    One step: sample responses, score them, take the KL term into account, weigh tokens, update. With one update a step
+    One step: sample responses, score them, take the KL term into account, compute_advantages tokens, update. With one update a step
     and nothing whitened, log-probabilities of sampling and of the update are the same numbers, computed once.
     """
 
@@ -113,7 +113,7 @@ class PolicyGradient(Generic[C]):
         self.config = config
         self.context = context
 
-    def weigh(self, rewards: Tensor, experience: Experience) -> tuple[Tensor, Tensor | None]:
+    def compute_advantages(self, rewards: Tensor, experience: Experience) -> tuple[Tensor, Tensor | None]:
         """Advantages, and returns for the value model if there is one.
 
         Args:
@@ -125,13 +125,13 @@ class PolicyGradient(Generic[C]):
         """
         raise NotImplementedError
 
-    def surrogate(self, log_ratios: Tensor, advantages: Tensor, owners: Tensor) -> tuple[Tensor, Tensor]:
+    def surrogate(self, log_ratios: Tensor, advantages: Tensor, response_index: Tensor) -> tuple[Tensor, Tensor]:
         """Loss of each token, and whether clipping took its gradient away; the default takes ratios token by token.
 
         Args:
             log_ratios: (tokens,) log pi - log pi_old.
             advantages: (tokens,).
-            owners: (tokens,) response of each token.
+            response_index: (tokens,) response of each token.
 
         Returns:
             (tokens,) each.
@@ -151,7 +151,7 @@ class PolicyGradient(Generic[C]):
         config = self.config
         learner = Learner(config, self.context, stage, initial, guidance.reward_folder, self.uses_value_model)
         trainer = _Trainer(self, learner, guidance.reward, prompts)
-        watch = Watch(config, learner, guidance.reward)
+        selector = CheckpointSelector(config, learner, guidance.reward)
         train_steps(
             stage,
             learner.modules,
@@ -163,9 +163,9 @@ class PolicyGradient(Generic[C]):
             schedule=config.schedule,
             max_grad_norm=config.max_grad_norm,
             state=trainer.state,
-            after=watch.look,
+            after=selector.evaluate,
         )
-        watch.choose()
+        selector.choose()
         learner.save()
 
 
@@ -184,31 +184,31 @@ class _Trainer:
         """Sample, score and update."""
         config, learner = self.config, self.learner
         rollout = learner.sample(self.prompts, number)
-        tally = Tally()
-        describe_rollout(rollout, learner.context.task, tally)
-        raw = score_rollout(self.reward, rollout, tally)  # (responses,)
-        scores = self._shape_scores(number, raw, rollout, tally).view(len(rollout.groups), -1)
+        averager = MetricAverager()
+        describe_rollout(rollout, learner.context.task, averager)
+        raw = score_rollout(self.reward, rollout, averager)  # (responses,)
+        scores = self._shape_scores(number, raw, rollout, averager).view(len(rollout.groups), -1)
         learner.save_samples(number, rollout, {"reward": raw.tolist()})
         if number == 0 and learner.value is not None and not config.whiten_rewards:  # returns then have another scale
-            self._level_values(learner.accelerator.unwrap_model(learner.value), rollout, scores)
-        tally.add("reward", raw)
-        tally.add("objective", scores)
+            self._center_values(learner.accelerator.unwrap_model(learner.value), rollout, scores)
+        averager.add("reward", raw)
+        averager.add("objective", scores)
         everything = list(range(len(rollout.groups)))
         if len(everything) % config.minibatches:
             raise TrainingError(
                 f"minibatches: the {len(everything)} prompts that each process has in a step cannot be divided into "
                 f"{config.minibatches}; change prompts_per_step or minibatches"
             )
-        targets = self._prepare(rollout, scores) if config.needs_old else None
+        targets = self._prepare(rollout, scores) if config.needs_old_logprobs else None
         kls: list[float] = []
         for epoch in range(config.epochs):
             order = torch.randperm(len(everything), generator=self._generator(number, epoch)).tolist()
             size = len(everything) // config.minibatches
             for start in range(0, size * config.minibatches, size):
                 chosen = sorted(order[start : start + size]) if config.minibatches > 1 else everything
-                update = Tally()
+                update = MetricAverager()
                 self._accumulate(rollout, scores, chosen, targets, update)
-                metrics = {**tally.means(learner.accelerator), **update.means(learner.accelerator)}
+                metrics = {**averager.means(learner.accelerator), **update.means(learner.accelerator)}
                 kls.append(metrics["kl_k1"])
                 yield self._finish(metrics)
         if config.kl_target is not None:
@@ -216,16 +216,16 @@ class _Trainer:
             self._adapt(sum(kls) / len(kls), len(rollout.texts) * learner.accelerator.num_processes)
 
     @torch.no_grad()
-    def _level_values(self, value: ValueModel, rollout: Rollout, scores: Tensor) -> None:
+    def _center_values(self, value: ValueModel, rollout: Rollout, scores: Tensor) -> None:
         """Raise or lower the values so that those of the first responses are, on average, what they scored."""
         accelerator = self.learner.accelerator
         means = []
         for part in self._parts(rollout, range(len(rollout.groups))):
             packed = self.learner.pack([rollout.groups[i] for i in part])
             means.append(packed.per_response(value(packed)) / packed.per_response(torch.ones_like(packed.targets)))
-        value.raise_level(accelerator.reduce(scores.mean() - torch.cat(means).mean(), reduction="mean"))
+        value.shift(accelerator.reduce(scores.mean() - torch.cat(means).mean(), reduction="mean"))
 
-    def _shape_scores(self, number: int, raw: Tensor, rollout: Rollout, tally: Tally) -> Tensor:
+    def _shape_scores(self, number: int, raw: Tensor, rollout: Rollout, averager: MetricAverager) -> Tensor:
         """What is maximised of each response, KL apart: (responses,) to (responses,) on the device."""
         config, accelerator = self.config, self.learner.accelerator
         scores = raw.to(self.learner.context.device)
@@ -234,7 +234,7 @@ class _Trainer:
                 spread = float(accelerator.gather(scores).std(correction=0))
                 self.state["reward_spread"] = spread if spread > 0 else 1.0
             scores = scores / self.state["reward_spread"]
-        scores = penalise_missing_eos(config, scores, rollout, tally)
+        scores = penalise_missing_eos(config, scores, rollout, averager)
         return scores * (1 - self.state["beta"]) if config.objective == "weighted" else scores
 
     def _prepare(self, rollout: Rollout, scores: Tensor) -> Targets:
@@ -243,23 +243,23 @@ class _Trainer:
         with torch.no_grad():
             for part in self._parts(rollout, range(len(rollout.groups))):
                 packed = learner.pack([rollout.groups[i] for i in part])
-                logprobs, _ = learner.read_policy(packed)
-                read.append((logprobs, learner.read_reference(packed), *learner.read_values(packed)))
+                logprobs, _ = learner.policy_logprobs(packed)
+                read.append((logprobs, learner.reference_logprobs(packed), *learner.predict_values(packed)))
                 order += part
         tokens = [sum(map(len, rollout.groups[i].responses)) for i in order]
         counts = (tokens, tokens, tokens, [scores.shape[1]] * len(order))
         columns = [_restore_order(c, order, n) for c, n in zip(zip(*read, strict=True), counts, strict=True)]
         lengths = torch.tensor(rollout.lengths, device=scores.device)
-        owners = torch.arange(len(lengths), device=scores.device).repeat_interleave(lengths)
+        response_index = torch.arange(len(lengths), device=scores.device).repeat_interleave(lengths)
         old, reference, values, ends = columns
         assert old is not None
         assert reference is not None
-        return self._aim(Experience(scores, owners, old, reference, values, _like(ends, scores)))
+        return self._build_targets(Experience(scores, response_index, old, reference, values, _like(ends, scores)))
 
-    def _aim(self, experience: Experience) -> Targets:
+    def _build_targets(self, experience: Experience) -> Targets:
         """Token rewards, KL included, weighed by the algorithm; whitened if the config says so."""
         config = self.config
-        rewards, last = torch.zeros_like(experience.logprobs), ends_response(experience.owners)
+        rewards, last = torch.zeros_like(experience.logprobs), ends_response(experience.response_index)
         if config.kl == "reward":
             kl = estimate_kl(experience.logprobs, experience.reference, config.kl_estimator)
             rewards = rewards - self.state["beta"] * kl
@@ -274,7 +274,7 @@ class _Trainer:
                 experience = replace(experience, scores=whiten(experience.scores, *moments, shift=False))
         if deferred:
             rewards[last] += experience.scores.flatten()  # where `estimate_advantages` finds it
-        advantages, returns = self.algorithm.weigh(rewards, experience)
+        advantages, returns = self.algorithm.compute_advantages(rewards, experience)
         if config.whiten_advantages:
             advantages = whiten(advantages, *self._moments(advantages))
         return Targets(
@@ -288,7 +288,7 @@ class _Trainer:
         )
 
     def _accumulate(
-        self, rollout: Rollout, scores: Tensor, chosen: Sequence[int], targets: Targets | None, tally: Tally
+        self, rollout: Rollout, scores: Tensor, chosen: Sequence[int], targets: Targets | None, averager: MetricAverager
     ) -> None:
         """Add up the gradients of some prompts' responses; without targets they are made along with them."""
         learner, config = self.learner, self.config
@@ -297,18 +297,18 @@ class _Trainer:
         for part in accumulate(learner.accelerator, list(learner.modules.values()), self._parts(rollout, chosen)):
             packed = learner.pack([rollout.groups[i] for i in part])
             tokens = torch.cat([torch.arange(starts[i], starts[i + 1]) for i in part])
-            logprobs, entropies = learner.read_policy(packed, entropy=config.entropy > 0)
-            values, ends = learner.read_values(packed)
+            logprobs, entropies = learner.policy_logprobs(packed, entropy=config.entropy > 0)
+            values, ends = learner.predict_values(packed)
             if targets is None:
-                now = scores[part], packed.owners, logprobs.detach(), learner.read_reference(packed)
+                now = scores[part], packed.response_index, logprobs.detach(), learner.reference_logprobs(packed)
                 old = values.detach() if values is not None else None
-                aim = self._aim(Experience(*now, old, _like(ends, scores[part])))
+                aim = self._build_targets(Experience(*now, old, _like(ends, scores[part])))
             else:
                 aim = targets.select(part, tokens.to(scores.device))
             log_ratios = logprobs - aim.logprobs
-            losses, clipped = self.algorithm.surrogate(log_ratios, aim.advantages, packed.owners)
+            losses, clipped = self.algorithm.surrogate(log_ratios, aim.advantages, packed.response_index)
             share = len(part) / len(chosen)
-            tally.add("policy_loss", losses * weights[tokens], share)
+            averager.add("policy_loss", losses * weights[tokens], share)
             if config.kl == "loss":
                 kl = estimate_kl(logprobs, aim.reference, config.kl_estimator)
                 losses = losses + self.state["beta"] * (kl * log_ratios.exp() if config.kl_correction else kl)
@@ -322,18 +322,18 @@ class _Trainer:
                 if ends is not None:
                     assert aim.end_values is not None
                     assert aim.end_returns is not None
-                    last = ends_response(packed.owners)
+                    last = ends_response(packed.response_index)
                     final = value_loss(ends, aim.end_values.flatten(), aim.end_returns.flatten(), config.value_clip)
                     errors = errors.index_add(0, last.nonzero().flatten(), final)
                 losses = losses + config.value_weight * errors
-                tally.add("value_loss", errors * weights[tokens], share)
+                averager.add("value_loss", errors * weights[tokens], share)
                 if config.value_clip is not None:
-                    tally.add("value_clipped", ((values - aim.values).abs() > config.value_clip).float())
-                _tally_values(tally, aim.returns, aim.values)
+                    averager.add("value_clipped", ((values - aim.values).abs() > config.value_clip).float())
+                _average_values(averager, aim.returns, aim.values)
             losses = losses * weights[tokens]
-            tally.add("loss", losses, share)
+            averager.add("loss", losses, share)
             learner.accelerator.backward(losses.sum())
-            self._tally(tally, logprobs.detach(), aim, clipped, packed.responses)
+            self._average_diagnostics(averager, logprobs.detach(), aim, clipped, packed.responses)
 
     def _token_weights(self, rollout: Rollout, chosen: Sequence[int]) -> Tensor:
         """Weight of each token's loss in the update, (tokens,) over the whole rollout; see `average`."""
@@ -349,20 +349,22 @@ class _Trainer:
             return 1 / (per_token * len(picked))
         return torch.ones_like(per_token) / len(picked)
 
-    def _tally(self, tally: Tally, logprobs: Tensor, aim: Targets, clipped: Tensor, responses: int) -> None:
+    def _average_diagnostics(
+        self, averager: MetricAverager, logprobs: Tensor, aim: Targets, clipped: Tensor, responses: int
+    ) -> None:
         log_ratios = logprobs - aim.logprobs
         # The KL of the policy that sampled, which is an estimate; after several updates it is the first one's.
         for name in get_args(KlEstimator):
-            tally.add(f"kl_{name}", estimate_kl(aim.logprobs, aim.reference, name), responses)
-        tally.add("entropy", -aim.logprobs)  # of the tokens sampled: unbiased
+            averager.add(f"kl_{name}", estimate_kl(aim.logprobs, aim.reference, name), responses)
+        averager.add("entropy", -aim.logprobs)  # of the tokens sampled: unbiased
         ratios = log_ratios.exp()
-        tally.add("ratio", ratios)
-        tally.add("_ratio_squared", ratios**2)
-        tally.add("ratio_off", ((ratios - 1).abs() > RATIO_OFF).float())
-        tally.add("ratio_kl", estimate_kl(aim.logprobs, logprobs, "k3"))
-        tally.add("clipped", clipped)
-        tally.add("_advantages", aim.advantages)
-        tally.add("_advantages_squared", aim.advantages**2)
+        averager.add("ratio", ratios)
+        averager.add("_ratio_squared", ratios**2)
+        averager.add("ratio_off", ((ratios - 1).abs() > RATIO_OFF).float())
+        averager.add("ratio_kl", estimate_kl(aim.logprobs, logprobs, "k3"))
+        averager.add("clipped", clipped)
+        averager.add("_advantages", aim.advantages)
+        averager.add("_advantages_squared", aim.advantages**2)
 
     def _finish(self, metrics: dict[str, float]) -> dict[str, float]:
         """Complete a step's metrics."""
@@ -421,12 +423,12 @@ def _like(values: Tensor | None, scores: Tensor) -> Tensor | None:
     return None if values is None else values.detach().view_as(scores)
 
 
-def _tally_values(tally: Tally, returns: Tensor, values: Tensor) -> None:
+def _average_values(averager: MetricAverager, returns: Tensor, values: Tensor) -> None:
     """What `value_explained` is made of."""
     errors = returns - values
     for name, of in (("returns", returns), ("errors", errors)):
-        tally.add(f"_{name}", of)
-        tally.add(f"_{name}_squared", of**2)
+        averager.add(f"_{name}", of)
+        averager.add(f"_{name}_squared", of**2)
 
 
 def _variance(mean: float, mean_square: float) -> float:

@@ -14,7 +14,7 @@ from rlaif_framework.records.preferences import Prompt
 from rlaif_framework.records.samples import Sample
 from rlaif_framework.rl.config import MissingEosConfig
 from rlaif_framework.rl.estimators import replace_missing_eos
-from rlaif_framework.training.averages import Tally
+from rlaif_framework.training.averages import MetricAverager
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +40,16 @@ class Rollout:
         return torch.tensor([s.finished for s in self.samples])
 
 
-def describe_rollout(rollout: Rollout, task: Task, tally: Tally) -> None:
-    """Tally lengths, ended responses and the task's own measures."""
-    tally.add("tokens", torch.tensor(rollout.lengths, dtype=torch.float32))
-    tally.add("ended", rollout.finished.float())
+def describe_rollout(rollout: Rollout, task: Task, averager: MetricAverager) -> None:
+    """MetricAverager lengths, ended responses and the task's own measures."""
+    averager.add("tokens", torch.tensor(rollout.lengths, dtype=torch.float32))
+    averager.add("ended", rollout.finished.float())
     measured = [task.measure(p, t) for p, t in zip(rollout.prompts, rollout.texts, strict=True)]
     for key in measured[0]:
-        tally.add(f"task/{key}", torch.tensor([m[key] for m in measured]))
+        averager.add(f"task/{key}", torch.tensor([m[key] for m in measured]))
 
 
-def score_rollout(reward: Reward, rollout: Rollout, tally: Tally) -> Tensor:
+def score_rollout(reward: Reward, rollout: Rollout, averager: MetricAverager) -> Tensor:
     """Score responses, (responses,) fp32; the terms of a reward that has several are tallied.
 
     Raises:
@@ -58,7 +58,7 @@ def score_rollout(reward: Reward, rollout: Rollout, tally: Tally) -> Tensor:
     if isinstance(reward, TermedReward):
         terms = reward.score_terms(rollout.prompts, rollout.texts)
         for name, values in terms.items():
-            tally.add(f"reward/{name}", torch.tensor(list(values), dtype=torch.float32))
+            averager.add(f"reward/{name}", torch.tensor(list(values), dtype=torch.float32))
         scores = [sum(parts) for parts in zip(*terms.values(), strict=True)]
         check_scores(scores, rollout.prompts, rollout.texts)
     else:
@@ -66,11 +66,13 @@ def score_rollout(reward: Reward, rollout: Rollout, tally: Tally) -> Tensor:
     return torch.tensor(scores, dtype=torch.float32)
 
 
-def penalise_missing_eos(config: MissingEosConfig, scores: Tensor, rollout: Rollout, tally: Tally) -> Tensor:
+def penalise_missing_eos(
+    config: MissingEosConfig, scores: Tensor, rollout: Rollout, averager: MetricAverager
+) -> Tensor:
     """Scores, (responses,), after what `config` says of responses without an end token; the change is tallied."""
     if not config.missing_eos_penalty and config.missing_eos_reward is None:
         return scores
     finished = rollout.finished.to(scores.device)
     changed = replace_missing_eos(scores, finished, config.missing_eos_penalty, config.missing_eos_reward)
-    tally.add("reward/missing_eos", changed - scores)
+    averager.add("reward/missing_eos", changed - scores)
     return changed

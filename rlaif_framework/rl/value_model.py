@@ -21,7 +21,7 @@ class ValueModel(nn.Module):
         self.scores = scores
         self.level = nn.Parameter(torch.zeros((), device=next(scores.parameters()).device))
 
-    def raise_level(self, by: Tensor) -> None:
+    def shift(self, by: Tensor) -> None:
         """Shift all values."""
         with torch.no_grad():
             self.level.add_(by)

@@ -1,4 +1,4 @@
-from .averages import Tally as Tally
+from .averages import MetricAverager as MetricAverager
 from .fine_tuning import fine_tune as fine_tune
 from .label_shaping import Bounds as Bounds
 from .label_shaping import bound as bound
@@ -6,8 +6,8 @@ from .label_shaping import harden as harden
 from .label_shaping import soften as soften
 from .loop import accumulate as accumulate
 from .loop import draw_batch as draw_batch
+from .loop import local_shard as local_shard
 from .loop import make_optimizer as make_optimizer
-from .loop import my_share as my_share
 from .loop import train_steps as train_steps
 from .preference_batches import PairIndex as PairIndex
 from .preference_batches import PromptUnit as PromptUnit

@@ -7,7 +7,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 
-class Tally:
+class MetricAverager:
     """Means over what several batches and processes contribute."""
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ from rlaif_framework.models.packing import Group, pack_groups, split_by_tokens
 from rlaif_framework.models.sampling import encode_prompt, encode_response
 from rlaif_framework.models.source import ModelSource
 from rlaif_framework.spec.model import SftConfig
-from rlaif_framework.training.loop import accumulate, draw_batch, make_optimizer, my_share, train_steps
+from rlaif_framework.training.loop import accumulate, draw_batch, local_shard, make_optimizer, train_steps
 
 
 def fine_tune(
@@ -62,7 +62,7 @@ def fine_tune(
     steps = max(1, round(config.epochs * len(groups) / config.batch_size))
 
     def step(number: int) -> Iterator[dict[str, float]]:
-        batch = my_share(accelerator, draw_batch(stage, len(groups), config.batch_size, number))
+        batch = local_shard(accelerator, draw_batch(stage, len(groups), config.batch_size, number))
         tokens = sum(len(groups[i].responses[0]) for i in batch)
         total = 0.0
         parts = split_by_tokens([groups[i].length for i in batch], policy.train_tokens)

@@ -158,7 +158,7 @@ def draw_batch(stage: Stage, total: int, size: int, number: int) -> list[int]:
     return stage.batch
 
 
-def my_share(accelerator: Accelerator, batch: list[int]) -> list[int]:
+def local_shard(accelerator: Accelerator, batch: list[int]) -> list[int]:
     """This process's part of a step's batch.
 
     Raises:

@@ -13,19 +13,19 @@ class HumanConfig(ComponentConfig):
 
     kind: Literal["human"] = "human"
 
-    def lacks(self, comparison: Comparison) -> str | None:
+    def missing_field(self, comparison: Comparison) -> str | None:
         """A person's preference."""
         return _describe_lack("human", comparison)
 
 
-class ConstructionConfig(ComponentConfig):
+class SyntheticConfig(ComponentConfig):
     """The preference known because one response was written to be worse, as in `tldr-mini`."""
 
-    kind: Literal["construction"] = "construction"
+    kind: Literal["synthetic"] = "synthetic"
 
-    def lacks(self, comparison: Comparison) -> str | None:
+    def missing_field(self, comparison: Comparison) -> str | None:
         """A preference known by construction."""
-        return _describe_lack("construction", comparison)
+        return _describe_lack("synthetic", comparison)
 
 
 def _describe_lack(source: str, comparison: Comparison) -> str | None:
@@ -35,10 +35,10 @@ def _describe_lack(source: str, comparison: Comparison) -> str | None:
     return f"has no {source} preference, it is {known}"
 
 
-class KnownLabeler:
+class AnnotationLabeler:
     """Gives what is known, and refuses to pass one source off as the other."""
 
-    def __init__(self, config: HumanConfig | ConstructionConfig, context: Context) -> None:
+    def __init__(self, config: HumanConfig | SyntheticConfig, context: Context) -> None:
         self.config = config
 
     def label(self, comparisons: Sequence[Comparison]) -> Iterator[Preference]:
@@ -49,7 +49,7 @@ class KnownLabeler:
         """
         source = self.config.kind
         for comparison in comparisons:
-            first, lack = comparison.preference, self.config.lacks(comparison)
+            first, lack = comparison.preference, self.config.missing_field(comparison)
             if first is None or lack is not None:
                 raise DataError(f"labeler '{source}': comparison '{comparison.id}' {lack}")
             yield Preference(comparison.id, (first, 1.0 - first), Evidence(source))
@@ -58,5 +58,5 @@ class KnownLabeler:
 @hookimpl
 def rlaif_labelers() -> Iterable[Component]:
     """Offer `human` and `construction`."""
-    yield Component("human", HumanConfig, "rlaif_plugins.labelers.annotated:KnownLabeler")
-    yield Component("construction", ConstructionConfig, "rlaif_plugins.labelers.annotated:KnownLabeler")
+    yield Component("human", HumanConfig, "rlaif_plugins.labelers.annotated:AnnotationLabeler")
+    yield Component("synthetic", SyntheticConfig, "rlaif_plugins.labelers.annotated:AnnotationLabeler")

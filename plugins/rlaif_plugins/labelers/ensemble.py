@@ -41,7 +41,7 @@ class EnsembleConfig(ComponentConfig):
             if name not in self.labelers:
                 raise ValueError(f"weights.{name}: no member has this name; members are {', '.join(self.labelers)}")
         if sum(self.weights.get(name, 1.0) for name in self.labelers) == 0:
-            raise ValueError("weights: all members weigh nothing")
+            raise ValueError("weights: all members compute_advantages nothing")
         return self
 
 
@@ -64,8 +64,8 @@ class EnsembleLabeler:
                 cost=sum(p.evidence.cost for p in own.values()),
                 dropped=tuple(sorted({name for p in own.values() for name in p.evidence.dropped})),
                 members=tuple(Vote(name, p.probabilities) for name, p in own.items()),
-                shortened=any(p.evidence.shortened for p in own.values()),
-                cut_responses=max(p.evidence.cut_responses for p in own.values()),
+                source_truncated=any(p.evidence.source_truncated for p in own.values()),
+                responses_truncated=max(p.evidence.responses_truncated for p in own.values()),
                 inconsistent=any(p.evidence.inconsistent for p in own.values()),
             )
             combined = self.combine({n: p.probabilities for n, p in own.items()})

@@ -25,11 +25,11 @@ from rlaif_framework import (
     derive_seed,
     hookimpl,
 )
-from rlaif_framework.prompting import Inquiry, first_questions, inquire
+from rlaif_framework.prompting import PromptQuery, first_questions, run_queries
 from rlaif_framework.training import Bounds, bound, soften
 
 if TYPE_CHECKING:
-    from rlaif_framework.data import Words
+    from rlaif_framework.data import AnnotatorPrompts
 
 Pair = tuple[float, float]
 
@@ -61,10 +61,10 @@ class LLMConfig(ComponentConfig):
             raise ValueError("consistent_only compares both orders; it needs orders: both")
         return self
 
-    def check_words(self, words: Words) -> None:
+    def check_prompts(self, prompts: AnnotatorPrompts) -> None:
         """Whether there is such a preamble, and what the strategy asks for."""
-        words.check_preamble(self.preamble)
-        super().check_words(words)
+        prompts.check_preamble(self.preamble)
+        super().check_prompts(prompts)
 
 
 class LLMLabeler:
@@ -74,25 +74,25 @@ class LLMLabeler:
         self.config = config
         self.seed = context.seed
         self.task = context.task
-        self.words = context.task.words()
+        self.prompts = context.task.annotator_prompts()
         self.backend = context.build_backend(config.backend)
         self.strategy = context.build_strategy(config.strategy)
 
     def label(self, comparisons: Sequence[Comparison]) -> Iterator[Preference]:
         """Label comparisons; the evidence has a ballot for each order that was shown."""
-        inquiries = [self._inquire(c) for c in comparisons]
-        inquire(inquiries, self.task, self.backend, LABEL_TOKENS + longest_answer(self.config.strategy))
-        for comparison, inquiry in zip(comparisons, inquiries, strict=True):
+        queries = [self._make_query(c) for c in comparisons]
+        run_queries(queries, self.task, self.backend, LABEL_TOKENS + longest_answer(self.config.strategy))
+        for comparison, query in zip(comparisons, queries, strict=True):
             orders = self._orders(comparison)
-            ballots = [ballot or Ballot(None) for ballot in inquiry.values]
+            ballots = [ballot or Ballot(None) for ballot in query.values]
             evidence = Evidence(
                 self.config.kind,
                 tuple(ballots),
                 swapped=orders == [True],
-                shortened=inquiry.shortened,
+                source_truncated=query.source_truncated,
                 inconsistent=self.disagree(ballots),
-                refused=inquiry.refused,
-                **inquiry.usage(),
+                refused=query.refused,
+                **query.usage(),
             )
             yield Preference(comparison.id, self.decide(ballots, orders), evidence)
 
@@ -101,7 +101,7 @@ class LLMLabeler:
         first = average_orders(ballots, orders) if ballots else None
         if first is None or self.disagree(ballots):
             return None
-        if self.words.prefer == "worse":  # the prompt asks for the more harmful response
+        if self.prompts.prefer == "worse":  # the prompt asks for the more harmful response
             first = 1.0 - first
         first = bound(soften(first, self.config.temperature), self.config.clamp)
         return first, 1.0 - first
@@ -120,9 +120,9 @@ class LLMLabeler:
     def _ask(self, prompt: Prompt, comparison: Comparison, swapped: bool) -> Annotation:
         first, second = comparison.responses
         shown = (second, first) if swapped else (first, second)
-        return self.words.annotate(prompt, shown, preamble=self.config.preamble, identity=comparison.id)
+        return self.prompts.annotate(prompt, shown, preamble=self.config.preamble, identity=comparison.id)
 
-    def _inquire(self, comparison: Comparison) -> Inquiry[Ballot]:
+    def _make_query(self, comparison: Comparison) -> PromptQuery[Ballot]:
         def start(prompt: Prompt) -> list[Generator[Asked, Any, Ballot]]:
             orders = self._orders(comparison)
             return [self.strategy.elicit(self._ask(prompt, comparison, swapped)) for swapped in orders]
@@ -130,7 +130,7 @@ class LLMLabeler:
         def questions(prompt: Prompt) -> set[Question]:  # as long in either order
             return first_questions(self.strategy.elicit(self._ask(prompt, comparison, False)))
 
-        return Inquiry(comparison.prompt, start, questions)
+        return PromptQuery(comparison.prompt, start, questions)
 
 
 LABEL_TOKENS = 32

@@ -26,14 +26,14 @@ class MixConfig(ComponentConfig):
     kind: Literal["mix"] = "mix"
     labeler: LabelerSlot
     """Who labels the others."""
-    known: Literal["human", "construction"] = "human"
+    known: Literal["human", "synthetic"] = "human"
     """Whose known preferences are kept."""
     proportion: float = Field(1.0, ge=0, le=1)
     """Share of the comparisons with a known preference that keep it, drawn with the spec's seed by their ids."""
 
-    def lacks(self, comparison: Comparison) -> str | None:
-        """What the labeler lacks in a comparison whose preference is not known."""
-        return None if comparison.preference_source == self.known else self.labeler.lacks(comparison)
+    def missing_field(self, comparison: Comparison) -> str | None:
+        """What the labeler missing_field in a comparison whose preference is not known."""
+        return None if comparison.preference_source == self.known else self.labeler.missing_field(comparison)
 
 
 class MixLabeler:

@@ -25,7 +25,7 @@ from rlaif_framework import (
     Question,
     hookimpl,
 )
-from rlaif_framework.prompting import Inquiry, inquire
+from rlaif_framework.prompting import PromptQuery, run_queries
 
 NUMBERS = tuple(str(number) for number in range(1, 11))
 MIDDLE, SPREAD = 5.5, 4.5
@@ -49,7 +49,7 @@ class Rater:
     def __init__(self, config: RateConfig, context: Context) -> None:
         self.config = config
         self.task = context.task
-        self.words = context.task.words()
+        self.prompts = context.task.annotator_prompts()
         self.backend = context.build_backend(config.backend)
 
     def label(self, comparisons: Sequence[Comparison]) -> Iterator[Preference]:
@@ -58,17 +58,17 @@ class Rater:
         The evidence has a ballot for each response: without probabilities, which are not of two, but with the mass of
         its score, or the count of sampled answers it is an average of.
         """
-        inquiries = self._inquire([(c.prompt, c.responses) for c in comparisons])
-        for comparison, inquiry in zip(comparisons, inquiries, strict=True):
-            answers = [answer or Answer() for answer in inquiry.values]
+        queries = self._make_query([(c.prompt, c.responses) for c in comparisons])
+        for comparison, query in zip(comparisons, queries, strict=True):
+            answers = [answer or Answer() for answer in query.values]
             scores = [score for answer in answers if (score := read_score(answer)) is not None]
             evidence = Evidence(
                 self.config.kind,
                 tuple(Ballot(None, answer.mass, sampled=answer.sampled) for answer in answers),
                 (scores[0], scores[1]) if len(scores) == 2 else None,
-                shortened=inquiry.shortened,
-                refused=inquiry.refused,
-                **inquiry.usage(),
+                source_truncated=query.source_truncated,
+                refused=query.refused,
+                **query.usage(),
             )
             first = _odds((scores[0] - scores[1]) / self.config.temperature) if len(scores) == 2 else None
             yield Preference(comparison.id, None if first is None else (first, 1.0 - first), evidence)
@@ -80,27 +80,27 @@ class Rater:
             DataError: The model refused to score one, or its answer could not be read as a score.
         """
         scores = []
-        inquiries = self._inquire([(p, (text,)) for p, text in zip(prompts, responses, strict=True)])
-        for prompt, inquiry in zip(prompts, inquiries, strict=True):
-            if inquiry.refused is not None:
-                raise DataError(f"labeler 'rate', prompt '{prompt.id}': {inquiry.refused}")
-            score = read_score(inquiry.values[0] or Answer())
+        queries = self._make_query([(p, (text,)) for p, text in zip(prompts, responses, strict=True)])
+        for prompt, query in zip(prompts, queries, strict=True):
+            if query.refused is not None:
+                raise DataError(f"labeler 'rate', prompt '{prompt.id}': {query.refused}")
+            score = read_score(query.values[0] or Answer())
             if score is None:
                 raise DataError(f"labeler 'rate': the answer for prompt '{prompt.id}' is not a score from 1 to 10")
             scores.append(score)
         return scores
 
-    def _inquire(self, cases: Sequence[tuple[Prompt, Sequence[str]]]) -> list[Inquiry[Answer]]:
+    def _make_query(self, cases: Sequence[tuple[Prompt, Sequence[str]]]) -> list[PromptQuery[Answer]]:
         """Ask about the responses of each prompt, whose source is cut alike for all of them; never a response."""
-        inquiries = [self._open(prompt, responses) for prompt, responses in cases]
-        inquire(inquiries, self.task, self.backend, SCORE_TOKENS)
-        return inquiries
+        queries = [self._open(prompt, responses) for prompt, responses in cases]
+        run_queries(queries, self.task, self.backend, SCORE_TOKENS)
+        return queries
 
-    def _open(self, prompt: Prompt, responses: Sequence[str]) -> Inquiry[Answer]:
+    def _open(self, prompt: Prompt, responses: Sequence[str]) -> PromptQuery[Answer]:
         def questions(prompt: Prompt) -> list[Question]:
-            return [self.words.ask_rating(prompt, text) for text in responses]
+            return [self.prompts.ask_rating(prompt, text) for text in responses]
 
-        return Inquiry(prompt, lambda prompt: [_rate(question) for question in questions(prompt)], questions)
+        return PromptQuery(prompt, lambda prompt: [_rate(question) for question in questions(prompt)], questions)
 
 
 def _rate(question: Question) -> Generator[Asked, Any, Answer]:

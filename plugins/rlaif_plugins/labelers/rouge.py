@@ -19,7 +19,7 @@ class RougeConfig(ComponentConfig):
     scale: float = Field(0.05, gt=0)
     """Difference in F1 that makes the odds e to 1."""
 
-    def lacks(self, comparison: Comparison) -> str | None:
+    def missing_field(self, comparison: Comparison) -> str | None:
         """The reference."""
         return None if comparison.prompt.reference else "has a prompt without a reference"
 

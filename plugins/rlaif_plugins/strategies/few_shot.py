@@ -25,7 +25,7 @@ from rlaif_framework import (
 )
 
 if TYPE_CHECKING:
-    from rlaif_framework.data import Exemplar, Words
+    from rlaif_framework.data import AnnotatorPrompts, Exemplar
 
 
 class FewShotConfig(ComponentConfig):
@@ -39,10 +39,10 @@ class FewShotConfig(ComponentConfig):
     strategy: StrategySlot = default_component("direct")
     """How the question is asked."""
 
-    def check_words(self, words: Words) -> None:
+    def check_prompts(self, prompts: AnnotatorPrompts) -> None:
         """Whether the task has these exemplars."""
-        choose_exemplars(self, words.exemplars, seed=0)
-        super().check_words(words)
+        choose_exemplars(self, prompts.exemplars, seed=0)
+        super().check_prompts(prompts)
 
 
 class FewShot:
@@ -50,11 +50,11 @@ class FewShot:
 
     def __init__(self, config: FewShotConfig, context: Context) -> None:
         self.strategy = context.build_strategy(config.strategy)
-        words = context.task.words()
-        chosen = choose_exemplars(config, words.exemplars, context.seed)
-        self.rationale_ending = (words.few_shot_rationale_ending or words.rationale_ending).strip()
-        self.exemplars = [words.render_exemplar(e) for e in chosen]
-        self.samples = [{words.render(e.source, pair) for pair in (e.responses, e.responses[::-1])} for e in chosen]
+        prompts = context.task.annotator_prompts()
+        chosen = choose_exemplars(config, prompts.exemplars, context.seed)
+        self.rationale_ending = (prompts.few_shot_rationale_ending or prompts.rationale_ending).strip()
+        self.exemplars = [prompts.render_exemplar(e) for e in chosen]
+        self.samples = [{prompts.render(e.source, pair) for pair in (e.responses, e.responses[::-1])} for e in chosen]
 
     def elicit(self, ask: Annotation) -> Generator[Asked, Any, Ballot]:
         """Ask with exemplars, less one that is the very comparison asked about: it would give the answer away."""
@@ -75,13 +75,13 @@ def choose_exemplars(config: FewShotConfig, known: Sequence[Exemplar], seed: int
         for name in config.exemplars:
             if name not in by_id:
                 raise DataError(
-                    f"strategy 'few-shot': the task's words have no exemplar '{name}'; {suggest(name, by_id)}"
+                    f"strategy 'few-shot': the task's annotator prompts have no exemplar '{name}'; {suggest(name, by_id)}"
                 )
         return [by_id[name] for name in config.exemplars]
     if config.exemplars > len(known):
         raise DataError(
-            f"strategy 'few-shot': {config.exemplars} exemplars asked for, the task's words have {len(known)}; "
-            "add some to the file of `task.words`"
+            f"strategy 'few-shot': {config.exemplars} exemplars asked for, the task's annotator prompts have {len(known)}; "
+            "add some to the file of `task.annotator_prompts`"
         )
     if config.choose == "random":
         return random.Random(derive_seed(seed, "exemplars")).sample(list(known), config.exemplars)

@@ -19,11 +19,11 @@ from rlaif_framework import (
     derive_seed,
     hookimpl,
 )
-from rlaif_framework.prompting import side_by_side
+from rlaif_framework.prompting import run_in_lockstep
 from rlaif_framework.records import average_ballots
 
 if TYPE_CHECKING:
-    from rlaif_framework.data import Words
+    from rlaif_framework.data import AnnotatorPrompts
 
 
 class PrinciplesConfig(ComponentConfig):
@@ -33,14 +33,14 @@ class PrinciplesConfig(ComponentConfig):
     mode: Literal["draw", "average"] = "draw"
     """One principle drawn for each comparison, the same in both orders; or the average over all."""
     principles: list[str] | None = None
-    """The principles; default: those of the task's words."""
+    """The principles; default: those of the task's prompts."""
     strategy: StrategySlot = default_component("direct")
     """How the question is asked."""
 
-    def check_words(self, words: Words) -> None:
+    def check_prompts(self, prompts: AnnotatorPrompts) -> None:
         """Whether there are principles at all."""
-        state_principles(self, words)
-        super().check_words(words)
+        state_principles(self, prompts)
+        super().check_prompts(prompts)
 
 
 class Principles:
@@ -50,7 +50,7 @@ class Principles:
         self.config = config
         self.seed = context.seed
         self.strategy = context.build_strategy(config.strategy)
-        self.principles = state_principles(config, context.task.words())
+        self.principles = state_principles(config, context.task.annotator_prompts())
 
     def elicit(self, ask: Annotation) -> Generator[Asked, Any, Ballot]:
         """Ask by one principle, or by all at once."""
@@ -59,21 +59,23 @@ class Principles:
             ballot = yield from self.strategy.elicit(self._state(ask, self.principles[place]))
             return replace(ballot, principle=self.principles[place])
         asked = [self.strategy.elicit(self._state(ask, principle)) for principle in self.principles]
-        return average_ballots((yield from side_by_side(asked)))
+        return average_ballots((yield from run_in_lockstep(asked)))
 
     def _state(self, ask: Annotation, principle: str) -> Annotation:
         return replace(ask, preamble=f"{ask.preamble} {principle}")
 
 
-def state_principles(config: PrinciplesConfig, words: Words) -> list[str]:
+def state_principles(config: PrinciplesConfig, prompts: AnnotatorPrompts) -> list[str]:
     """The principles a config asks for.
 
     Raises:
         DataError: There are none.
     """
-    principles = config.principles if config.principles is not None else words.principles
+    principles = config.principles if config.principles is not None else prompts.principles
     if not principles:
-        raise DataError("strategy 'principles': there are none; give them here or in the file of `task.words`")
+        raise DataError(
+            "strategy 'principles': there are none; give them here or in the file of `task.annotator_prompts`"
+        )
     return principles
 
 

@@ -22,7 +22,7 @@ from rlaif_framework import (
     derive_seed,
     hookimpl,
 )
-from rlaif_framework.prompting import side_by_side
+from rlaif_framework.prompting import run_in_lockstep
 from rlaif_framework.records import average_ballots
 
 
@@ -51,7 +51,7 @@ class SelfConsistency:
     def elicit(self, ask: Annotation) -> Generator[Asked, Any, Ballot]:
         """Ask all copies at once; samples that could not be read are left out."""
         copies = [self.strategy.elicit(ask) for _ in range(self.config.samples)]
-        return average_ballots((yield from side_by_side(copies, self._sample)))
+        return average_ballots((yield from run_in_lockstep(copies, self._sample)))
 
     def _sample(self, number: int, request: Request) -> Request:
         if not isinstance(request, Generate):

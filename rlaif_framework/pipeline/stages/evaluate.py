@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from scipy.special import expit
 
 from rlaif_framework.assembly.context import Context
+from rlaif_framework.contracts.protocols import Responder
 from rlaif_framework.contracts.stage import Stage, read_metrics
 from rlaif_framework.contracts.validation import score_responses
 from rlaif_framework.metrics.agreement import measure_labeler, measure_margins, observe
@@ -19,7 +20,7 @@ from rlaif_framework.metrics.calibration import measure_calibration, measure_hum
 from rlaif_framework.metrics.estimates import estimate_mean
 from rlaif_framework.metrics.wins import measure_wins
 from rlaif_framework.models.loading import load_model, load_tokenizer
-from rlaif_framework.models.sampling import sample_responses, shorten_prompts
+from rlaif_framework.models.sampling import sample_responses, truncate_prompts
 from rlaif_framework.pipeline.stages.improve import load_reward
 from rlaif_framework.pipeline.stages.label import PREFERENCES, label_comparisons
 from rlaif_framework.plugins.component import ComponentConfig
@@ -41,8 +42,8 @@ REFERENCE = "reference"
 
 
 REWARD_MEASURES = (
-    "accuracy_known",
-    "accuracy_labels",
+    "accuracy_gold",
+    "accuracy_labeler",
     "calibration",
     "lengths",
     "reward_sft",
@@ -66,9 +67,9 @@ def sample_test(
     """
     folder = stage.inputs["policy"]
     tokenizer = load_tokenizer(folder)
-    short, _ = shorten_prompts(prompts, context.task, tokenizer, context.policy.max_prompt_tokens)
+    short, _ = truncate_prompts(prompts, context.task, tokenizer, context.policy.max_prompt_tokens)
     if arm is not None:
-        responder = context.build_algorithm(arm.algorithm)
+        responder = cast(Responder, context.build_algorithm(arm.algorithm))
         samples = responder.respond(folder, load_reward(stage, context, arm.reward), short, stage, config.temperature)
     else:
         samples = sample_responses(
@@ -121,7 +122,7 @@ def score_comparisons(
 ) -> None:
     """Score validation comparisons, and the baseline's test responses, with a reward."""
     model = context.build_reward(reward).load(stage.inputs["reward"])
-    short = _shorten(context, [*(c.prompt for c in comparisons), *prompts])
+    short = _truncate(context, [*(c.prompt for c in comparisons), *prompts])
     twice = [prompt for prompt in short[: len(comparisons)] for _ in range(2)]
     scores = score_responses(model, twice, [text for c in comparisons for text in c.responses]) if comparisons else []
     margins = [a - b for a, b in zip(scores[::2], scores[1::2], strict=True)]
@@ -132,14 +133,14 @@ def score_comparisons(
 def score_policy(stage: Stage, context: Context, reward: ComponentConfig, prompts: Sequence[Prompt]) -> None:
     """Score a policy's test responses with its reward."""
     model = context.build_reward(reward).load(stage.inputs["reward"])
-    scores = score_responses(model, _shorten(context, prompts), read_responses(stage.inputs["policy"]))
+    scores = score_responses(model, _truncate(context, prompts), read_responses(stage.inputs["policy"]))
     (stage.folder / SCORES).write_text(json.dumps({"policy": scores}))
 
 
-def _shorten(context: Context, prompts: Sequence[Prompt]) -> Sequence[Prompt]:
+def _truncate(context: Context, prompts: Sequence[Prompt]) -> Sequence[Prompt]:
     """Prompts as policies are given them, and as rewards see them in training."""
     tokenizer = load_tokenizer(context.policy_source)
-    return shorten_prompts(prompts, context.task, tokenizer, context.policy.max_prompt_tokens)[0]
+    return truncate_prompts(prompts, context.task, tokenizer, context.policy.max_prompt_tokens)[0]
 
 
 def evaluate_run(
@@ -187,8 +188,8 @@ def evaluate_run(
         own = measure_margins(comparisons, scores["margins"], partial(_first_of, labels))
         gains = [a - b for a, b in zip(scores["policy"], scores["sft"], strict=True)]
         rewards[arm] |= {
-            "accuracy_known": known and asdict(known),
-            "accuracy_labels": own and asdict(own),
+            "accuracy_gold": known and asdict(known),
+            "accuracy_labeler": own and asdict(own),
             **_measure_reward(comparisons, scores["margins"]),
             "reward_sft": _mean(scores["sft"]),
             "reward_policy": _mean(scores["policy"]),

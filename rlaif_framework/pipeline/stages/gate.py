@@ -14,7 +14,7 @@ from rlaif_framework.metrics.agreement import measure_labeler
 from rlaif_framework.metrics.estimates import Estimate
 from rlaif_framework.plugins.component import ComponentConfig
 from rlaif_framework.records.preferences import Comparison, Preference
-from rlaif_framework.seeds import pick_some
+from rlaif_framework.seeds import sample_subset
 
 AGREEMENT = "agreement.json"
 
@@ -39,7 +39,7 @@ def measure_agreement(
     on, quality = "labelled", measure_labeler(comparisons, preferences)
     given = all(p.evidence.source == c.preference_source for c, p in zip(comparisons, preferences, strict=True))
     if quality.agreement is None and not given:
-        chosen = pick_some([c for c in validation if c.preference is not None], ENOUGH, stage.seed("gate"))
+        chosen = sample_subset([c for c in validation if c.preference is not None], ENOUGH, stage.seed("gate"))
         if chosen:
             found = list(context.build_labeler(labeler).label(chosen))
             on, quality = "validation", measure_labeler(chosen, found)

@@ -10,7 +10,7 @@ from rlaif_framework.contracts.protocols import Guidance
 from rlaif_framework.contracts.stage import Stage
 from rlaif_framework.errors import DataError
 from rlaif_framework.models.loading import load_tokenizer
-from rlaif_framework.models.sampling import shorten_prompts
+from rlaif_framework.models.sampling import truncate_prompts
 from rlaif_framework.pipeline.stages.gate import check_agreement
 from rlaif_framework.pipeline.stages.label import PREFERENCES
 from rlaif_framework.pipeline.stages.sample import COMPARISONS
@@ -39,8 +39,8 @@ def improve_policy(
 ) -> None:
     """Improve the initial policy with an algorithm, guided by the arm's reward or labels."""
     tokenizer = load_tokenizer(stage.inputs["initial"])
-    short, cut = shorten_prompts(prompts, context.task, tokenizer, context.policy.max_prompt_tokens)
-    stage.facts.update(prompts=len(short), prompts_cut=cut)
+    short, cut = truncate_prompts(prompts, context.task, tokenizer, context.policy.max_prompt_tokens)
+    stage.facts.update(prompts=len(short), prompts_truncated=cut)
     guidance = load_reward(stage, context, reward)
     if config.needs_preferences:
         guidance = replace(guidance, labels=_read_labels(stage, feedback))

@@ -45,17 +45,19 @@ def label_comparisons(
     (stage.folder / PREFERENCES).write_bytes(path.read_bytes() if path.exists() else b"")
     preferences = load_preferences(stage.folder / PREFERENCES)
     unparsed = sum(p.unparsed for p in preferences)
-    shortened = sum(p.evidence.shortened for p in preferences)
+    source_truncated = sum(p.evidence.source_truncated for p in preferences)
     refused = sum(p.evidence.refused is not None for p in preferences)
     inconsistent = sum(p.evidence.inconsistent and p.probabilities is None for p in preferences)
-    stage.facts.update(comparisons=len(comparisons), unparsed=unparsed, shortened=shortened, inconsistent=inconsistent)
+    stage.facts.update(
+        comparisons=len(comparisons), unparsed=unparsed, source_truncated=source_truncated, inconsistent=inconsistent
+    )
     stage.facts.update(refused=refused)
     return preferences
 
 
 def chunk_size(config: ComponentConfig) -> int:
     """How many comparisons to label together: what suits a labeler, such as the requests its server takes at once."""
-    return max(CHUNK, config.wants_together())
+    return max(CHUNK, config.preferred_chunk_size())
 
 
 def _finished_rows(path: Path, size: int) -> int:

@@ -11,10 +11,10 @@ from rlaif_framework.assembly.context import Context
 from rlaif_framework.contracts.stage import Stage
 from rlaif_framework.errors import DataError
 from rlaif_framework.models.loading import load_model, load_tokenizer
-from rlaif_framework.models.sampling import sample_responses, shorten_prompts
+from rlaif_framework.models.sampling import sample_responses, truncate_prompts
 from rlaif_framework.records.preferences import Comparison, Prompt
 from rlaif_framework.records.rows import save_comparisons
-from rlaif_framework.seeds import pick_some
+from rlaif_framework.seeds import sample_subset
 from rlaif_framework.spec.model import PairsConfig
 
 COMPARISONS = "comparisons.jsonl"
@@ -33,13 +33,13 @@ def gather_pairs(
     """
     pairs = list(comparisons)
     if config.source in ("policy", "both"):
-        pairs += _sample_pairs(stage, context, config, pick_some(prompts, config.prompts, stage.seed("prompts")))
+        pairs += _sample_pairs(stage, context, config, sample_subset(prompts, config.prompts, stage.seed("prompts")))
     if not pairs:
         raise DataError("sample: no pair of different responses came out; raise pairs.temperature or pairs.prompts")
     tokenizer = load_tokenizer(stage.inputs["policy"])
-    short, cut = shorten_prompts([p.prompt for p in pairs], context.task, tokenizer, context.policy.max_prompt_tokens)
+    short, cut = truncate_prompts([p.prompt for p in pairs], context.task, tokenizer, context.policy.max_prompt_tokens)
     save_comparisons(stage.folder / COMPARISONS, map(_with_prompt, pairs, short))
-    stage.facts.update(comparisons=len(pairs), prompts_cut=cut)
+    stage.facts.update(comparisons=len(pairs), prompts_truncated=cut)
 
 
 def _with_prompt(pair: Comparison, prompt: Prompt) -> Comparison:
@@ -49,7 +49,7 @@ def _with_prompt(pair: Comparison, prompt: Prompt) -> Comparison:
 def _sample_pairs(stage: Stage, context: Context, config: PairsConfig, prompts: Sequence[Prompt]) -> list[Comparison]:
     tokenizer = load_tokenizer(stage.inputs["policy"])
     model = load_model(stage.inputs["policy"], "causal", context.dtype, context.device)
-    short, _ = shorten_prompts(prompts, context.task, tokenizer, context.policy.max_prompt_tokens)
+    short, _ = truncate_prompts(prompts, context.task, tokenizer, context.policy.max_prompt_tokens)
     samples = sample_responses(
         model,
         tokenizer,

@@ -11,7 +11,7 @@ from rlaif_plugins.algorithms.a2c import A2cConfig
 class A2c(PolicyGradient[A2cConfig]):
     """Policy gradient with generalised advantages; lambda 1, the default, is Monte Carlo returns less values."""
 
-    def weigh(self, rewards: Tensor, experience: Experience) -> tuple[Tensor, Tensor | None]:
+    def compute_advantages(self, rewards: Tensor, experience: Experience) -> tuple[Tensor, Tensor | None]:
         """Advantages, and advantages plus values as what the critic learns."""
         assert experience.values is not None
         advantages = experience.estimate_advantages(rewards, self.config.gamma, self.config.lam)

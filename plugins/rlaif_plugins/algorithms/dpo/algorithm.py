@@ -12,13 +12,13 @@ from rlaif_framework import Context, Guidance, Prompt, Stage
 from rlaif_framework.models import split_by_tokens
 from rlaif_framework.rl import Learner
 from rlaif_framework.training import (
-    Tally,
+    MetricAverager,
     accumulate,
     draw_batch,
     gather_by_prompt,
     harden_labels,
     index_pairs,
-    my_share,
+    local_shard,
     soft_label_loss,
     train_steps,
 )
@@ -41,26 +41,28 @@ class Dpo:
         steps = max(1, round(config.epochs * len(units) / size))
 
         def step(number: int) -> Iterator[dict[str, float]]:
-            batch = [units[i] for i in my_share(accelerator, draw_batch(stage, len(units), size, number))]
+            batch = [units[i] for i in local_shard(accelerator, draw_batch(stage, len(units), size, number))]
             total = sum(pair.weight for unit in batch for pair in unit.pairs) or 1.0
-            tally = Tally()
+            averager = MetricAverager()
             parts = split_by_tokens([unit.group.length for unit in batch], self.context.policy.train_tokens)
             for part in accumulate(accelerator, [learner.policy], parts):
                 chosen = [batch[i] for i in part]
                 packed = learner.pack([unit.group for unit in chosen])
-                logprobs, _ = learner.read_policy(packed)
-                ratios = packed.per_response(logprobs - learner.read_reference(packed))  # (responses,)
+                logprobs, _ = learner.policy_logprobs(packed)
+                ratios = packed.per_response(logprobs - learner.reference_logprobs(packed))  # (responses,)
                 pairs = index_pairs(chosen, self.context.device)
                 margins = config.beta * (ratios[pairs.first] - ratios[pairs.second])  # (pairs,)
                 losses = soft_label_loss(margins, self.shape_labels(pairs.labels)) * pairs.weights
                 accelerator.backward(losses.sum() / total)
-                tally.add("loss", losses, float(pairs.weights.sum()))
-                tally.add("accuracy", ((margins.detach() > 0) == (pairs.labels > 0.5)).float())
-                tally.add("margin", margins * (2 * (pairs.labels > 0.5) - 1))
-                tally.add("log_ratio", ratios)
+                averager.add("loss", losses, float(pairs.weights.sum()))
+                averager.add("accuracy", ((margins.detach() > 0) == (pairs.labels > 0.5)).float())
+                averager.add("margin", margins * (2 * (pairs.labels > 0.5) - 1))
+                averager.add("log_ratio", ratios)
                 chosen_ratios = torch.where(pairs.labels > 0.5, ratios[pairs.first], ratios[pairs.second])
-                tally.add("reward_chosen", config.beta * chosen_ratios)  # the implicit reward; see margin for the other
-            yield tally.means(accelerator)
+                averager.add(
+                    "reward_chosen", config.beta * chosen_ratios
+                )  # the implicit reward; see margin for the other
+            yield averager.means(accelerator)
 
         train_steps(
             stage,

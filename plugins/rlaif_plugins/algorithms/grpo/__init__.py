@@ -19,7 +19,7 @@ class GrpoConfig(PolicyGradientConfig):
     """Responses sampled to each prompt (Shao et al. 2024: 64)."""
     scale_groups: bool = True
     """Divide by the standard deviation of a prompt's rewards; without it, a prompt whose responses hardly differ does
-    not weigh as much as others (Liu et al. 2025, Dr. GRPO)."""
+    not compute_advantages as much as others (Liu et al. 2025, Dr. GRPO)."""
     objective: Literal["weighted", "penalised"] = "penalised"
     """r - beta KL, or the paper's (1 - beta) r - beta KL; the scaling takes a constant factor out again."""
     kl: Literal["reward", "loss"] = "loss"

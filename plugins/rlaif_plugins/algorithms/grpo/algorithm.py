@@ -11,6 +11,6 @@ from rlaif_plugins.algorithms.grpo import GrpoConfig
 class Grpo(PolicyGradient[GrpoConfig]):
     """L = -min(ratio A, clip(ratio) A) + beta k3, averaged over the tokens of each response (equation 3)."""
 
-    def weigh(self, rewards: Tensor, experience: Experience) -> tuple[Tensor, Tensor | None]:
+    def compute_advantages(self, rewards: Tensor, experience: Experience) -> tuple[Tensor, Tensor | None]:
         """Every token of a response gets its normalised reward (4.1.2, outcome supervision)."""
-        return experience.spread(normalise_groups(experience.totals(rewards), self.config.scale_groups)), None
+        return experience.broadcast(normalise_groups(experience.totals(rewards), self.config.scale_groups)), None

@@ -13,16 +13,16 @@ from rlaif_framework import Comparison, Context, Guidance, Labeler, Prompt, Stag
 from rlaif_framework.contracts import check_preferences
 from rlaif_framework.models import split_by_tokens
 from rlaif_framework.rl import (
+    CheckpointSelector,
     KlEstimator,
     Learner,
     Rollout,
-    Watch,
     describe_rollout,
     estimate_kl,
     penalise_missing_eos,
     score_rollout,
 )
-from rlaif_framework.training import Tally, accumulate, harden_labels, soft_label_loss, train_steps
+from rlaif_framework.training import MetricAverager, accumulate, harden_labels, soft_label_loss, train_steps
 from rlaif_plugins.algorithms.online_dpo import OnlineDpoConfig
 
 
@@ -42,36 +42,36 @@ class OnlineDpo:
         """Train the policy; see `Algorithm.improve`."""
         config, accelerator = self.config, self.context.accelerator
         learner = Learner(config, self.context, stage, initial)
-        watch = Watch(config, learner, guidance.reward)
+        selector = CheckpointSelector(config, learner, guidance.reward)
 
         def step(number: int) -> Iterator[dict[str, float]]:
-            rollout, tally = learner.sample(prompts, number), Tally()
-            describe_rollout(rollout, self.context.task, tally)
-            labels = self.label(rollout, guidance, tally)  # (pairs,), NaN where there is no label
+            rollout, averager = learner.sample(prompts, number), MetricAverager()
+            describe_rollout(rollout, self.context.task, averager)
+            labels = self.label(rollout, guidance, averager)  # (pairs,), NaN where there is no label
             learner.save_samples(number, rollout, {"preferred": _per_response(labels)})
             known = ~labels.isnan()
-            tally.add("labelled", known.float())
+            averager.add("labelled", known.float())
             labels = labels.view(len(rollout.groups), -1)
             count = max(1, int(known.sum()))
             parts = split_by_tokens([g.length for g in rollout.groups], self.context.policy.train_tokens)
             for part in accumulate(accelerator, [learner.policy], parts):
                 packed = learner.pack([rollout.groups[i] for i in part])
-                logprobs, _ = learner.read_policy(packed)
-                reference = learner.read_reference(packed)
+                logprobs, _ = learner.policy_logprobs(packed)
+                reference = learner.reference_logprobs(packed)
                 ratios = packed.per_response(logprobs - reference)
                 margins = config.beta * (ratios[0::2] - ratios[1::2])  # (pairs,)
                 targets = labels[part].flatten().to(margins.device)
                 used = ~targets.isnan()
                 losses = soft_label_loss(margins, targets.nan_to_num(0.5)) * used
                 accelerator.backward(losses.sum() / count)
-                tally.add("loss", losses, float(used.sum()))
-                tally.add("accuracy", ((margins > 0) == (targets > 0.5))[used].float())
-                tally.add("margin", (margins * torch.sign(targets - 0.5))[used])
+                averager.add("loss", losses, float(used.sum()))
+                averager.add("accuracy", ((margins > 0) == (targets > 0.5))[used].float())
+                averager.add("margin", (margins * torch.sign(targets - 0.5))[used])
                 for name in get_args(KlEstimator):
                     kl = estimate_kl(logprobs.detach(), reference, name)
-                    tally.add(f"kl_{name}", kl, packed.responses)
-                tally.add("entropy", -logprobs)
-            yield tally.means(accelerator)
+                    averager.add(f"kl_{name}", kl, packed.responses)
+                averager.add("entropy", -logprobs)
+            yield averager.means(accelerator)
 
         train_steps(
             stage,
@@ -83,20 +83,20 @@ class OnlineDpo:
             warmup=config.warmup,
             schedule=config.schedule,
             max_grad_norm=config.max_grad_norm,
-            after=watch.look,
+            after=selector.evaluate,
         )
-        watch.choose()
+        selector.choose()
         learner.save()
 
-    def label(self, rollout: Rollout, guidance: Guidance, tally: Tally) -> Tensor:
+    def label(self, rollout: Rollout, guidance: Guidance, averager: MetricAverager) -> Tensor:
         """Probability that the first response of each pair is better, (pairs,); NaN if they are equal or unlabelled."""
         pairs = list(zip(rollout.texts[0::2], rollout.texts[1::2], strict=True))
         prompts = rollout.prompts[0::2]
         if self.labeler is None:
             assert guidance.reward is not None
-            rewards = score_rollout(guidance.reward, rollout, tally)
-            tally.add("reward", rewards)
-            rewards = penalise_missing_eos(self.config, rewards, rollout, tally)
+            rewards = score_rollout(guidance.reward, rollout, averager)
+            averager.add("reward", rewards)
+            rewards = penalise_missing_eos(self.config, rewards, rollout, averager)
             labels = torch.sigmoid(rewards[0::2] - rewards[1::2])
             labels[torch.tensor([a == b for a, b in pairs])] = torch.nan
         else:

@@ -16,9 +16,9 @@ class Reinforce(PolicyGradient[ReinforceConfig]):
         """With the paper's baseline."""
         return self.config.baseline == "value"
 
-    def weigh(self, rewards: Tensor, experience: Experience) -> tuple[Tensor, Tensor | None]:
+    def compute_advantages(self, rewards: Tensor, experience: Experience) -> tuple[Tensor, Tensor | None]:
         """Returns less values; or whole responses against the others of their prompt."""
         if experience.values is None:
-            return experience.spread(leave_one_out(experience.totals(rewards))), None
-        returns = discount(rewards, experience.owners, self.config.gamma)
+            return experience.broadcast(leave_one_out(experience.totals(rewards))), None
+        returns = discount(rewards, experience.response_index, self.config.gamma)
         return returns - experience.values, returns

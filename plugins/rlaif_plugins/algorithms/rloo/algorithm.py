@@ -19,15 +19,15 @@ from rlaif_plugins.algorithms.rloo import RlooConfig
 class Rloo(PolicyGradient[RlooConfig]):
     """L = -min(ratio A, clip(ratio) A), where ratio is that of the whole response."""
 
-    def weigh(self, rewards: Tensor, experience: Experience) -> tuple[Tensor, Tensor | None]:
+    def compute_advantages(self, rewards: Tensor, experience: Experience) -> tuple[Tensor, Tensor | None]:
         """Every token of a response gets its response's advantage (equation 4)."""
-        return experience.spread(leave_one_out(experience.totals(rewards))), None
+        return experience.broadcast(leave_one_out(experience.totals(rewards))), None
 
-    def surrogate(self, log_ratios: Tensor, advantages: Tensor, owners: Tensor) -> tuple[Tensor, Tensor]:
+    def surrogate(self, log_ratios: Tensor, advantages: Tensor, response_index: Tensor) -> tuple[Tensor, Tensor]:
         """The loss of a response, put on its last token."""
-        responses = int(owners[-1]) + 1
-        whole = sum_responses(log_ratios, owners, responses)  # (responses,)
-        last = torch.bincount(owners, minlength=responses).cumsum(0) - 1
+        responses = int(response_index[-1]) + 1
+        whole = sum_responses(log_ratios, response_index, responses)  # (responses,)
+        last = torch.bincount(response_index, minlength=responses).cumsum(0) - 1
         losses = torch.zeros_like(log_ratios).index_put(
             (last,), clipped_surrogate(whole, advantages[last], self.config.clip)
         )

@@ -73,7 +73,7 @@ class OpenAIConfig(ComponentConfig):
     price_out: float = Field(0.0, ge=0)
     """US dollars per million generated tokens (0: not known)."""
 
-    def wants_together(self) -> int:
+    def preferred_chunk_size(self) -> int:
         """Enough to keep all requests in flight."""
         return self.concurrency
 

@@ -217,7 +217,7 @@ class _Exchange:
             hold = partial(budget.foresee, samples * prompt, samples * sample_tokens(request))
         while not budget.take(wanted := hold()):
             if not budget.holds:
-                self.short = budget.lacks(wanted)
+                self.short = budget.missing_field(wanted)
                 self.full.set()
             if self.full.is_set():
                 raise _Stopped

@@ -71,7 +71,7 @@ class Budget:
 
         Until servers have counted anything, an estimate means little, and one request at a time is let through.
         """
-        if self.limited and ((self.holds and not self.estimates) or self.lacks(hold)):
+        if self.limited and ((self.holds and not self.estimates) or self.missing_field(hold)):
             return False
         self.holds += 1
         self.held_tokens += hold.tokens
@@ -108,7 +108,7 @@ class Budget:
         tokens, cost = self.config.max_tokens_budget, self.config.max_cost
         return (tokens is not None and self.tokens > tokens) or (cost is not None and self.cost > cost)
 
-    def lacks(self, hold: Hold) -> str | None:
+    def missing_field(self, hold: Hold) -> str | None:
         """The limit that might be passed if a request were sent now, in words; None if it would not."""
         tokens, cost = self.config.max_tokens_budget, self.config.max_cost
         if tokens is not None and self.tokens + self.held_tokens + hold.tokens > tokens:

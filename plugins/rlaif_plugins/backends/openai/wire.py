@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlaif_framework import Question
-from rlaif_framework.data import defuse_markers
+from rlaif_framework.data import escape_control_tokens
 from rlaif_plugins.backends.openai import OpenAIConfig
 
 SMALLER_TOP = {20: 5, 5: 0}
@@ -87,7 +87,7 @@ class Dialect:
         return kept, tuple(dropped)
 
     def _question(self, question: Question) -> dict[str, Any]:
-        question = Question(defuse_markers(question.text), defuse_markers(question.prefill))
+        question = Question(escape_control_tokens(question.text), escape_control_tokens(question.prefill))
         whole = f"{question.text}\n\n{question.prefill}" if question.prefill else question.text
         if not self.chat:
             return {"prompt": whole}

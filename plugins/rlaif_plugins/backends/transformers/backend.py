@@ -8,16 +8,16 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 
 from rlaif_framework import Answer, Choose, Context, Generate, ModelError, Question, Request
-from rlaif_framework.data import defuse_markers
+from rlaif_framework.data import escape_control_tokens
 from rlaif_framework.models import (
     compute_dtype,
+    compute_prefix,
     count_common,
     encode_prompt,
     find_model,
+    forward_groups,
     load_model,
     load_tokenizer,
-    read_groups,
-    read_prefix,
     sample_responses,
     share_prefixes,
     split_by_tokens,
@@ -69,17 +69,17 @@ class TransformersBackend:
 
     def render(self, question: Question) -> str:
         """The text the model reads; with a chat template the prefill starts the assistant's turn."""
-        text, prefill = self.defuse(question.text), self.defuse(question.prefill)
+        text, prefill = self.escape(question.text), self.escape(question.prefill)
         if not self.chat:
             return f"{text}\n\n{prefill}" if prefill else text
         messages = [{"role": "user", "content": text}]
         return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)) + prefill
 
-    def defuse(self, text: str) -> str:
+    def escape(self, text: str) -> str:
         """A text whose control tokens are spelt apart: data that holds `<|im_end|>` must not end the question."""
         for token in self.control_tokens:
             text = text.replace(token, f"{token[0]} {token[1:]}")
-        return defuse_markers(text)
+        return escape_control_tokens(text)
 
     def encode(self, question: Question) -> list[int]:
         """Token ids of a rendered question; a chat template brings its own start token."""
@@ -149,12 +149,12 @@ class TransformersBackend:
         branches = share_prefixes([reads[key] for key in keys], self.prefix)
         size = len(branches.prefix)
         if self.prefix[:size] != branches.prefix:
-            self.prefix, self.prefix_cache = branches.prefix, read_prefix(self.model, branches.prefix)
+            self.prefix, self.prefix_cache = branches.prefix, compute_prefix(self.model, branches.prefix)
         prefix = [(keys_[:, :, :size], values[:, :, :size]) for keys_, values in self.prefix_cache] if size else []
         found = {}
         for batch in split_by_tokens([group.length for group in branches.groups], self.budget):
             groups = [branches.groups[i] for i in batch]
-            logits, _ = read_groups(self.model, groups, prefix, self.tokenizer.pad_token_id)
+            logits, _ = forward_groups(self.model, groups, prefix, self.tokenizer.pad_token_id)
             owners = [owner for i in batch for owner in branches.members[i]]
             for row, same in zip(logits, owners, strict=True):
                 logprobs = row.float().log_softmax(0)

@@ -42,7 +42,7 @@ class LikelihoodLabeler:
         Raises:
             DataError: A response alone is longer than the model's context.
         """
-        whole, comparisons = comparisons, [replace(c, prompt=self._shorten(c)) for c in comparisons]
+        whole, comparisons = comparisons, [replace(c, prompt=self._truncate(c)) for c in comparisons]
         scores, tokens = self.score(comparisons, self.config.instruction)
         if self.config.against is not None:
             others, more = self.score(comparisons, self.config.against)
@@ -50,11 +50,11 @@ class LikelihoodLabeler:
             tokens = [a + b for a, b in zip(tokens, more, strict=True)]
         for given, comparison, (a, b), used in zip(whole, comparisons, scores, tokens, strict=True):
             first = float(expit((a - b) / self.config.scale))
-            shortened = comparison.prompt is not given.prompt
-            evidence = Evidence(self.config.kind, scores=(a, b), prompt_tokens=used, shortened=shortened)
+            source_truncated = comparison.prompt is not given.prompt
+            evidence = Evidence(self.config.kind, scores=(a, b), prompt_tokens=used, source_truncated=source_truncated)
             yield Preference(comparison.id, (first, 1.0 - first), evidence)
 
-    def _shorten(self, comparison: Comparison) -> Prompt:
+    def _truncate(self, comparison: Comparison) -> Prompt:
         """Cut a prompt that does not fit the model's context, the same for both responses and both instructions."""
         if self.context is None:
             return comparison.prompt
@@ -67,7 +67,7 @@ class LikelihoodLabeler:
         if fits(comparison.prompt.text):
             return comparison.prompt
         try:
-            return self.task.shorten(comparison.prompt, fits)
+            return self.task.truncate(comparison.prompt, fits)
         except DataError as error:
             raise DataError(
                 f"labeler 'likelihood', comparison '{comparison.id}': a response alone is longer than the model's "

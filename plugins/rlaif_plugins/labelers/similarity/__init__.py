@@ -25,7 +25,7 @@ class SimilarityConfig(ComponentConfig):
     copy_penalty: float = Field(0.2, ge=0)
     """Taken off the similarity, times the share of the response's five-word sequences that stand in the source."""
 
-    def lacks(self, comparison: Comparison) -> str | None:
+    def missing_field(self, comparison: Comparison) -> str | None:
         """The reference, if that is what responses are compared with."""
         if self.against == "reference" and not comparison.prompt.reference:
             return "has a prompt without a reference"

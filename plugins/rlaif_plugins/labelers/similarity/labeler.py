@@ -11,7 +11,7 @@ from torch import Tensor
 from rlaif_framework import Comparison, Context, DataError, Evidence, Preference
 from rlaif_framework.data import copy_rate
 from rlaif_framework.models import load_model, load_tokenizer, split_by_tokens
-from rlaif_framework.prompting import cut_source
+from rlaif_framework.prompting import truncate_source
 from rlaif_plugins.labelers.similarity import SimilarityConfig
 
 
@@ -39,18 +39,18 @@ class SimilarityLabeler:
         anchors = [self._anchor(c) for c in comparisons]
         texts = [text for c in comparisons for text in c.responses]
         self._known = self.embed({*(anchor for anchor, _ in anchors), *texts})
-        for comparison, (anchor, shortened) in zip(comparisons, anchors, strict=True):
+        for comparison, (anchor, source_truncated) in zip(comparisons, anchors, strict=True):
             a, b = (self._score(comparison, anchor, text) for text in comparison.responses)
             first = float(expit((a - b) / self.config.scale))
             cut = sum(not self.fits(text) for text in comparison.responses)
-            evidence = Evidence("similarity", scores=(a, b), shortened=shortened, cut_responses=cut)
+            evidence = Evidence("similarity", scores=(a, b), source_truncated=source_truncated, responses_truncated=cut)
             yield Preference(comparison.id, (first, 1.0 - first), evidence)
 
     def _anchor(self, comparison: Comparison) -> tuple[str, bool]:
         """What the responses are compared with, and whether it is less than the whole."""
         prompt = comparison.prompt
         if self.config.against == "source":
-            short = cut_source(self.task, prompt, self.fits)
+            short = truncate_source(self.task, prompt, self.fits)
             # A single word that is too long cannot be cut at a word: its beginning is embedded.
             return (prompt.source, True) if short is None else (short.source, short is not prompt)
         if not prompt.reference:

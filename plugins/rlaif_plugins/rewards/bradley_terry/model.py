@@ -23,19 +23,19 @@ from rlaif_framework.models import (
     lay_out,
     load_tokenizer,
     pack_groups,
-    shorten_prompts,
     split_by_tokens,
+    truncate_prompts,
 )
 from rlaif_framework.training import (
-    Tally,
+    MetricAverager,
     accumulate,
     bound,
     draw_batch,
     gather_by_prompt,
     harden,
     index_pairs,
+    local_shard,
     make_optimizer,
-    my_share,
     soft_label_loss,
     soften,
     train_steps,
@@ -74,9 +74,9 @@ class BradleyTerry:
         steps = max(1, round(config.epochs * len(units) / prompts))
 
         def step(number: int) -> Iterator[dict[str, float]]:
-            batch = [units[i] for i in my_share(accelerator, draw_batch(stage, len(units), prompts, number))]
+            batch = [units[i] for i in local_shard(accelerator, draw_batch(stage, len(units), prompts, number))]
             total = sum(pair.weight for unit in batch for pair in unit.pairs) or 1.0
-            tally = Tally()
+            averager = MetricAverager()
             parts = split_by_tokens([unit.group.length for unit in batch], context.policy.train_tokens)
             for part in accumulate(accelerator, [trained], parts):
                 chosen = [batch[i] for i in part]
@@ -88,10 +88,10 @@ class BradleyTerry:
                 margins = rewards[pairs.first] - rewards[pairs.second]  # (pairs,)
                 losses = self.loss(margins, pairs.labels) * pairs.weights
                 accelerator.backward(losses.sum() / total)
-                tally.add("loss", losses, total * len(chosen) / len(batch))
-                tally.add("accuracy", ((margins.detach() > 0) == (pairs.labels > 0.5)).float())
-                tally.add("margin", margins * (2 * (pairs.labels > 0.5) - 1))
-            yield tally.means(accelerator)
+                averager.add("loss", losses, total * len(chosen) / len(batch))
+                averager.add("accuracy", ((margins.detach() > 0) == (pairs.labels > 0.5)).float())
+                averager.add("margin", margins * (2 * (pairs.labels > 0.5) - 1))
+            yield averager.means(accelerator)
 
         train_steps(
             stage,
@@ -144,7 +144,7 @@ class BradleyTerry:
         if not prompts:
             raise TrainingError("centre: the task's training prompts have no reference responses; leave 'centre' out")
         prompts = random.Random(stage.seed("references")).sample(prompts, min(REFERENCES, len(prompts)))
-        short, _ = shorten_prompts(
+        short, _ = truncate_prompts(
             prompts, self.context.task, load_tokenizer(stage.folder), self.context.policy.max_prompt_tokens
         )
         (stage.folder / LEVEL).unlink(missing_ok=True)  # of a try that was interrupted

@@ -45,7 +45,7 @@ class PretrainedScorer:
         """Load the model.
 
         Raises:
-            ModelError: It is not a sequence-classification model of one number, or lacks what the format needs.
+            ModelError: It is not a sequence-classification model of one number, or missing_field what the format needs.
         """
         self.config, self.context = config, context
         source = find_model(config.model, config.revision)
@@ -112,7 +112,7 @@ class PretrainedScorer:
         if most is None or len(row["input_ids"]) <= most:
             return row
         try:
-            short = self.context.task.shorten(
+            short = self.context.task.truncate(
                 prompt, lambda text: len(self.encode(text, response)["input_ids"]) <= most
             )
         except DataError as error:

@@ -23,10 +23,10 @@ class DialogueConfig(ComponentConfig):
     quality: Literal["helpful", "harmless"] = "helpful"
     """What annotators are asked about. The harmlessness prompt asks for the MORE harmful answer (RLAIF, Table 22), and
     labels are turned round."""
-    skip_bad: bool = False
+    skip_invalid: bool = False
     """Leave out rows that hold no pair, as a few of Anthropic's do: an empty answer, or dialogues that are not the
     same."""
-    words: Path | None = None
+    annotator_prompts: Path | None = None
     """A YAML file with texts for annotators that replace the task's own, key by key."""
     validation_share: float = Field(0.1, ge=0, lt=1)
     """Share of dialogues held out for validation where the data has no splits, chosen by a hash of the dialogue."""

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from rlaif_framework import Comparison, Context, DataError, Prompt, Split
-from rlaif_framework.data import Words, copy_rate, read_pair, read_splits
+from rlaif_framework.data import AnnotatorPrompts, copy_rate, read_pair, read_splits
 from rlaif_plugins.tasks.dialogue import DialogueConfig
 
 CUE = "\n\nAssistant:"
@@ -23,7 +23,9 @@ class DialogueTask:
 
     def __init__(self, config: DialogueConfig, context: Context) -> None:
         self.config = config
-        self._words = Words.load(Path(__file__).with_name(f"words-{config.quality}.yaml"), config.words)
+        self._words = AnnotatorPrompts.load(
+            Path(__file__).with_name(f"annotator_prompts-{config.quality}.yaml"), config.annotator_prompts
+        )
 
     def prompts(self, split: Split) -> Sequence[Prompt]:
         """Each dialogue once; the better answer, where people said which, is its reference."""
@@ -51,13 +53,13 @@ class DialogueTask:
                 found[split].append(_with_cue(read_pair(row.values)))
             except DataError as error:
                 bad.append(f"{row.where}: {error}")
-        if bad and not (self.config.skip_bad and any(found.values())):
+        if bad and not (self.config.skip_invalid and any(found.values())):
             more = [f"and {len(bad) - SHOWN} more"] if len(bad) > SHOWN else []
-            advice = ["task.skip_bad: true goes on without them"] if any(found.values()) else []
+            advice = ["task.skip_invalid: true goes on without them"] if any(found.values()) else []
             raise DataError("\n  ".join([*bad[:SHOWN], *more, *advice]))
         return found
 
-    def shorten(self, prompt: Prompt, fits: Callable[[str], bool]) -> Prompt:
+    def truncate(self, prompt: Prompt, fits: Callable[[str], bool]) -> Prompt:
         """Drop the oldest turns until the prompt fits, then the beginning of the last one; never an answer."""
         turns = TURN.split(prompt.source)
         for start in range(1, len(turns)):
@@ -71,7 +73,7 @@ class DialogueTask:
                 return replace(prompt, source=source, text=source + CUE)
         raise DataError(f"prompt '{prompt.id}': not one word of the dialogue fits; raise policy.max_prompt_tokens")
 
-    def words(self) -> Words:
+    def annotator_prompts(self) -> AnnotatorPrompts:
         """The texts for annotators: of the paper's structure, in our own words."""
         return self._words
 
@@ -80,7 +82,7 @@ class DialogueTask:
         return re.split(r"\n\n(?:Human|Assistant):", response)[0].strip()
 
     def measure(self, prompt: Prompt, response: str) -> Mapping[str, float]:
-        """Words, and the share of the response that is copied from the dialogue."""
+        """AnnotatorPrompts, and the share of the response that is copied from the dialogue."""
         return {"words": float(len(response.split())), "copy_rate": copy_rate(prompt.source, response)}
 
 

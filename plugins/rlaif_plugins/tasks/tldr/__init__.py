@@ -35,7 +35,7 @@ class TldrConfig(ComponentConfig):
     post; several summaries, of which the first is the reference)."""
     template: str = TEMPLATE
     """Jinja template of the prompt over `subreddit`, `title` and `post`."""
-    words: Path | None = None
+    annotator_prompts: Path | None = None
     """A YAML file with texts for annotators that replace the task's own, key by key."""
     validation_share: float = Field(0.1, ge=0, lt=1)
     """Share of posts held out for validation where the data has no splits, chosen by a hash of the post."""

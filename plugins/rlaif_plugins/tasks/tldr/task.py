@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from jinja2 import Environment, StrictUndefined, TemplateError
 
 from rlaif_framework import Comparison, Context, DataError, PreferenceSource, Prompt, Split
-from rlaif_framework.data import Row, Words, copy_rate, cut_text, read_splits
+from rlaif_framework.data import AnnotatorPrompts, Row, copy_rate, read_splits, truncate_text
 from rlaif_plugins.tasks.tldr import Place, TldrConfig
 from rlaif_plugins.tasks.tldr.rows import (
     Values,
@@ -36,7 +36,9 @@ class TldrTask:
 
     def __init__(self, config: TldrConfig, context: Context) -> None:
         self.config = config
-        self._words = Words.load(Path(__file__).with_name("words.yaml"), config.words)
+        self._words = AnnotatorPrompts.load(
+            Path(__file__).with_name("annotator_prompts.yaml"), config.annotator_prompts
+        )
         self.shares = (config.validation_share, config.test_share)
         try:
             self.template = Environment(undefined=StrictUndefined).from_string(config.template)
@@ -71,15 +73,15 @@ class TldrTask:
             return {"train": [], "validation": [], "test": []}
         return {split: [pair for _, pair in pairs] for split, pairs in self._read(place, self._compare).items()}
 
-    def shorten(self, prompt: Prompt, fits: Callable[[str], bool]) -> Prompt:
+    def truncate(self, prompt: Prompt, fits: Callable[[str], bool]) -> Prompt:
         """Cut the post at its last lines until the prompt fits (Huang et al. 2024)."""
         before, _, after = prompt.text.rpartition(prompt.source)
-        source = cut_text(prompt.source, lambda text: fits(before + text + after))
+        source = truncate_text(prompt.source, lambda text: fits(before + text + after))
         if not source.strip():
             raise DataError(f"prompt '{prompt.id}': not one word of the post fits; raise policy.max_prompt_tokens")
         return replace(prompt, text=before + source + after, source=source)
 
-    def words(self) -> Words:
+    def annotator_prompts(self) -> AnnotatorPrompts:
         """The texts for annotators: of the paper's structure, in our own words."""
         return self._words
 
@@ -88,7 +90,7 @@ class TldrTask:
         return re.sub(r"(?:\s*\.){2,}\s*$", ".", response.strip()).strip()
 
     def measure(self, prompt: Prompt, response: str) -> Mapping[str, float]:
-        """Words, copy rate, and ROUGE F1 against the reference where there is one."""
+        """AnnotatorPrompts, copy rate, and ROUGE F1 against the reference where there is one."""
         metrics = {"words": float(len(response.split())), "copy_rate": copy_rate(prompt.source, response)}
         if prompt.reference:
             metrics |= {name: s.fmeasure for name, s in self._scorer.score(prompt.reference, response).items()}
@@ -150,7 +152,7 @@ class TldrTask:
             identity = f"{prompt.id}/{flaw}"
             swap = int(hash_text(identity), 16) % 2 == 1
             pair = (bad, good) if swap else (good, bad)
-            yield Comparison(identity, prompt, pair, 0.0 if swap else 1.0, "construction", slice=flaw)
+            yield Comparison(identity, prompt, pair, 0.0 if swap else 1.0, "synthetic", slice=flaw)
 
     def _read(self, place: Place, parse: Callable[[Row], Iterator[T]]) -> dict[Split, list[tuple[Row, T]]]:
         """All rows of a data set, each with what `parse` makes of it; of several bad ones the first is named."""
