@@ -193,7 +193,7 @@ POSTS_AT_FAULT = {
     "malformed": BadData(lines(POSTS, '{"id": '), ["{path}, line 5: not valid JSON"]),
     "empty-line": BadData(lines(POSTS[:2], "", *lines(POSTS[2:])), ["{path}, line 3: the line is empty; remove it"]),
     "no-object": BadData(lines(POSTS, "3"), ["{path}, line 5: expected a JSON object, found int"]),
-    "no-post": BadData(lines([{"text": "x", "summary": "y"}]), ["{path}, line 1: no 'post'; it has text, summary"]),
+    "no-post": BadData(lines([{"text": "x", "summary": "y"}]), ["{path}, line 1: no 'post'; found text, summary"]),
     "no-summary": BadData(lines([*POSTS, {"post": "x", "summary": ""}]), ["{path}, line 5: 'summary' is missing"]),
 }
 PAIRS_AT_FAULT = {

@@ -1,4 +1,4 @@
-"""What every component is given beside its config: the task, the policy's settings, seed, device, and nested components."""
+"""The context that components are built with: task, settings of the policy, seed, device, nested components."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from rlaif_framework.contracts.protocols import (
     RewardModel,
     Task,
 )
+from rlaif_framework.errors import SpecError
 from rlaif_framework.models.source import ModelSource, find_model
 from rlaif_framework.plugins.component import ComponentConfig
 from rlaif_framework.plugins.manager import PluginManager
-from rlaif_framework.spec.model import PolicyConfig, Spec
+from rlaif_framework.spec.model import BATCH_TOKENS, PolicyConfig, Spec
 
 if TYPE_CHECKING:
     import torch
@@ -24,12 +25,28 @@ if TYPE_CHECKING:
 
 
 class Context:
-    """Shared by the components of one run. Models, devices and the task are created on first use."""
+    """Shared by the components of one run. Models, devices and the task are created on first use.
 
-    def __init__(self, task: ComponentConfig, policy: PolicyConfig, seed: int, manager: PluginManager) -> None:
+    Args:
+        task: The task's config.
+        policy: Settings of the policy; None if nothing is trained, as in `rlaif label`.
+        seed: The run's seed.
+        manager: Finds the components that configs name.
+        batch_tokens: Overrides the policy's `batch_tokens`.
+    """
+
+    def __init__(
+        self,
+        task: ComponentConfig,
+        policy: PolicyConfig | None,
+        seed: int,
+        manager: PluginManager,
+        batch_tokens: int | None = None,
+    ) -> None:
         self.task_config = task
-        self.policy = policy
-        """Settings of the policy: model, precision, adapters, lengths."""
+        self._policy = policy
+        self.batch_tokens = batch_tokens or (policy.batch_tokens if policy else BATCH_TOKENS)
+        """Maximum number of tokens in a batch of local models that nothing is trained on, padding included."""
         self.seed = seed
         """The run's seed, from which every random stream is derived (see `derive_seed`)."""
         self.manager = manager
@@ -39,6 +56,24 @@ class Context:
     def from_spec(cls, spec: Spec, manager: PluginManager) -> Self:
         """The context of a whole run."""
         return cls(spec.task, spec.policy, spec.seed, manager)
+
+    @property
+    def policy(self) -> PolicyConfig:
+        """Settings of the policy: model, precision, adapters, lengths.
+
+        Raises:
+            SpecError: There is no policy.
+        """
+        if self._policy is None:
+            raise SpecError(
+                "a component needs a policy, which `rlaif label` does not have; use the component in a spec"
+            )
+        return self._policy
+
+    @property
+    def policy_model(self) -> str:
+        """Name of the policy's model; empty if there is no policy."""
+        return "" if self._policy is None else self._policy.model
 
     @cached_property
     def task(self) -> Task:

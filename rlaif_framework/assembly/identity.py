@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from rlaif_framework.assembly.context import Context
-from rlaif_framework.models.source import find_model
+from rlaif_framework.models.source import ModelSource, find_model
 from rlaif_framework.plugins.component import SLOTS, ComponentConfig
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.records.preferences import Comparison, Prompt
@@ -19,13 +19,22 @@ VERSIONS_THAT_MATTER = ("torch", "transformers", "tokenizers", "peft")
 
 def describe_component(config: ComponentConfig, context: Context) -> dict[str, Any]:
     """A component's settings, who provides it and what is inside it, and what is in the models it loads."""
-    policy = context.policy.model
-    loads = [load.model for load in config.loads(policy) if load.model != policy]
     return {
         "config": config.model_dump(mode="json"),
-        "models": {name: find_model(name).identity for name in loads},
+        "models": {name: source.identity for name, source in find_models(config, context).items()},
         "from": sorted({_provider(part, context.manager) for part in _walk(config)}),
     }
+
+
+def find_models(config: ComponentConfig, context: Context) -> dict[str, ModelSource]:
+    """Find the models that a component loads beside the policy, by name. Nothing is loaded.
+
+    Raises:
+        ModelError: There is no such model.
+    """
+    policy = context.policy_model
+    names = [load.model for load in config.loads(policy) if load.model != policy]
+    return {name: find_model(name) for name in names}
 
 
 def describe_task(context: Context) -> dict[str, Any]:

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    pass
+    from rlaif_framework.labelling.report_model import LabelReport
 
 
-def _print_comparison(report: dict[str, Any]) -> None:
-    from rlaif_framework.labelling.job import comparison_tables
+def _print_comparison(report: LabelReport) -> None:
+    from rlaif_framework.labelling.findings import comparison_tables
 
     for head, rows in comparison_tables(report):
         print()

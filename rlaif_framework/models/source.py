@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import struct
 from collections.abc import Callable, Mapping
@@ -13,13 +12,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from rlaif_framework.config import HUB_ID
 from rlaif_framework.errors import MissingPackageError, ModelError
-from rlaif_framework.store import cache_folder
+from rlaif_framework.store import cache_folder, write_atomic
 
 PACKAGE_PREFIX = "package:"
-
-
-HUB_ID = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
 
 
 TEXT_FILES = (
@@ -77,7 +74,7 @@ def find_model(name: str, revision: str | None = None) -> ModelSource:
         return _describe(name, _find_in_package(name.removeprefix(PACKAGE_PREFIX)))
     if path.exists():
         return _describe(name, path)
-    if name.startswith(("/", ".", "~")) or name.endswith(".gguf") or not HUB_ID.match(name):
+    if name.startswith(("/", ".", "~")) or name.endswith(".gguf") or not HUB_ID.fullmatch(name):
         raise ModelError(f"no model at {path}; give a hub id, a model folder, a .gguf file or package:NAME")
     return _describe_hub(name, revision)
 
@@ -178,9 +175,7 @@ def _remember(files: list[Path], measure: Callable[[], dict[str, int]]) -> dict[
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     facts = {"identity": f"sha256:{digest.hexdigest()[:32]}", **measure()}
     note.parent.mkdir(parents=True, exist_ok=True)
-    temporary = note.with_suffix(f".{os.getpid()}")
-    temporary.write_text(json.dumps(facts))
-    temporary.replace(note)
+    write_atomic(note, json.dumps(facts))
     return facts
 
 

@@ -18,6 +18,10 @@ DType = Literal["auto", "fp32", "bf16"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 
+BATCH_TOKENS = 16384
+"""Default of `policy.batch_tokens`."""
+
+
 BASELINES = ("sft", "reference")
 
 
@@ -55,7 +59,7 @@ class PolicyConfig(Config):
     """Longer prompts have their source cut, never the cue (RLAIF: 1,024; Huang et al. 2024: 512)."""
     max_new_tokens: int = Field(128, ge=1)
     """Length of a response at most (RLAIF: 128)."""
-    batch_tokens: int = Field(16384, ge=64)
+    batch_tokens: int = Field(BATCH_TOKENS, ge=64)
     """Tokens at most in a batch that nothing is trained on (sampling, labelling, scoring), padding included."""
     train_tokens: int = Field(2048, ge=64)
     """Tokens at most in one forward and backward pass, padding included; gradients of a step's passes add up. Bounds

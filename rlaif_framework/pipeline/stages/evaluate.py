@@ -79,7 +79,7 @@ def sample_test(
             max_new_tokens=context.policy.max_new_tokens,
             temperature=config.temperature,
             seed=stage.seed("responses"),
-            budget=context.policy.batch_tokens,
+            budget=context.batch_tokens,
             track=lambda batches: stage.track(batches, len(batches), "responding, batches"),
         )
     rows = []
