@@ -13,7 +13,8 @@ from rlaif_framework.data.pairs_file import PairsFile, scan_pairs
 from rlaif_framework.errors import DataError, RlaifError
 from rlaif_framework.labelling.job import Job, check_existing, check_paths
 from rlaif_framework.labelling.loop import LabelRecord, label_pairs
-from rlaif_framework.labelling.report import LabelReport, build_report, write_report
+from rlaif_framework.labelling.report import build_report, write_report
+from rlaif_framework.labelling.report_model import LabelReport
 from rlaif_framework.memory import release_memory
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.progress import Progress

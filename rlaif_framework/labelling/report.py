@@ -67,7 +67,9 @@ def write_report(report: LabelReport, path: Path) -> None:
     # The charts and the filters of the page read plain JSON, as those of the run report do.
     values = report.model_dump()
     charts = {
-        "reliability_chart": draw_reliability({n: x.calibration and asdict(x.calibration) for n, x in labelers}),
+        "reliability_chart": draw_reliability(
+            {n: asdict(x.calibration) if x.calibration else None for n, x in labelers}
+        ),
         "lengths_chart": draw_lengths({n: [asdict(found) for found in x.lengths] for n, x in labelers}),
     }
     slices = sorted({name for _, x in labelers for name in x.quality.slices})
