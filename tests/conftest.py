@@ -169,9 +169,7 @@ class ComponentStage(Stage):
         """Create both folders; the same folders again resume."""
         folder.mkdir(exist_ok=True)
         checkpoint.mkdir(exist_ok=True)
-        return cls(
-            name, folder, checkpoint, {}, context.seed, context.accelerator, Progress(), seconds, context=context
-        )
+        return cls(name, folder, checkpoint, context.seed, context.accelerator, Progress(), seconds, context=context)
 
 
 @pytest.fixture

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.models.source import find_model
 from rlaif_framework.plugins.component import SLOTS, ComponentConfig
 from rlaif_framework.plugins.manager import PluginManager
-from rlaif_framework.records.preferences import Comparison, Prompt
-from rlaif_framework.store import hash_content
-
-VERSIONS_THAT_MATTER = ("torch", "transformers", "tokenizers", "peft")
 
 
 def describe_component(config: ComponentConfig, context: Context) -> dict[str, Any]:
@@ -24,7 +17,7 @@ def describe_component(config: ComponentConfig, context: Context) -> dict[str, A
     return {
         "config": config.model_dump(mode="json"),
         "models": {name: find_model(name).identity for name in loads},
-        "from": sorted({_provider(part, context.manager) for part in _walk(config)}),
+        "from": sorted({describe_provider(part, context.manager) for part in _walk(config)}),
     }
 
 
@@ -36,7 +29,8 @@ def describe_task(context: Context) -> dict[str, Any]:
     }
 
 
-def _provider(config: ComponentConfig, manager: PluginManager) -> str:
+def describe_provider(config: ComponentConfig, manager: PluginManager) -> str:
+    """Return the distribution that provides a component, with its version."""
     for slot in SLOTS:
         for component, plugin in manager.components(slot):
             if component.config is type(config):
@@ -47,14 +41,3 @@ def _provider(config: ComponentConfig, manager: PluginManager) -> str:
 def _walk(config: ComponentConfig) -> list[ComponentConfig]:
     """A config and all those in its slots, whatever their depth."""
     return [config, *(inner for nested in config.nested() for inner in _walk(nested))]
-
-
-def _hash_rows(rows: Sequence[Prompt | Comparison]) -> str:
-    return hash_content([asdict(row) for row in rows])
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "absent"

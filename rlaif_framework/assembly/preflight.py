@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.assembly.identity import _walk
 from rlaif_framework.errors import DataError
+from rlaif_framework.models.source import find_model
 from rlaif_framework.plugins.component import SLOTS, ComponentConfig
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.records.preferences import Comparison
@@ -47,3 +48,19 @@ def check_component(config: ComponentConfig, manager: PluginManager) -> None:
         for slot in SLOTS:
             if any(component.config is type(part) for component, _ in manager.components(slot)):
                 manager.resolve(slot, part)
+
+
+def check_models(context: Context, names: Iterable[str]) -> None:
+    """Check that every model can be found and has a tokenizer, before anything is written.
+
+    Raises:
+        ModelError: A model is missing, or its tokenizer is.
+    """
+    from rlaif_framework.models.gguf import converted_folder
+    from rlaif_framework.models.loading import load_tokenizer
+
+    policy = context.policy
+    for name in dict.fromkeys(names):
+        source = find_model(name, policy.revision if name == policy.model else None)
+        if not source.is_gguf or converted_folder(source).exists():  # the first stage converts it
+            load_tokenizer(source, needs_end=name == policy.model)

@@ -109,7 +109,8 @@ def run(
 
     loaded, manager = _load(spec, set_)
     _prepare_libraries()
-    from rlaif_framework.pipeline.engine import default_folder, default_store, run_spec
+    from rlaif_framework.pipeline.engine import run_spec
+    from rlaif_framework.pipeline.run_folder import default_folder, default_store
     from rlaif_framework.progress import Progress
     from rlaif_framework.store import Store
 
@@ -117,9 +118,9 @@ def run(
     folder = out or default_folder(loaded)
     run_spec(loaded, folder, Store(store or default_store()), manager, progress)
     if loaded.evaluate is not None:
-        from rlaif_framework.report.run_report import read_summary
+        from rlaif_framework.report.run_report import RunReport
 
-        for line in read_summary(folder):
+        for line in RunReport.read(folder).describe():
             progress.print(line)
         progress.print(f"report: {(folder / 'report.html').resolve()}")
 
@@ -201,8 +202,8 @@ def plan(spec: SpecPath, store: StorePath = None, set_: Overrides = None, as_jso
     """List what a run would do: each stage, reused or to do, and the models it will load. Loads none."""
     loaded, manager = _load(spec, set_)
     _prepare_libraries()
-    from rlaif_framework.pipeline.engine import default_store
     from rlaif_framework.pipeline.planning import missing_steps, plan_spec
+    from rlaif_framework.pipeline.run_folder import default_store
     from rlaif_framework.store import Store
 
     steps = plan_spec(loaded, Store(store or default_store()), manager)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from rlaif_framework.contracts.lifecycle import StepInfo
 from rlaif_framework.records.jsonl import dump_row, read_rows
 from rlaif_framework.seeds import derive_seed
 
@@ -23,6 +24,10 @@ T = TypeVar("T")
 METRICS = "metrics.jsonl"
 
 
+def _no_artefact(step: StepInfo) -> Path:
+    raise LookupError(f"a stage outside a run has no artefact '{step.name}'")
+
+
 @dataclass
 class Stage:
     """Handed to stages and to the components that train."""
@@ -33,14 +38,14 @@ class Stage:
     """Write results here; the folder becomes the artefact when the stage is done."""
     checkpoint: Path
     """Survives an interruption and is dropped when the stage is done."""
-    inputs: Mapping[str, Path]
-    """Folders of the artefacts this stage depends on."""
     run_seed: int
     """The run's seed; see `seed` for those of this stage's random streams."""
     accelerator: Accelerator
     progress: Progress
     checkpoint_seconds: float = 60.0
     """Time between two checkpoints of a training loop."""
+    artefact: Callable[[StepInfo], Path] = _no_artefact
+    """Return the folder of an earlier step's artefact."""
     report_step: Callable[[int, Mapping[str, float]], None] = lambda number, metrics: None
     """Told of every logged step."""
     facts: dict[str, float | int | str] = field(default_factory=dict)

@@ -23,7 +23,7 @@ from rlaif_framework.metrics.calibration import (
 from rlaif_framework.metrics.estimates import Estimate
 from rlaif_framework.metrics.paired_comparison import compare_labelers
 from rlaif_framework.records.preferences import Comparison, Preference
-from rlaif_framework.report.findings import rate
+from rlaif_framework.report.page import rate
 
 PAPER_DOLLARS = {"AI in the paper (GPT-4, 2023)": 60.0, "human in the paper": 670.0}
 """Per 1,000 comparisons: $0.06 and $0.67 each (RLAIF 7, Cost)."""

@@ -18,7 +18,9 @@ DType = Literal["auto", "fp32", "bf16"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 
-BASELINES = ("sft", "reference")
+REFERENCE = "reference"
+"""Name of the reference responses in matchups."""
+BASELINES = ("sft", REFERENCE)
 
 
 TAKEN = (*BASELINES, "judge", "evaluation", "tensorboard")

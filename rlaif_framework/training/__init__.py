@@ -1,4 +1,4 @@
-"""What every trainer shares: loop, checkpoints, batches, losses. May import `prompting`, `metrics` and the rooms below."""
+"""Shared by all trainers: loop, checkpoints, batches, losses. May import `prompting`, `metrics` and what is below."""
 
 import lazy_loader
 
