@@ -1,4 +1,4 @@
-"""Charts as inline SVG."""
+"""Draw the charts of the reports as inline SVG."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ CURVES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("tokens of a response", ("tokens",)),
     ("EOS rate, copy rate", ("eos_rate", "task/copy_rate")),
 )
-
-
+"""Panels of an arm's training curves: the title and the logged metrics."""
 COLOURS = ("#2563eb", "#ea580c")
 
 
