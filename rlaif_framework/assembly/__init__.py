@@ -1,1 +1,1 @@
-"""Build components, check them before anything is computed, and identify them. May import `models` and the rooms below it."""
+"""Build components, check them before anything is computed, and identify them. May import `models` and below."""

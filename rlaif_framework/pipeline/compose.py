@@ -9,16 +9,17 @@ from typing import Any
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.assembly.identity import (
     VERSIONS_THAT_MATTER,
-    _hash_rows,
-    _version,
     describe_component,
     describe_task,
+    hash_rows,
+    installed_version,
 )
 from rlaif_framework.assembly.preflight import check_labeler
 from rlaif_framework.contracts.stage import Stage
 from rlaif_framework.errors import DataError, SpecError
 from rlaif_framework.pipeline.steps import Step
 from rlaif_framework.plugins.component import ComponentConfig, ModelLoad
+from rlaif_framework.plugins.configs import LabelerConfig, RewardConfig
 from rlaif_framework.plugins.discovery import DISTRIBUTION, framework_version
 from rlaif_framework.records.preferences import Comparison, Prompt
 from rlaif_framework.seeds import derive_seed
@@ -43,7 +44,8 @@ class _Composer:
                 **self.spec.policy.model_dump(mode="json"),
                 "model": context.policy_source.identity,
             },
-            "versions": {name: _version(name) for name in VERSIONS_THAT_MATTER} | {DISTRIBUTION: framework_version()},
+            "versions": {name: installed_version(name) for name in VERSIONS_THAT_MATTER}
+            | {DISTRIBUTION: framework_version()},
         }
 
     def compose(self) -> list[Step]:
@@ -78,7 +80,7 @@ class _Composer:
             "sft",
             {
                 "sft": sft and sft.model_dump(mode="json"),
-                "prompts": _hash_rows(self.train) if sft else None,
+                "prompts": hash_rows(self.train) if sft else None,
                 "task": describe_component(self.spec.task, self.context)["from"],
             },
             partial(train_baseline, context=self.context, config=sft, prompts=self.train),
@@ -135,8 +137,8 @@ class _Composer:
                 f"{name}/pairs",
                 {
                     "pairs": pairs.model_dump(mode="json"),
-                    "comparisons": _hash_rows(own),
-                    "prompts": _hash_rows(self.train),
+                    "comparisons": hash_rows(own),
+                    "prompts": hash_rows(self.train),
                     "task": describe_component(self.spec.task, self.context),
                 },
                 partial(gather_pairs, context=self.context, config=pairs, comparisons=own, prompts=self.train),
@@ -155,7 +157,7 @@ class _Composer:
             steps["label"] = self._step(
                 "label",
                 f"{name}/labels",
-                {"labeler": self._describe(labeler), "task": self._task, "validation": _hash_rows(validation)},
+                {"labeler": self._describe(labeler), "task": self._task, "validation": hash_rows(validation)},
                 label,
                 inputs={"sample": steps["sample"]},
                 loads=labeler.loads(self.policy),
@@ -181,8 +183,8 @@ class _Composer:
                 "algorithm": self._describe(arm.algorithm),
                 "reward": arm.reward and self._describe(arm.reward),
                 "task": self._task,
-                "prompts": _hash_rows(self.train),
-                "validation": _hash_rows(self.context.task.prompts("validation")),  # a watch chooses by them
+                "prompts": hash_rows(self.train),
+                "validation": hash_rows(self.context.task.prompts("validation")),  # a watch chooses by them
             },
             partial(
                 improve_policy,
@@ -234,10 +236,10 @@ class _Composer:
         _check_ids(prompts)
         if matchups:
             check_labeler("evaluate.judge", config.judge, _as_comparisons(prompts))
-        held_out = {"comparisons": _hash_rows(comparisons), "prompts": _hash_rows(prompts), "task": self._task}
+        held_out = {"comparisons": hash_rows(comparisons), "prompts": hash_rows(prompts), "task": self._task}
         inputs: dict[str, Step] = {"sft": sft}
 
-        labelers: dict[str, ComponentConfig] = {"judge": config.judge}
+        labelers: dict[str, LabelerConfig] = {"judge": config.judge}
         of_arm: dict[str, str | None] = {}
         for arm, settings in self.spec.arms.items():
             of_arm[arm] = None
@@ -255,7 +257,7 @@ class _Composer:
                 loads=labeler.loads(self.policy),
             )
         policies = {"sft": sft} | {arm: steps["improve"] for arm, steps in arms.items()}
-        respond = {"temperature": config.temperature, "prompts": _hash_rows(prompts), "task": self._task}
+        respond = {"temperature": config.temperature, "prompts": hash_rows(prompts), "task": self._task}
         for name, policy in policies.items():
             chosen = self.spec.arms.get(name)
             own = chosen if chosen is not None and chosen.algorithm.responds else None
@@ -336,13 +338,13 @@ def _check_ids(prompts: Sequence[Prompt]) -> None:
             raise DataError(f"evaluate: two test prompts have the id '{prompt.id}'; each needs its own")
 
 
-def _label(stage: Stage, context: Context, config: ComponentConfig, comparisons: Sequence[Comparison]) -> None:
+def _label(stage: Stage, context: Context, config: LabelerConfig, comparisons: Sequence[Comparison]) -> None:
     from rlaif_framework.pipeline.stages.label import label_comparisons
 
     label_comparisons(stage, context, config, comparisons)
 
 
-def _read_only(reward: ComponentConfig | None, policy: str) -> list[ModelLoad]:
+def _read_only(reward: RewardConfig | None, policy: str) -> list[ModelLoad]:
     """What a reward holds when it is only used; nothing if there is none."""
     loads = reward.loads(policy) if reward is not None else []
     return [ModelLoad(load.model, "reward", dtype=load.dtype) for load in loads]

@@ -23,7 +23,7 @@ from rlaif_framework.models.loading import load_model, load_tokenizer
 from rlaif_framework.models.sampling import sample_responses, truncate_prompts
 from rlaif_framework.pipeline.stages.improve import load_reward
 from rlaif_framework.pipeline.stages.label import PREFERENCES, label_comparisons
-from rlaif_framework.plugins.component import ComponentConfig
+from rlaif_framework.plugins.configs import LabelerConfig, RewardConfig
 from rlaif_framework.records.jsonl import read_rows, write_rows
 from rlaif_framework.records.preferences import Comparison, Evidence, Preference, Prompt
 from rlaif_framework.records.rows import load_preferences
@@ -96,7 +96,7 @@ def read_responses(folder: Path) -> list[str]:
 
 
 def judge_matchup(
-    stage: Stage, context: Context, judge: ComponentConfig, first: str, second: str, prompts: Sequence[Prompt]
+    stage: Stage, context: Context, judge: LabelerConfig, first: str, second: str, prompts: Sequence[Prompt]
 ) -> None:
     """Let the judge compare two policies' responses prompt by prompt; equal responses are a tie without asking."""
     pairs = _pair_responses(prompts, stage.inputs.get(first), stage.inputs.get(second))
@@ -116,7 +116,7 @@ def _pair_responses(prompts: Sequence[Prompt], first: Path | None, second: Path 
 def score_comparisons(
     stage: Stage,
     context: Context,
-    reward: ComponentConfig,
+    reward: RewardConfig,
     comparisons: Sequence[Comparison],
     prompts: Sequence[Prompt],
 ) -> None:
@@ -130,7 +130,7 @@ def score_comparisons(
     (stage.folder / SCORES).write_text(json.dumps({"margins": margins, "sft": baseline}))
 
 
-def score_policy(stage: Stage, context: Context, reward: ComponentConfig, prompts: Sequence[Prompt]) -> None:
+def score_policy(stage: Stage, context: Context, reward: RewardConfig, prompts: Sequence[Prompt]) -> None:
     """Score a policy's test responses with its reward."""
     model = context.build_reward(reward).load(stage.inputs["reward"])
     scores = score_responses(model, _truncate(context, prompts), read_responses(stage.inputs["policy"]))
@@ -148,7 +148,7 @@ def evaluate_run(
     context: Context,
     config: EvaluateConfig,
     arms: Mapping[str, str | None],
-    labelers: Mapping[str, ComponentConfig],
+    labelers: Mapping[str, LabelerConfig],
     matchups: Sequence[tuple[str, str]],
     comparisons: Sequence[Comparison],
     prompts: Sequence[Prompt],

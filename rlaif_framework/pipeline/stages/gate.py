@@ -12,7 +12,7 @@ from rlaif_framework.contracts.stage import Stage
 from rlaif_framework.errors import TrainingError
 from rlaif_framework.metrics.agreement import measure_labeler
 from rlaif_framework.metrics.estimates import Estimate
-from rlaif_framework.plugins.component import ComponentConfig
+from rlaif_framework.plugins.configs import LabelerConfig
 from rlaif_framework.records.preferences import Comparison, Preference
 from rlaif_framework.seeds import sample_subset
 
@@ -26,7 +26,7 @@ ENOUGH = 200
 def measure_agreement(
     stage: Stage,
     context: Context,
-    labeler: ComponentConfig,
+    labeler: LabelerConfig,
     comparisons: Sequence[Comparison],
     preferences: Sequence[Preference],
     validation: Sequence[Comparison],

@@ -14,14 +14,14 @@ from rlaif_framework.models.sampling import truncate_prompts
 from rlaif_framework.pipeline.stages.gate import check_agreement
 from rlaif_framework.pipeline.stages.label import PREFERENCES
 from rlaif_framework.pipeline.stages.sample import COMPARISONS
-from rlaif_framework.plugins.component import ComponentConfig
+from rlaif_framework.plugins.configs import AlgorithmConfig, RewardConfig
 from rlaif_framework.records.preferences import LabelledComparison, Prompt
 from rlaif_framework.records.rows import load_comparisons, load_preferences
 from rlaif_framework.spec.model import AiFeedback, HumanFeedback
 
 
 def fit_reward(
-    stage: Stage, context: Context, config: ComponentConfig, feedback: AiFeedback | HumanFeedback | None = None
+    stage: Stage, context: Context, config: RewardConfig, feedback: AiFeedback | HumanFeedback | None = None
 ) -> None:
     """Fit a reward model to the labels of its arm, if they are any good; comparisons without one are counted."""
     labels = _read_labels(stage, feedback) if config.needs_preferences else []
@@ -32,8 +32,8 @@ def fit_reward(
 def improve_policy(
     stage: Stage,
     context: Context,
-    config: ComponentConfig,
-    reward: ComponentConfig | None,
+    config: AlgorithmConfig,
+    reward: RewardConfig | None,
     feedback: AiFeedback | HumanFeedback | None,
     prompts: Sequence[Prompt],
 ) -> None:
@@ -48,7 +48,7 @@ def improve_policy(
     algorithm.improve(stage.inputs["initial"], guidance, short, stage)
 
 
-def load_reward(stage: Stage, context: Context, config: ComponentConfig | None) -> Guidance:
+def load_reward(stage: Stage, context: Context, config: RewardConfig | None) -> Guidance:
     """Open the arm's reward, if it has one."""
     if config is None:
         return Guidance()
