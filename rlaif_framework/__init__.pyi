@@ -28,6 +28,12 @@ from .plugins.component import Component as Component
 from .plugins.component import ComponentConfig as ComponentConfig
 from .plugins.component import ModelLoad as ModelLoad
 from .plugins.component import Slot as Slot
+from .plugins.configs import AlgorithmConfig as AlgorithmConfig
+from .plugins.configs import BackendConfig as BackendConfig
+from .plugins.configs import LabelerConfig as LabelerConfig
+from .plugins.configs import RewardConfig as RewardConfig
+from .plugins.configs import StrategyConfig as StrategyConfig
+from .plugins.configs import TaskConfig as TaskConfig
 from .plugins.discovery import Plugin as Plugin
 from .plugins.hookspecs import hookimpl as hookimpl
 from .plugins.manager import PluginManager as PluginManager

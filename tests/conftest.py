@@ -14,11 +14,12 @@ import pytest
 from rlaif_framework import (
     Comparison,
     Component,
-    ComponentConfig,
     Context,
     Evidence,
+    LabelerConfig,
     PluginManager,
     Preference,
+    RewardConfig,
     Spec,
     Stage,
     hookimpl,
@@ -94,7 +95,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class TasteConfig(ComponentConfig):
+class TasteConfig(LabelerConfig):
     """Prefers responses that hold a given letter more often."""
 
     kind: Literal["test/taste"] = "test/taste"
@@ -117,7 +118,7 @@ class TasteLabeler:
             yield Preference(c.id, (first, 1 - first), Evidence("test/taste", scores=(a, b)))
 
 
-class TasteRewardConfig(ComponentConfig):
+class TasteRewardConfig(RewardConfig):
     """The oracle's taste as a reward, with no training."""
 
     kind: Literal["test/taste"] = "test/taste"

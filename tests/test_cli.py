@@ -23,7 +23,7 @@ from rlaif_framework import Store
 from rlaif_framework.cli.main import main
 from rlaif_framework.errors import describe_missing
 from rlaif_framework.models import find_model
-from rlaif_framework.spec.loading import set_value
+from rlaif_framework.spec.files import set_value
 
 POSTS = [{"id": f"p{i}", "post": f"Post {i} is here.", "summary": f"Post {i}.", "split": "train"} for i in range(4)]
 SPLITS = ("train", "validation", "test")

@@ -27,7 +27,8 @@ from rlaif_framework.cli.main import app
 from rlaif_framework.labelling.loop import label_context
 from rlaif_framework.plugins import hookspecs
 from rlaif_framework.plugins.discovery import Plugin
-from rlaif_framework.spec.loading import build_spec, load_component, load_labelers, read_mapping
+from rlaif_framework.spec.files import read_mapping
+from rlaif_framework.spec.loading import build_spec, load_labelers, load_task
 
 LoadPlugin = Callable[[str, PluginManager], Plugin]
 ROOT = Path(__file__).parents[1]
@@ -330,8 +331,8 @@ def pretend_installed(folder: Path, source: Path, pyproject: dict[str, object]) 
     (info / "METADATA").write_text(
         f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n{requires}"
     )
-    lines = [f"{n} = {t}\n" for n, t in project["entry-points"]["rlaif_framework.plugins.discovery"].items()]
-    (info / "entry_points.txt").write_text("[rlaif_framework.plugins.discovery]\n" + "".join(lines))
+    lines = [f"{n} = {t}\n" for n, t in project["entry-points"]["rlaif_framework.plugins"].items()]
+    (info / "entry_points.txt").write_text("[rlaif_framework.plugins]\n" + "".join(lines))
     path = os.pathsep.join(filter(None, [str(folder), str(source), os.environ.get("PYTHONPATH")]))
     return {**{k: v for k, v in os.environ.items() if k != "RLAIF_PLUGINS"}, "PYTHONPATH": path}
 
@@ -447,7 +448,7 @@ def test_the_commands_of_the_papers_tables_can_be_given(path: Path, monkeypatch:
         words = shlex.split(line.removeprefix("#   rlaif label "))
         with group.commands["label"].make_context("label", words) as context:  # type: ignore[attr-defined]
             assert Path(context.params["compare"]).resolve() == path
-            task = load_component("task", context.params["task"], (), manager)
+            task = load_task(context.params["task"], (), manager)
         known = label_context(task, manager).task.annotator_prompts()
         for config in labelers.values():
             config.check_prompts(known)
@@ -455,7 +456,7 @@ def test_the_commands_of_the_papers_tables_can_be_given(path: Path, monkeypatch:
 
 def test_table_2_has_a_command_for_each_of_its_columns() -> None:
     text, manager = (ROOT / "specs/paper/table2-prompts.yaml").read_text(encoding="utf-8"), PluginManager.load()
-    asked = [label_context(load_component("task", str(path), (), manager), manager) for path in TASKS]
+    asked = [label_context(load_task(str(path), (), manager), manager) for path in TASKS]
     assert len(re.findall("^#   rlaif label ", text, re.MULTILINE)) == 3
     assert {context.task.annotator_prompts().prefer for context in asked} == {"better", "worse"}
     assert all(str(path.relative_to(ROOT)) in text for path in TASKS)

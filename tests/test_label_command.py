@@ -36,10 +36,10 @@ import time
 from pathlib import Path
 from typing import Literal
 
-from rlaif_framework import Ballot, Component, ComponentConfig, DataError, Evidence, Preference, hookimpl
+from rlaif_framework import Ballot, Component, LabelerConfig, DataError, Evidence, Preference, hookimpl
 
 
-class FakeConfig(ComponentConfig):
+class FakeConfig(LabelerConfig):
     """Made for a test."""
 
     kind: Literal["fake/llm"] = "fake/llm"

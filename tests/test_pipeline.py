@@ -205,9 +205,9 @@ run_spec(load_spec(spec), out, Store(store), PluginManager.load(), checkpoint_se
 SLOW = """
 import os, time
 from typing import Literal
-from rlaif_framework import Component, ComponentConfig, Evidence, Preference, hookimpl
+from rlaif_framework import Component, LabelerConfig, Evidence, Preference, hookimpl
 
-class SlowConfig(ComponentConfig):
+class SlowConfig(LabelerConfig):
     kind: Literal["slow/x"] = "slow/x"
 
 class SlowLabeler:

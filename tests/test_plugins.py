@@ -21,7 +21,8 @@ from rlaif_framework.cli.main import main
 from rlaif_framework.contracts.protocols import PROTOCOLS
 from rlaif_framework.plugins import hookspecs
 from rlaif_framework.plugins.builtins import BUILTINS
-from rlaif_framework.plugins.component import SLOTS, ComponentConfig
+from rlaif_framework.plugins.component import SLOTS
+from rlaif_framework.plugins.configs import BASES
 from rlaif_framework.plugins.discovery import Plugin, framework_version
 
 ROOT = Path(__file__).parents[1]
@@ -115,12 +116,14 @@ BROKEN = {
     "builtin": (labeler_code("llm"), "already offered by plugin 'llm' (rlaif-framework"),
     "target": (labeler_code("b/x", target="rlaif_plugins.labelers.length"), "not 'module:attribute'"),
     "fields": (
-        labeler_code("b/x").replace(
-            "MadeConfig(ComponentConfig):", "MadeConfig(ComponentConfig):\n    odd: 'Nowhere' = 1"
-        ),
+        labeler_code("b/x").replace("MadeConfig(LabelerConfig):", "MadeConfig(LabelerConfig):\n    odd: 'Nowhere' = 1"),
         "its config cannot be built",
     ),
-    "config": (labeler_code("b/x").replace("MadeConfig(ComponentConfig)", "MadeConfig"), "not a ComponentConfig"),
+    "config": (labeler_code("b/x").replace("MadeConfig(LabelerConfig)", "MadeConfig"), "is not a LabelerConfig"),
+    "config of another kind": (
+        labeler_code("b/x").replace("LabelerConfig", "RewardConfig"),
+        "labeler 'b/x': its config MadeConfig is not a LabelerConfig; derive it from LabelerConfig",
+    ),
 }
 
 
@@ -254,7 +257,7 @@ def test_whatever_a_target_module_raises_is_a_message(site: Site, code: str) -> 
 
 
 def test_a_target_without_the_protocols_methods_is_refused_by_name(site: Site) -> None:
-    with pytest.raises(PluginError, match=r"rlaif_plugins\.direct:Direct missing_field label\(\)"):
+    with pytest.raises(PluginError, match=r"rlaif_plugins\.direct:Direct lacks label\(\)"):
         resolve(site, "rlaif_plugins.strategies.direct:Direct")
 
 
@@ -415,7 +418,7 @@ def test_every_component_config_documents_every_setting() -> None:
     manager = PluginManager.load()
     for slot in SLOTS:
         for component, _ in manager.components(slot):
-            assert issubclass(component.config, ComponentConfig)
+            assert issubclass(component.config, BASES[slot])
             for key, field in component.config.model_fields.items():
                 assert key == "kind" or field.description, f"{slot} {component.name}: '{key}' has no docstring"
 

@@ -17,7 +17,7 @@ from jsonschema import Draft202012Validator
 from rlaif_framework import PluginManager
 from rlaif_framework.plugins.component import SLOTS
 from rlaif_framework.plugins.slots import SLOT_MARK
-from rlaif_framework.spec.loading import read_mapping, set_value
+from rlaif_framework.spec.files import read_mapping, set_value
 from rlaif_framework.spec.schema import spec_schema
 
 SPECS = sorted((Path(__file__).parents[1] / "specs").glob("*.yaml"))
@@ -164,7 +164,7 @@ from rlaif_framework import Config
 class Settings(Config):
     {field}: int = 1
 
-class XConfig(ComponentConfig):
+class XConfig(LabelerConfig):
     kind: Literal["{name}/x"] = "{name}/x"
     inner: Settings = Settings()
 

@@ -16,7 +16,8 @@ from fake_plugins import labeler_code
 from rlaif_framework import ModelError, PluginManager, Spec, SpecError, load_spec
 from rlaif_framework.cli.main import main
 from rlaif_framework.models import find_model
-from rlaif_framework.spec.loading import build_spec, read_mapping, set_value
+from rlaif_framework.spec.files import read_mapping, set_value
+from rlaif_framework.spec.loading import build_spec
 
 SPECS = sorted((Path(__file__).parents[1] / "specs").glob("*.yaml"))
 BASE: dict[str, Any] = {

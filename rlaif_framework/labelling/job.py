@@ -16,7 +16,7 @@ from rlaif_framework.errors import DataError, RlaifError, SpecError
 from rlaif_framework.labelling.loop import Record, label_context, label_pairs, read_record, record_path, save_record
 from rlaif_framework.labelling.report import build_report, write_report
 from rlaif_framework.memory import release_memory
-from rlaif_framework.plugins.component import ComponentConfig
+from rlaif_framework.plugins.configs import LabelerConfig, TaskConfig
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.progress import Progress
 from rlaif_framework.records.preferences import Comparison
@@ -30,9 +30,9 @@ class Job:
     """What `rlaif label` was asked to do."""
 
     pairs: Path
-    labelers: Mapping[str, ComponentConfig]
+    labelers: Mapping[str, LabelerConfig]
     """By name; a single one has none."""
-    task: ComponentConfig
+    task: TaskConfig
     out: Path
     report: Path | None = None
     export: Path | None = None
@@ -153,7 +153,7 @@ def _naming(labeler: str) -> Iterator[None]:
         raise type(error)(f"{labeler}: {error}") if labeler else error from error
 
 
-def _check_labeler(config: ComponentConfig, context: Context, pairs: PairsFile) -> None:
+def _check_labeler(config: LabelerConfig, context: Context, pairs: PairsFile) -> None:
     """Find what is wrong with a labeler before the first comparison of any is labelled, and without loading a model.
 
     Raises:
@@ -171,7 +171,7 @@ def _check_labeler(config: ComponentConfig, context: Context, pairs: PairsFile) 
 
 
 def _label_one(
-    job: Job, name: str, config: ComponentConfig, pairs: PairsFile, manager: PluginManager, progress: Progress
+    job: Job, name: str, config: LabelerConfig, pairs: PairsFile, manager: PluginManager, progress: Progress
 ) -> Record:
     from rlaif_framework.labelling.export import write_parquet
 

@@ -17,7 +17,7 @@ from rlaif_framework.contracts.validation import check_preferences
 from rlaif_framework.data.pairs import PairsFile
 from rlaif_framework.labelling.rows import to_row
 from rlaif_framework.pipeline.stages.label import chunk_size
-from rlaif_framework.plugins.component import ComponentConfig
+from rlaif_framework.plugins.configs import LabelerConfig, TaskConfig
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.progress import Progress
 from rlaif_framework.records.jsonl import dump_row
@@ -86,9 +86,7 @@ class Record:
             self.cost += evidence.cost
 
 
-def label_context(
-    task: ComponentConfig, manager: PluginManager, seed: int = 0, batch_tokens: int | None = None
-) -> Context:
+def label_context(task: TaskConfig, manager: PluginManager, seed: int = 0, batch_tokens: int | None = None) -> Context:
     """What labelers are given where there is a task and no policy."""
     policy = PolicyConfig(model=NO_POLICY)
     if batch_tokens is not None:
@@ -96,7 +94,7 @@ def label_context(
     return Context(task, policy, seed, manager)
 
 
-def label_pairs(pairs: PairsFile, config: ComponentConfig, context: Context, out: Path, progress: Progress) -> Record:
+def label_pairs(pairs: PairsFile, config: LabelerConfig, context: Context, out: Path, progress: Progress) -> Record:
     """Write one row a comparison into `out`, in the order of the pairs.
 
     Chunks go to `out` with `.partial` behind its name as they are finished; the file gets its name when it is whole.
@@ -145,14 +143,14 @@ def _label_chunk(labeler: Labeler, chunk: list[Comparison], kind: str, record: R
     record.add(preferences, seconds, len(text))
 
 
-def _new_record(pairs: PairsFile, config: ComponentConfig, context: Context, made: Iterable[str] = ()) -> Record:
+def _new_record(pairs: PairsFile, config: LabelerConfig, context: Context, made: Iterable[str] = ()) -> Record:
     labeler, task = describe_component(config, context), describe_task(context)
     seed = context.seed
     key = hash_content({"pairs": pairs.digest, "labeler": labeler, "task": task, "seed": seed})
     return Record(key, str(pairs.path), pairs.count, labeler, task, seed, made=list(made))
 
 
-def _open_record(pairs: PairsFile, config: ComponentConfig, context: Context, out: Path) -> tuple[Record, bool]:
+def _open_record(pairs: PairsFile, config: LabelerConfig, context: Context, out: Path) -> tuple[Record, bool]:
     """The record to go on with, and whether there was one at all."""
     known = read_record(out)
     new = _new_record(pairs, config, context, known.made if known else ())

@@ -19,7 +19,7 @@ from rlaif_framework.pipeline.recipes import (
     ScoreResponsesRecipe,
 )
 from rlaif_framework.pipeline.steps import Step, find_steps
-from rlaif_framework.plugins.component import ComponentConfig
+from rlaif_framework.plugins.configs import LabelerConfig
 from rlaif_framework.records.preferences import Comparison, Prompt
 from rlaif_framework.seeds import derive_seed, sample_subset
 from rlaif_framework.spec.model import REFERENCE, EvaluateConfig, Spec
@@ -103,13 +103,13 @@ def _check_ids(prompts: Sequence[Prompt]) -> None:
             raise DataError(f"evaluate: two test prompts have the id '{prompt.id}'; each needs its own")
 
 
-def _name_labelers(spec: Spec, config: EvaluateConfig) -> tuple[dict[str, ComponentConfig], dict[str, str | None]]:
+def _name_labelers(spec: Spec, config: EvaluateConfig) -> tuple[dict[str, LabelerConfig], dict[str, str | None]]:
     """Collect the labelers to measure, each once.
 
     Returns:
         The labelers by name (`judge`, arms, and those of `evaluate.labelers`), and the name of each arm's labeler.
     """
-    labelers: dict[str, ComponentConfig] = {"judge": config.judge}
+    labelers: dict[str, LabelerConfig] = {"judge": config.judge}
     of_arm: dict[str, str | None] = {}
     for arm, settings in spec.arms.items():
         if settings.feedback is None:

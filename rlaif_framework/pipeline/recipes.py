@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rlaif_framework.pipeline.steps import Recipe, Step, TaskScope
-from rlaif_framework.plugins.component import ComponentConfig, ModelLoad
+from rlaif_framework.plugins.component import ModelLoad
+from rlaif_framework.plugins.configs import AlgorithmConfig, LabelerConfig, RewardConfig
 from rlaif_framework.records.preferences import Comparison, Prompt
 from rlaif_framework.spec.model import EvaluateConfig, PairsConfig, SftConfig
 
@@ -67,7 +68,7 @@ class LabelRecipe(Recipe):
 
     stage = "label"
     work = f"{WORK}.gate:label_arm"
-    labeler: ComponentConfig
+    labeler: LabelerConfig
     sample: Step
     validation: Sequence[Comparison]
     task: TaskScope = TaskScope.ANNOTATOR_PROMPTS
@@ -83,7 +84,7 @@ class LabelHeldOutRecipe(Recipe):
 
     stage = "label"
     work = f"{WORK}.evaluate:label_held_out"
-    labeler: ComponentConfig
+    labeler: LabelerConfig
     comparisons: Sequence[Comparison]
     task: TaskScope = TaskScope.ANNOTATOR_PROMPTS
 
@@ -99,7 +100,7 @@ class RewardRecipe(Recipe):
     stage = "reward"
     work = f"{WORK}.improve:fit_reward"
     distributed = True
-    reward: ComponentConfig
+    reward: RewardConfig
     sft: Step
     labels: ArmLabels | None
     task: TaskScope = TaskScope.ANNOTATOR_PROMPTS
@@ -113,7 +114,7 @@ class RewardRecipe(Recipe):
 class FittedReward:
     """The reward of an arm and the step that fitted it."""
 
-    config: ComponentConfig
+    config: RewardConfig
     step: Step
 
     def loads(self, policy: str) -> list[ModelLoad]:
@@ -128,7 +129,7 @@ class ImproveRecipe(Recipe):
     stage = "improve"
     work = f"{WORK}.improve:improve_policy"
     distributed = True
-    algorithm: ComponentConfig
+    algorithm: AlgorithmConfig
     initial: Step
     reward: FittedReward | None
     labels: ArmLabels | None
@@ -151,7 +152,7 @@ class RespondRecipe(Recipe):
     policy: Step
     prompts: Sequence[Prompt]
     temperature: float
-    responder: ComponentConfig | None
+    responder: AlgorithmConfig | None
     """The arm's algorithm if it answers test prompts itself (see `Responder`)."""
     reward: FittedReward | None
     """The reward that the responder chooses by."""
@@ -202,7 +203,7 @@ class JudgeRecipe(Recipe):
 
     stage = "judge"
     work = f"{WORK}.judge:judge_matchup"
-    judge: ComponentConfig
+    judge: LabelerConfig
     first: Step | None
     """Responses of the first policy; None stands for the reference responses."""
     second: Step | None
@@ -245,7 +246,7 @@ class EvaluateRecipe(Recipe):
     comparisons: Sequence[Comparison]
     prompts: Sequence[Prompt]
     sft: Step
-    labelers: Mapping[str, ComponentConfig]
+    labelers: Mapping[str, LabelerConfig]
     labels: Mapping[str, Step]
     """The labels of each labeler on the comparisons."""
     responses: Mapping[str, Step]

@@ -8,7 +8,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from rlaif_framework.config import Config
-from rlaif_framework.plugins.component import ComponentConfig, ModelLoad
+from rlaif_framework.plugins.component import ModelLoad
+from rlaif_framework.plugins.configs import AlgorithmConfig
 from rlaif_framework.plugins.slots import LabelerSlot
 
 KlEstimator = Literal["k1", "k2", "k3"]
@@ -34,7 +35,7 @@ class CheckpointSelectionConfig(Config):
     None never stops."""
 
 
-class LearnerConfig(ComponentConfig):
+class LearnerConfig(AlgorithmConfig):
     """What every algorithm has that trains a policy against the initial one."""
 
     lr: float = Field(1e-5, gt=0)
@@ -109,11 +110,6 @@ class OnlineConfig(MissingEosConfig, LearnerConfig):
     def step_shape(self) -> tuple[int, int]:
         """Prompts of a step, and responses to each."""
         return self.prompts_per_step, self.responses_per_prompt
-
-    def nested(self) -> list[ComponentConfig]:
-        """The judge of the watch, besides the algorithm's own slots."""
-        judge = self.checkpoint_selection.judge if self.checkpoint_selection is not None else None
-        return super().nested() + ([judge] if judge is not None else [])
 
 
 class PolicyGradientConfig(OnlineConfig):

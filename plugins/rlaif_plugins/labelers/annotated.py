@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
-from rlaif_framework import Comparison, Component, ComponentConfig, Context, DataError, Evidence, Preference, hookimpl
+from rlaif_framework import Comparison, Component, Context, DataError, Evidence, LabelerConfig, Preference, hookimpl
 
 
-class HumanConfig(ComponentConfig):
+class HumanConfig(LabelerConfig):
     """The preference of human raters, as the comparison carries it: the labels of an RLHF arm."""
 
     kind: Literal["human"] = "human"
@@ -18,7 +18,7 @@ class HumanConfig(ComponentConfig):
         return _describe_lack("human", comparison)
 
 
-class SyntheticConfig(ComponentConfig):
+class SyntheticConfig(LabelerConfig):
     """The preference known because one response was written to be worse, as in `tldr-mini`."""
 
     kind: Literal["synthetic"] = "synthetic"

@@ -11,9 +11,9 @@ from pydantic import Field, model_validator
 from rlaif_framework import (
     Comparison,
     Component,
-    ComponentConfig,
     Context,
     Evidence,
+    LabelerConfig,
     LabelerSlot,
     Preference,
     Vote,
@@ -23,7 +23,7 @@ from rlaif_framework import (
 Probabilities = tuple[float, float] | None
 
 
-class EnsembleConfig(ComponentConfig):
+class EnsembleConfig(LabelerConfig):
     """Ask several labelers, and take their weighted mean or their majority."""
 
     kind: Literal["ensemble"] = "ensemble"

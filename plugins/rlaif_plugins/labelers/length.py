@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
-from rlaif_framework import Comparison, Component, ComponentConfig, Context, Evidence, Preference, hookimpl
+from rlaif_framework import Comparison, Component, Context, Evidence, LabelerConfig, Preference, hookimpl
 
 
-class LengthConfig(ComponentConfig):
+class LengthConfig(LabelerConfig):
     """Prefer the longer response (or the shorter): the baseline a labeler has to beat."""
 
     kind: Literal["length"] = "length"

@@ -14,9 +14,9 @@ from rlaif_framework import (
     Ballot,
     Comparison,
     Component,
-    ComponentConfig,
     Context,
     Evidence,
+    LabelerConfig,
     Preference,
     Prompt,
     Question,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 Pair = tuple[float, float]
 
 
-class LLMConfig(ComponentConfig):
+class LLMConfig(LabelerConfig):
     """Ask a language model which response is better, in both orders, and average the probabilities."""
 
     kind: Literal["llm"] = "llm"
@@ -81,7 +81,7 @@ class LLMLabeler:
     def label(self, comparisons: Sequence[Comparison]) -> Iterator[Preference]:
         """Label comparisons; the evidence has a ballot for each order that was shown."""
         queries = [self._make_query(c) for c in comparisons]
-        run_queries(queries, self.task, self.backend, LABEL_TOKENS + longest_answer(self.config.strategy))
+        run_queries(queries, self.task, self.backend, LABEL_TOKENS + self.config.strategy.longest_answer)
         for comparison, query in zip(comparisons, queries, strict=True):
             orders = self._orders(comparison)
             ballots = [ballot or Ballot(None) for ballot in query.values]
@@ -135,12 +135,6 @@ class LLMLabeler:
 
 LABEL_TOKENS = 32
 """Kept free for the label, and the ending that stands between an explanation and it."""
-
-
-def longest_answer(strategy: ComponentConfig) -> int:
-    """Tokens that a strategy, or one inside it, lets the model write: its `max_new_tokens`."""
-    own = int(strategy.model_dump().get("max_new_tokens", 0))
-    return max([own, *(longest_answer(inner) for inner in strategy.nested())])
 
 
 def average_orders(ballots: Sequence[Ballot], orders: Sequence[bool]) -> float | None:

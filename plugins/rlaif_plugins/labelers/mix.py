@@ -10,9 +10,9 @@ from pydantic import Field
 from rlaif_framework import (
     Comparison,
     Component,
-    ComponentConfig,
     Context,
     Evidence,
+    LabelerConfig,
     LabelerSlot,
     Preference,
     derive_seed,
@@ -20,7 +20,7 @@ from rlaif_framework import (
 )
 
 
-class MixConfig(ComponentConfig):
+class MixConfig(LabelerConfig):
     """Keep what is known of a share of the comparisons, and let a labeler label the others."""
 
     kind: Literal["mix"] = "mix"

@@ -16,10 +16,10 @@ from rlaif_framework import (
     Choose,
     Comparison,
     Component,
-    ComponentConfig,
     Context,
     DataError,
     Evidence,
+    LabelerConfig,
     Preference,
     Prompt,
     Question,
@@ -33,7 +33,7 @@ SCORE_TOKENS = 4
 """Kept free for the score."""
 
 
-class RateConfig(ComponentConfig):
+class RateConfig(LabelerConfig):
     """Ask a language model for a score from 1 to 10, and take the expectation over its probabilities."""
 
     kind: Literal["rate"] = "rate"

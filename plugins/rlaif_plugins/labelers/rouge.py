@@ -7,10 +7,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from rlaif_framework import Comparison, Component, ComponentConfig, Context, DataError, Evidence, Preference, hookimpl
+from rlaif_framework import Comparison, Component, Context, DataError, Evidence, LabelerConfig, Preference, hookimpl
 
 
-class RougeConfig(ComponentConfig):
+class RougeConfig(LabelerConfig):
     """Prefer the response with the higher ROUGE F1 against the prompt's reference."""
 
     kind: Literal["rouge"] = "rouge"

@@ -12,11 +12,11 @@ from pydantic import AfterValidator, Field, model_validator
 
 from rlaif_framework import (
     Component,
-    ComponentConfig,
     Context,
     LabelledComparison,
     Prompt,
     Reward,
+    RewardConfig,
     RewardModel,
     RewardSlot,
     Stage,
@@ -26,14 +26,14 @@ from rlaif_framework import (
 FITTED = "fitted.json"
 
 
-def _check_names(terms: dict[str, ComponentConfig]) -> dict[str, ComponentConfig]:
+def _check_names(terms: dict[str, RewardConfig]) -> dict[str, RewardConfig]:
     bad = [name for name in terms if not name.replace("-", "").replace("_", "").isalnum()]
     if bad:
         raise ValueError(f"'{bad[0]}' is no name: letters, digits, '-' and '_' only; it names a folder and a curve")
     return terms
 
 
-class EnsembleRewardConfig(ComponentConfig):
+class EnsembleRewardConfig(RewardConfig):
     """Several rewards of like scale as one: where they differ, a policy has less to exploit (Coste et al. 2024)."""
 
     kind: Literal["ensemble"] = "ensemble"
@@ -46,7 +46,7 @@ class EnsembleRewardConfig(ComponentConfig):
     """How much disagreement costs with `mean-minus-spread`."""
 
 
-class SumRewardConfig(ComponentConfig):
+class SumRewardConfig(RewardConfig):
     """A weighted sum of rewards and penalties; each term is logged on its own."""
 
     kind: Literal["sum"] = "sum"
@@ -131,7 +131,7 @@ class _Sum:
         }
 
 
-def _build(configs: Mapping[str, ComponentConfig], context: Context) -> dict[str, RewardModel]:
+def _build(configs: Mapping[str, RewardConfig], context: Context) -> dict[str, RewardModel]:
     return {name: context.build_reward(config) for name, config in configs.items()}
 
 

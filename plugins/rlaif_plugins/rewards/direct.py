@@ -8,18 +8,18 @@ from typing import Literal
 
 from rlaif_framework import (
     Component,
-    ComponentConfig,
     Context,
     LabelerSlot,
     LabelledComparison,
     Reward,
+    RewardConfig,
     SpecError,
     Stage,
     hookimpl,
 )
 
 
-class DirectRewardConfig(ComponentConfig):
+class DirectRewardConfig(RewardConfig):
     """A labeler that scores responses one at a time, such as `rate`, as the reward."""
 
     kind: Literal["direct"] = "direct"

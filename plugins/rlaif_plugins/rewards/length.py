@@ -8,10 +8,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from rlaif_framework import Component, ComponentConfig, Context, LabelledComparison, Prompt, Reward, Stage, hookimpl
+from rlaif_framework import Component, Context, LabelledComparison, Prompt, Reward, RewardConfig, Stage, hookimpl
 
 
-class LengthRewardConfig(ComponentConfig):
+class LengthRewardConfig(RewardConfig):
     """The length of a response as its reward: what any other reward has to beat; in a `sum`, a penalty."""
 
     kind: Literal["length"] = "length"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable
 from typing import Any, Literal
 
-from rlaif_framework import Annotation, Asked, Ballot, Choose, Component, ComponentConfig, Context, hookimpl
+from rlaif_framework import Annotation, Asked, Ballot, Choose, Component, Context, StrategyConfig, hookimpl
 
 
-class DirectConfig(ComponentConfig):
+class DirectConfig(StrategyConfig):
     """Ask for the label at once: one question per order, read from the label tokens' probabilities."""
 
     kind: Literal["direct"] = "direct"

@@ -10,7 +10,7 @@ from pathlib import Path
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.contracts.stage import Stage
 from rlaif_framework.contracts.validation import check_preferences
-from rlaif_framework.plugins.component import ComponentConfig
+from rlaif_framework.plugins.configs import LabelerConfig
 from rlaif_framework.records.jsonl import dump_row
 from rlaif_framework.records.preferences import Comparison, Preference
 from rlaif_framework.records.rows import load_preferences
@@ -23,7 +23,7 @@ CHUNK = 64
 
 
 def label_comparisons(
-    stage: Stage, context: Context, config: ComponentConfig, comparisons: Sequence[Comparison]
+    stage: Stage, context: Context, config: LabelerConfig, comparisons: Sequence[Comparison]
 ) -> list[Preference]:
     """Write `preferences.jsonl`, one row a comparison, in their order, and give the preferences.
 
@@ -55,7 +55,7 @@ def label_comparisons(
     return preferences
 
 
-def chunk_size(config: ComponentConfig) -> int:
+def chunk_size(config: LabelerConfig) -> int:
     """How many comparisons to label together: what suits a labeler, such as the requests its server takes at once."""
     return max(CHUNK, config.preferred_chunk_size())
 

@@ -10,12 +10,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from rlaif_framework import Comparison, Component, ComponentConfig, Context, Evidence, Preference, hookimpl
+from rlaif_framework import Comparison, Component, Context, Evidence, LabelerConfig, Preference, hookimpl
 
 WORD = re.compile(r"[^\W\d_]+")
 
 
-class KeywordsConfig(ComponentConfig):
+class KeywordsConfig(LabelerConfig):
     """Prefer the response that names more of the source's most frequent content words."""
 
     kind: Literal["example/keywords"] = "example/keywords"

@@ -7,11 +7,11 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from rlaif_framework import Component, ComponentConfig, ModelLoad, SftConfig, hookimpl
+from rlaif_framework import AlgorithmConfig, Component, ModelLoad, SftConfig, hookimpl
 from rlaif_framework.rl import MissingEosConfig
 
 
-class BestOfNConfig(MissingEosConfig, ComponentConfig):
+class BestOfNConfig(MissingEosConfig, AlgorithmConfig):
     """No training: of n responses to a test prompt, the one with the highest reward is the answer."""
 
     kind: Literal["best-of-n"] = "best-of-n"
@@ -26,7 +26,7 @@ class BestOfNConfig(MissingEosConfig, ComponentConfig):
         return [ModelLoad(policy, "policy")]
 
 
-class RejectionSamplingConfig(MissingEosConfig, ComponentConfig):
+class RejectionSamplingConfig(MissingEosConfig, AlgorithmConfig):
     """Fine-tune on the best of n of the policy's own responses to training prompts (RAFT, Dong et al. 2023)."""
 
     kind: Literal["rejection-sampling"] = "rejection-sampling"

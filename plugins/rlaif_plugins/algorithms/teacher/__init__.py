@@ -7,10 +7,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from rlaif_framework import BackendSlot, Component, ComponentConfig, ModelLoad, SftConfig, hookimpl
+from rlaif_framework import AlgorithmConfig, BackendSlot, Component, ModelLoad, SftConfig, hookimpl
 
 
-class TeacherConfig(ComponentConfig):
+class TeacherConfig(AlgorithmConfig):
     """Fine-tune on another model's own responses to the training prompts. Name the labeler's backend."""
 
     kind: Literal["teacher"] = "teacher"

@@ -7,10 +7,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from rlaif_framework import Component, ComponentConfig, DType, ModelLoad, hookimpl
+from rlaif_framework import Component, DType, LabelerConfig, ModelLoad, hookimpl
 
 
-class LikelihoodConfig(ComponentConfig):
+class LikelihoodConfig(LabelerConfig):
     """Prefer the response with the higher log-likelihood per token, or with the higher contrast of two instructions."""
 
     kind: Literal["likelihood"] = "likelihood"

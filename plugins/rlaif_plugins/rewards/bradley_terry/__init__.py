@@ -7,11 +7,11 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from rlaif_framework import Component, ComponentConfig, LoraSettings, ModelLoad, hookimpl
+from rlaif_framework import Component, LoraSettings, ModelLoad, RewardConfig, hookimpl
 from rlaif_framework.training import Bounds
 
 
-class BradleyTerryConfig(ComponentConfig):
+class BradleyTerryConfig(RewardConfig):
     """A scalar head on a causal LM, trained so that differences of scores explain the soft labels."""
 
     kind: Literal["bradley-terry"] = "bradley-terry"

@@ -7,10 +7,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from rlaif_framework import Component, ComponentConfig, ModelLoad, hookimpl
+from rlaif_framework import Component, ModelLoad, RewardConfig, hookimpl
 
 
-class PretrainedRewardConfig(ComponentConfig):
+class PretrainedRewardConfig(RewardConfig):
     """Any sequence-classification model that gives one number, as the reward; nothing is trained."""
 
     kind: Literal["pretrained"] = "pretrained"
