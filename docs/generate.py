@@ -1,7 +1,7 @@
 """Write the reference pages and the JSON Schema from the code.
 
-Run `python docs/generate.py` after a change of a config, a hook or a public name. With `--check`, write nothing, list the
-stale files (drawings included) and exit with 1 if there are any.
+Run `python docs/generate.py` after a change of a config, a hook or a public name. With `--check`, write nothing, list
+the stale files (drawings included) and exit with 1 if there are any.
 """
 
 from __future__ import annotations
@@ -279,9 +279,9 @@ def describe_api() -> str:
         "",
         "# API",
         "",
-        "The root package has the names that most plugins need. Its subpackages, such as `rlaif_framework.rl`, have more,",
-        "for plugins that train or sample. Names that are not listed here may change without notice. A name is imported",
-        "when it is first used, so importing a package does not import torch.",
+        "The root package has the names that most plugins need. Its subpackages, such as `rlaif_framework.rl`, have",
+        "more, for plugins that train or sample. Names that are not listed here may change without notice. A name is",
+        "imported when it is first used, so importing a package does not import torch.",
     ]
     for package in list_packages():
         lines += ["", f"## {package}", "", *_summarise(package.replace(".", "/") + "/__init__.py")]
