@@ -1,0 +1,30 @@
+"""Keep the results of slow computations in the cache folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from typing import Any
+
+from rlaif_framework.store import cache_folder, hash_content, read_json
+
+
+def remember(name: str, key: Any, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return the result of a computation; a result for the same key is read from the cache.
+
+    Args:
+        name: Subfolder of the cache folder.
+        key: Everything that the result depends on, as JSON content.
+        compute: Computes the result, which must be JSON content.
+    """
+    file = cache_folder() / name / f"{hash_content(key)[:32]}.json"
+    found = read_json(file)
+    if isinstance(found, dict):
+        return found
+    result = compute()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_suffix(f".{os.getpid()}")  # other processes may be writing the same result
+    temporary.write_text(json.dumps(result), encoding="utf-8")
+    temporary.replace(file)
+    return result
