@@ -242,8 +242,8 @@ def test_data_that_lacks_what_the_spec_needs_is_told_before_anything_is_written(
     other, both = f"task.data={posts}", (f"task.data={posts}", f"task.comparisons={compared}")
     direct = "arms.a={reward: {kind: direct, labeler: rouge}, algorithm: reinforce}"
     for settings, parts in [
-        (["arms.a.feedback=human"], ["arms.a.feedback.labeler 'human'", "has no human preference, it is known by con"]),
-        (["arms.a.feedback=human", *both], ["arms.a.feedback.labeler 'human'", "has no human preference, it is not"]),
+        (["arms.a.feedback=human"], ["arms.a.feedback.labeler 'human'", "has no human preference, but a synthetic one"]),
+        (["arms.a.feedback=human", *both], ["arms.a.feedback.labeler 'human'", "has no human preference"]),
         ([other], ["arms.a.feedback.pairs: the task has no comparisons for training; set 'source: policy'"]),
         (["arms.a.feedback.labeler=rouge", *both], ["arms.a.feedback.labeler 'rouge'", "has a prompt without a refer"]),
         (
@@ -251,7 +251,7 @@ def test_data_that_lacks_what_the_spec_needs_is_told_before_anything_is_written(
             ["evaluate.judge 'rouge'", "without a reference"],
         ),
         ([f"task.data={prompts}", direct], ["arms.a.reward 'direct'", "without a reference"]),
-        (["evaluate.judge=human"], ["evaluate.judge 'human'", "has no human preference, it is not known"]),
+        (["evaluate.judge=human"], ["evaluate.judge 'human'", "has no human preference"]),
         (
             ["evaluate.judge=length", "evaluate.labelers={x: human}"],
             ["evaluate: x: labeler 'human'", "by construction"],
@@ -480,7 +480,7 @@ def test_a_package_missing_while_a_component_works_gives_the_pip_command(
             "the package 'committee_models' is not installed; install it: pip install committee_models",
         ),
         ("yaml.none", "the package 'PyYAML' has no module"),
-        ("json.none", "the package 'json' has no module 'json.none'; install a version that fits: pip install -U json"),
+        ("json.none", "the package 'json' has no module 'json.none'; upgrade it: pip install -U json"),
         ("sklearn", "the package 'scikit-learn' is not installed; install it: pip install scikit-learn"),
     ],
 )

@@ -330,12 +330,12 @@ def test_keys_that_are_no_strings_are_refused(manager: PluginManager) -> None:
     [
         (
             ["arms.a.feedback=null"],
-            "arms.a: reward 'bradley-terry' is trained on preferences: state the arm's 'feedback'",
+            "arms.a: reward 'bradley-terry' is trained on preferences: set the arm's 'feedback'",
         ),
         (["arms.a.reward=test/taste"], "arms.a: reward 'test/taste' uses no preferences: remove the arm's 'feedback'"),
         (
             ["arms.a.feedback={kind: human, pairs: {source: both}}"],
-            "arms.a.feedback: pairs.source must be 'task': nobody has rated responses sampled in this run",
+            "arms.a.feedback: pairs.source must be 'task': responses sampled in this run have no human preference",
         ),
     ],
 )
@@ -370,7 +370,7 @@ def test_names_in_evaluate_must_exist_and_be_free(override: str, expected: str, 
 def test_an_arm_cannot_take_a_name_that_runs_use_themselves(name: str, manager: PluginManager) -> None:
     data = deepcopy(BASE)
     data["arms"][name] = data["arms"].pop("a")
-    assert problems(data, manager) == [f"arms.{name}: the name '{name}' is taken; choose another"]
+    assert problems(data, manager) == [f"arms.{name}: the name '{name}' is reserved; choose another"]
 
 
 # --set

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from typing import Any
 
-from rlaif_framework.store import cache_folder, hash_content, read_json
+from rlaif_framework.store import cache_folder, hash_content, read_json, write_atomic
 
 
 def remember(name: str, key: Any, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -24,7 +23,5 @@ def remember(name: str, key: Any, compute: Callable[[], dict[str, Any]]) -> dict
         return found
     result = compute()
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(f".{os.getpid()}")  # other processes may be writing the same result
-    temporary.write_text(json.dumps(result), encoding="utf-8")
-    temporary.replace(file)
+    write_atomic(file, json.dumps(result))
     return result
