@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -15,7 +17,6 @@ from pathlib import Path
 import pytest
 from fake_plugins import HEAD, Site, labeler_code
 
-import rlaif_framework
 from rlaif_framework import MissingPackageError, PluginError, PluginManager
 from rlaif_framework.cli.main import main
 from rlaif_framework.contracts.protocols import PROTOCOLS
@@ -113,7 +114,7 @@ BROKEN = {
     "nothing": ("x = 1\n", "no hook"),
     "argument": (HEAD + "@hookimpl\ndef rlaif_run_started(runn):\n    pass\n", "runn"),
     "bare": (labeler_code("committee"), "only built-ins have bare names"),
-    "builtin": (labeler_code("llm"), "already offered by plugin 'llm' (rlaif-framework"),
+    "builtin": (labeler_code("llm"), "already offered by plugin 'labelers.llm' (rlaif-framework"),
     "target": (labeler_code("b/x", target="rlaif_plugins.labelers.length"), "not 'module:attribute'"),
     "fields": (
         labeler_code("b/x").replace("MadeConfig(LabelerConfig):", "MadeConfig(LabelerConfig):\n    odd: 'Nowhere' = 1"),
@@ -177,9 +178,9 @@ def test_two_plugins_of_one_name_name_each_other_and_the_first_keeps_working(sit
 
 
 def test_a_plugin_named_like_a_builtin_does_not_replace_it(site: Site) -> None:
-    site.install("rlaif-llm", labeler_code("mine/llm"))
+    site.install("rlaif-llm", labeler_code("mine/llm"), name="labelers.llm")
     manager = PluginManager.load()
-    builtin, other = (p for p in manager.plugins if p.name == "llm")
+    builtin, other = (p for p in manager.plugins if p.name == "labelers.llm")
     assert builtin.error is None
     assert "same name" in str(other.error)
     assert manager.find("labeler", "llm").target == "rlaif_plugins.labelers.llm:LLMLabeler"
@@ -245,7 +246,7 @@ def test_a_target_module_that_is_not_there_is_the_plugins_fault_not_a_missing_pa
 
 
 def test_a_target_attribute_that_is_not_there_is_named(site: Site) -> None:
-    with pytest.raises(PluginError, match=r"cannot import rlaif_plugins\.length:Lenght: .*Lenght"):
+    with pytest.raises(PluginError, match=r"cannot import rlaif_plugins\.labelers\.length:Lenght: .*Lenght"):
         resolve(site, "rlaif_plugins.labelers.length:Lenght")
 
 
@@ -257,7 +258,7 @@ def test_whatever_a_target_module_raises_is_a_message(site: Site, code: str) -> 
 
 
 def test_a_target_without_the_protocols_methods_is_refused_by_name(site: Site) -> None:
-    with pytest.raises(PluginError, match=r"rlaif_plugins\.direct:Direct lacks label\(\)"):
+    with pytest.raises(PluginError, match=r"rlaif_plugins\.strategies\.direct:Direct lacks label\(\)"):
         resolve(site, "rlaif_plugins.strategies.direct:Direct")
 
 
@@ -360,7 +361,7 @@ def test_rlaif_trace_tells_which_plugins_a_hook_calls(
 ) -> None:
     monkeypatch.setenv("RLAIF_TRACE", "1")
     PluginManager.load().hooks.hook.rlaif_run_finished(run=type("R", (), {"notes": {}})(), error=None)
-    assert "rlaif trace: rlaif_run_finished -> ['tensorboard']" in capsys.readouterr().out
+    assert "rlaif trace: rlaif_run_finished -> ['trackers.tensorboard']" in capsys.readouterr().out
 
 
 # What plugin authors rely on
@@ -375,19 +376,26 @@ def test_every_hook_is_documented_with_the_version_it_came_in() -> None:
     assert {f"{h.__name__}" for h in hooks} >= set(hookspecs.SLOT_HOOKS.values())
 
 
-@pytest.mark.parametrize("name", rlaif_framework.__all__)
-def test_every_public_name_exists_and_is_documented(name: str) -> None:
-    value = getattr(rlaif_framework, name)
+ROOMS = [
+    "rlaif_framework",
+    *(f"rlaif_framework.{path.parent.name}" for path in ROOT.glob("rlaif_framework/*/__init__.pyi")),
+]
+PUBLIC = {room: list(importlib.import_module(room).__all__) for room in ROOMS}
+
+
+@pytest.mark.parametrize(("room", "name"), [(room, name) for room, names in PUBLIC.items() for name in names])
+def test_every_public_name_exists_and_is_documented(room: str, name: str) -> None:
+    value = getattr(importlib.import_module(room), name)
     if inspect.isclass(value) or inspect.isfunction(value):
         assert value.__doc__, f"{name} has no docstring"
 
 
-def test_the_lazy_names_are_the_ones_type_checkers_see() -> None:
-    tree = ast.parse(Path(rlaif_framework.__file__).read_text())
-    guarded = next(node for node in tree.body if isinstance(node, ast.If))
-    seen = {a.name: str(n.module) for n in guarded.body if isinstance(n, ast.ImportFrom) for a in n.names}
-    lazy = {name: f"rlaif_framework.{module}" for name, module in rlaif_framework._LAZY.items()}
-    assert seen == lazy
+def test_every_public_name_is_offered_in_one_place() -> None:
+    rooms: dict[str, list[str]] = {}
+    for room, names in PUBLIC.items():
+        for name in names:
+            rooms.setdefault(name, []).append(room)
+    assert {name: found for name, found in rooms.items() if len(found) > 1} == {}
 
 
 def modules_of_plugins() -> list[Path]:
@@ -400,9 +408,18 @@ def test_builtin_plugins_use_only_the_public_names(path: Path) -> None:
         if isinstance(node, ast.Import):
             assert not [a.name for a in node.names if a.name.partition(".")[0] == "rlaif_framework"]
         if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "rlaif_framework":
-            assert node.module == "rlaif_framework", f"line {node.lineno}: from {node.module}"
-            private = {a.name for a in node.names} - set(rlaif_framework.__all__)
-            assert not private, f"line {node.lineno}: {private} not in rlaif_framework.__all__"
+            assert node.module in PUBLIC, f"line {node.lineno}: {node.module} is not a room"
+            private = {a.name for a in node.names} - set(PUBLIC[node.module])
+            assert not private, f"line {node.lineno}: {private} not in {node.module}.__all__"
+
+
+def test_every_public_name_of_a_room_has_a_user() -> None:
+    """Framework code imports from modules: the rooms' names are for plugins, the documentation and the tests."""
+    folders = [ROOT / "plugins", ROOT / "docs", ROOT / "tests", ROOT / "benchmarks", ROOT / "README.md"]
+    files = [f for folder in folders for f in ([folder] if folder.is_file() else folder.rglob("*.*"))]
+    text = "\n".join(f.read_text() for f in files if f.suffix in (".py", ".md"))
+    unused = [f"{room}.{name}" for room in ROOMS[1:] for name in PUBLIC[room] if not re.search(rf"\b{name}\b", text)]
+    assert unused == []
 
 
 def test_a_builtin_plugin_reads_no_other_plugin() -> None:

@@ -278,12 +278,12 @@ def test_a_long_prompt_is_cut_and_never_the_response(bench: Bench, trained: Path
 
 
 def test_a_model_that_is_no_reward_model_is_refused(bench: Bench, tiny_model: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="is no reward model: its head would be random"):
+    with pytest.raises(ModelError, match="is not a reward model: it has no scalar head"):
         bench.build("pretrained", model=str(tiny_model)).load(tmp_path)
     several = tmp_path / "several"
     AutoModelForSequenceClassification.from_pretrained(tiny_model, num_labels=3).save_pretrained(several)
     AutoTokenizer.from_pretrained(tiny_model).save_pretrained(several)
-    with pytest.raises(ModelError, match="gives 3 numbers, a reward is one"):
+    with pytest.raises(ModelError, match="has 3 outputs, a reward model has one"):
         bench.build("pretrained", model=str(several)).load(tmp_path)
 
 
@@ -360,9 +360,9 @@ def test_a_length_target_is_best_met(bench: Bench) -> None:
     [
         (
             {"kind": "sum", "terms": {"a": "length"}, "weights": {"b": 1}},
-            "arms.x.reward: weights: no term is called 'b'; there are a",
+            "arms.x.reward: weights: no term is named 'b'; the terms are a",
         ),
-        ({"kind": "sum", "terms": {"a/b": "length"}}, "'a/b' is no name"),
+        ({"kind": "sum", "terms": {"a/b": "length"}}, "'a/b' is not a valid name"),
         ({"kind": "sum", "terms": {}}, "at least 1 item"),
         ({"kind": "ensemble", "members": ["length"]}, "at least 2 items"),
         ({"kind": "bradley-terry", "label_clamp": [0.6, 0.9]}, "expected [low, high] with 0 <= low <= 0.5"),

@@ -75,7 +75,7 @@ def test_every_spec_that_comes_with_the_package_is_accepted(path: Path, manager:
         "seed=1",
         "task={kind: tldr, data: {train: a.jsonl, test: b.jsonl}, fields: {post: text}}",
         "arms.a.feedback=human",
-        "arms.a.feedback={kind: human, labeler: construction}",
+        "arms.a.feedback={kind: human, labeler: synthetic}",
         "arms.a={reward: test/taste, algorithm: reinforce}",
         "arms.a.feedback=null",
         "sft=null",

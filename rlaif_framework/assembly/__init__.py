@@ -1,1 +1,1 @@
-"""Build components, check them in advance, and identify them. May import `models` and the rooms below it."""
+"""Build, check and identify components. May import `models` and below."""

@@ -73,7 +73,7 @@ class Context:
     @cached_property
     def dtype(self) -> torch.dtype:
         """Compute precision."""
-        from rlaif_framework.models.loading import compute_dtype
+        from rlaif_framework.models.precision import compute_dtype
 
         return compute_dtype(self.policy.dtype, self.device)
 

@@ -1,4 +1,4 @@
-"""The mix labeler: a known preference where there is one, a labeler's elsewhere (RLAIF K: human and AI feedback)."""
+"""The labeler `mix`, which combines annotated and AI preferences (RLAIF K)."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from rlaif_framework import (
 
 
 class MixConfig(LabelerConfig):
-    """Keep what is known of a share of the comparisons, and let a labeler label the others."""
+    """Copy the gold preference of a share of the comparisons, and label the others with another labeler."""
 
     kind: Literal["mix"] = "mix"
     labeler: LabelerSlot
-    """Who labels the others."""
+    """The labeler of the other comparisons."""
     known: Literal["human", "synthetic"] = "human"
-    """Whose known preferences are kept."""
+    """Source of the gold preferences to copy."""
     proportion: float = Field(1.0, ge=0, le=1)
-    """Share of the comparisons with a known preference that keep it, drawn with the spec's seed by their ids."""
+    """Share of the comparisons with such a preference that keep it, chosen by their ids with the seed."""
 
     def missing_field(self, comparison: Comparison) -> str | None:
-        """What the labeler missing_field in a comparison whose preference is not known."""
+        """Ask the labeler about comparisons without a gold preference."""
         return None if comparison.preference_source == self.known else self.labeler.missing_field(comparison)
 
 
 class MixLabeler:
-    """Hands out known preferences, and asks for the rest together."""
+    """Copies gold preferences, and labels the rest in one call."""
 
     def __init__(self, config: MixConfig, context: Context) -> None:
         self.config = config
@@ -45,7 +45,7 @@ class MixLabeler:
         self.labeler = context.build_labeler(config.labeler)
 
     def label(self, comparisons: Sequence[Comparison]) -> Iterator[Preference]:
-        """Label; the evidence's `source` says where each preference is from."""
+        """Label comparisons; `source` in the evidence is the origin of each preference."""
         asked = iter(self.labeler.label([c for c in comparisons if not self.keeps(c)]))
         for comparison in comparisons:
             if self.keeps(comparison):
@@ -55,7 +55,7 @@ class MixLabeler:
                 yield next(asked)
 
     def keeps(self, comparison: Comparison) -> bool:
-        """Whether a comparison keeps its known preference: decided by its id, whatever else is labelled."""
+        """Return True if a comparison keeps its gold preference, which depends only on its id and the seed."""
         if comparison.preference is None or comparison.preference_source != self.config.known:
             return False
         return derive_seed(self.seed, "mix", comparison.id) % 2**32 < self.config.proportion * 2**32
