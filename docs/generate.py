@@ -86,9 +86,9 @@ def build_schema(manager: PluginManager) -> str:
 def describe_spec() -> str:
     """Write a section with a table of keys for each part of a spec."""
     lines = [
-        NOTE,
-        "",
         "# Spec keys",
+        "",
+        NOTE,
         "",
         "Every key of a spec, with its type, default and meaning. NAME stands for a name of your choice. A key whose",
         "type is a slot takes one of the [components](components.md). The [guide](../spec.md) shows them in use.",
@@ -226,9 +226,9 @@ def _slug(title: str) -> str:
 def describe_components(manager: PluginManager) -> str:
     """Write a section for each slot, with the settings of each component that fits."""
     lines = [
-        NOTE,
-        "",
         "# Components",
+        "",
+        NOTE,
         "",
         "The built-in components by kind, with their settings. `rlaif components` lists those installed on a machine,",
         "third-party ones included, and `rlaif show KIND NAME` prints one of these tables.",
@@ -275,9 +275,9 @@ def replace_block(page: str, block: str) -> str:
 def describe_api() -> str:
     """Write a section for each package with public names; mkdocstrings documents each name."""
     lines = [
-        NOTE,
-        "",
         "# API",
+        "",
+        NOTE,
         "",
         "The root package has the names that most plugins need. Its subpackages, such as `rlaif_framework.rl`, have",
         "more, for plugins that train or sample. Names that are not listed here may change without notice. A name is",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import os
@@ -33,7 +34,11 @@ from rlaif_framework.spec.loading import build_spec, load_labelers, load_task
 LoadPlugin = Callable[[str, PluginManager], Plugin]
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "plugins" / "example-plugin"
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", EXAMPLE / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")),
+    EXAMPLE / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 TABLES = sorted((ROOT / "specs" / "paper").glob("table*.yaml"))
 """Labelers by name, for `rlaif label --compare`."""
 TASKS = sorted((ROOT / "specs" / "paper").glob("task-*.yaml"))
@@ -155,8 +160,25 @@ def test_every_hook_is_documented_with_the_version_it_came_in(generate: types.Mo
 
 def test_every_public_name_is_in_the_api_page(generate: types.ModuleType) -> None:
     page = (ROOT / "docs/reference/api.md").read_text(encoding="utf-8")
-    listed = re.findall(r"^::: rlaif_framework\.(\w+)$", page, re.M)
-    assert sorted(listed) == sorted(rlaif_framework.__all__)
+    packages = generate.list_packages()
+    public = [f"{name}.{item}" for name in packages for item in importlib.import_module(name).__all__]
+    assert sorted(re.findall(r"^::: (\S+)$", page, re.M)) == sorted(public)
+
+
+def test_drawings_are_rendered_from_their_sources(generate: types.ModuleType) -> None:
+    assert not generate.find_stale_drawings()
+
+
+def test_the_layers_in_the_pages_are_those_of_the_import_contract() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = project["tool"]["importlinter"]["contracts"]
+    (layers,) = [c["layers"] for c in contracts if c.get("containers") == ["rlaif_framework"]]
+    drawing = (ROOT / "docs/diagrams/layers.mmd").read_text(encoding="utf-8")
+    assert all(f"{layer}" in drawing for layer in layers if layer != "__main__")
+    table = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = [tuple(re.findall(r"`(\w+)`", row)) for row in re.findall(r"^\| (`\w+`.*?) \| ", table, re.M)]
+    expected = [tuple(layer.split(" | ")) for layer in layers if layer != "__main__"]
+    assert [row for row in rows if row in expected] == expected
 
 
 def test_every_environment_variable_is_documented() -> None:

@@ -23,7 +23,7 @@ from fake_plugins import Site
 from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from rlaif_framework import PluginManager, Spec, Stage, Store, TrainingError, load_spec, plan_spec, run_spec
+from rlaif_framework import Plugin, PluginManager, Spec, Stage, Store, TrainingError, load_spec, plan_spec, run_spec
 from rlaif_framework.contracts import read_metrics
 from rlaif_framework.pipeline.engine import Run
 from rlaif_framework.pipeline.stages.label import CHUNK, _finished_rows
