@@ -25,7 +25,6 @@ from typer.testing import CliRunner
 import rlaif_framework
 from rlaif_framework import Comparison, Context, PluginManager, Prompt, Spec, load_spec
 from rlaif_framework.cli.main import app
-from rlaif_framework.labelling.loop import label_context
 from rlaif_framework.plugins import hookspecs
 from rlaif_framework.plugins.discovery import Plugin
 from rlaif_framework.spec.files import read_mapping
@@ -471,14 +470,14 @@ def test_the_commands_of_the_papers_tables_can_be_given(path: Path, monkeypatch:
         with group.commands["label"].make_context("label", words) as context:  # type: ignore[attr-defined]
             assert Path(context.params["compare"]).resolve() == path
             task = load_task(context.params["task"], (), manager)
-        known = label_context(task, manager).task.annotator_prompts()
+        known = Context(task, None, 0, manager).task.annotator_prompts()
         for config in labelers.values():
             config.check_prompts(known)
 
 
 def test_table_2_has_a_command_for_each_of_its_columns() -> None:
     text, manager = (ROOT / "specs/paper/table2-prompts.yaml").read_text(encoding="utf-8"), PluginManager.load()
-    asked = [label_context(load_task(str(path), (), manager), manager) for path in TASKS]
+    asked = [Context(load_task(str(path), (), manager), None, 0, manager) for path in TASKS]
     assert len(re.findall("^#   rlaif label ", text, re.MULTILINE)) == 3
     assert {context.task.annotator_prompts().prefer for context in asked} == {"better", "worse"}
     assert all(str(path.relative_to(ROOT)) in text for path in TASKS)

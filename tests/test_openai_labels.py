@@ -88,11 +88,11 @@ def test_a_refused_comparison_has_no_label_and_the_others_have_theirs(label: Lab
     refused = labels[2]["evidence"]["refused"]
     assert "answered 400: The prompt was filtered by our content policy" in refused
     assert [row["evidence"]["refused"] for row in labels if row["id"] != "c2"] == [None] * 5
-    assert "6 comparisons, 1 of them refused" in out
-    assert f"refused an answer for 1 comparisons, the first with: {refused}" in out
+    assert "6 comparisons, 1 refused" in out
+    assert f"refused an answer for 1 comparisons; the first reason: {refused}" in out
     [found] = json.loads(Path("report.json").read_text())["labelers"].values()
-    assert found["refused"]["value"] == pytest.approx(1 / 6)
-    assert found["unparsed"]["value"] == 0
+    assert found["quality"]["refused"]["value"] == pytest.approx(1 / 6)
+    assert found["quality"]["unparsed"]["value"] == 0
     assert KEY not in "".join(path.read_text(errors="replace") for path in Path.cwd().rglob("*") if path.is_file())
 
 
@@ -247,7 +247,7 @@ def test_an_interrupted_job_goes_on_at_its_chunk_whatever_its_size(label: Label)
     make_pairs(150)
     with serve(lambda body, number: judge(body) if number < 130 else fail(401, "gone")) as server:
         assert label(server.url, ", concurrency: 100", "orders: first\n")[0] == 2
-        assert json.loads(Path("labels.meta.json").read_text())["done"] == 100
+        assert json.loads(Path("labels.meta.json").read_text())["counts"]["comparisons"] == 100
         server.behave = lambda body, number: judge(body)
         before = len(server.bodies)
         assert label(server.url, ", concurrency: 100", "orders: first\n")[0] == 0
@@ -285,8 +285,8 @@ def test_a_sampled_rating_says_so(label: Label) -> None:
     with serve(lambda body, number: complete(body, "7")) as server:
         assert label(server.url, ", samples: 5", ONE_BY_ONE, "--report", "report.html")[0] == 0
     assert [[b["sampled"] for b in row["evidence"]["orders"]] for row in read_labels()] == [[5, 5]] * 4
-    assert json.loads(Path("report.json").read_text())["labelers"]["rate"]["sampled"]["value"] == 1
+    assert json.loads(Path("report.json").read_text())["labelers"]["rate"]["quality"]["sampled"]["value"] == 1
     Path("labels.jsonl").unlink()
     with serve(lambda body, number: judge(body)) as server:
         assert label(server.url, ", samples: 6", ONE_BY_ONE, "--report", "report.html")[0] == 0
-    assert json.loads(Path("report.json").read_text())["labelers"]["rate"]["sampled"]["value"] == 0
+    assert json.loads(Path("report.json").read_text())["labelers"]["rate"]["quality"]["sampled"]["value"] == 0

@@ -23,13 +23,14 @@ from fake_plugins import Site
 from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from rlaif_framework import Plugin, PluginManager, Spec, Stage, Store, TrainingError, load_spec, plan_spec, run_spec
+from rlaif_framework import PluginManager, Spec, Stage, Store, TrainingError, load_spec, plan_spec, run_spec
 from rlaif_framework.contracts import read_metrics
 from rlaif_framework.pipeline.engine import Run
-from rlaif_framework.pipeline.stages.label import CHUNK, _finished_rows
 from rlaif_framework.pipeline.stages.respond import read_responses
 from rlaif_framework.pipeline.steps import find_steps
+from rlaif_framework.plugins.discovery import Plugin
 from rlaif_framework.progress import Progress
+from rlaif_framework.prompting.chunks import MIN_CHUNK
 
 
 def execute(spec: Spec, folder: Path, manager: PluginManager, store: Path | None = None, **settings: Any) -> Run:
@@ -250,7 +251,7 @@ def test_a_process_killed_in_labelling_and_in_training_goes_on_to_the_same_resul
         assert process.wait() == -signal.SIGKILL
 
     store = tmp_path / "killed-store"
-    kill_at("label-*.partial/checkpoint/preferences.jsonl", CHUNK)
+    kill_at("label-*.partial/checkpoint/preferences.jsonl", MIN_CHUNK)
     assert not list(store.glob("label-*/artefact.json"))
     monkeypatch.setenv("SLOW_SECONDS", "0")
     kill_at("improve-*.partial/work/metrics.jsonl", 2)
@@ -265,17 +266,6 @@ def test_a_process_killed_in_labelling_and_in_training_goes_on_to_the_same_resul
     if torch.cuda.is_available():  # training there is not bit for bit, see docs/determinism.md
         killed, whole = ({n: d for n, d in x.items() if not n.startswith("a/policy")} for x in (killed, whole))
     assert killed == whole
-
-
-def test_a_killed_labelling_keeps_its_whole_chunks_and_drops_a_broken_line(tmp_path: Path) -> None:
-    path = tmp_path / "preferences.jsonl"
-    path.write_text("{}\n" * (CHUNK + 3) + '{"cut off')
-    assert _finished_rows(path, CHUNK) == CHUNK
-    assert path.read_text() == "{}\n" * CHUNK
-    row = '{"said": "one\u2028two\x85three"}\n'  # what JSON Lines may hold, and str.splitlines would cut
-    path.write_text(row * (CHUNK + 3), encoding="utf-8")
-    assert _finished_rows(path, CHUNK) == CHUNK
-    assert path.read_text(encoding="utf-8") == row * CHUNK
 
 
 WATCHING = """

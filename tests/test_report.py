@@ -51,7 +51,7 @@ REWARD: dict[str, Any] = {
     "calibration": {
         "brier": estimate(0.2),
         "ece": 0.07,
-        "bins": [{"low": 0.6, "high": 0.65, "stated": 0.62, "right": estimate(0.7)}],
+        "bins": [{"low": 0.6, "high": 0.65, "confidence": 0.62, "accuracy": estimate(0.7)}],
     },
     "lengths": [
         {"low": -40, "high": -3, "agreement": estimate(0.6)},

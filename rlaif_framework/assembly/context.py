@@ -13,6 +13,7 @@ from rlaif_framework.contracts.protocols import (
     RewardModel,
     Task,
 )
+from rlaif_framework.errors import SpecError
 from rlaif_framework.models.source import ModelSource, find_model
 from rlaif_framework.plugins.configs import (
     AlgorithmConfig,
@@ -23,7 +24,7 @@ from rlaif_framework.plugins.configs import (
     TaskConfig,
 )
 from rlaif_framework.plugins.manager import PluginManager
-from rlaif_framework.spec.model import PolicyConfig, Spec
+from rlaif_framework.spec.model import BATCH_TOKENS, PolicyConfig, Spec
 
 if TYPE_CHECKING:
     import torch
@@ -31,12 +32,28 @@ if TYPE_CHECKING:
 
 
 class Context:
-    """The task, the policy's settings, the seed and the device of a run; task and device are created on first use."""
+    """The task, the policy's settings, the seed and the device of a run; task and device are created on first use.
 
-    def __init__(self, task: TaskConfig, policy: PolicyConfig, seed: int, manager: PluginManager) -> None:
+    Args:
+        task: The task's config.
+        policy: Settings of the policy; None if nothing is trained, as in `rlaif label`.
+        seed: Seed of the run.
+        manager: The components of all plugins.
+        batch_tokens: Overrides the policy's `batch_tokens`.
+    """
+
+    def __init__(
+        self,
+        task: TaskConfig,
+        policy: PolicyConfig | None,
+        seed: int,
+        manager: PluginManager,
+        batch_tokens: int | None = None,
+    ) -> None:
         self.task_config = task
-        self.policy = policy
-        """Settings of the policy: model, precision, adapters, lengths."""
+        self._policy = policy
+        self.batch_tokens = batch_tokens or (policy.batch_tokens if policy else BATCH_TOKENS)
+        """Maximum number of tokens in a batch of local models that nothing is trained on, padding included."""
         self.seed = seed
         """Seed of the run, from which all random streams are derived (see `derive_seed`)."""
         self.manager = manager
@@ -46,6 +63,24 @@ class Context:
     def from_spec(cls, spec: Spec, manager: PluginManager) -> Self:
         """Create the context of a run."""
         return cls(spec.task, spec.policy, spec.seed, manager)
+
+    @property
+    def policy(self) -> PolicyConfig:
+        """Settings of the policy: model, precision, adapters, lengths.
+
+        Raises:
+            SpecError: There is no policy.
+        """
+        if self._policy is None:
+            raise SpecError(
+                "a component needs a policy, which `rlaif label` does not have; use the component in a spec"
+            )
+        return self._policy
+
+    @property
+    def policy_model(self) -> str:
+        """Name of the policy's model; empty if there is no policy."""
+        return "" if self._policy is None else self._policy.model
 
     @cached_property
     def task(self) -> Task:

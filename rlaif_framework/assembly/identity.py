@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rlaif_framework.assembly.context import Context
-from rlaif_framework.models.source import find_model
+from rlaif_framework.models.source import ModelSource, find_model
 from rlaif_framework.plugins.component import ComponentConfig, walk_configs
 from rlaif_framework.plugins.configs import slot_of
 from rlaif_framework.plugins.manager import PluginManager
@@ -13,13 +13,22 @@ from rlaif_framework.plugins.manager import PluginManager
 
 def describe_component(config: ComponentConfig, context: Context) -> dict[str, Any]:
     """Describe a component: its settings, the contents of its models, and the distributions that provide it."""
-    policy = context.policy.model
-    loads = [load.model for load in config.loads(policy) if load.model != policy]
     return {
         "config": config.model_dump(mode="json"),
-        "models": {name: find_model(name).identity for name in loads},
+        "models": {name: source.identity for name, source in find_models(config, context).items()},
         "from": sorted({describe_provider(part, context.manager) for part in walk_configs([config])}),
     }
+
+
+def find_models(config: ComponentConfig, context: Context) -> dict[str, ModelSource]:
+    """Find the models that a component loads besides the policy, by name. Nothing is loaded.
+
+    Raises:
+        ModelError: There is no such model.
+    """
+    policy = context.policy_model
+    names = [load.model for load in config.loads(policy) if load.model != policy]
+    return {name: find_model(name) for name in names}
 
 
 def describe_task(context: Context) -> dict[str, Any]:

@@ -66,7 +66,8 @@ def label(
     """
     from rich.console import Console
 
-    from rlaif_framework.labelling.job import Job, label_file
+    from rlaif_framework.labelling.command import label_file
+    from rlaif_framework.labelling.job import Job
     from rlaif_framework.progress import Progress
     from rlaif_framework.spec.loading import load_task
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rlaif_framework.labelling.report_model import LabelReport
 
 
-def print_comparison(report: dict[str, Any]) -> None:
+def print_comparison(report: LabelReport) -> None:
     """Print the tables of a comparison of labelers."""
-    from rlaif_framework.labelling.job import comparison_tables
+    from rlaif_framework.labelling.findings import comparison_tables
 
     for head, rows in comparison_tables(report):
         print()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
 import torch
@@ -12,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from rlaif_framework.errors import ModelError
 from rlaif_framework.models.source import ModelSource, check_hub
-from rlaif_framework.store import cache_folder
+from rlaif_framework.store import atomic_path, cache_folder
 
 
 def converted_folder(source: ModelSource) -> Path:
@@ -28,9 +26,8 @@ def gguf_settings(source: ModelSource) -> Path:
     folder = cache_folder() / "configs" / folder.name
     if not folder.exists():
         file = Path(source.location)
-        temporary = folder.with_name(f"{folder.name}.{os.getpid()}")
-        AutoConfig.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(temporary)
-        temporary.rename(folder)
+        with atomic_path(folder) as temporary:
+            AutoConfig.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(temporary)
     return folder
 
 
@@ -62,10 +59,6 @@ def _convert_gguf(file: Path, folder: Path) -> None:
     facts.pop("quantization_config", None)
     plain = AutoModelForCausalLM.from_config(type(model.config)(**facts))
     plain.load_state_dict(model.state_dict())
-    temporary = folder.with_name(f"{folder.name}.{os.getpid()}")
-    try:
+    with atomic_path(folder) as temporary:
         plain.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from rlaif_framework.config import HUB_ID
 from rlaif_framework.errors import MissingPackageError, ModelError
 from rlaif_framework.models.remember import remember
 from rlaif_framework.models.weights import measure_gguf, measure_safetensors
 
 PACKAGE_PREFIX = "package:"
-HUB_ID = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
 
 TEXT_FILES = (
     "tokenizer*",
@@ -72,7 +71,7 @@ def find_model(name: str, revision: str | None = None) -> ModelSource:
         return _describe_local(name, _find_in_package(name.removeprefix(PACKAGE_PREFIX)))
     if path.exists():
         return _describe_local(name, path)
-    if name.startswith(("/", ".", "~")) or name.endswith(".gguf") or not HUB_ID.match(name):
+    if name.startswith(("/", ".", "~")) or name.endswith(".gguf") or not HUB_ID.fullmatch(name):
         raise ModelError(f"no model at {path}; give a hub id, a model folder, a .gguf file or package:NAME")
     return _describe_hub(name, revision)
 

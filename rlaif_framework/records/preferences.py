@@ -41,7 +41,7 @@ class Comparison:
     """The rater's confidence in [0, 1], where the data set gives one."""
     slice: str | None = None
     """The group this comparison is reported under, such as the kind of flaw."""
-    given: tuple[str, str] | None = None
+    raw_responses: tuple[str, str] | None = None
     """The responses with the white space around them, where a user's own rows have some and are to be written back."""
 
 

@@ -75,12 +75,12 @@ def draw_reliability(calibrations: Mapping[str, Calibration | None]) -> Markup:
         return Markup("")
     figure, panels = _panels(measured, 3.3)
     for axes, bins in zip(panels, measured.values(), strict=True):
-        most = max(b.right.count for b in bins)
+        most = max(b.accuracy.count for b in bins)
         axes.plot([0.5, 1], [0.5, 1], color="#888888", linewidth=1, linestyle="--")
         for b in bins:
-            axes.plot([b.stated] * 2, [b.right.low, b.right.high], color=COLOURS[0], linewidth=1)
-        sizes = [10 + 90 * b.right.count / most for b in bins]
-        axes.scatter([b.stated for b in bins], [b.right.value for b in bins], sizes, COLOURS[0], zorder=3)
+            axes.plot([b.confidence] * 2, [b.accuracy.low, b.accuracy.high], color=COLOURS[0], linewidth=1)
+        sizes = [10 + 90 * b.accuracy.count / most for b in bins]
+        axes.scatter([b.confidence for b in bins], [b.accuracy.value for b in bins], sizes, COLOURS[0], zorder=3)
         axes.set_xlim(0.47, 1.03)
         axes.set_ylim(-0.04, 1.06)
         axes.set_xlabel("stated probability", fontsize=8)

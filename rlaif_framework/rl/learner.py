@@ -135,7 +135,7 @@ class Learner:
                 max_new_tokens=self.context.policy.max_new_tokens,
                 temperature=temperature,
                 seed=seed,
-                budget=self.context.policy.batch_tokens,
+                budget=self.context.batch_tokens,
             )
         policy.train()
         return samples

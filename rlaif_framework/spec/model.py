@@ -19,6 +19,9 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 REFERENCE = "reference"
 """Name of the reference responses in matchups."""
 
+BATCH_TOKENS = 16384
+"""Default of `policy.batch_tokens`."""
+
 BASELINES = ("sft", REFERENCE)
 """Policies to compare with that are not arms: the supervised baseline, and the task's reference responses."""
 
@@ -59,7 +62,7 @@ class PolicyConfig(Config):
     Huang et al. 2024: 512)."""
     max_new_tokens: int = Field(128, ge=1)
     """Maximum length of a response in tokens (RLAIF: 128)."""
-    batch_tokens: int = Field(16384, ge=64)
+    batch_tokens: int = Field(BATCH_TOKENS, ge=64)
     """Maximum number of tokens in a batch for sampling, labelling and scoring, padding included."""
     train_tokens: int = Field(2048, ge=64)
     """Maximum number of tokens in one forward and backward pass of training, padding included. A step accumulates the

@@ -54,7 +54,7 @@ def _sample_pairs(stage: Stage, context: Context, recipe: SampleRecipe, prompts:
         max_new_tokens=context.policy.max_new_tokens,
         temperature=config.temperature,
         seed=stage.seed("responses"),
-        budget=context.policy.batch_tokens,
+        budget=context.batch_tokens,
         track=lambda batches: stage.track(batches, len(batches), "sampling, batches"),
     )
     texts = [context.task.clean(s.text) for s in samples]

@@ -88,7 +88,7 @@ def choose_best(
         max_new_tokens=context.policy.max_new_tokens,
         temperature=config.temperature,
         seed=stage.seed("best of n"),
-        budget=context.policy.batch_tokens,
+        budget=context.batch_tokens,
         track=lambda batches: stage.track(batches, len(batches), "sampling, batches"),
     )
     texts = [context.task.clean(s.text) for s in samples]

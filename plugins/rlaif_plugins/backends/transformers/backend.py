@@ -38,7 +38,7 @@ class TransformersBackend:
         self.prefix_cache: list[tuple[torch.Tensor, torch.Tensor]] = []
         added = [str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special]
         self.control_tokens = [token for token in {*self.tokenizer.all_special_tokens, *added} if len(token) > 1]
-        self.budget = context.policy.batch_tokens
+        self.budget = context.batch_tokens
         self.chat = config.chat == "yes" or (config.chat == "auto" and self.tokenizer.chat_template is not None)
         self.source = source
         self.context: int | None = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)

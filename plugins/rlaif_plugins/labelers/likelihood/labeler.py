@@ -32,7 +32,7 @@ class LikelihoodLabeler:
         source = find_model(config.model, config.revision)
         self.tokenizer = load_tokenizer(source)
         self.model = load_model(source, "causal", compute_dtype(config.dtype, context.device), context.device)
-        self.budget = context.policy.batch_tokens
+        self.budget = context.batch_tokens
         self.task = context.task
         self.context: int | None = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
 

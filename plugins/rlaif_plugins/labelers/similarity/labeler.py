@@ -24,7 +24,7 @@ class SimilarityLabeler:
         self.tokenizer = load_tokenizer(config.model, needs_end=False)
         self.model = load_model(config.model, "plain", torch.float32, context.device)
         self.limit: int = min(self.model.config.max_position_embeddings, self.tokenizer.model_max_length)
-        self.budget = context.policy.batch_tokens
+        self.budget = context.batch_tokens
         self._known: dict[str, Tensor] = {}
 
     def label(self, comparisons: Sequence[Comparison]) -> Iterator[Preference]:

@@ -179,6 +179,6 @@ class BradleyTerryReward:
             for text, places in by_prompt.items()
         ]
         pad = self.tokenizer.pad_token_id
-        found = self.model.score_groups(groups, pad, self.context.policy.batch_tokens, self.context.dtype)
+        found = self.model.score_groups(groups, pad, self.context.batch_tokens, self.context.dtype)
         scores = dict(zip(chain.from_iterable(by_prompt.values()), found, strict=True))
         return [scores[i] - self.level for i in range(len(responses))]
