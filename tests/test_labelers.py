@@ -173,5 +173,5 @@ def test_agreement_counts_what_it_says(manager: PluginManager, tiny_spec: Callab
 def test_construction_is_never_passed_off_as_human(manager: PluginManager, tiny_spec: Callable[..., Spec]) -> None:
     spec = tiny_spec()
     labeler = build(manager, spec, {"kind": "human"})
-    with pytest.raises(DataError, match="no human preference, but a synthetic one"):
+    with pytest.raises(DataError, match="no human preference"):
         list(labeler.label(Context.from_spec(spec, manager).task.comparisons("test")))  # type: ignore[attr-defined]

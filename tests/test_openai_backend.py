@@ -675,11 +675,11 @@ def test_a_cache_that_is_full_or_damaged_says_what_to_do(tmp_path: Path) -> None
     path = tmp_path / "answers.sqlite"
     cache = AnswerCache("m", path)
     cache._db.execute("PRAGMA max_page_count = 3")
-    with pytest.raises(RlaifError, match="is full; make room, or set RLAIF_CACHE"):
+    with pytest.raises(RlaifError, match="is full; free some space, or set RLAIF_CACHE"):
         cache._write(b"key", Answer(text="x" * 100_000))
     cache.close()
     path.write_bytes(b"no database, but text" * 400)
-    with pytest.raises(RlaifError, match="remove it to start anew"):
+    with pytest.raises(RlaifError, match="delete it to start over"):
         AnswerCache("m", path)
 
 

@@ -1,4 +1,4 @@
-"""Frozen records that flow between components. May import `config`, `progress`, `store` and the ground; no torch."""
+"""Frozen records that flow between components. May import `config`, `progress`, `store` and what is below; no torch."""
 
 import lazy_loader
 

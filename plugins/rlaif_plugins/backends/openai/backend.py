@@ -118,10 +118,10 @@ class _Stopped(Exception):
 class _Refused(Exception):
     """A request that a server will not answer, though it may answer others."""
 
-    def __init__(self, where: str, message: str, fitting: float | None) -> None:
+    def __init__(self, where: str, message: str, fitting_fraction: float | None) -> None:
         self.where = where
         self.message = message
-        self.fitting = fitting
+        self.fitting_fraction = fitting_fraction
 
 
 class _Exchange:
@@ -232,7 +232,7 @@ class _Exchange:
         except _Refused as refusal:
             await self._check_setup(request, refusal)
             reason = f"{refusal.where}: {refusal.message}"[:LONGEST_REASON]
-            return self._reply(used, refused=reason, fitting=refusal.fitting)
+            return self._reply(used, refused=reason, fitting_fraction=refusal.fitting_fraction)
 
     async def _check_setup(self, request: Request, refusal: _Refused) -> None:
         """See that a refusal is about its request: if nothing was answered yet, ask a short question the same way.
