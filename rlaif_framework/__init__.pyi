@@ -60,6 +60,7 @@ from .seeds import derive_seed as derive_seed
 from .spec.loading import load_spec as load_spec
 from .spec.model import DType as DType
 from .spec.model import LoraSettings as LoraSettings
+from .spec.model import OptimizerConfig as OptimizerConfig
 from .spec.model import PolicyConfig as PolicyConfig
 from .spec.model import SftConfig as SftConfig
 from .spec.model import Spec as Spec

@@ -21,7 +21,7 @@ from rlaif_framework.models.gguf import gguf_settings
 from rlaif_framework.models.loading import compute_dtype
 from rlaif_framework.models.logprobs import response_logprobs
 from rlaif_framework.models.packed_attention import prepare_attention
-from rlaif_framework.models.packing import Group, lay_out, pack_groups, split_by_tokens
+from rlaif_framework.models.packing import Group, choose_rows, pack_groups, split_by_tokens
 from rlaif_framework.models.source import ModelSource, find_model
 from rlaif_framework.plugins.component import ModelLoad
 from rlaif_framework.spec.model import PolicyConfig
@@ -164,7 +164,7 @@ def _measure_training(
                 kept[storage._cdata] = storage
             return tensor
 
-        packed = pack_groups(lay_out([group] * part), 0, CPU)
+        packed = pack_groups(choose_rows([group] * part), 0, CPU)
         extra = 0
         autocast = torch.autocast("cpu", compute, enabled=compute != torch.float32)
         with saved_tensors_hooks(keep, lambda tensor: tensor), autocast:

@@ -14,7 +14,7 @@ CURVES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("reward", ("reward", "objective")),
     ("KL from the baseline", ("kl_k1", "kl_k3")),
     ("tokens of a response", ("tokens",)),
-    ("share ended, copy rate", ("ended", "task/copy_rate")),
+    ("EOS rate, copy rate", ("eos_rate", "task/copy_rate")),
 )
 
 

@@ -63,21 +63,26 @@ class PolicyConfig(Config):
     raise it until memory is used."""
 
 
-class SftConfig(Config):
-    """Supervised fine-tuning on the task's reference responses (RLAIF A.1)."""
+class OptimizerConfig(Config):
+    """Optimiser and learning rate of a training."""
 
-    epochs: float = Field(1.0, gt=0)
-    """Passes over the demonstrations."""
     lr: float = Field(1e-5, gt=0)
-    """Learning rate at its highest (RLAIF: 1e-5; Huang et al. 2024: 3e-6)."""
+    """Peak learning rate (RLAIF: 1e-5; Huang et al. 2024: 3e-6)."""
     schedule: Literal["constant", "linear", "cosine"] = "linear"
-    """What the learning rate does after the warm-up (Huang et al. 2024: cosine)."""
-    warmup: float = Field(0.05, ge=0, le=1)
-    """Share of the steps over which the learning rate rises (Huang et al. 2024: 0)."""
+    """Learning-rate schedule after the warm-up: constant, or decay to zero (Huang et al. 2024: cosine)."""
     adam_eps: float = Field(1e-8, gt=0)
     """Epsilon of AdamW (Huang et al. 2024: 1e-5)."""
     optimizer: Literal["adamw", "adafactor"] = "adamw"
     """AdamW, or Adafactor (RLAIF G), which keeps no moments of single weights and steps in proportion to their size."""
+
+
+class SftConfig(OptimizerConfig):
+    """Supervised fine-tuning on the task's reference responses (RLAIF A.1)."""
+
+    epochs: float = Field(1.0, gt=0)
+    """Passes over the demonstrations."""
+    warmup: float = Field(0.05, ge=0, le=1)
+    """Share of the steps over which the learning rate rises (Huang et al. 2024: 0)."""
     batch_size: int = Field(16, ge=1)
     """Demonstrations per optimiser step (RLAIF: 128)."""
     loss: Literal["response", "all"] = "response"

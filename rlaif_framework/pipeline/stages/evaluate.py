@@ -19,8 +19,7 @@ from rlaif_framework.metrics.agreement import measure_labeler, measure_margins, 
 from rlaif_framework.metrics.calibration import measure_calibration, measure_human_length, measure_lengths
 from rlaif_framework.metrics.estimates import estimate_mean
 from rlaif_framework.metrics.wins import measure_wins
-from rlaif_framework.models.loading import load_model, load_tokenizer
-from rlaif_framework.models.sampling import sample_responses, truncate_prompts
+from rlaif_framework.models.loading import load_tokenizer
 from rlaif_framework.pipeline.stages.improve import load_reward
 from rlaif_framework.pipeline.stages.label import PREFERENCES, label_comparisons
 from rlaif_framework.plugins.component import ComponentConfig
@@ -28,6 +27,7 @@ from rlaif_framework.records.jsonl import read_rows, write_rows
 from rlaif_framework.records.preferences import Comparison, Evidence, Preference, Prompt
 from rlaif_framework.records.rows import load_preferences
 from rlaif_framework.spec.model import Arm, EvaluateConfig
+from rlaif_framework.training.responses import sample_from, truncate_prompts
 
 RESPONSES = "responses.jsonl"
 
@@ -66,22 +66,13 @@ def sample_test(
         arm: An arm whose algorithm answers itself (see `Responder`).
     """
     folder = stage.inputs["policy"]
-    tokenizer = load_tokenizer(folder)
-    short, _ = truncate_prompts(prompts, context.task, tokenizer, context.policy.max_prompt_tokens)
+    short, _ = truncate_prompts(context, prompts, load_tokenizer(folder))
     if arm is not None:
         responder = cast(Responder, context.build_algorithm(arm.algorithm))
         samples = responder.respond(folder, load_reward(stage, context, arm.reward), short, stage, config.temperature)
     else:
-        samples = sample_responses(
-            load_model(folder, "causal", context.dtype, context.device),
-            tokenizer,
-            [p.text for p in short],
-            max_new_tokens=context.policy.max_new_tokens,
-            temperature=config.temperature,
-            seed=stage.seed("responses"),
-            budget=context.policy.batch_tokens,
-            track=lambda batches: stage.track(batches, len(batches), "responding, batches"),
-        )
+        seed = stage.seed("responses")
+        samples = sample_from(context, stage, folder, short, temperature=config.temperature, seed=seed)
     rows = []
     for prompt, sample in zip(short, samples, strict=True):
         text = context.task.clean(sample.text)
@@ -139,8 +130,7 @@ def score_policy(stage: Stage, context: Context, reward: ComponentConfig, prompt
 
 def _truncate(context: Context, prompts: Sequence[Prompt]) -> Sequence[Prompt]:
     """Prompts as policies are given them, and as rewards see them in training."""
-    tokenizer = load_tokenizer(context.policy_source)
-    return truncate_prompts(prompts, context.task, tokenizer, context.policy.max_prompt_tokens)[0]
+    return truncate_prompts(context, prompts, load_tokenizer(context.policy_source))[0]
 
 
 def evaluate_run(

@@ -10,7 +10,6 @@ from rlaif_framework.contracts.protocols import Guidance
 from rlaif_framework.contracts.stage import Stage
 from rlaif_framework.errors import DataError
 from rlaif_framework.models.loading import load_tokenizer
-from rlaif_framework.models.sampling import truncate_prompts
 from rlaif_framework.pipeline.stages.gate import check_agreement
 from rlaif_framework.pipeline.stages.label import PREFERENCES
 from rlaif_framework.pipeline.stages.sample import COMPARISONS
@@ -18,6 +17,7 @@ from rlaif_framework.plugins.component import ComponentConfig
 from rlaif_framework.records.preferences import LabelledComparison, Prompt
 from rlaif_framework.records.rows import load_comparisons, load_preferences
 from rlaif_framework.spec.model import AiFeedback, HumanFeedback
+from rlaif_framework.training.responses import truncate_prompts
 
 
 def fit_reward(
@@ -39,7 +39,7 @@ def improve_policy(
 ) -> None:
     """Improve the initial policy with an algorithm, guided by the arm's reward or labels."""
     tokenizer = load_tokenizer(stage.inputs["initial"])
-    short, cut = truncate_prompts(prompts, context.task, tokenizer, context.policy.max_prompt_tokens)
+    short, cut = truncate_prompts(context, prompts, tokenizer)
     stage.facts.update(prompts=len(short), prompts_truncated=cut)
     guidance = load_reward(stage, context, reward)
     if config.needs_preferences:

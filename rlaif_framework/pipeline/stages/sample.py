@@ -10,12 +10,12 @@ from math import comb
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.contracts.stage import Stage
 from rlaif_framework.errors import DataError
-from rlaif_framework.models.loading import load_model, load_tokenizer
-from rlaif_framework.models.sampling import sample_responses, truncate_prompts
+from rlaif_framework.models.loading import load_tokenizer
 from rlaif_framework.records.preferences import Comparison, Prompt
 from rlaif_framework.records.rows import save_comparisons
 from rlaif_framework.seeds import sample_subset
 from rlaif_framework.spec.model import PairsConfig
+from rlaif_framework.training.responses import sample_from, truncate_prompts
 
 COMPARISONS = "comparisons.jsonl"
 
@@ -37,7 +37,7 @@ def gather_pairs(
     if not pairs:
         raise DataError("sample: no pair of different responses came out; raise pairs.temperature or pairs.prompts")
     tokenizer = load_tokenizer(stage.inputs["policy"])
-    short, cut = truncate_prompts([p.prompt for p in pairs], context.task, tokenizer, context.policy.max_prompt_tokens)
+    short, cut = truncate_prompts(context, [p.prompt for p in pairs], tokenizer)
     save_comparisons(stage.folder / COMPARISONS, map(_with_prompt, pairs, short))
     stage.facts.update(comparisons=len(pairs), prompts_truncated=cut)
 
@@ -47,18 +47,16 @@ def _with_prompt(pair: Comparison, prompt: Prompt) -> Comparison:
 
 
 def _sample_pairs(stage: Stage, context: Context, config: PairsConfig, prompts: Sequence[Prompt]) -> list[Comparison]:
-    tokenizer = load_tokenizer(stage.inputs["policy"])
-    model = load_model(stage.inputs["policy"], "causal", context.dtype, context.device)
-    short, _ = truncate_prompts(prompts, context.task, tokenizer, context.policy.max_prompt_tokens)
-    samples = sample_responses(
-        model,
-        tokenizer,
-        [p.text for p in short for _ in range(config.responses)],
-        max_new_tokens=context.policy.max_new_tokens,
+    folder = stage.inputs["policy"]
+    short, _ = truncate_prompts(context, prompts, load_tokenizer(folder))
+    samples = sample_from(
+        context,
+        stage,
+        folder,
+        short,
         temperature=config.temperature,
         seed=stage.seed("responses"),
-        budget=context.policy.batch_tokens,
-        track=lambda batches: stage.track(batches, len(batches), "sampling, batches"),
+        responses=config.responses,
     )
     texts = [context.task.clean(s.text) for s in samples]
     pairs: list[Comparison] = []

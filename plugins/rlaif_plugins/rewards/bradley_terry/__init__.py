@@ -7,11 +7,11 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from rlaif_framework import Component, ComponentConfig, LoraSettings, ModelLoad, hookimpl
+from rlaif_framework import Component, ComponentConfig, LoraSettings, ModelLoad, OptimizerConfig, hookimpl
 from rlaif_framework.training import Bounds
 
 
-class BradleyTerryConfig(ComponentConfig):
+class BradleyTerryConfig(OptimizerConfig, ComponentConfig):
     """A scalar head on a causal LM, trained so that differences of scores explain the soft labels."""
 
     kind: Literal["bradley-terry"] = "bradley-terry"
@@ -38,16 +38,8 @@ class BradleyTerryConfig(ComponentConfig):
     """Shift scores after training so that the training prompts' references score 0 on average (Huang et al. 2024)."""
     epochs: float = Field(1.0, gt=0)
     """Passes over the labels (RLAIF: 2-3)."""
-    lr: float = Field(1e-5, gt=0)
-    """Learning rate at its highest (RLAIF: 1e-5; Huang et al. 2024: 3e-6)."""
-    schedule: Literal["constant", "linear", "cosine"] = "linear"
-    """What the learning rate does after the warm-up (Huang et al. 2024: cosine)."""
     warmup: float = Field(0.1, ge=0, le=1)
     """Share of the steps over which the learning rate rises (Huang et al. 2024: 0)."""
-    adam_eps: float = Field(1e-8, gt=0)
-    """Epsilon of AdamW (Huang et al. 2024: 1e-5)."""
-    optimizer: Literal["adamw", "adafactor"] = "adamw"
-    """AdamW, or Adafactor (RLAIF G), which keeps no moments of single weights and steps in proportion to their size."""
     batch_size: int = Field(16, ge=1)
     """Comparisons per optimiser step (RLAIF: 128), on average: those of one prompt stay together."""
     max_response_tokens: int | None = Field(None, ge=1)
