@@ -29,8 +29,8 @@ from rlaif_framework.models import (
     response_logprobs,
     sample_responses,
     split_by_tokens,
-    truncate_prompts,
 )
+from rlaif_framework.training import truncate_prompts
 
 ROOT = Path(__file__).parents[1]
 OFFLINE = ("dpo", "rejection-sampling", "teacher")
@@ -91,7 +91,7 @@ def sample_kl(folder: Path, arm: str) -> float:
         load_model(folder / name, "causal", context.dtype, context.device) for name in (f"{arm}/policy", "sft")
     )
     tokenizer = load_tokenizer(folder / "sft")
-    prompts, _ = truncate_prompts(context.task.prompts("test"), context.task, tokenizer, settings.max_prompt_tokens)
+    prompts, _ = truncate_prompts(context, context.task.prompts("test"), tokenizer)
     ids = [encode_prompt(tokenizer, prompt.text) for prompt in prompts]
     samples = sample_responses(
         policy, tokenizer, ids, max_new_tokens=settings.max_new_tokens, temperature=temperature, seed=0

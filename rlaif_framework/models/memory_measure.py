@@ -18,7 +18,7 @@ from rlaif_framework.models.adapters import add_lora, checkpoint_gradients
 from rlaif_framework.models.gguf import gguf_settings
 from rlaif_framework.models.logprobs import response_logprobs
 from rlaif_framework.models.packed_attention import prepare_attention
-from rlaif_framework.models.packing import Group, lay_out, pack_groups, split_by_tokens
+from rlaif_framework.models.packing import Group, choose_rows, pack_groups, split_by_tokens
 from rlaif_framework.models.source import ModelSource
 from rlaif_framework.spec.model import PolicyConfig
 
@@ -47,7 +47,7 @@ def measure_training(
         _place_on_cpu(trained)
         trained.train()
         kept = _KeptTensors(trained)
-        packed = pack_groups(lay_out([group] * part), 0, torch.device("cpu"))
+        packed = pack_groups(choose_rows([group] * part), 0, torch.device("cpu"))
         gradients = 0
         autocast = torch.autocast("cpu", compute, enabled=compute != torch.float32)
         with saved_tensors_hooks(kept.keep, lambda tensor: tensor), autocast:

@@ -111,7 +111,7 @@ SCORES_TO_CUT = 80
 """Attention scores that take as long as to cut a token's block out and put its result back (the same model)."""
 
 
-def lay_out(groups: Sequence[Group]) -> Sequence[Group]:
+def choose_rows(groups: Sequence[Group]) -> Sequence[Group]:
     """Groups as they are, or one a response where sharing prompts saves less than attention over long rows costs.
 
     Responses keep their order, so that what is computed of them is the same either way.

@@ -1,4 +1,7 @@
-"""Shared by all trainers: loop, checkpoints, batches, losses. May import `prompting`, `metrics` and what is below."""
+"""Loop, checkpoints, batches, losses and sampling that all trainers share.
+
+May import `prompting`, `metrics` and the rooms below them.
+"""
 
 import lazy_loader
 

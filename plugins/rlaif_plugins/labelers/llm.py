@@ -26,7 +26,7 @@ from rlaif_framework import (
     hookimpl,
 )
 from rlaif_framework.prompting import PromptQuery, first_questions, run_queries
-from rlaif_framework.training import Bounds, bound, soften
+from rlaif_framework.training import Bounds, clamp, soften
 
 if TYPE_CHECKING:
     from rlaif_framework.data import AnnotatorPrompts
@@ -104,7 +104,7 @@ class LLMLabeler:
             return None
         if self.prompts.prefer == "worse":  # the prompt asks for the more harmful response
             first = 1.0 - first
-        first = bound(soften(first, self.config.temperature), self.config.clamp)
+        first = clamp(soften(first, self.config.temperature), self.config.clamp)
         return first, 1.0 - first
 
     def disagree(self, ballots: Sequence[Ballot]) -> bool:

@@ -9,13 +9,13 @@ from rlaif_framework.contracts.protocols import Guidance
 from rlaif_framework.contracts.stage import Stage
 from rlaif_framework.errors import DataError
 from rlaif_framework.models.loading import load_tokenizer
-from rlaif_framework.models.sampling import truncate_prompts
 from rlaif_framework.pipeline.recipes import ArmLabels, FittedReward, ImproveRecipe, RewardRecipe
 from rlaif_framework.pipeline.stages.gate import check_agreement
 from rlaif_framework.pipeline.stages.label import PREFERENCES
 from rlaif_framework.pipeline.stages.sample import COMPARISONS
 from rlaif_framework.records.preferences import LabelledComparison
 from rlaif_framework.records.rows import load_comparisons, load_preferences
+from rlaif_framework.training.responses import truncate_prompts
 
 
 def fit_reward(stage: Stage, context: Context, recipe: RewardRecipe) -> None:
@@ -27,9 +27,7 @@ def fit_reward(stage: Stage, context: Context, recipe: RewardRecipe) -> None:
 def improve_policy(stage: Stage, context: Context, recipe: ImproveRecipe) -> None:
     """Improve the initial policy with an algorithm, guided by the arm's reward, its labels, or both."""
     initial = stage.artefact(recipe.initial)
-    short, truncated = truncate_prompts(
-        recipe.prompts, context.task, load_tokenizer(initial), context.policy.max_prompt_tokens
-    )
+    short, truncated = truncate_prompts(context, recipe.prompts, load_tokenizer(initial))
     stage.facts.update(prompts=len(short), prompts_truncated=truncated)
     guidance = load_reward(stage, context, recipe.reward)
     if recipe.labels is not None:

@@ -8,11 +8,11 @@ from typing import cast
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.contracts.protocols import Responder
 from rlaif_framework.contracts.stage import Stage
-from rlaif_framework.models.loading import load_model, load_tokenizer
-from rlaif_framework.models.sampling import sample_responses, truncate_prompts
+from rlaif_framework.models.loading import load_tokenizer
 from rlaif_framework.pipeline.recipes import RespondRecipe
 from rlaif_framework.pipeline.stages.improve import load_reward
 from rlaif_framework.records.jsonl import read_rows, write_rows
+from rlaif_framework.training.responses import sample_from, truncate_prompts
 
 RESPONSES = "responses.jsonl"
 
@@ -20,22 +20,14 @@ RESPONSES = "responses.jsonl"
 def respond_to_prompts(stage: Stage, context: Context, recipe: RespondRecipe) -> None:
     """Write `responses.jsonl`: a response to each test prompt, with the metrics that need no model."""
     folder = stage.artefact(recipe.policy)
-    tokenizer = load_tokenizer(folder)
-    short, _ = truncate_prompts(recipe.prompts, context.task, tokenizer, context.policy.max_prompt_tokens)
+    short, _ = truncate_prompts(context, recipe.prompts, load_tokenizer(folder))
     if recipe.responder is not None:
         responder = cast(Responder, context.build_algorithm(recipe.responder))
         guidance = load_reward(stage, context, recipe.reward)
         samples = responder.respond(folder, guidance, short, stage, recipe.temperature)
     else:
-        samples = sample_responses(
-            load_model(folder, "causal", context.dtype, context.device),
-            tokenizer,
-            [p.text for p in short],
-            max_new_tokens=context.policy.max_new_tokens,
-            temperature=recipe.temperature,
-            seed=stage.seed("responses"),
-            budget=context.policy.batch_tokens,
-            track=lambda batches: stage.track(batches, len(batches), "responding, batches"),
+        samples = sample_from(
+            context, stage, folder, short, temperature=recipe.temperature, seed=stage.seed("responses")
         )
     rows = []
     for prompt, sample in zip(short, samples, strict=True):

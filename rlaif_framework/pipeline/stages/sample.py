@@ -10,12 +10,12 @@ from math import comb
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.contracts.stage import Stage
 from rlaif_framework.errors import DataError
-from rlaif_framework.models.loading import load_model, load_tokenizer
-from rlaif_framework.models.sampling import sample_responses, truncate_prompts
+from rlaif_framework.models.loading import load_tokenizer
 from rlaif_framework.pipeline.recipes import SampleRecipe
 from rlaif_framework.records.preferences import Comparison, Prompt
 from rlaif_framework.records.rows import save_comparisons
 from rlaif_framework.seeds import sample_subset
+from rlaif_framework.training.responses import sample_from, truncate_prompts
 
 COMPARISONS = "comparisons.jsonl"
 
@@ -33,9 +33,7 @@ def gather_pairs(stage: Stage, context: Context, recipe: SampleRecipe) -> None:
     if not pairs:
         raise DataError("sample: all sampled pairs have equal responses; raise pairs.temperature or pairs.prompts")
     tokenizer = load_tokenizer(stage.artefact(recipe.policy))
-    short, truncated = truncate_prompts(
-        [pair.prompt for pair in pairs], context.task, tokenizer, context.policy.max_prompt_tokens
-    )
+    short, truncated = truncate_prompts(context, [pair.prompt for pair in pairs], tokenizer)
     truncated_pairs = (replace(pair, prompt=prompt) for pair, prompt in zip(pairs, short, strict=True))
     save_comparisons(stage.folder / COMPARISONS, truncated_pairs)
     stage.facts.update(comparisons=len(pairs), prompts_truncated=truncated)
@@ -44,18 +42,15 @@ def gather_pairs(stage: Stage, context: Context, recipe: SampleRecipe) -> None:
 def _sample_pairs(stage: Stage, context: Context, recipe: SampleRecipe, prompts: Sequence[Prompt]) -> list[Comparison]:
     """Sample several responses to each prompt, and compare every two different ones."""
     config, folder = recipe.pairs, stage.artefact(recipe.policy)
-    tokenizer = load_tokenizer(folder)
-    model = load_model(folder, "causal", context.dtype, context.device)
-    short, _ = truncate_prompts(prompts, context.task, tokenizer, context.policy.max_prompt_tokens)
-    samples = sample_responses(
-        model,
-        tokenizer,
-        [p.text for p in short for _ in range(config.responses)],
-        max_new_tokens=context.policy.max_new_tokens,
+    short, _ = truncate_prompts(context, prompts, load_tokenizer(folder))
+    samples = sample_from(
+        context,
+        stage,
+        folder,
+        short,
         temperature=config.temperature,
         seed=stage.seed("responses"),
-        budget=context.batch_tokens,
-        track=lambda batches: stage.track(batches, len(batches), "sampling, batches"),
+        responses=config.responses,
     )
     texts = [context.task.clean(s.text) for s in samples]
     pairs: list[Comparison] = []

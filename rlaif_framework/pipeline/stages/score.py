@@ -11,10 +11,10 @@ from rlaif_framework.contracts.protocols import Reward
 from rlaif_framework.contracts.stage import Stage
 from rlaif_framework.contracts.validation import score_responses
 from rlaif_framework.models.loading import load_tokenizer
-from rlaif_framework.models.sampling import truncate_prompts
 from rlaif_framework.pipeline.recipes import FittedReward, ScoreComparisonsRecipe, ScoreResponsesRecipe
 from rlaif_framework.pipeline.stages.respond import read_responses
 from rlaif_framework.records.preferences import Prompt
+from rlaif_framework.training.responses import truncate_prompts
 
 SCORES = "scores.json"
 
@@ -52,4 +52,4 @@ def _load(stage: Stage, context: Context, fitted: FittedReward) -> Reward:
 def _truncate(context: Context, prompts: Sequence[Prompt]) -> list[Prompt]:
     """Truncate prompts as in training, so that rewards see the same texts."""
     tokenizer = load_tokenizer(context.policy_source)
-    return truncate_prompts(prompts, context.task, tokenizer, context.policy.max_prompt_tokens)[0]
+    return truncate_prompts(context, prompts, tokenizer)[0]

@@ -6,9 +6,9 @@ from rlaif_framework.assembly.context import Context
 from rlaif_framework.contracts.stage import Stage
 from rlaif_framework.models.adapters import save_model
 from rlaif_framework.models.loading import load_model, load_tokenizer
-from rlaif_framework.models.sampling import truncate_prompts
 from rlaif_framework.pipeline.recipes import SftRecipe
 from rlaif_framework.training.fine_tuning import fine_tune
+from rlaif_framework.training.responses import truncate_prompts
 
 
 def train_baseline(stage: Stage, context: Context, recipe: SftRecipe) -> None:
@@ -19,8 +19,6 @@ def train_baseline(stage: Stage, context: Context, recipe: SftRecipe) -> None:
         save_model(load_model(source, "causal", context.dtype, context.device), tokenizer, stage.folder, context.dtype)
         return
     demonstrations = [p for p in recipe.prompts if p.reference][: config.limit]
-    demonstrations, truncated = truncate_prompts(
-        demonstrations, context.task, tokenizer, context.policy.max_prompt_tokens
-    )
+    demonstrations, truncated = truncate_prompts(context, demonstrations, tokenizer)
     stage.facts.update(demonstrations=len(demonstrations), prompts_truncated=truncated)
     fine_tune(context, stage, source, [(p.text, p.reference or "") for p in demonstrations], config)

@@ -18,20 +18,19 @@ from rlaif_framework.models import (
     ModelSource,
     ScoreModel,
     checkpoint_gradients,
+    choose_rows,
     encode_prompt,
     encode_response,
-    lay_out,
     load_tokenizer,
     pack_groups,
     split_by_tokens,
-    truncate_prompts,
 )
 from rlaif_framework.training import (
     MetricAverager,
     accumulate,
-    bound,
+    clamp,
     draw_batch,
-    gather_by_prompt,
+    group_by_prompt,
     harden,
     index_pairs,
     local_shard,
@@ -39,6 +38,7 @@ from rlaif_framework.training import (
     soft_label_loss,
     soften,
     train_steps,
+    truncate_prompts,
 )
 from rlaif_plugins.rewards.bradley_terry import BradleyTerryConfig
 
@@ -64,9 +64,9 @@ class BradleyTerry:
         model = ScoreModel.load(start, tokenizer, context.dtype, context.device, lora, train=True, head=config.head)
         if context.policy.gradient_checkpointing:
             checkpoint_gradients(model)
-        units = gather_by_prompt([self.shape(label) for label in labels], tokenizer, config.max_response_tokens)
+        units = group_by_prompt([self.shape(label) for label in labels], tokenizer, config.max_response_tokens)
         parameters = [p for p in model.parameters() if p.requires_grad]
-        optimizer = make_optimizer(parameters, config.lr, config.adam_eps, config.optimizer)
+        optimizer = make_optimizer(parameters, config)
         trained, optimizer = accelerator.prepare(model, optimizer)
         trained.train()
         # Draw all comparisons of a prompt together: spread over an epoch, they make a reward model overfit.
@@ -80,7 +80,7 @@ class BradleyTerry:
             parts = split_by_tokens([unit.group.length for unit in batch], context.policy.train_tokens)
             for part in accumulate(accelerator, [trained], parts):
                 chosen = [batch[i] for i in part]
-                rows = lay_out([unit.group for unit in chosen])
+                rows = choose_rows([unit.group for unit in chosen])
                 packed = pack_groups(rows, tokenizer.pad_token_id, context.device)
                 with torch.autocast(context.device.type, context.dtype, enabled=context.dtype != torch.float32):
                     rewards = trained(packed, packed.ends[:, 0], packed.ends[:, 1])  # (responses,)
@@ -111,7 +111,7 @@ class BradleyTerry:
     def shape(self, label: LabelledComparison) -> LabelledComparison:
         """Apply the label settings to a label: temperature, bounds, weight and hardening."""
         config, first = self.config, label.probabilities[0]
-        first = bound(soften(first, config.label_temperature), config.label_clamp)
+        first = clamp(soften(first, config.label_temperature), config.label_clamp)
         weight = label.weight
         if config.weights == "certainty":
             weight *= abs(2 * first - 1)  # before hardening, which makes all labels certain
@@ -144,9 +144,7 @@ class BradleyTerry:
         if not prompts:
             raise TrainingError("centre: the task's training prompts have no reference responses; remove 'centre'")
         prompts = random.Random(stage.seed("references")).sample(prompts, min(REFERENCES, len(prompts)))
-        short, _ = truncate_prompts(
-            prompts, self.context.task, load_tokenizer(stage.folder), self.context.policy.max_prompt_tokens
-        )
+        short, _ = truncate_prompts(self.context, prompts, load_tokenizer(stage.folder))
         (stage.folder / LEVEL).unlink(missing_ok=True)  # of an interrupted run
         scores = self.load(stage.folder).score(short, [prompt.reference or "" for prompt in short])
         level = sum(scores) / len(scores)
