@@ -97,6 +97,6 @@ def _explain(error: sqlite3.Error, path: Path) -> RlaifError:
 
 def _load_answer(row: Mapping[str, Any]) -> Answer:
     # The cache outlives versions of this class: fields that it no longer has are ignored.
-    values = {field.name: row[field.name] for field in fields(Answer) if field.name in row}
-    lists = {name: tuple(values[name]) for name in ("probabilities", "dropped") if name in values}
+    values: dict[str, Any] = {field.name: row[field.name] for field in fields(Answer) if field.name in row}
+    lists: dict[str, Any] = {name: tuple(values[name]) for name in ("probabilities", "dropped") if name in values}
     return Answer(**(values | lists))
