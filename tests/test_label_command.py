@@ -283,7 +283,7 @@ def test_bad_rows_are_all_named_and_nothing_is_written(label: Callable[..., Outc
         (["--labeler", "length", "--out", "labels.csv"], "must end in .jsonl"),
         (["--labeler", "length", "--out", "folder.jsonl"], "it is a folder"),
         (["--labeler", "human"], "pairs.jsonl, line 2: the row has no human preference"),
-        (["--labeler", "synthetic"], "pairs.jsonl, line 1: the row has no construction preference"),
+        (["--labeler", "synthetic"], "pairs.jsonl, line 1: the row has no synthetic preference"),
         (["--compare", "late.yaml", "--set", "b.preamble=detailled"], "b: the task's words have no preamble"),
         (
             ["--compare", "late.yaml", "--set", "b.strategy={kind: few-shot, exemplars: [cats]}"],

@@ -428,8 +428,8 @@ def test_the_evaluation_scores_prompts_cut_as_in_training(
     stage = bench.stage("scores")
     stage.inputs = {"reward": tmp_path, "sft": tmp_path, "policy": tmp_path}
     length = narrow("reward", {"kind": "length"}, bench.manager)
-    evaluate.score_policy(stage, length, [long])
-    evaluate.score_comparisons(stage, length, [Comparison("c", long, ("a", "b"))], [long])
+    evaluate.score_policy(stage, bench.context, length, [long])
+    evaluate.score_comparisons(stage, bench.context, length, [Comparison("c", long, ("a", "b"))], [long])
     tokenizer = load_tokenizer(bench.model)
     assert len(seen) == 4
     assert all(60 < len(encode_prompt(tokenizer, prompt.text)) <= 96 for prompt in seen)

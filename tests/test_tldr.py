@@ -618,7 +618,7 @@ def test_the_construction_labeler_refuses_what_humans_rated_or_nobody_did() -> N
     labeler = AnnotationLabeler(SyntheticConfig(), None)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="comparison 'c1' has no synthetic preference, but a human one"):
         list(labeler.label([human]))
-    with pytest.raises(DataError, match="comparison 'c2' has no construction preference, it is not known"):
+    with pytest.raises(DataError, match="comparison 'c2' has no synthetic preference"):
         list(labeler.label([nobody]))
 
 

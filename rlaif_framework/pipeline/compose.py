@@ -188,6 +188,7 @@ class _Composer:
             },
             partial(
                 improve_policy,
+                context=self.context,
                 config=arm.algorithm,
                 reward=arm.reward,
                 feedback=arm.feedback,
@@ -312,6 +313,7 @@ class _Composer:
             {"evaluate": config.model_dump(mode="json"), "labelers": of_arm, **held_out},
             partial(
                 evaluate_run,
+                context=self.context,
                 config=config,
                 arms=of_arm,
                 labelers=labelers,
