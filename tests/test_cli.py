@@ -242,7 +242,10 @@ def test_data_that_lacks_what_the_spec_needs_is_told_before_anything_is_written(
     other, both = f"task.data={posts}", (f"task.data={posts}", f"task.comparisons={compared}")
     direct = "arms.a={reward: {kind: direct, labeler: rouge}, algorithm: reinforce}"
     for settings, parts in [
-        (["arms.a.feedback=human"], ["arms.a.feedback.labeler 'human'", "has no human preference, but a synthetic one"]),
+        (
+            ["arms.a.feedback=human"],
+            ["arms.a.feedback.labeler 'human'", "has no human preference, but a synthetic one"],
+        ),
         (["arms.a.feedback=human", *both], ["arms.a.feedback.labeler 'human'", "has no human preference"]),
         ([other], ["arms.a.feedback.pairs: the task has no comparisons for training; set 'source: policy'"]),
         (["arms.a.feedback.labeler=rouge", *both], ["arms.a.feedback.labeler 'rouge'", "has a prompt without a refer"]),
@@ -290,7 +293,10 @@ TRUNCATED = len(HEADER).to_bytes(8, "little") + HEADER + bytes(27)
         ({"model_safetensors": TRUNCATED}, "its header describes 112 bytes, the file has 107"),
         ({"model_safetensors": b"\x02" + bytes(7) + b"[]"}, "model.safetensors is not a complete safetensors file"),
         ({"model_safetensors": b"\x02" + bytes(7) + b"{}"}, "holds no weights"),
-        ({"model_safetensors": b"\x07" + bytes(7) + b'{"a":1}'}, "model.safetensors is not a complete safetensors file"),
+        (
+            {"model_safetensors": b"\x07" + bytes(7) + b'{"a":1}'},
+            "model.safetensors is not a complete safetensors file",
+        ),
     ],
 )
 @pytest.mark.parametrize("command", ["plan", "run"])

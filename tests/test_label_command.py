@@ -284,10 +284,10 @@ def test_bad_rows_are_all_named_and_nothing_is_written(label: Callable[..., Outc
         (["--labeler", "length", "--out", "folder.jsonl"], "it is a folder"),
         (["--labeler", "human"], "pairs.jsonl, line 2: the row has no human preference"),
         (["--labeler", "synthetic"], "pairs.jsonl, line 1: the row has no synthetic preference"),
-        (["--compare", "late.yaml", "--set", "b.preamble=detailled"], "b: the task's words have no preamble"),
+        (["--compare", "late.yaml", "--set", "b.preamble=detailled"], "b: the task's annotator prompts have no prea"),
         (
             ["--compare", "late.yaml", "--set", "b.strategy={kind: few-shot, exemplars: [cats]}"],
-            "b: strategy 'few-shot': the task's words have no exemplar 'cats'; did you mean 'cat'?",
+            "b: strategy 'few-shot': the task's annotator prompts have no exemplar 'cats'; did you mean 'cat'?",
         ),
         (["--compare", "late.yaml", "--set", "b=human"], "b: pairs.jsonl, line 2: the row has no human preference"),
         (["--compare", "late.yaml", "--set", "b.backend.model=./nowhere"], "b: no model at nowhere"),
@@ -407,7 +407,7 @@ def test_finished_labels_are_reused_and_changed_input_is_not(label: Callable[...
     assert len(Path("asked.txt").read_text().split()) == 10
     for change in (("--set", "bias=0.01"), ("--task", "other.yaml")):
         Path("annotator_prompts.yaml").write_text("label: Choose.\n")
-        Path("other.yaml").write_text("kind: tldr\nwords: words.yaml\n")
+        Path("other.yaml").write_text("kind: tldr\nannotator_prompts: annotator_prompts.yaml\n")
         code, out, _ = label(pairs, *argv, *change)
         assert (code, "starting anew" in out) == (0, True)
     make_pairs(11)
@@ -470,7 +470,7 @@ def test_ctrl_c_says_that_the_same_command_goes_on(work: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert err.strip() == "rlaif: interrupted; the same command goes on where it stopped"
+    assert err.strip() == "rlaif: interrupted; rerun the same command to resume"
     kept = len(rows("l.jsonl.partial"))
     assert kept >= 64
     assert kept % 64 == 0

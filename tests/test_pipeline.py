@@ -28,6 +28,7 @@ from rlaif_framework.contracts import read_metrics
 from rlaif_framework.pipeline.engine import Run
 from rlaif_framework.pipeline.stages.evaluate import read_responses
 from rlaif_framework.pipeline.stages.label import CHUNK, _finished_rows
+from rlaif_framework.plugins.discovery import Plugin
 from rlaif_framework.progress import Progress
 
 
