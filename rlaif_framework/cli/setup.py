@@ -1,4 +1,4 @@
-"""What commands do before their work: load plugins and specs, and configure libraries."""
+"""Prepare a command: load plugins and specs, and configure libraries."""
 
 from __future__ import annotations
 

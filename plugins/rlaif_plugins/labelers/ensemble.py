@@ -32,7 +32,7 @@ class EnsembleConfig(LabelerConfig):
     weights: dict[str, Annotated[float, Field(ge=0)]] = Field({})
     """Weights of members, by name; the default is 1."""
     how: Literal["mean", "majority"] = "mean"
-    """How to combine the members: the weighted mean of their probabilities, or a weighted majority vote, in which a tie
+    """Combination of the members: the weighted mean of their probabilities, or a weighted majority vote, in which a tie
     is half a vote for each response."""
 
     @model_validator(mode="after")

@@ -26,14 +26,14 @@ class MixConfig(LabelerConfig):
     kind: Literal["mix"] = "mix"
     labeler: LabelerSlot
     """The labeler of the other comparisons."""
-    known: Literal["human", "synthetic"] = "human"
+    gold_source: Literal["human", "synthetic"] = "human"
     """Source of the gold preferences to copy."""
     proportion: float = Field(1.0, ge=0, le=1)
     """Share of the comparisons with such a preference that keep it, chosen by their ids with the seed."""
 
     def missing_field(self, comparison: Comparison) -> str | None:
         """Ask the labeler about comparisons without a gold preference."""
-        return None if comparison.preference_source == self.known else self.labeler.missing_field(comparison)
+        return None if comparison.preference_source == self.gold_source else self.labeler.missing_field(comparison)
 
 
 class MixLabeler:
@@ -50,13 +50,13 @@ class MixLabeler:
         for comparison in comparisons:
             if self.keeps(comparison):
                 first = cast(float, comparison.preference)
-                yield Preference(comparison.id, (first, 1.0 - first), Evidence(self.config.known))
+                yield Preference(comparison.id, (first, 1.0 - first), Evidence(self.config.gold_source))
             else:
                 yield next(asked)
 
     def keeps(self, comparison: Comparison) -> bool:
         """Return True if a comparison keeps its gold preference, which depends only on its id and the seed."""
-        if comparison.preference is None or comparison.preference_source != self.config.known:
+        if comparison.preference is None or comparison.preference_source != self.config.gold_source:
             return False
         return derive_seed(self.seed, "mix", comparison.id) % 2**32 < self.config.proportion * 2**32
 

@@ -40,7 +40,7 @@ class EnsembleRewardConfig(RewardConfig):
     members: list[RewardSlot] = Field(min_length=2)
     """The rewards. Equal ones are trained with different seeds: `[bradley-terry, bradley-terry]`."""
     combine: Literal["mean", "worst", "mean-minus-spread"] = "mean"
-    """How to combine the scores: the mean, the lowest score (worst of k), or the mean minus `spread_weight` times the
+    """Combination of the scores: the mean, the lowest score (worst of k), or the mean minus `spread_weight` times the
     standard deviation."""
     spread_weight: float = Field(1.0, ge=0)
     """Weight of the standard deviation in `mean-minus-spread`."""
