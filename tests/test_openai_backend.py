@@ -20,14 +20,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 from rlaif_plugins.backends.openai import OpenAIConfig
+from rlaif_plugins.backends.openai.lengths import estimate_tokens, read_context, read_overlong
 from rlaif_plugins.backends.openai.limits import TokenBucket, backoff, read_retry_after
-from rlaif_plugins.backends.openai.wire import (
-    estimate_tokens,
-    read_context,
-    read_option,
-    read_overlong,
-    weigh_options,
-)
+from rlaif_plugins.backends.openai.options import option_weights, read_option
 from server import Reply, answer, complete, fail, prompt, serve
 
 from rlaif_framework import (
@@ -190,12 +185,12 @@ def test_weights_are_none_where_the_next_token_cannot_tell() -> None:
     one_token = [("1", -1.0), ("10", -2.0), ("9", -3.0)]
     digits = [("1", -1.0), ("9", -3.0)]
     options = [str(i) for i in range(1, 11)]
-    assert weigh_options(options, one_token) is not None
-    assert weigh_options(options, digits) is None  # is it 1, or the first digit of 10?
-    assert weigh_options(options, [("1", -9.0), ("9", -0.1)]) is not None  # too unlikely to matter
-    assert weigh_options(["first", "seventh"], [("first", -1.0), ("se", -1.0)]) is None
-    assert weigh_options(["1", "2"], []) is None
-    assert weigh_options(["1", "2"], [("1", -9999.0), ("2", float("-inf"))]) is None
+    assert option_weights(options, one_token) is not None
+    assert option_weights(options, digits) is None  # is it 1, or the first digit of 10?
+    assert option_weights(options, [("1", -9.0), ("9", -0.1)]) is not None  # too unlikely to matter
+    assert option_weights(["first", "seventh"], [("first", -1.0), ("se", -1.0)]) is None
+    assert option_weights(["1", "2"], []) is None
+    assert option_weights(["1", "2"], [("1", -9999.0), ("2", float("-inf"))]) is None
 
 
 @pytest.mark.parametrize(
@@ -415,7 +410,7 @@ def test_retry_after_is_remembered_from_one_call_to_the_next(build: Build) -> No
         assert len(list(backend.answer(texts(3)))) == 3
         with serve() as other:
             both = build(server.url, other.url, concurrency=1)
-            both.servers[0].rest(30)
+            both.service.servers[0].rest(30)
             for _ in range(3):
                 list(both.answer(texts(2)))
     assert 1.9 <= server.times[1] - server.times[0] < 4.5
@@ -581,7 +576,7 @@ def test_a_budget_holds_with_many_requests_in_flight(build: Build, request_: lis
         backend = build(server.url, concurrency=16, max_tokens_budget=1000)
         with pytest.raises(RlaifError, match=r"max_tokens_budget of 1,000 tokens \(\d+ used; the next may take \d+\)"):
             list(backend.answer(request_))
-    assert 750 <= backend.budget.tokens <= 1000
+    assert 750 <= backend.service.budget.tokens <= 1000
     assert server.most_in_flight > 1
 
 
@@ -724,8 +719,8 @@ def test_the_identity_is_the_model_and_how_it_is_asked(build: Build) -> None:
         ({"base_urls": ["http://a/v1", "b/v1"]}, "base_urls.1"),
         ({"base_urls": "ftp://a/v1"}, "whole base URL"),
         ({"base_urls": "http://a:99999/v1"}, "whole base URL"),
-        ({"base_urls": "http://me:secret@a/v1"}, "no user, password or query"),
-        ({"base_urls": "http://a/v1?api-key=secret"}, "no user, password or query"),
+        ({"base_urls": "http://me:secret@a/v1"}, "not have a user, password or query"),
+        ({"base_urls": "http://a/v1?api-key=secret"}, "not have a user, password or query"),
         ({"base_urls": []}, "at least 1"),
         ({}, "base_urls"),
         ({"base_urls": "http://a/v1", "requests_per_minute": -1}, "requests_per_minute"),

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from fake_plugins import write_rows
-from rlaif_plugins.backends.openai.backend import SHORT_QUESTION
+from rlaif_plugins.backends.openai.exchange import SHORT_QUESTION
 from server import Behave, Reply, complete, fail, prompt, serve
 
 from rlaif_framework.cli.main import main
@@ -228,7 +228,7 @@ def test_a_response_too_long_for_the_context_is_an_outcome_of_its_comparison(lab
     assert [row["probabilities"] is None for row in known] == [False, True, False]
     assert [row["probabilities"] is None for row in foreseen] == [False, True, False]
     assert "maximum context length is 900" in known[1]["evidence"]["refused"]
-    assert "a response is longer than the model's context" in foreseen[1]["evidence"]["refused"]
+    assert "a response does not fit into the model's context" in foreseen[1]["evidence"]["refused"]
 
 
 # Chunks

@@ -599,7 +599,10 @@ def test_a_users_words_replace_the_tasks_key_by_key(
     [
         ("endin: x", r"annotator_prompts.yaml: endin"),
         ("sample: 'no {{ source }}'", r"sample: .*does not use \{\{ first \}\}, \{\{ second \}\}"),
-        ("sample: '{{ source }}{{ first }}{{ second }}{{ 1 / 0 }}'", r"sample: .*not a template .*division by zero"),
+        (
+            "sample: '{{ source }}{{ first }}{{ second }}{{ 1 / 0 }}'",
+            r"sample: .*not a valid template .*division by zero",
+        ),
         ("few_shot_rationale_ending: 3", "few_shot_rationale_ending: Input should be a valid string"),
         ("- a", "expected a mapping"),
         ("a: [", "cannot be read as YAML"),
