@@ -48,7 +48,7 @@ GROUPS = [
 @pytest.fixture(params=["whole rows", "blocks"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """How attention is computed, whatever takes less time."""
-    monkeypatch.setattr(packing, "SCORES_TO_CUT", -10_000 if request.param == "blocks" else 10_000)
+    monkeypatch.setattr(packing, "BLOCK_OVERHEAD", -10_000 if request.param == "blocks" else 10_000)
     assert (pack_groups(GROUPS, 0, CPU).blocks is not None) == (request.param == "blocks")
     return str(request.param)
 
