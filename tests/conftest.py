@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import types
 from collections.abc import Callable, Iterator, Sequence
@@ -14,11 +15,12 @@ import pytest
 from rlaif_framework import (
     Comparison,
     Component,
-    ComponentConfig,
     Context,
     Evidence,
+    LabelerConfig,
     PluginManager,
     Preference,
+    RewardConfig,
     Spec,
     Stage,
     hookimpl,
@@ -32,6 +34,12 @@ CHAT = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+
+
+def pytest_collection_finish() -> None:
+    """Keep what imports made out of garbage collections: a run collects after each of its stages."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -94,7 +102,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class TasteConfig(ComponentConfig):
+class TasteConfig(LabelerConfig):
     """Prefers responses that hold a given letter more often."""
 
     kind: Literal["test/taste"] = "test/taste"
@@ -117,7 +125,7 @@ class TasteLabeler:
             yield Preference(c.id, (first, 1 - first), Evidence("test/taste", scores=(a, b)))
 
 
-class TasteRewardConfig(ComponentConfig):
+class TasteRewardConfig(RewardConfig):
     """The oracle's taste as a reward, with no training."""
 
     kind: Literal["test/taste"] = "test/taste"
@@ -169,9 +177,7 @@ class ComponentStage(Stage):
         """Create both folders; the same folders again resume."""
         folder.mkdir(exist_ok=True)
         checkpoint.mkdir(exist_ok=True)
-        return cls(
-            name, folder, checkpoint, {}, context.seed, context.accelerator, Progress(), seconds, context=context
-        )
+        return cls(name, folder, checkpoint, context.seed, context.accelerator, Progress(), seconds, context=context)
 
 
 @pytest.fixture

@@ -36,10 +36,10 @@ import time
 from pathlib import Path
 from typing import Literal
 
-from rlaif_framework import Ballot, Component, ComponentConfig, DataError, Evidence, Preference, hookimpl
+from rlaif_framework import Ballot, Component, LabelerConfig, DataError, Evidence, Preference, hookimpl
 
 
-class FakeConfig(ComponentConfig):
+class FakeConfig(LabelerConfig):
     """Made for a test."""
 
     kind: Literal["fake/llm"] = "fake/llm"
@@ -473,7 +473,7 @@ def test_ctrl_c_says_that_the_same_command_goes_on(work: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert err.strip() == "rlaif: interrupted; the same command goes on where it stopped"
+    assert err.strip() == "rlaif: interrupted; rerun the same command to resume"
     kept = len(rows("l.jsonl.partial"))
     assert kept >= 64
     assert kept % 64 == 0

@@ -25,7 +25,7 @@ def labelers(manager: PluginManager, model: Path) -> list[tuple[str, dict[str, o
         "rate": {"backend": backend},
         "likelihood": {"model": str(model), "dtype": "fp32"},
         "ensemble": {"labelers": {"long": "length", "e": "test/taste"}},
-        "mix": {"labeler": "length", "known": "synthetic", "proportion": 0.5},
+        "mix": {"labeler": "length", "gold_source": "synthetic", "proportion": 0.5},
     }
     return [(name, {"kind": name, **configs.get(name, {})}) for name in manager.names("labeler")]
 

@@ -82,6 +82,20 @@ def test_a_reference_costs_what_it_is_kept_in(tiny_model: Path) -> None:
     assert size("policy", lora={"rank": 4}) == 0
 
 
+def test_a_measurement_is_remembered(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RLAIF_CACHE", str(tmp_path))
+    load = ModelLoad(str(tiny_model), **LOAD)
+    first = plan_load(load, policy(tiny_model))
+
+    def fail(*question: Any) -> tuple[int, int]:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr("rlaif_framework.models.memory_measure.measure_training", fail)
+    assert first.activation_bytes > 0
+    assert plan_load(load, policy(tiny_model)) == first
+    assert plan_load(load, policy(tiny_model, train_tokens=64)).activation_bytes == 0  # not the same question
+
+
 def test_a_pass_that_the_longest_prompts_leave_room_in_is_planned_full(tiny_model: Path) -> None:
     def activations(tokens: int) -> int:
         return plan_load(ModelLoad(str(tiny_model), **LOAD), policy(tiny_model, train_tokens=tokens)).activation_bytes

@@ -28,7 +28,6 @@ from server import Reply, answer, complete, fail, prompt, serve
 from rlaif_framework import (
     Answer,
     Choose,
-    ComponentConfig,
     Context,
     Generate,
     ModelError,
@@ -38,6 +37,7 @@ from rlaif_framework import (
     RlaifError,
     Spec,
     SpecError,
+    TaskConfig,
 )
 from rlaif_framework.prompting import run_coroutines
 from rlaif_framework.prompting.answer_cache import AnswerCache
@@ -58,7 +58,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture
 def build(manager: PluginManager) -> Build:
     """Build the backend as a labeler does; it needs nothing of a spec."""
-    context = Context(ComponentConfig(kind="tldr"), PolicyConfig(model="none"), 0, manager)
+    context = Context(TaskConfig(kind="tldr"), PolicyConfig(model="none"), 0, manager)
 
     def make(*urls: str, **settings: Any) -> Any:
         config = OpenAIConfig(model="made", base_urls=list(urls), **settings)

@@ -23,10 +23,12 @@ from fake_plugins import Site
 from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from rlaif_framework import Plugin, PluginManager, Spec, Stage, Store, TrainingError, load_spec, plan_spec, run_spec
+from rlaif_framework import PluginManager, Spec, Stage, Store, TrainingError, load_spec, plan_spec, run_spec
 from rlaif_framework.contracts import read_metrics
 from rlaif_framework.pipeline.engine import Run
-from rlaif_framework.pipeline.stages.evaluate import read_responses
+from rlaif_framework.pipeline.stages.respond import read_responses
+from rlaif_framework.pipeline.steps import find_steps
+from rlaif_framework.plugins.discovery import Plugin
 from rlaif_framework.progress import Progress
 from rlaif_framework.prompting.chunks import MIN_CHUNK
 
@@ -204,9 +206,9 @@ run_spec(load_spec(spec), out, Store(store), PluginManager.load(), checkpoint_se
 SLOW = """
 import os, time
 from typing import Literal
-from rlaif_framework import Component, ComponentConfig, Evidence, Preference, hookimpl
+from rlaif_framework import Component, LabelerConfig, Evidence, Preference, hookimpl
 
-class SlowConfig(ComponentConfig):
+class SlowConfig(LabelerConfig):
     kind: Literal["slow/x"] = "slow/x"
 
 class SlowLabeler:
@@ -378,7 +380,7 @@ def check_improvement(folder: Path, arm: str) -> None:
     evaluation = json.loads((folder / "evaluation/summary/evaluation.json").read_text())
     (win,) = evaluation["wins"]
     assert win["rate"]["low"] > 0.5, "the judge does not prefer the improved policy"
-    assert evaluation["arms"][arm]["reward_gain"]["low"] > 0, "the held-out reward did not rise"
+    assert evaluation["arms"][arm]["reward"]["gain"]["low"] > 0, "the held-out reward did not rise"
     before, after = (
         sum(taste(text, "e") for text in read_responses(folder / f"evaluation/responses/{name}"))
         for name in ("sft", arm)
@@ -423,21 +425,21 @@ def test_arms_of_every_shape_run_together_and_are_reported(
     run = execute(spec, tmp_path / "run", manager)
     folder = tmp_path / "run"
     measured = json.loads((folder / "report.json").read_text())["evaluation"]
-    assert {name for name, arm in measured["arms"].items() if arm["reward_gain"] is None} == {
+    assert {name for name, arm in measured["arms"].items() if arm["reward"] is None} == {
         "offline",
         "taught",
         "spot",
     }
-    assert measured["arms"]["best"]["reward_gain"]["low"] > 0, "the best of 8 has no higher reward than one"
+    assert measured["arms"]["best"]["reward"]["gain"]["low"] > 0, "the best of 8 has no higher reward than one"
     assert {win["first"] for win in measured["wins"]} == arms.keys()
     assert all(read_responses(folder / f"evaluation/responses/{arm}") for arm in arms)
     assert (folder / "report.html").stat().st_size > 10_000
     # The second round samples from the first round's policy, and starts there.
     steps = {step.name: step for step in run.steps}
     first = steps["twice/round-1/policy"]
-    assert steps["twice/round-1/pairs"].inputs["policy"] is steps["sft"]
-    assert steps["twice/pairs"].inputs["policy"] is first
-    assert steps["twice/policy"].inputs["initial"] is first
+    assert list(find_steps(steps["twice/round-1/pairs"].recipe)) == [steps["sft"]]
+    assert list(find_steps(steps["twice/pairs"].recipe)) == [first]
+    assert first in find_steps(steps["twice/policy"].recipe)
     texts = [(folder / name / "comparisons.jsonl").read_text() for name in ("twice/pairs", "twice/round-1/pairs")]
     assert texts[0] != texts[1]
     assert {"reward/taste", "reward/length"} <= read_metrics(folder / "twice/policy")[0].keys()

@@ -634,5 +634,5 @@ def test_a_labeler_that_scores_is_a_reward_and_one_that_compares_is_not(
     scores = load({"kind": "rate", "backend": backend}).score([c.prompt for c in COMPARISONS[:3]], ["a", "b", "c"])
     assert len(scores) == 3
     assert all(-1 <= score <= 1 for score in scores)
-    with pytest.raises(SpecError, match="'length' compares responses and cannot score one alone; 'rate' can"):
+    with pytest.raises(SpecError, match="'length' cannot score single responses; use one that can, such as 'rate'"):
         load("length")

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 
 from rlaif_framework.labelling.report_model import LabelerReport, LabelReport, PairsSummary
-from rlaif_framework.metrics.estimates import Estimate
 from rlaif_framework.metrics.paired_comparison import PairedComparison
-from rlaif_framework.report import findings, page
+from rlaif_framework.report.page import percent, rate
 
 SIGNIFICANCE = 0.05
 """Differences with a smaller p-value are significant."""
@@ -35,21 +33,21 @@ def summarise(report: LabelReport) -> list[str]:
 def _summarise_labeler(name: str, x: LabelerReport) -> Iterator[str]:
     quality = x.quality
     agreement = (
-        f"{name} agrees with humans in {_rate(quality.agreement)}"
+        f"{name} agrees with humans in {rate(quality.agreement)}"
         if quality.agreement
         else f"{name} cannot be compared with humans: no human preferences"
     )
     if x.copied:
         agreement += f", in addition to {x.copied} labels copied from human annotations"
     if x.high_confidence:
-        agreement += f"; where humans were confident, {_rate(x.high_confidence)}"
+        agreement += f"; where humans were confident, {rate(x.high_confidence)}"
     yield agreement
     if quality.same_position:
         first = quality.first_when_same
-        which = f"; of those, the first in {_rate(first)}" if first else ""
-        yield f"{name} prefers the same position in both orders in {_rate(quality.same_position)}{which}"
+        which = f"; of those, the first in {rate(first)}" if first else ""
+        yield f"{name} prefers the same position in both orders in {rate(quality.same_position)}{which}"
     if x.disagreement:
-        yield f"the members of {name} prefer different responses in {_rate(x.disagreement)}"
+        yield f"the members of {name} prefer different responses in {rate(x.disagreement)}"
 
 
 def _describe_difference(pair: PairedComparison, p: float) -> str:
@@ -77,15 +75,15 @@ def _doubt_quality(x: LabelerReport, pairs: PairsSummary) -> Iterator[str]:
     quality, longer = x.quality, pairs.human_longer
     agreement, position = quality.agreement, quality.same_position
     if agreement and agreement.low <= 0.5:
-        yield f"agrees with humans no better than chance: {_rate(agreement)}"
+        yield f"agrees with humans no better than chance: {rate(agreement)}"
     elif agreement and longer and agreement.value <= max(longer.value, 1 - longer.value):
         yield (
             "agrees with humans no better than a rule that only looks at length: humans prefer the longer response in "
-            f"{_rate(longer)}"
+            f"{rate(longer)}"
         )
     if position and position.value >= 0.5:
         place = "first" if quality.first_when_same and quality.first_when_same.value > 0.5 else "second"
-        yield f"mostly prefers a position rather than a response, usually the {place}: {_rate(position)}"
+        yield f"mostly prefers a position rather than a response, usually the {place}: {rate(position)}"
 
 
 def _doubt_answers(x: LabelerReport) -> Iterator[str]:
@@ -96,13 +94,13 @@ def _doubt_answers(x: LabelerReport) -> Iterator[str]:
             f"{quality.label_token_mass.value:.0%} of the probability"
         )
     if quality.unparsed and quality.unparsed.value > 0.05:
-        yield f"gave answers that could not be read: {_rate(quality.unparsed)}"
+        yield f"gave answers that could not be read: {rate(quality.unparsed)}"
     if counts.refused:
         yield f"was refused an answer for {counts.refused} comparisons; the first reason: {counts.first_refusal}"
     if quality.sampled and 0 < quality.sampled.value < 1:
         yield (
             "mixes the model's own probabilities with counts of sampled answers, which make up "
-            f"{_rate(quality.sampled)} of its answers"
+            f"{rate(quality.sampled)} of its answers"
         )
     if counts.inconsistent:
         yield f"has no label for {counts.inconsistent} comparisons because the two orders disagree"
@@ -123,9 +121,9 @@ def comparison_tables(report: LabelReport) -> Iterator[Table]:
         rows.append(
             (
                 name,
-                _percent(x.quality.agreement),
-                _percent(x.quality.same_position),
-                _percent(x.quality.unparsed),
+                percent(x.quality.agreement),
+                percent(x.quality.same_position),
+                percent(x.quality.unparsed),
                 f"{x.calibration.brier.value:.3f}" if x.calibration else "-",
                 f"{cost.prompt_tokens + cost.generated_tokens:,.0f}",
                 f"{cost.seconds:,.1f}",
@@ -150,11 +148,3 @@ def _table_row(pair: PairedComparison) -> tuple[str, ...]:
         f"{pair.p:.3g}",
         f"{pair.p_holm:.3g}",
     )
-
-
-def _rate(estimate: Estimate) -> str:
-    return findings.rate(asdict(estimate))
-
-
-def _percent(estimate: Estimate | None) -> str:
-    return page.percent(None if estimate is None else asdict(estimate))

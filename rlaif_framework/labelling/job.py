@@ -9,7 +9,7 @@ from pathlib import Path
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.errors import SpecError
 from rlaif_framework.labelling.loop import read_record, record_path
-from rlaif_framework.plugins.component import ComponentConfig
+from rlaif_framework.plugins.configs import LabelerConfig, TaskConfig
 from rlaif_framework.plugins.manager import PluginManager
 
 
@@ -18,9 +18,9 @@ class Job:
     """The arguments of `rlaif label`."""
 
     pairs: Path
-    labelers: Mapping[str, ComponentConfig]
+    labelers: Mapping[str, LabelerConfig]
     """By name. The name is empty if there is only one labeler."""
-    task: ComponentConfig
+    task: TaskConfig
     out: Path
     report: Path | None = None
     export: Path | None = None

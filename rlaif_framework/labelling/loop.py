@@ -12,7 +12,7 @@ from rlaif_framework.assembly.context import Context
 from rlaif_framework.assembly.identity import describe_component, describe_task
 from rlaif_framework.data.pairs_file import PairsFile
 from rlaif_framework.labelling.rows import to_row
-from rlaif_framework.plugins.component import ComponentConfig
+from rlaif_framework.plugins.configs import LabelerConfig
 from rlaif_framework.progress import Progress
 from rlaif_framework.prompting.chunks import LabelCounts, chunk_size, label_in_chunks
 from rlaif_framework.store import hash_content, write_atomic
@@ -43,9 +43,7 @@ class LabelRecord(BaseModel):
         return self.counts.comparisons == self.comparisons
 
     @classmethod
-    def create(
-        cls, pairs: PairsFile, config: ComponentConfig, context: Context, made: Iterable[str] = ()
-    ) -> LabelRecord:
+    def create(cls, pairs: PairsFile, config: LabelerConfig, context: Context, made: Iterable[str] = ()) -> LabelRecord:
         """Create the record of labels that are about to be made."""
         labeler, task, seed = describe_component(config, context), describe_task(context), context.seed
         return cls(
@@ -64,7 +62,7 @@ class LabelRecord(BaseModel):
 
 
 def label_pairs(
-    pairs: PairsFile, config: ComponentConfig, context: Context, out: Path, progress: Progress
+    pairs: PairsFile, config: LabelerConfig, context: Context, out: Path, progress: Progress
 ) -> LabelRecord:
     """Write one row per comparison to `out`, in the order of the pairs.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from heapq import nlargest, nsmallest
 from pathlib import Path
 
@@ -64,19 +63,15 @@ def write_report(report: LabelReport, path: Path) -> None:
     from rlaif_framework.report.page import render_page
 
     labelers = report.labelers.items()
-    # The charts and the filters of the page read plain JSON, as those of the run report do.
-    values = report.model_dump()
     charts = {
-        "reliability_chart": draw_reliability(
-            {n: asdict(x.calibration) if x.calibration else None for n, x in labelers}
-        ),
-        "lengths_chart": draw_lengths({n: [asdict(found) for found in x.lengths] for n, x in labelers}),
+        "reliability_chart": draw_reliability({n: x.calibration for n, x in labelers}),
+        "lengths_chart": draw_lengths({n: x.lengths for n, x in labelers}),
     }
     slices = sorted({name for _, x in labelers for name in x.quality.slices})
     confident = any(x.high_confidence for _, x in labelers)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path.with_suffix(".json"), report.model_dump_json(indent=1))
-    write_atomic(path, render_page("labels.html.j2", **values, **charts, slices=slices, confident=confident))
+    write_atomic(path, render_page("labels.html.j2", **dict(report), **charts, slices=slices, confident=confident))
 
 
 def _read_observations(path: Path) -> tuple[list[Observation], list[LabelExample]]:

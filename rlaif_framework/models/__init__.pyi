@@ -3,7 +3,6 @@ from .adapters import checkpoint_gradients as checkpoint_gradients
 from .adapters import save_model as save_model
 from .decoding import compute_prefix as compute_prefix
 from .decoding import forward_groups as forward_groups
-from .loading import compute_dtype as compute_dtype
 from .loading import load_model as load_model
 from .loading import load_tokenizer as load_tokenizer
 from .logprobs import response_logits as response_logits
@@ -12,16 +11,16 @@ from .logprobs import selective_logprobs as selective_logprobs
 from .logprobs import token_entropies as token_entropies
 from .packing import Group as Group
 from .packing import Packed as Packed
-from .packing import lay_out as lay_out
+from .packing import choose_rows as choose_rows
 from .packing import pack_groups as pack_groups
 from .packing import split_by_tokens as split_by_tokens
+from .precision import compute_dtype as compute_dtype
 from .prefixes import count_common as count_common
 from .prefixes import share_prefixes as share_prefixes
 from .sampling import encode_prompt as encode_prompt
 from .sampling import encode_response as encode_response
 from .sampling import group_samples as group_samples
 from .sampling import sample_responses as sample_responses
-from .sampling import truncate_prompts as truncate_prompts
 from .score_model import ScoreModel as ScoreModel
 from .score_model import embed_padding as embed_padding
 from .score_model import separate_padding as separate_padding

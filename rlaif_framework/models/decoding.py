@@ -38,7 +38,7 @@ class Sampling:
     """Choose among the k likeliest tokens only; 0 is all."""
 
 
-def can_branch(model: PreTrainedModel) -> bool:
+def can_share_prefixes(model: PreTrainedModel) -> bool:
     """Whether a model's attention can be exchanged for ours: full attention through transformers' interface."""
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
@@ -52,7 +52,7 @@ FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "olmo2", "gpt_neox"
 
 
 @torch.no_grad()
-def generate_branches(
+def generate_shared(
     model: PreTrainedModel,
     sequences: Sequence[list[int]],
     sampling: Sampling,
@@ -65,7 +65,7 @@ def generate_branches(
     """Continue each sequence; the result of one does not depend on what else is in the batch, up to rounding.
 
     Args:
-        model: A causal LM for which `can_branch` holds.
+        model: A causal LM for which `can_share_prefixes` holds.
         sequences: Token ids of the prompts; equal ones are computed once.
         sampling: How tokens are chosen.
         seeds: One for each sequence: its random numbers.
@@ -79,7 +79,7 @@ def generate_branches(
     """
     branches = share_prefixes(sequences)
     results: list[list[int]] = [[] for _ in sequences]
-    AttentionInterface.register(ATTENTION, attend_branches)
+    AttentionInterface.register(ATTENTION, attend_shared)
     prefix = compute_prefix(model, branches.prefix)
     lengths = [
         g.length + sum(map(len, owners)) * sampling.max_new_tokens
@@ -105,7 +105,7 @@ def _own_settings_aside(model: PreTrainedModel) -> Iterator[None]:
         model.generation_config = own
 
 
-def generate_rows(
+def generate_padded(
     model: PreTrainedModel,
     sequences: Sequence[list[int]],
     sampling: Sampling,
@@ -115,7 +115,7 @@ def generate_rows(
     budget: int,
     track: Callable[[list[list[int]]], Iterable[list[int]]] | None = None,
 ) -> list[list[int]]:
-    """As `generate_branches`, by transformers' `generate`, for any causal LM; random numbers are a batch's, not a
+    """As `generate_shared`, by transformers' `generate`, for any causal LM; random numbers are a batch's, not a
     sequence's."""
     settings = GenerationConfig(
         max_new_tokens=sampling.max_new_tokens,
@@ -206,7 +206,7 @@ class _Decoder:
         """Keys and values of each layer, (groups, key heads, length, width)."""
         self.own: list[tuple[Tensor, Tensor]] = []
         """Keys and values of each layer, (rows, key heads, steps, width)."""
-        self.records = can_record(model)
+        self.records = can_capture(model)
         self.replay: Callable[[], Tensor] | None = None
         self.tokens = torch.zeros(0, dtype=torch.long, device=model.device)
         """The last token of every row, (rows,)."""
@@ -285,7 +285,7 @@ class _Decoder:
         stops = torch.tensor(list(stop_ids), device=self.model.device)
         chosen: dict[int, list[int]] = {i: [] for g in self.owners for i in g if i >= 0}
         for step in range(steps):
-            tokens = choose_tokens(self.logits, sampling, draws[:, step])
+            tokens = sample_tokens(self.logits, sampling, draws[:, step])
             for index, token, going in zip(owners.flatten().tolist(), tokens.tolist(), alive.tolist(), strict=True):
                 if going:
                     chosen[index].append(token)
@@ -397,7 +397,7 @@ class _Decoder:
         return whole
 
 
-def can_record(model: PreTrainedModel) -> bool:
+def can_capture(model: PreTrainedModel) -> bool:
     """Whether a step may be recorded: on an NVIDIA GPU, and with rotations that do not depend on the longest row."""
     kinds = [str(getattr(module, "rope_type", "")) for module in model.modules()]
     return model.device.type == "cuda" and not any("dynamic" in kind or kind == "longrope" for kind in kinds)
@@ -419,7 +419,7 @@ def record(work: Callable[[], Tensor]) -> Callable[[], Tensor]:
     return replay
 
 
-def choose_tokens(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> Tensor:
+def sample_tokens(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> Tensor:
     """Choose a token for each row.
 
     Args:
@@ -446,7 +446,7 @@ def _draw_uniforms(seed: int, count: int) -> Tensor:
     return torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def attend_branches(
+def attend_shared(
     module: Any,
     query: Tensor,
     key: Tensor,

@@ -15,7 +15,7 @@ from rlaif_framework.errors import ModelError
 from rlaif_framework.models.adapters import add_lora, save_model, share_weights
 from rlaif_framework.models.gguf import materialise
 from rlaif_framework.models.loading import load_model
-from rlaif_framework.models.packing import Group, Packed, lay_out, pack_groups, split_by_tokens
+from rlaif_framework.models.packing import Group, Packed, choose_rows, pack_groups, split_by_tokens
 from rlaif_framework.models.source import ModelSource, find_model
 from rlaif_framework.spec.model import LoraSettings
 
@@ -109,7 +109,7 @@ class ScoreModel(nn.Module):
         scores: dict[int, list[float]] = {}
         device = next(self.parameters()).device
         for batch in split_by_tokens([g.length for g in groups], budget):
-            packed = pack_groups(lay_out([groups[i] for i in batch]), pad_id, device)
+            packed = pack_groups(choose_rows([groups[i] for i in batch]), pad_id, device)
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 values = iter(self(packed, packed.ends[:, 0], packed.ends[:, 1]).tolist())
             for i in batch:

@@ -99,4 +99,4 @@ def _load_answer(row: Mapping[str, Any]) -> Answer:
     # The cache outlives versions of this class: fields that it no longer has are ignored.
     values: dict[str, Any] = {field.name: row[field.name] for field in fields(Answer) if field.name in row}
     lists: dict[str, Any] = {name: tuple(values[name]) for name in ("probabilities", "dropped") if name in values}
-    return Answer(**{**values, **lists})
+    return Answer(**(values | lists))

@@ -12,7 +12,7 @@ from typing import Any
 
 from rlaif_framework.contracts.protocols import Labeler
 from rlaif_framework.contracts.validation import check_preferences
-from rlaif_framework.plugins.component import ComponentConfig
+from rlaif_framework.plugins.configs import LabelerConfig
 from rlaif_framework.records.jsonl import dump_row
 from rlaif_framework.records.preferences import Comparison, Preference
 from rlaif_framework.store import read_json, write_atomic
@@ -84,14 +84,14 @@ class LabelCounts:
         return counts if rows.exists() and rows.stat().st_size >= counts.file_size else cls()
 
 
-def chunk_size(config: ComponentConfig) -> int:
+def chunk_size(config: LabelerConfig) -> int:
     """Return the number of comparisons to label together, e.g. the number of requests a server takes at once."""
     return max(MIN_CHUNK, config.preferred_chunk_size())
 
 
 def label_in_chunks(
     labeler: Labeler,
-    config: ComponentConfig,
+    config: LabelerConfig,
     comparisons: Iterable[Comparison],
     rows: Path,
     to_row: Callable[[Comparison, Preference], Mapping[str, Any]],

@@ -71,7 +71,7 @@ def gae(rewards: Tensor, values: Tensor, response_index: Tensor, gamma: float, l
     return discount(errors, response_index, gamma * lam)
 
 
-def defer_scores(
+def delay_scores(
     rewards: Tensor, scores: Tensor, end_values: Tensor, response_index: Tensor, gamma: float, lam: float
 ) -> Tensor:
     """Rewards for `gae` where the score comes one step after the last token (Huang et al. 2024).

@@ -13,15 +13,15 @@ from rlaif_framework import (
     Ballot,
     Choose,
     Component,
-    ComponentConfig,
     Context,
     Generate,
+    StrategyConfig,
     derive_seed,
     hookimpl,
 )
 
 
-class ChainOfThoughtConfig(ComponentConfig):
+class ChainOfThoughtConfig(StrategyConfig):
     """Ask for an explanation first, then for the label given the explanation. Each order has its own explanation."""
 
     kind: Literal["chain-of-thought"] = "chain-of-thought"
@@ -29,6 +29,11 @@ class ChainOfThoughtConfig(ComponentConfig):
     """Maximum length of an explanation (RLAIF: 512)."""
     temperature: float = Field(0.0, ge=0)
     """Sampling temperature of the explanation; 0 is greedy (RLAIF)."""
+
+    @property
+    def longest_answer(self) -> int:
+        """The maximum length of the explanation."""
+        return self.max_new_tokens
 
 
 class ChainOfThought:

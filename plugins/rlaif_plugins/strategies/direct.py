@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable
 from typing import Any, Literal
 
-from rlaif_framework import Annotation, Asked, Ballot, Choose, Component, ComponentConfig, Context, hookimpl
+from rlaif_framework import Annotation, Asked, Ballot, Choose, Component, Context, StrategyConfig, hookimpl
 
 
-class DirectConfig(ComponentConfig):
+class DirectConfig(StrategyConfig):
     """Ask for the label without an explanation, and read it from the probabilities of the label tokens."""
 
     kind: Literal["direct"] = "direct"

@@ -14,9 +14,9 @@ from rlaif_framework import (
     Asked,
     Ballot,
     Component,
-    ComponentConfig,
     Context,
     DataError,
+    StrategyConfig,
     StrategySlot,
     default_component,
     derive_seed,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rlaif_framework.data import AnnotatorPrompts, Exemplar
 
 
-class FewShotConfig(ComponentConfig):
+class FewShotConfig(StrategyConfig):
     """Show exemplars (RLAIF 2.1.2), then ask with another strategy."""
 
     kind: Literal["few-shot"] = "few-shot"

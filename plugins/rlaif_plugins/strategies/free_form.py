@@ -13,9 +13,9 @@ from rlaif_framework import (
     Asked,
     Ballot,
     Component,
-    ComponentConfig,
     Context,
     Generate,
+    StrategyConfig,
     derive_seed,
     hookimpl,
 )
@@ -29,7 +29,7 @@ VERDICT = re.compile(
 PROBABILITIES = {"1": (1.0, 0.0), "2": (0.0, 1.0), "tie": (0.5, 0.5)}
 
 
-class FreeFormConfig(ComponentConfig):
+class FreeFormConfig(StrategyConfig):
     """Ask for free text that ends with a line `Verdict: 1`, `Verdict: 2` or `Verdict: tie`."""
 
     kind: Literal["free-form"] = "free-form"
@@ -37,6 +37,11 @@ class FreeFormConfig(ComponentConfig):
     """Maximum length of the answer."""
     temperature: float = Field(0.0, ge=0)
     """Sampling temperature; 0 is greedy."""
+
+    @property
+    def longest_answer(self) -> int:
+        """The maximum length of the answer."""
+        return self.max_new_tokens
 
 
 class FreeForm:

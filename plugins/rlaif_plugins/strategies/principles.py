@@ -11,9 +11,9 @@ from rlaif_framework import (
     Asked,
     Ballot,
     Component,
-    ComponentConfig,
     Context,
     DataError,
+    StrategyConfig,
     StrategySlot,
     default_component,
     derive_seed,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rlaif_framework.data import AnnotatorPrompts
 
 
-class PrinciplesConfig(ComponentConfig):
+class PrinciplesConfig(StrategyConfig):
     """State a principle after the preamble (Constitutional AI, Bai et al. 2022), then ask with another strategy."""
 
     kind: Literal["principles"] = "principles"

@@ -13,10 +13,10 @@ from rlaif_framework import (
     Asked,
     Ballot,
     Component,
-    ComponentConfig,
     Context,
     Generate,
     Request,
+    StrategyConfig,
     StrategySlot,
     default_component,
     derive_seed,
@@ -26,7 +26,7 @@ from rlaif_framework.prompting import run_in_lockstep
 from rlaif_framework.records import average_ballots
 
 
-class SelfConsistencyConfig(ComponentConfig):
+class SelfConsistencyConfig(StrategyConfig):
     """Sample several explanations and average the distributions after them (RLAIF 2.1.4, Wang et al. 2022)."""
 
     kind: Literal["self-consistency"] = "self-consistency"

@@ -8,7 +8,7 @@ from typing import Any
 
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.contracts.stage import Stage
-from rlaif_framework.plugins.component import ComponentConfig
+from rlaif_framework.plugins.configs import LabelerConfig
 from rlaif_framework.prompting.chunks import LabelCounts, chunk_size, label_in_chunks
 from rlaif_framework.records.preferences import Comparison, Preference
 from rlaif_framework.records.rows import load_preferences
@@ -24,7 +24,7 @@ FACTS = ("comparisons", "unparsed", "source_truncated", "responses_truncated", "
 
 
 def label_comparisons(
-    stage: Stage, context: Context, config: ComponentConfig, comparisons: Sequence[Comparison]
+    stage: Stage, context: Context, config: LabelerConfig, comparisons: Sequence[Comparison]
 ) -> list[Preference]:
     """Write `preferences.jsonl`, one row per comparison in their order, and return the preferences.
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from rlaif_framework import Component, ComponentConfig, hookimpl
+from rlaif_framework import BackendConfig, Component, hookimpl
 
 
 def _check_url(url: str) -> str:
@@ -34,7 +34,7 @@ def _as_list(value: object) -> object:
 ServerURL = Annotated[str, AfterValidator(_check_url)]
 
 
-class OpenAIConfig(ComponentConfig):
+class OpenAIConfig(BackendConfig):
     """A model served by one or several OpenAI-compatible servers."""
 
     kind: Literal["openai"] = "openai"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from rlaif_framework import Component, ComponentConfig, DType, ModelLoad, hookimpl
+from rlaif_framework import BackendConfig, Component, DType, ModelLoad, hookimpl
 
 
-class TransformersConfig(ComponentConfig):
+class TransformersConfig(BackendConfig):
     """A causal language model on this machine, from the hub, a folder, a GGUF file or an installed package."""
 
     kind: Literal["transformers"] = "transformers"

@@ -8,12 +8,12 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from rlaif_framework import Component, ComponentConfig, Split, hookimpl
+from rlaif_framework import Component, Split, TaskConfig, hookimpl
 
 Place = str | dict[Split, str]
 
 
-class DialogueConfig(ComponentConfig):
+class DialogueConfig(TaskConfig):
     """Answer the last turn of a dialogue, helpfully or harmlessly: Anthropic's HH data, or pairs in the same format."""
 
     kind: Literal["dialogue"] = "dialogue"

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from rlaif_framework import Component, ComponentConfig, Split, hookimpl
+from rlaif_framework import Component, Split, TaskConfig, hookimpl
 
 TEMPLATE = """\
 {% if subreddit %}SUBREDDIT: r/{{ subreddit }}
@@ -21,7 +21,7 @@ TL;DR:"""
 Place = str | dict[Split, str]
 
 
-class TldrConfig(ComponentConfig):
+class TldrConfig(TaskConfig):
     """Summarise a post, from the embedded data `mini`, OpenAI's TL;DR data, or JSON Lines with texts and summaries."""
 
     kind: Literal["tldr"] = "tldr"
