@@ -91,7 +91,7 @@ CHANGES: dict[str, Any] = {
     "evaluate.temperature": 0.5,
     "evaluate.show": 3,
     "evaluate.labelers": {},
-    "task.validation_share": 0.3,
+    "task.validation_fraction": 0.3,
 }
 FIRST: dict[str, str] = {
     "arms.rlaif.feedback.allow_weak_labels": "rlaif/reward",
