@@ -153,9 +153,7 @@ class PolicyGradientConfig(OnlineConfig):
     @model_validator(mode="after")
     def _check_settings(self) -> PolicyGradientConfig:
         if self.objective == "weighted" and self.beta > 1:
-            raise ValueError(
-                "beta: with objective 'weighted' at most 1; lower it or set objective: penalised"
-            )
+            raise ValueError("beta: with objective 'weighted' at most 1; lower it or set objective: penalised")
         if self.kl == "loss" and self.kl_estimator == "k1":
             raise ValueError(
                 "kl_estimator: k1 in the loss has a gradient of 0 on average; use k2 or k3, or 'kl: reward'"
