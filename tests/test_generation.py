@@ -20,22 +20,11 @@ from transformers import (
     PreTrainedModel,
 )
 
-from rlaif_framework.models import add_lora
-from rlaif_framework.models import decoding as generation
+from rlaif_framework.models import add_lora, decoder
 from rlaif_framework.models.adapters import merged_adapters, save_model
-from rlaif_framework.models.decoding import (
-    FAMILIES,
-    Sampling,
-    can_capture,
-    can_share_prefixes,
-    compute_prefix,
-    forward_groups,
-    generate_padded,
-    generate_shared,
-    record,
-    sample_tokens,
-)
-from rlaif_framework.models.prefixes import share_prefixes
+from rlaif_framework.models.decoder import Sampling, can_capture, capture, sample_tokens
+from rlaif_framework.models.decoding import FAMILIES, can_share_prefixes, generate_padded, generate_shared
+from rlaif_framework.models.prefixes import compute_prefix, forward_groups, share_prefixes
 from rlaif_framework.spec.model import LoraSettings
 
 VOCABULARY = 97
@@ -144,7 +133,7 @@ WAITING = {"_local_scalar_dense", "nonzero", "unique", "masked_select"}
 
 
 def trace(work: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
-    """As `record`, without a GPU: the operations of `work` on the very tensors that it uses, and no Python of it."""
+    """As `capture`, without a GPU: the operations of `work` on the very tensors that it uses, and no Python of it."""
     graph = make_fx(lambda: work())()
     called = " ".join(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
     assert "index_copy_" in called
@@ -159,7 +148,7 @@ def test_recorded_steps_choose_the_same_tokens(family: str, cast: bool, monkeypa
     sampling, stops = Sampling(30, 1.5), list(range(0, VOCABULARY, 8))
 
     def generate(recorded: bool) -> list[list[int]]:
-        monkeypatch.setattr(generation, "can_capture", lambda model: recorded)
+        monkeypatch.setattr(decoder, "can_capture", lambda model: recorded)
         with torch.autocast(DEVICE.type, torch.bfloat16, enabled=cast):
             return generate_shared(model, texts, sampling, range(len(texts)), stops, 0, budget=4000)
 
@@ -167,11 +156,11 @@ def test_recorded_steps_choose_the_same_tokens(family: str, cast: bool, monkeypa
     recordings = []
 
     def counting(work: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
-        recordings.append((record if DEVICE.type == "cuda" else trace)(work))
+        recordings.append((capture if DEVICE.type == "cuda" else trace)(work))
         return recordings[-1]
 
-    monkeypatch.setattr(generation, "record", counting)
-    monkeypatch.setattr(generation, "REACH", 8)
+    monkeypatch.setattr(decoder, "capture", counting)
+    monkeypatch.setattr(decoder, "CACHE_BLOCK", 8)
     assert generate(True) == expected
     assert 1 < len(recordings) < max(map(len, expected)) / 2  # anew where the reach has grown or rows have ended
 
