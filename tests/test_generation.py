@@ -42,14 +42,14 @@ VOCABULARY = 97
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def small_model(family: str, **settings: Any) -> PreTrainedModel:
+def small_model(family: str, layers: int = 3, **settings: Any) -> PreTrainedModel:
     torch.manual_seed(0)
     config = AutoConfig.for_model(
         family,
         vocab_size=VOCABULARY,
         hidden_size=32,
         intermediate_size=48,
-        num_hidden_layers=3,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=256,
@@ -154,9 +154,9 @@ def trace(work: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
 
 @pytest.mark.parametrize(("family", "cast"), [*((family, False) for family in FAMILIES), ("llama", True)])
 def test_recorded_steps_choose_the_same_tokens(family: str, cast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = small_model(family)
+    model = small_model(family, layers=2)
     texts = [text for text in prompts()[:3] for _ in range(4)]
-    sampling, stops = Sampling(30, 1.5), list(range(0, VOCABULARY, 8))
+    sampling, stops = Sampling(16, 1.5), list(range(0, VOCABULARY, 8))
 
     def generate(recorded: bool) -> list[list[int]]:
         monkeypatch.setattr(generation, "can_record", lambda model: recorded)
