@@ -11,7 +11,8 @@ from typing import Any, Literal
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -132,13 +133,39 @@ WAITING = {"_local_scalar_dense", "nonzero", "unique", "masked_select"}
 """Operations whose result a GPU has to be waited for: no recording may hold them."""
 
 
+class Recorder(TorchDispatchMode):
+    """Keeps every operation, to do them once more on the very tensors that they used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, Any, Any, Any]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        self.calls.append((func, args, kwargs or {}, found))
+        return found
+
+    def repeat(self, wanted: torch.Tensor) -> torch.Tensor:
+        """Do all operations again and return what has become of a result."""
+        made: dict[int, Any] = {}
+
+        def renew(value: Any) -> Any:
+            return made.get(id(value), value)
+
+        for func, args, kwargs, before in self.calls:
+            after = func(*tree_map(renew, args), **tree_map(renew, kwargs))
+            made |= {id(old): new for old, new in zip(tree_leaves(before), tree_leaves(after), strict=True)}
+        return made[id(wanted)]
+
+
 def trace(work: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
-    """As `capture`, without a GPU: the operations of `work` on the very tensors that it uses, and no Python of it."""
-    graph = make_fx(lambda: work())()
-    called = " ".join(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
+    """As `capture`, without a GPU: the operations of `work` and no Python of it."""
+    with Recorder() as recorder:
+        result = work()
+    called = " ".join(str(func) for func, *_ in recorder.calls)
     assert "index_copy_" in called
     assert not any(name in called for name in WAITING)
-    return graph
+    return lambda: recorder.repeat(result)
 
 
 @pytest.mark.parametrize(("family", "cast"), [*((family, False) for family in FAMILIES), ("llama", True)])
