@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,11 @@ CHAT = (
 )
 
 
+def pytest_configure() -> None:
+    """Give this process and its children one thread, before torch is imported: a tiny model gains nothing from two."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+
 def pytest_collection_finish() -> None:
     """Keep what imports made out of garbage collections: a run collects after each of its stages."""
     gc.collect()
@@ -44,13 +50,12 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No hub, no shared caches, no stray plugins, one thread count."""
+    """No hub, no shared caches, no stray plugins."""
     patch = pytest.MonkeyPatch()
     patch.setenv("HF_HUB_OFFLINE", "1")
     patch.setenv("RLAIF_CACHE", str(tmp_path_factory.mktemp("cache")))
     patch.setenv("RLAIF_PLUGINS", "")
     patch.setenv("TRANSFORMERS_VERBOSITY", "error")
-    patch.setenv("OMP_NUM_THREADS", "1")  # for child processes: a tiny model gains nothing from a second thread
     yield
     patch.undo()
 
@@ -61,8 +66,6 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    torch.set_num_threads(1)
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

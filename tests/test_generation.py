@@ -11,7 +11,8 @@ from typing import Any, Literal
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -20,22 +21,11 @@ from transformers import (
     PreTrainedModel,
 )
 
-from rlaif_framework.models import add_lora
-from rlaif_framework.models import decoding as generation
+from rlaif_framework.models import add_lora, decoder
 from rlaif_framework.models.adapters import merged_adapters, save_model
-from rlaif_framework.models.decoding import (
-    FAMILIES,
-    Sampling,
-    can_capture,
-    can_share_prefixes,
-    compute_prefix,
-    forward_groups,
-    generate_padded,
-    generate_shared,
-    record,
-    sample_tokens,
-)
-from rlaif_framework.models.prefixes import share_prefixes
+from rlaif_framework.models.decoder import Sampling, can_capture, capture, sample_tokens
+from rlaif_framework.models.decoding import FAMILIES, can_share_prefixes, generate_padded, generate_shared
+from rlaif_framework.models.prefixes import compute_prefix, forward_groups, share_prefixes
 from rlaif_framework.spec.model import LoraSettings
 
 VOCABULARY = 97
@@ -143,13 +133,39 @@ WAITING = {"_local_scalar_dense", "nonzero", "unique", "masked_select"}
 """Operations whose result a GPU has to be waited for: no recording may hold them."""
 
 
+class Recorder(TorchDispatchMode):
+    """Keeps every operation, to do them once more on the very tensors that they used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, Any, Any, Any]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        self.calls.append((func, args, kwargs or {}, found))
+        return found
+
+    def repeat(self, wanted: torch.Tensor) -> torch.Tensor:
+        """Do all operations again and return what has become of a result."""
+        made: dict[int, Any] = {}
+
+        def renew(value: Any) -> Any:
+            return made.get(id(value), value)
+
+        for func, args, kwargs, before in self.calls:
+            after = func(*tree_map(renew, args), **tree_map(renew, kwargs))
+            made |= {id(old): new for old, new in zip(tree_leaves(before), tree_leaves(after), strict=True)}
+        return made[id(wanted)]
+
+
 def trace(work: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
-    """As `record`, without a GPU: the operations of `work` on the very tensors that it uses, and no Python of it."""
-    graph = make_fx(lambda: work())()
-    called = " ".join(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
+    """As `capture`, without a GPU: the operations of `work` and no Python of it."""
+    with Recorder() as recorder:
+        result = work()
+    called = " ".join(str(func) for func, *_ in recorder.calls)
     assert "index_copy_" in called
     assert not any(name in called for name in WAITING)
-    return graph
+    return lambda: recorder.repeat(result)
 
 
 @pytest.mark.parametrize(("family", "cast"), [*((family, False) for family in FAMILIES), ("llama", True)])
@@ -159,7 +175,7 @@ def test_recorded_steps_choose_the_same_tokens(family: str, cast: bool, monkeypa
     sampling, stops = Sampling(30, 1.5), list(range(0, VOCABULARY, 8))
 
     def generate(recorded: bool) -> list[list[int]]:
-        monkeypatch.setattr(generation, "can_capture", lambda model: recorded)
+        monkeypatch.setattr(decoder, "can_capture", lambda model: recorded)
         with torch.autocast(DEVICE.type, torch.bfloat16, enabled=cast):
             return generate_shared(model, texts, sampling, range(len(texts)), stops, 0, budget=4000)
 
@@ -167,11 +183,11 @@ def test_recorded_steps_choose_the_same_tokens(family: str, cast: bool, monkeypa
     recordings = []
 
     def counting(work: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
-        recordings.append((record if DEVICE.type == "cuda" else trace)(work))
+        recordings.append((capture if DEVICE.type == "cuda" else trace)(work))
         return recordings[-1]
 
-    monkeypatch.setattr(generation, "record", counting)
-    monkeypatch.setattr(generation, "REACH", 8)
+    monkeypatch.setattr(decoder, "capture", counting)
+    monkeypatch.setattr(decoder, "CACHE_BLOCK", 8)
     assert generate(True) == expected
     assert 1 < len(recordings) < max(map(len, expected)) / 2  # anew where the reach has grown or rows have ended
 

@@ -490,6 +490,7 @@ def test_ctrl_c_says_that_the_same_command_goes_on(work: Path) -> None:
     assert not Path("l.jsonl").exists()
 
 
+<<<<<<< HEAD
 def test_the_pairs_are_read_once_for_all_labelers(
     label: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -518,31 +519,23 @@ def test_a_component_that_needs_a_policy_is_told_that_there_is_none() -> None:
 
 
 def test_many_comparisons_stream_in_constant_memory_and_little_time(label: Callable[..., Outcome]) -> None:
+=======
+def test_many_comparisons_stream_in_constant_memory(label: Callable[..., Outcome]) -> None:
+>>>>>>> house
     text = "word " * 100
-    for count in (2_000, 20_000):
-        with Path(f"{count}.jsonl").open("w") as file:
+    peaks = []
+    for count in (10, 2_000, 4_000):  # the first also imports
+        with Path("many.jsonl").open("w") as file:
             for i in range(count):
                 file.write(json.dumps({"prompt": f"{i} {text}", "responses": ["a longer one", f"b {i}"]}) + "\n")
-
-    def cost(count: int) -> tuple[float, int]:
-        start = time.process_time()
-        assert label(f"{count}.jsonl", "--labeler", "length", "--out", f"out{count}.jsonl")[0] == 0
-        return time.process_time() - start, len(rows(f"out{count}.jsonl"))
-
-    cost(2_000)
-    seconds, written = cost(20_000)
-    assert written == 20_000
-    assert seconds / 20_000 < 0.002, f"{1000 * seconds / 20_000:.2f} ms a comparison"
-
-    peaks = []
-    for count in (2_000, 20_000):
-        Path(f"out{count}.jsonl").unlink()
         tracemalloc.start()
-        assert label(f"{count}.jsonl", "--labeler", "length", "--out", f"out{count}.jsonl")[0] == 0
+        assert label("many.jsonl", "--labeler", "length", "--out", "out.jsonl")[0] == 0
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    # 18,000 prompts more are 9 MB of text; what is kept of a comparison is what measuring takes.
-    assert peaks[1] - peaks[0] < 18_000 * 300, peaks
+        assert len(rows("out.jsonl")) == count
+        Path("out.jsonl").unlink()
+    # 2,000 prompts more are 1 MB of text; what is kept of a comparison is what measuring takes.
+    assert peaks[2] - peaks[1] < 2_000 * 300, peaks
 
 
 # Numbers of the report

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -236,7 +237,15 @@ def test_a_response_too_long_for_the_context_is_an_outcome_of_its_comparison(lab
 
 def test_a_chunk_holds_enough_comparisons_for_the_concurrency(label: Label) -> None:
     make_pairs(150)
-    with serve(lambda body, number: judge(body), delay=0.4) as server:
+    crowd = threading.Event()
+
+    def wait_for_the_crowd(body: dict[str, Any], number: int) -> Reply:
+        if number >= 95:
+            crowd.set()
+        assert crowd.wait(timeout=60)
+        return judge(body)
+
+    with serve(wait_for_the_crowd) as server:
         code, _, err = label(server.url, ", concurrency: 120", "orders: first\n")
     assert code == 0, err
     assert server.most_in_flight > 90

@@ -1,8 +1,6 @@
 from .adapters import add_lora as add_lora
 from .adapters import checkpoint_gradients as checkpoint_gradients
 from .adapters import save_model as save_model
-from .decoding import compute_prefix as compute_prefix
-from .decoding import forward_groups as forward_groups
 from .loading import load_model as load_model
 from .loading import load_tokenizer as load_tokenizer
 from .logprobs import response_logits as response_logits
@@ -15,7 +13,9 @@ from .packing import choose_rows as choose_rows
 from .packing import pack_groups as pack_groups
 from .packing import split_by_tokens as split_by_tokens
 from .precision import compute_dtype as compute_dtype
+from .prefixes import compute_prefix as compute_prefix
 from .prefixes import count_common as count_common
+from .prefixes import forward_groups as forward_groups
 from .prefixes import share_prefixes as share_prefixes
 from .sampling import encode_prompt as encode_prompt
 from .sampling import encode_response as encode_response

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,15 @@ from rlaif_framework.models.adapters import add_lora, checkpoint_gradients
 from rlaif_framework.models.gguf import gguf_settings
 from rlaif_framework.models.logprobs import response_logprobs
 from rlaif_framework.models.packed_attention import prepare_attention
-from rlaif_framework.models.packing import Group, choose_rows, pack_groups, split_by_tokens
+from rlaif_framework.models.packing import Group, Packed, choose_rows, pack_groups, split_by_tokens
 from rlaif_framework.models.source import ModelSource
 from rlaif_framework.spec.model import PolicyConfig
+
+EQUAL_LAYERS = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "olmo2", "gpt_neox", "gpt2")
+"""Architectures whose layers have the same shapes; for these the measurement of two small models is extrapolated."""
+
+FEW_LAYERS = 2
+"""Layers of the smaller model: enough for tensors that only pass between layers."""
 
 
 def measure_training(
@@ -42,12 +49,45 @@ def measure_training(
     config = AutoConfig.from_pretrained(_find_config(source))
     group = Group([1] * policy.max_prompt_tokens, [[1] * policy.max_new_tokens] * responses)
     part = max(map(len, split_by_tokens([group.length] * groups, policy.train_tokens)))
+    packed = pack_groups(choose_rows([group] * part), 0, torch.device("cpu"))
+    layers = config.get_text_config().num_hidden_layers
+    if layers > FEW_LAYERS + 1 and _has_equal_layers(config, policy):
+        # Each further layer adds the same: two small models tell what a large one needs, in a tenth of the time.
+        count, kept = _measure(_with_layers(config, FEW_LAYERS), causal, policy, compute, packed)
+        more_count, more_kept = _measure(_with_layers(config, FEW_LAYERS + 1), causal, policy, compute, packed)
+        count += (layers - FEW_LAYERS) * (more_count - count)
+        kept += (layers - FEW_LAYERS) * (more_kept - kept)
+    else:
+        count, kept = _measure(config, causal, policy, compute, packed)
+    # A pass of the longest prompts may leave room that shorter prompts fill: scale up to a full pass.
+    tokens = part * group.length
+    return count, kept * max(tokens, min(policy.train_tokens, groups * group.length)) // tokens
+
+
+def _has_equal_layers(config: Any, policy: PolicyConfig) -> bool:
+    """Return True if all layers of a model have the same shapes and are trained alike."""
+    kinds = set(getattr(config.get_text_config(), "layer_types", None) or [])
+    known = config.model_type in EQUAL_LAYERS
+    return known and len(kinds) < 2 and (policy.lora is None or policy.lora.last_layers is None)
+
+
+def _with_layers(config: Any, layers: int) -> Any:
+    """Return a copy of a config with fewer layers."""
+    changed = copy.deepcopy(config)
+    text = changed.get_text_config()
+    if getattr(text, "layer_types", None):
+        text.layer_types = text.layer_types[:layers]
+    text.num_hidden_layers = layers
+    return changed
+
+
+def _measure(config: Any, causal: bool, policy: PolicyConfig, compute: torch.dtype, packed: Packed) -> tuple[int, int]:
+    """Count the trained weights of a model, and the bytes that autograd keeps of one batch."""
     model, trained = _build(config, causal, policy, compute)
     with FakeTensorMode(allow_non_fake_inputs=True):
         _place_on_cpu(trained)
         trained.train()
         kept = _KeptTensors(trained)
-        packed = pack_groups(choose_rows([group] * part), 0, torch.device("cpu"))
         gradients = 0
         autocast = torch.autocast("cpu", compute, enabled=compute != torch.float32)
         with saved_tensors_hooks(kept.keep, lambda tensor: tensor), autocast:
@@ -57,10 +97,7 @@ def measure_training(
             else:
                 model.base_model(**packed.model_inputs(model), use_cache=False)
         count = sum(p.numel() for p in trained.parameters() if p.requires_grad)
-        held = kept.total() + gradients
-    # A pass of the longest prompts may leave room that shorter prompts fill: scale up to a full pass.
-    tokens = part * group.length
-    return count, held * max(tokens, min(policy.train_tokens, groups * group.length)) // tokens
+        return count, kept.total() + gradients
 
 
 def measure_process() -> int:

@@ -252,8 +252,8 @@ def select_head_positions(head: nn.Module, rows: Tensor, columns: Tensor) -> Ite
 
 
 PASS_ON_CPU, PASS_ON_GPU = 128, 4096
-"""Fixed cost of a pass, in tokens: on a CPU 60 for a 135M model in fp32 and more in bf16; on a GPU the kernel launches of
-a pass cost 3,100 with gradients and 3,400 without (a 1B model on an H200, bf16)."""
+"""Fixed cost of a pass, in tokens: on a CPU 60 for a 135M model in fp32 and more in bf16; on a GPU the kernel launches
+of a pass cost 3,100 with gradients and 3,400 without (a 1B model on an H200, bf16)."""
 
 
 def split_by_tokens(lengths: Sequence[int], budget: int, overhead: int | None = None) -> list[list[int]]:

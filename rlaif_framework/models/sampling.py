@@ -9,7 +9,8 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from rlaif_framework.models.adapters import merged_adapters
-from rlaif_framework.models.decoding import Sampling, can_share_prefixes, generate_padded, generate_shared
+from rlaif_framework.models.decoder import Sampling
+from rlaif_framework.models.decoding import can_share_prefixes, generate_padded, generate_shared
 from rlaif_framework.models.packing import Group
 from rlaif_framework.records.samples import Sample
 from rlaif_framework.seeds import derive_seed
