@@ -490,7 +490,6 @@ def test_ctrl_c_says_that_the_same_command_goes_on(work: Path) -> None:
     assert not Path("l.jsonl").exists()
 
 
-<<<<<<< HEAD
 def test_the_pairs_are_read_once_for_all_labelers(
     label: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -518,10 +517,7 @@ def test_a_component_that_needs_a_policy_is_told_that_there_is_none() -> None:
         _ = context.policy_source
 
 
-def test_many_comparisons_stream_in_constant_memory_and_little_time(label: Callable[..., Outcome]) -> None:
-=======
 def test_many_comparisons_stream_in_constant_memory(label: Callable[..., Outcome]) -> None:
->>>>>>> house
     text = "word " * 100
     peaks = []
     for count in (10, 2_000, 4_000):  # the first also imports

@@ -62,6 +62,7 @@ class DialogueTask:
 
     def truncate(self, prompt: Prompt, fits: Callable[[str], bool]) -> Prompt:
         """Drop the oldest turns until the prompt fits, then the beginning of the last turn. Responses are kept."""
+        # The end of a dialogue matters most: it is what the response answers.
         turns = TURN.split(prompt.source)
         for start in range(1, len(turns)):
             source = "\n\n".join(turns[start:])
