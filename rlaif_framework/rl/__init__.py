@@ -1,4 +1,7 @@
-"""What the reinforcement-learning algorithms share. May import `report` and the rooms below it; not `pipeline`."""
+"""Models, estimators and training steps that the algorithms share.
+
+May import `report` and the rooms below it, but not `pipeline`.
+"""
 
 import lazy_loader
 
