@@ -1,24 +1,43 @@
-# Sets up an environment in .venv and runs the main job or the tests. Needs Python 3.11 or newer, pip and make.
+# Development tasks. They need Python 3.11 or newer, pip and make; everything is installed into .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# `make test FOLDER=rl` runs the tests of one folder; the default is all of them.
+FOLDER ?=
 
-.PHONY: quickstart test lint docs clean
+.PHONY: quickstart format generate lint fresh docs test check clean
 
 quickstart: $(VENV)/models.done
 	$(BIN)/rlaif run specs/quickstart.yaml --out runs/quickstart
 
-test: $(VENV)/models.done $(VENV)/test.done
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+format: $(VENV)/dev.done
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
+generate: $(VENV)/core.done
+	$(BIN)/python docs/generate.py
+
+# mypy takes its list of files from pyproject.toml.
 lint: $(VENV)/test.done $(VENV)/dev.done
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	$(BIN)/mypy rlaif_framework plugins/rlaif_plugins registry/rlaif_registry
+	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+fresh: $(VENV)/core.done
+	$(BIN)/python docs/generate.py --check
 
 docs: $(VENV)/docs.done
 	$(BIN)/mkdocs build --strict
+
+test: $(VENV)/models.done $(VENV)/test.done
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(if $(FOLDER),tests/$(FOLDER))
+
+# Everything that a change must pass, cheapest first.
+check:
+	$(MAKE) lint
+	$(MAKE) fresh
+	$(MAKE) docs
+	$(MAKE) test
 
 $(VENV)/core.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -29,8 +29,8 @@ from rlaif_framework.models import (
     response_logprobs,
     sample_responses,
     split_by_tokens,
-    truncate_prompts,
 )
+from rlaif_framework.training import truncate_prompts
 
 ROOT = Path(__file__).parents[1]
 OFFLINE = ("dpo", "rejection-sampling", "teacher")
@@ -51,7 +51,7 @@ def main() -> None:
             subprocess.run([*command, "--set", f"seed={seed}"], check=True)
         reports.append(json.loads((folder / "report.json").read_text(encoding="utf-8")))
     print(f"# seeds {', '.join(map(str, given.seeds))}; {reports[0]['evaluation']['prompts']} test prompts each")
-    print("| arm | change of reward | KL k1 | win rate against sft, % | tokens | ended, % | seconds |")
+    print("| arm | change of reward | KL k1 | win rate against sft, % | tokens | EOS rate, % | seconds |")
     print("|---|---|---|---|---|---|---|")
     for arm in ["sft", *reports[0]["evaluation"]["arms"]]:
         rows = [
@@ -64,7 +64,7 @@ def measure(report: dict[str, Any], arm: str, folder: Path) -> list[float | None
     """The columns of an arm in one run."""
     evaluation = report["evaluation"]
     measured, policy = evaluation["arms"].get(arm, {}), evaluation["policies"][arm]
-    gain = measured.get("reward_gain")
+    gain = (measured.get("reward") or {}).get("gain")
     curve = [row["kl_k1"] for row in measured.get("curve", []) if "kl_k1" in row]
     win = next((w["rate"]["value"] for w in evaluation["wins"] if w["first"] == arm and w["rate"]), None)
     seconds = next((s["seconds"] for s in report["steps"] if s["name"] == f"{arm}/policy"), None)
@@ -73,7 +73,7 @@ def measure(report: dict[str, Any], arm: str, folder: Path) -> list[float | None
         curve[-1] if curve else sample_kl(folder, arm) if arm in OFFLINE else None,
         100 * win if win is not None else None,
         policy["tokens"]["value"],
-        100 * policy["ended"]["value"],
+        100 * policy["eos_rate"]["value"],
         seconds,
     ]
 
@@ -91,7 +91,7 @@ def sample_kl(folder: Path, arm: str) -> float:
         load_model(folder / name, "causal", context.dtype, context.device) for name in (f"{arm}/policy", "sft")
     )
     tokenizer = load_tokenizer(folder / "sft")
-    prompts, _ = truncate_prompts(context.task.prompts("test"), context.task, tokenizer, settings.max_prompt_tokens)
+    prompts, _ = truncate_prompts(context, context.task.prompts("test"), tokenizer)
     ids = [encode_prompt(tokenizer, prompt.text) for prompt in prompts]
     samples = sample_responses(
         policy, tokenizer, ids, max_new_tokens=settings.max_new_tokens, temperature=temperature, seed=0

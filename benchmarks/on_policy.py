@@ -18,7 +18,7 @@ import numpy as np
 
 from rlaif_framework import Comparison, Context, PluginManager, load_spec
 from rlaif_framework.models import load_model, load_tokenizer
-from rlaif_framework.models.sampling import sample_responses, truncate_prompts
+from rlaif_framework.training.responses import sample_texts, truncate_prompts
 
 NEAR = 15
 
@@ -34,16 +34,10 @@ def main() -> None:
     context, arm = Context.from_spec(spec, manager), spec.arms[given.arm]
     prompts = [*context.task.prompts("validation"), *context.task.prompts("test")]
     tokenizer = load_tokenizer(first / "sft")
-    prompts, _ = truncate_prompts(prompts, context.task, tokenizer, spec.policy.max_prompt_tokens)
-    samples = sample_responses(
-        load_model(first / "sft", "causal", context.dtype, context.device),
-        tokenizer,
-        [p.text for p in prompts for _ in range(given.responses)],
-        max_new_tokens=spec.policy.max_new_tokens,
-        temperature=0.9,
-        seed=0,
-        budget=spec.policy.batch_tokens,
-    )
+    prompts, _ = truncate_prompts(context, prompts, tokenizer)
+    model = load_model(first / "sft", "causal", context.dtype, context.device)
+    texts = [p.text for p in prompts for _ in range(given.responses)]
+    samples = sample_texts(context, model, tokenizer, texts, temperature=0.9, seed=0)
     repeated = [p for p in prompts for _ in range(given.responses)]
     texts = [context.task.clean(sample.text) for sample in samples]
     written = {p.id: list(dict.fromkeys(t for q, t in zip(repeated, texts, strict=True) if q is p)) for p in prompts}

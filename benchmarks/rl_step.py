@@ -38,7 +38,7 @@ from sides import (
 from rlaif_framework import Context, Guidance, PluginManager, Prompt
 from rlaif_framework.models import load_model, load_tokenizer
 from rlaif_framework.plugins.slots import narrow
-from rlaif_framework.rl import Learner, policy_gradient
+from rlaif_framework.rl import OnlineLearner, learner, policy_gradient
 from rlaif_framework.spec.loading import build_spec
 
 CASES = {"small": (4, 4, 48), "large": (16, 4, 128)}
@@ -139,14 +139,14 @@ def run_ours(settings: dict[str, Any]) -> dict[str, Any]:
     texts = read_prompts(settings["start"], prompts * settings["steps"], settings["length"])
     pool = [Prompt(str(i), text, text) for i, text in enumerate(texts)]
     parts: dict[str, list[float]] = defaultdict(list)
-    timed(Learner, "sample", "sampling", parts)
-    timed(Learner, "reference_logprobs", "reference", parts)
-    timed(Learner, "policy_logprobs", "forward", parts)
+    timed(OnlineLearner, "sample", "sampling", parts)
+    timed(OnlineLearner, "reference_logprobs", "reference", parts)
+    timed(OnlineLearner, "policy_logprobs", "forward", parts)
     timed(type(context.accelerator), "backward", "backward", parts)
     timed(policy_gradient, "score_rollout", "reward", parts)
     start = Path(settings["start"])
     seconds, _ = time_steps(
-        policy_gradient, "improve", context, lambda stage: model.improve(start, Guidance(reward), pool, stage)
+        learner, "improve", context, lambda stage: model.improve(start, Guidance(reward), pool, stage)
     )
     shown = {name: sum(values) / settings["steps"] for name, values in parts.items()}
     shown["rest"] = sum(seconds) / len(seconds) - sum(shown.values())

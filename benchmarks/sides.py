@@ -137,7 +137,7 @@ def time_steps(module: Any, name: str, context: Context, work: Callable[[Stage],
         folder, checkpoint = Path(scratch) / "folder", Path(scratch) / "checkpoint"
         folder.mkdir()
         checkpoint.mkdir()
-        result = work(Stage(name, folder, checkpoint, {}, context.seed, context.accelerator, Progress(), 1e9, note))
+        result = work(Stage(name, folder, checkpoint, context.seed, context.accelerator, Progress(), 1e9, note))
     return [b - a for a, b in pairwise(ends)], result
 
 

@@ -1,4 +1,8 @@
-"""Write the pages that follow from the code: python docs/generate.py, after a change of a config, a hook or the API."""
+"""Write the reference pages and the JSON Schema from the code.
+
+Run `python docs/generate.py` after a change of a config, a hook or a public name. With `--check`, write nothing, list
+the stale files (drawings included) and exit with 1 if there are any.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import ast
 import inspect
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
@@ -30,18 +35,37 @@ LONG = 60
 
 
 def main() -> None:
-    """Write every generated file that is not up to date."""
+    """Write the generated files that are not up to date, or list them."""
     os.environ["RLAIF_PLUGINS"] = ""  # the built-ins only, whatever is installed here
     manager = PluginManager.load()
-    for path, text in {**build_pages(manager), SCHEMA: build_schema(manager)}.items():
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-            print(f"wrote {path.relative_to(ROOT)}")
+    files = {**build_pages(manager), SCHEMA: build_schema(manager)}
+    stale = {
+        path: text for path, text in files.items() if not path.exists() or path.read_text(encoding="utf-8") != text
+    }
+    if "--check" in sys.argv[1:]:
+        names = [str(path.relative_to(ROOT)) for path in stale] + find_stale_drawings()
+        raise SystemExit(f"not up to date: {', '.join(names)}; run: make generate" if names else 0)
+    for path, text in stale.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        print(f"wrote {path.relative_to(ROOT)}")
+
+
+def is_fresh(path: Path, text: str) -> bool:
+    """Return True if a file exists and holds this text."""
+    return path.exists() and path.read_text(encoding="utf-8") == text
+
+
+def find_stale_drawings() -> list[str]:
+    """Return the names of drawings whose Mermaid source has changed since they were rendered."""
+    sys.path.insert(0, str(ROOT / "docs/diagrams"))
+    from render import find_stale
+
+    return [f"docs/diagrams/{source.name} (python docs/diagrams/render.py)" for source in find_stale()]
 
 
 def build_pages(manager: PluginManager) -> dict[Path, str]:
-    """Text of each generated page, by its path."""
+    """Return the text of each generated page by its path."""
     hooks = ROOT / "docs/plugins/hooks.md"
     return {
         ROOT / "docs/reference/spec.md": describe_spec(),
@@ -52,7 +76,7 @@ def build_pages(manager: PluginManager) -> dict[Path, str]:
 
 
 def build_schema(manager: PluginManager) -> str:
-    """What `rlaif schema` prints; kept beside the specs for editors."""
+    """Return what `rlaif schema` prints; editors read it beside the specs."""
     return json.dumps(spec_schema(manager), indent=1, ensure_ascii=False) + "\n"
 
 
@@ -60,11 +84,11 @@ def build_schema(manager: PluginManager) -> str:
 
 
 def describe_spec() -> str:
-    """A section with a table of keys for each part of a spec."""
+    """Write a section with a table of keys for each part of a spec."""
     lines = [
-        NOTE,
-        "",
         "# Spec keys",
+        "",
+        NOTE,
         "",
         "Every key of a spec, with its type, default and meaning. NAME stands for a name of your choice. A key whose",
         "type is a slot takes one of the [components](components.md). The [guide](../spec.md) shows them in use.",
@@ -105,7 +129,7 @@ def _nested_models(hint: Any) -> Iterator[tuple[str, type[BaseModel]]]:
 
 
 def describe_fields(model: type[BaseModel], leave_out: tuple[str, ...] = ()) -> list[str]:
-    """A Markdown table of a model's fields, and the texts too long for it."""
+    """Write a Markdown table of a model's fields, then the defaults that are too long for it."""
     rows, texts = [], []
     hints = _hints(model)
     for name, field in model.model_fields.items():
@@ -115,7 +139,7 @@ def describe_fields(model: type[BaseModel], leave_out: tuple[str, ...] = ()) -> 
         if len(default) > LONG and not field.is_required():
             texts += ["", f"Default of `{name}`:", "", "```text", str(field.default).rstrip("\n"), "```"]
             default = "see below"
-        meaning = " ".join((field.description or "Says which of them it is.").split())
+        meaning = " ".join((field.description or "Selects one of them.").split())
         first, *others = describe_type(hints[name]).split(" or ", 1)  # bounds are those of the first alternative
         kind = " or ".join([first + _bounds(field), *others])
         rows.append(f"| `{name}` | {kind} | {default} | {_cell(meaning)} |")
@@ -125,7 +149,7 @@ def describe_fields(model: type[BaseModel], leave_out: tuple[str, ...] = ()) -> 
 
 
 def describe_type(hint: Any) -> str:
-    """A type in a spec writer's words."""
+    """Describe a type as the author of a spec would."""
     slot = _slot(hint)
     if slot is not None:
         return f"slot: [{slot}](components.md#{slot})"
@@ -191,7 +215,7 @@ def _cell(text: str) -> str:
 
 
 def _slug(title: str) -> str:
-    """The anchor of a heading."""
+    """Return the anchor of a heading."""
     kept = "".join(c for c in title.lower() if c.isalnum() or c in " -_")
     return kept.replace(" ", "-")
 
@@ -200,11 +224,11 @@ def _slug(title: str) -> str:
 
 
 def describe_components(manager: PluginManager) -> str:
-    """A section for each slot, with the settings of each component that fits."""
+    """Write a section for each slot, with the settings of each component that fits."""
     lines = [
-        NOTE,
-        "",
         "# Components",
+        "",
+        NOTE,
         "",
         "The built-in components by kind, with their settings. `rlaif components` lists those installed on a machine,",
         "third-party ones included, and `rlaif show KIND NAME` prints one of these tables.",
@@ -222,12 +246,12 @@ def describe_components(manager: PluginManager) -> str:
 
 
 def list_hooks() -> dict[str, Callable[..., Any]]:
-    """Every hook by its name, in the order of `hookspecs.py`."""
+    """Return every hook by its name, in the order of `hookspecs.py`."""
     return {n: f for n, f in vars(hookspecs).items() if n.startswith("rlaif_") and inspect.isfunction(f)}
 
 
 def describe_hooks(manager: PluginManager) -> str:
-    """A section for each hook: signature, meaning, since when, and the built-ins that implement it."""
+    """Write a section for each hook: signature, meaning, version and the built-ins that implement it."""
     lines = []
     for name, function in list_hooks().items():
         text, _, since = _docstring(function).replace("\n", " ").rpartition(" Added in ")
@@ -239,7 +263,7 @@ def describe_hooks(manager: PluginManager) -> str:
 
 
 def replace_block(page: str, block: str) -> str:
-    """Put generated text between the two marks of a page."""
+    """Replace the text between the two marks of a page."""
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n\n{block}{END}{after}"
@@ -249,33 +273,45 @@ def replace_block(page: str, block: str) -> str:
 
 
 def describe_api() -> str:
-    """The public names by the module that defines them; mkdocstrings fills in each."""
+    """Write a section for each package with public names; mkdocstrings documents each name."""
     lines = [
-        NOTE,
-        "",
         "# API",
         "",
-        "Every public name is importable from `rlaif_framework`; what is not listed may change without notice. Names",
-        "that need torch are imported when they are first used.",
+        NOTE,
+        "",
+        "The root package has the names that most plugins need. Its subpackages, such as `rlaif_framework.rl`, have",
+        "more, for plugins that train or sample. Names that are not listed here may change without notice. A name is",
+        "imported when it is first used, so importing a package does not import torch.",
     ]
-    for module, names in public_names().items():
-        source = (ROOT / f"rlaif_framework/{module.replace('.', '/')}.py").read_text(encoding="utf-8")
-        about = (ast.get_docstring(ast.parse(source)) or "").partition("\n\n")[0].replace("\n", " ")
-        lines += ["", f"## {module}", "", about]
-        for name in names:
-            lines += ["", f"::: rlaif_framework.{name}"]
+    for package in list_packages():
+        lines += ["", f"## {package}", "", *_summarise(package.replace(".", "/") + "/__init__.py")]
+        for module, names in public_names(package).items():
+            lines += ["", f"### {module}", "", *_summarise(f"{module.replace('.', '/')}.py")]
+            for name in names:
+                lines += ["", f"::: {package}.{name}"]
     return "\n".join(lines) + "\n"
 
 
-def public_names() -> dict[str, list[str]]:
-    """Names of `rlaif_framework.__all__` by the module they come from, read from the source without importing it."""
-    tree = ast.parse((ROOT / "rlaif_framework/__init__.py").read_text(encoding="utf-8"))
+def _summarise(source: str) -> list[str]:
+    """Return the first paragraph of a module's docstring."""
+    tree = ast.parse((ROOT / source).read_text(encoding="utf-8"))
+    return (ast.get_docstring(tree) or "").partition("\n\n")[0].splitlines()
+
+
+def public_names(package: str) -> dict[str, list[str]]:
+    """Return a package's public names by the module that defines them, read from its `__init__.pyi`."""
+    stub = ROOT / package.replace(".", "/") / "__init__.pyi"
     found: dict[str, list[str]] = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("rlaif_framework."):
-            module = (node.module or "").removeprefix("rlaif_framework.")
-            found.setdefault(module, []).extend(alias.name for alias in node.names)
-    return dict(sorted(found.items()))
+    for node in ast.parse(stub.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom):
+            found.setdefault(f"{package}.{node.module}", []).extend(alias.asname or alias.name for alias in node.names)
+    return {module: sorted(names) for module, names in sorted(found.items())}
+
+
+def list_packages() -> list[str]:
+    """Return the packages that have public names: the root, then its subpackages."""
+    stubs = sorted((ROOT / "rlaif_framework").rglob("__init__.pyi"))
+    return [".".join(stub.parent.relative_to(ROOT).parts) for stub in stubs]
 
 
 if __name__ == "__main__":

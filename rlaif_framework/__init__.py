@@ -1,7 +1,7 @@
-"""Reinforcement learning from AI feedback, as a small engine and plugins.
+"""Reinforcement learning from AI feedback: a pipeline of plugins.
 
-The names here are what a plugin author needs; more are in the rooms: `rlaif_framework.models`, `training`, `rl`,
-`prompting`, `metrics` and `data`. A name is imported when it is first used, so `import rlaif_framework` is fast.
+This package exports what most plugins need. Subpackages such as `rlaif_framework.models`, `training`, `rl`, `prompting`
+and `data` export the rest. Names are imported on first use, so `import rlaif_framework` is fast.
 """
 
 import lazy_loader

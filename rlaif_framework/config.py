@@ -1,8 +1,9 @@
-"""The pydantic base of every settings model."""
+"""The pydantic base class of all settings."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+import re
+from typing import Any, Self
 
 from pydantic import (
     BaseModel,
@@ -15,8 +16,8 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from rlaif_framework.errors import suggest
 
-if TYPE_CHECKING:
-    pass
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+"""Name of a model or data set on the Hugging Face Hub. A data set always has an owner before its name."""
 
 
 class Config(BaseModel):

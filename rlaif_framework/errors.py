@@ -1,4 +1,4 @@
-"""What can go wrong for a user: each error says what, where and what next."""
+"""Errors that a user can fix. A message states what is wrong, where, and what to do next."""
 
 from __future__ import annotations
 
@@ -14,50 +14,48 @@ PIP_NAMES = {
     "sklearn": "scikit-learn",
     "yaml": "PyYAML",
 }
-"""Distributions by the names they are imported by, where the two differ."""
+"""Distributions whose name differs from the name they are imported by."""
 
 
 class RlaifError(Exception):
-    """Base of every error a user can cause; the command line prints it without a traceback and exits with 2."""
+    """Base of all errors that a user can fix. The command line prints the message only, and exits with code 2."""
 
 
 class SpecError(RlaifError):
-    """A spec file, or a value set on the command line, is not valid."""
+    """A spec file or a command-line option is not valid."""
 
 
 class DataError(RlaifError):
-    """A data file is missing, malformed or does not hold what its task needs."""
+    """A data file is missing or malformed, or lacks something that is needed."""
 
 
 class ModelError(RlaifError):
-    """A model cannot be found or is not a model of the kind asked for."""
+    """A model cannot be found or loaded, or is of the wrong kind."""
 
 
 class PluginError(RlaifError):
-    """A plugin cannot be loaded, or a component is unknown or named twice."""
+    """A plugin cannot be loaded, or a component is unknown or defined twice."""
 
 
 class TrainingError(RlaifError):
-    """Training went wrong (a loss or reward that is not finite); the last checkpoint is kept."""
+    """Training failed, e.g. with a loss that is not finite. The last checkpoint is kept."""
 
 
 class MissingPackageError(RlaifError):
-    """An optional package is not installed; the message holds the command that installs it."""
+    """A package is not installed. The message contains the command that installs it."""
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """Phrase what an unknown name may have meant, as a sentence: the nearest known name, or all of them."""
+    """Return a hint for an unknown name: the nearest known name, or all known names."""
     known = sorted(known)
     near = get_close_matches(name, known, n=1, cutoff=0.6)
     return f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known) or 'none'}."
 
 
 def describe_missing(module: str) -> str:
-    """Say which package a module that cannot be imported belongs to, with the command that installs it."""
+    """Describe a module that cannot be imported: its package, and the command that installs it."""
     top = module.partition(".")[0]
     package = PIP_NAMES.get(top, top)
     if top != module and find_spec(top) is not None:
-        return (
-            f"the package '{package}' has no module '{module}'; install a version that fits: pip install -U {package}"
-        )
+        return f"the package '{package}' has no module '{module}'; upgrade it: pip install -U {package}"
     return f"the package '{package}' is not installed; install it: pip install {package}"

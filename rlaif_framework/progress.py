@@ -1,4 +1,4 @@
-"""Progress of long stages: bars with rate and time left on a terminal, plain lines otherwise."""
+"""Show the progress of long stages: bars on a terminal, lines of text otherwise."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from rich.text import Text
 
 T = TypeVar("T")
 
-
 LINE_SECONDS = 15.0
+"""Time between two lines of progress where there is no terminal."""
 
 
 class _Rate(ProgressColumn):
@@ -23,17 +23,17 @@ class _Rate(ProgressColumn):
 
 
 class Progress:
-    """Prints what a run is doing, to one console."""
+    """Prints messages and progress to a console."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(quiet=True)
 
     def print(self, text: str) -> None:
-        """Print one line, as it is."""
+        """Print a line without markup, wrapping or highlighting."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def track(self, items: Iterable[T], total: int, text: str, done: int = 0) -> Iterator[T]:
-        """Yield the items, showing how far it is; `done` of `total` were finished before."""
+        """Iterate over items and show the progress; `done` of the `total` items were finished before."""
         return (
             self._bar(items, total, text, done) if self.console.is_terminal else self._lines(items, total, text, done)
         )

@@ -1,4 +1,4 @@
-"""One seed in the spec, and independent named streams derived from it."""
+"""Derive the seeds of independent random streams from the seed of a spec."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import TypeVar
 
 
 def derive_seed(seed: int, *names: str | int) -> int:
-    """Derive the seed of a named stream.
+    """Derive the seed of a named random stream.
 
-    The same seed and names give the same number on every machine, and streams of different names are independent,
-    so that adding a draw to one stage changes nothing in another.
+    The result depends on the arguments only, not on the machine. Streams with different names are independent, so that
+    an additional draw in one stage changes nothing in the others.
 
     Args:
         seed: The spec's seed.
-        names: The stream, from the general to the particular, e.g. `("improve", "rlaif", "step", 12)`.
+        names: The name of the stream, from general to specific, e.g. `("improve", "rlaif", "step", 12)`.
 
     Returns:
         An integer in [0, 2**63).
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 def sample_subset(items: Sequence[T], limit: int | None, seed: int) -> list[T]:
-    """At most `limit` items chosen at random, in their order."""
+    """Sample at most `limit` items, and keep their order."""
     if limit is None or limit >= len(items):
         return list(items)
     chosen = sorted(random.Random(seed).sample(range(len(items)), limit))

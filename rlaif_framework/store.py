@@ -1,4 +1,4 @@
-"""Content-addressed artefacts: a folder that exists is complete, and the same key is never computed twice."""
+"""Atomic files, and a content-addressed store of artefacts: a folder that exists is complete."""
 
 from __future__ import annotations
 
@@ -17,23 +17,37 @@ MANIFEST = "artefact.json"
 
 
 def hash_content(value: Any) -> str:
-    """Hash plain JSON content, independent of the order of keys."""
+    """Return a hash of JSON content. It does not depend on the order of keys."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write a file whole or not at all: a full disk leaves what was there before."""
-    temporary = path.with_name(f".{path.name}")
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path for a file or folder, and rename it to `path` at the end of the block.
+
+    If the block fails, e.g. because the disk is full, the temporary path is removed and `path` stays as it was.
+    """
+    # In the same folder, since renaming across file systems is not atomic. The process id allows concurrent writers.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        yield temporary
         temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds; None if there is no file, or one that was broken off."""
+    """Return the content of a JSON file; None if it is missing or invalid, e.g. truncated."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -41,33 +55,34 @@ def read_json(path: Path) -> Any:
 
 
 class Store:
-    """A folder of artefacts, shared by runs."""
+    """A folder of artefacts that runs share."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def path(self, stage: str, key: str) -> Path:
-        """Where the artefact of this stage and key is, or will be."""
+        """Return the folder of the artefact of a stage and key, whether it exists or not."""
         return self.root / f"{stage}-{key[:20]}"
 
     def has(self, stage: str, key: str) -> bool:
-        """Whether the artefact is complete."""
+        """Return True if the artefact is complete."""
         return (self.path(stage, key) / MANIFEST).exists()
 
     def manifest(self, stage: str, key: str) -> dict[str, Any]:
-        """What is recorded about a complete artefact: config, inputs, seconds, peak memory, versions."""
+        """Return the record of a complete artefact: config, inputs, seconds, peak memory, versions."""
         return dict(json.loads((self.path(stage, key) / MANIFEST).read_text(encoding="utf-8")))
 
     @contextmanager
     def lock(self, stage: str, key: str) -> Iterator[None]:
-        """Keep other processes from computing the same artefact at the same time."""
+        """Prevent other processes from computing the same artefact at the same time."""
         self.root.mkdir(parents=True, exist_ok=True)
-        # The empty lock file stays: removing it would let a third process lock a new one beside a waiting second.
+        # The empty lock file is kept: if it were removed, a third process could lock a new file while a second still
+        # waits for the old one.
         with FileLock(f"{self.path(stage, key)}.lock"):
             yield
 
     def begin(self, stage: str, key: str) -> tuple[Path, Path]:
-        """Open the working folder of an artefact and its checkpoint folder; both outlive an interruption."""
+        """Create the working folder and the checkpoint folder of an artefact. Both survive an interruption."""
         partial = self.path(stage, key).with_suffix(".partial")
         work, checkpoint = partial / "work", partial / "checkpoint"
         work.mkdir(parents=True, exist_ok=True)
@@ -75,7 +90,7 @@ class Store:
         return work, checkpoint
 
     def commit(self, stage: str, key: str, manifest: Mapping[str, Any]) -> Path:
-        """Complete an artefact: write its manifest, rename the folder into place, drop its checkpoints."""
+        """Complete an artefact: write its manifest, rename the folder to its final name, delete its checkpoints."""
         final = self.path(stage, key)
         partial = final.with_suffix(".partial")
         (partial / "work" / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
@@ -85,16 +100,11 @@ class Store:
 
 
 def link_tree(source: Path, target: Path) -> None:
-    """Put a copy of an artefact at `target`, as hard links where the file system allows, else as copies."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        shutil.copytree(source, temporary, copy_function=_link_file)
-        shutil.rmtree(target, ignore_errors=True)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.rename(target)
-    finally:
+    """Copy an artefact to `target`, with hard links if the file system supports them."""
+    with atomic_path(target) as temporary:
         shutil.rmtree(temporary, ignore_errors=True)
+        shutil.copytree(source, temporary, copy_function=_link_file)
+        shutil.rmtree(target, ignore_errors=True)  # a folder that is not empty cannot be replaced by renaming
 
 
 def _link_file(source: str, target: str) -> str:
@@ -106,6 +116,6 @@ def _link_file(source: str, target: str) -> str:
 
 
 def cache_folder() -> Path:
-    """Folder of converted models and kept answers: RLAIF_CACHE, else `~/.cache/rlaif-framework`."""
+    """Return the folder of converted models and cached answers: $RLAIF_CACHE or `~/.cache/rlaif-framework`."""
     root = os.environ.get("RLAIF_CACHE")
     return Path(root) if root else Path.home() / ".cache" / "rlaif-framework"

@@ -16,11 +16,12 @@ import pytest
 from rlaif_framework import (
     Comparison,
     Component,
-    ComponentConfig,
     Context,
     Evidence,
+    LabelerConfig,
     PluginManager,
     Preference,
+    RewardConfig,
     Spec,
     Stage,
     hookimpl,
@@ -104,7 +105,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class TasteConfig(ComponentConfig):
+class TasteConfig(LabelerConfig):
     """Prefers responses that hold a given letter more often."""
 
     kind: Literal["test/taste"] = "test/taste"
@@ -127,7 +128,7 @@ class TasteLabeler:
             yield Preference(c.id, (first, 1 - first), Evidence("test/taste", scores=(a, b)))
 
 
-class TasteRewardConfig(ComponentConfig):
+class TasteRewardConfig(RewardConfig):
     """The oracle's taste as a reward, with no training."""
 
     kind: Literal["test/taste"] = "test/taste"
@@ -179,9 +180,7 @@ class ComponentStage(Stage):
         """Create both folders; the same folders again resume."""
         folder.mkdir(exist_ok=True)
         checkpoint.mkdir(exist_ok=True)
-        return cls(
-            name, folder, checkpoint, {}, context.seed, context.accelerator, Progress(), seconds, context=context
-        )
+        return cls(name, folder, checkpoint, context.seed, context.accelerator, Progress(), seconds, context=context)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 
 HEAD = """\
 from typing import Literal
-from rlaif_framework import Component, ComponentConfig, hookimpl
+from rlaif_framework import Component, LabelerConfig, hookimpl
 """
 
 
@@ -20,7 +20,7 @@ def labeler_code(
 ) -> str:
     """Source of a plugin module that offers one labeler with one setting."""
     return HEAD + textwrap.dedent(f"""
-        class {config}(ComponentConfig):
+        class {config}(LabelerConfig):
             \"\"\"Made for a test.\"\"\"
 
             kind: Literal["{name}"] = "{name}"
@@ -56,7 +56,7 @@ class Site:
         info.mkdir()
         lines = ["Metadata-Version: 2.1", f"Name: {distribution}", f"Version: {version}"]
         (info / "METADATA").write_text("\n".join([*lines, *(f"Requires-Dist: {r}" for r in requires)]) + "\n")
-        (info / "entry_points.txt").write_text(f"[rlaif_framework.plugins.discovery]\n{name} = {module}\n")
+        (info / "entry_points.txt").write_text(f"[rlaif_framework.plugins]\n{name} = {module}\n")
         importlib.invalidate_caches()
         return name
 

@@ -43,7 +43,7 @@ from rlaif_framework.models import (
 )
 from rlaif_framework.models.packing import Group
 from rlaif_framework.plugins.slots import narrow
-from rlaif_framework.rl.learner import Learner
+from rlaif_framework.rl import OnlineLearner, ValueLearner
 from rlaif_framework.training import fine_tune
 
 ONLINE = ["reinforce", "a2c", "ppo", "rloo", "grpo", "online-dpo"]
@@ -99,10 +99,6 @@ class World:
         guidance = Guidance(reward if reward is not None else LetterReward(), reward_folder, given)
         algorithm.improve(self.model, guidance, self.prompts, stage)
         return stage.folder
-
-
-def make_learner(config: Any, stage: ComponentStage, initial: Path, value: bool = False) -> Learner:
-    return Learner(config, stage.context, stage, initial, value=value)
 
 
 @pytest.fixture
@@ -375,7 +371,7 @@ def test_at_the_first_step_policy_and_reference_are_one(kind: str, lora: bool, w
     assert row["ratio"] == pytest.approx(1, abs=1e-6)
     assert row["kl_k1"] == pytest.approx(0, abs=1e-5)
     assert row["kl_k3"] == pytest.approx(0, abs=1e-6)
-    assert row["clipped"] == 0
+    assert row["clip_fraction"] == 0
 
 
 def test_log_probabilities_of_sampling_and_of_training_are_equal(world: World) -> None:
@@ -500,13 +496,12 @@ def test_killed_and_resumed_equals_uninterrupted(name: str, world: World, monkey
 
 
 def test_adapters_share_one_copy_of_the_base_weights(world: World) -> None:
-
-    config = narrow("algorithm", {"kind": "ppo"}, world.manager)
-    learner = make_learner(config, world.stage("run", lora=True), world.model, value=True)  # type: ignore[arg-type]
+    config: Any = narrow("algorithm", {"kind": "ppo"}, world.manager)
+    stage = world.stage("run", lora=True)
+    learner = ValueLearner(config, stage.context, stage, world.model)
     names = ["model.layers.0.mlp.up_proj.weight", "model.embed_tokens.weight"]
     reference = dict(learner.reference.named_parameters())
     for trained in (learner.policy, learner.value):
-        assert trained is not None
         pointers = {p.data_ptr() for p in trained.parameters()}
         assert all(reference[name].data_ptr() in pointers for name in names)
     base = sum(p.numel() for p in reference.values())
@@ -616,8 +611,8 @@ def test_every_step_logs_what_is_needed_to_trust_it(world: World) -> None:
     folder = world.train("ppo", world.stage("run"), Terms(), **settings)
     row = read_metrics(folder)[-1]
     assert {
-        "reward", "reward/letter", "reward/length", "objective", "kl_k1", "kl_k3", "entropy", "ratio", "clipped",
-        "value_explained", "value_loss", "tokens", "ended", "beta", "policy_grad_norm", "value_grad_norm",
+        "reward", "reward/letter", "reward/length", "objective", "kl_k1", "kl_k3", "entropy", "ratio", "clip_fraction",
+        "explained_variance", "value_loss", "tokens", "eos_rate", "beta", "policy_grad_norm", "value_grad_norm",
     } <= set(row)  # fmt: skip
     assert row["reward"] == pytest.approx(row["reward/letter"] + row["reward/length"], abs=1e-5)
     samples = [json.loads(line) for line in (folder / "samples/step-00001.jsonl").read_text().splitlines()]
@@ -634,14 +629,15 @@ def test_the_watch_keeps_the_best_checkpoint_by_judge_among_the_highest_by_rewar
     assert [look["step"] for look in looks] == [2, 4, 6, 8]
     highest = sorted(looks, key=lambda look: -look["reward"]["value"])[:2]
     best = max(highest, key=lambda look: (look["wins"]["rate"]["value"], look["reward"]["value"]))
-    assert stage.facts["chosen_step"] == best["step"]
+    assert stage.facts["selected_step"] == best["step"]
     # What was saved answers the watched prompts with the reward that was noted for it.
     tokenizer, model = load_tokenizer(folder), load_model(folder, "causal", torch.float32, CPU)
     from rlaif_framework.rl.checkpoint_selection import CheckpointSelector
 
-    config = narrow("algorithm", {"kind": "rloo", **settings}, world.manager)
-
-    watched = CheckpointSelector(config, make_learner(config, world.stage("again"), world.model), reward)  # type: ignore[arg-type]
+    config: Any = narrow("algorithm", {"kind": "rloo", **settings}, world.manager)
+    again = world.stage("again")
+    learner = OnlineLearner(config, again.context, again, world.model)
+    watched = CheckpointSelector(config.checkpoint_selection, learner, reward)
     texts = [
         stage.context.task.clean(s.text)
         for s in sample_responses(
@@ -669,12 +665,12 @@ def test_the_watch_stops_a_run_that_gets_no_better(world: World) -> None:
 
 @pytest.mark.parametrize("kind", ["best-of-n", "rejection-sampling"])
 def test_best_of_n_answers_with_what_the_reward_likes_best(kind: str, world: World) -> None:
-    from rlaif_plugins.algorithms.best_of_n.algorithm import choose_best
+    from rlaif_plugins.algorithms.best_of_n.algorithm import select_best
 
     config = narrow("algorithm", {"kind": kind, "n": 8}, world.manager)
     stage = world.stage("run", lora=True)
     reward = TasteReward(TasteRewardConfig(), stage.context)
-    best = choose_best(stage.context, world.model, reward, world.prompts, config, stage)  # type: ignore[arg-type]
+    best = select_best(stage.context, world.model, reward, world.prompts, config, stage)  # type: ignore[arg-type]
     tokenizer, model = load_tokenizer(world.model), load_model(world.model, "causal", torch.float32, CPU)
     samples = sample_responses(
         model,

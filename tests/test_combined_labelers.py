@@ -42,9 +42,8 @@ COMPARISONS = [
 
 
 def label(manager: PluginManager, spec: Spec, config: Any, comparisons: Sequence[Comparison]) -> list[Preference]:
-    return list(
-        Context.from_spec(spec, manager).build("labeler", narrow("labeler", config, manager)).label(comparisons)
-    )
+    labeler: Any = narrow("labeler", config, manager)
+    return list(Context.from_spec(spec, manager).build_labeler(labeler).label(comparisons))
 
 
 def test_likelihood_equals_a_plain_loop(
@@ -90,7 +89,7 @@ def test_likelihood_cuts_a_prompt_to_the_models_context(
     # Two instructions, each with a prompt and both responses: more is read than one context, and not much beyond two.
     assert 1024 < found.evidence.prompt_tokens < 2 * 1024 + 100
     endless = replace(long, responses=("dog " * 2000, "mud"))
-    with pytest.raises(DataError, match="comparison 'long': a response alone is longer than the model's context"):
+    with pytest.raises(DataError, match="comparison 'long': a response by itself is longer than the model's context"):
         label(manager, tiny_spec(), config, [endless])
 
 
@@ -107,8 +106,9 @@ def test_similarity_cuts_the_source_and_says_what_it_could_not_read_whole(
     )
     assert [p.evidence.source_truncated for p in (found, short, cut)] == [True, False, False]
     assert [p.evidence.responses_truncated for p in (found, short, cut)] == [0, 0, 1]
-    labeler = Context.from_spec(spec, manager).build("labeler", narrow("labeler", config, manager))
-    embed, seen = labeler.embed, set()
+    parsed: Any = narrow("labeler", config, manager)
+    labeler: Any = Context.from_spec(spec, manager).build_labeler(parsed)
+    seen, embed = set(), labeler.embed
     labeler.embed = lambda texts: seen.update(texts) or embed(texts)
     list(labeler.label([long]))
     (known,) = seen - set(long.responses)
@@ -173,7 +173,7 @@ def test_an_ensemble_leaves_out_members_that_could_not_be_read(
     ("changes", "message"),
     [
         ({"weights": {"c": 1}}, "weights.c: no member has this name"),
-        ({"weights": {"a": 0}}, "all members compute_advantages nothing"),
+        ({"weights": {"a": 0}}, "the weights of all members are 0"),
         ({"labelers": {}}, "at least 1"),
     ],
 )
@@ -258,5 +258,5 @@ def test_known_preferences_themselves_pass_the_gate(
 
 
 def test_a_contrast_of_an_instruction_with_itself_is_refused(manager: PluginManager) -> None:
-    with pytest.raises((SpecError, ValueError), match="nothing would differ"):
+    with pytest.raises((SpecError, ValueError), match="all scores would be 0"):
         narrow("labeler", {"kind": "likelihood", "model": "m", "instruction": "x", "against": "x"}, manager)

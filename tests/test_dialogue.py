@@ -72,7 +72,7 @@ def test_long_dialogues_lose_their_oldest_turns_first(make: Callable[..., Any]) 
     assert short.text == "Human: Tell me about eels. Number 1.\n\nAssistant:"
     shorter = task.truncate(prompt, lambda text: len(text) <= 25)
     assert shorter.text == "Number 1.\n\nAssistant:"
-    with pytest.raises(DataError, match="not one word of the dialogue fits"):
+    with pytest.raises(DataError, match="not even one word of the dialogue fits"):
         task.truncate(prompt, lambda text: False)
 
 
@@ -82,7 +82,7 @@ def test_a_response_ends_where_another_turn_begins(make: Callable[..., Any]) -> 
 
 def test_bad_rows_are_named_by_file_and_line(make: Callable[..., Any]) -> None:
     task = make([transcripts(1), {"chosen": "x", "rejected": "y"}])
-    with pytest.raises(DataError, match=r"pairs\.jsonl\.gz, line 2: no 'prompt'"):
+    with pytest.raises(DataError, match=r"pairs\.jsonl\.gz, line 2: 'prompt' is missing"):
         task.comparisons("train")
 
 

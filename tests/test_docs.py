@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import os
@@ -24,15 +25,19 @@ from typer.testing import CliRunner
 import rlaif_framework
 from rlaif_framework import Comparison, Context, PluginManager, Prompt, Spec, load_spec
 from rlaif_framework.cli.main import app
-from rlaif_framework.labelling.loop import label_context
 from rlaif_framework.plugins import hookspecs
 from rlaif_framework.plugins.discovery import Plugin
-from rlaif_framework.spec.loading import build_spec, load_component, load_labelers, read_mapping
+from rlaif_framework.spec.files import read_mapping
+from rlaif_framework.spec.loading import build_spec, load_labelers, load_task
 
 LoadPlugin = Callable[[str, PluginManager], Plugin]
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "plugins" / "example-plugin"
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", EXAMPLE / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")),
+    EXAMPLE / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 TABLES = sorted((ROOT / "specs" / "paper").glob("table*.yaml"))
 """Labelers by name, for `rlaif label --compare`."""
 TASKS = sorted((ROOT / "specs" / "paper").glob("task-*.yaml"))
@@ -154,8 +159,25 @@ def test_every_hook_is_documented_with_the_version_it_came_in(generate: types.Mo
 
 def test_every_public_name_is_in_the_api_page(generate: types.ModuleType) -> None:
     page = (ROOT / "docs/reference/api.md").read_text(encoding="utf-8")
-    listed = re.findall(r"^::: rlaif_framework\.(\w+)$", page, re.M)
-    assert sorted(listed) == sorted(rlaif_framework.__all__)
+    packages = generate.list_packages()
+    public = [f"{name}.{item}" for name in packages for item in importlib.import_module(name).__all__]
+    assert sorted(re.findall(r"^::: (\S+)$", page, re.M)) == sorted(public)
+
+
+def test_drawings_are_rendered_from_their_sources(generate: types.ModuleType) -> None:
+    assert not generate.find_stale_drawings()
+
+
+def test_the_layers_in_the_pages_are_those_of_the_import_contract() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = project["tool"]["importlinter"]["contracts"]
+    (layers,) = [c["layers"] for c in contracts if c.get("containers") == ["rlaif_framework"]]
+    drawing = (ROOT / "docs/diagrams/layers.mmd").read_text(encoding="utf-8")
+    assert all(f"{layer}" in drawing for layer in layers if layer != "__main__")
+    table = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = [tuple(re.findall(r"`(\w+)`", row)) for row in re.findall(r"^\| (`\w+`.*?) \| ", table, re.M)]
+    expected = [tuple(layer.split(" | ")) for layer in layers if layer != "__main__"]
+    assert [row for row in rows if row in expected] == expected
 
 
 def test_every_environment_variable_is_documented() -> None:
@@ -330,8 +352,8 @@ def pretend_installed(folder: Path, source: Path, pyproject: dict[str, object]) 
     (info / "METADATA").write_text(
         f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n{requires}"
     )
-    lines = [f"{n} = {t}\n" for n, t in project["entry-points"]["rlaif_framework.plugins.discovery"].items()]
-    (info / "entry_points.txt").write_text("[rlaif_framework.plugins.discovery]\n" + "".join(lines))
+    lines = [f"{n} = {t}\n" for n, t in project["entry-points"]["rlaif_framework.plugins"].items()]
+    (info / "entry_points.txt").write_text("[rlaif_framework.plugins]\n" + "".join(lines))
     path = os.pathsep.join(filter(None, [str(folder), str(source), os.environ.get("PYTHONPATH")]))
     return {**{k: v for k, v in os.environ.items() if k != "RLAIF_PLUGINS"}, "PYTHONPATH": path}
 
@@ -447,15 +469,15 @@ def test_the_commands_of_the_papers_tables_can_be_given(path: Path, monkeypatch:
         words = shlex.split(line.removeprefix("#   rlaif label "))
         with group.commands["label"].make_context("label", words) as context:  # type: ignore[attr-defined]
             assert Path(context.params["compare"]).resolve() == path
-            task = load_component("task", context.params["task"], (), manager)
-        known = label_context(task, manager).task.annotator_prompts()
+            task = load_task(context.params["task"], (), manager)
+        known = Context(task, None, 0, manager).task.annotator_prompts()
         for config in labelers.values():
             config.check_prompts(known)
 
 
 def test_table_2_has_a_command_for_each_of_its_columns() -> None:
     text, manager = (ROOT / "specs/paper/table2-prompts.yaml").read_text(encoding="utf-8"), PluginManager.load()
-    asked = [label_context(load_component("task", str(path), (), manager), manager) for path in TASKS]
+    asked = [Context(load_task(str(path), (), manager), None, 0, manager) for path in TASKS]
     assert len(re.findall("^#   rlaif label ", text, re.MULTILINE)) == 3
     assert {context.task.annotator_prompts().prefer for context in asked} == {"better", "worse"}
     assert all(str(path.relative_to(ROOT)) in text for path in TASKS)

@@ -21,22 +21,11 @@ from transformers import (
     PreTrainedModel,
 )
 
-from rlaif_framework.models import add_lora
-from rlaif_framework.models import decoding as generation
+from rlaif_framework.models import add_lora, decoder
 from rlaif_framework.models.adapters import merged_adapters, save_model
-from rlaif_framework.models.decoding import (
-    FAMILIES,
-    Sampling,
-    can_branch,
-    can_record,
-    choose_tokens,
-    compute_prefix,
-    forward_groups,
-    generate_branches,
-    generate_rows,
-    record,
-)
-from rlaif_framework.models.prefixes import share_prefixes
+from rlaif_framework.models.decoder import Sampling, can_capture, capture, sample_tokens
+from rlaif_framework.models.decoding import FAMILIES, can_share_prefixes, generate_padded, generate_shared
+from rlaif_framework.models.prefixes import compute_prefix, forward_groups, share_prefixes
 from rlaif_framework.spec.model import LoraSettings
 
 VOCABULARY = 97
@@ -82,28 +71,28 @@ def greedy(model: PreTrainedModel, ids: Sequence[int], count: int) -> list[int]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_greedy_tokens_equal_those_of_transformers(family: str) -> None:
     model = small_model(family)
-    assert can_branch(model)
+    assert can_share_prefixes(model)
     texts = prompts()
-    found = generate_branches(model, texts, Sampling(12, 0.0), range(len(texts)), [2], 0, budget=300)
+    found = generate_shared(model, texts, Sampling(12, 0.0), range(len(texts)), [2], 0, budget=300)
     assert found == [greedy(model, text, 12) for text in texts]
 
 
 def test_models_with_sliding_windows_are_left_to_transformers() -> None:
     model = small_model("mistral")
     model.config.sliding_window = 8
-    assert not can_branch(model)
+    assert not can_share_prefixes(model)
     texts = prompts()
-    found = generate_rows(model, texts, Sampling(6, 0.0), range(len(texts)), [2], 0, budget=200)
+    found = generate_padded(model, texts, Sampling(6, 0.0), range(len(texts)), [2], 0, budget=200)
     assert found == [greedy(model, text, 6) for text in texts]
 
 
 def test_a_models_own_generation_settings_change_no_sample() -> None:
     """Log-probabilities are taken of the plain distribution: a repetition penalty would make the samples another's."""
     model, texts = small_model("mistral"), prompts()
-    plain = generate_rows(model, texts, Sampling(12, 0.0), range(len(texts)), [2], 0, budget=200)
+    plain = generate_padded(model, texts, Sampling(12, 0.0), range(len(texts)), [2], 0, budget=200)
     own = GenerationConfig(repetition_penalty=5.0, no_repeat_ngram_size=1)
     model.generation_config = own
-    assert generate_rows(model, texts, Sampling(12, 0.0), range(len(texts)), [2], 0, budget=200) == plain
+    assert generate_padded(model, texts, Sampling(12, 0.0), range(len(texts)), [2], 0, budget=200) == plain
     assert any(len(set(row)) < len(row) for row in plain), "nothing repeats: the test shows nothing"
     assert model.generation_config is own
 
@@ -112,10 +101,10 @@ def test_a_sample_does_not_depend_on_its_batch() -> None:
     model, texts = small_model("llama"), prompts()
     sampling = Sampling(10, 0.8, top_k=20)
     seeds = [100 + i for i in range(len(texts))]
-    together = generate_branches(model, texts, sampling, seeds, [2], 0, budget=4000)
-    assert generate_branches(model, texts, sampling, seeds, [2], 0, budget=100) == together
+    together = generate_shared(model, texts, sampling, seeds, [2], 0, budget=4000)
+    assert generate_shared(model, texts, sampling, seeds, [2], 0, budget=100) == together
     for text, seed, expected in zip(texts, seeds, together, strict=True):
-        assert generate_branches(model, [text], sampling, [seed], [2], 0, budget=4000) == [expected]
+        assert generate_shared(model, [text], sampling, [seed], [2], 0, budget=4000) == [expected]
     assert together[0] != together[-1]  # one prompt, two seeds
 
 
@@ -123,7 +112,7 @@ def test_rows_that_end_early_leave_and_the_others_go_on_unchanged() -> None:
     model, texts = small_model("llama"), prompts()
     free = [greedy(model, text, 30) for text in texts]
     stops = sorted({text[3] for text in free[::2] if len(text) > 3})
-    found = generate_branches(model, texts, Sampling(30, 0.0), range(len(texts)), stops, 0, budget=4000)
+    found = generate_shared(model, texts, Sampling(30, 0.0), range(len(texts)), stops, 0, budget=4000)
     for text, new in zip(texts, found, strict=True):
         whole = greedy_without_end(model, text, 30)
         end = next((i for i, token in enumerate(whole) if token in stops), len(whole) - 1)
@@ -134,10 +123,10 @@ def test_of_several_samples_to_a_prompt_those_that_end_leave_and_the_others_go_o
     model = small_model("llama")
     texts = [text for text in prompts()[:3] for _ in range(6)]
     sampling, stops = Sampling(30, 1.5), list(range(0, VOCABULARY, 8))
-    free = generate_branches(model, texts, sampling, range(len(texts)), [], 0, budget=4000)
+    free = generate_shared(model, texts, sampling, range(len(texts)), [], 0, budget=4000)
     expected = [text[: next((i for i, t in enumerate(text) if t in stops), len(text)) + 1] for text in free]
     assert len(set(map(len, expected))) > 6
-    assert generate_branches(model, texts, sampling, range(len(texts)), stops, 0, budget=4000) == expected
+    assert generate_shared(model, texts, sampling, range(len(texts)), stops, 0, budget=4000) == expected
 
 
 WAITING = {"_local_scalar_dense", "nonzero", "unique", "masked_select"}
@@ -170,7 +159,7 @@ class Recorder(TorchDispatchMode):
 
 
 def trace(work: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
-    """As `record`, without a GPU: the operations of `work` and no Python of it."""
+    """As `capture`, without a GPU: the operations of `work` and no Python of it."""
     with Recorder() as recorder:
         result = work()
     called = " ".join(str(func) for func, *_ in recorder.calls)
@@ -186,19 +175,19 @@ def test_recorded_steps_choose_the_same_tokens(family: str, cast: bool, monkeypa
     sampling, stops = Sampling(30, 1.5), list(range(0, VOCABULARY, 8))
 
     def generate(recorded: bool) -> list[list[int]]:
-        monkeypatch.setattr(generation, "can_record", lambda model: recorded)
+        monkeypatch.setattr(decoder, "can_capture", lambda model: recorded)
         with torch.autocast(DEVICE.type, torch.bfloat16, enabled=cast):
-            return generate_branches(model, texts, sampling, range(len(texts)), stops, 0, budget=4000)
+            return generate_shared(model, texts, sampling, range(len(texts)), stops, 0, budget=4000)
 
     expected = generate(False)
     recordings = []
 
     def counting(work: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
-        recordings.append((record if DEVICE.type == "cuda" else trace)(work))
+        recordings.append((capture if DEVICE.type == "cuda" else trace)(work))
         return recordings[-1]
 
-    monkeypatch.setattr(generation, "record", counting)
-    monkeypatch.setattr(generation, "REACH", 8)
+    monkeypatch.setattr(decoder, "capture", counting)
+    monkeypatch.setattr(decoder, "CACHE_BLOCK", 8)
     assert generate(True) == expected
     assert 1 < len(recordings) < max(map(len, expected)) / 2  # anew where the reach has grown or rows have ended
 
@@ -208,7 +197,7 @@ def test_rotations_that_depend_on_the_length_are_not_recorded(monkeypatch: pytes
     models = small_model("llama"), small_model("llama", rope_parameters=dynamic)
     for model in models:
         monkeypatch.setattr(type(model), "device", torch.device("cuda"))
-    assert [can_record(model) for model in models] == [True, False]
+    assert [can_capture(model) for model in models] == [True, False]
 
 
 def greedy_without_end(model: PreTrainedModel, ids: Sequence[int], count: int) -> list[int]:
@@ -221,11 +210,11 @@ def greedy_without_end(model: PreTrainedModel, ids: Sequence[int], count: int) -
 def test_sampled_tokens_follow_the_distribution() -> None:
     logits = torch.tensor([[0.0, 1.0, 2.0, -1.0]])
     uniforms = (torch.arange(20000, dtype=torch.float64) + 0.5) / 20000
-    chosen = choose_tokens(logits.expand(20000, -1), Sampling(1, 0.7), uniforms)
+    chosen = sample_tokens(logits.expand(20000, -1), Sampling(1, 0.7), uniforms)
     expected = (logits[0] / 0.7).softmax(0)
     shares = torch.bincount(chosen, minlength=4) / 20000
     assert torch.allclose(shares, expected, atol=1e-3)
-    top = choose_tokens(logits.expand(20000, -1), Sampling(1, 0.7, top_k=2), uniforms)
+    top = sample_tokens(logits.expand(20000, -1), Sampling(1, 0.7, top_k=2), uniforms)
     assert set(top.tolist()) == {1, 2}
 
 

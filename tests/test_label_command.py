@@ -22,7 +22,7 @@ from scipy import stats
 
 from rlaif_framework import Ballot, Comparison, Evidence, Preference, Prompt
 from rlaif_framework.cli.main import main
-from rlaif_framework.labelling.export import prefer
+from rlaif_framework.labelling.export import to_preference_row
 from rlaif_framework.labelling.rows import from_row, to_row
 from rlaif_framework.metrics.agreement import Observation
 from rlaif_framework.metrics.calibration import measure_calibration, measure_lengths
@@ -36,10 +36,10 @@ import time
 from pathlib import Path
 from typing import Literal
 
-from rlaif_framework import Ballot, Component, ComponentConfig, DataError, Evidence, Preference, hookimpl
+from rlaif_framework import Ballot, Component, LabelerConfig, DataError, Evidence, Preference, hookimpl
 
 
-class FakeConfig(ComponentConfig):
+class FakeConfig(LabelerConfig):
     """Made for a test."""
 
     kind: Literal["fake/llm"] = "fake/llm"
@@ -174,15 +174,15 @@ def test_unparsed_labels_are_null_and_evidence_is_whole(label: Callable[..., Out
     table = pq.read_table("labels.parquet").to_pylist()
     assert table[0]["probabilities"] is None
     assert table[1]["evidence"]["orders"][0]["rationale"] == "because"
-    assert "1 of them unparsed" in out
-    assert "1 rows; 1 unparsed or tied labels left out" in out
+    assert "2 comparisons, 1 unparsed" in out
+    assert "1 rows; 1 missing or tied labels left out" in out
 
 
 def test_rows_come_back_as_they_were() -> None:
     comparison = Comparison("1", Prompt("1", "p", "p"), ("a", "b"), 0.25, "human", 0.5, "s")
     evidence = Evidence("llm", (Ballot((0.7, 0.3), 0.9, "why", 4), Ballot(None)), (1.0, 2.0), 5, 6, 0.1)
     preference = Preference("1", None, evidence)
-    for made in (comparison, replace(comparison, given=(" a", "b\n"))):
+    for made in (comparison, replace(comparison, raw_responses=(" a", "b\n"))):
         assert from_row(json.loads(json.dumps(to_row(made, preference)))) == (made, preference)
 
 
@@ -194,7 +194,7 @@ def test_the_preference_set_is_read_by_datasets(label: Callable[..., Outcome], t
     write_rows(Path("pairs.jsonl"), [*pairs, {"prompt": "tie", "responses": ["ab", "cd"]}])
     code, out, _ = label("pairs.jsonl", "--labeler", "fake/llm", "--out", "labels.jsonl", "--export", f"set.{suffix}")
     assert code == 0
-    assert "40 rows; 1 unparsed or tied labels left out" in out
+    assert "40 rows; 1 missing or tied labels left out" in out
     kind = "json" if suffix == "jsonl" else "parquet"
     found = load_dataset(kind, data_files=f"set.{suffix}", split="train", cache_dir=str(tmp_path / "cache"))
     assert found.column_names == ["prompt", "chosen", "rejected", "margin"]
@@ -207,10 +207,10 @@ def test_the_preference_set_is_read_by_datasets(label: Callable[..., Outcome], t
 
 def test_a_certain_label_has_a_finite_margin() -> None:
     comparison = Comparison("1", Prompt("1", "p", "p"), ("a", "b"))
-    row = prefer((comparison, Preference("1", (0.0, 1.0), Evidence("length"))))
+    row = to_preference_row((comparison, Preference("1", (0.0, 1.0), Evidence("length"))))
     assert row is not None
     assert (row["chosen"], row["margin"]) == ("b", pytest.approx(math.log(999_999)))
-    assert prefer((comparison, Preference("1", (0.5, 0.5), Evidence("length")))) is None
+    assert to_preference_row((comparison, Preference("1", (0.5, 0.5), Evidence("length")))) is None
 
 
 def test_transcripts_are_labelled(label: Callable[..., Outcome]) -> None:
@@ -251,13 +251,13 @@ def test_bad_rows_are_all_named_and_nothing_is_written(label: Callable[..., Outc
     pairs = write_rows(Path("pairs.jsonl"), made)
     code, _, err = label(pairs, "--labeler", "length", "--out", "labels.jsonl")
     assert code == 2
-    assert "2 of 30 rows are bad" in err
+    assert "2 of 30 rows are invalid" in err
     assert "line 5: 'human' is 7" in err
     assert "line 21: 'responses'" in err
     assert sorted(p.name for p in Path().iterdir()) == ["pairs.jsonl"]
     code, out, _ = label(pairs, "--labeler", "length", "--out", "labels.jsonl", "--skip-invalid")
     assert code == 0
-    assert "skipped 2 bad rows of 30" in out
+    assert "skipped 2 invalid rows of 30" in out
     assert [r["id"] for r in rows("labels.jsonl")] == [f"c{i}" for i in range(30) if i not in (4, 20)]
 
 
@@ -274,20 +274,23 @@ def test_bad_rows_are_all_named_and_nothing_is_written(label: Callable[..., Outc
         (["--labeler", "length", "--task", "tdlr"], "did you mean 'tldr'"),
         (["--compare", "none.yaml"], "names no labeler"),
         (["--compare", "wrong.yaml"], "b: no labeler named 'nope'"),
-        (["--compare", "two.yaml", "--export", "e.jsonl"], "--export takes one labeler"),
+        (["--compare", "two.yaml", "--export", "e.jsonl"], "--export needs a single labeler"),
         (["--labeler", "length", "--report", "r.pdf"], "must end in .html"),
         (["--labeler", "length", "--export", "e.csv"], "must end in .jsonl or .parquet"),
         (["--labeler", "length", "--export", "pairs.jsonl"], "which is the pairs"),
-        (["--labeler", "length", "--export", "labels.parquet"], "written by --export too"),
+        (["--labeler", "length", "--export", "labels.parquet"], "also written by --export"),
         (["--labeler", "length", "--out", "pairs.jsonl"], "which is the pairs"),
         (["--labeler", "length", "--out", "labels.csv"], "must end in .jsonl"),
-        (["--labeler", "length", "--out", "folder.jsonl"], "it is a folder"),
+        (["--labeler", "length", "--out", "folder.jsonl"], "is a folder"),
         (["--labeler", "human"], "pairs.jsonl, line 2: the row has no human preference"),
-        (["--labeler", "synthetic"], "pairs.jsonl, line 1: the row has no construction preference"),
-        (["--compare", "late.yaml", "--set", "b.preamble=detailled"], "b: the task's words have no preamble"),
+        (["--labeler", "synthetic"], "pairs.jsonl, line 1: the row has no synthetic preference"),
+        (
+            ["--compare", "late.yaml", "--set", "b.preamble=detailled"],
+            "b: the task's annotator prompts have no preamble",
+        ),
         (
             ["--compare", "late.yaml", "--set", "b.strategy={kind: few-shot, exemplars: [cats]}"],
-            "b: strategy 'few-shot': the task's words have no exemplar 'cats'; did you mean 'cat'?",
+            "b: strategy 'few-shot': the task's annotator prompts have no exemplar 'cats'; did you mean 'cat'?",
         ),
         (["--compare", "late.yaml", "--set", "b=human"], "b: pairs.jsonl, line 2: the row has no human preference"),
         (["--compare", "late.yaml", "--set", "b.backend.model=./nowhere"], "b: no model at nowhere"),
@@ -333,7 +336,7 @@ def test_a_file_that_is_not_ours_is_kept(label: Callable[..., Outcome], name: st
     argv = (pairs, "--labeler", "length", "--out", "labels.jsonl", "--report", "report.html", "--export", "set.jsonl")
     code, _, err = label(*argv)
     assert code == 2
-    assert f"{name}: the file is there already" in err
+    assert f"{name}: the file already exists" in err
     assert "--overwrite" in err
     assert Path(name).read_text() == text
     assert {p.name for p in Path().iterdir()} == {"pairs.jsonl", name}
@@ -362,7 +365,7 @@ def test_labels_changed_by_hand_are_kept(label: Callable[..., Outcome]) -> None:
         file.write("mine\n")
     code, _, err = label(*argv)
     assert code == 2
-    assert "labels.jsonl: the file is there already, and was changed since it was written" in err
+    assert "labels.jsonl: the file already exists, and has been changed since it was written" in err
     assert label(*argv, "--overwrite")[0] == 0
     assert len(rows("labels.jsonl")) == 5
 
@@ -385,13 +388,13 @@ def test_an_interrupted_run_goes_on_at_the_first_missing_chunk(label: Callable[.
 
     code, out, _ = label(*argv, "--set", "stop_after=150")  # counts anew, and fails again
     assert code == 2
-    assert "going on after 128 of 300" in out
+    assert "resuming after 128 of 300" in out
     code, out, _ = label(*argv, "--set", "stop_after=150")
     assert code == 0
     assert Path("asked.txt").read_text().split() == [f"c{i}" for i in [*range(128, 278), *range(256, 300)]]
     assert [r["id"] for r in rows("labels.jsonl")] == [f"c{i}" for i in range(300)]
     meta = json.loads(Path("labels.meta.json").read_text())
-    assert (meta["done"], meta["prompt_tokens"]) == (300, 300 * 830)
+    assert (meta["counts"]["comparisons"], meta["counts"]["prompt_tokens"]) == (300, 300 * 830)
 
     whole = Path("labels.jsonl").read_bytes()
     assert label(pairs, "--labeler", "fake/llm", "--out", "once.jsonl")[0] == 0
@@ -403,16 +406,16 @@ def test_finished_labels_are_reused_and_changed_input_is_not(label: Callable[...
     argv = ("--labeler", "fake/llm", "--out", "labels.jsonl")
     assert label(pairs, *argv)[0] == 0
     code, out, _ = label(pairs, *argv, "--report", "report.html")
-    assert (code, "labelled before" in out) == (0, True)
+    assert (code, "already complete" in out) == (0, True)
     assert len(Path("asked.txt").read_text().split()) == 10
     for change in (("--set", "bias=0.01"), ("--task", "other.yaml")):
         Path("annotator_prompts.yaml").write_text("label: Choose.\n")
-        Path("other.yaml").write_text("kind: tldr\nwords: words.yaml\n")
+        Path("other.yaml").write_text("kind: tldr\nannotator_prompts: annotator_prompts.yaml\n")
         code, out, _ = label(pairs, *argv, *change)
-        assert (code, "starting anew" in out) == (0, True)
+        assert (code, "starting over" in out) == (0, True)
     make_pairs(11)
     code, out, _ = label(pairs, *argv)
-    assert (code, "starting anew" in out) == (0, True)
+    assert (code, "starting over" in out) == (0, True)
     assert len(rows("labels.jsonl")) == 11
 
 
@@ -440,13 +443,13 @@ def test_the_size_of_a_pass_reaches_the_labeler_and_is_no_new_work(
     original = LengthLabeler.__init__
 
     def spy(self: LengthLabeler, config: Any, context: Any) -> None:
-        budgets.append(context.policy.batch_tokens)
+        budgets.append(context.batch_tokens)
         original(self, config, context)
 
     monkeypatch.setattr(LengthLabeler, "__init__", spy)
     argv = (make_pairs(5), "--labeler", "length", "--out", "labels.jsonl")
     assert label(*argv, "--batch-tokens", 777)[0] == 0
-    assert "labelled before" in label(*argv, "--batch-tokens", 888)[1]
+    assert "already complete" in label(*argv, "--batch-tokens", 888)[1]
     assert budgets == [777]
 
 
@@ -470,7 +473,7 @@ def test_ctrl_c_says_that_the_same_command_goes_on(work: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert err.strip() == "rlaif: interrupted; the same command goes on where it stopped"
+    assert err.strip() == "rlaif: interrupted; rerun the same command to resume"
     kept = len(rows("l.jsonl.partial"))
     assert kept >= 64
     assert kept % 64 == 0
@@ -505,7 +508,7 @@ def test_brier_and_calibration_error_by_hand() -> None:
     found = measure_calibration([seen(0.9, 1.0), seen(0.9, 0.0), seen(0.2, 0.0), seen(0.5, 1.0), seen(None, 1.0)])
     assert found is not None
     assert found.brier.value == pytest.approx((0.01 + 0.81 + 0.04 + 0.25) / 4)
-    assert [(b.stated, b.right.value, b.right.count) for b in found.bins] == [
+    assert [(b.confidence, b.accuracy.value, b.accuracy.count) for b in found.bins] == [
         (0.5, 0.5, 1),  # an exact tie is half right
         (pytest.approx(0.8), 1.0, 1),
         (pytest.approx(0.9), 0.5, 2),
@@ -564,8 +567,8 @@ def test_labelers_are_compared_on_the_comparisons_both_decide() -> None:
     assert (pair.first_only, pair.second_only, pair.count) == (7, 1, 9)
     assert pair.difference == pytest.approx(6 / 9)
     assert pair.p == pair.p_holm == pytest.approx(stats.binomtest(7, 8).pvalue)
-    assert pair.alike is not None
-    assert (pair.alike.count, pair.alike.value) == (11, pytest.approx(3 / 11))
+    assert pair.same_preference is not None
+    assert (pair.same_preference.count, pair.same_preference.value) == (11, pytest.approx(3 / 11))
 
 
 def test_the_report_of_one_labeler(label: Callable[..., Outcome]) -> None:
@@ -578,25 +581,26 @@ def test_the_report_of_one_labeler(label: Callable[..., Outcome]) -> None:
     assert code == 0
     report = json.loads(Path("deep/report.json").read_text())
     found = report["labelers"]["fake/llm"]
-    assert (found["agreement"]["value"], found["agreement"]["count"]) == (0.9, 100)
+    quality = found["quality"]
+    assert (quality["agreement"]["value"], quality["agreement"]["count"]) == (0.9, 100)
     interval = stats.binomtest(90, 100).proportion_ci(method="wilson")
-    assert (found["agreement"]["low"], found["agreement"]["high"]) == pytest.approx((interval.low, interval.high))
+    assert (quality["agreement"]["low"], quality["agreement"]["high"]) == pytest.approx((interval.low, interval.high))
     assert (found["high_confidence"]["value"], found["high_confidence"]["count"]) == (1.0, 90)
-    assert found["slices"]["even"]["value"] == 0.8
-    assert found["slices"]["odd"]["value"] == 1.0
+    assert quality["slices"]["even"]["value"] == 0.8
+    assert quality["slices"]["odd"]["value"] == 1.0
     sure = {name: (x["value"], x["count"]) for name, x in found["high_confidence_slices"].items()}
     assert sure == {"even": (1.0, 40), "odd": (1.0, 50)}
-    assert found["unparsed"]["value"] == pytest.approx(1 / 102)
-    assert found["same_position"]["value"] == 0
-    assert found["label_token_mass"]["value"] == pytest.approx((101 * 1.4 + 0.8) / 203)
+    assert quality["unparsed"]["value"] == pytest.approx(1 / 102)
+    assert quality["same_position"]["value"] == 0
+    assert quality["label_token_mass"]["value"] == pytest.approx((101 * 1.4 + 0.8) / 203)
     assert found["calibration"]["brier"]["value"] == pytest.approx(0.9 * 0.01 + 0.1 * 0.81)
     assert found["calibration"]["ece"] == pytest.approx(0)
     assert found["per_thousand"]["prompt_tokens"] == 830_000
     assert found["per_thousand"]["dollars"] == pytest.approx(57)
     assert report["paper_dollars"] == {"AI in the paper (GPT-4, 2023)": 60.0, "human in the paper": 670.0}
-    assert found["unsure"][0]["id"] == "t"
-    assert len(found["unsure"]) == 10
-    assert "agrees with people in 90.0 %" in out
+    assert found["uncertain"][0]["id"] == "t"
+    assert len(found["uncertain"]) == 10
+    assert "agrees with humans in 90.0 %" in out
     page = Path("deep/report.html").read_text()
     for part in ("<svg", "90.0 %", "57.00", "670.00", "tie &lt;b&gt;", "because", "Calibration", "fake/llm, confident"):
         assert part in page, part
@@ -611,10 +615,10 @@ def test_position_bias_and_missing_human_labels_are_said(label: Callable[..., Ou
     Path("l.yaml").write_text("kind: fake/llm\nbias: 0.6\n")
     code, out, _ = label("pairs.jsonl", "--labeler", "l.yaml", "--out", "l.jsonl", "--report", "r.html")
     assert code == 0
-    assert "goes mostly by position, usually the first: 100.0 %" in out
-    assert "no comparison has a human label" in out
+    assert "mostly prefers a position rather than a response, usually the first: 100.0 %" in out
+    assert "no comparison has a human preference" in out
     found = json.loads(Path("r.json").read_text())["labelers"]["fake/llm"]
-    assert found["agreement"] is None
+    assert found["quality"]["agreement"] is None
     assert found["calibration"] is None
     assert "Calibration" not in Path("r.html").read_text()
 
@@ -633,7 +637,7 @@ def test_several_labelers_side_by_side(label: Callable[..., Outcome]) -> None:
     pairs = {(p["first"], p["second"]): p for p in report["paired"]}
     assert set(pairs) == {("llm", "longer"), ("llm", "shorter"), ("longer", "shorter")}
     # The response with the x is always the shorter one, so these two say the same.
-    assert pairs["llm", "shorter"]["alike"]["value"] == 1
+    assert pairs["llm", "shorter"]["same_preference"]["value"] == 1
     assert pairs["llm", "shorter"]["p_holm"] == 1
     one = pairs["llm", "longer"]
     assert (one["first_only"], one["second_only"], one["count"]) == (90, 10, 100)
@@ -644,7 +648,7 @@ def test_several_labelers_side_by_side(label: Callable[..., Outcome]) -> None:
     assert "+80.0 points" in out
     assert "57.00" in out
     page = Path("r.html").read_text()
-    assert "One against another" in page
+    assert "Pairwise comparison" in page
     assert "+80.0 points" in page
 
 
@@ -670,11 +674,11 @@ def test_what_an_ensembles_members_disagree_on_is_reported(label: Callable[..., 
     assert "Disputed" not in Path("o.html").read_text()
 
 
-def test_labels_that_were_handed_out_are_not_scored_against_themselves(label: Callable[..., Outcome]) -> None:
+def test_copied_labels_are_not_scored_against_themselves(label: Callable[..., Outcome]) -> None:
     made = rows(make_pairs(60))
     for row in made[30:]:
         del row["human"]
-    # Whoever follows length is wrong about the x in 9 of 10, so that only handed-out labels can be right.
+    # Whoever follows length is wrong about the x in 9 of 10, so that only copied labels can be right.
     write_rows(Path("pairs.jsonl"), made)
     Path("c.yaml").write_text(
         "mix: {kind: mix, labeler: length, proportion: 0.5}\nall: {kind: mix, labeler: length}\nlonger: length\n"
@@ -685,16 +689,16 @@ def test_labels_that_were_handed_out_are_not_scored_against_themselves(label: Ca
     kept = [r["evidence"]["source"] for r in rows("labels.mix.jsonl")].count("human")
     assert 0 < kept < 30
     mix, whole, longer = (report["labelers"][name] for name in ("mix", "all", "longer"))
-    assert (mix["copied"], mix["agreement"]["count"]) == (kept, 30 - kept)
-    assert mix["agreement"]["value"] <= 3 / (30 - kept)
+    assert (mix["copied"], mix["quality"]["agreement"]["count"]) == (kept, 30 - kept)
+    assert mix["quality"]["agreement"]["value"] <= 3 / (30 - kept)
     assert mix["calibration"]["brier"]["count"] == 30 - kept
     assert sum(b["agreement"]["count"] for b in mix["lengths"]) == 30 - kept
-    assert (whole["copied"], whole["agreement"], whole["calibration"]) == (30, None, None)
-    assert (longer["copied"], longer["agreement"]["count"]) == (0, 30)
+    assert (whole["copied"], whole["quality"]["agreement"], whole["calibration"]) == (30, None, None)
+    assert (longer["copied"], longer["quality"]["agreement"]["count"]) == (0, 30)
     tested = {(p["first"], p["second"]): (p["count"], p["p"]) for p in report["paired"]}
     assert tested == {("mix", "all"): (0, None), ("mix", "longer"): (30 - kept, 1.0), ("all", "longer"): (0, None)}
-    assert f"beside the {kept} that it handed out" in out
-    assert "handed out" in Path("r.html").read_text()
+    assert f"in addition to {kept} labels copied from human annotations" in out
+    assert "copied from human annotations" in Path("r.html").read_text()
 
 
 def test_a_labeler_of_several_that_fails_is_named(label: Callable[..., Outcome]) -> None:

@@ -25,7 +25,7 @@ def labelers(manager: PluginManager, model: Path) -> list[tuple[str, dict[str, o
         "rate": {"backend": backend},
         "likelihood": {"model": str(model), "dtype": "fp32"},
         "ensemble": {"labelers": {"long": "length", "e": "test/taste"}},
-        "mix": {"labeler": "length", "known": "synthetic", "proportion": 0.5},
+        "mix": {"labeler": "length", "gold_source": "synthetic", "proportion": 0.5},
     }
     return [(name, {"kind": name, **configs.get(name, {})}) for name in manager.names("labeler")]
 
@@ -33,7 +33,7 @@ def labelers(manager: PluginManager, model: Path) -> list[tuple[str, dict[str, o
 def build(manager: PluginManager, spec: Spec, config: dict[str, object]) -> object:
     component = manager.find("labeler", str(config["kind"]))
     parsed = component.config.model_validate(config, context={"manager": manager})
-    return Context.from_spec(spec, manager).build("labeler", parsed)
+    return Context.from_spec(spec, manager).build_labeler(parsed)
 
 
 def swapped(comparison: Comparison) -> Comparison:
@@ -173,5 +173,5 @@ def test_agreement_counts_what_it_says(manager: PluginManager, tiny_spec: Callab
 def test_construction_is_never_passed_off_as_human(manager: PluginManager, tiny_spec: Callable[..., Spec]) -> None:
     spec = tiny_spec()
     labeler = build(manager, spec, {"kind": "human"})
-    with pytest.raises(DataError, match="no human preference, it is known by construction"):
+    with pytest.raises(DataError, match="no human preference"):
         list(labeler.label(Context.from_spec(spec, manager).task.comparisons("test")))  # type: ignore[attr-defined]

@@ -11,12 +11,15 @@ from typing import Any
 import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
+from transformers import AutoConfig
 
+from rlaif_framework.models import memory_measure
 from rlaif_framework.models.adapters import add_lora
 from rlaif_framework.models.loading import load_model
 from rlaif_framework.models.logprobs import response_logprobs
 from rlaif_framework.models.memory_plan import plan_load
 from rlaif_framework.models.packing import Group, pack_groups
+from rlaif_framework.models.source import ModelSource
 from rlaif_framework.plugins.component import ModelLoad
 from rlaif_framework.spec.model import LoraSettings, PolicyConfig
 
@@ -82,6 +85,20 @@ def test_a_reference_costs_what_it_is_kept_in(tiny_model: Path) -> None:
     assert size("policy", lora={"rank": 4}) == 0
 
 
+def test_a_measurement_is_remembered(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RLAIF_CACHE", str(tmp_path))
+    load = ModelLoad(str(tiny_model), **LOAD)
+    first = plan_load(load, policy(tiny_model))
+
+    def fail(*question: Any) -> tuple[int, int]:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr("rlaif_framework.models.memory_measure.measure_training", fail)
+    assert first.activation_bytes > 0
+    assert plan_load(load, policy(tiny_model)) == first
+    assert plan_load(load, policy(tiny_model, train_tokens=64)).activation_bytes == 0  # not the same question
+
+
 def test_a_pass_that_the_longest_prompts_leave_room_in_is_planned_full(tiny_model: Path) -> None:
     def activations(tokens: int) -> int:
         return plan_load(ModelLoad(str(tiny_model), **LOAD), policy(tiny_model, train_tokens=tokens)).activation_bytes
@@ -124,3 +141,23 @@ def test_what_a_step_frees_is_kept_for_the_next_until_it_is_released() -> None:
     assert max(later) < 100
     assert released > 10_000
     assert min(count_faults("")) > 5_000  # as it was
+
+
+@pytest.mark.parametrize("family", memory_measure.EQUAL_LAYERS)
+def test_two_small_models_tell_what_a_large_one_needs(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The extrapolation over layers must be exact, for each architecture that it is used for."""
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1}
+    tokens: dict[str, int | None] = {"vocab_size": 40, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    if family == "mistral":
+        tokens["sliding_window"] = None  # a window depends on the contents of a batch, which fake tensors lack
+    config = AutoConfig.for_model(family, num_hidden_layers=5, **tokens, **sizes)
+    config.save_pretrained(tmp_path)
+    source = ModelSource(family, str(tmp_path), "sha256:0")
+    found = {}
+    for families in ((family,), ()):
+        monkeypatch.setattr(memory_measure, "EQUAL_LAYERS", families)
+        settings = policy(tmp_path, lora={"rank": 2} if family != "gpt2" else None)
+        found[families] = memory_measure.measure_training(source, True, settings, torch.float32, GROUPS, RESPONSES)
+    assert found[(family,)] == found[()]

@@ -23,21 +23,15 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 from rlaif_plugins.backends.openai import OpenAIConfig
-from rlaif_plugins.backends.openai import backend as backend_module
+from rlaif_plugins.backends.openai.sending import Sender
+from rlaif_plugins.backends.openai.lengths import estimate_tokens, read_context, read_overlong
 from rlaif_plugins.backends.openai.limits import TokenBucket, backoff, read_retry_after
-from rlaif_plugins.backends.openai.wire import (
-    estimate_tokens,
-    read_context,
-    read_option,
-    read_overlong,
-    weigh_options,
-)
+from rlaif_plugins.backends.openai.options import option_weights, read_option
 from server import Reply, answer, complete, fail, prompt, serve
 
 from rlaif_framework import (
     Answer,
     Choose,
-    ComponentConfig,
     Context,
     Generate,
     ModelError,
@@ -47,6 +41,7 @@ from rlaif_framework import (
     RlaifError,
     Spec,
     SpecError,
+    TaskConfig,
 )
 from rlaif_framework.prompting import run_coroutines
 from rlaif_framework.prompting.answer_cache import AnswerCache
@@ -61,7 +56,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A cache of its own, no key, no proxy between the test and its server."""
     monkeypatch.setenv("RLAIF_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "*")
-    for module in ("backend", "limits"):  # repeated at once
+    for module in ("sending", "limits"):  # repeated at once
         monkeypatch.setattr(f"rlaif_plugins.backends.openai.{module}.backoff", lambda attempt: 0.001)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 
@@ -69,7 +64,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture
 def build(manager: PluginManager) -> Build:
     """Build the backend as a labeler does; it needs nothing of a spec."""
-    context = Context(ComponentConfig(kind="tldr"), PolicyConfig(model="none"), 0, manager)
+    context = Context(TaskConfig(kind="tldr"), PolicyConfig(model="none"), 0, manager)
 
     def make(*urls: str, **settings: Any) -> Any:
         config = OpenAIConfig(model="made", base_urls=list(urls), **settings)
@@ -85,13 +80,13 @@ class Clock:
         self.now = 1_000_000.0
         times = types.SimpleNamespace(monotonic=lambda: self.now, time=lambda: self.now)
         monkeypatch.setattr("rlaif_plugins.backends.openai.limits.time", times)
-        pause = backend_module._Exchange._pause
+        pause = Sender._pause
 
         async def wait(call: Any, seconds: float, until: asyncio.Event) -> None:
             self.now += max(0.0, seconds)
             await pause(call, 0.0, until)
 
-        monkeypatch.setattr(backend_module._Exchange, "_pause", wait)
+        monkeypatch.setattr(Sender, "_pause", wait)
 
 
 @pytest.fixture
@@ -217,12 +212,12 @@ def test_weights_are_none_where_the_next_token_cannot_tell() -> None:
     one_token = [("1", -1.0), ("10", -2.0), ("9", -3.0)]
     digits = [("1", -1.0), ("9", -3.0)]
     options = [str(i) for i in range(1, 11)]
-    assert weigh_options(options, one_token) is not None
-    assert weigh_options(options, digits) is None  # is it 1, or the first digit of 10?
-    assert weigh_options(options, [("1", -9.0), ("9", -0.1)]) is not None  # too unlikely to matter
-    assert weigh_options(["first", "seventh"], [("first", -1.0), ("se", -1.0)]) is None
-    assert weigh_options(["1", "2"], []) is None
-    assert weigh_options(["1", "2"], [("1", -9999.0), ("2", float("-inf"))]) is None
+    assert option_weights(options, one_token) is not None
+    assert option_weights(options, digits) is None  # is it 1, or the first digit of 10?
+    assert option_weights(options, [("1", -9.0), ("9", -0.1)]) is not None  # too unlikely to matter
+    assert option_weights(["first", "seventh"], [("first", -1.0), ("se", -1.0)]) is None
+    assert option_weights(["1", "2"], []) is None
+    assert option_weights(["1", "2"], [("1", -9999.0), ("2", float("-inf"))]) is None
 
 
 @pytest.mark.parametrize(
@@ -459,7 +454,7 @@ def test_retry_after_is_remembered_from_one_call_to_the_next(build: Build, clock
         assert len(list(backend.answer(texts(3)))) == 3
         with serve() as other:
             both = build(server.url, other.url, concurrency=1)
-            both.servers[0].rest(30)
+            both.service.servers[0].rest(30)
             for _ in range(3):
                 list(both.answer(texts(2)))
     assert 2 <= asked[1] - asked[0] <= 2.2
@@ -625,7 +620,7 @@ def test_a_budget_holds_with_many_requests_in_flight(build: Build, request_: lis
         backend = build(server.url, concurrency=16, max_tokens_budget=1000)
         with pytest.raises(RlaifError, match=r"max_tokens_budget of 1,000 tokens \(\d+ used; the next may take \d+\)"):
             list(backend.answer(request_))
-    assert 750 <= backend.budget.tokens <= 1000
+    assert 750 <= backend.service.budget.tokens <= 1000
     assert server.most_in_flight > 1
 
 
@@ -663,7 +658,6 @@ CHILD = """
 import sys
 from typing import Any
 from rlaif_plugins.backends.openai import OpenAIConfig
-from rlaif_plugins.backends.openai import backend as backend_module
 from rlaif_plugins.backends.openai.backend import OpenAIBackend
 from test_openai_backend import choices, drive
 backend = OpenAIBackend(OpenAIConfig(model="made", base_urls=[sys.argv[1]], concurrency=4), None)
@@ -717,11 +711,11 @@ def test_a_cache_that_is_full_or_damaged_says_what_to_do(tmp_path: Path) -> None
     path = tmp_path / "answers.sqlite"
     cache = AnswerCache("m", path)
     cache._db.execute("PRAGMA max_page_count = 3")
-    with pytest.raises(RlaifError, match="is full; make room, or set RLAIF_CACHE"):
+    with pytest.raises(RlaifError, match="is full; free some space, or set RLAIF_CACHE"):
         cache._write(b"key", Answer(text="x" * 100_000))
     cache.close()
     path.write_bytes(b"no database, but text" * 400)
-    with pytest.raises(RlaifError, match="remove it to start anew"):
+    with pytest.raises(RlaifError, match="delete it to start over"):
         AnswerCache("m", path)
 
 
@@ -763,8 +757,8 @@ def test_the_identity_is_the_model_and_how_it_is_asked(build: Build) -> None:
         ({"base_urls": ["http://a/v1", "b/v1"]}, "base_urls.1"),
         ({"base_urls": "ftp://a/v1"}, "whole base URL"),
         ({"base_urls": "http://a:99999/v1"}, "whole base URL"),
-        ({"base_urls": "http://me:secret@a/v1"}, "no user, password or query"),
-        ({"base_urls": "http://a/v1?api-key=secret"}, "no user, password or query"),
+        ({"base_urls": "http://me:secret@a/v1"}, "not have a user, password or query"),
+        ({"base_urls": "http://a/v1?api-key=secret"}, "not have a user, password or query"),
         ({"base_urls": []}, "at least 1"),
         ({}, "base_urls"),
         ({"base_urls": "http://a/v1", "requests_per_minute": -1}, "requests_per_minute"),

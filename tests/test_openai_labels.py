@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from fake_plugins import write_rows
-from rlaif_plugins.backends.openai.backend import SHORT_QUESTION
+from rlaif_plugins.backends.openai.exchange import SHORT_QUESTION
 from server import Behave, Reply, complete, fail, prompt, serve
 
 from rlaif_framework.cli.main import main
@@ -89,11 +89,11 @@ def test_a_refused_comparison_has_no_label_and_the_others_have_theirs(label: Lab
     refused = labels[2]["evidence"]["refused"]
     assert "answered 400: The prompt was filtered by our content policy" in refused
     assert [row["evidence"]["refused"] for row in labels if row["id"] != "c2"] == [None] * 5
-    assert "6 comparisons, 1 of them refused" in out
-    assert f"refused an answer for 1 comparisons, the first with: {refused}" in out
+    assert "6 comparisons, 1 refused" in out
+    assert f"refused an answer for 1 comparisons; the first reason: {refused}" in out
     [found] = json.loads(Path("report.json").read_text())["labelers"].values()
-    assert found["refused"]["value"] == pytest.approx(1 / 6)
-    assert found["unparsed"]["value"] == 0
+    assert found["quality"]["refused"]["value"] == pytest.approx(1 / 6)
+    assert found["quality"]["unparsed"]["value"] == 0
     assert KEY not in "".join(path.read_text(errors="replace") for path in Path.cwd().rglob("*") if path.is_file())
 
 
@@ -229,7 +229,7 @@ def test_a_response_too_long_for_the_context_is_an_outcome_of_its_comparison(lab
     assert [row["probabilities"] is None for row in known] == [False, True, False]
     assert [row["probabilities"] is None for row in foreseen] == [False, True, False]
     assert "maximum context length is 900" in known[1]["evidence"]["refused"]
-    assert "a response is longer than the model's context" in foreseen[1]["evidence"]["refused"]
+    assert "a response does not fit into the model's context" in foreseen[1]["evidence"]["refused"]
 
 
 # Chunks
@@ -256,7 +256,7 @@ def test_an_interrupted_job_goes_on_at_its_chunk_whatever_its_size(label: Label)
     make_pairs(150)
     with serve(lambda body, number: judge(body) if number < 130 else fail(401, "gone")) as server:
         assert label(server.url, ", concurrency: 100", "orders: first\n")[0] == 2
-        assert json.loads(Path("labels.meta.json").read_text())["done"] == 100
+        assert json.loads(Path("labels.meta.json").read_text())["counts"]["comparisons"] == 100
         server.behave = lambda body, number: judge(body)
         before = len(server.bodies)
         assert label(server.url, ", concurrency: 100", "orders: first\n")[0] == 0
@@ -294,8 +294,8 @@ def test_a_sampled_rating_says_so(label: Label) -> None:
     with serve(lambda body, number: complete(body, "7")) as server:
         assert label(server.url, ", samples: 5", ONE_BY_ONE, "--report", "report.html")[0] == 0
     assert [[b["sampled"] for b in row["evidence"]["orders"]] for row in read_labels()] == [[5, 5]] * 4
-    assert json.loads(Path("report.json").read_text())["labelers"]["rate"]["sampled"]["value"] == 1
+    assert json.loads(Path("report.json").read_text())["labelers"]["rate"]["quality"]["sampled"]["value"] == 1
     Path("labels.jsonl").unlink()
     with serve(lambda body, number: judge(body)) as server:
         assert label(server.url, ", samples: 6", ONE_BY_ONE, "--report", "report.html")[0] == 0
-    assert json.loads(Path("report.json").read_text())["labelers"]["rate"]["sampled"]["value"] == 0
+    assert json.loads(Path("report.json").read_text())["labelers"]["rate"]["quality"]["sampled"]["value"] == 0

@@ -25,7 +25,7 @@ from rlaif_framework import ModelError
 from rlaif_framework.models import (
     Group,
     ScoreModel,
-    lay_out,
+    choose_rows,
     load_model,
     load_tokenizer,
     pack_groups,
@@ -48,7 +48,7 @@ GROUPS = [
 @pytest.fixture(params=["whole rows", "blocks"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """How attention is computed, whatever takes less time."""
-    monkeypatch.setattr(packing, "SCORES_TO_CUT", -10_000 if request.param == "blocks" else 10_000)
+    monkeypatch.setattr(packing, "BLOCK_OVERHEAD", -10_000 if request.param == "blocks" else 10_000)
     assert (pack_groups(GROUPS, 0, CPU).blocks is not None) == (request.param == "blocks")
     return str(request.param)
 
@@ -175,11 +175,11 @@ def test_a_saved_model_attends_as_transformers_chooses(tiny_model: Path, tmp_pat
 def test_a_prompt_is_shared_where_that_saves_something_and_the_numbers_are_the_same(tiny_model: Path) -> None:
     long_prompt = [Group(list(range(3, 103)), [[40] * 5, [50] * 5])] * 2
     long_responses = [Group([3], [[40] * 90 + [2], [50] * 90 + [2]])] * 2
-    assert list(lay_out(long_prompt)) == long_prompt
-    assert [len(row.responses) for row in lay_out(long_responses)] == [1] * 4
+    assert list(choose_rows(long_prompt)) == long_prompt
+    assert [len(row.responses) for row in choose_rows(long_responses)] == [1] * 4
     model = load_model(tiny_model, "causal", torch.float32, CPU)
     with torch.no_grad():
-        spread = response_logprobs(model, pack_groups(lay_out(long_responses), 0, CPU))
+        spread = response_logprobs(model, pack_groups(choose_rows(long_responses), 0, CPU))
         shared = response_logprobs(model, pack_groups(long_responses, 0, CPU))
     torch.testing.assert_close(spread, shared, atol=1e-5, rtol=1e-5)
 

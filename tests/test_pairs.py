@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from fake_plugins import write_rows
 
-from rlaif_framework import Comparison, DataError
-from rlaif_framework.data.pairs import InvalidRow, read_pair, read_pairs, scan_pairs
+from rlaif_framework import DataError
+from rlaif_framework.data.pairs import read_pair
+from rlaif_framework.data.pairs_file import scan_pairs
 
 GOOD = {"prompt": "p", "responses": ["a", "b"]}
 HEAD = "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: How are you?"
@@ -28,8 +29,8 @@ def test_prompt_and_responses() -> None:
     assert found.id == found.prompt.id == "7"
     assert (found.prompt.text, found.prompt.source) == (" Post. ", "Post.")
     assert found.responses == ("one", "two")
-    assert found.given == (" one\n", "two")
-    assert read_pair(GOOD).given is None
+    assert found.raw_responses == (" one\n", "two")
+    assert read_pair(GOOD).raw_responses is None
     assert (found.preference, found.preference_source, found.confidence, found.slice) == (0.7, "human", 1.0, "s")
 
 
@@ -65,7 +66,7 @@ def test_transcripts_are_split_at_the_last_assistant_turn() -> None:
     assert found.prompt.text == f"{HEAD}\n\nAssistant:"
     assert found.prompt.source == HEAD.strip()
     assert set(found.responses) == {"Fine.", "Bad."}
-    assert set(found.given or ()) == {" Fine.", " Bad."}
+    assert set(found.raw_responses or ()) == {" Fine.", " Bad."}
     assert found.preference == float(found.responses[0] == "Fine.")
 
 
@@ -80,32 +81,35 @@ BAD: list[tuple[Any, str]] = [
     ("[1]", "expected a JSON object, found list"),
     ('{"prompt": "\\ud800", "responses": ["a", "b"]}', "not valid UTF-8"),
     ({}, "expected prompt + responses"),
-    ({"prompt": "p"}, "it has prompt"),
+    ({"prompt": "p"}, "found prompt"),
     ({"responses": ["a", "b"]}, "'prompt' is missing"),
-    ({**GOOD, "prompt": 3}, "'prompt' is not text but int"),
+    ({**GOOD, "prompt": 3}, "'prompt' must be a string, not int"),
     ({**GOOD, "prompt": " \n"}, "'prompt' is empty"),
-    ({**GOOD, "responses": ["a"]}, "not a list of two texts"),
-    ({**GOOD, "responses": ["a", "b", "c"]}, "not a list of two texts"),
-    ({**GOOD, "responses": ["a", 1]}, "not a list of two texts"),
-    ({**GOOD, "responses": "ab"}, "not a list of two texts"),
+    ({**GOOD, "responses": ["a"]}, "not a list of two strings"),
+    ({**GOOD, "responses": ["a", "b", "c"]}, "not a list of two strings"),
+    ({**GOOD, "responses": ["a", 1]}, "not a list of two strings"),
+    ({**GOOD, "responses": "ab"}, "not a list of two strings"),
     ({**GOOD, "responses": ["a", "  "]}, "a response is empty"),
-    ({**GOOD, "responses": ["a", " a "]}, "the two responses are equal"),
+    ({**GOOD, "responses": ["a", " a "]}, "the two responses are identical"),
     ({**GOOD, "human": 2}, "'human' is 2, not a number between 0 and 1"),
     ({**GOOD, "human": "yes"}, "'human' is 'yes'"),
     ({**GOOD, "human": True}, "'human' is True"),
     ('{"prompt": "p", "responses": ["a", "b"], "human": NaN}', "'human' is nan"),
     ({**GOOD, "confidence": -0.1}, "'confidence' is -0.1"),
-    ({**GOOD, "slice": 4}, "'slice' is not text but int"),
+    ({**GOOD, "slice": 4}, "'slice' must be a string, not int"),
     ({**GOOD, "id": [1]}, "'id' is [1]"),
     ({"prompt": "p", "response_a": "x", "response_b": "y", "label": "A"}, "'label' is 'A'"),
     ({"prompt": "p", "response_a": "x", "label": "a"}, "'response_b' is missing"),
-    ({"prompt": "p", "response_a": "x", "response_b": "y", "label": "a", "human": 1}, "keep one of them"),
+    (
+        {"prompt": "p", "response_a": "x", "response_b": "y", "label": "a", "human": 1},
+        "the row states its preference twice",
+    ),
     ({"prompt": "p", "chosen": "x"}, "'rejected' is missing"),
-    ({"prompt": "p", "chosen": "x", "rejected": ["y"]}, "'rejected' is not text but list"),
-    ({"chosen": "x", "rejected": "y"}, "no 'prompt', and 'chosen' is no transcript"),
+    ({"prompt": "p", "chosen": "x", "rejected": ["y"]}, "'rejected' must be a string, not list"),
+    ({"chosen": "x", "rejected": "y"}, "'prompt' is missing, and 'chosen' is not a transcript"),
     (transcripts("x", "y", other="\n\nHuman: Something else"), "differ before their last"),
     (transcripts("", "y"), "a response is empty"),
-    (transcripts("x", "x"), "the two responses are equal"),
+    (transcripts("x", "x"), "the two responses are identical"),
     ({"chosen": "\n\nAssistant: x", "rejected": "\n\nAssistant: y"}, "'prompt' is empty"),
 ]
 
@@ -115,12 +119,12 @@ def test_a_bad_row_is_named_with_its_line(tmp_path: Path, row: Any, reason: str)
     line = row if isinstance(row, str) else json.dumps(row)
     path = tmp_path / "pairs.jsonl"
     path.write_text(f"{json.dumps(GOOD)}\n{line}\n{json.dumps(GOOD)}\n")
-    found = list(read_pairs(path))
-    assert isinstance(found[0], Comparison)
-    assert isinstance(found[2], Comparison)
-    assert isinstance(found[1], InvalidRow)
-    assert found[1].line == 2
-    assert reason in found[1].reason
+    with scan_pairs(path) as found:
+        assert (found.count, found.skipped) == (2, 1)
+        assert [pair.responses for pair in found.read()] == [("a", "b")] * 2
+        (invalid,) = found.invalid
+    assert invalid.line == 2
+    assert reason in invalid.reason
 
 
 def test_all_bad_rows_of_a_large_file_are_reported_together(tmp_path: Path) -> None:
@@ -133,10 +137,10 @@ def test_all_bad_rows_of_a_large_file_are_reported_together(tmp_path: Path) -> N
     with pytest.raises(DataError) as caught:
         scanned.check(skip_invalid=False)
     message = str(caught.value)
-    assert "10 of 100000 rows are bad" in message
+    assert "10 of 100000 rows are invalid" in message
     for place in bad:
         assert f"line {place + 1}:" in message
-    assert "--skip-invalid goes on with the other 99990" in message
+    assert "use --skip-invalid to label the other 99990" in message
     scanned.check(skip_invalid=True)
     assert sum(1 for _ in scanned.read()) == 99_990
 
@@ -153,9 +157,9 @@ def test_an_id_that_stands_there_twice_is_a_bad_row(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "pairs.jsonl", rows)
     scanned = scan_pairs(path)
     assert (scanned.count, scanned.skipped) == (4, 2)  # rows that state no id may be equal
-    assert [(b.line, b.reason) for b in scanned.bad] == [
-        (3, "its id '1' stands in line 1 already"),
-        (6, "its id '2' stands in line 2 already"),
+    assert [(b.line, b.reason) for b in scanned.invalid] == [
+        (3, "the id '1' is already used in line 1"),
+        (6, "the id '2' is already used in line 2"),
     ]
     assert len(list(scanned.read())) == 4
 
@@ -169,18 +173,29 @@ def test_a_misspelt_key_is_doubted_once_and_a_column_of_ones_own_is_not(tmp_path
         {"prompt": "p", "response": ["a", "b"]},
     ]
     scanned = scan_pairs(write_rows(tmp_path / "pairs.jsonl", rows))
-    found = {x.key: (x.nearest, x.line, x.count) for x in scanned.misspelt}
+    found = {x.key: (x.suggestion, x.line, x.count) for x in scanned.unknown_keys}
     assert found == {"humn": ("human", 2, 2), "Slice": ("slice", 3, 1), "response": ("responses", 5, 1)}
-    assert any("2 rows have a key 'humn', first in line 2" in text for text in scanned.doubt("tldr"))
+    assert any("2 rows have the unknown key 'humn', first in line 2" in text for text in scanned.find_warnings("tldr"))
+
+
+def test_the_comparisons_are_those_that_were_validated(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "pairs.jsonl", [{**GOOD, "prompt": f"p{i}", "human": 0.25} for i in range(5)])
+    seen = []
+    with scan_pairs(path, lambda line, pair: seen.append((line, pair))) as scanned:
+        expected = [read_pair({**GOOD, "prompt": f"p{i}", "human": 0.25}) for i in range(5)]
+        path.write_text("changed while labelling\n")
+        assert list(scanned.read()) == list(scanned.read()) == expected
+        assert list(scanned.read(3)) == expected[3:]
+    assert seen == list(enumerate(expected, 1))
 
 
 def test_dialogues_ask_for_their_task(tmp_path: Path) -> None:
     rows = [transcripts("a", "b"), {**GOOD, "prompt": f"{HEAD}\n\nAssistant:"}, GOOD]
     scanned = scan_pairs(write_rows(tmp_path / "pairs.jsonl", rows))
-    (doubt,) = scanned.doubt("tldr")
-    assert "2 prompts are dialogues" in doubt
-    assert "--task dialogue" in doubt
-    assert scanned.doubt("dialogue") == []
+    (warning,) = scanned.find_warnings("tldr")
+    assert "2 prompts are dialogues" in warning
+    assert "--task dialogue" in warning
+    assert scanned.find_warnings("dialogue") == []
 
 
 def test_a_file_without_one_good_row_is_refused_either_way(tmp_path: Path) -> None:

@@ -22,12 +22,14 @@ from fake_plugins import Site
 from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from rlaif_framework import Plugin, PluginManager, Spec, Stage, Store, TrainingError, load_spec, plan_spec, run_spec
+from rlaif_framework import PluginManager, Spec, Stage, Store, TrainingError, load_spec, plan_spec, run_spec
 from rlaif_framework.contracts import read_metrics
 from rlaif_framework.pipeline.engine import Run
-from rlaif_framework.pipeline.stages.evaluate import read_responses
-from rlaif_framework.pipeline.stages.label import CHUNK, _finished_rows
+from rlaif_framework.pipeline.stages.respond import read_responses
+from rlaif_framework.pipeline.steps import find_steps
+from rlaif_framework.plugins.discovery import Plugin
 from rlaif_framework.progress import Progress
+from rlaif_framework.prompting.chunks import MIN_CHUNK
 from rlaif_framework.records.rows import load_comparisons
 
 
@@ -206,14 +208,14 @@ run_spec(load_spec(spec), out, Store(store), PluginManager.load(), checkpoint_se
 WAITING = """
 import os, signal
 from typing import Literal
-from rlaif_framework import Component, ComponentConfig, Evidence, Preference, hookimpl
+from rlaif_framework import Component, LabelerConfig, Evidence, Preference, hookimpl
 
 def wait_to_be_killed():
     print("waiting", flush=True)
     while True:
         signal.pause()
 
-class WaitingConfig(ComponentConfig):
+class WaitingConfig(LabelerConfig):
     kind: Literal["waiting/x"] = "waiting/x"
 
 class WaitingLabeler:
@@ -266,9 +268,9 @@ def test_a_process_killed_in_labelling_and_in_training_goes_on_to_the_same_resul
         assert process.returncode == -signal.SIGKILL
 
     comparisons = load_comparisons(tmp_path / "whole/a/pairs/comparisons.jsonl")
-    kill_in(f"label {comparisons[CHUNK + 1].id}")
+    kill_in(f"label {comparisons[MIN_CHUNK + 1].id}")
     (labels,) = store.glob("label-*.partial/checkpoint/preferences.jsonl")
-    assert len(labels.read_bytes().splitlines()) >= CHUNK
+    assert len(labels.read_bytes().splitlines()) >= MIN_CHUNK
     assert not list(store.glob("label-*/artefact.json"))
     kill_in("improve 2")
     assert not list(store.glob("improve-*/artefact.json"))
@@ -279,17 +281,6 @@ def test_a_process_killed_in_labelling_and_in_training_goes_on_to_the_same_resul
     if torch.cuda.is_available():  # training there is not bit for bit, see docs/determinism.md
         killed, whole = ({n: d for n, d in x.items() if not n.startswith("a/policy")} for x in (killed, whole))
     assert killed == whole
-
-
-def test_a_killed_labelling_keeps_its_whole_chunks_and_drops_a_broken_line(tmp_path: Path) -> None:
-    path = tmp_path / "preferences.jsonl"
-    path.write_text("{}\n" * (CHUNK + 3) + '{"cut off')
-    assert _finished_rows(path, CHUNK) == CHUNK
-    assert path.read_text() == "{}\n" * CHUNK
-    row = '{"said": "one\u2028two\x85three"}\n'  # what JSON Lines may hold, and str.splitlines would cut
-    path.write_text(row * (CHUNK + 3), encoding="utf-8")
-    assert _finished_rows(path, CHUNK) == CHUNK
-    assert path.read_text(encoding="utf-8") == row * CHUNK
 
 
 WATCHING = """
@@ -404,7 +395,7 @@ def check_improvement(folder: Path, arm: str) -> None:
     evaluation = json.loads((folder / "evaluation/summary/evaluation.json").read_text())
     (win,) = evaluation["wins"]
     assert win["rate"]["low"] > 0.5, "the judge does not prefer the improved policy"
-    assert evaluation["arms"][arm]["reward_gain"]["low"] > 0, "the held-out reward did not rise"
+    assert evaluation["arms"][arm]["reward"]["gain"]["low"] > 0, "the held-out reward did not rise"
     before, after = (
         sum(taste(text, "e") for text in read_responses(folder / f"evaluation/responses/{name}"))
         for name in ("sft", arm)
@@ -449,21 +440,21 @@ def test_arms_of_every_shape_run_together_and_are_reported(
     run = execute(spec, tmp_path / "run", manager)
     folder = tmp_path / "run"
     measured = json.loads((folder / "report.json").read_text())["evaluation"]
-    assert {name for name, arm in measured["arms"].items() if arm["reward_gain"] is None} == {
+    assert {name for name, arm in measured["arms"].items() if arm["reward"] is None} == {
         "offline",
         "taught",
         "spot",
     }
-    assert measured["arms"]["best"]["reward_gain"]["low"] > 0, "the best of 8 has no higher reward than one"
+    assert measured["arms"]["best"]["reward"]["gain"]["low"] > 0, "the best of 8 has no higher reward than one"
     assert {win["first"] for win in measured["wins"]} == arms.keys()
     assert all(read_responses(folder / f"evaluation/responses/{arm}") for arm in arms)
     assert (folder / "report.html").stat().st_size > 10_000
     # The second round samples from the first round's policy, and starts there.
     steps = {step.name: step for step in run.steps}
     first = steps["twice/round-1/policy"]
-    assert steps["twice/round-1/pairs"].inputs["policy"] is steps["sft"]
-    assert steps["twice/pairs"].inputs["policy"] is first
-    assert steps["twice/policy"].inputs["initial"] is first
+    assert list(find_steps(steps["twice/round-1/pairs"].recipe)) == [steps["sft"]]
+    assert list(find_steps(steps["twice/pairs"].recipe)) == [first]
+    assert first in find_steps(steps["twice/policy"].recipe)
     texts = [(folder / name / "comparisons.jsonl").read_text() for name in ("twice/pairs", "twice/round-1/pairs")]
     assert texts[0] != texts[1]
     assert {"reward/taste", "reward/length"} <= read_metrics(folder / "twice/policy")[0].keys()

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_plugins import HEAD, Site, labeler_code
 
-import rlaif_framework
-from rlaif_framework import MissingPackageError, PluginError, PluginManager
+from rlaif_framework import Comparison, DataError, MissingPackageError, PluginError, PluginManager, Prompt
+from rlaif_framework.assembly.preflight import check_labeler
 from rlaif_framework.cli.main import main
 from rlaif_framework.contracts.protocols import PROTOCOLS
 from rlaif_framework.plugins import hookspecs
 from rlaif_framework.plugins.builtins import BUILTINS
-from rlaif_framework.plugins.component import SLOTS, ComponentConfig
+from rlaif_framework.plugins.component import SLOTS, Slot, walk_configs
+from rlaif_framework.plugins.configs import BASES
 from rlaif_framework.plugins.discovery import Plugin, framework_version
+from rlaif_framework.plugins.slots import narrow
 
 ROOT = Path(__file__).parents[1]
 
@@ -112,15 +118,17 @@ BROKEN = {
     "nothing": ("x = 1\n", "no hook"),
     "argument": (HEAD + "@hookimpl\ndef rlaif_run_started(runn):\n    pass\n", "runn"),
     "bare": (labeler_code("committee"), "only built-ins have bare names"),
-    "builtin": (labeler_code("llm"), "already offered by plugin 'llm' (rlaif-framework"),
+    "builtin": (labeler_code("llm"), "already offered by plugin 'labelers.llm' (rlaif-framework"),
     "target": (labeler_code("b/x", target="rlaif_plugins.labelers.length"), "not 'module:attribute'"),
     "fields": (
-        labeler_code("b/x").replace(
-            "MadeConfig(ComponentConfig):", "MadeConfig(ComponentConfig):\n    odd: 'Nowhere' = 1"
-        ),
+        labeler_code("b/x").replace("MadeConfig(LabelerConfig):", "MadeConfig(LabelerConfig):\n    odd: 'Nowhere' = 1"),
         "its config cannot be built",
     ),
-    "config": (labeler_code("b/x").replace("MadeConfig(ComponentConfig)", "MadeConfig"), "not a ComponentConfig"),
+    "config": (labeler_code("b/x").replace("MadeConfig(LabelerConfig)", "MadeConfig"), "is not a LabelerConfig"),
+    "config of another kind": (
+        labeler_code("b/x").replace("LabelerConfig", "RewardConfig"),
+        "labeler 'b/x': its config MadeConfig is not a LabelerConfig; derive it from LabelerConfig",
+    ),
 }
 
 
@@ -174,9 +182,9 @@ def test_two_plugins_of_one_name_name_each_other_and_the_first_keeps_working(sit
 
 
 def test_a_plugin_named_like_a_builtin_does_not_replace_it(site: Site) -> None:
-    site.install("rlaif-llm", labeler_code("mine/llm"))
+    site.install("rlaif-llm", labeler_code("mine/llm"), name="labelers.llm")
     manager = PluginManager.load()
-    builtin, other = (p for p in manager.plugins if p.name == "llm")
+    builtin, other = (p for p in manager.plugins if p.name == "labelers.llm")
     assert builtin.error is None
     assert "same name" in str(other.error)
     assert manager.find("labeler", "llm").target == "rlaif_plugins.labelers.llm:LLMLabeler"
@@ -242,7 +250,7 @@ def test_a_target_module_that_is_not_there_is_the_plugins_fault_not_a_missing_pa
 
 
 def test_a_target_attribute_that_is_not_there_is_named(site: Site) -> None:
-    with pytest.raises(PluginError, match=r"cannot import rlaif_plugins\.length:Lenght: .*Lenght"):
+    with pytest.raises(PluginError, match=r"cannot import rlaif_plugins\.labelers\.length:Lenght: .*Lenght"):
         resolve(site, "rlaif_plugins.labelers.length:Lenght")
 
 
@@ -254,7 +262,7 @@ def test_whatever_a_target_module_raises_is_a_message(site: Site, code: str) -> 
 
 
 def test_a_target_without_the_protocols_methods_is_refused_by_name(site: Site) -> None:
-    with pytest.raises(PluginError, match=r"rlaif_plugins\.direct:Direct missing_field label\(\)"):
+    with pytest.raises(PluginError, match=r"rlaif_plugins\.strategies\.direct:Direct lacks label\(\)"):
         resolve(site, "rlaif_plugins.strategies.direct:Direct")
 
 
@@ -357,7 +365,54 @@ def test_rlaif_trace_tells_which_plugins_a_hook_calls(
 ) -> None:
     monkeypatch.setenv("RLAIF_TRACE", "1")
     PluginManager.load().hooks.hook.rlaif_run_finished(run=type("R", (), {"notes": {}})(), error=None)
-    assert "rlaif trace: rlaif_run_finished -> ['tensorboard']" in capsys.readouterr().out
+    assert "rlaif trace: rlaif_run_finished -> ['trackers.tensorboard']" in capsys.readouterr().out
+
+
+# What a component is asked before anything is computed
+
+
+def config(manager: PluginManager, slot: Slot, value: object) -> Any:
+    return narrow(slot, value, manager)
+
+
+LLM = {
+    "kind": "llm",
+    "backend": {"kind": "openai", "model": "m", "base_urls": "http://localhost/v1", "concurrency": 96},
+}
+COMPARISON = Comparison("c", Prompt("p", "text", "text"), ("a", "b"), 1.0, "synthetic")
+
+
+def test_a_question_is_asked_of_the_components_in_slots_at_any_depth(manager: PluginManager) -> None:
+    repeated = {"kind": "self-consistency", "strategy": {"kind": "few-shot", "strategy": "chain-of-thought"}}
+    assert config(manager, "strategy", repeated).longest_answer == 512
+    assert config(manager, "strategy", "direct").longest_answer == 0
+    ensemble = {"kind": "ensemble", "labelers": {"a": "length", "b": {"kind": "mix", "labeler": LLM}, "c": "rouge"}}
+    assert config(manager, "labeler", ensemble).preferred_chunk_size() == 96
+    assert config(manager, "labeler", ensemble).missing_field(COMPARISON) == "has a prompt without a reference"
+    assert config(manager, "reward", {"kind": "sum", "terms": {"a": "length", "b": "bradley-terry"}}).needs_preferences
+    assert not config(manager, "reward", {"kind": "ensemble", "members": ["length", "length"]}).needs_preferences
+
+
+def test_the_outer_labeler_answers_for_the_inner_one(manager: PluginManager) -> None:
+    """A mix asks its labeler only about comparisons whose preference it does not copy."""
+    mix = config(manager, "labeler", {"kind": "mix", "labeler": "rouge", "gold_source": "synthetic"})
+    assert mix.missing_field(COMPARISON) is None
+    direct = config(manager, "reward", {"kind": "direct", "labeler": mix})
+    check_labeler("reward", direct, [COMPARISON])
+    with pytest.raises(DataError, match="reward 'direct': comparison 'c' has a prompt without a reference"):
+        check_labeler("reward", direct, [replace(COMPARISON, preference_source="human")])
+
+
+def test_slots_inside_groups_of_settings_are_found(manager: PluginManager) -> None:
+    selection = {"judge": {"kind": "similarity"}}
+    algorithm = config(manager, "algorithm", {"kind": "reinforce", "checkpoint_selection": selection})
+    assert [part.kind for part in walk_configs([algorithm])] == ["reinforce", "similarity"]
+    assert "embedding" in [load.role for load in algorithm.loads("policy")]
+
+
+def test_a_slot_refuses_a_config_of_another_kind(manager: PluginManager) -> None:
+    with pytest.raises(ValueError, match="expected a reward, got LengthConfig"):
+        config(manager, "reward", config(manager, "labeler", "length"))
 
 
 # What plugin authors rely on
@@ -372,19 +427,26 @@ def test_every_hook_is_documented_with_the_version_it_came_in() -> None:
     assert {f"{h.__name__}" for h in hooks} >= set(hookspecs.SLOT_HOOKS.values())
 
 
-@pytest.mark.parametrize("name", rlaif_framework.__all__)
-def test_every_public_name_exists_and_is_documented(name: str) -> None:
-    value = getattr(rlaif_framework, name)
+ROOMS = [
+    "rlaif_framework",
+    *(f"rlaif_framework.{path.parent.name}" for path in ROOT.glob("rlaif_framework/*/__init__.pyi")),
+]
+PUBLIC = {room: list(importlib.import_module(room).__all__) for room in ROOMS}
+
+
+@pytest.mark.parametrize(("room", "name"), [(room, name) for room, names in PUBLIC.items() for name in names])
+def test_every_public_name_exists_and_is_documented(room: str, name: str) -> None:
+    value = getattr(importlib.import_module(room), name)
     if inspect.isclass(value) or inspect.isfunction(value):
         assert value.__doc__, f"{name} has no docstring"
 
 
-def test_the_lazy_names_are_the_ones_type_checkers_see() -> None:
-    tree = ast.parse(Path(rlaif_framework.__file__).read_text())
-    guarded = next(node for node in tree.body if isinstance(node, ast.If))
-    seen = {a.name: str(n.module) for n in guarded.body if isinstance(n, ast.ImportFrom) for a in n.names}
-    lazy = {name: f"rlaif_framework.{module}" for name, module in rlaif_framework._LAZY.items()}
-    assert seen == lazy
+def test_every_public_name_is_offered_in_one_place() -> None:
+    rooms: dict[str, list[str]] = {}
+    for room, names in PUBLIC.items():
+        for name in names:
+            rooms.setdefault(name, []).append(room)
+    assert {name: found for name, found in rooms.items() if len(found) > 1} == {}
 
 
 def modules_of_plugins() -> list[Path]:
@@ -397,9 +459,18 @@ def test_builtin_plugins_use_only_the_public_names(path: Path) -> None:
         if isinstance(node, ast.Import):
             assert not [a.name for a in node.names if a.name.partition(".")[0] == "rlaif_framework"]
         if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "rlaif_framework":
-            assert node.module == "rlaif_framework", f"line {node.lineno}: from {node.module}"
-            private = {a.name for a in node.names} - set(rlaif_framework.__all__)
-            assert not private, f"line {node.lineno}: {private} not in rlaif_framework.__all__"
+            assert node.module in PUBLIC, f"line {node.lineno}: {node.module} is not a room"
+            private = {a.name for a in node.names} - set(PUBLIC[node.module])
+            assert not private, f"line {node.lineno}: {private} not in {node.module}.__all__"
+
+
+def test_every_public_name_of_a_room_has_a_user() -> None:
+    """Framework code imports from modules: the rooms' names are for plugins, the documentation and the tests."""
+    folders = [ROOT / "plugins", ROOT / "docs", ROOT / "tests", ROOT / "benchmarks", ROOT / "README.md"]
+    files = [f for folder in folders for f in ([folder] if folder.is_file() else folder.rglob("*.*"))]
+    text = "\n".join(f.read_text() for f in files if f.suffix in (".py", ".md"))
+    unused = [f"{room}.{name}" for room in ROOMS[1:] for name in PUBLIC[room] if not re.search(rf"\b{name}\b", text)]
+    assert unused == []
 
 
 def test_a_builtin_plugin_reads_no_other_plugin() -> None:
@@ -415,7 +486,7 @@ def test_every_component_config_documents_every_setting() -> None:
     manager = PluginManager.load()
     for slot in SLOTS:
         for component, _ in manager.components(slot):
-            assert issubclass(component.config, ComponentConfig)
+            assert issubclass(component.config, BASES[slot])
             for key, field in component.config.model_fields.items():
                 assert key == "kind" or field.description, f"{slot} {component.name}: '{key}' has no docstring"
 
@@ -423,7 +494,7 @@ def test_every_component_config_documents_every_setting() -> None:
 def test_plugins_work_in_a_fresh_process_too(site: Site) -> None:
     """Entry points are found by every process that `accelerate launch` starts."""
     site.install("rlaif-acme", labeler_code("acme/committee"))
-    env = {**os.environ, "PYTHONPATH": str(site.folder)}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site.folder), *sys.path])}
     done = subprocess.run(
         [sys.executable, "-m", "rlaif_framework", "show", "labeler", "acme/committee"],
         capture_output=True,

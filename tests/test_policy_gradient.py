@@ -18,8 +18,9 @@ from rlaif_framework import PluginManager, Prompt, Sample, Spec
 from rlaif_framework.models import load_model, load_tokenizer
 from rlaif_framework.models.packing import Group
 from rlaif_framework.models.sampling import encode_prompt
-from rlaif_framework.rl import Experience, Learner, Rollout
-from rlaif_framework.rl.policy_gradient import Targets, _Trainer
+from rlaif_framework.rl import Experience, OnlineLearner, Rollout
+from rlaif_framework.rl.experience import Targets
+from rlaif_framework.rl.policy_gradient import _Trainer
 
 CPU = torch.device("cpu")
 TEMPERATURE = 0.8
@@ -98,7 +99,7 @@ def record(
     tokenizer = load_tokenizer(world.model)
     recorded = Recorded(load_model(world.model, "causal", torch.float64, CPU))
     shaped = shape_scores(options)
-    monkeypatch.setattr(Learner, "sample", lambda self, pool, number: fixed_rollout(tokenizer))
+    monkeypatch.setattr(OnlineLearner, "sample", lambda self, pool, number: fixed_rollout(tokenizer))
     aim = _Trainer._build_targets
 
     def by_response(experience: Experience, columns: dict[str, Tensor | None]) -> Iterator[Any]:
@@ -121,7 +122,11 @@ def record(
         x = experience
         columns = {"logprobs": x.logprobs, "reference": x.reference, "values": x.values}
         recorded.experience |= dict(by_response(experience, columns))
-        recorded.aims |= dict(by_response(experience, {"advantages": targets.advantages, "returns": targets.returns}))
+        recorded.aims |= dict(
+            by_response(
+                experience, {"advantages": targets.advantages, "returns": targets.values and targets.values.returns}
+            )
+        )
         return targets
 
     monkeypatch.setattr(_Trainer, "_build_targets", recording_aim)
@@ -143,7 +148,7 @@ def record(
             if options.get("minibatches", 1) == 1:
                 perturb(modules, number)
 
-    monkeypatch.setattr("rlaif_framework.rl.policy_gradient.train_steps", one_step)
+    monkeypatch.setattr("rlaif_framework.rl.learner.train_steps", one_step)
     settings = {"temperature": TEMPERATURE, "prompts_per_step": 3, "responses_per_prompt": 2, **options}
     world.train(kind, world.stage("run", lora=lora, **policy), FixedReward(), **settings)
     return recorded
@@ -181,7 +186,7 @@ def read_tokens(policy: nn.Module, value: nn.Module | None, tokenizer: Any) -> A
         if value is not None:
             inner = value.scores._inner[0]
             hidden = inner.base_model(ids).last_hidden_state[0, len(prompt) - 1 : -1]
-            values[i][j] = inner.score(hidden).squeeze(1) + value.level
+            values[i][j] = inner.score(hidden).squeeze(1) + value.offset
     return logprobs, entropies, values
 
 
@@ -434,7 +439,7 @@ def test_the_second_update_is_clipped_on_both_sides(kind: str, world: World, mon
     if kind == "ppo":
         assert max(changes) > 0.2
         assert min(changes) < -0.2
-        clipped = recorded.updates[1].metrics["clipped"]
+        clipped = recorded.updates[1].metrics["clip_fraction"]
         assert clipped == pytest.approx((above + below) / sum(len(ids) for own in RESPONSES for ids in own))
 
 
@@ -453,11 +458,11 @@ def test_packing_and_batching_change_nothing(
     """Rows shared or not, one pass or two unequal ones: rewards lie on the same tokens, gradients are the same."""
     batches = []
 
-    def lay_out(groups: Sequence[Group]) -> Sequence[Group]:
+    def choose_rows(groups: Sequence[Group]) -> Sequence[Group]:
         batches.append(len(groups))
         return PACKINGS[packing](groups)
 
-    monkeypatch.setattr("rlaif_framework.rl.learner.lay_out", lay_out)
+    monkeypatch.setattr("rlaif_framework.rl.learner.choose_rows", choose_rows)
     name, options = CASES[kind]
     recorded = record(name, world, monkeypatch, options, lora=False, train_tokens=budget)
     assert set(batches) == ({3} if budget == 2048 else {1, 2}), "the budget does not divide the step as it should"
@@ -498,9 +503,9 @@ def test_logged_numbers_are_those_of_the_rollout(kind: str, world: World, monkey
     assert row["reward"] == pytest.approx(sum(map(sum, REWARDS)) / 6, **near)
     assert row["objective"] == pytest.approx(sum(map(sum, shaped)) / 6 - BETA * sum(tokens) / 6, **near)
     assert row["entropy"] == pytest.approx(-sum(x for p in PLACES for x in seen[p]["logprobs"]) / len(tokens), **near)
-    assert row["ended"] == pytest.approx(5 / 6)
+    assert row["eos_rate"] == pytest.approx(5 / 6)
     assert row["tokens"] == pytest.approx(len(tokens) / 6)
-    assert (row["ratio"], row["clipped"]) == (pytest.approx(1), 0)
+    assert (row["ratio"], row["clip_fraction"]) == (pytest.approx(1), 0)
     advantages = [x for place in PLACES for x in recorded.aims[place]["advantages"]]
     mean = sum(advantages) / len(tokens)
     spread = sum((x - mean) ** 2 for x in advantages) / len(tokens)
@@ -511,7 +516,7 @@ def test_logged_numbers_are_those_of_the_rollout(kind: str, world: World, monkey
         average, bias = sum(returns) / len(tokens), sum(errors) / len(tokens)
         variance = sum((r - average) ** 2 for r in returns)
         unexplained = sum((e - bias) ** 2 for e in errors)
-        assert row["value_explained"] == pytest.approx(1 - unexplained / variance, rel=1e-3)
+        assert row["explained_variance"] == pytest.approx(1 - unexplained / variance, rel=1e-3)
 
 
 def test_a_reference_in_bf16_is_off_by_its_rounding_and_the_policy_is_not(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rlaif_framework import PluginManager
+from rlaif_framework.metrics.evaluation import Evaluation
 from rlaif_framework.plugins.slots import narrow
-from rlaif_framework.report.findings import _compare_judge
-from rlaif_framework.report.run_report import build_report, render_html
+from rlaif_framework.report.run_report import RunReport, StepReport
 
 
 def estimate(value: float, half: float = 0.05, count: int = 50) -> dict[str, float]:
@@ -20,43 +20,52 @@ def estimate(value: float, half: float = 0.05, count: int = 50) -> dict[str, flo
 def labeler(
     kind: str, agreement: dict[str, float] | None, gold_source: str | None = "human", settings: str = ""
 ) -> dict[str, Any]:
-    return {
-        "kind": kind,
-        "title": kind + settings,
+    quality = {
         "agreement": agreement,
         "slices": {"too-long": estimate(0.4)} if agreement else {},
         "same_position": estimate(0.91) if kind == "llm" else None,
         "first_when_same": None,
         "label_token_mass": None,
         "unparsed": estimate(0.0, 0.0),
+        "refused": None,
+        "sampled": None,
         "longer_wins": None,
         "gold_source": gold_source if agreement else None,
     }
+    return {"kind": kind, "title": kind + settings, "quality": quality}
 
 
 def win(rate: dict[str, float] | None, adjusted: dict[str, float] | None, ties: int = 0) -> dict[str, Any]:
     return {"first": "rlaif", "second": "sft", "rate": rate, "length_adjusted": adjusted, "ties": ties}
 
 
-POLICY = {"tokens": estimate(20.0), "ended": estimate(0.9), "copy_rate": estimate(0.02, 0.01), "rougeL": estimate(0.2)}
-ARM = {
-    "labeler": "rlaif",
+POLICY = {
+    "tokens": estimate(20.0),
+    "eos_rate": estimate(0.9),
+    "copy_rate": estimate(0.02, 0.01),
+    "rougeL": estimate(0.2),
+}
+REWARD: dict[str, Any] = {
     "accuracy_gold": estimate(0.7),
     "accuracy_labeler": estimate(0.75),
     "calibration": {
         "brier": estimate(0.2),
         "ece": 0.07,
-        "bins": [{"low": 0.6, "high": 0.65, "stated": 0.62, "right": estimate(0.7)}],
+        "bins": [{"low": 0.6, "high": 0.65, "confidence": 0.62, "accuracy": estimate(0.7)}],
     },
     "lengths": [
         {"low": -40, "high": -3, "agreement": estimate(0.6)},
         {"low": 5, "high": 90, "agreement": estimate(0.8)},
     ],
-    "reward_sft": estimate(0.0),
-    "reward_policy": estimate(0.4),
-    "reward_gain": estimate(0.4, 0.1),
-    "curve": [{"step": 1, "reward": 0.0, "kl_k1": 0.0, "tokens": 20.0}, {"step": 2, "reward": 0.2, "kl_k1": 0.1}],
+    "sft": estimate(0.0),
+    "policy": estimate(0.4),
+    "gain": estimate(0.4, 0.1),
     "loss": [{"step": 1, "loss": 0.69, "accuracy": 0.5}],
+}
+ARM: dict[str, Any] = {
+    "labeler": "rlaif",
+    "reward": REWARD,
+    "curve": [{"step": 1, "reward": 0.0, "kl_k1": 0.0, "tokens": 20.0}, {"step": 2, "reward": 0.2, "kl_k1": 0.1}],
 }
 EVALUATION: dict[str, Any] = {
     "judge": {"kind": "rouge"},
@@ -87,15 +96,16 @@ SPEC: dict[str, Any] = {
     "policy": {"model": "m", "max_new_tokens": 48},
     "arms": {"rlaif": {"feedback": {"labeler": {"kind": "similarity", "model": "package:mini"}}}},
 }
-STEPS = [{"name": "sft", "reused": True, "seconds": 1.5, "peak_memory_bytes": 2**30, "facts": {"prompts_truncated": 2}}]
+STEPS = [StepReport(name="sft", reused=True, seconds=1.5, peak_memory_bytes=2**30, facts={"prompts_truncated": 2})]
 
 
-def report(**changes: Any) -> dict[str, Any]:
-    return build_report({**copy.deepcopy(EVALUATION), **changes}, STEPS, {"python": "3.11"}, SPEC)
+def report(spec: dict[str, Any] = SPEC, **changes: Any) -> RunReport:
+    evaluation = Evaluation.model_validate({**EVALUATION, **changes})
+    return RunReport.build(spec, evaluation, STEPS, {"python": "3.11"})
 
 
 def test_the_page_shows_every_measurement() -> None:
-    page = render_html(report())
+    page = report().render()
     for text in (
         "rlaif against sft",
         "72.0 % [67, 77] n=50",
@@ -113,7 +123,7 @@ def test_the_page_shows_every_measurement() -> None:
 
 
 def test_samples_cannot_run_as_html() -> None:
-    page = render_html(report())
+    page = report().render()
     assert "<script>x" not in page
     assert "&lt;script&gt;x" in page
     assert "a &amp; b" in page
@@ -122,28 +132,28 @@ def test_samples_cannot_run_as_html() -> None:
 @pytest.mark.parametrize(
     ("gain", "words"),
     [
-        (estimate(0.4, 0.1), "it rose beyond"),
-        (estimate(0.05, 0.1), "it did NOT rise"),
-        (estimate(-0.4, 0.1), "it FELL"),
+        (estimate(0.4, 0.1), "a significant increase"),
+        (estimate(0.05, 0.1), "NO significant increase"),
+        (estimate(-0.4, 0.1), "a significant DECREASE"),
     ],
 )
 def test_the_summary_says_whether_the_reward_rose(gain: dict[str, float], words: str) -> None:
-    arms = {"rlaif": {**ARM, "reward_gain": gain}}
-    assert any(words in line for line in report(arms=arms)["summary"])
+    arms = {"rlaif": {**ARM, "reward": {**REWARD, "gain": gain}}}
+    assert any(words in line for line in report(arms=arms).summary)
 
 
 def test_a_good_run_has_no_warnings() -> None:
-    assert report()["warnings"] == []
+    assert report().warnings == []
 
 
 def test_every_win_rate_names_its_judge_and_the_judges_own_agreement() -> None:
     """Judge and labeler may be of one kind: their settings tell them apart."""
     judge = labeler("similarity", estimate(0.65), settings=" (against: reference)")
     made = report(labelers={**EVALUATION["labelers"], "judge": judge})
-    (line,) = [line for line in made["summary"] if "against sft" in line]
-    assert "by the judge similarity (against: reference), whose own agreement is 65.0 %" in line
-    assert any(line.startswith("labeler rlaif, similarity, agrees") for line in made["summary"])
-    page = render_html(made)
+    (line,) = [line for line in made.summary if "against sft" in line]
+    assert "judge similarity (against: reference), whose own agreement is 65.0 %" in line
+    assert any(line.startswith("labeler rlaif, similarity, agrees") for line in made.summary)
+    page = made.render()
     row = page[page.index("<td>rlaif</td><td>sft</td>") :].partition("</tr>")[0]
     assert "similarity (against: reference)" in row
     assert "65.0 % [60, 70] n=50" in row
@@ -167,46 +177,48 @@ def test_a_title_is_the_kind_with_what_is_not_the_default(manager: PluginManager
         ({"labelers": {**EVALUATION["labelers"], "rlaif": labeler("x", estimate(0.52))}}, "no better than chance"),
         (
             {"labelers": {**EVALUATION["labelers"], "rlaif": labeler("x", None)}},
-            "no comparisons with known preferences",
+            "no comparisons with gold preferences",
         ),
         (
             {"labelers": {**EVALUATION["labelers"], "llm": labeler("llm", estimate(0.6), "synthetic")}},
-            "by construction",
+            "preferences are synthetic",
         ),
         ({"judge": {"kind": "similarity", "model": "package:mini"}}, "THE JUDGE IS THE LABELER"),
         ({"judge": {"kind": "similarity", "model": "package:mini", "against": "reference"}}, "share a model"),
-        ({"wins": [win(estimate(0.52), None)]}, "nobody has won"),
-        ({"wins": [win(estimate(0.7), estimate(0.52))]}, "length of responses may have decided"),
-        ({"wins": [win(estimate(0.3), estimate(0.7))]}, "length of responses may have decided"),
+        ({"wins": [win(estimate(0.52), None)]}, "no significant difference"),
+        ({"wins": [win(estimate(0.7), estimate(0.52))]}, "may be due to length"),
+        ({"wins": [win(estimate(0.3), estimate(0.7))]}, "may be due to length"),
         (
             {"longer_is_better": estimate(0.71)},
-            "no better on held-out pairs than always preferring the longer one (71%)",
+            "no more accurate on held-out pairs than always picking the longer response (71%)",
         ),
-        ({"longer_is_better": estimate(0.2)}, "than always preferring the shorter one (80%)"),
+        ({"longer_is_better": estimate(0.2)}, "than always picking the shorter response (80%)"),
         ({"policies": {"sft": POLICY, "rlaif": {**POLICY, "copy_rate": estimate(0.6)}}}, "copies more"),
         ({"policies": {"sft": POLICY, "rlaif": {**POLICY, "tokens": estimate(47.0)}}}, "length limit"),
-        ({"policies": {"sft": POLICY, "rlaif": {**POLICY, "ended": estimate(0.2)}}}, "no end token"),
+        ({"policies": {"sft": POLICY, "rlaif": {**POLICY, "eos_rate": estimate(0.2)}}}, "no end-of-sequence token"),
     ],
 )
 def test_what_a_reader_should_doubt_is_said(changes: dict[str, Any], words: str) -> None:
-    assert any(words in line for line in report(**changes)["warnings"])
+    assert any(words in line for line in report(**changes).warnings)
 
 
 def test_missing_measurements_are_shown_as_missing() -> None:
-    arms = {"bare": {**ARM, "labeler": None, "accuracy_gold": None, "accuracy_labeler": None, "loss": [], "curve": []}}
-    arms["bare"] |= {"calibration": None, "lengths": []}
-    policies = {"sft": POLICY, "bare": POLICY}
-    wins = [{**win(None, None), "first": "bare"}]
-    labelers = {"judge": labeler("rouge", None)}
-    made = build_report(
-        {**EVALUATION, "arms": arms, "policies": policies, "wins": wins, "labelers": labelers},
-        STEPS,
-        {},
+    reward = {**REWARD, "accuracy_gold": None, "accuracy_labeler": None, "calibration": None, "lengths": [], "loss": []}
+    made = report(
         {**SPEC, "arms": {"bare": {}}},
+        arms={"bare": {"labeler": None, "reward": reward, "curve": []}},
+        policies={"sft": POLICY, "bare": POLICY},
+        wins=[{**win(None, None), "first": "bare"}],
+        labelers={"judge": labeler("rouge", None)},
     )
-    assert "not measured" in " ".join(made["summary"])
-    assert "bare against sft" in " ".join(made["summary"])
-    assert render_html(made)
+    assert "not measured" in " ".join(made.summary)
+    assert "bare against sft" in " ".join(made.summary)
+    assert made.render()
+
+
+def test_a_report_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    report().write(tmp_path)
+    assert RunReport.read(tmp_path) == report()
 
 
 @pytest.mark.parametrize(
@@ -217,14 +229,14 @@ def test_missing_measurements_are_shown_as_missing() -> None:
     ],
 )
 def test_a_judge_that_a_policy_learned_from_without_labels_is_told(arm: dict[str, Any]) -> None:
-    spec = {"arms": {"a": {"feedback": None, **arm}}}
-    (same,) = _compare_judge({"judge": {"kind": "rate", "model": "m"}}, spec)
-    assert "THE JUDGE IS THE LABELER of arm 'a'" in same
-    (shared,) = _compare_judge({"judge": {"kind": "llm", "model": "m"}}, spec)
+    def about_judge(judge: dict[str, Any], arm: dict[str, Any]) -> list[str]:
+        made = report({**SPEC, "arms": {"rlaif": {"feedback": None, **arm}}}, judge=judge)
+        return [text for text in made.warnings if "judge" in text.lower()]
+
+    (same,) = about_judge({"kind": "rate", "model": "m"}, arm)
+    assert "THE JUDGE IS THE LABELER of arm 'rlaif'" in same
+    (shared,) = about_judge({"kind": "llm", "model": "m"}, arm)
     assert "share a model (m)" in shared
-    watch = {
-        "kind": "rloo",
-        "checkpoint_selection": {"judge": {"kind": "llm", "labeler": {"kind": "llm", "model": "m"}}},
-    }
-    spec = {"arms": {"a": {"feedback": None, "reward": None, "algorithm": watch}}}
-    assert _compare_judge({"judge": {"kind": "llm", "model": "m"}}, spec) == []
+    judge = {"kind": "llm", "labeler": {"kind": "llm", "model": "m"}}
+    selection = {"kind": "rloo", "checkpoint_selection": {"judge": judge}}
+    assert about_judge({"kind": "llm", "model": "m"}, {"reward": None, "algorithm": selection}) == []

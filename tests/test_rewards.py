@@ -36,11 +36,12 @@ from rlaif_framework import (
     TrainingError,
 )
 from rlaif_framework.contracts import read_metrics
-from rlaif_framework.models import encode_prompt, load_tokenizer, truncate_prompts
+from rlaif_framework.models import encode_prompt, load_tokenizer
 from rlaif_framework.pipeline.stages import evaluate
 from rlaif_framework.plugins.slots import narrow
 from rlaif_framework.records import write_rows
 from rlaif_framework.spec.loading import build_spec
+from rlaif_framework.training import truncate_prompts
 
 TEXTS = ["my dog ate the whole cake and was sick", "we met at noon and talked about the house", "he left"]
 PROMPTS = [Prompt(str(i), f"POST: {text}\n\nTL;DR:", text) for i, text in enumerate(TEXTS)]
@@ -172,7 +173,7 @@ def test_a_new_head_may_be_random_as_in_huang_et_al(bench: Bench) -> None:
 def test_centred_scores_of_references_average_zero(bench: Bench) -> None:
     reward = bench.fit("bradley-terry", LABELS, bench.stage(), centre=True, **TRAIN)
     task, tokenizer = bench.context.task, load_tokenizer(bench.model)
-    prompts, _ = truncate_prompts(task.prompts("train"), task, tokenizer, bench.context.policy.max_prompt_tokens)
+    prompts, _ = truncate_prompts(bench.context, task.prompts("train"), tokenizer)
     references = [p.reference or "" for p in prompts]
     scores = reward.score(prompts, references)
     assert sum(scores) / len(scores) == pytest.approx(0.0, abs=1e-5)
@@ -278,12 +279,12 @@ def test_a_long_prompt_is_cut_and_never_the_response(bench: Bench, trained: Path
 
 
 def test_a_model_that_is_no_reward_model_is_refused(bench: Bench, tiny_model: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="is no reward model: its head would be random"):
+    with pytest.raises(ModelError, match="is not a reward model: it has no scalar head"):
         bench.build("pretrained", model=str(tiny_model)).load(tmp_path)
     several = tmp_path / "several"
     AutoModelForSequenceClassification.from_pretrained(tiny_model, num_labels=3).save_pretrained(several)
     AutoTokenizer.from_pretrained(tiny_model).save_pretrained(several)
-    with pytest.raises(ModelError, match="gives 3 numbers, a reward is one"):
+    with pytest.raises(ModelError, match="has 3 outputs, a reward model has one"):
         bench.build("pretrained", model=str(several)).load(tmp_path)
 
 
@@ -360,9 +361,9 @@ def test_a_length_target_is_best_met(bench: Bench) -> None:
     [
         (
             {"kind": "sum", "terms": {"a": "length"}, "weights": {"b": 1}},
-            "arms.x.reward: weights: no term is called 'b'; there are a",
+            "arms.x.reward: weights: no term is named 'b'; the terms are a",
         ),
-        ({"kind": "sum", "terms": {"a/b": "length"}}, "'a/b' is no name"),
+        ({"kind": "sum", "terms": {"a/b": "length"}}, "'a/b' is not a valid name"),
         ({"kind": "sum", "terms": {}}, "at least 1 item"),
         ({"kind": "ensemble", "members": ["length"]}, "at least 2 items"),
         ({"kind": "bradley-terry", "label_clamp": [0.6, 0.9]}, "expected [low, high] with 0 <= low <= 0.5"),
@@ -428,8 +429,8 @@ def test_the_evaluation_scores_prompts_cut_as_in_training(
     stage = bench.stage("scores")
     stage.inputs = {"reward": tmp_path, "sft": tmp_path, "policy": tmp_path}
     length = narrow("reward", {"kind": "length"}, bench.manager)
-    evaluate.score_policy(stage, length, [long])
-    evaluate.score_comparisons(stage, length, [Comparison("c", long, ("a", "b"))], [long])
+    evaluate.score_policy(stage, bench.context, length, [long])
+    evaluate.score_comparisons(stage, bench.context, length, [Comparison("c", long, ("a", "b"))], [long])
     tokenizer = load_tokenizer(bench.model)
     assert len(seen) == 4
     assert all(60 < len(encode_prompt(tokenizer, prompt.text)) <= 96 for prompt in seen)

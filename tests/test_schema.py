@@ -17,7 +17,7 @@ from jsonschema import Draft202012Validator
 from rlaif_framework import PluginManager
 from rlaif_framework.plugins.component import SLOTS
 from rlaif_framework.plugins.slots import SLOT_MARK
-from rlaif_framework.spec.loading import read_mapping, set_value
+from rlaif_framework.spec.files import read_mapping, set_value
 from rlaif_framework.spec.schema import spec_schema
 
 SPECS = sorted((Path(__file__).parents[1] / "specs").glob("*.yaml"))
@@ -75,7 +75,7 @@ def test_every_spec_that_comes_with_the_package_is_accepted(path: Path, manager:
         "seed=1",
         "task={kind: tldr, data: {train: a.jsonl, test: b.jsonl}, fields: {post: text}}",
         "arms.a.feedback=human",
-        "arms.a.feedback={kind: human, labeler: construction}",
+        "arms.a.feedback={kind: human, labeler: synthetic}",
         "arms.a={reward: test/taste, algorithm: reinforce}",
         "arms.a.feedback=null",
         "sft=null",
@@ -164,7 +164,7 @@ from rlaif_framework import Config
 class Settings(Config):
     {field}: int = 1
 
-class XConfig(ComponentConfig):
+class XConfig(LabelerConfig):
     kind: Literal["{name}/x"] = "{name}/x"
     inner: Settings = Settings()
 

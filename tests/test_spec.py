@@ -16,7 +16,8 @@ from fake_plugins import labeler_code
 from rlaif_framework import ModelError, PluginManager, Spec, SpecError, load_spec
 from rlaif_framework.cli.main import main
 from rlaif_framework.models import find_model
-from rlaif_framework.spec.loading import build_spec, read_mapping, set_value
+from rlaif_framework.spec.files import read_mapping, set_value
+from rlaif_framework.spec.loading import build_spec
 
 SPECS = sorted((Path(__file__).parents[1] / "specs").glob("*.yaml"))
 BASE: dict[str, Any] = {
@@ -143,12 +144,12 @@ def test_yaml_is_read_as_editors_read_it(tmp_path: Path) -> None:
 def test_a_key_that_stands_twice_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "s.yaml"
     path.write_text("policy:\n  model: a\n  dtype: fp32\n  model: b\n")
-    with pytest.raises(SpecError, match=r"(?s)the key 'model' stands there twice, first in line 2.*line 4"):
+    with pytest.raises(SpecError, match=r"(?s)duplicate key 'model', first in line 2.*line 4"):
         read_mapping(path)
 
 
 def test_a_revision_of_what_is_no_hub_id_is_an_error(tiny_model: Path) -> None:
-    with pytest.raises(ModelError, match="is no hub id: only those have revisions"):
+    with pytest.raises(ModelError, match="is not a hub id: only hub models have revisions"):
         find_model(str(tiny_model), "main")
 
 
@@ -229,8 +230,9 @@ def test_default_matchups_are_each_arm_against_sft_and_the_arms_among_each_other
         ),
         (
             "arms.a.feedback.labeler.kind=qqq",
-            "arms.a.feedback.labeler: no labeler named 'qqq'; known: construction, ensemble, human, length, "
-            "likelihood, llm, mix, rate, rouge, similarity, test/taste. Run 'rlaif components labeler' to list them",
+            "arms.a.feedback.labeler: no labeler named 'qqq'; known: ensemble, human, length, "
+            "likelihood, llm, mix, rate, rouge, similarity, synthetic, test/taste. "
+            "Run 'rlaif components labeler' to list them",
         ),
         ("arms.a.feedback.labeler.prefr=x", "arms.a.feedback.labeler.prefr: unknown key; did you mean 'prefer'?"),
         ("arms.a.feedbak=human", "arms.a.feedbak: unknown key; did you mean 'feedback'?"),
@@ -329,12 +331,12 @@ def test_keys_that_are_no_strings_are_refused(manager: PluginManager) -> None:
     [
         (
             ["arms.a.feedback=null"],
-            "arms.a: reward 'bradley-terry' is trained on preferences: state the arm's 'feedback'",
+            "arms.a: reward 'bradley-terry' is trained on preferences: set the arm's 'feedback'",
         ),
         (["arms.a.reward=test/taste"], "arms.a: reward 'test/taste' uses no preferences: remove the arm's 'feedback'"),
         (
             ["arms.a.feedback={kind: human, pairs: {source: both}}"],
-            "arms.a.feedback: pairs.source must be 'task': nobody has rated responses sampled in this run",
+            "arms.a.feedback: pairs.source must be 'task': responses sampled in this run have no human preference",
         ),
     ],
 )
@@ -369,7 +371,7 @@ def test_names_in_evaluate_must_exist_and_be_free(override: str, expected: str, 
 def test_an_arm_cannot_take_a_name_that_runs_use_themselves(name: str, manager: PluginManager) -> None:
     data = deepcopy(BASE)
     data["arms"][name] = data["arms"].pop("a")
-    assert problems(data, manager) == [f"arms.{name}: the name '{name}' is taken; choose another"]
+    assert problems(data, manager) == [f"arms.{name}: the name '{name}' is reserved; choose another"]
 
 
 # --set
@@ -413,10 +415,10 @@ def test_set_reaches_into_lists_and_spells_out_short_forms() -> None:
     [
         ("seed", "expected path=value"),
         ("=3", "expected path=value"),
-        ("seed.x.y=3", "there is no 'seed.x' in the spec"),
-        ("seed.x=3", "'seed' holds a single value, it has no 'x'"),
-        ("evaluate.matchups.7.0=a", "there is no 'evaluate.matchups.7' in the spec"),
-        ("evaluate.matchups.x=a", "there is no 'evaluate.matchups.x' in the spec"),
+        ("seed.x.y=3", "the spec has no 'seed.x'"),
+        ("seed.x=3", "'seed' is a single value and has no 'x'"),
+        ("evaluate.matchups.7.0=a", "the spec has no 'evaluate.matchups.7'"),
+        ("evaluate.matchups.x=a", "the spec has no 'evaluate.matchups.x'"),
         ("task.data={a", "not valid YAML"),
     ],
 )

@@ -604,7 +604,7 @@ def test_every_split_of_the_embedded_set_has_every_flaw_and_balanced_orders(mini
 def test_the_embedded_set_never_calls_its_preferences_human(mini: TldrTask) -> None:
     comparisons = all_comparisons(mini)
     assert {c.preference_source for c in comparisons} == {"synthetic"}
-    with pytest.raises(DataError, match=r"labeler 'human': .* has no human preference, it is known by construction"):
+    with pytest.raises(DataError, match=r"labeler 'human': .* has no human preference"):
         list(AnnotationLabeler(HumanConfig(), None).label(comparisons))  # type: ignore[arg-type]
     labels = list(AnnotationLabeler(SyntheticConfig(), None).label(comparisons))  # type: ignore[arg-type]
     assert [p.probabilities for p in labels] == [(c.preference, 1 - (c.preference or 0)) for c in comparisons]
@@ -616,9 +616,9 @@ def test_the_construction_labeler_refuses_what_humans_rated_or_nobody_did() -> N
     human = Comparison("c1", prompt, ("a", "b"), 1.0, "human")
     nobody = Comparison("c2", prompt, ("a", "b"))
     labeler = AnnotationLabeler(SyntheticConfig(), None)  # type: ignore[arg-type]
-    with pytest.raises(DataError, match="comparison 'c1' has no construction preference, it is known by human"):
+    with pytest.raises(DataError, match="comparison 'c1' has no synthetic preference"):
         list(labeler.label([human]))
-    with pytest.raises(DataError, match="comparison 'c2' has no construction preference, it is not known"):
+    with pytest.raises(DataError, match="comparison 'c2' has no synthetic preference"):
         list(labeler.label([nobody]))
 
 

@@ -38,11 +38,11 @@ from rlaif_framework.models import Group, ScoreModel, encode_response, load_mode
 from rlaif_framework.models.memory_plan import plan_load
 from rlaif_framework.plugins.slots import narrow
 from rlaif_framework.records import read_rows
-from rlaif_framework.rl import Learner, clipped_surrogate, defer_scores, gae
+from rlaif_framework.rl import Experience, ValueLearner, clipped_surrogate, delay_scores, gae
 from rlaif_framework.rl import learner as rl_learner
-from rlaif_framework.rl.policy_gradient import Experience, _Trainer
+from rlaif_framework.rl.policy_gradient import _Trainer
 from rlaif_framework.spec.model import SftConfig
-from rlaif_framework.training import fine_tune, fine_tuning, gather_by_prompt
+from rlaif_framework.training import fine_tune, fine_tuning, group_by_prompt
 from rlaif_framework.training.loop import accumulate
 
 __all__ = ["world"]  # the fixture
@@ -119,9 +119,8 @@ def test_checkpointed_gradients_keep_less_and_change_nothing(name: str, world: W
 def test_a_value_model_recomputes_too(world: World) -> None:
     def kept(**policy: Any) -> int:
         stage = world.stage(f"value-{len(policy)}", **policy)
-        learner = Learner(
-            narrow("algorithm", {"kind": "a2c"}, world.manager), stage.context, stage, world.model, value=True
-        )  # type: ignore[arg-type]
+        config: Any = narrow("algorithm", {"kind": "a2c"}, world.manager)
+        learner = ValueLearner(config, stage.context, stage, world.model)
         rollout = learner.sample(world.prompts, 0)
         return bytes_kept(lambda: learner.predict_values(learner.pack(rollout.groups)))
 
@@ -204,7 +203,7 @@ def test_clipping_is_that_of_the_paper(clip: float) -> None:
 
 def test_adaptive_kl_looks_at_all_minibatches(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[float] = []
-    monkeypatch.setattr(_Trainer, "_adapt", lambda self, kl, responses: seen.append(kl))
+    monkeypatch.setattr(_Trainer, "_adapt", lambda self, kl, target, responses: seen.append(kl))
     yielded: list[float] = []
     finish = _Trainer._finish
 
@@ -224,7 +223,7 @@ def test_what_a_missing_end_costs_is_a_term_of_the_log(world: World) -> None:
     settings = {"steps": 1, "prompts_per_step": 1, "responses_per_prompt": 8, "beta": 0, "objective": "penalised"}
     for name, changes in {"penalty": {"missing_eos_penalty": 2.0}, "instead": {"missing_eos_reward": -3.0}}.items():
         (row,) = read_metrics(world.train("rloo", world.stage(name), **settings, **changes))
-        assert row["ended"] < 1
+        assert row["eos_rate"] < 1
         assert row["reward/missing_eos"] < 0
         assert row["objective"] == pytest.approx(row["reward"] + row["reward/missing_eos"], abs=1e-5)
 
@@ -249,7 +248,7 @@ def test_a_step_without_a_usable_pair_is_no_error(world: World) -> None:
     algorithm.labeler = Undecided()  # type: ignore[attr-defined]
     algorithm.improve(world.model, Guidance(), world.prompts, stage)
     (row,) = read_metrics(stage.folder)
-    assert row["labelled"] == 0
+    assert row["labelled_fraction"] == 0
     assert row["loss"] == 0
 
 
@@ -268,7 +267,7 @@ def test_online_dpo_refuses_what_is_no_probability(world: World) -> None:
 
 
 def test_a_penalty_on_a_labelers_preferences_is_refused(world: World) -> None:
-    with pytest.raises(ValueError, match="a labeler gives none"):
+    with pytest.raises(ValueError, match="a labeler gives none; remove them"):
         narrow("algorithm", {"kind": "online-dpo", "labeler": "length", "missing_eos_penalty": 1}, world.manager)
 
 
@@ -278,7 +277,7 @@ def test_a_penalty_on_a_labelers_preferences_is_refused(world: World) -> None:
 @pytest.mark.parametrize("score", [math.nan, -math.inf, 3e38], ids=str)
 @pytest.mark.parametrize("kind", ["best-of-n", "rejection-sampling"])
 def test_best_of_n_refuses_a_score_that_is_no_number_to_learn_from(kind: str, score: float, world: World) -> None:
-    from rlaif_plugins.algorithms.best_of_n.algorithm import choose_best
+    from rlaif_plugins.algorithms.best_of_n.algorithm import select_best
 
     class Broken(LetterReward):
         def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[float]:
@@ -287,19 +286,19 @@ def test_best_of_n_refuses_a_score_that_is_no_number_to_learn_from(kind: str, sc
     config = narrow("algorithm", {"kind": kind, "n": 4}, world.manager)
     stage = world.stage("run")
     with pytest.raises(TrainingError, match=rf"prompt 'p' is {re.escape(str(score))}"):
-        choose_best(stage.context, world.model, Broken(), world.prompts, config, stage)  # type: ignore[arg-type]
+        select_best(stage.context, world.model, Broken(), world.prompts, config, stage)  # type: ignore[arg-type]
 
 
 def test_best_of_n_prefers_responses_that_end(world: World) -> None:
-    from rlaif_plugins.algorithms.best_of_n.algorithm import choose_best
+    from rlaif_plugins.algorithms.best_of_n.algorithm import select_best
 
-    def ended(penalty: float) -> float:
+    def eos_rate(penalty: float) -> float:
         settings = {"kind": "best-of-n", "n": 64, "missing_eos_penalty": penalty}
         config, stage = narrow("algorithm", settings, world.manager), world.stage("run")
-        best = choose_best(stage.context, world.model, Constant(), PROMPTS, config, stage)  # type: ignore[arg-type]
+        best = select_best(stage.context, world.model, Constant(), PROMPTS, config, stage)  # type: ignore[arg-type]
         return sum(sample.finished for sample, _ in best) / len(best)
 
-    assert ended(1.0) > ended(0.0)
+    assert eos_rate(1.0) > eos_rate(0.0)
 
 
 # Reward models
@@ -323,7 +322,7 @@ def test_an_epoch_is_every_comparison_once(per_prompt: int, batch_size: int, wor
 
 def test_long_responses_are_cut_to_what_is_asked_for(tiny_model: Path, world: World) -> None:
     tokenizer = load_tokenizer(tiny_model)
-    (unit,) = gather_by_prompt(labels()[:1], tokenizer, max_tokens=3)
+    (unit,) = group_by_prompt(labels()[:1], tokenizer, max_tokens=3)
     assert unit.group.responses[0] == encode_response(tokenizer, RESPONSES[0])[:3]
     folder = fit_reward(world, world.stage("run"), labels(), max_response_tokens=3, head="normal")
     config = narrow("reward", {"kind": "bradley-terry", "max_response_tokens": 3}, world.manager)
@@ -411,7 +410,7 @@ def test_a_deferred_score_is_gae_with_a_step_after_the_last_token() -> None:
     scores, ends = (torch.randn(3, generator=generator, dtype=torch.float64) for _ in range(2))
     rewards = kl.clone()
     rewards[[2, 3, 7]] += scores
-    found = gae(defer_scores(rewards, scores, ends, response_index, gamma, lam), values, response_index, gamma, lam)
+    found = gae(delay_scores(rewards, scores, ends, response_index, gamma, lam), values, response_index, gamma, lam)
     expected, start = [], 0
     for i, length in enumerate(lengths):
         r = [*kl[start : start + length].tolist(), float(scores[i])]
@@ -461,11 +460,12 @@ def test_whitened_rewards_and_deferred_scores_are_one_sequence(world: World) -> 
     )
     settings = {"prompts_per_step": 2, "beta": 0.3, "gamma": 0.9, "lam": 0.8, "whiten_rewards": True}
     settings |= {"whiten_advantages": False}
-    config = narrow("algorithm", {"kind": "ppo", "end_value": True, **settings}, world.manager)
+    config: Any = narrow("algorithm", {"kind": "ppo", "end_value": True, **settings}, world.manager)
     stage = world.stage("run")
-    learner = Learner(config, stage.context, stage, world.model, value=True)
-    trainer = _Trainer(stage.context.build_algorithm(config), learner, LetterReward(), world.prompts)
-    aim = trainer._build_targets(Experience(scores, response_index, old, reference, values, ends))
+    learner = ValueLearner(config, stage.context, stage, world.model)
+    algorithm: Any = stage.context.build_algorithm(config)
+    trainer = _Trainer(algorithm, learner, learner, LetterReward(), world.prompts)
+    targets = trainer._build_targets(Experience(scores, response_index, old, reference, values, ends))
 
     kl = -0.3 * (old - reference)
     steps = torch.stack([*kl[:3], scores[0, 0], *kl[3:], scores[1, 0]])
@@ -479,9 +479,9 @@ def test_whitened_rewards_and_deferred_scores_are_one_sequence(world: World) -> 
             running = r[t] + 0.9 * v[t + 1] - v[t] + 0.9 * 0.8 * running
             own.append(float(running))
         expected += own[::-1][:length]
-    assert aim.advantages.tolist() == pytest.approx(expected, abs=1e-4)
-    assert aim.end_returns is not None
-    assert aim.end_returns.flatten().tolist() == pytest.approx(white[[3, 6]].tolist(), abs=1e-4)
+    assert targets.advantages.tolist() == pytest.approx(expected, abs=1e-4)
+    assert targets.values is not None
+    assert targets.values.returns[5:].tolist() == pytest.approx(white[[3, 6]].tolist(), abs=1e-4)
 
 
 def test_prompts_of_a_process_that_do_not_divide_into_minibatches_are_refused(

@@ -15,7 +15,7 @@ from rlaif_framework import Comparison, LabelledComparison, PluginManager, Promp
 from rlaif_framework.models import load_model, load_tokenizer
 from rlaif_framework.models.packing import Group
 from rlaif_framework.models.sampling import encode_prompt
-from rlaif_framework.rl import Learner, Rollout
+from rlaif_framework.rl import OnlineLearner, Rollout
 
 pytest.importorskip("trl", reason="pip install trl: these tests compare with it")
 
@@ -62,7 +62,7 @@ class FixedReward:
 Captured = tuple[dict[str, float], dict[str, torch.Tensor]]
 
 
-def capture(module: str, monkeypatch: pytest.MonkeyPatch) -> list[Captured]:
+def capture(monkeypatch: pytest.MonkeyPatch) -> list[Captured]:
     """Replace a training loop by one step from the perturbed policy that keeps metrics and gradients.
 
     Between the updates of a step the policy is perturbed again.
@@ -80,7 +80,7 @@ def capture(module: str, monkeypatch: pytest.MonkeyPatch) -> list[Captured]:
             optimizer.zero_grad()
             perturb(modules["policy"], number)
 
-    monkeypatch.setattr(f"{module}.train_steps", one_step)
+    monkeypatch.setattr("rlaif_framework.rl.learner.train_steps", one_step)
     return kept
 
 
@@ -197,8 +197,8 @@ def run_trl_online(
 
 def run_ours(kind: str, world: World, monkeypatch: pytest.MonkeyPatch, **options: Any) -> list[Captured]:
     tokenizer = load_tokenizer(world.model)
-    monkeypatch.setattr(Learner, "sample", lambda self, pool, number: fixed_rollout(tokenizer))
-    kept = capture("rlaif_framework.rl.policy_gradient", monkeypatch)
+    monkeypatch.setattr(OnlineLearner, "sample", lambda self, pool, number: fixed_rollout(tokenizer))
+    kept = capture(monkeypatch)
     fixed = {"beta": 0.3, "temperature": TEMPERATURE, "prompts_per_step": 2, "responses_per_prompt": 4, "clip": 0.2}
     world.train(kind, world.stage("run"), FixedReward(), **fixed, **options)
     return kept
@@ -254,7 +254,7 @@ def test_a_dpo_step_has_trls_loss_and_gradients(world: World, monkeypatch: pytes
         processing_class=load_tokenizer(world.model),
     )
     loss, theirs = gradients_of(trainer)
-    kept = capture("rlaif_plugins.algorithms.dpo.algorithm", monkeypatch)
+    kept = capture(monkeypatch)
     labels = [LabelledComparison(Comparison(p.id, p, pair), (1.0, 0.0)) for p, pair in zip(PROMPTS, PAIRS, strict=True)]
     world.train("dpo", world.stage("run"), given=labels, beta=0.4, batch_size=2)
     assert kept[0][0]["loss"] == pytest.approx(loss, **NEAR)

@@ -9,7 +9,7 @@ from typing import Any
 
 
 def read_catalogue() -> Iterator[dict[str, Any]]:
-    """Yield the catalogue's entries, by namespace. Being listed is neither a review nor an endorsement."""
+    """Yield the entries of the catalogue, sorted by file name. A listing is neither a review nor an endorsement."""
     folder = files(__name__) / "catalogue"
     for entry in sorted(folder.iterdir(), key=lambda e: e.name):
         if entry.name.endswith(".toml"):

@@ -1,1 +1,1 @@
-"""Build components, check them before anything is computed, and identify them. May import `models` and the rooms below it."""
+"""Build, check and identify components. May import `models` and below."""

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rlaif_framework.assembly.context import Context
-from rlaif_framework.assembly.identity import _walk
 from rlaif_framework.errors import DataError
-from rlaif_framework.plugins.component import SLOTS, ComponentConfig
+from rlaif_framework.models.source import find_model
+from rlaif_framework.plugins.component import ComponentConfig, outermost_configs, walk_configs
+from rlaif_framework.plugins.configs import LabelerConfig, slot_of
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.records.preferences import Comparison
 from rlaif_framework.spec.model import Spec
 
 
 def check_components(spec: Spec, context: Context) -> None:
-    """Import every component a spec names, so that a missing package is met before anything is computed.
+    """Import every component of a spec, and check that the task has the annotator prompts they refer to.
 
-    What they name in the task's annotator prompts must be there, too.
+    Raises:
+        MissingPackageError: A package that a component needs is not installed.
+        PluginError: A component cannot be imported.
+        DataError: The annotator prompts lack something.
     """
     used: list[ComponentConfig] = [spec.task]
     for arm in spec.arms.values():
@@ -26,24 +30,50 @@ def check_components(spec: Spec, context: Context) -> None:
         used += [spec.evaluate.judge, *spec.evaluate.labelers.values()]
     for config in used:
         check_component(config, context.manager)
-        config.check_prompts(context.task.annotator_prompts())
-
-
-def check_labeler(where: str, config: ComponentConfig, comparisons: Sequence[Comparison]) -> None:
-    """Meet a comparison that a labeler will not be able to label before anything is computed.
-
-    Raises:
-        DataError: What it missing_field.
-    """
-    for comparison in comparisons:
-        lack = config.missing_field(comparison)
-        if lack is not None:
-            raise DataError(f"{where} '{config.kind}': comparison '{comparison.id}' {lack}")
+        check_prompts(config, context)
 
 
 def check_component(config: ComponentConfig, manager: PluginManager) -> None:
     """Import a component and those in its slots."""
-    for part in _walk(config):
-        for slot in SLOTS:
-            if any(component.config is type(part) for component, _ in manager.components(slot)):
-                manager.resolve(slot, part)
+    for part in walk_configs([config]):
+        manager.resolve(slot_of(part), part)
+
+
+def check_prompts(config: ComponentConfig, context: Context) -> None:
+    """Check that the task has the annotator prompts that a component's labelers refer to.
+
+    Raises:
+        DataError: Something is missing.
+    """
+    for labeler in outermost_configs([config], LabelerConfig):
+        labeler.check_prompts(context.task.annotator_prompts())
+
+
+def check_labeler(where: str, config: ComponentConfig, comparisons: Sequence[Comparison]) -> None:
+    """Check that a labeler, or the labelers inside another component, can label comparisons.
+
+    Raises:
+        DataError: A comparison lacks something that a labeler needs.
+    """
+    labelers = list(outermost_configs([config], LabelerConfig))
+    for comparison in comparisons:
+        for labeler in labelers:
+            reason = labeler.missing_field(comparison)
+            if reason is not None:
+                raise DataError(f"{where} '{config.kind}': comparison '{comparison.id}' {reason}")
+
+
+def check_models(context: Context, names: Iterable[str]) -> None:
+    """Check that every model can be found and has a tokenizer, before anything is written.
+
+    Raises:
+        ModelError: A model or its tokenizer is missing.
+    """
+    from rlaif_framework.models.gguf import converted_folder
+    from rlaif_framework.models.loading import load_tokenizer
+
+    policy = context.policy
+    for name in dict.fromkeys(names):
+        source = find_model(name, policy.revision if name == policy.model else None)
+        if not source.is_gguf or converted_folder(source).exists():  # otherwise the first stage converts it
+            load_tokenizer(source, needs_end=name == policy.model)

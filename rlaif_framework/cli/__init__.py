@@ -1,1 +1,1 @@
-"""The `rlaif` command: what a person types. May import every other room."""
+"""The `rlaif` command line. May import all other rooms."""

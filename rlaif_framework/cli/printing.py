@@ -1,4 +1,4 @@
-"""Print tables, JSON and sizes on the terminal."""
+"""Print tables and JSON, and format sizes."""
 
 from __future__ import annotations
 
@@ -8,23 +8,25 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    pass
+    from rlaif_framework.labelling.report_model import LabelReport
 
 
-def _print_comparison(report: dict[str, Any]) -> None:
-    from rlaif_framework.labelling.job import comparison_tables
+def print_comparison(report: LabelReport) -> None:
+    """Print the tables of a comparison of labelers."""
+    from rlaif_framework.labelling.findings import comparison_tables
 
     for head, rows in comparison_tables(report):
         print()
-        _print_table(head, rows)
+        print_table(head, rows)
 
 
-def _print_json(value: Any) -> None:
+def print_json(value: Any) -> None:
+    """Print a value as JSON."""
     print(json.dumps(value, indent=1, ensure_ascii=False))
 
 
-def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table; cut to the terminal's width on a terminal, whole otherwise."""
+def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table, wrapped to the width of a terminal."""
     from rich.console import Console
     from rich.table import Table
 
@@ -37,9 +39,11 @@ def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     Console(width=width, highlight=False).print(table)
 
 
-def _size(count: int | None) -> str:
+def format_count(count: int | None) -> str:
+    """Format a number of parameters in millions."""
     return "unknown" if count is None else f"{count / 1e6:.1f}M"
 
 
-def _bytes(count: int | None) -> str:
+def format_bytes(count: int | None) -> str:
+    """Format a number of bytes in GiB."""
     return "size unknown" if count is None else f"{count / 2**30:.2f} GiB"

@@ -1,4 +1,4 @@
-"""What components do, are handed, and may give back. May import `data` and the rooms below it."""
+"""The interfaces of components, stages and lifecycle hooks. May import `data` and below."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""What lifecycle hooks are told of a run and its steps."""
+"""A run and its steps, as lifecycle hooks see them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ class StepInfo(Protocol):
 
     @property
     def name(self) -> str:
-        """Where its artefact is in the run folder, such as `rlaif/reward`."""
+        """Path of its artefact in the run folder, such as `rlaif/reward`."""
         ...
 
     @property
     def stage(self) -> str:
-        """The kind of work, such as `reward`."""
+        """Kind of the step, such as `reward`."""
         ...
 
     @property
@@ -36,7 +36,7 @@ class RunInfo(Protocol):
 
     @property
     def notes(self) -> dict[str, Any]:
-        """Where a plugin keeps what it needs from one hook to the next, under its own name."""
+        """State that plugins keep between hooks, each under its own name."""
         ...
 
     @property
@@ -45,5 +45,5 @@ class RunInfo(Protocol):
         ...
 
     def artefact(self, step: StepInfo) -> Path:
-        """Folder of a step's finished artefact in the store."""
+        """Return the folder of a step's finished artefact in the store."""
         ...

@@ -1,4 +1,4 @@
-"""The contracts of the six kinds of components. A component's class is called as `Class(config, context)`."""
+"""The interfaces of the six kinds of components. A component's class is called as `Class(config, context)`."""
 
 from __future__ import annotations
 
@@ -20,144 +20,149 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Task(Protocol):
-    """The data and the words: prompts, comparisons, and how an annotator is asked about them."""
+    """The data of a run, and the prompts that annotators are asked with."""
 
     def prompts(self, split: Split) -> Sequence[Prompt]:
-        """Prompts of a split, with a reference where there is one. Texts are whole: see `shorten`."""
+        """Return the prompts of a split, with references where the data has them. Texts are not truncated."""
         ...
 
     def comparisons(self, split: Split) -> Sequence[Comparison]:
-        """Comparisons of a split with their known preferences; empty if the data has none."""
+        """Return the comparisons of a split with their gold preferences; empty if the data has none."""
         ...
 
     def truncate(self, prompt: Prompt, fits: Callable[[str], bool]) -> Prompt:
-        """Cut the source of a prompt until `fits(prompt.text)`; never the cue, never a response."""
+        """Truncate the source of a prompt until `fits(prompt.text)`; the cue and the responses stay as they are.
+
+        Raises:
+            DataError: The prompt does not fit even without its source.
+        """
         ...
 
     def annotator_prompts(self) -> AnnotatorPrompts:
-        """The texts an annotator is asked with (RLAIF 2.1)."""
+        """Return the prompt templates for annotators (RLAIF 2.1)."""
         ...
 
     def clean(self, response: str) -> str:
-        """Tidy a sampled response before it is scored or shown (RLAIF 4: superfluous trailing symbols)."""
+        """Clean a sampled response before it is scored or shown (RLAIF 4: superfluous trailing symbols)."""
         ...
 
     def measure(self, prompt: Prompt, response: str) -> Mapping[str, float]:
-        """Metrics of one response that need no model, such as length, ROUGE and copy rate."""
+        """Compute metrics of a response that need no model, such as length, ROUGE and copy rate."""
         ...
 
 
 @runtime_checkable
 class Backend(Protocol):
-    """A language model that can generate and score."""
+    """A language model that answers requests."""
 
     def identity(self) -> str:
-        """What tells its answers from another backend's: the model's contents and all settings that change answers.
+        """Return a string that identifies the model's contents and all settings that change its answers.
 
-        Answers are cached under it. It must hold no secret.
+        Answers are cached under it, so it must not contain secrets.
         """
         ...
 
     def fits(self, question: Question, new_tokens: int) -> bool:
-        """Whether a question and an answer of so many tokens fit into the model's context."""
+        """Return True if a question and `new_tokens` tokens of answer fit into the model's context."""
         ...
 
     def answer(self, requests: Sequence[Request]) -> Iterable[tuple[int, Answer]]:
-        """Answer requests: yield `(index of the request, answer)` in any order, each as soon as it is known.
+        """Answer requests: yield `(index of the request, answer)` in any order, each as soon as it is available.
 
-        Batching and concurrency are the backend's own business. An answer is kept as soon as it is yielded. A request
-        that cannot be answered whatever the others are is answered with the reason in `refused`, which is not kept.
+        The backend chooses batching and concurrency. Each yielded answer is cached at once. A request that can never be
+        answered gets an answer with the reason in `refused`, which is not cached.
         """
         ...
 
 
 @runtime_checkable
 class PromptStrategy(Protocol):
-    """How a labeler elicits a preference from a backend, written for one comparison in one order."""
+    """A way to elicit a preference from a language model, written for one comparison in one order."""
 
     def elicit(self, ask: Annotation) -> Generator[Asked, Any, Ballot]:
-        """Yield a request and receive its answer, or several and receive a list of answers; return the ballot."""
+        """Yield a request and receive its answer, or yield several and receive a list of answers; return the ballot."""
         ...
 
 
 @runtime_checkable
 class Labeler(Protocol):
-    """Comparisons in, preferences out."""
+    """Labels comparisons with preferences."""
 
     def label(self, comparisons: Sequence[Comparison]) -> Iterator[Preference]:
-        """Yield one preference for each comparison, in their order."""
+        """Yield one preference per comparison, in their order."""
         ...
 
 
 @runtime_checkable
 class Reward(Protocol):
-    """Scores responses. Text goes in, so any tokenizer may be inside."""
+    """Scores responses. It receives text, so it can use any tokenizer."""
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Sequence[float]:
-        """Score each response to the prompt at the same place; higher is better. Never depends on the batch."""
+        """Score the responses to prompts, pairwise; higher is better. A score must not depend on the rest of the
+        batch."""
         ...
 
 
 @runtime_checkable
 class TermedReward(Protocol):
-    """A reward that is a sum of terms, each of which is worth a curve of its own."""
+    """A reward that is a sum of terms, which are logged separately."""
 
     def score_terms(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Mapping[str, Sequence[float]]:
-        """The terms of each response's score by name; for each response they add up to what `score` gives."""
+        """Return the terms of each response's score by name; they add up to the result of `score`."""
         ...
 
 
 @runtime_checkable
 class RewardModel(Protocol):
-    """Fits preferences and gives a `Reward`. One that needs no fitting leaves `fit` empty."""
+    """Is trained on preferences and loads as a `Reward`. A reward that is not trained leaves `fit` empty."""
 
     def fit(self, labels: Sequence[LabelledComparison], initial: Path, stage: Stage) -> None:
         """Train on labelled comparisons and save into `stage.folder`.
 
         Args:
             labels: Comparisons and their soft labels.
-            initial: The model folder of the supervised baseline, to start from.
-            stage: Where to write, log, checkpoint and draw seeds.
+            initial: The model folder of the supervised baseline.
+            stage: Folder, log, checkpoints and seeds.
         """
         ...
 
     def load(self, folder: Path) -> Reward:
-        """Open what `fit` saved."""
+        """Load what `fit` saved."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Guidance:
-    """What tells an algorithm which responses are better: its arm's reward, its labels, or both."""
+    """The training signal of an algorithm: the reward of its arm, its labels, or both."""
 
     reward: Reward | None = None
-    """Scores responses; None for an arm without a reward."""
+    """The reward; None for an arm without one."""
     reward_folder: Path | None = None
-    """What the reward model saved, for algorithms that start their value model from it."""
+    """The folder that the reward model saved, for algorithms that initialise a value model from it."""
     labels: Sequence[LabelledComparison] = ()
-    """The arm's labelled comparisons, for algorithms that are trained on preferences."""
+    """The labelled comparisons of the arm, for algorithms that are trained on preferences."""
 
 
 @runtime_checkable
 class Algorithm(Protocol):
-    """Improves a policy against a reward, or from preferences."""
+    """Trains a policy on a reward or on preferences."""
 
     def improve(self, initial: Path, guidance: Guidance, prompts: Sequence[Prompt], stage: Stage) -> None:
         """Train the policy and save it into `stage.folder` as a `save_pretrained` folder.
 
         Args:
-            initial: The model folder it starts from (the supervised baseline; in a later round, the policy so far):
-                policy and KL reference both start here.
-            guidance: Tells which responses are better.
-            prompts: To sample responses to.
-            stage: Where to write, log, checkpoint and draw seeds.
+            initial: The model folder of the initial policy, which is also the KL reference: the supervised baseline, or
+                in a later round the current policy.
+            guidance: The reward or the labelled comparisons.
+            prompts: Prompts to sample responses for.
+            stage: Folder, log, checkpoints and seeds.
         """
         ...
 
 
 @runtime_checkable
 class Responder(Protocol):
-    """An algorithm that answers test prompts itself; its config says `responds = True`."""
+    """An algorithm that answers test prompts itself; its config has `responds = True`."""
 
     def respond(
         self, folder: Path, guidance: Guidance, prompts: Sequence[Prompt], stage: Stage, temperature: float
@@ -165,11 +170,11 @@ class Responder(Protocol):
         """Answer each prompt.
 
         Args:
-            folder: What `improve` saved.
-            guidance: The arm's reward.
-            prompts: Test prompts, source_truncated to fit.
+            folder: The folder that `improve` saved.
+            guidance: The reward of the arm.
+            prompts: Test prompts, truncated to fit.
             stage: Seeds and progress.
-            temperature: What other policies are sampled with; an algorithm may have its own.
+            temperature: Sampling temperature of the evaluation; an algorithm may use its own.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""What a stage works with: folders, random seeds, a log, a progress bar and the accelerator."""
+"""A stage: its folders, random seeds, metrics, progress bar and accelerator."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from rlaif_framework.contracts.lifecycle import StepInfo
 from rlaif_framework.records.jsonl import dump_row, read_rows
 from rlaif_framework.seeds import derive_seed
 
@@ -19,46 +20,49 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-
 METRICS = "metrics.jsonl"
+
+
+def _no_artefact(step: StepInfo) -> Path:
+    raise LookupError(f"a stage outside a run has no artefact '{step.name}'")
 
 
 @dataclass
 class Stage:
-    """Handed to stages and to the components that train."""
+    """The environment of a stage, given to components that train."""
 
     name: str
-    """Stage, e.g. `improve`: first name of its random streams."""
+    """Name of the stage, e.g. `improve`; part of the name of its random streams."""
     folder: Path
-    """Write results here; the folder becomes the artefact when the stage is done."""
+    """Folder for the results; it becomes the artefact when the stage is complete."""
     checkpoint: Path
-    """Survives an interruption and is dropped when the stage is done."""
-    inputs: Mapping[str, Path]
-    """Folders of the artefacts this stage depends on."""
+    """Folder for checkpoints; it survives an interruption and is deleted when the stage is complete."""
     run_seed: int
-    """The run's seed; see `seed` for those of this stage's random streams."""
+    """Seed of the run; see `seed` for the random streams of this stage."""
     accelerator: Accelerator
     progress: Progress
     checkpoint_seconds: float = 60.0
-    """Time between two checkpoints of a training loop."""
+    """Minimum time between two checkpoints of a training loop, in seconds."""
+    artefact: Callable[[StepInfo], Path] = _no_artefact
+    """Returns the folder of an earlier step's artefact."""
     report_step: Callable[[int, Mapping[str, float]], None] = lambda number, metrics: None
-    """Told of every logged step."""
+    """Callback for the metrics of each step."""
     facts: dict[str, float | int | str] = field(default_factory=dict)
-    """Put into the artefact's manifest: counts worth knowing, such as prompts that were cut."""
+    """Counts for the artefact's manifest, such as the number of truncated prompts."""
     batch: list[int] = field(default_factory=list)
-    """Places of the items that the training step under way has drawn, for messages."""
+    """Indices of the items drawn in the current training step, for error messages."""
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files (one of all that `accelerate launch` started)."""
+        """True in the one process that writes files, of all that `accelerate launch` started."""
         return bool(self.accelerator.is_main_process)
 
     def seed(self, *names: str | int) -> int:
-        """Seed of a named random stream of this stage."""
+        """Derive the seed of a named random stream of this stage."""
         return derive_seed(self.run_seed, self.name, *names)
 
     def part(self, name: str) -> Stage:
-        """A stage within this one: a folder, checkpoints and random streams of its own; its metrics bear its name."""
+        """Create a stage within this one, with its own folders and random streams; its name prefixes its metrics."""
         folder, checkpoint = self.folder / name, self.checkpoint / name
         folder.mkdir(exist_ok=True)
         checkpoint.mkdir(exist_ok=True)
@@ -71,11 +75,11 @@ class Stage:
         )
 
     def track(self, items: Iterable[T], total: int, text: str, done: int = 0) -> Iterator[T]:
-        """Show progress with rate and time left while iterating; `done` of `total` were finished before."""
+        """Iterate with a progress bar; `done` of the `total` items were finished before."""
         return self.progress.track(items, total, text, done)
 
     def log(self, number: int, metrics: Mapping[str, float]) -> None:
-        """Append one step's metrics to `metrics.jsonl` and tell the lifecycle hooks."""
+        """Append the metrics of a step to `metrics.jsonl`, and call the lifecycle hooks."""
         if not self.is_main:
             return
         with (self.folder / METRICS).open("a", encoding="utf-8") as file:
@@ -83,7 +87,7 @@ class Stage:
         self.report_step(number, metrics)
 
     def rewind_log(self, number: int) -> None:
-        """Drop metrics after a step: what an interrupted try logged beyond its last checkpoint."""
+        """Delete the metrics after a step, which an interrupted run logged after its last checkpoint."""
         path = self.folder / METRICS
         if not self.is_main or not path.exists():
             return
@@ -91,7 +95,7 @@ class Stage:
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError:  # cut off in the middle of a write
+            except json.JSONDecodeError:  # interrupted during a write
                 break
             if row["step"] > number:
                 break
@@ -100,12 +104,12 @@ class Stage:
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """Metrics of an artefact, a row a step; empty if it logged none."""
+    """Read the metrics of an artefact, one row per step; empty if it has none."""
     path = folder / METRICS
     return [row for _, row in read_rows(path)] if path.exists() else []
 
 
 def resume_step(checkpoint: Path) -> int:
-    """The step a stage would continue from: 0 if it has no checkpoint."""
+    """Return the step that a stage resumes from, 0 if it has no checkpoint."""
     found = [int(p.name.removeprefix("step-")) for p in checkpoint.glob("step-*") if p.name[5:].isdigit()]
     return max(found, default=0)

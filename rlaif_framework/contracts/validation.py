@@ -1,4 +1,4 @@
-"""Validate what components return: preferences and scores."""
+"""Validate the preferences and scores that components return."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from rlaif_framework.errors import RlaifError, TrainingError
 from rlaif_framework.records.preferences import Comparison, Preference, Prompt
 
 LARGEST = 1e15
-"""Scores beyond have squares whose sums may overflow in fp32, so that whitening and scaling would give zeros."""
+"""Largest valid score. Sums of squares of larger ones may overflow in fp32, and whitening would give zeros."""
 
 
 def score_responses(reward: Reward, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[float]:
-    """Scores of a reward, checked.
+    """Score responses with a reward, and validate the scores.
 
     Raises:
-        TrainingError: There are not as many as responses, or one is no number or beyond 1e15; its prompt is named.
+        TrainingError: The number of scores is wrong, or a score is not finite or larger than 1e15.
     """
     scores = list(reward.score(prompts, responses))
     check_scores(scores, prompts, responses)
@@ -24,9 +24,9 @@ def score_responses(reward: Reward, prompts: Sequence[Prompt], responses: Sequen
 
 
 def check_scores(scores: Sequence[float], prompts: Sequence[Prompt], responses: Sequence[str]) -> None:
-    """Refuse scores that a policy must not learn from; see `score_responses`."""
+    """Validate scores; see `score_responses`."""
     if len(scores) != len(responses):
-        raise TrainingError(f"the reward gave {len(scores)} scores for {len(responses)} responses")
+        raise TrainingError(f"the reward returned {len(scores)} scores for {len(responses)} responses")
     for prompt, text, score in zip(prompts, responses, scores, strict=True):
         if not abs(score) <= LARGEST:  # NaN too
             raise TrainingError(f"the reward of a response to prompt '{prompt.id}' is {score}: {text[:80]!r}")
@@ -35,18 +35,22 @@ def check_scores(scores: Sequence[float], prompts: Sequence[Prompt], responses: 
 def check_preferences(
     preferences: Iterator[Preference], chunk: Sequence[Comparison], kind: str
 ) -> Iterator[Preference]:
-    """Pass on a labeler's preferences, one for each comparison and in their order, and refuse anything else."""
+    """Yield a labeler's preferences after validating that there is one per comparison, in their order.
+
+    Raises:
+        RlaifError: A preference is missing, out of order, or not a probability distribution.
+    """
     count = 0
     for comparison, preference in zip(chunk, preferences, strict=False):
         if preference.comparison != comparison.id:
-            raise RlaifError(f"labeler '{kind}' gave a preference for '{preference.comparison}', not '{comparison.id}'")
+            found = preference.comparison
+            raise RlaifError(f"labeler '{kind}' returned a preference for '{found}', not '{comparison.id}'")
         if preference.probabilities is not None:
             first, second = preference.probabilities
             if not (0 <= first <= 1 and abs(first + second - 1) < 1e-6):
-                raise RlaifError(
-                    f"labeler '{kind}', comparison '{comparison.id}': {first} and {second} are no probabilities"
-                )
+                where = f"labeler '{kind}', comparison '{comparison.id}'"
+                raise RlaifError(f"{where}: {first} and {second} are not probabilities")
         count += 1
         yield preference
     if count < len(chunk):
-        raise RlaifError(f"labeler '{kind}' gave {count} preferences for {len(chunk)} comparisons")
+        raise RlaifError(f"labeler '{kind}' returned {count} preferences for {len(chunk)} comparisons")

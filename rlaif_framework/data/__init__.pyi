@@ -1,7 +1,13 @@
 from .annotator_prompts import AnnotatorPrompts as AnnotatorPrompts
 from .annotator_prompts import Exemplar as Exemplar
 from .annotator_prompts import flatten as flatten
+from .pairs import ASSISTANT_CUE as ASSISTANT_CUE
+from .pairs import check_responses as check_responses
+from .pairs import hash_texts as hash_texts
+from .pairs import read_fraction as read_fraction
+from .pairs import read_id as read_id
 from .pairs import read_pair as read_pair
+from .pairs import read_responses as read_responses
 from .splits import Row as Row
 from .splits import Splits as Splits
 from .splits import read_splits as read_splits

@@ -1,20 +1,21 @@
-"""Find a data set's rows by split: files, folders, or the hub."""
+"""Read the rows of a data set by split, from files, folders or the Hugging Face Hub."""
 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from reprlib import repr as short
 from typing import Any, TypeVar
 
+from rlaif_framework.config import HUB_ID
+from rlaif_framework.data.pairs import ASSISTANT_CUE
 from rlaif_framework.errors import DataError
 from rlaif_framework.records.jsonl import read_rows
 from rlaif_framework.records.preferences import Split
 
-# What data sets call their splits; OpenAI selected models on valid1 and kept valid2 for the final evaluation.
+# Names of splits in published data sets. OpenAI selected models on valid1 and kept valid2 for the final evaluation.
 SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
     "train": ("train",),
     "validation": ("validation", "valid", "valid1", "dev", "val"),
@@ -25,21 +26,15 @@ SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
 T = TypeVar("T")
 
 
-CUE = "\n\nAssistant:"
-
-
-HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
-
-
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of a data set and where it stands."""
+    """One row of a data set and its location."""
 
     values: Mapping[str, Any]
     where: str
     """File and line, for error messages."""
     number: int = 0
-    """The line, counted from 1."""
+    """The line number, from 1."""
 
 
 Splits = dict[Split, list[Row]]
@@ -49,11 +44,11 @@ Subject = Callable[[Mapping[str, Any]], str]
 
 
 def find_subject(values: Mapping[str, Any]) -> str:
-    """The text a row is about: its post or prompt, or a transcript up to its last turn; its id if it has no text."""
+    """Return the text a row is about: its post or prompt, or a transcript up to its last turn; else its id."""
     text = next((values[name] for name in ("post", "prompt") if values.get(name)), None)
     if text is None and isinstance(chosen := values.get("chosen"), str):
-        text = chosen.rpartition(CUE)[0]
-    return str(text).removesuffix(CUE) if text else str(values.get("id") or "")
+        text = chosen.rpartition(ASSISTANT_CUE)[0]
+    return str(text).removesuffix(ASSISTANT_CUE) if text else str(values.get("id") or "")
 
 
 def read_splits(
@@ -61,22 +56,24 @@ def read_splits(
     shares: tuple[float, float],
     subject: Subject = find_subject,
 ) -> Splits:
-    """Read all rows of a data set, by split; all of them, so that a bad row is met before anything is computed.
+    """Read all rows of a data set by split. All are read at once, so that invalid rows are found before training.
 
     Args:
         place: A file, a folder, a hub id, or a file for each split.
-        shares: Shares of validation and test where the data itself has no splits.
-        subject: Gives the text a row is about. Rows about one text are put into one split, whichever file they are in.
+        shares: Fractions of validation and test rows, for data without splits.
+        subject: Returns the text a row is about. Rows about the same text are put into the same split, even if they
+            are in different files.
 
     Raises:
-        DataError: Nothing is there, or it cannot be read.
+        DataError: There is no such data set, or it cannot be read.
     """
     if isinstance(place, dict):
         return {split: list(_read_file(Path(place[split]))) if split in place else [] for split in SPLIT_NAMES}
     path = Path(place).expanduser()
     if path.is_dir():
         return _read_folder(path, shares, subject)
-    if path.exists() or not HUB_ID.match(place) or place.endswith((".jsonl", ".json", ".gz")):
+    hub_id = "/" in place and HUB_ID.fullmatch(place)
+    if path.exists() or not hub_id or place.endswith((".jsonl", ".json", ".gz")):
         return _divide(_read_file(path), shares, subject)
     return _read_hub(place, shares, subject)
 
@@ -89,8 +86,8 @@ def _read_file(path: Path) -> Iterator[Row]:
 def _read_folder(folder: Path, shares: tuple[float, float], subject: Subject) -> Splits:
     files = sorted(f for pattern in ("*.jsonl", "*.jsonl.gz", "*.json") for f in folder.glob(pattern))
     if not files:
-        raise DataError(f"{folder} holds no .jsonl file")
-    found = _pick_named({f.name.partition(".")[0]: f for f in files})
+        raise DataError(f"{folder} has no .jsonl file")
+    found = _select_splits({f.name.partition(".")[0]: f for f in files})
     if found:
         return {split: list(_read_file(found[split])) if split in found else [] for split in SPLIT_NAMES}
     return _divide((row for file in files for row in _read_file(file)), shares, subject)
@@ -101,30 +98,31 @@ def _read_hub(place: str, shares: tuple[float, float], subject: Subject) -> Spli
 
     try:
         data = load_dataset(place)
-    except Exception as error:  # datasets raises many kinds: no network, no such set, a loading script, a bad file
+    except Exception as error:  # datasets raises many types: no network, no such data set, a loading script, a bad file
         raise DataError(
-            f"there is no '{place}' here, and it cannot be loaded from the hub: {type(error).__name__}: {error}. "
-            f"A set that is a loading script no longer loads: download its JSON Lines files and give their folder"
+            f"no file or folder '{place}', and it cannot be loaded from the hub: {type(error).__name__}: {error}. "
+            f"Data sets with a loading script are no longer supported: download the JSON Lines files and give their "
+            "folder"
         ) from error
     rows = {name: [Row(dict(r), f"{place}, {name}, row {i}", i) for i, r in enumerate(data[name])] for name in data}
-    found = _pick_named(rows)
+    found = _select_splits(rows)
     if set(found) == {"train"}:
         return _divide(iter(found["train"]), shares, subject)
     return {split: found.get(split, []) for split in SPLIT_NAMES}
 
 
-def _pick_named(given: Mapping[str, T]) -> dict[Split, T]:
-    """What goes by a split's name, the first of its names that is there."""
+def _select_splits(named: Mapping[str, T]) -> dict[Split, T]:
+    """Select what has the name of a split. If a split has several names, the first one that occurs is used."""
     return {
-        split: given[name]
+        split: named[name]
         for split, names in SPLIT_NAMES.items()
-        for name in [next((n for n in names if n in given), "")]
+        for name in [next((n for n in names if n in named), "")]
         if name
     }
 
 
 def _divide(rows: Iterator[Row], shares: tuple[float, float], subject: Subject) -> Splits:
-    """Sort rows into splits by their `split` field, else by a hash of what they are about."""
+    """Divide rows by their `split` field, or by a hash of the text they are about."""
     found: Splits = {split: [] for split in SPLIT_NAMES}
     for row in rows:
         named = row.values.get("split")
@@ -132,7 +130,7 @@ def _divide(rows: Iterator[Row], shares: tuple[float, float], subject: Subject) 
             split = next((s for s, names in SPLIT_NAMES.items() if named in names), None)
             if split is None:
                 known = ", ".join(name for names in SPLIT_NAMES.values() for name in names)
-                raise DataError(f"{row.where}: unknown split '{named}'; known: {known}")
+                raise DataError(f"{row.where}: unknown split '{named}'; known splits: {known}")
         elif named is not None:
             raise DataError(f"{row.where}: 'split' is {short(named)}, not the name of a split")
         else:
@@ -142,7 +140,7 @@ def _divide(rows: Iterator[Row], shares: tuple[float, float], subject: Subject) 
 
 
 def _hash_split(subject: str, shares: tuple[float, float]) -> Split:
-    # All rows about one text go to one split, whatever file they are in, its order, their ids and their spaces.
+    # The split depends on the text only: not on its file, the order of rows, their ids, or white space.
     words = " ".join(subject.split())
     point = int.from_bytes(hashlib.sha256(words.encode()).digest()[:8], "big") / 2**64
     if point < shares[1]:

@@ -1,20 +1,15 @@
-"""Text measures that need no model, and cutting a text to fit."""
+"""Measure and truncate texts, and escape control tokens."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    pass
+SEQUENCE_WORDS = 5
 
 
-SEQUENCE = 5
-
-
-LONGEST_WORD = 50
-"""Characters without a space, more than which are taken for a text of a script that has none."""
+MAX_WORD_LENGTH = 50
+"""A longer sequence of characters without a space is regarded as text in a script without spaces."""
 
 
 _WORD = re.compile(r"\w+")
@@ -28,48 +23,49 @@ _CONTROL = re.compile(
 
 
 def escape_control_tokens(text: str) -> str:
-    """Spell chat-control markers apart, so that data which holds `<|im_end|>` or `[/INST]` cannot end a question.
+    """Put a space into chat-control tokens, so that data with `<|im_end|>` or `[/INST]` cannot end a question.
 
-    Known by their shape: a server's tokenizer is not at hand, and some templates' markers are no tokens of their own.
+    Tokens are recognised by their form: a server's tokenizer is not available, and in some templates they are not
+    single tokens.
     """
     return _CONTROL.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
 
 
-def copy_rate(source: str, response: str, length: int = SEQUENCE) -> float:
-    """Share of a response's word sequences that stand in the source, in [0, 1].
+def copy_rate(source: str, response: str, length: int = SEQUENCE_WORDS) -> float:
+    """Return the fraction of a response's word sequences that occur in the source.
 
-    A response shorter than `length` words counts as one sequence; an empty one copies nothing.
+    A response shorter than `length` words is one sequence. An empty response has copy rate 0.
     """
-    words, given = _WORD.findall(response.lower()), _WORD.findall(source.lower())
+    words, source_words = _WORD.findall(response.lower()), _WORD.findall(source.lower())
     if not words:
         return 0.0
     size = min(length, len(words))
-    known = {tuple(given[i : i + size]) for i in range(len(given) - size + 1)}
+    copied = {tuple(source_words[i : i + size]) for i in range(len(source_words) - size + 1)}
     sequences = [tuple(words[i : i + size]) for i in range(len(words) - size + 1)]
-    return sum(s in known for s in sequences) / len(sequences)
+    return sum(s in copied for s in sequences) / len(sequences)
 
 
 def truncate_text(text: str, fits: Callable[[str], bool]) -> str:
-    """Cut a text at its last newline again and again until it fits; without a newline left, at its last words.
+    """Remove the last lines of a text until it fits; if only one line is left, remove its last words.
 
-    The way OpenAI's summarisation data was cut (Huang et al. 2024, detail 1). Only what has no spaces, as Chinese and
-    Japanese, is cut between characters.
+    OpenAI's summarisation data was truncated in this way (Huang et al. 2024, detail 1). Text in scripts without spaces,
+    such as Chinese and Japanese, is truncated between characters.
     """
     while not fits(text) and "\n" in text:
         text = text[: text.rindex("\n")].rstrip()
     if fits(text):
         return text
     words = text.split(" ")
-    kept = _most(len(words), lambda count: fits(" ".join(words[:count])))
+    kept = _largest_fitting(len(words), lambda count: fits(" ".join(words[:count])))
     whole = " ".join(words[:kept])
-    if words[kept].isascii() or len(words[kept]) <= LONGEST_WORD:  # an ASCII one is a link
+    if words[kept].isascii() or len(words[kept]) <= MAX_WORD_LENGTH:  # a longer ASCII word is a link
         return whole
     start = len(whole) + (kept > 0)
-    return text[: start + _most(len(words[kept]), lambda count: fits(text[: start + count]))].rstrip(" ")
+    return text[: start + _largest_fitting(len(words[kept]), lambda count: fits(text[: start + count]))].rstrip(" ")
 
 
-def _most(count: int, fits: Callable[[int], bool]) -> int:
-    """The largest number below `count` that fits; 0 if none does."""
+def _largest_fitting(count: int, fits: Callable[[int], bool]) -> int:
+    """Return the largest number below `count` that fits, by binary search; 0 if none fits."""
     low, high = 0, count - 1
     while low < high:
         middle = (low + high + 1) // 2

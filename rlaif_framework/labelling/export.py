@@ -1,4 +1,4 @@
-"""Labels as Parquet, and as the preference set that TRL and `datasets` read."""
+"""Export labels to Parquet, and to the preference format that TRL and `datasets` read."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rlaif_framework.labelling.rows import Labelled, read_labels
-from rlaif_framework.records.jsonl import dump_row, read_rows
+from rlaif_framework.records.jsonl import read_rows, write_rows
 from rlaif_framework.records.preferences import Evidence
+from rlaif_framework.store import atomic_path
 
-BATCH = 1024
+BATCH_ROWS = 1024
 
 
-SURE = 1e-6
-"""Probabilities nearer to 0 or 1 than this count as this near: a margin is a finite number."""
+MIN_PROBABILITY = 1e-6
+"""Lower bound of a probability when a margin is computed, so that margins are finite."""
 
 
 TEXT = pa.string()
 
 
-PLAIN = {str: TEXT, int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+ARROW_TYPES = {str: TEXT, int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 
 
-PREFERENCE_SET = pa.schema(
+PREFERENCE_SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("prompt", "chosen", "rejected")] + [("margin", pa.float64())]
 )
 
@@ -54,65 +55,61 @@ def write_parquet(labels: Path, path: Path) -> None:
 
 
 def export_preferences(labels: Path, path: Path) -> tuple[int, int]:
-    """Write `prompt`, `chosen`, `rejected` and `margin` (log-odds of the chosen) as JSON Lines or Parquet.
+    """Write `prompt`, `chosen`, `rejected` and `margin` (log-odds of the chosen response) as JSON Lines or Parquet.
 
     Returns:
-        Rows written, and labels left out: unparsed ones and exact ties.
+        The number of rows written, and the number of labels left out: missing ones and exact ties.
     """
-    left_out = 0
+    written = left_out = 0
 
     def rows() -> Iterator[dict[str, Any]]:
-        nonlocal left_out
+        nonlocal written, left_out
         for labelled in read_labels(labels):
-            row = prefer(labelled)
+            row = to_preference_row(labelled)
             if row is None:
                 left_out += 1
             else:
+                written += 1
                 yield row
 
     if path.suffix == ".parquet":
-        return _write_batches(path, rows(), PREFERENCE_SET), left_out
-    written = 0
-    temporary = path.with_name(f".{path.name}")
-    with temporary.open("w", encoding="utf-8") as file:
-        for row in rows():
-            file.write(dump_row(row))
-            written += 1
-    temporary.replace(path)
+        _write_batches(path, rows(), PREFERENCE_SCHEMA)
+    else:
+        with atomic_path(path) as temporary:
+            write_rows(temporary, rows())
     return written, left_out
 
 
-def prefer(labelled: Labelled) -> dict[str, Any] | None:
-    """The row of a preference set; None where no response is preferred."""
+def to_preference_row(labelled: Labelled) -> dict[str, Any] | None:
+    """Convert a label to a row of a preference data set; None if neither response is preferred."""
     comparison, preference = labelled
     if preference.probabilities is None or preference.probabilities[0] == preference.probabilities[1]:
         return None
-    first, second = comparison.given or comparison.responses
+    first, second = comparison.raw_responses or comparison.responses
     chosen, rejected = (first, second) if preference.probabilities[0] > 0.5 else (second, first)
-    sure = min(max(preference.probabilities), 1 - SURE)
-    margin = math.log(sure) - math.log1p(-sure)
+    probability = min(max(preference.probabilities), 1 - MIN_PROBABILITY)
+    margin = math.log(probability) - math.log1p(-probability)
     return {"prompt": comparison.prompt.text, "chosen": chosen, "rejected": rejected, "margin": margin}
 
 
-def _write_batches(path: Path, rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> int:
-    temporary = path.with_name(f".{path.name}")
-    remaining, written = iter(rows), 0
-    with pq.ParquetWriter(temporary, schema) as writer:
-        while batch := list(islice(remaining, BATCH)):
+def _write_batches(path: Path, rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> None:
+    remaining = iter(rows)
+    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        while batch := list(islice(remaining, BATCH_ROWS)):
             writer.write_table(pa.Table.from_pylist(batch, schema))
-            written += len(batch)
-    temporary.replace(path)
-    return written
 
 
 def _arrow_type(hint: Any) -> pa.DataType:
-    """The Arrow type of a record's annotation: rows of one file share a schema even where all of a field is null."""
+    """Return the Arrow type of a record's annotation.
+
+    Types are not inferred from rows, since a field that is null in all rows of a batch would get another type.
+    """
     if is_dataclass(hint):
         hints = get_type_hints(hint)
         return pa.struct([(field.name, _arrow_type(hints[field.name])) for field in fields(hint)])
-    if hint in PLAIN:
-        return PLAIN[hint]
+    if hint in ARROW_TYPES:
+        return ARROW_TYPES[hint]
     inner = [part for part in get_args(hint) if part not in (NoneType, Ellipsis)]
     if NoneType in get_args(hint):
         return _arrow_type(inner[0])
-    return pa.list_(_arrow_type(inner[0]))  # a tuple, its items of one type
+    return pa.list_(_arrow_type(inner[0]))  # a tuple with items of one type

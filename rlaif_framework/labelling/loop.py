@@ -1,184 +1,111 @@
-"""Label a file of pairs chunk by chunk, in constant memory, so that an interrupted run goes on where it stopped."""
+"""Label a file of pairs in constant memory, with a record beside the labels from which an interrupted run resumes."""
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, fields
-from itertools import islice
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
 
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.assembly.identity import describe_component, describe_task
-from rlaif_framework.contracts.protocols import Labeler
-from rlaif_framework.contracts.validation import check_preferences
-from rlaif_framework.data.pairs import PairsFile
+from rlaif_framework.data.pairs_file import PairsFile
 from rlaif_framework.labelling.rows import to_row
-from rlaif_framework.pipeline.stages.label import chunk_size
-from rlaif_framework.plugins.component import ComponentConfig
-from rlaif_framework.plugins.manager import PluginManager
+from rlaif_framework.plugins.configs import LabelerConfig
 from rlaif_framework.progress import Progress
-from rlaif_framework.records.jsonl import dump_row
-from rlaif_framework.records.preferences import Comparison, Preference
-from rlaif_framework.spec.model import PolicyConfig
-from rlaif_framework.store import hash_content
-
-NO_POLICY = "(rlaif label has no policy)"
+from rlaif_framework.prompting.chunks import LabelCounts, chunk_size, label_in_chunks
+from rlaif_framework.store import hash_content, write_atomic
 
 
-@dataclass
-class Record:
-    """What was labelled with what, how far it is, and what it took: `labels.meta.json` beside the labels."""
+class LabelRecord(BaseModel):
+    """The content of `labels.meta.json`: what was labelled, by which labeler, and the counts so far."""
 
     key: str
-    """Hash of all that determines the labels; labels of another key are made anew."""
+    """Hash of everything that determines the labels. If it changes, the comparisons are labelled again."""
     pairs: str
+    """The file of pairs."""
     comparisons: int
+    """Number of comparisons to label."""
     labeler: dict[str, Any]
+    """The labeler's settings, models and versions."""
     task: dict[str, Any]
-    seed: int = 0
-    done: int = 0
-    """Comparisons labelled and written, whole chunks."""
-    size: int = 0
-    """Bytes of their rows."""
-    unparsed: int = 0
-    source_truncated: int = 0
-    """Comparisons whose source was cut to fit into the model's context."""
-    responses_truncated: int = 0
-    """Comparisons with a response that was cut because it alone is longer than the model's context."""
-    inconsistent: int = 0
-    """Comparisons whose label was withheld because both orders disagree."""
-    refused: int = 0
-    """Comparisons without a label because the backend would not answer."""
-    refusal: str | None = None
-    """Why, for the first of them."""
-    seconds: float = 0.0
-    """In the labeler, from the first chunk on: loading a model does not count."""
-    prompt_tokens: int = 0
-    generated_tokens: int = 0
-    cost: float = 0.0
-    """US dollars, of backends that know their prices."""
-    made: list[str] = field(default_factory=list)
-    """Reports and preference sets made of these labels, which may be made again."""
+    """The task's settings and annotator prompts."""
+    seed: int
+    counts: LabelCounts = LabelCounts()
+    """Counts over the labels written so far."""
+    made: list[str] = []
+    """Reports and preference data sets made from these labels. A later run may replace them."""
 
     @property
     def complete(self) -> bool:
-        """Whether all comparisons are labelled."""
-        return self.done == self.comparisons
+        """True if all comparisons are labelled."""
+        return self.counts.comparisons == self.comparisons
 
-    def add(self, preferences: Iterable[Preference], seconds: float, size: int) -> None:
-        """Count a finished chunk."""
-        self.seconds += seconds
-        self.size += size
-        for preference in preferences:
-            evidence = preference.evidence
-            self.done += 1
-            self.unparsed += preference.unparsed
-            self.source_truncated += evidence.source_truncated
-            self.refused += evidence.refused is not None
-            self.refusal = self.refusal or evidence.refused
-            self.responses_truncated += evidence.responses_truncated > 0
-            self.inconsistent += evidence.inconsistent and preference.probabilities is None
-            self.prompt_tokens += evidence.prompt_tokens
-            self.generated_tokens += evidence.generated_tokens
-            self.cost += evidence.cost
+    @classmethod
+    def create(cls, pairs: PairsFile, config: LabelerConfig, context: Context, made: Iterable[str] = ()) -> LabelRecord:
+        """Create the record of labels that are about to be made."""
+        labeler, task, seed = describe_component(config, context), describe_task(context), context.seed
+        return cls(
+            key=hash_content({"pairs": pairs.digest, "labeler": labeler, "task": task, "seed": seed}),
+            pairs=str(pairs.path),
+            comparisons=pairs.count,
+            labeler=labeler,
+            task=task,
+            seed=seed,
+            made=list(made),
+        )
 
-
-def label_context(
-    task: ComponentConfig, manager: PluginManager, seed: int = 0, batch_tokens: int | None = None
-) -> Context:
-    """What labelers are given where there is a task and no policy."""
-    policy = PolicyConfig(model=NO_POLICY)
-    if batch_tokens is not None:
-        policy = policy.model_copy(update={"batch_tokens": batch_tokens})
-    return Context(task, policy, seed, manager)
+    def save(self, out: Path) -> None:
+        """Write the record beside the labels."""
+        write_atomic(record_path(out), self.model_dump_json(indent=1))
 
 
-def label_pairs(pairs: PairsFile, config: ComponentConfig, context: Context, out: Path, progress: Progress) -> Record:
-    """Write one row a comparison into `out`, in the order of the pairs.
+def label_pairs(
+    pairs: PairsFile, config: LabelerConfig, context: Context, out: Path, progress: Progress
+) -> LabelRecord:
+    """Write one row per comparison to `out`, in the order of the pairs.
 
-    Chunks go to `out` with `.partial` behind its name as they are finished; the file gets its name when it is whole.
-    If it is there already and neither pairs nor labeler nor task have changed, nothing is done.
+    Finished chunks are appended to `out` with the suffix `.partial`, which is renamed once all are written. If `out` is
+    already complete and neither pairs nor labeler nor task nor seed have changed, nothing is done.
 
     Raises:
         RlaifError: The labeler cannot be built, or fails.
     """
-    record, found = _open_record(pairs, config, context, out)
     partial = out.with_name(f"{out.name}.partial")
-    if record.complete and _size(out) == record.size:
-        progress.print(f"{out}: labelled before")
-        return record
-    if _size(partial) < record.size:
-        record = _new_record(pairs, config, context, record.made)  # whoever removed the rows wants them again
-    if found and record.done == 0:
-        progress.print(f"{out}: starting anew, as pairs, labeler, task or seed changed")
-    elif record.done:
-        progress.print(f"{out}: going on after {record.done} of {record.comparisons} comparisons")
+    previous = read_record(out)
+    record = LabelRecord.create(pairs, config, context, previous.made if previous else ())
+    if previous is not None and previous.key == record.key:
+        if previous.complete and _size(out) == previous.counts.file_size:
+            progress.print(f"{out}: already complete")
+            return previous
+        if _size(partial) >= previous.counts.file_size:  # else its rows were removed, and are labelled again
+            record = previous
+    elif previous is not None:
+        progress.print(f"{out}: starting over, because the pairs, the labeler, the task or the seed have changed")
+    done, size = record.counts.comparisons, chunk_size(config)
+    if done:
+        progress.print(f"{out}: resuming after {done} of {record.comparisons} comparisons")
     out.parent.mkdir(parents=True, exist_ok=True)
-    labeler = context.build_labeler(config)
-    with partial.open("ab") as file:
-        file.truncate(record.size)  # what an interruption cut off
-        size = chunk_size(config)
-        chunks = _cut_chunks(islice(pairs.read(), record.done, None), size)
-        text = f"labelling by {config.kind}, {size} at a time"
-        for chunk in progress.track(chunks, -(-record.comparisons // size), text, record.done // size):
-            _label_chunk(labeler, chunk, config.kind, record, file)
-            save_record(record, out)
+    chunks = label_in_chunks(context.build_labeler(config), config, pairs.read(done), partial, to_row, record.counts)
+    text = f"labelling with {config.kind}, {size} at a time"
+    for counts in progress.track(chunks, -(-record.comparisons // size), text, done // size):
+        record.counts = counts
+        record.save(out)
     partial.replace(out)
     return record
 
 
-def _cut_chunks(comparisons: Iterator[Comparison], size: int) -> Iterator[list[Comparison]]:
-    while chunk := list(islice(comparisons, size)):
-        yield chunk
-
-
-def _label_chunk(labeler: Labeler, chunk: list[Comparison], kind: str, record: Record, file: BinaryIO) -> None:
-    start = time.monotonic()
-    preferences = list(check_preferences(iter(labeler.label(chunk)), chunk, kind))
-    seconds = time.monotonic() - start
-    text = "".join(map(dump_row, map(to_row, chunk, preferences))).encode()
-    file.write(text)
-    file.flush()
-    record.add(preferences, seconds, len(text))
-
-
-def _new_record(pairs: PairsFile, config: ComponentConfig, context: Context, made: Iterable[str] = ()) -> Record:
-    labeler, task = describe_component(config, context), describe_task(context)
-    seed = context.seed
-    key = hash_content({"pairs": pairs.digest, "labeler": labeler, "task": task, "seed": seed})
-    return Record(key, str(pairs.path), pairs.count, labeler, task, seed, made=list(made))
-
-
-def _open_record(pairs: PairsFile, config: ComponentConfig, context: Context, out: Path) -> tuple[Record, bool]:
-    """The record to go on with, and whether there was one at all."""
-    known = read_record(out)
-    new = _new_record(pairs, config, context, known.made if known else ())
-    return (known if known and known.key == new.key else new), known is not None
-
-
-def read_record(out: Path) -> Record | None:
-    """The record beside labels; None if there is none, or another program's file stands in its place."""
+def read_record(out: Path) -> LabelRecord | None:
+    """Read the record beside labels; None if there is none, or if it is some other program's file."""
     try:
-        found = json.loads(record_path(out).read_text(encoding="utf-8"))
-        # Of another version, some may be missing and some not known any more.
-        return Record(**{name: found[name] for name in (f.name for f in fields(Record)) if name in found})
-    except (FileNotFoundError, TypeError, ValueError, AttributeError):
+        return LabelRecord.model_validate_json(record_path(out).read_text(encoding="utf-8"))
+    except (FileNotFoundError, UnicodeDecodeError, ValidationError):
         return None
 
 
-def save_record(record: Record, out: Path) -> None:
-    """Write the record beside labels."""
-    path = record_path(out)
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(json.dumps(asdict(record), indent=1, ensure_ascii=False), encoding="utf-8")
-    temporary.replace(path)
-
-
 def record_path(out: Path) -> Path:
-    """Where the record of labels is kept."""
+    """Return the path of the record of labels."""
     return out.with_suffix(".meta.json")
 
 

@@ -1,4 +1,4 @@
-"""A labelled comparison as a row of the output, and back."""
+"""Convert labelled comparisons to rows of `labels.jsonl` and back."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Labelled = tuple[Comparison, Preference]
 
 
 def to_row(comparison: Comparison, preference: Preference) -> dict[str, Any]:
-    """What `labels.jsonl` says of one comparison."""
+    """Convert a comparison and its label to a row."""
     return {
         "id": comparison.id,
         "prompt": comparison.prompt.text,
-        "responses": list(comparison.given or comparison.responses),
+        "responses": list(comparison.raw_responses or comparison.responses),
         "probabilities": preference.probabilities,
         "human": comparison.preference,
         "confidence": comparison.confidence,
@@ -29,21 +29,18 @@ def to_row(comparison: Comparison, preference: Preference) -> dict[str, Any]:
 
 
 def from_row(row: Mapping[str, Any]) -> Labelled:
-    """The comparison and its preference; the prompt's source and reference are not kept in a row."""
-    given = first, second = row["responses"]
-    known = row["human"]
-    source: Any = None if known is None else "human"
-    prompt = Prompt(row["id"], row["prompt"], row["prompt"])
+    """Convert a row to the comparison and its label. The prompt's source and reference are not in the row."""
+    raw_responses = first, second = row["responses"]
     responses = first.strip(), second.strip()
     comparison = Comparison(
-        row["id"],
-        prompt,
-        responses,
-        known,
-        source,
-        row["confidence"],
-        row["slice"],
-        None if given == list(responses) else (first, second),
+        id=row["id"],
+        prompt=Prompt(row["id"], row["prompt"], row["prompt"]),
+        responses=responses,
+        preference=row["human"],
+        preference_source=None if row["human"] is None else "human",
+        confidence=row["confidence"],
+        slice=row["slice"],
+        raw_responses=None if raw_responses == list(responses) else (first, second),
     )
     return comparison, read_preference({**row, "comparison": row["id"]})
 

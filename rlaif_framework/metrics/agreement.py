@@ -1,4 +1,4 @@
-"""How good labels, reward models and policies are, from records alone (RLAIF 4: metrics)."""
+"""Agreement of labels and reward models with gold preferences, and position bias (RLAIF 4: metrics)."""
 
 from __future__ import annotations
 
@@ -13,74 +13,76 @@ from rlaif_framework.records.preferences import Comparison, Preference, Preferen
 
 @dataclass(frozen=True, slots=True)
 class LabelerQuality:
-    """A labeler measured against known preferences."""
+    """Measurements of a labeler, most of them against gold preferences."""
 
     agreement: Estimate | None
-    """AI labeler alignment: share of decided comparisons whose known better response gets the higher probability."""
+    """AI labeler alignment: fraction of decided comparisons where the better response has the higher probability."""
     slices: dict[str, Estimate]
-    """The same, by slice."""
+    """Agreement by slice."""
     same_position: Estimate | None
-    """Share of comparisons where the same position is preferred in both orders: position bias."""
+    """Position bias: fraction of comparisons where the same position is preferred in both orders."""
     first_when_same: Estimate | None
-    """Among those, the share that prefers the first position."""
+    """Among those, the fraction where the first position is preferred."""
     label_token_mass: Estimate | None
-    """Mean probability of the label tokens over the whole vocabulary."""
+    """Mean probability mass on the label tokens, over the whole vocabulary."""
     unparsed: Estimate | None
-    """Share of comparisons without a readable answer; they count in no other number."""
+    """Fraction of comparisons without a readable answer. They are left out of all other numbers."""
     refused: Estimate | None
-    """Share of comparisons that the backend would not answer; they count in no other number."""
+    """Fraction of comparisons that the backend refused to answer. They are left out of all other numbers."""
     sampled: Estimate | None
-    """Share of the ballots read that are counted from written answers, not the model's own probabilities."""
+    """Fraction of ballots that are counted from sampled answers, instead of the model's own probabilities."""
     longer_wins: Estimate | None
-    """Share of comparisons where the longer response (in characters) gets the higher probability."""
+    """Fraction of comparisons where the longer response (in characters) has the higher probability."""
     gold_source: str | None
-    """Who knows the preferences: `human` or `construction`."""
+    """Source of the gold preferences: `human` or `synthetic`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What a label says about its comparison, without the texts: all that measuring takes."""
+    """A label and its comparison, reduced to what measurements need. Texts are not kept."""
 
     first: float | None
     """The label's probability that the first response is better; None if unparsed, inconsistent or refused."""
-    known: float | None
+    gold: float | None
+    """The gold probability that the first response is better."""
     gold_source: str | None
     confidence: float | None
     slice: str | None
     longer: int
-    """Characters of the first response less those of the second."""
+    """Length difference in characters, first response minus second."""
     orders: tuple[tuple[float, float] | None, ...]
-    """Probabilities of each ballot, as its order showed the responses."""
+    """Probabilities of each ballot, in the order in which the responses were shown."""
     masses: tuple[float, ...]
+    """Probability mass on the label tokens, of each ballot that has one."""
     inconsistent: bool = False
-    """Whether the label was withheld because both orders disagree."""
+    """True if the label was withheld because the two orders disagree."""
     refused: bool = False
-    """Whether there is no label because the backend would not answer."""
+    """True if the backend refused to answer."""
     sampled: tuple[bool, ...] = ()
-    """Whether each ballot that could be read is counted from written answers."""
+    """For each ballot that could be read, True if it is counted from sampled answers."""
     source: str = ""
-    """Who gave the label: a labeler's kind, or who knew the preference that was handed out as the label."""
+    """Source of the label: a labeler's kind, or the source of the gold preference if the label was copied from it."""
     votes: tuple[float, ...] = ()
-    """What each member of an ensemble gave the first response, those left out that could not be read."""
+    """Probability of the first response by each member of an ensemble whose answer could be read."""
 
     @property
     def copied(self) -> bool:
-        """Whether the label is the known preference itself: its agreement with that says nothing."""
+        """True if the label is a copy of the gold preference, so that their agreement is meaningless."""
         return self.source in get_args(PreferenceSource)
 
     @property
     def decided(self) -> bool:
-        """Whether there is a label, and a known preference that is no tie."""
-        return self.first is not None and self.known not in (None, 0.5)
+        """True if there is a label, and a gold preference that is not a tie."""
+        return self.first is not None and self.gold not in (None, 0.5)
 
     @property
-    def right(self) -> float:
-        """1 if a decided label agrees with the known preference, 0 if not; an exact tie is half right."""
-        return _agrees(0.5 if self.first is None else self.first, (self.known or 0.0) > 0.5)
+    def correct(self) -> float:
+        """1 if a decided label agrees with the gold preference, 0 if not, 0.5 if the label is an exact tie."""
+        return _agrees(0.5 if self.first is None else self.first, (self.gold or 0.0) > 0.5)
 
 
 def observe(comparison: Comparison, preference: Preference) -> Observation:
-    """Reduce a label to what measuring takes."""
+    """Reduce a label and its comparison to what measurements need."""
     ballots = preference.evidence.orders
     return Observation(
         None if preference.probabilities is None else preference.probabilities[0],
@@ -94,23 +96,22 @@ def observe(comparison: Comparison, preference: Preference) -> Observation:
         preference.evidence.inconsistent,
         preference.evidence.refused is not None,
         tuple(b.sampled > 0 for b in ballots if b.sampled or b.mass is not None or b.probabilities is not None),
-        intern(preference.evidence.source),  # one text for all: very many may be kept
+        intern(preference.evidence.source),  # one string for all, since there may be millions of observations
         tuple(vote.probabilities[0] for vote in preference.evidence.members if vote.probabilities is not None),
     )
 
 
 def measure_labeler(comparisons: Sequence[Comparison], preferences: Sequence[Preference]) -> LabelerQuality:
-    """Measure labels; ties of the known preference are left out, a labeler's exact tie counts as half right.
+    """Measure labels. Gold ties are left out, and a labeler's exact tie counts as half correct.
 
-    Where only some labels are the known preferences themselves (of a mix), they say nothing about the others and are
-    left out.
+    If only some labels are copies of gold preferences (labeler `mix`), these are left out.
     """
     observations = [observe(c, p) for c, p in zip(comparisons, preferences, strict=True)]
     return measure_observations([x for x in observations if not x.copied] or observations)
 
 
 def measure_observations(observations: Sequence[Observation]) -> LabelerQuality:
-    """Measure labels that were reduced to observations."""
+    """Measure labels from their observations."""
     parsed = [x for x in observations if x.first is not None]
     decided = [x for x in parsed if x.decided]
     names = sorted({x.slice for x in decided if x.slice is not None})
@@ -137,8 +138,8 @@ def measure_observations(observations: Sequence[Observation]) -> LabelerQuality:
 
 
 def measure_agreement(observations: Iterable[Observation]) -> Estimate | None:
-    """Share of the decided observations whose label agrees with the known preference."""
-    scores = [x.right for x in observations if x.decided]
+    """Return the fraction of decided observations whose label agrees with the gold preference."""
+    scores = [x.correct for x in observations if x.decided]
     return estimate_rate(sum(scores), len(scores))
 
 
@@ -151,12 +152,13 @@ def _agrees(first: float, first_is_better: bool) -> float:
 def measure_margins(
     comparisons: Sequence[Comparison], margins: Sequence[float], better: Callable[[int], float | None]
 ) -> Estimate | None:
-    """Pairwise accuracy of a reward model: share of pairs whose better response scores higher (RLAIF 4).
+    """Return a reward model's pairwise accuracy: the fraction of pairs whose better response scores higher (RLAIF 4).
 
     Args:
         comparisons: The pairs.
         margins: Reward of the first response minus that of the second.
-        better: Probability that the first response of pair i is the better one; None or 0.5 leaves the pair out.
+        better: Returns the probability that the first response of pair i is the better one. Pairs are left out if it
+            is None or 0.5.
     """
     scores = []
     for index in range(len(comparisons)):

@@ -1,4 +1,4 @@
-"""Calibration of labels, and agreement by length difference."""
+"""Calibration of labels, agreement by length difference, and disagreement within ensembles."""
 
 from __future__ import annotations
 
@@ -19,66 +19,67 @@ LENGTH_BINS = 5
 
 @dataclass(frozen=True, slots=True)
 class ReliabilityBin:
-    """Labels of like probability: how often they were right."""
+    """Accuracy of the labels whose confidence is in one bin."""
 
     low: float
     high: float
-    stated: float
-    """Mean probability the labels gave to the response they prefer."""
-    right: Estimate
-    """Share of these responses that are the better ones, or the mean human probability that they are."""
+    confidence: float
+    """Mean probability of the preferred response."""
+    accuracy: Estimate
+    """Fraction of preferred responses that are the better ones, or the mean gold probability that they are."""
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Whether a probability means what it says."""
+    """Calibration of labels: do their probabilities match the frequencies?"""
 
     brier: Estimate
-    """Mean squared distance between the probability of the first response and the human value; 0.25 for 0.5 always."""
+    """Mean squared difference between the label's and the gold probability; 0.25 if the label is always 0.5."""
     ece: float
-    """Expected calibration error: mean distance between stated and right over the bins, weighted by their counts."""
+    """Expected calibration error: mean difference between confidence and accuracy over the bins, weighted by count."""
     bins: list[ReliabilityBin]
 
 
 def measure_calibration(observations: Sequence[Observation]) -> Calibration | None:
-    """Brier score, and reliability in equal bins from 0.5 to 1 of the preferred response's probability.
+    """Compute the Brier score, and the accuracy in bins of equal width of the preferred response's probability.
 
-    Folding at 0.5 makes the result independent of the order of the responses, which means nothing. Human ties are left
-    out, as in the agreement.
+    Probabilities are folded at 0.5, so that the result does not depend on the arbitrary order of the responses. Gold
+    ties are left out, as in the agreement.
     """
-    rows = [(x.first, x.known) for x in observations if x.decided and x.first is not None and x.known is not None]
-    brier = estimate_mean([(first - known) ** 2 for first, known in rows])
+    rows = [(x.first, x.gold) for x in observations if x.decided and x.first is not None and x.gold is not None]
+    brier = estimate_mean([(first - gold) ** 2 for first, gold in rows])
     if brier is None:
         return None
     folded: list[list[tuple[float, float]]] = [[] for _ in range(CALIBRATION_BINS)]
     width = 0.5 / CALIBRATION_BINS
-    for first, known in rows:
-        stated, right = (first, known) if first > 0.5 else (1 - first, 0.5 if first == 0.5 else 1 - known)
-        folded[min(int((stated - 0.5) / width + 1e-9), CALIBRATION_BINS - 1)].append((stated, right))
+    for first, gold in rows:
+        confidence, correct = (first, gold) if first > 0.5 else (1 - first, 0.5 if first == 0.5 else 1 - gold)
+        folded[min(int((confidence - 0.5) / width + 1e-9), CALIBRATION_BINS - 1)].append((confidence, correct))
     bins = []
     for index, members in enumerate(folded):
-        right_share = estimate_rate(sum(right for _, right in members), len(members))
-        if right_share is not None:
-            stated = sum(s for s, _ in members) / len(members)
-            bins.append(ReliabilityBin(0.5 + index * width, 0.5 + (index + 1) * width, stated, right_share))
-    ece = sum(abs(b.stated - b.right.value) * b.right.count for b in bins) / len(rows)
+        accuracy = estimate_rate(sum(correct for _, correct in members), len(members))
+        if accuracy is not None:
+            confidence = sum(c for c, _ in members) / len(members)
+            bins.append(ReliabilityBin(0.5 + index * width, 0.5 + (index + 1) * width, confidence, accuracy))
+    ece = sum(abs(b.confidence - b.accuracy.value) * b.accuracy.count for b in bins) / len(rows)
     return Calibration(brier, ece, bins)
 
 
 @dataclass(frozen=True, slots=True)
 class LengthBin:
-    """Comparisons alike in how much longer the human's choice is."""
+    """Agreement on comparisons with a similar length difference."""
 
     low: int
+    """Smallest length difference: characters of the better response minus those of the other one."""
     high: int
-    """Characters of the response people prefer less those of the other."""
+    """Largest length difference."""
     agreement: Estimate
 
 
 def measure_lengths(observations: Sequence[Observation]) -> list[LengthBin]:
-    """Agreement by length difference, in bins of equal counts.
+    """Measure agreement by length difference, in bins of equal counts.
 
-    A labeler that follows length agrees where people prefer the longer response, and disagrees where they do not.
+    A labeler that prefers longer responses agrees if the better response is the longer one, and disagrees otherwise.
     """
     rows = sorted(((_longer_choice(x), x) for x in observations if x.decided), key=lambda row: row[0])
     found = []
@@ -91,19 +92,19 @@ def measure_lengths(observations: Sequence[Observation]) -> list[LengthBin]:
 
 
 def measure_disagreement(observations: Sequence[Observation]) -> Estimate | None:
-    """Share of an ensemble's comparisons where a member prefers the first response and another the second.
+    """Return the fraction of comparisons where members of an ensemble prefer different responses.
 
-    Comparisons that fewer than two members could read say nothing.
+    Comparisons are left out if the answers of fewer than two members could be read.
     """
     several = [x.votes for x in observations if len(x.votes) > 1]
     return estimate_rate(sum(min(votes) < 0.5 < max(votes) for votes in several), len(several))
 
 
 def measure_human_length(observations: Sequence[Observation]) -> Estimate | None:
-    """Share of comparisons where people prefer the longer response: what following length would agree with."""
-    differences = [_longer_choice(x) for x in observations if x.known not in (None, 0.5) and x.longer]
+    """Return the fraction of comparisons whose better response is the longer one, as a baseline for the agreement."""
+    differences = [_longer_choice(x) for x in observations if x.gold not in (None, 0.5) and x.longer]
     return estimate_rate(sum(d > 0 for d in differences), len(differences))
 
 
 def _longer_choice(observation: Observation) -> int:
-    return observation.longer if (observation.known or 0.0) > 0.5 else -observation.longer
+    return observation.longer if (observation.gold or 0.0) > 0.5 else -observation.longer

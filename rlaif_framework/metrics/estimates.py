@@ -1,4 +1,4 @@
-"""Rates and means with their counts and 95 % intervals."""
+"""Rates and means with 95 % intervals, and significance tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A rate or mean, how many observations it rests on, and its 95 % interval."""
+    """A rate or mean with its 95 % interval and the number of observations."""
 
     value: float
     low: float
@@ -25,16 +25,16 @@ class Estimate:
 
     @property
     def beats_chance(self) -> bool:
-        """Whether the whole interval lies above one half."""
+        """True if the whole interval is above one half."""
         return self.low > 0.5
 
 
 def estimate_rate(wins: float, count: int) -> Estimate | None:
-    """A proportion with its Wilson interval; a tie may count as half a win. None for no observations."""
+    """Estimate a proportion with its Wilson interval; None without observations. A tie may count as half a win."""
     if count == 0:
         return None
     rate = wins / count
-    # scipy's proportion_ci takes whole successes only, and a tie is half of one.
+    # Not scipy's proportion_ci, which needs a whole number of successes: a tie is half of one.
     z = float(stats.norm.ppf(0.5 + CONFIDENCE / 2))
     centre = (rate + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(rate * (1 - rate) / count + z * z / (4 * count * count))
@@ -42,16 +42,16 @@ def estimate_rate(wins: float, count: int) -> Estimate | None:
 
 
 def estimate_rate_at(wins: Sequence[float], features: Sequence[float], at: float) -> Estimate | None:
-    """The rate of winning that a logistic regression on one feature predicts at a value of it.
+    """Estimate the win rate at a value of a feature, by logistic regression.
 
     Args:
         wins: 1 for a win, 0 for a loss, 0.5 for a tie.
-        features: The feature of each.
-        at: Where the prediction is wanted.
+        features: The feature of each observation.
+        at: The feature's value at which the rate is predicted.
 
     Returns:
-        The rate with its Wald interval, taken on the logits. None where no finite curve fits best: the feature is the
-        same everywhere, or tells all wins from all losses.
+        The rate with its Wald interval on the logits. None if the regression has no finite solution: the feature is
+        constant, or separates wins from losses perfectly.
     """
     targets = np.asarray(wins, dtype=float)
     distances = np.asarray(features, dtype=float) - at
@@ -76,7 +76,7 @@ def estimate_rate_at(wins: Sequence[float], features: Sequence[float], at: float
 
 
 def estimate_mean(values: Sequence[float]) -> Estimate | None:
-    """A mean with its Student-t interval; the interval of a single value is that value. None for no observations."""
+    """Estimate a mean with its Student-t interval; None without values. A single value is its own interval."""
     if not values:
         return None
     mean = math.fsum(values) / len(values)
@@ -87,7 +87,7 @@ def estimate_mean(values: Sequence[float]) -> Estimate | None:
 
 
 def paired_p_value(first_only: int, second_only: int) -> float:
-    """Exact McNemar test: p-value for two raters who are right equally often on the same cases.
+    """Return the p-value of the exact McNemar test that two raters are equally accurate on the same cases.
 
     Args:
         first_only: Cases that only the first got right.
@@ -99,7 +99,7 @@ def paired_p_value(first_only: int, second_only: int) -> float:
 
 
 def adjust_holm(values: Sequence[float]) -> list[float]:
-    """P-values adjusted for being several, by Holm's step-down method (1979), in the order given."""
+    """Adjust p-values for multiple testing by Holm's step-down method (1979). The order is kept."""
     adjusted = [0.0] * len(values)
     largest = 0.0
     for rank, index in enumerate(sorted(range(len(values)), key=lambda i: values[i])):

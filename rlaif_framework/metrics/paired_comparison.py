@@ -16,25 +16,26 @@ class PairedComparison:
 
     first: str
     second: str
-    alike: Estimate | None
-    """Share of comparisons where both prefer the same response; needs no human."""
+    same_preference: Estimate | None
+    """Fraction of comparisons where both prefer the same response. Gold preferences are not needed."""
     count: int
-    """Comparisons with a human preference that both decide themselves; the rest of this record is about them."""
+    """Comparisons with a gold preference that both labelled themselves. The remaining fields are about these."""
     first_only: int
+    """Comparisons that only the first got right."""
     second_only: int
-    """Comparisons only one of them got right."""
+    """Comparisons that only the second got right."""
     difference: float | None
-    """Agreement of the first less that of the second."""
+    """Agreement of the first minus that of the second."""
     p: float | None
-    """Exact McNemar test of no difference; None without human preferences."""
+    """P-value of the exact McNemar test; None without gold preferences."""
     p_holm: float | None
-    """The same, adjusted for all pairs of labelers by Holm's method."""
+    """The p-value, adjusted for multiple comparisons by Holm's method."""
 
 
 def compare_labelers(observations: dict[str, Sequence[Observation]]) -> list[PairedComparison]:
-    """Compare every two labelers; a comparison that either leaves unparsed or tied counts for neither.
+    """Compare every two labelers on the comparisons for which both have a label that is not a tie.
 
-    Nor does one whose label either was handed out from what is known: it would be right by itself.
+    Labels copied from gold preferences are left out, since they are always correct.
     """
     pairs = list(combinations(observations, 2))
     counted = [_count_pair(observations[a], observations[b]) for a, b in pairs]
@@ -45,7 +46,7 @@ def compare_labelers(observations: dict[str, Sequence[Observation]]) -> list[Pai
         PairedComparison(
             a,
             b,
-            alike,
+            same_preference,
             count,
             first,
             second,
@@ -53,14 +54,14 @@ def compare_labelers(observations: dict[str, Sequence[Observation]]) -> list[Pai
             next(raw) if count else None,
             next(adjusted) if count else None,
         )
-        for (a, b), (alike, count, first, second) in zip(pairs, counted, strict=True)
+        for (a, b), (same_preference, count, first, second) in zip(pairs, counted, strict=True)
     ]
 
 
 def _count_pair(a: Sequence[Observation], b: Sequence[Observation]) -> tuple[Estimate | None, int, int, int]:
     both = [(x, y) for x, y in zip(a, b, strict=True) if x.first not in (None, 0.5) and y.first not in (None, 0.5)]
     same = sum(((x.first or 0.0) > 0.5) == ((y.first or 0.0) > 0.5) for x, y in both)
-    decided = [(x.right, y.right) for x, y in both if x.decided and not (x.copied or y.copied)]
+    decided = [(x.correct, y.correct) for x, y in both if x.decided and not (x.copied or y.copied)]
     first = sum(x > y for x, y in decided)
     second = sum(y > x for x, y in decided)
     return estimate_rate(same, len(both)), len(decided), first, second

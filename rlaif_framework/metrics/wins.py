@@ -1,4 +1,4 @@
-"""Win rates from a judge's preferences."""
+"""Win rates between policies, from a judge's preferences."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from rlaif_framework.records.preferences import Comparison, Preference
 
 @dataclass(frozen=True, slots=True)
 class WinRate:
-    """How often one policy's response is preferred to another's, on the same prompts."""
+    """Win rate of one policy against another on the same prompts."""
 
     first: str
     second: str
     rate: Estimate | None
-    """Share of prompts won by the first, ties half."""
+    """Fraction of prompts that the first wins. Ties count half."""
     length_adjusted: Estimate | None
-    """What the share would be with responses of equal length (RLAIF J): a logistic regression on the ratio of their
-    characters, read at 1. None where length tells nothing or everything apart."""
+    """Win rate for responses of equal length (RLAIF J): a logistic regression on the ratio of their lengths in
+    characters, evaluated at 1. None if the regression has no finite solution."""
     ties: int
-    """Prompts where the judge saw no difference, equal responses included."""
+    """Prompts without a preference, including those with identical responses."""
 
 
 def measure_wins(
     first: str, second: str, comparisons: Sequence[Comparison], preferences: Sequence[Preference]
 ) -> WinRate:
-    """Win rate from a judge's preferences, the first policy's response always the first of the comparison."""
+    """Compute a win rate. The first policy's response must be the first of each comparison."""
     judged = [(c, p.probabilities[0]) for c, p in zip(comparisons, preferences, strict=True) if p.probabilities]
     wins = [_agrees(p, True) for _, p in judged]
     sizes = [tuple(map(len, c.responses)) for c, _ in judged]

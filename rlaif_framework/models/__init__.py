@@ -1,4 +1,4 @@
-"""Everything that touches transformers. May import `spec` and the rooms below it."""
+"""Models and tokenizers: everything that uses transformers. May import `spec` and below."""
 
 import lazy_loader
 

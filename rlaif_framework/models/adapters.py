@@ -1,4 +1,4 @@
-"""LoRA adapters: add, share, merge and save."""
+"""Add, merge and save LoRA adapters."""
 
 from __future__ import annotations
 
@@ -12,25 +12,22 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
-from transformers import (
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlaif_framework.errors import ModelError
 from rlaif_framework.spec.model import LoraSettings
 
 
 def add_lora(model: nn.Module, lora: LoraSettings, task: Literal["CAUSAL_LM", "SEQ_CLS"]) -> nn.Module:
-    """Wrap a model in trainable fp32 adapters; a scoring head is trained whole.
+    """Wrap a model in trainable fp32 adapters; a scalar head is trained in full.
 
     Raises:
-        ModelError: The model has no modules of the names in `lora.targets`.
+        ModelError: The model has no modules with the names in `lora.targets`.
     """
     inner = cast(PreTrainedModel, model)
     depth = inner.config.get_text_config().num_hidden_layers
     layers = None if lora.last_layers is None else list(range(max(0, depth - lora.last_layers), depth))
-    scale: Any = lora.alpha  # peft says int and takes any number
+    scale: Any = lora.alpha  # annotated as int by peft, which accepts any number
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=scale,
@@ -46,7 +43,7 @@ def add_lora(model: nn.Module, lora: LoraSettings, task: Literal["CAUSAL_LM", "S
 
 
 def share_weights(model: PreTrainedModel) -> PreTrainedModel:
-    """A second tree of modules over the same parameters: adapters added to one do not change the other."""
+    """Copy a model's modules but not its parameters: adapters added to the copy do not change the original."""
     kept = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     return copy.deepcopy(model, kept)
 
@@ -60,9 +57,10 @@ def checkpoint_gradients(module: nn.Module) -> None:
 
 @contextmanager
 def merged_adapters(model: nn.Module) -> Iterator[PreTrainedModel]:
-    """The plain model with its adapters merged into a copy of the weights they adapt, for as long as the block lasts.
+    """Merge the adapters into the weights within the block, and restore the original weights afterwards.
 
-    Generation runs faster without adapters, and taking a merge back would leave rounding in the weights.
+    Generation is faster without adapters. The weights are restored from a copy, because subtracting the adapters would
+    leave rounding errors.
     """
     if not isinstance(model, PeftModel):
         yield cast(PreTrainedModel, model)
@@ -86,20 +84,20 @@ def _adapted(model: nn.Module) -> list[LoraLayer]:
 
 @torch.no_grad()
 def _merge(layer: LoraLayer) -> None:
-    """Give a layer the weight that it has with its adapter, computed in fp32 and kept in its own precision."""
+    """Merge a layer's adapter into its weight, in fp32, and cast the result to the precision of the weight."""
     weight = cast(nn.Parameter, layer.get_base_layer().weight)
     delta = cast(Any, layer).get_delta_weight("default")
     weight.data = (weight.data.float() + delta).to(weight.dtype)
 
 
 def _linear_names(model: PreTrainedModel) -> list[str]:
-    """Names of the linear modules inside the layers: all but the heads."""
+    """Return the names of the linear modules inside the layers, without the heads."""
     inside = [name for name, module in model.base_model.named_modules() if isinstance(module, nn.Linear)]
     return sorted({name.rpartition(".")[2] for name in inside})
 
 
 def save_model(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path, dtype: torch.dtype) -> None:
-    """Save a plain `save_pretrained` folder; adapters are merged into the weights first, each in fp32."""
+    """Save a model and tokenizer as a plain folder; adapters are merged into the weights, in fp32."""
     if isinstance(model, PeftModel):
         for layer in _adapted(model):
             _merge(layer)

@@ -2,47 +2,40 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
 import torch
 from filelock import FileLock
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from rlaif_framework.errors import ModelError
 from rlaif_framework.models.source import ModelSource, check_hub
-from rlaif_framework.store import cache_folder
+from rlaif_framework.store import atomic_path, cache_folder
 
 
 def converted_folder(source: ModelSource) -> Path:
-    """Where a GGUF file's conversion is kept, made or not."""
+    """Return the folder for the conversion of a GGUF file, whether it exists or not."""
     return cache_folder() / "models" / source.identity.removeprefix("sha256:")
 
 
 def gguf_settings(source: ModelSource) -> Path:
-    """A folder with the config of a GGUF file, read on first use and kept: its weights need not be converted for it."""
+    """Return a folder with the config of a GGUF file, extracted on first use without converting the weights."""
     folder = converted_folder(source)
     if folder.exists():
         return folder
     folder = cache_folder() / "configs" / folder.name
     if not folder.exists():
         file = Path(source.location)
-        temporary = folder.with_name(f"{folder.name}.{os.getpid()}")
-        AutoConfig.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(temporary)
-        temporary.rename(folder)
+        with atomic_path(folder) as temporary:
+            AutoConfig.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(temporary)
     return folder
 
 
 def materialise(source: ModelSource) -> str:
-    """Give what `from_pretrained` opens: a folder or hub id. A GGUF file is converted on first use and cached.
+    """Return a folder or hub id for `from_pretrained`. A GGUF file is converted on first use and cached.
 
     Raises:
-        ModelError: The file is no language model, or the hub has none or cannot be reached.
+        ModelError: The file is not a language model, or the hub has no such model or cannot be reached.
     """
     if not source.is_gguf:
         check_hub(source)
@@ -61,15 +54,11 @@ def _convert_gguf(file: Path, folder: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     except (ValueError, OSError, KeyError) as error:
         raise ModelError(f"{file} cannot be read as a language model: {error}") from error
-    # `save_pretrained` refuses a model whose config says it is quantised: build a plain one from its weights.
+    # `save_pretrained` refuses a model with a quantisation config: copy the weights into a plain one.
     facts = model.config.to_dict()
     facts.pop("quantization_config", None)
     plain = AutoModelForCausalLM.from_config(type(model.config)(**facts))
     plain.load_state_dict(model.state_dict())
-    temporary = folder.with_name(f"{folder.name}.{os.getpid()}")
-    try:
+    with atomic_path(folder) as temporary:
         plain.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

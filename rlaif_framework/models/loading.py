@@ -1,4 +1,4 @@
-"""Load models and tokenizers: hub ids, folders, and GGUF files that are dequantised once and kept."""
+"""Load models and tokenizers from hub ids, folders and GGUF files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ from rlaif_framework.models.source import ModelSource, find_model
 
 ModelClass = Literal["causal", "score", "plain"]
 
-
 DAMAGE = (
     OSError,
     ValueError,
@@ -34,78 +33,70 @@ DAMAGE = (
     TypeError,
     AttributeError,
     ArithmeticError,
-    RuntimeError,  # a weight's shape is not what the config says
+    RuntimeError,  # the shape of a weight differs from the config
     SafetensorError,
-    StrictDataclassError,  # a setting of the config is of a wrong type
+    StrictDataclassError,  # a setting of the config has the wrong type
 )
-"""What the libraries raise for a model's files that are damaged, or do not fit each other."""
-
+"""Errors that the libraries raise if the files of a model are damaged or do not match."""
 
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "*.tiktoken")
 
-
 _CLASSES = {"causal": AutoModelForCausalLM, "score": AutoModelForSequenceClassification, "plain": AutoModel}
-
-
-def compute_dtype(name: Literal["auto", "fp32", "bf16"], device: torch.device) -> torch.dtype:
-    """Resolve a spec's dtype: `auto` is bf16 where the processor computes in it, else fp32."""
-    if name != "auto":
-        return {"fp32": torch.float32, "bf16": torch.bfloat16}[name]
-    if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    elif device.type == "cpu":
-        fast = bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
-    else:
-        fast = device.type == "xpu"
-    return torch.bfloat16 if fast else torch.float32
 
 
 def load_model(
     where: str | Path | ModelSource, kind: ModelClass, dtype: torch.dtype, device: torch.device, **settings: Any
 ) -> PreTrainedModel:
-    """Load a model for inference or training, with every kind of dropout off.
+    """Load a model for inference or training, with all dropout disabled.
 
-    Dropout would make the log-probabilities of sampling and of training differ (Huang et al. 2024).
+    With dropout, the log-probabilities of sampling and of training would differ (Huang et al. 2024).
 
     Args:
-        where: A model folder, a name as in a spec, or a source.
-        kind: `causal` language model, `score` (one number per sequence), or `plain` (hidden states only).
+        where: A model folder, a name in the same forms as `policy.model`, or a source.
+        kind: `causal` (a language model), `score` (one number per sequence), or `plain` (hidden states only).
         dtype: Precision of the weights in memory.
-        device: Where to put it.
-        settings: Settings of the model's config to change.
+        device: Device to load it to.
+        settings: Settings of the model's config to override.
 
     Raises:
-        ModelError: It is not a model of that kind.
+        ModelError: It is not a model of that kind, or its files are damaged.
     """
     source = where if isinstance(where, ModelSource) else find_model(str(where))
     revision = source.revision or "main"
     try:
         location = materialise(source)
         config = AutoConfig.from_pretrained(location, revision=revision, **settings)
-        for part in (config, config.get_text_config()):
-            # Not the modules alone: attention and some families' layers drop by a function, at a rate of the config.
-            rates = [name for name, value in vars(part).items() if "drop" in name and isinstance(value, float)]
-            for name in rates:
-                setattr(part, name, 0.0)
+        _disable_dropout(config)
         model, found = _CLASSES[kind].from_pretrained(
             location, revision=revision, dtype=dtype, config=config, output_loading_info=True
         )
     except DAMAGE as error:
         raise ModelError(f"cannot load '{source.name}' as a {kind} model: {_explain(error)}") from error
     missing = sorted(set(found["missing_keys"]) & {name for name, _ in model.named_parameters()})
-    if kind == "causal" and missing:  # transformers would go on with random ones
+    if kind == "causal" and missing:  # transformers initialises them at random
         raise ModelError(f"'{source.name}' has no weights for {missing[0]} and {len(missing) - 1} more of its config")
     model.to(device)
     prepare_attention(model)
     return cast(PreTrainedModel, model.eval())
 
 
+def _disable_dropout(config: Any) -> None:
+    # In the config, not in the modules: attention and some families' layers call a function with a rate of the config.
+    for part in (config, config.get_text_config()):
+        rates = [name for name, value in vars(part).items() if "drop" in name and isinstance(value, float)]
+        for name in rates:
+            setattr(part, name, 0.0)
+
+
 def load_tokenizer(where: str | Path | ModelSource, needs_end: bool = True) -> PreTrainedTokenizerBase:
-    """Load a model's tokenizer; one without a padding token pads with the end token (masks are always explicit).
+    """Load a model's tokenizer. Without a padding token, it pads with the EOS token (masks are always explicit).
 
     Args:
-        where: A model folder, a name as in a spec, or a source.
-        needs_end: Whether its texts must be able to end; an embedding model's need not.
+        where: A model folder, a name in the same forms as `policy.model`, or a source.
+        needs_end: If True, require an EOS token; an embedding model needs none.
+
+    Raises:
+        ModelError: The tokenizer is missing or damaged, or has no EOS token.
     """
     source = where if isinstance(where, ModelSource) else find_model(str(where))
     try:
@@ -118,15 +109,15 @@ def load_tokenizer(where: str | Path | ModelSource, needs_end: bool = True) -> P
     if not needs_end:
         return tokenizer
     if tokenizer.eos_token_id is None:
-        raise ModelError(f"the tokenizer of '{source.name}' has no end-of-sequence token; responses could not end")
+        raise ModelError(f"the tokenizer of '{source.name}' has no EOS token; responses could not end")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
 def _explain(error: BaseException) -> str:
-    """What is wrong, in one line; the libraries' advice on their own settings is no use to a user of ours."""
+    """Describe a library's error in one line, without its advice on settings that our users cannot change."""
     text = " ".join(str(error).split()) or type(error).__name__
     if "ignore_mismatched_sizes" in text:
-        return "the shapes of its weights are not those that its config.json tells of"
+        return "the shapes of its weights do not match its config.json"
     return shorten(text, 400, placeholder=" ...")

@@ -11,15 +11,16 @@ from torch.utils.checkpoint import checkpoint
 from rlaif_framework.models.packing import Packed, select_head_positions
 
 CHUNK = 64
+"""Rows of logits that are processed at once."""
 
 
 def selective_logprobs(logits: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
-    """Log-probabilities of chosen tokens, in fp32, without keeping a log-softmax for the backward pass.
+    """Compute log-probabilities of given tokens in fp32, without keeping a log-softmax for the backward pass.
 
     Args:
         logits: (tokens, vocabulary), any float precision.
         targets: (tokens,) token ids.
-        temperature: Logits are divided by it: the distribution that was sampled from is the one that is scored.
+        temperature: Divisor of the logits; use the sampling temperature, to score the distribution sampled from.
 
     Returns:
         (tokens,) fp32 (fp64 for fp64 logits).
@@ -29,10 +30,10 @@ def selective_logprobs(logits: Tensor, targets: Tensor, temperature: float = 1.0
 
 
 class _SelectiveLogprobs(torch.autograd.Function):
-    """Keeps the logits as they came and one number a row; works through them in chunks, in place.
+    """Log-probabilities computed in chunks, in place; keeps the logits and one number per row for the backward pass.
 
-    The plain expression allocates the vocabulary several times over in fp32: at 768 tokens of a 135M model that took
-    longer than the model's own forward pass.
+    The plain expression allocates several fp32 tensors of the size of the logits. At 768 tokens of a 135M model that
+    took longer than the model's forward pass.
     """
 
     @staticmethod
@@ -62,11 +63,11 @@ class _SelectiveLogprobs(torch.autograd.Function):
 
 
 def token_entropies(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """Entropy of the distribution at each position, in nats; its memory is that of a few rows at a time.
+    """Compute the entropy of the distribution at each position, in nats, with memory for a few rows at a time.
 
     Args:
         logits: (tokens, vocabulary), any float precision.
-        temperature: Logits are divided by it.
+        temperature: Divisor of the logits.
 
     Returns:
         (tokens,) fp32.
@@ -80,12 +81,12 @@ def token_entropies(logits: Tensor, temperature: float = 1.0) -> Tensor:
 
 
 def _widen(rows: Tensor) -> Tensor:
-    """A copy in at least fp32."""
+    """Copy rows in at least fp32."""
     return rows.to(torch.promote_types(rows.dtype, torch.float32), copy=True)
 
 
 def response_logits(model: nn.Module, packed: Packed) -> Tensor:
-    """Logits that predict every response token of a packed batch, (response tokens, vocabulary).
+    """Compute the logits that predict each response token of a packed batch, (response tokens, vocabulary).
 
     The head runs at response positions only, and each prompt is computed once for all its responses.
     """
@@ -93,9 +94,9 @@ def response_logits(model: nn.Module, packed: Packed) -> Tensor:
     head = inner.get_output_embeddings()  # type: ignore[operator]
     with select_head_positions(head, packed.rows, packed.columns):
         logits: Tensor = model(**packed.model_inputs(inner), use_cache=False).logits
-    return logits.squeeze(0)  # not [0], whose gradient is copied into zeros of the same size
+    return logits.squeeze(0)  # not [0], whose backward pass allocates and copies a tensor of this size
 
 
 def response_logprobs(model: nn.Module, packed: Packed, temperature: float = 1.0) -> Tensor:
-    """Log-probabilities of every response token of a packed batch, (response tokens,) in fp32."""
+    """Compute log-probabilities of the response tokens of a packed batch, (response tokens,) in fp32."""
     return selective_logprobs(response_logits(model, packed), packed.targets, temperature)

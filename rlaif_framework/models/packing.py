@@ -1,4 +1,4 @@
-"""Lay a prompt and several responses out in one row, so that the prompt is computed once for all of them."""
+"""Pack a prompt and its responses into one row, so that the prompt is computed once for all of them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from rlaif_framework.models.packed_attention import Blocks, PackedAttention, is_
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Token ids of a prompt and of its responses."""
+    """Token ids of a prompt and of responses to it."""
 
     prompt: list[int]
+    """Token ids of the prompt."""
     responses: list[list[int]]
+    """Token ids of each response."""
 
     @property
     def length(self) -> int:
@@ -30,14 +32,14 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A batch of groups as model inputs, and where its response tokens are."""
+    """A batch of groups as model inputs, and the positions of its response tokens."""
 
     input_ids: Tensor
     """(rows, length), each row prompt, response 1, response 2, ..., padding."""
     position_ids: Tensor
     """(rows, length); every response continues at its prompt's length."""
     mask: Tensor
-    """(rows, 1, length, length) bool: who sees whom. A response token sees its prompt and its own response."""
+    """(rows, 1, length, length) bool attention mask: a response token attends to its prompt and its own response."""
     rows: Tensor
     """(response tokens,) row of the position that predicts each response token, responses one after another."""
     columns: Tensor
@@ -45,11 +47,11 @@ class Packed:
     targets: Tensor
     """(response tokens,) the token predicted."""
     response_index: Tensor
-    """(response tokens,) index of the response each belongs to, counting over all groups."""
+    """(response tokens,) response of each token, numbered over all groups."""
     ends: Tensor
     """(responses, 2) row and column of each response's last token."""
     blocks: Blocks | None = None
-    """Where prompts and responses are, if attention takes less time for each by itself than for whole rows."""
+    """Positions of prompts and responses, if attention by blocks takes less time than attention over whole rows."""
 
     @property
     def responses(self) -> int:
@@ -57,16 +59,16 @@ class Packed:
         return len(self.ends)
 
     def to(self, device: torch.device) -> Packed:
-        """The batch on another device."""
+        """Copy the batch to another device."""
         parts = [getattr(self, field.name) for field in fields(self)]
         moved: list[Any] = [None if part is None else part.to(device) for part in parts]
         return Packed(*moved)
 
     def model_inputs(self, model: nn.Module) -> dict[str, Any]:
-        """Inputs for a transformers model; masks are additive, as every attention implementation takes them.
+        """Return the inputs of a transformers model; masks are additive, which all attention implementations accept.
 
         Raises:
-            ModelError: It has layers that read a row from left to right whatever the mask, and a row several responses.
+            ModelError: A row has several responses, and the model has recurrent layers, which ignore masks.
         """
         config = cast(PreTrainedModel, model).config.get_text_config()
         dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
@@ -76,16 +78,17 @@ class Packed:
         if len(self.ends) > len(self.input_ids) and not kinds <= {FULL, SLIDING}:
             raise ModelError(
                 f"'{config.model_type}' has layers of kind {', '.join(sorted(kinds - {FULL, SLIDING}))}, which would "
-                "let the responses to a prompt see each other; use a model whose layers all attend by a mask"
+                "let the responses to a prompt see each other; use a model with attention layers only"
             )
         window = getattr(config, "sliding_window", None)
         windowed = SLIDING in kinds or not kinds
         if window is not None and windowed and int(self.position_ids.max()) >= window:
-            behind = self.position_ids[:, :, None] - self.position_ids[:, None, :]  # (rows, length, length)
-            near = make_additive(self.mask & (behind < window)[:, None], dtype)
+            # By positions, not columns: responses to one prompt are at the same distance from it.
+            distance = self.position_ids[:, :, None] - self.position_ids[:, None, :]  # (rows, length, length)
+            windowed_mask = make_additive(self.mask & (distance < window)[:, None], dtype)
             if not kinds:  # all layers have the window
-                return {**inputs, "attention_mask": near}
-            inputs["attention_mask"] = {FULL: additive, SLIDING: near}
+                return {**inputs, "attention_mask": windowed_mask}
+            inputs["attention_mask"] = {FULL: additive, SLIDING: windowed_mask}
         else:
             inputs["attention_mask"] = additive
         if self.blocks is None or not is_prepared(cast(PreTrainedModel, model)):
@@ -93,124 +96,154 @@ class Packed:
         return {**inputs, "packed": PackedAttention(additive, self.blocks)}
 
     def per_response(self, values: Tensor) -> Tensor:
-        """Sum a value per response token to one per response: (response tokens,) to (responses,)."""
+        """Sum values over the tokens of each response: (response tokens,) to (responses,)."""
         return torch.zeros(self.responses, dtype=values.dtype, device=values.device).index_add(
             0, self.response_index, values
         )
 
 
 FULL, SLIDING = "full_attention", "sliding_attention"
-"""What transformers calls layers that attend by a mask: to all that comes before, or to the last tokens of it."""
+"""Names in transformers of layers that attend to all previous positions, or to a window of them."""
 
 
-SCORES_A_TOKEN = 1500
-"""Attention scores that take as long as all else that is computed of a token (a 135M model on a CPU)."""
+SCORES_PER_TOKEN = 1500
+"""Number of attention scores that take as long as the rest of a token's computation (a 135M model on a CPU)."""
 
 
-SCORES_TO_CUT = 80
-"""Attention scores that take as long as to cut a token's block out and put its result back (the same model)."""
+BLOCK_OVERHEAD = 80
+"""Number of attention scores per token that take as long as gathering blocks and restoring rows (the same model)."""
 
 
-def lay_out(groups: Sequence[Group]) -> Sequence[Group]:
-    """Groups as they are, or one a response where sharing prompts saves less than attention over long rows costs.
+def choose_rows(groups: Sequence[Group]) -> Sequence[Group]:
+    """Return groups as they are, or one group per response where attention over long rows would cost more.
 
-    Responses keep their order, so that what is computed of them is the same either way.
+    Responses keep their order, so that results are the same in both layouts.
     """
-    spread = [Group(group.prompt, [response]) for group in groups for response in group.responses]
-    return min(groups, spread, key=_cost)
+    separate = [Group(group.prompt, [response]) for group in groups for response in group.responses]
+    return min(groups, separate, key=_estimate_cost)
 
 
-def _cost(rows: Sequence[Group]) -> float:
-    """Time to compute rows, in tokens."""
-    tokens = len(rows) * max(row.length for row in rows)
-    scores = tokens**2 / len(rows) - max(0, _scores_saved(rows))
-    return tokens + scores / SCORES_A_TOKEN
+def _estimate_cost(groups: Sequence[Group]) -> float:
+    """Estimate the time to compute groups as rows, in tokens."""
+    tokens = len(groups) * max(group.length for group in groups)
+    scores = tokens**2 / len(groups) - max(0, _count_saved_scores(groups))
+    return tokens + scores / SCORES_PER_TOKEN
 
 
-def _scores_saved(rows: Sequence[Group]) -> int:
-    """By how many scores attention to prompts and responses, cut out, costs less than attention over whole rows."""
-    width = max(row.length for row in rows)
-    prompt = max(len(row.prompt) for row in rows)
-    response = max(len(ids) for row in rows for ids in row.responses)
-    count = sum(len(row.responses) for row in rows)
-    by_blocks = len(rows) * prompt**2 + count * response * (prompt + response)
-    return len(rows) * width * (width - SCORES_TO_CUT) - by_blocks
+def _count_saved_scores(groups: Sequence[Group]) -> int:
+    """Count the attention scores that blocks save against whole rows, less their overhead."""
+    width = max(group.length for group in groups)
+    prompt = max(len(group.prompt) for group in groups)
+    response = max(len(ids) for group in groups for ids in group.responses)
+    count = sum(len(group.responses) for group in groups)
+    by_blocks = len(groups) * prompt**2 + count * response * (prompt + response)
+    return len(groups) * width * (width - BLOCK_OVERHEAD) - by_blocks
 
 
 def pack_groups(groups: Sequence[Group], pad_id: int, device: torch.device) -> Packed:
-    """Pack prompts with their responses, one row a group; every response must have at least one token."""
+    """Pack prompts with their responses, one row for each group; every response must have at least one token."""
     length = max(g.length for g in groups)
-    ids = torch.full((len(groups), length), pad_id)
-    positions = torch.zeros((len(groups), length), dtype=torch.long)
-    segments = torch.full((len(groups), length), -1)  # 0 prompt, 1.. responses, -1 padding
-    rows: list[int] = []
-    columns: list[int] = []
-    targets: list[int] = []
-    response_index: list[int] = []
-    ends: list[tuple[int, int]] = []
-    for row, group in enumerate(groups):
-        size = len(group.prompt)
-        ids[row, :size] = torch.tensor(group.prompt)
-        positions[row, :size] = torch.arange(size)
-        segments[row, :size] = 0
-        start = size
-        for number, response in enumerate(group.responses, 1):
-            end = start + len(response)
-            ids[row, start:end] = torch.tensor(response)
-            positions[row, start:end] = torch.arange(size, size + len(response))
-            segments[row, start:end] = number
-            columns += [size - 1, *range(start, end - 1)]
-            rows += [row] * len(response)
-            targets += response
-            response_index += [len(ends)] * len(response)
-            ends.append((row, end - 1))
-            start = end
-    queries, keys = segments[:, :, None], segments[:, None, :]
-    causal = torch.ones(length, length, dtype=torch.bool).tril()
-    mask = causal & ((keys == 0) | (keys == queries)) & (keys >= 0)
-    mask |= torch.eye(length, dtype=torch.bool)  # padding sees itself: a row of softmax over nothing is NaN
-    cut = device.type == "cpu" and _scores_saved(groups) > 0  # a GPU takes long to launch, not to compute
+    ids, positions, segments = _fill_rows(groups, length, pad_id)
+    rows, columns, response_index, ends = _index_responses(groups)
+    targets = [token for group in groups for response in group.responses for token in response]
+    # On a GPU the launches of the extra kernels take longer than the scores that they save.
+    use_blocks = device.type == "cpu" and _count_saved_scores(groups) > 0
     return Packed(
         ids.to(device),
         positions.to(device),
-        mask[:, None].to(device),
+        _build_mask(segments)[:, None].to(device),
         torch.tensor(rows, device=device),
         torch.tensor(columns, device=device),
         torch.tensor(targets, device=device),
         torch.tensor(response_index, device=device),
         torch.tensor(ends, device=device),
-        _cut_blocks(groups, length) if cut else None,
+        _index_blocks(groups, length) if use_blocks else None,
     )
 
 
-def _cut_blocks(groups: Sequence[Group], length: int) -> Blocks:
+def _fill_rows(groups: Sequence[Group], length: int, pad_id: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Fill rows with token ids, positions and segments: 0 for the prompt, 1.. for responses, -1 for padding.
+
+    Returns:
+        (groups, length) each.
+    """
+    ids = torch.full((len(groups), length), pad_id)
+    positions = torch.zeros((len(groups), length), dtype=torch.long)
+    segments = torch.full((len(groups), length), -1)
+    for row, group in enumerate(groups):
+        size = len(group.prompt)
+        start = 0
+        for segment, tokens in enumerate([group.prompt, *group.responses]):
+            end = start + len(tokens)
+            first = size if segment else 0  # every response continues at its prompt's length
+            ids[row, start:end] = torch.tensor(tokens)
+            positions[row, start:end] = torch.arange(first, first + len(tokens))
+            segments[row, start:end] = segment
+            start = end
+    return ids, positions, segments
+
+
+def _index_responses(groups: Sequence[Group]) -> tuple[list[int], list[int], list[int], list[tuple[int, int]]]:
+    """Find the response tokens of packed rows.
+
+    Returns:
+        Row and column of the position that predicts each response token, the response of each token, and row and column
+        of the last token of each response.
+    """
+    rows: list[int] = []
+    columns: list[int] = []
+    response_index: list[int] = []
+    ends: list[tuple[int, int]] = []
+    for row, group in enumerate(groups):
+        start = len(group.prompt)
+        for response in group.responses:
+            end = start + len(response)
+            # The prompt's last token predicts the first token of every response.
+            columns += [len(group.prompt) - 1, *range(start, end - 1)]
+            rows += [row] * len(response)
+            response_index += [len(ends)] * len(response)
+            ends.append((row, end - 1))
+            start = end
+    return rows, columns, response_index, ends
+
+
+def _build_mask(segments: Tensor) -> Tensor:
+    """Build the attention mask of packed rows: (rows, length) segments to (rows, length, length) bool."""
+    length = segments.shape[1]
+    queries, keys = segments[:, :, None], segments[:, None, :]
+    causal = torch.ones(length, length, dtype=torch.bool).tril()
+    mask = causal & ((keys == 0) | (keys == queries)) & (keys >= 0)
+    # Padding attends to itself: a softmax over nothing is NaN.
+    return mask | torch.eye(length, dtype=torch.bool)
+
+
+def _index_blocks(groups: Sequence[Group], length: int) -> Blocks:
+    """Find the prompts and responses of packed rows, for attention by blocks."""
     prompt = max(len(group.prompt) for group in groups)
     response = max(len(ids) for group in groups for ids in group.responses)
     within, before = torch.arange(response), torch.arange(prompt)
     causal = torch.ones(response, response, dtype=torch.bool).tril()
-    back = torch.zeros(len(groups), length, dtype=torch.long)
-    places: list[Tensor] = []
-    response_index: list[int] = []
+    restore = torch.zeros(len(groups), length, dtype=torch.long)
+    gather: list[Tensor] = []
+    rows: list[int] = []
     masks: list[Tensor] = []
     for row, group in enumerate(groups):
         column = len(group.prompt)
-        back[row, :column] = row * prompt + before[:column]
+        restore[row, :column] = row * prompt + before[:column]
         for ids in group.responses:
             size = len(ids)
-            back[row, column : column + size] = len(groups) * prompt + len(response_index) * response + within[:size]
-            places.append(row * length + column + within.clamp(max=size - 1))
-            response_index.append(row)
+            restore[row, column : column + size] = len(groups) * prompt + len(rows) * response + within[:size]
+            gather.append(row * length + column + within.clamp(max=size - 1))
+            rows.append(row)
             masks.append(torch.cat([(before < len(group.prompt)).expand(response, -1), causal], 1))
             column += size
-    return Blocks(torch.stack(places), torch.tensor(response_index), torch.stack(masks)[:, None], back.flatten())
+    return Blocks(torch.stack(gather), torch.tensor(rows), torch.stack(masks)[:, None], restore.flatten())
 
 
 @contextmanager
 def select_head_positions(head: nn.Module, rows: Tensor, columns: Tensor) -> Iterator[None]:
-    """Let a model's head compute only the given positions; its output is then (1, positions, vocabulary).
-
-    The hook sits before the head, so whatever a model does to its logits afterwards (soft-capping, scaling) stays.
-    """
+    """Let a model's head compute only the given positions; its output is then (1, positions, vocabulary)."""
+    # The hook runs before the head: what the model does to its logits afterwards (soft-capping, scaling) is unchanged.
     handle = head.register_forward_pre_hook(lambda _, inputs: (inputs[0][rows, columns][None],))
     try:
         yield
@@ -219,21 +252,27 @@ def select_head_positions(head: nn.Module, rows: Tensor, columns: Tensor) -> Ite
 
 
 PASS_ON_CPU, PASS_ON_GPU = 128, 4096
-"""What a pass costs beside its tokens, in tokens: on a CPU 60 for a 135M model in fp32 and more in bf16; on a GPU the
-launches of a pass cost 3,100 with gradients and 3,400 without (a 1B model on an H200, bf16)."""
+"""Fixed cost of a pass, in tokens: on a CPU 60 for a 135M model in fp32 and more in bf16; on a GPU the kernel launches
+of a pass cost 3,100 with gradients and 3,400 without (a 1B model on an H200, bf16)."""
 
 
 def split_by_tokens(lengths: Sequence[int], budget: int, overhead: int | None = None) -> list[list[int]]:
-    """Group indices, longest first, so that padding and passes together cost least.
+    """Split items into batches so that padding and the fixed cost of passes are least in total.
 
-    A batch costs its longest length times its size, which stays within `budget`, and `overhead`, by default what a pass
-    costs on this machine. An item longer than the budget gets a batch of its own.
+    Args:
+        lengths: Tokens of each item.
+        budget: Maximum of a batch's longest length times its size; a longer item gets a batch of its own.
+        overhead: Fixed cost of a batch in tokens; default: that of a pass on this machine.
+
+    Returns:
+        Indices of the items of each batch, longest items first.
     """
     if overhead is None:
         overhead = PASS_ON_GPU if torch.accelerator.is_available() else PASS_ON_CPU
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    costs = [0]  # of the best way to batch so many of the longest
-    starts = [0]  # where the last batch of that way begins
+    # Dynamic programming over prefixes of the order: at least cost, batches are runs of it.
+    costs = [0]  # least cost of the first 0, 1, .. items
+    starts = [0]  # start of the last batch at that cost
     for end in range(1, len(order) + 1):
         best = costs[end - 1] + lengths[order[end - 1]], end - 1
         for start in range(end - 2, -1, -1):

@@ -1,26 +1,31 @@
-"""Find what sequences of tokens begin with in common, so that a model computes it once."""
+"""Find the shared prefixes of token sequences, and compute each of them once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from rlaif_framework.models.packing import Group
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
 
-WORTH_SHARING = 16
-"""Tokens in common from which on sharing pays for the wider rows."""
+from rlaif_framework.models.packing import Group, Packed, pack_groups, select_head_positions
+
+MIN_SHARED = 16
+"""Minimum length of a shared prefix, in tokens; shorter ones do not pay for the wider rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Branches:
-    """Sequences laid out as one prefix for all, then groups of a shared part and its branches."""
+    """Sequences as a tree of two levels: a prefix of all, and groups with a shared part and its continuations."""
 
     prefix: list[int]
-    """What all sequences begin with."""
+    """Prefix of all sequences."""
     groups: list[Group]
     """`prompt` is what the sequences of a group share after the prefix, `responses` their remainders, never empty."""
     members: list[list[list[int]]]
-    """[group][branch] indices of the sequences it stands for: several if they are equal."""
+    """[group][branch] indices of the sequences that a branch stands for: several if they are equal."""
 
     @property
     def tokens(self) -> int:
@@ -29,58 +34,69 @@ class Branches:
 
 
 def share_prefixes(sequences: Sequence[Sequence[int]], known: Sequence[int] = ()) -> Branches:
-    """Lay sequences out so that shared beginnings are computed once.
+    """Arrange sequences so that shared prefixes are computed once.
 
     Args:
         sequences: Token ids; none may be empty.
-        known: A text whose computation was kept; if it makes up nearly all of the prefix, the prefix ends with it.
+        known: A text whose computation is cached; if it makes up nearly all of the prefix, the prefix ends with it.
     """
     order = sorted(range(len(sequences)), key=lambda i: tuple(sequences[i]))
-    first, last = sequences[order[0]], sequences[order[-1]]
-    start = count_common(first, last)  # of sorted sequences, the ends share least
-    start = min(start, min(map(len, sequences)) - 1)  # every sequence keeps a token to read from
-    kept = count_common(first[:start], known)
-    start = kept if kept >= 0.9 * start else start
-    if start < WORTH_SHARING:
-        start = 0
+    start = _find_prefix(sequences, order, known)
     groups: list[Group] = []
     members: list[list[list[int]]] = []
-    at = 0
-    while at < len(order):
-        end, shared = _extend_group(sequences, order, at, start)
-        bundle = order[at:end]
-        shortest = min(len(sequences[i]) for i in bundle)
-        shared = min(shared, shortest - 1)
+    first = 0
+    while first < len(order):
+        end, shared = _extend_group(sequences, order, first, start)
+        chosen = order[first:end]
+        shared = min(shared, min(len(sequences[i]) for i in chosen) - 1)  # no branch may be empty
         branches: list[list[int]] = []
-        owners: list[list[int]] = []
-        for i in bundle:
+        indices: list[list[int]] = []
+        for i in chosen:
             rest = list(sequences[i][shared:])
-            if branches and branches[-1] == rest:
-                owners[-1].append(i)
+            if branches and branches[-1] == rest:  # equal sequences are neighbours
+                indices[-1].append(i)
             else:
                 branches.append(rest)
-                owners.append([i])
-        groups.append(Group(list(sequences[bundle[0]][start:shared]), branches))
-        members.append(owners)
-        at = end
-    return Branches(list(first[:start]), groups, members)
+                indices.append([i])
+        groups.append(Group(list(sequences[chosen[0]][start:shared]), branches))
+        members.append(indices)
+        first = end
+    return Branches(list(sequences[order[0]][:start]), groups, members)
 
 
-def _extend_group(sequences: Sequence[Sequence[int]], order: list[int], at: int, start: int) -> tuple[int, int]:
-    """How many of the sorted sequences from `at` on belong together, and the length of what they share.
+def _find_prefix(sequences: Sequence[Sequence[int]], order: Sequence[int], known: Sequence[int]) -> int:
+    """Return the length of the prefix of all sorted sequences; 0 if it is too short to share."""
+    first = sequences[order[0]]
+    length = count_common(first, sequences[order[-1]])  # of sorted sequences, the ends share least
+    length = min(length, min(map(len, sequences)) - 1)  # every sequence keeps a token to predict from
+    cached = count_common(first[:length], known)
+    length = cached if cached >= 0.9 * length else length
+    return 0 if length < MIN_SHARED else length
 
-    A sequence joins while that computes fewer tokens than it costs to carry its branch: it must share more than it
-    adds.
+
+def _extend_group(sequences: Sequence[Sequence[int]], order: list[int], first: int, start: int) -> tuple[int, int]:
+    """Find the group of sorted sequences that begins at `first`.
+
+    A sequence joins as long as that reduces the number of tokens to compute.
+
+    Args:
+        sequences: Token ids.
+        order: Indices of the sequences, sorted.
+        first: Position in `order` of the group's first sequence.
+        start: Length of the prefix of all sequences.
+
+    Returns:
+        The position in `order` after the group's last sequence, and the length of what the group shares.
     """
-    shared = len(sequences[order[at]])
-    end = at + 1
+    shared = len(sequences[order[first]])
+    end = first + 1
     while end < len(order):
         common = count_common(sequences[order[end - 1]], sequences[order[end]], start)
         both = min(shared, common)
-        if both - start < WORTH_SHARING and sequences[order[end - 1]] != sequences[order[end]]:
+        if both - start < MIN_SHARED and sequences[order[end - 1]] != sequences[order[end]]:
             break
-        # What the group gains by this sequence, against what its members lose by sharing less.
-        if (both - start) < (shared - both) * (end - at) * (end - at > 1):
+        # Tokens that the sequence saves, against those that its predecessors then share no longer.
+        if (both - start) < (shared - both) * (end - first) * (end - first > 1):
             break
         shared = both
         end += 1
@@ -88,6 +104,58 @@ def _extend_group(sequences: Sequence[Sequence[int]], order: list[int], at: int,
 
 
 def count_common(a: Sequence[int], b: Sequence[int], start: int = 0) -> int:
-    """Length of what both begin with; they are known to agree before `start`."""
+    """Return the length of the longest common prefix; the sequences must agree before `start`."""
     end = min(len(a), len(b))
     return next((i for i in range(start, end) if a[i] != b[i]), end)
+
+
+def compute_prefix(model: PreTrainedModel, ids: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+    """Compute the keys and values of a text in each layer, (1, heads, length, width); none for an empty text."""
+    if not ids:
+        return []
+    cache = DynamicCache(config=model.config)
+    inputs = torch.tensor([list(ids)], device=model.device)
+    nowhere = torch.zeros(0, dtype=torch.long, device=model.device)
+    with select_head_positions(model.get_output_embeddings(), nowhere, nowhere):  # no logits are needed
+        model(input_ids=inputs, past_key_values=cache, use_cache=True)
+    return read_cache(cache)
+
+
+def forward_groups(
+    model: PreTrainedModel,
+    groups: Sequence[Group],
+    prefix: Sequence[tuple[Tensor, Tensor]],
+    pad_id: int,
+    cache: DynamicCache | None = None,
+) -> tuple[Tensor, Packed]:
+    """Compute the logits after the last token of every branch.
+
+    Args:
+        model: A causal LM of transformers.
+        groups: Shared parts, each with its branches.
+        prefix: Result of `compute_prefix` for the text before all groups.
+        pad_id: Any token, to fill rows.
+        cache: Filled with the keys and values of prefix and rows, (groups, heads, length, width).
+
+    Returns:
+        (branches, vocabulary) logits, and the packed rows.
+    """
+    packed = pack_groups(groups, pad_id, model.device)
+    inputs = packed.model_inputs(model)
+    if prefix:
+        size = prefix[0][0].shape[2]
+        cache = DynamicCache(config=model.config) if cache is None else cache
+        for layer, (keys, values) in enumerate(prefix):
+            cache.update(keys.expand(len(groups), -1, -1, -1), values.expand(len(groups), -1, -1, -1), layer)
+        inputs["position_ids"] = inputs["position_ids"] + size
+        mask = inputs["attention_mask"]
+        inputs["attention_mask"] = torch.cat([mask.new_zeros(*mask.shape[:3], size), mask], 3)
+    with select_head_positions(model.get_output_embeddings(), packed.ends[:, 0], packed.ends[:, 1]):
+        logits = model(**inputs, past_key_values=cache, use_cache=cache is not None).logits[0]
+    return logits, packed
+
+
+def read_cache(cache: DynamicCache) -> list[tuple[Tensor, Tensor]]:
+    """Return the keys and values of every layer."""
+    layers: list[Any] = list(cache.layers)
+    return [(layer.keys, layer.values) for layer in layers]

@@ -1,1 +1,1 @@
-"""From a spec to artefacts, stage by stage. Knows no algorithm: may import `report` and the rooms below it, not `rl`."""
+"""Turn a spec into artefacts, stage by stage. May import `report` and the rooms below it; knows no algorithm."""

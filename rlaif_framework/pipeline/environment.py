@@ -12,14 +12,14 @@ from rlaif_framework.plugins.discovery import framework_version
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether an error, or what caused it, is a full disk."""
+    """Return True if an error was caused by a full disk or quota, whichever library raised it."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     return "No space left on device" in str(error) or "os error 28" in str(error)
 
 
 def describe_environment() -> dict[str, Any]:
-    """Versions and hardware a result depends on."""
+    """Describe the versions and hardware that a result depends on, as plain JSON."""
     import torch
 
     return {

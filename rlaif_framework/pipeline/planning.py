@@ -15,19 +15,20 @@ from rlaif_framework.store import Store
 
 @dataclass(frozen=True, slots=True)
 class PlannedStep:
-    """A line of `rlaif plan`."""
+    """One step of a run, as `rlaif plan` lists it."""
 
     name: str
     stage: str
     key: str
     cached: bool
+    """True if the artefact is already in the store."""
     loads: list[PlannedLoad]
     peak_bytes: int | None
-    """Memory in use at its peak, about; 0 for a step that holds no model, None for one of unknown size."""
+    """Estimated peak memory; 0 for a step that holds no model, None if the size of a model is unknown."""
 
 
 def plan_spec(spec: Spec, store: Store, manager: PluginManager) -> list[PlannedStep]:
-    """List a run's steps, whether each is in the store, and what it will load. Loads no model."""
+    """List the steps of a run with the models that each will load. No model is loaded."""
     planned = []
     for step in compose(spec, Context.from_spec(spec, manager)):
         loads = [plan_load(load, spec.policy) for load in step.loads]
@@ -37,5 +38,5 @@ def plan_spec(spec: Spec, store: Store, manager: PluginManager) -> list[PlannedS
 
 
 def missing_steps(steps: Sequence[PlannedStep]) -> int:
-    """How many steps are still to do."""
+    """Count the steps whose artefact is not in the store."""
     return sum(not step.cached for step in steps)

@@ -1,37 +1,95 @@
-"""A step of a run and the key of its artefact."""
+"""Recipes and steps: what a stage depends on, and where its artefact goes.
+
+A recipe is one frozen record of everything the result of a stage depends on. The key of the artefact is the hash of the
+recipe (see `keys`), and the work of the stage receives the same recipe, so a setting that changes a result is always
+part of the key. What is common to all stages of a run (seed, policy settings, package versions) is added to every key.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import pkgutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
+from rlaif_framework.assembly.context import Context
 from rlaif_framework.contracts.stage import Stage
 from rlaif_framework.plugins.component import ModelLoad
+from rlaif_framework.records.preferences import Comparison, Prompt
 from rlaif_framework.store import hash_content
 
 
-@dataclass(frozen=True)
+class TaskScope(Enum):
+    """The part of the task that a stage depends on, besides the prompts and comparisons in its recipe."""
+
+    CODE = "code"
+    """The task's methods, such as `truncate`: identified by the version of the plugin that provides the task."""
+    SETTINGS = "settings"
+    """The methods and the task's settings."""
+    ANNOTATOR_PROMPTS = "annotator prompts"
+    """The methods, the settings and the annotator prompts, which may come from a file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Base of all recipes: a frozen record whose fields are all part of the key.
+
+    Fields may be plain values, settings, component configs, prompts, comparisons, earlier steps, nested dataclasses,
+    and sequences or mappings of these.
+    """
+
+    stage: ClassVar[str]
+    """The kind of work; also the first name of the stage's random streams."""
+    work: ClassVar[str]
+    """`module:function` that does the work, called as `function(stage, context, recipe)`. It is imported when the stage
+    runs, because listing the steps of a spec must not import torch."""
+    distributed: ClassVar[bool] = False
+    """If True, all processes of `accelerate launch` work on the stage; otherwise only the main process does."""
+
+    def loads(self, policy: str) -> Sequence[ModelLoad]:
+        """List the models that the stage holds in memory; `policy` is the policy's model name."""
+        return ()
+
+
+@dataclass(frozen=True, eq=False)
 class Step:
     """One stage of a run."""
 
-    stage: str
-    """What kind of work: sft, sample, label, reward, improve, respond, judge, score or evaluate."""
     name: str
-    """Where its artefact is found in the run folder."""
-    config: Mapping[str, Any]
-    """What determines its result besides its inputs, as plain JSON."""
-    work: Callable[[Stage], object]
-    """Does it: writes into the stage's folder."""
-    inputs: Mapping[str, Step] = field(default_factory=dict)
-    loads: Sequence[ModelLoad] = ()
-    """Models it holds in memory."""
-    distributed: bool = False
-    """Whether all processes of `accelerate launch` work on it; otherwise the main one does, and the others wait."""
+    """Path of the artefact in the run folder, such as `rlaif/reward`."""
+    recipe: Recipe
+    contents: Mapping[str, Any]
+    """The recipe and what is common to the run, as plain JSON: everything that the result depends on."""
+    loads: Sequence[ModelLoad]
+    """Models that the step holds in memory."""
+
+    @property
+    def stage(self) -> str:
+        """The kind of work, such as `reward`."""
+        return self.recipe.stage
 
     @cached_property
     def key(self) -> str:
-        """Hash of everything the artefact depends on."""
-        inputs = {name: step.key for name, step in self.inputs.items()}
-        return hash_content({"stage": self.stage, "config": self.config, "inputs": inputs})
+        """Hash of everything that the artefact depends on."""
+        return hash_content({"stage": self.stage, **self.contents})
+
+    def run(self, stage: Stage, context: Context) -> None:
+        """Do the work and write the result into the stage's folder."""
+        pkgutil.resolve_name(self.recipe.work)(stage, context, self.recipe)
+
+
+def find_steps(value: Any) -> Iterator[Step]:
+    """Yield the earlier steps that a recipe or one of its values refers to."""
+    if isinstance(value, Step):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from find_steps(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from find_steps(inner)
+    elif is_dataclass(value) and not isinstance(value, Prompt | Comparison):
+        for field in fields(value):
+            yield from find_steps(getattr(value, field.name))

@@ -1,1 +1,1 @@
-"""What plugins offer and how they are found. May import `contracts` and the rooms below it; no torch."""
+"""Components that plugins offer, and how plugins are found. May import `contracts` and below; no torch."""

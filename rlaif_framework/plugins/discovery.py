@@ -14,15 +14,14 @@ from stevedore.extension import Extension, ExtensionManager
 
 from rlaif_framework.errors import PluginError
 
-GROUP = "rlaif_framework.plugins.discovery"
-
-
+GROUP = "rlaif_framework.plugins"
+"""Group of the entry points that name plugins."""
 DISTRIBUTION = "rlaif-framework"
 
 
 @dataclass
 class Plugin:
-    """One row of the plugin report."""
+    """A plugin, as `rlaif plugins` lists it: its origin, its offers, and the error if it failed."""
 
     name: str
     distribution: str
@@ -34,12 +33,12 @@ class Plugin:
 
     @property
     def title(self) -> str:
-        """The plugin and the distribution it comes from, for messages."""
+        """Name of the plugin and its distribution, for messages."""
         return f"plugin '{self.name}' ({f'{self.distribution} {self.version}'.strip()})"
 
 
 class Discovery(ExtensionManager[ModuleType]):
-    """Find third-party plugins; one that fails becomes a row of the report."""
+    """Load the installed plugins; a plugin that fails is recorded with its error."""
 
     def __init__(self, allowed: Sequence[str] | None) -> None:
         self.allowed = allowed
@@ -47,8 +46,8 @@ class Discovery(ExtensionManager[ModuleType]):
         super().__init__(GROUP, on_load_failure_callback=self._record_failure)
 
     def list_entry_points(self) -> list[EntryPoint]:
-        """Entry points of the allowed plugins, by distribution and name."""
-        # stevedore's cache loses the distribution and can be stale for two minutes after a reinstall.
+        """Return the entry points of the allowed plugins, sorted by distribution and name."""
+        # Not from stevedore's cache: it drops the distribution and can be stale for two minutes after a reinstall.
         found = sorted(entry_points(group=GROUP), key=lambda e: (_distribution(e).name or "", e.name))
         return [e for e in found if self.allowed is None or e.name in self.allowed]
 
@@ -63,11 +62,11 @@ class Discovery(ExtensionManager[ModuleType]):
         return extension
 
     def _record_failure(self, _: ExtensionManager[ModuleType], ep: EntryPoint, error: BaseException) -> None:
-        self.rows.append(_describe(ep, error=_reason(error)))
+        self.rows.append(_describe(ep, error=describe_error(error)))
 
 
 def _distribution(ep: EntryPoint) -> Distribution:
-    assert ep.dist is not None, "entry points from importlib.metadata know their distribution"
+    assert ep.dist is not None  # set by importlib.metadata
     return ep.dist
 
 
@@ -76,13 +75,13 @@ def _describe(ep: EntryPoint, module: ModuleType | None = None, error: str | Non
     return Plugin(ep.name, dist.name, dist.version, module=module, error=error)
 
 
-def _reason(error: BaseException) -> str:
-    """What went wrong in one line; our own errors need no type in front."""
+def describe_error(error: BaseException) -> str:
+    """Describe an error, with its type unless it is one of ours."""
     return str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
 
 
 def check_requirement(dist: Distribution) -> None:
-    """Refuse a plugin whose metadata asks for another version of this framework, before its code runs."""
+    """Refuse a plugin that requires another version of this framework, before its code is imported."""
     for text in dist.requires or ():
         requirement = Requirement(text)
         if canonicalize_name(requirement.name) != DISTRIBUTION:
@@ -95,15 +94,15 @@ def check_requirement(dist: Distribution) -> None:
 
 
 def framework_version() -> str:
-    """Version of the installed framework."""
+    """Return the version of the installed framework."""
     try:
         return version(DISTRIBUTION)
-    except PackageNotFoundError:  # a checkout on the path that was never installed
+    except PackageNotFoundError:  # a checkout that is not installed
         return "0.0.0"
 
 
 def require_plugins(requirements: Iterable[str]) -> list[str]:
-    """List which of a spec's `requires` are not met, each with the pip command that meets it."""
+    """List the requirements of a spec that are not met, each with the pip command that installs it."""
     unmet = []
     for text in requirements:
         requirement = Requirement(text)

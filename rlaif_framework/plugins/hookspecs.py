@@ -1,4 +1,4 @@
-"""Every hook a plugin can implement, on one screen."""
+"""The hooks that a plugin can implement."""
 
 from __future__ import annotations
 
@@ -11,32 +11,29 @@ from rlaif_framework.plugins.component import Component
 
 PROJECT = "rlaif"
 
-
 hookspec = pluggy.HookspecMarker(PROJECT)
-
-
 hookimpl = pluggy.HookimplMarker(PROJECT)
-"""Marks a function as the implementation of the hook it is named after."""
+"""Decorator that marks a function as the implementation of the hook of its name."""
 
 
 @hookspec
 def rlaif_tasks() -> Iterable[Component]:  # type: ignore[empty-body]
-    """Offer tasks: data and words. Targets satisfy `Task`. Added in 0.1."""
+    """Offer tasks: data and annotator prompts. Targets satisfy `Task`. Added in 0.1."""
 
 
 @hookspec
 def rlaif_backends() -> Iterable[Component]:  # type: ignore[empty-body]
-    """Offer backends: language models that generate and score. Targets satisfy `Backend`. Added in 0.1."""
+    """Offer backends: language models that label and generate. Targets satisfy `Backend`. Added in 0.1."""
 
 
 @hookspec
 def rlaif_prompt_strategies() -> Iterable[Component]:  # type: ignore[empty-body]
-    """Offer prompt strategies: how a labeler asks. Targets satisfy `PromptStrategy`. Added in 0.1."""
+    """Offer prompt strategies: ways to ask an LLM for a preference. Targets satisfy `PromptStrategy`. Added in 0.1."""
 
 
 @hookspec
 def rlaif_labelers() -> Iterable[Component]:  # type: ignore[empty-body]
-    """Offer labelers: comparisons in, preferences out. Targets satisfy `Labeler`. Added in 0.1."""
+    """Offer labelers: they give preferences between two responses. Targets satisfy `Labeler`. Added in 0.1."""
 
 
 @hookspec
@@ -46,7 +43,7 @@ def rlaif_reward_models() -> Iterable[Component]:  # type: ignore[empty-body]
 
 @hookspec
 def rlaif_algorithms() -> Iterable[Component]:  # type: ignore[empty-body]
-    """Offer algorithms: improve a policy against a reward. Targets satisfy `Algorithm`. Added in 0.1."""
+    """Offer algorithms that improve a policy. Targets satisfy `Algorithm`. Added in 0.1."""
 
 
 @hookspec
@@ -56,23 +53,23 @@ def rlaif_run_started(run: RunInfo) -> None:
 
 @hookspec
 def rlaif_stage_started(run: RunInfo, step: StepInfo, resumed_at: int) -> None:
-    """Called before a stage does its work; `resumed_at` is the training step it continues from (0: from scratch).
-    Not called for a stage whose artefact is reused. Added in 0.1."""
+    """Called before a stage runs; `resumed_at` is the training step it resumes from, 0 for a fresh start. Not called
+    for a stage whose artefact is reused. Added in 0.1."""
 
 
 @hookspec
 def rlaif_step_logged(run: RunInfo, step: StepInfo, number: int, metrics: Mapping[str, float]) -> None:
-    """Called for each line of metrics a stage logs, `number` counting from 1. Added in 0.1."""
+    """Called for each step of metrics that a stage logs; `number` starts at 1. Added in 0.1."""
 
 
 @hookspec
 def rlaif_stage_finished(run: RunInfo, step: StepInfo, cached: bool) -> None:
-    """Called when a stage's artefact is complete, new or reused; it is in `run.folder / step.name`. Added in 0.1."""
+    """Called when a stage's artefact, new or reused, is complete in `run.folder / step.name`. Added in 0.1."""
 
 
 @hookspec
 def rlaif_run_finished(run: RunInfo, error: BaseException | None) -> None:
-    """Called once at the end; `error` is what stopped the run, None if it is complete. Added in 0.1."""
+    """Called once at the end; `error` is the exception that stopped the run, or None. Added in 0.1."""
 
 
 SLOT_HOOKS = {
@@ -83,4 +80,4 @@ SLOT_HOOKS = {
     "reward": "rlaif_reward_models",
     "algorithm": "rlaif_algorithms",
 }
-"""Which hook fills which slot of a spec."""
+"""The hook that offers the components of each slot."""

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from types import ModuleType
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pluggy
 
-from rlaif_framework.contracts.protocols import PROTOCOLS
 from rlaif_framework.errors import MissingPackageError, PluginError, describe_missing, suggest
 from rlaif_framework.plugins import hookspecs
 from rlaif_framework.plugins.builtins import BUILTINS
+from rlaif_framework.plugins.checks import check_component, check_hooks, check_name, check_target
 from rlaif_framework.plugins.component import SLOTS, Component, ComponentConfig, Slot
-from rlaif_framework.plugins.discovery import DISTRIBUTION, Discovery, Plugin, _reason, framework_version
+from rlaif_framework.plugins.discovery import DISTRIBUTION, Discovery, Plugin, describe_error, framework_version
+
+Offers = dict[Slot, dict[str, tuple[Component, Plugin]]]
+"""Components by slot and name, with the plugin that offers each."""
 
 
 class PluginManager:
@@ -26,27 +27,21 @@ class PluginManager:
         self.hooks = pluggy.PluginManager(hookspecs.PROJECT)
         self.hooks.add_hookspecs(hookspecs)
         self.plugins: list[Plugin] = []
-        self._components: dict[Slot, dict[str, tuple[Component, Plugin]]] = {slot: {} for slot in SLOTS}
+        self._components: Offers = {slot: {} for slot in SLOTS}
 
     @classmethod
     def load(cls) -> PluginManager:
-        """Register the built-ins, then the installed plugins.
+        """Register the built-in plugins, then the installed ones.
 
-        The environment variable RLAIF_PLUGINS limits the latter: empty for none, else names separated by commas.
+        The environment variable RLAIF_PLUGINS limits the installed plugins to a comma-separated list of names; if it is
+        empty, none is loaded. If RLAIF_TRACE is set, every hook call is printed.
         """
-        manager, installed = cls(), framework_version()
+        manager, version = cls(), framework_version()
         for name in BUILTINS:
-            plugin = Plugin(name.removeprefix("rlaif_plugins."), DISTRIBUTION, installed)
+            plugin = Plugin(name.removeprefix("rlaif_plugins."), DISTRIBUTION, version)
             plugin.module = importlib.import_module(name)
             manager.add(plugin)
-        allowed = os.environ.get("RLAIF_PLUGINS")
-        names = None if allowed is None else [name.strip() for name in allowed.split(",") if name.strip()]
-        for plugin in Discovery(names).rows:
-            manager.add(plugin)
-        for name in names or ():
-            if name not in (plugin.name for plugin in manager.plugins):
-                error = "RLAIF_PLUGINS names it, but no installed plugin is called that"
-                manager.plugins.append(Plugin(name, "not installed", "", error=error))
+        manager._add_installed(os.environ.get("RLAIF_PLUGINS"))
         if os.environ.get("RLAIF_TRACE"):
             manager.hooks.add_hookcall_monitoring(
                 lambda name, impls, kwargs: print(f"rlaif trace: {name} -> {[i.plugin_name for i in impls]}"),
@@ -54,98 +49,75 @@ class PluginManager:
             )
         return manager
 
+    def _add_installed(self, allowed: str | None) -> None:
+        names = None if allowed is None else [name.strip() for name in allowed.split(",") if name.strip()]
+        for plugin in Discovery(names).rows:
+            self.add(plugin)
+        for name in names or ():
+            if name not in (plugin.name for plugin in self.plugins):
+                error = "RLAIF_PLUGINS names it, but no installed plugin has this name"
+                self.plugins.append(Plugin(name, "not installed", "", error=error))
+
     def add(self, plugin: Plugin) -> None:
-        """Register a plugin and its components, or note in its row why not; either all of it counts or nothing."""
+        """Register a plugin with all its components, or none of it and record the error in its row."""
         others = [other for other in self.plugins if not other.error]
         self.plugins.append(plugin)
         if plugin.module is None:
             return
         registered = False
         try:
-            _check_names(plugin, others)
-            self._check_hooks(plugin.module)
+            check_name(plugin, others)
+            check_hooks(plugin.module, self.hooks)
             registered = self.hooks.register(plugin.module, plugin.name) is not None
             plugin.hooks = sorted(caller.name for caller in self.hooks.get_hookcallers(plugin.module) or ())
             if not plugin.hooks:
                 raise PluginError("it implements no hook; its entry point must name a module with @hookimpl functions")
-            staged = self._collect(plugin)
+            offers = self._collect(plugin)
         except Exception as error:
-            plugin.error, plugin.hooks = _reason(error), []
+            plugin.error, plugin.hooks = describe_error(error), []
             if registered:
                 self.hooks.unregister(plugin.module)
             return
-        for slot, component in staged:
-            self._components[slot][component.name] = (component, plugin)
-            plugin.components.append(f"{slot} {component.name}")
+        for slot, components in offers.items():
+            self._components[slot].update(components)
+            plugin.components += [f"{slot} {name}" for name in components]
 
-    def _check_hooks(self, module: ModuleType) -> None:
-        known = [n for n in vars(hookspecs) if n.startswith("rlaif_")]
-        for name, value in vars(module).items():
-            if not name.startswith("rlaif_") or not inspect.isfunction(value):
-                continue
-            if name not in known:
-                raise PluginError(f"no hook named '{name}'; {suggest(name, known)}")
-            if self.hooks.parse_hookimpl_opts(module, name) is None:
-                raise PluginError(f"'{name}' is not marked as a hook; write @hookimpl above it")
-
-    def _collect(self, plugin: Plugin) -> list[tuple[Slot, Component]]:
-        staged: list[tuple[Slot, Component]] = []
+    def _collect(self, plugin: Plugin) -> Offers:
+        """Call a plugin's component hooks and check the components they return."""
+        offers: Offers = {slot: {} for slot in SLOTS}
         for slot in SLOTS:
-            hook = getattr(self.hooks.hook, hookspecs.SLOT_HOOKS[slot])
-            for impl in hook.get_hookimpls():
-                if impl.plugin is plugin.module:
-                    staged += [(slot, component) for component in _call_hook(hookspecs.SLOT_HOOKS[slot], impl.function)]
-        seen: set[tuple[Slot, str]] = set()
-        for slot, component in staged:
-            self._check_component(slot, component, plugin, seen)
-        return staged
-
-    def _check_component(self, slot: Slot, component: object, plugin: Plugin, seen: set[tuple[Slot, str]]) -> None:
-        if not isinstance(component, Component):
-            raise PluginError(f"{hookspecs.SLOT_HOOKS[slot]} gave {component!r}, not a Component")
-        if not (isinstance(component.config, type) and issubclass(component.config, ComponentConfig)):
-            raise PluginError(f"{slot} '{component.name}': its config {component.config!r} is not a ComponentConfig")
-        try:
-            if plugin.distribution != DISTRIBUTION:  # its fields are built now, where a failure is this plugin's alone
-                component.config.model_rebuild()
-        except Exception as error:  # pydantic's own, NameError, whatever a validator's maker raises
-            raise PluginError(f"{slot} '{component.name}': its config cannot be built: {error}") from error
-        if ":" not in component.target:
-            raise PluginError(f"{slot} '{component.name}': its target '{component.target}' is not 'module:attribute'")
-        if (slot, component.name) in seen:
-            raise PluginError(f"offers two components named {slot} '{component.name}'")
-        seen.add((slot, component.name))
-        other = self._components[slot].get(component.name)
-        if other is not None:
-            raise PluginError(
-                f"{slot} '{component.name}' is already offered by {other[1].title}; uninstall one, "
-                f"or choose with RLAIF_PLUGINS; plugin authors: name yours '<namespace>/{component.name}'"
-            )
-        if "/" not in component.name and plugin.distribution != DISTRIBUTION:
-            raise PluginError(f"{slot} '{component.name}': only built-ins have bare names; use '<namespace>/<name>'")
+            hook = hookspecs.SLOT_HOOKS[slot]
+            for impl in getattr(self.hooks.hook, hook).get_hookimpls():
+                if impl.plugin is not plugin.module:
+                    continue
+                for component in _call_hook(hook, impl.function):
+                    check_component(slot, component, plugin, self._components[slot] | offers[slot])
+                    offers[slot][component.name] = component, plugin
+        return offers
 
     def call_hooks(self, hook: str, **facts: Any) -> Iterator[tuple[str, str]]:
-        """Call a lifecycle hook, plugin by plugin; yield name and error of each one that fails."""
+        """Call a lifecycle hook of every plugin, and yield the name and error of each plugin that fails."""
         for impl in reversed(getattr(self.hooks.hook, hook).get_hookimpls()):  # pluggy's own order
+            # pluggy would stop at the first error: call the plugins one at a time.
             others = [module for module in self.hooks.get_plugins() if module is not impl.plugin]
             try:
                 self.hooks.subset_hook_caller(hook, others)(**facts)
             except (Exception, SystemExit) as error:
-                yield impl.plugin_name, _reason(error)
+                yield impl.plugin_name, describe_error(error)
 
     def names(self, slot: Slot) -> list[str]:
-        """Names of a slot's components, sorted."""
+        """Return the sorted names of a slot's components."""
         return sorted(self._components[slot])
 
     def components(self, slot: Slot) -> list[tuple[Component, Plugin]]:
-        """A slot's components with the plugin that offers each, sorted by name."""
+        """Return a slot's components, each with the plugin that offers it, sorted by name."""
         return [self._components[slot][name] for name in self.names(slot)]
 
     def find(self, slot: Slot, name: str) -> Component:
-        """Look a component up by its name.
+        """Find a component by its name.
 
         Raises:
-            PluginError: There is none; the message has the nearest name, and a plugin's own error if one failed.
+            PluginError: There is none. The message suggests the nearest name, and lists plugins that failed to load.
         """
         if name in self._components[slot]:
             return self._components[slot][name][0]
@@ -157,45 +129,33 @@ class PluginManager:
         )
 
     def resolve(self, slot: Slot, config: ComponentConfig) -> Any:
-        """Import the class a component's target names.
+        """Import the class of the component that a config belongs to.
 
         Raises:
-            MissingPackageError: Something the component needs is not installed.
+            MissingPackageError: A package that the component needs is not installed.
             PluginError: The target does not exist or does not satisfy the slot's protocol.
         """
         component = self.find(slot, config.kind)
-        module, _, attribute = component.target.partition(":")
-        try:
-            target = getattr(importlib.import_module(module), attribute)
-        except (Exception, SystemExit) as error:
-            missing = _missing_module(error)
-            if missing and missing.partition(".")[0] != module.partition(".")[0]:
-                raise MissingPackageError(f"{slot} '{component.name}': {describe_missing(missing)}") from error
-            raise PluginError(
-                f"{slot} '{component.name}': cannot import {component.target}: {_reason(error)}"
-            ) from error
-        protocol = PROTOCOLS[slot]
-        lacking = [n for n in vars(protocol) if not n.startswith("_") and not callable(getattr(target, n, None))]
-        if lacking:
-            raise PluginError(f"{slot} '{component.name}': {component.target} missing_field {', '.join(lacking)}()")
+        where = f"{slot} '{component.name}'"
+        target = _import_target(where, component)
+        check_target(where, target, component, slot)
         return target
-
-
-def _check_names(plugin: Plugin, others: Sequence[Plugin]) -> None:
-    for other in others:
-        if other.name == plugin.name:
-            raise PluginError(f"{other.title} has the same name; uninstall one of the two")
-        if other.module is plugin.module:
-            raise PluginError(f"{other.title} is the same module; uninstall one of the two")
 
 
 def _call_hook(name: str, function: Callable[[], Iterable[Component]]) -> list[Component]:
     try:
         return list(function())
     except (Exception, SystemExit) as error:
-        raise PluginError(f"{name}() failed: {_reason(error)}") from error
+        raise PluginError(f"{name}() failed: {describe_error(error)}") from error
 
 
-def _missing_module(error: BaseException) -> str | None:
-    """The module whose absence an import failed on, if that is why."""
-    return error.name if isinstance(error, ModuleNotFoundError) else None
+def _import_target(where: str, component: Component) -> Any:
+    module, _, attribute = component.target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (Exception, SystemExit) as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        # A missing module of the plugin itself is its own fault, not a package to install.
+        if missing and missing.partition(".")[0] != module.partition(".")[0]:
+            raise MissingPackageError(f"{where}: {describe_missing(missing)}") from error
+        raise PluginError(f"{where}: cannot import {component.target}: {describe_error(error)}") from error

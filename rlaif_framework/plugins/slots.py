@@ -1,10 +1,9 @@
-"""Spec fields that hold a component, narrowed by `kind` to the component's own config."""
+"""Spec fields that hold a component, validated as the config of the component that `kind` names."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import (
@@ -18,37 +17,59 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from rlaif_framework.errors import PluginError
+from rlaif_framework.plugins.component import ComponentConfig, Slot
+from rlaif_framework.plugins.configs import (
+    BASES,
+    AlgorithmConfig,
+    BackendConfig,
+    LabelerConfig,
+    RewardConfig,
+    StrategyConfig,
+    TaskConfig,
+)
 
 if TYPE_CHECKING:
     from rlaif_framework.plugins.manager import PluginManager
-
-from rlaif_framework.plugins.component import ComponentConfig, Slot
 
 SLOT_MARK = "x-rlaif-slot"
 
 
 @dataclass(frozen=True)
 class SlotType:
-    """Marks a spec field as a slot, so that the schema can list the components that fit."""
+    """Marks a spec field as a slot, so that the JSON Schema can list the components that fit."""
 
     name: Slot
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Leave a mark, for `spec_schema` to put the slot's alternatives there."""
+        """Return a mark that `spec_schema` replaces by the components of the slot."""
         return {SLOT_MARK: self.name}
+
+    def validate(self, value: object, info: ValidationInfo) -> ComponentConfig:
+        """Validate a slot's value with the plugin manager in the validation context."""
+        manager = (info.context or {}).get("manager")
+        if manager is None:
+            from rlaif_framework.plugins.manager import PluginManager
+
+            manager = PluginManager.load()
+        try:
+            return narrow(self.name, value, manager)
+        except PluginError as error:
+            raise ValueError(str(error)) from error
 
 
 def narrow(slot: Slot, value: object, manager: PluginManager) -> ComponentConfig:
-    """Validate a slot's value as the config of the component its `kind` names.
+    """Validate a slot's value as the config of the component that its `kind` names.
 
-    Accepts a config, a mapping with `kind`, or the short form: the kind alone.
+    Accepts a config, a mapping with `kind`, or shorthand: the kind alone.
     """
+    article = "an" if slot.startswith("a") else "a"
     if isinstance(value, ComponentConfig):
+        if not isinstance(value, BASES[slot]):
+            raise ValueError(f"expected {article} {slot}, got {type(value).__name__}")
         return value
     if isinstance(value, str):
         value = {"kind": value}
     if not isinstance(value, Mapping):
-        article = "an" if slot.startswith("a") else "a"
         raise ValueError(f"expected the name of {article} {slot} or a mapping with 'kind', got {type(value).__name__}")
     kind = value.get("kind")
     if not isinstance(kind, str):
@@ -57,48 +78,18 @@ def narrow(slot: Slot, value: object, manager: PluginManager) -> ComponentConfig
     return component.config.model_validate(dict(value), context={"manager": manager})
 
 
-def _validate_slot(value: object, info: ValidationInfo, *, slot: Slot) -> ComponentConfig:
-    manager = (info.context or {}).get("manager")
-    if manager is None:
-        from rlaif_framework.plugins.manager import PluginManager
-
-        manager = PluginManager.load()
-    try:
-        return narrow(slot, value, manager)
-    except PluginError as error:
-        raise ValueError(str(error)) from error
-
-
 def default_component(kind: str) -> Any:
-    """Default of a slot: the component of this name with its own defaults."""
+    """Use the component of this name, with its own defaults, as the default of a slot."""
     return Field({"kind": kind})
 
 
-TaskSlot = Annotated[
-    SerializeAsAny[ComponentConfig], SlotType("task"), BeforeValidator(partial(_validate_slot, slot="task"))
-]
+_TASK, _BACKEND, _STRATEGY = SlotType("task"), SlotType("backend"), SlotType("strategy")
+_LABELER, _REWARD, _ALGORITHM = SlotType("labeler"), SlotType("reward"), SlotType("algorithm")
 
-
-BackendSlot = Annotated[
-    SerializeAsAny[ComponentConfig], SlotType("backend"), BeforeValidator(partial(_validate_slot, slot="backend"))
-]
-
-
-StrategySlot = Annotated[
-    SerializeAsAny[ComponentConfig], SlotType("strategy"), BeforeValidator(partial(_validate_slot, slot="strategy"))
-]
-
-
-LabelerSlot = Annotated[
-    SerializeAsAny[ComponentConfig], SlotType("labeler"), BeforeValidator(partial(_validate_slot, slot="labeler"))
-]
-
-
-RewardSlot = Annotated[
-    SerializeAsAny[ComponentConfig], SlotType("reward"), BeforeValidator(partial(_validate_slot, slot="reward"))
-]
-
-
-AlgorithmSlot = Annotated[
-    SerializeAsAny[ComponentConfig], SlotType("algorithm"), BeforeValidator(partial(_validate_slot, slot="algorithm"))
-]
+# SerializeAsAny: dumping a field by its declared base would drop the settings of the component.
+TaskSlot = Annotated[SerializeAsAny[TaskConfig], _TASK, BeforeValidator(_TASK.validate)]
+BackendSlot = Annotated[SerializeAsAny[BackendConfig], _BACKEND, BeforeValidator(_BACKEND.validate)]
+StrategySlot = Annotated[SerializeAsAny[StrategyConfig], _STRATEGY, BeforeValidator(_STRATEGY.validate)]
+LabelerSlot = Annotated[SerializeAsAny[LabelerConfig], _LABELER, BeforeValidator(_LABELER.validate)]
+RewardSlot = Annotated[SerializeAsAny[RewardConfig], _REWARD, BeforeValidator(_REWARD.validate)]
+AlgorithmSlot = Annotated[SerializeAsAny[AlgorithmConfig], _ALGORITHM, BeforeValidator(_ALGORITHM.validate)]

@@ -1,4 +1,4 @@
-"""Drive prompt strategies against a backend. May import `assembly` and the rooms below it; no torch."""
+"""Drive labelers and prompt strategies. May import `assembly` and the rooms below it; no torch."""
 
 import lazy_loader
 

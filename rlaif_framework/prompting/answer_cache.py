@@ -1,4 +1,4 @@
-"""A persistent cache of backend answers, keyed by the content of the request."""
+"""A persistent cache of answers, keyed by backend and content of the request."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from rlaif_framework.store import cache_folder
 
 
 class AnswerCache:
-    """Answers of one backend by content, in one SQLite file under the cache folder, shared by all runs."""
+    """Cached answers of one backend. All backends and runs share one SQLite file in the cache folder."""
 
     def __init__(self, identity: str, path: Path | None = None) -> None:
         self.identity = identity
@@ -26,37 +26,43 @@ class AnswerCache:
         try:
             self._db = sqlite3.connect(path, timeout=60, isolation_level=None)
             self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")  # survives a kill; a power cut may cost the last answers
+            self._db.execute(
+                "PRAGMA synchronous=NORMAL"
+            )  # safe if the process is killed; a power failure may lose the last answers
             self._db.execute("CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, answer TEXT) WITHOUT ROWID")
         except sqlite3.Error as error:
             raise _explain(error, path) from error
         self.path = path
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the database."""
         self._db.close()
 
     def ask(self, backend: Backend, requests: Sequence[Request]) -> Iterator[Answer]:
-        """Answers to requests, in order; equal requests are asked once, and each answer is kept as it arrives.
+        """Return the answers to requests, in order.
 
-        A refusal is not kept: another server, or another day, may answer.
+        Identical requests are sent once. Each answer is stored as soon as it arrives, except for refusals: another
+        server may answer, or the same one later.
+
+        Raises:
+            RlaifError: The backend did not answer all requests.
         """
         keys = [self.key(request) for request in requests]
-        known = self._read(set(keys))
-        missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in known}
-        wanted = list(missing)
-        if wanted:
+        answers = self._read(set(keys))
+        missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in answers}
+        missing_keys = list(missing)
+        if missing_keys:
             for index, answer in backend.answer(list(missing.values())):
                 if answer.refused is None:
-                    self._write(wanted[index], answer)
-                known[wanted[index]] = answer
-        lost = [key for key in wanted if key not in known]
-        if lost:
-            raise RlaifError(f"backend '{self.identity}' left {len(lost)} of {len(wanted)} requests unanswered")
-        return iter([known[key] for key in keys])
+                    self._write(missing_keys[index], answer)
+                answers[missing_keys[index]] = answer
+        unanswered = sum(key not in answers for key in missing_keys)
+        if unanswered:
+            raise RlaifError(f"backend '{self.identity}' did not answer {unanswered} of {len(missing_keys)} requests")
+        return iter([answers[key] for key in keys])
 
     def key(self, request: Request) -> bytes:
-        """Hash of the model's identity and everything in the request that matters."""
+        """Return a hash of the backend's identity and of everything in a request that affects its answer."""
         content = asdict(request)
         if isinstance(request, Generate) and request.temperature == 0:
             content |= {"seed": 0, "top_k": 0}  # greedy decoding uses neither
@@ -83,12 +89,14 @@ class AnswerCache:
 
 
 def _explain(error: sqlite3.Error, path: Path) -> RlaifError:
-    """What to do: a file that is damaged can only be removed; a full disk, or a file that is locked, loses nothing."""
+    """Convert an error of SQLite: a damaged file must be removed; a full disk or a locked file loses no answers."""
     damaged = getattr(error, "sqlite_errorname", "") in ("SQLITE_CORRUPT", "SQLITE_NOTADB")
-    advice = "remove it to start anew" if damaged else "make room, or set RLAIF_CACHE to another folder"
-    return RlaifError(f"the cache of answers, {path}, cannot be used: {error}; {advice}")
+    advice = "delete it to start over" if damaged else "free some space, or set RLAIF_CACHE to another folder"
+    return RlaifError(f"the answer cache {path} cannot be used: {error}; {advice}")
 
 
 def _load_answer(row: Mapping[str, Any]) -> Answer:
-    lists = {name: tuple(row[name]) for name in ("probabilities", "dropped") if name in row}
-    return Answer(**{**row, **lists})
+    # The cache outlives versions of this class: fields that it no longer has are ignored.
+    values: dict[str, Any] = {field.name: row[field.name] for field in fields(Answer) if field.name in row}
+    lists: dict[str, Any] = {name: tuple(values[name]) for name in ("probabilities", "dropped") if name in values}
+    return Answer(**(values | lists))

@@ -1,4 +1,4 @@
-"""Ask about prompts, and cut the source where the question around it is too long: before it is sent, or if refused."""
+"""Ask about prompts, and truncate the source of a prompt if its questions do not fit into the model's context."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from rlaif_framework.contracts.protocols import Backend, Task
 from rlaif_framework.errors import DataError
@@ -14,63 +14,59 @@ from rlaif_framework.prompting.coroutines import Outcome, run_coroutines
 from rlaif_framework.records.preferences import Prompt
 from rlaif_framework.records.requests import Asked, Question
 
-if TYPE_CHECKING:
-    from rlaif_framework.contracts.protocols import Task
-
-
 R = TypeVar("R")
 
 
-TRIES = 6
-"""How often a question is asked that is refused as too long, each time with a shorter source."""
+MAX_ATTEMPTS = 6
+"""How often a question is sent at most if it is refused as too long. Each attempt has a shorter source."""
 
 
-TOO_LONG = "a response is longer than the model's context, with what has to stand before it"
+TOO_LONG = "a response does not fit into the model's context, together with the rest of the question"
 
 
 @dataclass
 class PromptQuery(Generic[R]):
-    """What is asked about one prompt, and what came of it."""
+    """A query about one prompt, and its results."""
 
     prompt: Prompt
-    """Its source is cut until the questions fit."""
-    start: Callable[[Prompt], Sequence[Generator[Asked, Any, R]]]
-    """Gives the coroutines that ask about a prompt, not started."""
+    """Its source is truncated until the questions fit."""
+    make_coroutines: Callable[[Prompt], Sequence[Generator[Asked, Any, R]]]
+    """Returns the coroutines that ask about a prompt."""
     questions: Callable[[Prompt], Iterable[Question]]
-    """Gives the questions about a prompt that have to fit into the model's context."""
+    """Returns the questions about a prompt that must fit into the model's context."""
     source_truncated: bool = False
     outcomes: list[Outcome[R]] = field(default_factory=list)
-    """Of each coroutine; none if nothing could be asked."""
-    used: list[Outcome[R]] = field(default_factory=list)
-    """Outcomes of all tries."""
-    most: float = math.inf
-    """Bytes a question may have."""
+    """Outcome of each coroutine in the last attempt; empty if the questions cannot fit."""
+    all_outcomes: list[Outcome[R]] = field(default_factory=list)
+    """Outcomes of all attempts."""
+    max_bytes: float = math.inf
+    """Maximum size of a question, lowered when one is refused as too long."""
 
     @property
     def refused(self) -> str | None:
-        """Why there is no answer; None if there is one."""
+        """Reason why there is no answer; None if there is one."""
         return next((o.refused for o in self.outcomes if o.refused is not None), None if self.outcomes else TOO_LONG)
 
     @property
     def values(self) -> list[R | None]:
-        """What each coroutine returned."""
+        """Return value of each coroutine."""
         return [outcome.value for outcome in self.outcomes]
 
     def usage(self) -> dict[str, Any]:
-        """What all tries took, and what their requests went without, under the names of the evidence."""
+        """Return the usage of all attempts, under the names of the fields of `Evidence`."""
         return {
-            "prompt_tokens": sum(o.prompt_tokens for o in self.used),
-            "generated_tokens": sum(o.generated_tokens for o in self.used),
-            "cost": sum(o.cost for o in self.used),
-            "dropped": tuple(sorted({name for o in self.used for name in o.dropped})),
+            "prompt_tokens": sum(o.prompt_tokens for o in self.all_outcomes),
+            "generated_tokens": sum(o.generated_tokens for o in self.all_outcomes),
+            "cost": sum(o.cost for o in self.all_outcomes),
+            "dropped": tuple(sorted({name for o in self.all_outcomes for name in o.dropped})),
         }
 
-    def cut(self, task: Task, backend: Backend, room: int) -> bool:
-        """Cut the source until the questions fit; False if they cannot."""
+    def truncate(self, task: Task, backend: Backend, reserved_tokens: int) -> bool:
+        """Truncate the source until the questions fit; return False if they cannot."""
 
         def fits(source: str) -> bool:
             asked = self.questions(replace(self.prompt, source=source))
-            return all(count_bytes(q) <= self.most and backend.fits(q, room) for q in asked)
+            return all(count_bytes(q) <= self.max_bytes and backend.fits(q, reserved_tokens) for q in asked)
 
         prompt = truncate_source(task, self.prompt, fits)
         if prompt is None:
@@ -79,57 +75,64 @@ class PromptQuery(Generic[R]):
         self.prompt = prompt
         return True
 
-    def take(self, outcomes: list[Outcome[R]]) -> bool:
-        """Take the outcomes of a try; True if a shorter source may do better."""
+    def add_attempt(self, outcomes: list[Outcome[R]]) -> bool:
+        """Store the outcomes of an attempt; return True if a shorter source may succeed."""
         self.outcomes = outcomes
-        self.used += outcomes
-        shares = [o.fitting for o in outcomes if o.fitting is not None]
-        if shares:
-            self.most = min(shares) * max(map(count_bytes, self.questions(self.prompt)))
-        return bool(shares)
+        self.all_outcomes += outcomes
+        fractions = [o.fitting_fraction for o in outcomes if o.fitting_fraction is not None]
+        if fractions:
+            self.max_bytes = min(fractions) * max(map(count_bytes, self.questions(self.prompt)))
+        return bool(fractions)
 
 
-def run_queries(queries: Sequence[PromptQuery[R]], task: Task, backend: Backend, room: int) -> None:
-    """Run the coroutines of queries and leave in each what came of it.
+def run_queries(queries: Sequence[PromptQuery[R]], task: Task, backend: Backend, reserved_tokens: int) -> None:
+    """Run the coroutines of queries and store the results in the queries.
 
-    Whether a question fits is at first the backend's own estimate. One that is refused as too long all the same is
-    asked again with less of its source; how much less depends on that question alone, so that a label is the same
-    whatever was labelled before it.
+    The backend first estimates whether a question fits. If it is refused as too long nevertheless, it is asked again
+    with a shorter source. The new length depends on this question only, so that a label does not depend on what was
+    labelled before.
 
     Args:
-        queries: Changed in place.
-        task: Cuts sources as it cuts prompts; never a response.
-        backend: Is asked.
-        room: Tokens to keep free for answers.
+        queries: Updated in place.
+        task: Truncates sources as it truncates prompts. Responses are never truncated.
+        backend: Answers the requests.
+        reserved_tokens: Number of tokens of the context that are reserved for answers.
     """
     waiting = list(queries)
-    for _ in range(TRIES):
-        waiting = [one for one in waiting if one.cut(task, backend, room)]
-        started = [one.start(one.prompt) for one in waiting]
-        outcomes = iter(run_coroutines(chain.from_iterable(started), backend))
-        waiting = [one for one, own in zip(waiting, started, strict=True) if one.take([next(outcomes) for _ in own])]
+    for _ in range(MAX_ATTEMPTS):
+        waiting = [query for query in waiting if query.truncate(task, backend, reserved_tokens)]
+        coroutines = [query.make_coroutines(query.prompt) for query in waiting]
+        outcomes = iter(run_coroutines(chain.from_iterable(coroutines), backend))
+        waiting = [
+            query
+            for query, own in zip(waiting, coroutines, strict=True)
+            if query.add_attempt([next(outcomes) for _ in own])
+        ]
         if not waiting:
             return
 
 
 def count_bytes(question: Question) -> int:
-    """Length of a question in UTF-8: nearer to its tokens than its characters are, in scripts of all kinds."""
+    """Return the size of a question in UTF-8, which is closer to its number of tokens than its number of characters."""
     return len(f"{question.text}{question.prefill}".encode(errors="replace"))
 
 
 def truncate_source(task: Task, prompt: Prompt, fits: Callable[[str], bool]) -> Prompt | None:
-    """Cut a prompt's source, as its task cuts prompts, until the question around it fits; None if nothing is left.
+    """Truncate the source of a prompt, as its task truncates prompts, until the question with it fits.
 
     Args:
-        task: A summary's task drops the end of a post, a dialogue's the oldest turns.
-        prompt: Given back as it is if its source fits.
-        fits: Whether the question with this source fits into a model's context.
+        task: A summarisation task drops the end of a post, a dialogue task the oldest turns.
+        prompt: Returned unchanged if its source fits.
+        fits: Returns True if the question with this source fits into the model's context.
+
+    Returns:
+        None if nothing of the source fits.
     """
     if fits(prompt.source):
         return prompt
     try:
-        # The source alone: the policy's prompt around it is not what the model is asked.
-        short = task.truncate(replace(prompt, text=prompt.source), fits)
+        # The source only: the question does not contain the rest of the policy's prompt.
+        truncated = task.truncate(replace(prompt, text=prompt.source), fits)
     except DataError:
         return None
-    return replace(prompt, source=short.source)
+    return replace(prompt, source=truncated.source)

@@ -1,4 +1,4 @@
-"""The frozen records that flow between components. May import `config`, `progress`, `store` and what is below; no torch."""
+"""Frozen records that flow between components. May import `config`, `progress`, `store` and what is below; no torch."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""A comparison rendered for an annotator, which prompt strategies turn into questions."""
+"""A comparison rendered for an annotator. Prompt strategies turn it into questions."""
 
 from __future__ import annotations
 
@@ -9,35 +9,36 @@ from rlaif_framework.records.requests import Question
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """One comparison in one order, in a task's words; a prompt strategy turns it into questions (RLAIF 2.1)."""
+    """The parts of the prompt for one comparison in one order (RLAIF 2.1)."""
 
     preamble: str
-    """Who the annotator is and what counts."""
+    """The annotator's role and the criteria."""
     label: str
-    """The instruction when a label is asked for at once."""
+    """The instruction to give a label without an explanation."""
     explain: str
-    """The instruction when an explanation is asked for first."""
+    """The instruction to give an explanation first."""
     verdict: str
-    """The instruction when the answer is free text with a verdict at its end."""
+    """The instruction to answer in free text that ends with a verdict."""
     sample: str
     """The sample to annotate: the text and both responses."""
     ending: str
-    """Last words before the label, without a trailing space, e.g. `Preferred Summary=`."""
+    """The text right before the label, without a trailing space, e.g. `Preferred Summary=`."""
     rationale_ending: str
-    """Last words before an explanation (chain of thought, step one)."""
+    """The text right before an explanation (first step of chain of thought)."""
     after_exemplars: str = ""
-    """Stands between the exemplars and the sample."""
+    """The text between the exemplars and the sample."""
     exemplars: tuple[tuple[str, str, str], ...] = ()
-    """Rendered exemplars, each in three forms: with the label at once, after a rationale, as text with a verdict."""
+    """Rendered exemplars, each in three forms: with the label alone, with a rationale and the label, and as free text
+    with a verdict."""
     identity: str = ""
-    """The comparison's id: random choices that depend on it are the same in both orders."""
+    """The comparison's id. Random choices that depend on it are the same in both orders."""
     options: tuple[str, str] = ("1", "2")
 
     def ask_label(self, rationale: str | None = None) -> Question:
-        """The question for the label.
+        """Create the question for the label.
 
         Args:
-            rationale: An explanation elicited before; it stands between the sample and the ending.
+            rationale: An explanation that the model gave before. It is put between the sample and the ending.
         """
         if rationale is None:
             return Question(self._lay_out(self.label, 0), prefill=self.ending)
@@ -45,11 +46,11 @@ class Annotation:
         return Question(self._lay_out(self.explain, 1), prefill=before + self.ending)
 
     def ask_rationale(self) -> Question:
-        """The question for an explanation."""
+        """Create the question for an explanation."""
         return Question(self._lay_out(self.explain, 1), prefill=self.rationale_ending)
 
     def ask_verdict(self) -> Question:
-        """The question for free text with a verdict at its end."""
+        """Create the question for free text that ends with a verdict."""
         return Question(self._lay_out(self.verdict, 2))
 
     def _lay_out(self, instruction: str, form: int) -> str:

@@ -9,7 +9,7 @@ from rlaif_framework.records.requests import Answer
 
 
 def average_ballots(ballots: Sequence[Ballot]) -> Ballot:
-    """The mean distribution of the ballots that could be read; unparsed if none could."""
+    """Average the distributions of all ballots that could be read; unparsed if none could."""
     read = [b for b in ballots if b.probabilities is not None]
     written = tuple(b.rationale for b in ballots if b.rationale is not None)
     rationales = tuple(text for b in ballots for text in b.rationales) or (written if len(written) > 1 else ())
@@ -30,24 +30,24 @@ def average_ballots(ballots: Sequence[Ballot]) -> Ballot:
 
 @dataclass(frozen=True, slots=True)
 class Ballot:
-    """What a prompt strategy elicited for ONE order of the two responses."""
+    """The result of a prompt strategy for one order of the two responses."""
 
     probabilities: tuple[float, float] | None
-    """For the response shown first and the one shown second; None if the answer could not be read."""
+    """Probabilities of the response shown first and the one shown second; None if the answer could not be read."""
     mass: float | None = None
-    """Probability of the label tokens together, over the whole vocabulary: how much of the answer was an answer."""
+    """Probability mass on the label tokens, over the whole vocabulary."""
     rationale: str | None = None
-    """What the model wrote before its answer; of several that are averaged, the first."""
+    """Text that the model generated before its answer; the first one if several ballots are averaged."""
     sampled: int = 0
-    """How many written answers the probabilities are counted from; 0 if they are the model's own."""
+    """Number of sampled answers from which the probabilities are counted; 0 if they are the model's own."""
     rationales: tuple[str, ...] = ()
-    """All of them, where several were averaged."""
+    """All rationales, if several ballots are averaged."""
     principle: str | None = None
-    """The one principle that was stated, where there was one."""
+    """The principle in the prompt, if there is exactly one."""
 
     @classmethod
     def read(cls, answer: Answer, rationale: str | None = None) -> Ballot:
-        """The ballot of an answer to a choice between two options."""
+        """Convert the answer to a choice between two options to a ballot."""
         if not answer.probabilities:
             return cls(None, answer.mass, rationale)
         first, second = answer.probabilities

@@ -1,4 +1,4 @@
-"""JSON Lines: rows in, rows out; a bad line is named by file and number."""
+"""Read and write JSON Lines. Errors name the file and the line."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield `(line number, line)` of a text file that may be packed by gzip.
+    """Yield `(line number, line)` of a text file, which may be compressed by gzip.
 
     Raises:
         DataError: The file is missing, unreadable or empty.
@@ -47,37 +47,37 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def parse_line(line: bytes) -> dict[str, Any]:
-    """The row in one line.
+    """Parse one line.
 
     Raises:
-        DataError: What is wrong with it; the caller knows the place.
+        DataError: The line is invalid. The message has no location, which the caller adds.
     """
     if not line.strip():
         raise DataError("the line is empty; remove it")
     try:
-        text = line.decode("utf-8-sig")  # some editors put a mark at the start of a file
+        text = line.decode("utf-8-sig")  # some editors put a byte order mark at the start of a file
         row = json.loads(text)
-        if "\\ud" in text.lower():  # half of a surrogate pair is valid JSON, and not text that can be written
+        if "\\ud" in text.lower():  # a lone surrogate is valid JSON, but cannot be encoded when it is written
             json.dumps(row, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         raise DataError(f"not valid JSON: {error.msg} at column {error.colno}") from error
     except UnicodeError as error:
         raise DataError(f"not valid UTF-8 text: {error}") from error
     except ValueError as error:
-        raise DataError("a number has more digits than can be read") from error
+        raise DataError("a number has too many digits") from error
     except RecursionError as error:
-        raise DataError("not readable: its lists and objects are nested too deeply") from error
+        raise DataError("lists and objects are nested too deeply") from error
     if not isinstance(row, dict):
         raise DataError(f"expected a JSON object, found {type(row).__name__}")
     return row
 
 
 def dump_row(row: Mapping[str, Any]) -> str:
-    """One line of JSON, newline included; text stays readable."""
+    """Return a row as one line of JSON, with a newline. Characters outside ASCII are not escaped."""
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows, one a line."""
+    """Write rows, one per line."""
     with path.open("w", encoding="utf-8") as file:
         file.writelines(dump_row(row) for row in rows)

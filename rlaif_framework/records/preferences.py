@@ -1,4 +1,4 @@
-"""Prompts, comparisons and preferences: the frozen records that flow between stages."""
+"""Prompts, comparisons and preferences, which flow between stages."""
 
 from __future__ import annotations
 
@@ -15,99 +15,100 @@ PreferenceSource = Literal["human", "synthetic"]
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a policy is asked: one post, question or dialogue."""
+    """The input of a policy: one post, question or dialogue."""
 
     id: str
     text: str
-    """As the policy reads it, the cue for the response last."""
+    """The policy's input. It ends with the cue for the response."""
     source: str
-    """The text a response must be faithful to: the post without the cue."""
+    """The text that a response is about: the post without the cue."""
     reference: str | None = None
-    """A response written by a person (or for the data set), for SFT and reference-based judges."""
+    """A reference response, for SFT and reference-based judges."""
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A prompt with two responses; may carry a known preference."""
+    """A prompt with two responses, and a gold preference if there is one."""
 
     id: str
     prompt: Prompt
     responses: tuple[str, str]
     preference: float | None = None
-    """Known probability in [0, 1] that the first response is the better one."""
+    """Gold preference: probability in [0, 1] that the first response is the better one."""
     preference_source: PreferenceSource | None = None
-    """Who knows: `human` raters, or `construction` (one response was written to be worse)."""
+    """Source of the gold preference: `human` raters, or `synthetic` (one response was written to be worse)."""
     confidence: float | None = None
-    """The rater's confidence in [0, 1], where the data set gives one."""
+    """The rater's confidence in [0, 1], if the data set has one."""
     slice: str | None = None
-    """The group this comparison is reported under, such as the kind of flaw."""
-    given: tuple[str, str] | None = None
-    """The responses with the white space around them, where a user's own rows have some and are to be written back."""
+    """The group in which the comparison is reported, e.g. the kind of flaw."""
+    raw_responses: tuple[str, str] | None = None
+    """The responses of a user's row with their surrounding white space, to be written back unchanged; None if there is
+    none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """What one labeler of an ensemble said of a comparison."""
+    """The preference of one member of an ensemble."""
 
     labeler: str
-    """Its name in the ensemble."""
+    """The member's name."""
     probabilities: tuple[float, float] | None
-    """As a preference's."""
+    """As in `Preference`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Why a preference is what it is."""
+    """How a preference came about."""
 
     source: str
-    """The labeler's kind, or `human` / `construction` for a known preference."""
+    """The labeler's kind, or `human` or `synthetic` if the label is a copy of the gold preference."""
     orders: tuple[Ballot, ...] = ()
-    """The ballot with the responses as given, then the one with the responses swapped."""
+    """The ballot for the original order, then the one for the swapped order."""
     scores: tuple[float, float] | None = None
-    """Score of each response, for labelers that score responses one at a time."""
+    """Score of each response, for labelers that score responses separately."""
     prompt_tokens: int = 0
     generated_tokens: int = 0
     cost: float = 0.0
-    """US dollars, of backends that know their prices."""
+    """US dollars, for backends with known prices."""
     members: tuple[Vote, ...] = ()
-    """What each labeler of an ensemble said."""
+    """Preferences of the members of an ensemble."""
     swapped: bool = False
-    """Whether the one order that was shown is the swapped one."""
+    """True if only the swapped order was shown."""
     source_truncated: bool = False
-    """Whether the source was cut to fit into the model's context; of an ensemble, into that of a member."""
+    """True if the source was truncated to fit into the model's context; for an ensemble, into that of a member."""
     responses_truncated: int = 0
-    """How many of the responses were cut, because one alone is longer than the model's context."""
+    """Number of responses that were truncated because they alone exceed the model's context."""
     inconsistent: bool = False
-    """Whether both orders could be read, and the preference is withheld because they disagree; of an ensemble, whether
-    that is so of a member, whose label the ensemble's then does without."""
+    """True if both orders could be read but the preference is withheld because they disagree; for an ensemble, if this
+    is so for a member, which is then left out."""
     refused: str | None = None
-    """Why there is no preference, in the backend's words, where it would not answer what was asked."""
+    """The backend's reason for refusing to answer; None if it did not refuse."""
     dropped: tuple[str, ...] = ()
-    """Settings of the requests that were not sent because the server does not take them, such as `top_k`."""
+    """Settings that were not sent because the server does not support them, e.g. `top_k`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """A comparison's label: a probability for each response, and its evidence."""
+    """The label of a comparison: a probability for each response, and the evidence."""
 
     comparison: str
     """Id of the comparison."""
     probabilities: tuple[float, float] | None
-    """For the first and the second response, summing to 1; None if no answer could be read, both orders disagree, or
-    the backend refused to answer."""
+    """Probabilities of the first and the second response, summing to 1; None if no answer could be read, the two orders
+    disagree, or the backend refused to answer."""
     evidence: Evidence
 
     @property
     def unparsed(self) -> bool:
-        """Whether there is no label because no answer could be read."""
+        """True if there is no label because no answer could be read."""
         return self.probabilities is None and not self.evidence.inconsistent and self.evidence.refused is None
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledComparison:
-    """A comparison with the preference a labeler gave it: what a reward model is trained on."""
+    """A comparison with its label, to train reward models on."""
 
     comparison: Comparison
     probabilities: tuple[float, float]
     weight: float = 1.0
-    """How much it counts beside the others."""
+    """Weight of the comparison in the loss."""

@@ -8,25 +8,25 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A prompt for a backend: what is asked, and the words its answer must begin with."""
+    """A prompt for a backend, and the text with which the answer must begin."""
 
     text: str
     prefill: str = ""
-    """Put at the start of the answer (the assistant's turn of a chat model), e.g. `Preferred Summary=`."""
+    """Start of the answer (the assistant's turn of a chat model), e.g. `Preferred Summary=`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choose:
-    """Ask for the probabilities of the options as the next token."""
+    """Request the probabilities of options as the continuation."""
 
     question: Question
     options: tuple[str, ...]
-    """Texts of one token or more; one may begin another, as `1` begins `10`."""
+    """Texts of one or more tokens. One may be a prefix of another, as `1` of `10`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Generate:
-    """Ask for text. `temperature` 0 is greedy decoding."""
+    """Request text. `temperature` 0 is greedy decoding."""
 
     question: Question
     max_new_tokens: int
@@ -39,7 +39,7 @@ Request = Choose | Generate
 
 
 Asked = Request | Sequence[Request]
-"""What a coroutine yields: one request, or several to be answered together."""
+"""The requests that a coroutine yields: one, or several that are answered together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,23 +47,24 @@ class Answer:
     """A backend's reply to one request."""
 
     probabilities: tuple[float, ...] = ()
-    """Of each option, normalised over the options; empty for `Generate`, and for a choice nobody could read."""
+    """Probability of each option, normalised over the options; empty for `Generate`, and if the answer to a choice
+    could not be read."""
     mass: float | None = None
-    """Sum of the options' probabilities over the whole vocabulary; None where a server does not tell."""
+    """Probability mass on the options over the whole vocabulary; None if the server does not report it."""
     text: str = ""
     prompt_tokens: int = 0
     generated_tokens: int = 0
     sampled: int = 0
-    """How many sampled answers the probabilities are counted from; 0 if they are the model's own."""
+    """Number of sampled answers from which the probabilities are counted; 0 if they are the model's own."""
     cost: float = 0.0
-    """US dollars, of backends that know their prices."""
+    """US dollars, for backends with known prices."""
     refused: str | None = None
-    """Why this request, and not the set-up, is refused: then this is no answer, and the coroutine that asked ends."""
-    fitting: float | None = None
-    """Where it is refused as too long: about the share of its question that would fit, below 1."""
+    """Reason why this request is refused, although others may be answered. The coroutine that sent it is then ended."""
+    fitting_fraction: float | None = None
+    """If the request is refused as too long: approximate fraction of its question that would fit, below 1."""
     dropped: tuple[str, ...] = ()
-    """Settings that were not sent because the server does not take them."""
+    """Settings that were not sent because the server does not support them."""
 
 
 Reply = Answer | Sequence[Answer]
-"""What a coroutine receives: the answer to its request, or the answers to its requests, in order."""
+"""The reply that a coroutine receives: the answer to its request, or the answers to its requests, in order."""

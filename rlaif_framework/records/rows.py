@@ -1,4 +1,4 @@
-"""Comparisons, preferences and responses as rows of JSON Lines, and back."""
+"""Convert comparisons and preferences to rows of JSON Lines and back."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ from rlaif_framework.records.preferences import Comparison, Evidence, Preference
 
 
 def save_comparisons(path: Path, comparisons: Iterable[Comparison]) -> None:
-    """Write comparisons, prompts included."""
+    """Write comparisons with their prompts."""
     write_rows(path, map(asdict, comparisons))
 
 
 def load_comparisons(path: Path) -> list[Comparison]:
-    """Read what `save_comparisons` wrote; an empty file is an empty list."""
+    """Read the comparisons that `save_comparisons` wrote. The file may be empty."""
     if path.stat().st_size == 0:
         return []
     return [read_comparison(row) for _, row in read_rows(path)]
 
 
 def read_comparison(row: Mapping[str, Any]) -> Comparison:
-    """A comparison from its row."""
+    """Convert a row to a comparison."""
     first, second = row["responses"]
-    given = row.get("given")
+    raw = row["raw_responses"]
     return Comparison(
         **{
             **row,
             "prompt": Prompt(**row["prompt"]),
             "responses": (first, second),
-            "given": None if given is None else (given[0], given[1]),
+            "raw_responses": None if raw is None else (raw[0], raw[1]),
         }
     )
 
 
 def load_preferences(path: Path) -> list[Preference]:
-    """Read preferences; an empty file is an empty list."""
+    """Read preferences. The file may be empty."""
     if path.stat().st_size == 0:
         return []
     return [read_preference(row) for _, row in read_rows(path)]
 
 
 def read_preference(row: Mapping[str, Any]) -> Preference:
-    """A preference from its row."""
+    """Convert a row to a preference."""
     evidence = dict(row["evidence"])
     orders = tuple(
         Ballot(**{**b, "probabilities": _pair(b["probabilities"]), "rationales": tuple(b.get("rationales", ()))})

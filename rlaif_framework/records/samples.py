@@ -10,7 +10,7 @@ class Sample:
     """One sampled response."""
 
     ids: list[int]
-    """Token ids, the end token included if it was reached."""
+    """Token ids, including the EOS token if it was generated."""
     text: str
     finished: bool
-    """Whether the end token was reached."""
+    """True if the EOS token was generated."""

@@ -1,33 +1,36 @@
-"""Charts as inline SVG."""
+"""Draw the charts of the reports as inline SVG."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from rlaif_framework.metrics.calibration import Calibration, LengthBin
+from rlaif_framework.metrics.evaluation import MeasuredArm
+from rlaif_framework.metrics.wins import WinRate
+
 CURVES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("reward", ("reward", "objective")),
     ("KL from the baseline", ("kl_k1", "kl_k3")),
     ("tokens of a response", ("tokens",)),
-    ("share ended, copy rate", ("ended", "task/copy_rate")),
+    ("EOS rate, copy rate", ("eos_rate", "task/copy_rate")),
 )
-
-
+"""Panels of an arm's training curves: the title and the logged metrics."""
 COLOURS = ("#2563eb", "#ea580c")
 
 
-def draw_curves(arm: dict[str, Any]) -> Markup:
-    """Loss of the reward model, and the policy's curves by step."""
-    losses = [row for row in arm["loss"] or [] if "loss" in row]
+def draw_curves(arm: MeasuredArm) -> Markup:
+    """Draw the loss of the reward model, and the policy's training metrics by step."""
+    losses = [row for row in (arm.reward.loss if arm.reward else []) if "loss" in row]
     panels: list[tuple[str, tuple[str, ...], list[dict[str, float]]]] = []
     if losses:
         panels.append(("reward model: loss, accuracy", ("loss", "accuracy"), losses))
-    panels += [(title, keys, arm["curve"]) for title, keys in CURVES if any(k in r for r in arm["curve"] for k in keys)]
+    panels += [(title, keys, arm.curve) for title, keys in CURVES if any(k in r for r in arm.curve for k in keys)]
     if not panels:
         return Markup("")
     figure = _new_figure(10, 2.5 * -(-len(panels) // 3))
@@ -45,49 +48,48 @@ def draw_curves(arm: dict[str, Any]) -> Markup:
     return _to_svg(figure)
 
 
-def draw_wins(wins: list[dict[str, Any]]) -> Markup:
-    """Win rates with their intervals, against one half."""
-    rows = [win for win in wins if win["rate"]]
+def draw_wins(wins: Sequence[WinRate]) -> Markup:
+    """Draw win rates with their intervals, against one half."""
+    rows = [(win, win.rate) for win in wins if win.rate]
     if not rows:
         return Markup("")
     figure = _new_figure(7, 0.7 + 0.4 * len(rows))
     axes = figure.add_subplot()
-    for height, win in enumerate(reversed(rows)):
-        rate = win["rate"]
-        axes.plot([rate["low"], rate["high"]], [height, height], color=COLOURS[0], linewidth=2)
-        axes.plot([rate["value"]], [height], "o", color=COLOURS[0])
+    for height, (_, rate) in enumerate(reversed(rows)):
+        axes.plot([rate.low, rate.high], [height, height], color=COLOURS[0], linewidth=2)
+        axes.plot([rate.value], [height], "o", color=COLOURS[0])
     axes.axvline(0.5, color="#888888", linewidth=1, linestyle="--")
     axes.set_xlim(0, 1)
     axes.set_ylim(-0.6, len(rows) - 0.4)
-    axes.set_yticks(range(len(rows)), [f"{w['first']} against {w['second']}" for w in reversed(rows)], fontsize=8)
+    axes.set_yticks(range(len(rows)), [f"{win.first} against {win.second}" for win, _ in reversed(rows)], fontsize=8)
     axes.set_xlabel("win rate of the first", fontsize=8)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     return _to_svg(figure)
 
 
-def draw_reliability(calibrations: Mapping[str, dict[str, Any] | None]) -> Markup:
-    """Reliability diagram of each labeler or reward model: how often it was right against how sure it said it was."""
-    measured = {name: found["bins"] for name, found in calibrations.items() if found}
+def draw_reliability(calibrations: Mapping[str, Calibration | None]) -> Markup:
+    """Draw a reliability diagram for each labeler or reward model: accuracy against stated probability."""
+    measured = {name: found.bins for name, found in calibrations.items() if found}
     if not measured:
         return Markup("")
     figure, panels = _panels(measured, 3.3)
     for axes, bins in zip(panels, measured.values(), strict=True):
-        most = max(b["right"]["count"] for b in bins)
+        most = max(b.accuracy.count for b in bins)
         axes.plot([0.5, 1], [0.5, 1], color="#888888", linewidth=1, linestyle="--")
         for b in bins:
-            axes.plot([b["stated"]] * 2, [b["right"]["low"], b["right"]["high"]], color=COLOURS[0], linewidth=1)
-        sizes = [10 + 90 * b["right"]["count"] / most for b in bins]
-        axes.scatter([b["stated"] for b in bins], [b["right"]["value"] for b in bins], sizes, COLOURS[0], zorder=3)
+            axes.plot([b.confidence] * 2, [b.accuracy.low, b.accuracy.high], color=COLOURS[0], linewidth=1)
+        sizes = [10 + 90 * b.accuracy.count / most for b in bins]
+        axes.scatter([b.confidence for b in bins], [b.accuracy.value for b in bins], sizes, COLOURS[0], zorder=3)
         axes.set_xlim(0.47, 1.03)
         axes.set_ylim(-0.04, 1.06)
         axes.set_xlabel("stated probability", fontsize=8)
-    panels[0].set_ylabel("share right", fontsize=8)
+    panels[0].set_ylabel("accuracy", fontsize=8)
     return _to_svg(figure)
 
 
-def draw_lengths(lengths: Mapping[str, list[dict[str, Any]]]) -> Markup:
-    """Agreement of each labeler or reward model by how much longer the better response is."""
+def draw_lengths(lengths: Mapping[str, Sequence[LengthBin]]) -> Markup:
+    """Draw the agreement of each labeler or reward model by how much longer the better response is."""
     measured = {name: bins for name, bins in lengths.items() if bins}
     if not measured:
         return Markup("")
@@ -95,19 +97,19 @@ def draw_lengths(lengths: Mapping[str, list[dict[str, Any]]]) -> Markup:
     for axes, bins in zip(panels, measured.values(), strict=True):
         places = range(len(bins))
         for place, b in zip(places, bins, strict=True):
-            axes.plot([place] * 2, [b["agreement"]["low"], b["agreement"]["high"]], color=COLOURS[0], linewidth=2)
-        axes.plot(places, [b["agreement"]["value"] for b in bins], "o", color=COLOURS[0])
+            axes.plot([place] * 2, [b.agreement.low, b.agreement.high], color=COLOURS[0], linewidth=2)
+        axes.plot(places, [b.agreement.value for b in bins], "o", color=COLOURS[0])
         axes.axhline(0.5, color="#888888", linewidth=1, linestyle="--")
         axes.set_ylim(-0.06, 1.06)
         axes.set_xlim(-0.5, len(bins) - 0.5)
-        axes.set_xticks(places, [f"{b['low']:+d}\nto {b['high']:+d}" for b in bins], fontsize=7)
-        axes.set_xlabel("characters the better one is longer", fontsize=8)
+        axes.set_xticks(places, [f"{b.low:+d}\nto {b.high:+d}" for b in bins], fontsize=7)
+        axes.set_xlabel("characters that the better response is longer", fontsize=8)
     panels[0].set_ylabel("agreement", fontsize=8)
     return _to_svg(figure)
 
 
 def _panels(names: Iterable[str], height: float) -> tuple[Figure, list[Any]]:
-    """A figure with a titled panel for each name, three in a row."""
+    """Create a figure with a titled panel for each name, three in a row."""
     names = list(names)
     rows = -(-len(names) // 3)
     figure = _new_figure(min(len(names), 3) * 3.4 + 0.2, height * rows)

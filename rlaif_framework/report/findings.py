@@ -1,150 +1,176 @@
-"""What a run's measurements say in words: what improved, what did not, and what to doubt."""
+"""Findings: the measurements of a run as sentences, and reasons to doubt them."""
 
 from __future__ import annotations
 
 from typing import Any
 
-Measured = dict[str, Any]
+from rlaif_framework.metrics.estimates import Estimate
+from rlaif_framework.metrics.evaluation import Evaluation, MeasuredReward
+from rlaif_framework.metrics.wins import WinRate
+from rlaif_framework.report.page import rate
+
+SpecDict = dict[str, Any]
+MAX_COPY_RATE = 0.1
+"""Copy rates below this are not reported, even if the baseline copies less."""
+NEAR_LIMIT = 0.9
+"""Share of `max_new_tokens` from which on the mean length is reported."""
 
 
-def rate(estimate: Measured | None) -> str:
-    """A rate in per cent with its interval and count."""
-    if estimate is None:
-        return "not measured"
-    low, high = 100 * estimate["low"], 100 * estimate["high"]
-    return f"{100 * estimate['value']:.1f} % [{low:.1f}, {high:.1f}], n={estimate['count']}"
-
-
-def summarise(evaluation: Measured) -> list[str]:
-    """One line per finding."""
-    lines, longer = [], evaluation["longer_is_better"]
-    for name, labeler in evaluation["labelers"].items():
-        if labeler["agreement"] is not None:
-            bias = labeler["same_position"]
+def summarise(evaluation: Evaluation) -> list[str]:
+    """Return one sentence for each finding: labelers, rewards, win rates."""
+    lines = []
+    for name, labeler in evaluation.labelers.items():
+        quality = labeler.quality
+        if quality.agreement is not None:
+            bias = quality.same_position
             biased = f"; prefers the same position in {rate(bias)} of pairs asked in both orders" if bias else ""
             lines.append(
-                f"labeler {name}, {labeler['title']}, agrees with preferences known by {labeler['gold_source']}: "
-                f"{rate(labeler['agreement'])}{biased}"
+                f"labeler {name}, {labeler.title}, agrees with {quality.gold_source} gold preferences: "
+                f"{rate(quality.agreement)}{biased}"
             )
-    for arm, measured in evaluation["arms"].items():
-        if measured["reward_gain"] is None:  # an arm without a reward
-            continue
-        accuracy = measured["accuracy_gold"] or measured["accuracy_labeler"]
-        against = "known preferences" if measured["accuracy_gold"] else "the labeler's own labels"
-        beside = f"; preferring the longer one: {rate(longer)}" if measured["accuracy_gold"] and longer else ""
-        lines.append(f"reward model of {arm}: {rate(accuracy)} of held-out pairs right, against {against}{beside}")
-        lines.append(_describe_gain(arm, measured))
-    judge, own = (evaluation["labelers"]["judge"][key] for key in ("title", "agreement"))
-    for win in evaluation["wins"]:
-        names, adjusted = f"{win['first']} against {win['second']}", rate(win["length_adjusted"])
+    for arm, measured in evaluation.arms.items():
+        if measured.reward is not None:
+            lines += _summarise_reward(arm, measured.reward, evaluation.longer_is_better)
+    lines += [_summarise_win(win, evaluation) for win in evaluation.wins]
+    return lines
+
+
+def _summarise_reward(arm: str, reward: MeasuredReward, longer: Estimate | None) -> list[str]:
+    accuracy = reward.accuracy_gold or reward.accuracy_labeler
+    against = "gold preferences" if reward.accuracy_gold else "the labeler's own labels"
+    baseline = f"; always picking the longer response: {rate(longer)}" if reward.accuracy_gold and longer else ""
+    lines = [f"reward model of {arm}: accuracy on held-out pairs {rate(accuracy)}, against {against}{baseline}"]
+    gain, before, after = reward.gain, reward.sft, reward.policy
+    if gain is not None and before is not None and after is not None:
         lines.append(
-            f"{names}: wins {rate(win['rate'])}, {win['ties']} ties; if responses were of one length, {adjusted}; by "
-            f"the judge {judge}, whose own agreement is {rate(own)}"
+            f"held-out reward of {arm}: {before.value:.3f} (sft) to {after.value:.3f}, change {gain.value:+.3f} "
+            f"[{gain.low:+.3f}, {gain.high:+.3f}]: {_judge_gain(gain)}"
         )
     return lines
 
 
-def _describe_gain(arm: str, measured: Measured) -> str:
-    gain = measured["reward_gain"]
-    before, after = measured["reward_sft"]["value"], measured["reward_policy"]["value"]
-    change = f"{gain['value']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"
-    if gain["low"] > 0:
-        verdict = "it rose beyond its 95 % interval"
-    elif gain["high"] < 0:
-        verdict = "it FELL beyond its 95 % interval"
-    else:
-        verdict = "it did NOT rise beyond its 95 % interval"
-    return f"held-out reward of {arm}: {before:.3f} (sft) to {after:.3f}, change {change}: {verdict}"
+def _judge_gain(gain: Estimate) -> str:
+    if gain.low > 0:
+        return "a significant increase"
+    if gain.high < 0:
+        return "a significant DECREASE"
+    return "NO significant increase (the 95 % interval includes 0)"
 
 
-def find_warnings(evaluation: Measured, spec: Measured) -> list[str]:
-    """What a reader should doubt before believing the numbers."""
-    found = []
-    used = {measured["labeler"] for measured in evaluation["arms"].values() if measured["labeler"]}
+def _summarise_win(win: WinRate, evaluation: Evaluation) -> str:
+    judge = evaluation.labelers["judge"]
+    return (
+        f"{win.first} against {win.second}: win rate {rate(win.rate)}, {win.ties} ties; length-adjusted "
+        f"{rate(win.length_adjusted)}; judge {judge.title}, whose own agreement is {rate(judge.quality.agreement)}"
+    )
+
+
+def find_warnings(evaluation: Evaluation, spec: SpecDict) -> list[str]:
+    """Return reasons to doubt the numbers, each a sentence.
+
+    Args:
+        evaluation: The measurements.
+        spec: The resolved spec as plain JSON.
+    """
+    warnings = _check_labelers(evaluation) + _check_judge(evaluation, spec)
+    for win in evaluation.wins:
+        warnings += _check_win(win)
+    for arm, measured in evaluation.arms.items():
+        if measured.reward is not None:
+            warnings += _check_reward(arm, measured.reward, evaluation.longer_is_better)
+        warnings += _check_policy(arm, evaluation, spec)
+    return warnings
+
+
+def _check_labelers(evaluation: Evaluation) -> list[str]:
+    warnings = []
+    used = {arm.labeler for arm in evaluation.arms.values() if arm.labeler}
     for name in [*sorted(used), "judge"]:
-        labeler = evaluation["labelers"][name]
-        agreement = labeler["agreement"]
+        agreement = evaluation.labelers[name].quality.agreement
         if agreement is None:
-            found.append(
-                f"nothing is known about how good '{name}' is: the task has no comparisons with known preferences"
-            )
-        elif agreement["low"] <= 0.5:
-            found.append(f"'{name}' agrees with the known preferences no better than chance: {rate(agreement)}")
-    found += _compare_judge(evaluation, spec)
-    if any(x["gold_source"] == "synthetic" for x in evaluation["labelers"].values()):
-        found.append(
-            "the preferences are known by construction (one response was written to be worse), not from human raters"
+            warnings.append(f"the quality of '{name}' is unknown: the task has no comparisons with gold preferences")
+        elif not agreement.beats_chance:
+            warnings.append(f"'{name}' agrees with the gold preferences no better than chance: {rate(agreement)}")
+    if any(x.quality.gold_source == "synthetic" for x in evaluation.labelers.values()):
+        warnings.append(
+            "the gold preferences are synthetic (one response was written to be worse), not from human raters"
         )
-    for win in evaluation["wins"]:
-        names, adjusted = f"{win['first']} against {win['second']}", win["length_adjusted"]
-        if win["rate"] and _side(win["rate"]) is None:
-            found.append(f"{names}: the interval holds 50 %, nobody has won")
-        elif adjusted and _side(adjusted) != _side(win["rate"]):
-            found.append(f"{names}: the length of responses may have decided; adjusted for it, {rate(adjusted)}")
-    for arm, measured in evaluation["arms"].items():
-        found += _doubt_reward(arm, measured, evaluation["longer_is_better"])
-        found += _watch_policy(arm, evaluation, spec)
-    return found
+    return warnings
 
 
-def _side(estimate: Measured) -> bool | None:
-    """Whether a win rate is above one half or below; None where its interval holds one half."""
-    return None if estimate["low"] <= 0.5 <= estimate["high"] else estimate["value"] > 0.5
-
-
-def _compare_judge(evaluation: Measured, spec: Measured) -> list[str]:
-    judge = evaluation["judge"]
-    found = []
+def _check_judge(evaluation: Evaluation, spec: SpecDict) -> list[str]:
+    """Compare the judge with every labeler that a policy learned from."""
+    judge, warnings = evaluation.judge, []
     for arm, settings in spec["arms"].items():
-        algorithm = {
-            key: value for key, value in (settings.get("algorithm") or {}).items() if key != "checkpoint_selection"
-        }
-        labelers = [(settings.get("feedback") or {}).get("labeler"), *_labelers([settings.get("reward"), algorithm])]
-        learned = [labeler for labeler in labelers if labeler is not None]
-        shared = set().union(*map(_models, learned)) & _models(judge)
-        if judge in learned:
-            found.append(f"THE JUDGE IS THE LABELER of arm '{arm}': its win rates say nothing about quality")
+        # The judge of the checkpoint selection chooses among checkpoints; the policy does not learn from it.
+        algorithm = {k: v for k, v in (settings.get("algorithm") or {}).items() if k != "checkpoint_selection"}
+        labelers = [(settings.get("feedback") or {}).get("labeler")]
+        labelers += _find_labelers([settings.get("reward"), algorithm])
+        learned_from = [labeler for labeler in labelers if labeler is not None]
+        shared = set().union(*map(_find_models, learned_from)) & _find_models(judge)
+        if judge in learned_from:
+            warnings.append(f"THE JUDGE IS THE LABELER of arm '{arm}': its win rates are not evidence of quality")
         elif shared:
             names = ", ".join(sorted(shared))
-            found.append(f"judge and labeler of arm '{arm}' share a model ({names}): they may share its errors")
-    return found
+            warnings.append(f"judge and labeler of arm '{arm}' share a model ({names}) and may share its errors")
+    return warnings
 
 
-def _labelers(value: Any) -> list[Any]:
-    """The labelers in the slots of rewards and algorithms, however deep: a policy learns from them too."""
+def _find_labelers(value: Any) -> list[Any]:
+    """Find the labelers in the slots of rewards and algorithms, at any depth."""
     if isinstance(value, list):
-        return [labeler for nested in value for labeler in _labelers(nested)]
+        return [labeler for nested in value for labeler in _find_labelers(nested)]
     if not isinstance(value, dict):
         return []
     own = [value["labeler"]] if isinstance(value.get("labeler"), dict) else []
-    return own + [labeler for key, nested in value.items() if key != "labeler" for labeler in _labelers(nested)]
+    return own + [x for key, nested in value.items() if key != "labeler" for x in _find_labelers(nested)]
 
 
-def _models(value: Any) -> set[str]:
+def _find_models(value: Any) -> set[str]:
+    """Find the names of all models in a config."""
     if not isinstance(value, dict):
         return set()
     own = {value["model"]} if isinstance(value.get("model"), str) else set()
-    return own.union(*(_models(nested) for nested in value.values()))
+    return own.union(*(_find_models(nested) for nested in value.values()))
 
 
-def _doubt_reward(arm: str, measured: Measured, longer: Measured | None) -> list[str]:
-    accuracy = measured["accuracy_gold"]
+def _check_win(win: WinRate) -> list[str]:
+    names, adjusted = f"{win.first} against {win.second}", win.length_adjusted
+    if win.rate and _winner(win.rate) is None:
+        return [f"{names}: no significant difference (the 95 % interval includes 50 %)"]
+    if win.rate and adjusted and _winner(adjusted) != _winner(win.rate):
+        return [f"{names}: the difference may be due to length; the length-adjusted win rate is {rate(adjusted)}"]
+    return []
+
+
+def _winner(estimate: Estimate) -> bool | None:
+    """Return True if a win rate is above one half, False if below, None if its interval includes one half."""
+    return None if estimate.low <= 0.5 <= estimate.high else estimate.value > 0.5
+
+
+def _check_reward(arm: str, reward: MeasuredReward, longer: Estimate | None) -> list[str]:
+    accuracy = reward.accuracy_gold
     if accuracy is None or longer is None:
         return []
-    best = max(longer["value"], 1 - longer["value"])
-    if accuracy["value"] > best:
+    best = max(longer.value, 1 - longer.value)
+    if accuracy.value > best:
         return []
-    which = "longer" if longer["value"] >= 0.5 else "shorter"
-    return [f"the reward of '{arm}' is no better on held-out pairs than always preferring the {which} one ({best:.0%})"]
+    which = "longer" if longer.value >= 0.5 else "shorter"
+    return [
+        f"the reward of '{arm}' is no more accurate on held-out pairs than always picking the {which} response "
+        f"({best:.0%})"
+    ]
 
 
-def _watch_policy(arm: str, evaluation: Measured, spec: Measured) -> list[str]:
-    policies, found = evaluation["policies"], []
-    policy, baseline = policies[arm], policies["sft"]
-    if "copy_rate" in policy and policy["copy_rate"]["low"] > max(baseline["copy_rate"]["high"], 0.1):
-        found.append(f"'{arm}' copies more from its source than the baseline: {policy['copy_rate']['value']:.0%} of it")
-    if policy["tokens"]["value"] > 0.9 * spec["policy"]["max_new_tokens"]:
-        found.append(f"the responses of '{arm}' run into the length limit")
-    if policy["ended"]["value"] < 0.5:
-        found.append(f"most responses of '{arm}' have no end token")
-    return found
+def _check_policy(arm: str, evaluation: Evaluation, spec: SpecDict) -> list[str]:
+    warnings = []
+    policy, baseline = evaluation.policies[arm], evaluation.policies["sft"]
+    copied, copied_before = policy.get("copy_rate"), baseline.get("copy_rate")
+    if copied and copied_before and copied.low > max(copied_before.high, MAX_COPY_RATE):
+        warnings.append(f"'{arm}' copies more from the source than the baseline: copy rate {copied.value:.0%}")
+    tokens, eos_rate = policy["tokens"], policy["eos_rate"]
+    if tokens and tokens.value > NEAR_LIMIT * spec["policy"]["max_new_tokens"]:
+        warnings.append(f"the responses of '{arm}' reach the length limit")
+    if eos_rate and eos_rate.value < 0.5:
+        warnings.append(f"most responses of '{arm}' have no end-of-sequence token")
+    return warnings

@@ -1,4 +1,4 @@
-"""Pages without scripts or outside requests, from the templates beside this module."""
+"""Render pages without scripts or outside requests, from the templates beside this module."""
 
 from __future__ import annotations
 
@@ -6,25 +6,35 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader
 
+from rlaif_framework.metrics.estimates import Estimate
+
 
 def render_page(template: str, **values: Any) -> str:
-    """Fill in a template; texts are escaped."""
-    environment = Environment(loader=PackageLoader("rlaif_framework.report.run_report", "."), autoescape=True)
+    """Render a template; texts are escaped."""
+    environment = Environment(loader=PackageLoader("rlaif_framework.report", "."), autoescape=True)
     environment.filters["percent"] = percent
     environment.filters["number"] = number
     return environment.get_template(template).render(**values)
 
 
-def percent(estimate: dict[str, float] | None) -> str:
-    """A rate in per cent with its interval and count."""
+def rate(estimate: Estimate | None) -> str:
+    """Format a rate for a sentence: `70.0 % [59.9, 78.5], n=90`."""
     if estimate is None:
-        return "-"
-    low, high = 100 * estimate["low"], 100 * estimate["high"]
-    return f"{100 * estimate['value']:.1f} % [{low:.0f}, {high:.0f}] n={estimate['count']}"
+        return "not measured"
+    low, high = 100 * estimate.low, 100 * estimate.high
+    return f"{100 * estimate.value:.1f} % [{low:.1f}, {high:.1f}], n={estimate.count}"
 
 
-def number(estimate: dict[str, float] | None) -> str:
-    """A mean with its interval."""
+def percent(estimate: Estimate | None) -> str:
+    """Format a rate for a table cell: `70.0 % [60, 79] n=90`."""
     if estimate is None:
         return "-"
-    return f"{estimate['value']:.3g} [{estimate['low']:.3g}, {estimate['high']:.3g}]"
+    low, high = 100 * estimate.low, 100 * estimate.high
+    return f"{100 * estimate.value:.1f} % [{low:.0f}, {high:.0f}] n={estimate.count}"
+
+
+def number(estimate: Estimate | None) -> str:
+    """Format a mean for a table cell: `0.194 [0.014, 0.373]`."""
+    if estimate is None:
+        return "-"
+    return f"{estimate.value:.3g} [{estimate.low:.3g}, {estimate.high:.3g}]"

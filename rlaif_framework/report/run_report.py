@@ -1,64 +1,90 @@
-"""The report of a run: `report.json`, and `report.html` that any browser opens without a network."""
+"""The report of a run: `report.json`, and `report.html`, one page that needs no network."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
+from rlaif_framework.metrics.evaluation import Evaluation
 from rlaif_framework.report.charts import draw_curves, draw_lengths, draw_reliability, draw_wins
 from rlaif_framework.report.findings import find_warnings, summarise
 from rlaif_framework.report.page import render_page
 from rlaif_framework.store import write_atomic
 
-if TYPE_CHECKING:
-    from rlaif_framework.pipeline.engine import Run
+
+class StepReport(BaseModel):
+    """Cost and facts of one step of the run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    reused: bool
+    seconds: float
+    peak_memory_bytes: int
+    facts: dict[str, float | int | str]
+    """Counts such as truncated prompts."""
 
 
-def write_report(run: Run) -> None:
-    """Write both files into the run folder, whole or not at all."""
-    evaluation = json.loads((run.folder / "evaluation/summary/evaluation.json").read_text(encoding="utf-8"))
-    steps = []
-    for step in run.steps:
-        manifest = run.store.manifest(step.stage, step.key)
-        wanted = {key: manifest[key] for key in ("seconds", "peak_memory_bytes", "facts")}
-        steps.append({"name": step.name, "reused": run.reused[step.name], **wanted})
-    environment = json.loads((run.folder / "environment.json").read_text(encoding="utf-8"))
-    report = build_report(evaluation, steps, environment, run.spec.model_dump(mode="json"))
-    write_atomic(run.folder / "report.json", json.dumps(report, indent=1, ensure_ascii=False))
-    write_atomic(run.folder / "report.html", render_html(report))
+class RunReport(BaseModel):
+    """The measurements of a run, and the findings drawn from them."""
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-def build_report(
-    evaluation: dict[str, Any], steps: list[dict[str, Any]], environment: dict[str, Any], spec: dict[str, Any]
-) -> dict[str, Any]:
-    """Everything the report says, as plain JSON: the measurements, and the findings drawn from them."""
-    return {
-        "spec": spec,
-        "summary": summarise(evaluation),
-        "warnings": find_warnings(evaluation, spec),
-        "evaluation": evaluation,
-        "steps": steps,
-        "environment": environment,
-    }
+    spec: dict[str, Any]
+    """The resolved spec."""
+    summary: list[str]
+    """One sentence for each finding."""
+    warnings: list[str]
+    """Reasons to doubt a number."""
+    evaluation: Evaluation
+    steps: list[StepReport]
+    environment: dict[str, Any]
+    """Versions and hardware."""
 
+    @classmethod
+    def build(
+        cls, spec: dict[str, Any], evaluation: Evaluation, steps: list[StepReport], environment: dict[str, Any]
+    ) -> RunReport:
+        """Draw the findings from an evaluation."""
+        return cls(
+            spec=spec,
+            summary=summarise(evaluation),
+            warnings=find_warnings(evaluation, spec),
+            evaluation=evaluation,
+            steps=steps,
+            environment=environment,
+        )
 
-def render_html(report: dict[str, Any]) -> str:
-    """One page without scripts or outside requests."""
-    evaluation = report["evaluation"]
-    charts = {arm: draw_curves(measured) for arm, measured in evaluation["arms"].items()}
-    rewards = {arm: measured for arm, measured in evaluation["arms"].items() if measured["reward_gain"]}
-    return render_page(
-        "report.html.j2",
-        **report,
-        charts=charts,
-        wins_chart=draw_wins(evaluation["wins"]),
-        reliability_chart=draw_reliability({arm: measured["calibration"] for arm, measured in rewards.items()}),
-        lengths_chart=draw_lengths({arm: measured["lengths"] for arm, measured in rewards.items()}),
-    )
+    def write(self, folder: Path) -> None:
+        """Write both files into a run folder."""
+        write_atomic(folder / "report.json", self.model_dump_json(indent=1))
+        write_atomic(folder / "report.html", self.render())
 
+    @classmethod
+    def read(cls, folder: Path) -> RunReport:
+        """Read the report of a finished run."""
+        return cls.model_validate_json((folder / "report.json").read_text(encoding="utf-8"))
 
-def read_summary(folder: Path) -> list[str]:
-    """The findings of a finished run as lines for a terminal."""
-    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    return [*report["summary"], *(f"warning: {text}" for text in report["warnings"])]
+    def render(self) -> str:
+        """Render the page; it has no scripts and makes no outside requests."""
+        arms = self.evaluation.arms
+        rewards = {name: arm.reward for name, arm in arms.items() if arm.reward is not None}
+        return render_page(
+            "report.html.j2",
+            spec=self.spec,
+            summary=self.summary,
+            warnings=self.warnings,
+            evaluation=self.evaluation,
+            steps=self.steps,
+            environment=self.environment,
+            charts={name: draw_curves(arm) for name, arm in arms.items()},
+            wins_chart=draw_wins(self.evaluation.wins),
+            reliability_chart=draw_reliability({name: reward.calibration for name, reward in rewards.items()}),
+            lengths_chart=draw_lengths({name: reward.lengths for name, reward in rewards.items()}),
+        )
+
+    def describe(self) -> list[str]:
+        """Return the findings as lines for a terminal."""
+        return [*self.summary, *(f"warning: {text}" for text in self.warnings)]

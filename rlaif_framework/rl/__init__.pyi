@@ -1,4 +1,5 @@
 from .checkpoint_selection import CheckpointSelector as CheckpointSelector
+from .checkpoint_selection import train_online as train_online
 from .config import CheckpointSelectionConfig as CheckpointSelectionConfig
 from .config import GaeConfig as GaeConfig
 from .config import KlEstimator as KlEstimator
@@ -9,7 +10,7 @@ from .config import PolicyGradientConfig as PolicyGradientConfig
 from .config import ValueConfig as ValueConfig
 from .estimators import clipped_fraction as clipped_fraction
 from .estimators import clipped_surrogate as clipped_surrogate
-from .estimators import defer_scores as defer_scores
+from .estimators import delay_scores as delay_scores
 from .estimators import discount as discount
 from .estimators import estimate_kl as estimate_kl
 from .estimators import gae as gae
@@ -17,8 +18,10 @@ from .estimators import leave_one_out as leave_one_out
 from .estimators import normalise_groups as normalise_groups
 from .estimators import replace_missing_eos as replace_missing_eos
 from .estimators import sum_responses as sum_responses
+from .experience import Experience as Experience
 from .learner import Learner as Learner
-from .policy_gradient import Experience as Experience
+from .learner import OnlineLearner as OnlineLearner
+from .learner import ValueLearner as ValueLearner
 from .policy_gradient import PolicyGradient as PolicyGradient
 from .rollouts import Rollout as Rollout
 from .rollouts import describe_rollout as describe_rollout

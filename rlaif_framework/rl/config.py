@@ -1,4 +1,4 @@
-"""Settings that algorithms share. No torch here: specs are checked without it."""
+"""Settings that algorithms share. No torch: specs are validated without it."""
 
 from __future__ import annotations
 
@@ -8,62 +8,60 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from rlaif_framework.config import Config
-from rlaif_framework.plugins.component import ComponentConfig, ModelLoad
+from rlaif_framework.plugins.component import ModelLoad
+from rlaif_framework.plugins.configs import AlgorithmConfig
 from rlaif_framework.plugins.slots import LabelerSlot
+from rlaif_framework.spec.model import OptimizerConfig
 
 KlEstimator = Literal["k1", "k2", "k3"]
 
 
 class CheckpointSelectionConfig(Config):
-    """Over-optimisation watch: the policy answers a fixed set of validation prompts every so often (RLAIF G).
+    """Regular evaluations on fixed validation prompts, to stop before the reward is over-optimised (RLAIF G).
 
-    The policy that is saved in the end is, among the checkpoints with the highest validation reward, the one that wins
-    most often against the initial policy by the judge; without a judge, the one with the highest reward.
+    The saved policy is, of the checkpoints with the highest validation reward, the one with the highest win rate
+    against the initial policy; without a judge, the one with the highest reward.
     """
 
     every: int = Field(50, ge=1)
-    """Steps between two looks; the last step is looked at in any case."""
+    """Steps between two evaluations; the last step is always evaluated."""
     prompts: int = Field(64, ge=1)
-    """Validation prompts at most, chosen at random with the seed, the same at every look."""
+    """Maximum number of validation prompts, drawn at random with the seed; the same in every evaluation."""
     judge: LabelerSlot | None = None
-    """Labeler that decides win rates against the initial policy. Not the one the reward was trained on."""
+    """Labeler that decides win rates against the initial policy. Use another one than the reward was trained on."""
     candidates: int = Field(4, ge=1)
-    """Checkpoints with the highest validation reward that the judge chooses among (RLAIF G: 4)."""
+    """Number of checkpoints with the highest validation reward that the judge selects from (RLAIF G: 4)."""
     patience: int | None = Field(None, ge=1)
-    """Stop after so many looks in a row without a better one: by the judge's win rate, or the reward without a judge.
-    None never stops."""
+    """Stop after this many consecutive evaluations without improvement of the win rate, or of the reward without a
+    judge. None never stops early."""
 
 
-class LearnerConfig(ComponentConfig):
-    """What every algorithm has that trains a policy against the initial one."""
+class LearnerConfig(OptimizerConfig, AlgorithmConfig):
+    """Settings of algorithms that train a policy against the frozen initial one."""
 
-    lr: float = Field(1e-5, gt=0)
-    """Learning rate of the policy at its highest (RLAIF: 1e-5; Huang et al. 2024: 3e-6)."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """What the learning rate does over the steps: stay, or fall to zero (Huang et al. 2024: linear)."""
+    """Learning-rate schedule after the warm-up: constant, or decay to zero (Huang et al. 2024: linear)."""
     warmup: int = Field(0, ge=0)
-    """Steps over which the learning rates rise to their highest."""
+    """Steps of linear learning-rate warm-up."""
     adam_eps: float = Field(1e-5, gt=0)
     """Epsilon of AdamW (Huang et al. 2024: 1e-5)."""
-    optimizer: Literal["adamw", "adafactor"] = "adamw"
-    """AdamW, or Adafactor (RLAIF G), which keeps no moments of single weights and steps in proportion to their size."""
     max_grad_norm: float = Field(1.0, gt=0)
-    """Gradients are scaled down to this norm, those of policy and value model each."""
+    """Gradients are clipped to this norm, separately for the policy and the value model."""
     beta: float = Field(0.05, ge=0)
-    """Weight of the KL divergence from the initial policy (RLAIF: 0.05). What it means depends on the reward's scale,
-    which the paper does not fix."""
+    """Weight of the KL divergence from the initial policy (RLAIF: 0.05). Its effect depends on the scale of the reward,
+    which the paper does not specify."""
     reference_dtype: Literal["policy", "fp32", "bf16"] = "policy"
     """Precision of the frozen initial policy when all weights are trained; with adapters it shares the base weights."""
     reference_device: Literal["policy", "cpu"] = "policy"
-    """Where the frozen initial policy is kept when all weights are trained: `cpu` saves GPU memory and costs time."""
+    """Device of the frozen initial policy when all weights are trained: `cpu` saves GPU memory and takes more time."""
 
     @property
     def step_shape(self) -> tuple[int, int]:
-        """Prompts of a step, and responses to each."""
+        """Prompts in a step, and responses to each, for the memory plan."""
         return 16, 2
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
-        """The policy, its KL reference, and what is in the component's slots."""
+        """List the policy, its KL reference, and the models of nested components."""
         groups, responses = self.step_shape
         trained = ModelLoad(
             policy, "policy", trained=True, groups=groups, responses=responses, optimizer=self.optimizer
@@ -75,132 +73,149 @@ class LearnerConfig(ComponentConfig):
 
 
 class MissingEosConfig(Config):
-    """What becomes of the reward of a response that has no end token within the length limit."""
+    """Rewards of responses that have no end token within the length limit."""
 
     missing_eos_penalty: float = Field(0.0, ge=0)
-    """Taken off the (scaled) reward of a response that has no end token within the length limit (TRL: 1.0)."""
+    """Subtracted from the (scaled) reward of a response without an end token within the length limit (TRL: 1.0)."""
     missing_eos_reward: float | None = None
-    """Replaces the (scaled) reward of a response that has no end token within the limit (Huang et al. 2024: -1)."""
+    """Replaces the (scaled) reward of a response without an end token within the limit (Huang et al. 2024: -1)."""
 
     @model_validator(mode="after")
     def _check_missing_eos(self) -> Self:
         if self.missing_eos_penalty and self.missing_eos_reward is not None:
-            raise ValueError("missing_eos_reward replaces the reward: leave missing_eos_penalty out")
+            raise ValueError("missing_eos_reward replaces the reward; remove missing_eos_penalty")
         return self
 
 
 class OnlineConfig(MissingEosConfig, LearnerConfig):
-    """What every algorithm has that samples from the policy it trains."""
+    """Settings of algorithms that sample responses from the policy they train."""
 
     steps: int = Field(1000, ge=1)
-    """Times that responses are sampled and learned from."""
+    """Training steps; each samples responses and learns from them."""
     prompts_per_step: int = Field(8, ge=1)
     """Prompts drawn for each step, over all processes."""
     responses_per_prompt: int = Field(1, ge=1)
-    """Responses sampled to each prompt; prompts times responses is the paper's batch (128)."""
+    """Responses sampled to each prompt; prompts times responses is the paper's batch size (128)."""
     temperature: float = Field(0.9, gt=0)
-    """Sampling temperature (RLAIF: 0.9; Huang et al. 2024: 0.7); log-probabilities are taken at the same one."""
+    """Sampling temperature (RLAIF: 0.9; Huang et al. 2024: 0.7), also applied to log-probabilities."""
     samples_every: int = Field(1, ge=1)
-    """Write the sampled responses of every so many-th step into `samples/`."""
+    """Interval, in steps, at which sampled responses are written to `samples/`."""
     checkpoint_selection: CheckpointSelectionConfig | None = None
-    """Looks at the policy on validation prompts while it trains, and chooses the checkpoint."""
+    """Evaluates the policy on validation prompts during training, and selects the checkpoint to keep."""
 
     @property
     def step_shape(self) -> tuple[int, int]:
-        """Prompts of a step, and responses to each."""
+        """Prompts in a step, and responses to each."""
         return self.prompts_per_step, self.responses_per_prompt
-
-    def nested(self) -> list[ComponentConfig]:
-        """The judge of the watch, besides the algorithm's own slots."""
-        judge = self.checkpoint_selection.judge if self.checkpoint_selection is not None else None
-        return super().nested() + ([judge] if judge is not None else [])
 
 
 class PolicyGradientConfig(OnlineConfig):
-    """What every policy-gradient algorithm has: reward, KL and how often a rollout is used."""
+    """Settings of policy-gradient algorithms: objective, KL term, advantages and updates."""
 
     epochs: int = Field(1, ge=1)
     """Passes over the responses of a step (Huang et al. 2024: 4)."""
     minibatches: int = Field(1, ge=1)
-    """Updates in each pass; the prompts of a step are shared out among them (Huang et al. 2024: 1)."""
+    """Updates in each pass; the prompts of a step are divided among them (Huang et al. 2024: 1)."""
     objective: Literal["weighted", "penalised"] = "weighted"
     """`weighted` maximises (1 - beta) r - beta KL (RLAIF v2, v3), `penalised` r - beta KL (RLAIF v1, Stiennon)."""
     kl: Literal["reward", "loss"] = "reward"
-    """Where the KL term goes: taken off the reward of each token (Stiennon 2020), or added to the loss (GRPO)."""
+    """Place of the KL term: subtracted from the reward of each token (Stiennon 2020), or added to the loss (GRPO)."""
     kl_estimator: KlEstimator = "k1"
     """Estimate of a token's KL (Schulman 2020): k1 = log pi - log pi_ref, k2 = k1^2 / 2, k3 = exp(-k1) - 1 + k1."""
     kl_correction: bool = False
-    """With `kl: loss`, multiply the estimate by the probability ratio, which keeps it unbiased after several updates
-    and gives k3 the gradient of the KL (DeepSeek-AI 2025, DeepSeek-V3.2; what TRL's GRPO does by default)."""
+    """With `kl: loss`, multiply the estimate by the probability ratio: it stays unbiased after several updates, and k3
+    gets the gradient of the KL (DeepSeek-AI 2025, DeepSeek-V3.2; the default of TRL's GRPO)."""
     kl_target: float | None = Field(None, gt=0)
-    """Adapt beta so that the KL of a response (k1, summed over its tokens) stays near this (Ziegler et al. 2019); None
-    keeps it fixed."""
+    """Adapt beta so that the KL of a response (k1, summed over its tokens) stays near this value (Ziegler et al. 2019);
+    None keeps beta fixed."""
     kl_horizon: float = Field(10000, gt=0)
-    """Responses over which an adaptive beta changes by about its whole error."""
+    """Number of responses over which an adaptive beta corrects a whole error."""
     scale_rewards: bool = False
-    """Divide rewards by their standard deviation over the first step's responses. Then `beta` weighs the KL term
-    against a reward of unit spread, whatever scale the reward model has."""
+    """Divide rewards by their standard deviation over the first step's responses. The meaning of `beta` then does not
+    depend on the scale of the reward model."""
     whiten_rewards: bool = False
-    """Divide the rewards of tokens, KL included, by their standard deviation over the step; their mean stays."""
+    """Divide the rewards of tokens, KL included, by their standard deviation over the step; their mean is unchanged."""
     whiten_advantages: bool = False
     """Shift and scale the advantages of a step's tokens to mean 0 and standard deviation 1."""
     clip: float | None = Field(None, gt=0)
-    """Clip the probability ratio to [1 - clip, 1 + clip] (PPO: 0.2). None trusts the samples: with one update a step
-    they are the policy's own."""
+    """Clip the probability ratio to [1 - clip, 1 + clip] (PPO: 0.2). None does not clip, which is right for a single
+    update a step: the ratio is then 1."""
     entropy: float = Field(0.0, ge=0)
-    """Weight of an entropy bonus, in nats a token."""
+    """Weight of the entropy bonus; entropies are in nats per token."""
     average: Literal["responses", "response-tokens", "tokens"] = "responses"
-    """How token losses become one: summed over a response's tokens and averaged over responses (RLAIF F), averaged over
+    """Reduction of token losses: summed over a response's tokens and averaged over responses (RLAIF F), averaged over
     a response's tokens and then over responses (GRPO), or averaged over all tokens (Huang et al. 2024)."""
 
     @model_validator(mode="after")
     def _check_settings(self) -> PolicyGradientConfig:
         if self.objective == "weighted" and self.beta > 1:
-            raise ValueError("beta: with objective 'weighted' it is a share between 0 and 1")
+            raise ValueError("beta: with objective 'weighted' at most 1; lower it or set objective: penalised")
         if self.kl == "loss" and self.kl_estimator == "k1":
-            raise ValueError("kl_estimator: k1 has no gradient on average as a loss; use k2 or k3, or 'kl: reward'")
+            raise ValueError(
+                "kl_estimator: k1 in the loss has a gradient of 0 on average; use k2 or k3, or 'kl: reward'"
+            )
         if self.kl_correction and self.kl != "loss":
-            raise ValueError("kl_correction: it corrects the KL in the loss; set 'kl: loss'")
+            raise ValueError("kl_correction: it applies to the KL in the loss; set 'kl: loss'")
         responses = self.prompts_per_step * self.responses_per_prompt
         if self.kl_target is not None and not self.beta:
-            raise ValueError("kl_target: a beta of 0 cannot adapt; start from a small one")
+            raise ValueError("kl_target: a beta of 0 cannot adapt; set a small positive beta")
         if self.kl_target is not None and self.kl_horizon <= 0.2 * responses:
             raise ValueError(
-                f"kl_horizon: {self.kl_horizon:g} responses, with {responses} a step, could turn beta negative"
+                f"kl_horizon: {self.kl_horizon:g} responses, with {responses} a step, could turn beta negative; "
+                f"use more than {0.2 * responses:g}"
             )
         if self.prompts_per_step % self.minibatches:
             raise ValueError(
-                f"minibatches: {self.prompts_per_step} prompts a step cannot be divided into {self.minibatches}"
+                f"minibatches: {self.prompts_per_step} prompts a step cannot be divided into {self.minibatches}; "
+                f"change one of the two"
             )
         return self
 
     @property
     def needs_old_logprobs(self) -> bool:
-        """Whether log-probabilities must be taken before the first update of a step, and not along with it."""
+        """True if log-probabilities are computed before the first update of a step, rather than by the update."""
         return self.epochs * self.minibatches > 1 or self.whiten_rewards or self.whiten_advantages
+
+    @property
+    def value_settings(self) -> ValueConfig | None:
+        """Settings of the value model; None for an algorithm without one."""
+        return None
 
 
 class ValueConfig(PolicyGradientConfig):
-    """What every algorithm has that trains a value model beside the policy."""
+    """Settings of algorithms that train a value model beside the policy."""
 
     value_from: Literal["sft", "reward"] = "sft"
-    """What the value model starts from: the initial policy (RLAIF F), or the reward model (Huang et al. 2024)."""
+    """Initial weights of the value model: those of the initial policy (RLAIF F) or of the reward model (Huang et al.
+    2024)."""
     value_lr: float | None = Field(None, gt=0)
-    """Learning rate of the value model; default: the policy's."""
+    """Peak learning rate of the value model; default: the policy's."""
     value_weight: float = Field(1.0, ge=0)
     """Weight of the value loss (Huang et al. 2024: 0.1, of half the squared error)."""
     value_clip: float | None = Field(None, gt=0)
-    """Clip the change of a value since the samples to this (PPO: 0.2)."""
+    """Clip the change of a value since sampling to this (PPO: 0.2)."""
     gamma: float = Field(1.0, gt=0, le=1)
-    """Discount of a token's reward for the token before it (RLAIF F: 1)."""
+    """Discount factor per token (RLAIF F: 1)."""
+
+    @property
+    def value_settings(self) -> ValueConfig | None:
+        """These settings; a subclass may do without a value model and return None."""
+        return self
+
+    @property
+    def values_final_states(self) -> bool:
+        """True if the state after each response has a value of its own."""
+        return False
 
     @property
     def needs_reward_model(self) -> bool:
-        """If the value model starts from it."""
-        return self.value_from == "reward"
+        """True if the value model starts from the reward model."""
+        return self.value_settings is not None and self.value_from == "reward"
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
-        """Policy and value model; with adapters both, and the KL reference, share one copy of the base weights."""
+        """List policy and value model; with adapters, they and the KL reference share the base weights."""
+        if self.value_settings is None:
+            return super().loads(policy)
         groups, responses = self.step_shape
         shared = self.value_from == "sft"
         value = ModelLoad(
@@ -216,11 +231,15 @@ class ValueConfig(PolicyGradientConfig):
 
 
 class GaeConfig(ValueConfig):
-    """What every algorithm has that estimates advantages with the value model (Schulman et al. 2016)."""
+    """Settings of algorithms with generalised advantage estimation (Schulman et al. 2016)."""
 
     lam: float = Field(1.0, ge=0, le=1)
-    """Lambda of generalised advantage estimation; 1 is the plain return less the value."""
+    """Lambda of generalised advantage estimation; 1 is the return minus the value."""
     end_value: bool = False
-    """Value finished responses too: the score comes one step after the last token, and the state between them has a
-    value of its own that learns it (Huang et al. 2024 add the score after the end token). With `lam: 1` advantages are
-    the same."""
+    """Give the state after the last token a value too: the score then comes one step later and is the return of that
+    state (Huang et al. 2024 add the score after the end token). With `lam: 1` advantages are the same."""
+
+    @property
+    def values_final_states(self) -> bool:
+        """True with `end_value`."""
+        return self.end_value

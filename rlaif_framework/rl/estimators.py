@@ -1,7 +1,7 @@
-"""KL estimates, returns, advantages and surrogate losses: each a function of tensors, tested against brute force.
+"""KL estimates, returns, advantages and surrogate losses: functions of tensors, tested against brute force.
 
-Values per token are flat: all tokens of the first response, then all of the second, and so on; `response_index` tells whose
-each is.
+Values per token are flat: all tokens of the first response, then all of the second, and so on; `response_index` holds
+the response of each token.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rlaif_framework.rl.config import KlEstimator
 
 
 def estimate_kl(logprobs: Tensor, reference: Tensor, estimator: KlEstimator) -> Tensor:
-    """Per-token estimate of KL(policy || reference) for tokens sampled from the policy (Schulman 2020).
+    """Estimate KL(policy || reference) per token, for tokens sampled from the policy (Schulman 2020).
 
     Args:
         logprobs: log pi(a) under the policy, any shape.
@@ -28,12 +28,12 @@ def estimate_kl(logprobs: Tensor, reference: Tensor, estimator: KlEstimator) -> 
 
 
 def sum_responses(values: Tensor, response_index: Tensor, responses: int) -> Tensor:
-    """Sums over each response's tokens: (tokens,) to (responses,)."""
+    """Sum values over the tokens of each response: (tokens,) to (responses,)."""
     return torch.zeros(responses, dtype=values.dtype, device=values.device).index_add(0, response_index, values)
 
 
 def discount(rewards: Tensor, response_index: Tensor, factor: float) -> Tensor:
-    """Discounted sums from each token to the end of its response: x_t + factor x_(t+1) + ...
+    """Compute discounted sums from each token to the end of its response: x_t + factor x_(t+1) + ...
 
     Args:
         rewards: (tokens,) x.
@@ -43,24 +43,24 @@ def discount(rewards: Tensor, response_index: Tensor, factor: float) -> Tensor:
     Returns:
         (tokens,).
     """
-    padded, places = _to_rows(rewards, response_index)
+    padded, flat = _to_rows(rewards, response_index)  # (responses, longest response)
     sums = torch.zeros_like(padded)
     running = torch.zeros_like(padded[:, 0])
     for t in reversed(range(padded.shape[1])):
         running = padded[:, t] + factor * running
         sums[:, t] = running
-    return sums[places]
+    return sums[flat]
 
 
 def gae(rewards: Tensor, values: Tensor, response_index: Tensor, gamma: float, lam: float) -> Tensor:
-    """Generalised advantage estimates (Schulman et al. 2016, equation 16); after the last token the value is 0.
+    """Estimate generalised advantages (Schulman et al. 2016, equation 16); the value after the last token is 0.
 
     Args:
         rewards: (tokens,) reward of each token.
         values: (tokens,) value of the state before each token.
         response_index: (tokens,) response of each token, in order.
         gamma: Discount.
-        lam: Lambda: 1 gives return less value, 0 the one-step temporal difference.
+        lam: Lambda: 1 gives return minus value, 0 the one-step temporal difference.
 
     Returns:
         (tokens,) advantages; advantages + values are the returns the value model learns.
@@ -71,18 +71,18 @@ def gae(rewards: Tensor, values: Tensor, response_index: Tensor, gamma: float, l
     return discount(errors, response_index, gamma * lam)
 
 
-def defer_scores(
+def delay_scores(
     rewards: Tensor, scores: Tensor, end_values: Tensor, response_index: Tensor, gamma: float, lam: float
 ) -> Tensor:
-    """Rewards for `gae` where the score comes one step after the last token (Huang et al. 2024).
+    """Move scores one step past the last token, as rewards for `gae` (Huang et al. 2024).
 
-    The step after the last token has the temporal difference score - V_end; folded into the last token's, the score
-    becomes gamma (lam score + (1 - lam) V_end), which keeps values and advantages one a token.
+    The step after the last token has the temporal difference score - V_end. `gae` has one value per token, so its share
+    is folded into the last token: the score becomes gamma (lam score + (1 - lam) V_end).
 
     Args:
         rewards: (tokens,) with the score at the last token of each response.
-        scores: (responses,) in any shape: these scores.
-        end_values: As `scores`: value of the state after the last token.
+        scores: (responses,) those scores, in any shape.
+        end_values: Value of the state after the last token, likewise.
         response_index: (tokens,) response of each token, in order.
         gamma: Discount.
         lam: Lambda.
@@ -97,13 +97,13 @@ def defer_scores(
 
 
 def ends_response(response_index: Tensor) -> Tensor:
-    """Whether a token is the last of its response, (tokens,) bool."""
+    """Return True for the last token of each response, (tokens,) bool."""
     changes = response_index[1:] != response_index[:-1]
     return torch.cat([changes, changes.new_ones(1)])
 
 
 def leave_one_out(scores: Tensor) -> Tensor:
-    """Scores less the mean of the others of their group (Ahmadian et al. 2024, equation 4).
+    """Subtract from each score the mean of the others in its group (Ahmadian et al. 2024, equation 4).
 
     Args:
         scores: (prompts, responses per prompt), at least two responses each.
@@ -115,11 +115,11 @@ def leave_one_out(scores: Tensor) -> Tensor:
 
 
 def normalise_groups(scores: Tensor, scale: bool = True) -> Tensor:
-    """Scores less the mean of their group, divided by its (sample) standard deviation (Shao et al. 2024, 4.1.2).
+    """Subtract the mean of each group and divide by its sample standard deviation (Shao et al. 2024, 4.1.2).
 
     Args:
         scores: (prompts, responses per prompt), at least two responses each.
-        scale: Divide; without it, as Liu et al. 2025 (Dr. GRPO).
+        scale: If False, do not divide (Dr. GRPO, Liu et al. 2025).
 
     Returns:
         (prompts, responses per prompt).
@@ -129,13 +129,13 @@ def normalise_groups(scores: Tensor, scale: bool = True) -> Tensor:
 
 
 def whiten(values: Tensor, mean: Tensor, variance: Tensor, shift: bool = True) -> Tensor:
-    """Scale values to unit variance; their mean becomes 0, or stays as it was without `shift` (Huang et al. 2024)."""
+    """Scale values to unit variance; their mean becomes 0, or without `shift` is unchanged (Huang et al. 2024)."""
     white = (values - mean) * torch.rsqrt(variance + 1e-8)
     return white if shift else white + mean
 
 
 def clipped_surrogate(log_ratios: Tensor, advantages: Tensor, clip: float | None) -> Tensor:
-    """Loss of the clipped probability ratio, -min(ratio A, clip(ratio) A) (Schulman et al. 2017, equation 7).
+    """Compute the clipped surrogate loss, -min(ratio A, clip(ratio) A) (Schulman et al. 2017, equation 7).
 
     Args:
         log_ratios: log pi - log pi_old, of tokens or of whole responses.
@@ -144,7 +144,7 @@ def clipped_surrogate(log_ratios: Tensor, advantages: Tensor, clip: float | None
     """
     if clip is None:
         return -log_ratios.exp() * advantages
-    # Bounded before the exponential: a ratio that overflows would leave NaN as the gradient of what the minimum drops.
+    # Clamped before the exponential: otherwise an overflowing ratio gives a gradient of NaN even where it is clipped.
     highest = torch.full_like(log_ratios, torch.inf).masked_fill(advantages > 0, math.log1p(clip))
     lowest = torch.full_like(log_ratios, -torch.inf)
     if clip < 1:
@@ -153,7 +153,7 @@ def clipped_surrogate(log_ratios: Tensor, advantages: Tensor, clip: float | None
 
 
 def clipped_fraction(log_ratios: Tensor, advantages: Tensor, clip: float | None) -> Tensor:
-    """Whether clipping takes the gradient of a token away, as 0 or 1; the same shape."""
+    """Return 1 where clipping removes the gradient of a ratio and 0 elsewhere, in the same shape."""
     if clip is None:
         return torch.zeros_like(log_ratios)
     ratios = log_ratios.exp()
@@ -161,12 +161,12 @@ def clipped_fraction(log_ratios: Tensor, advantages: Tensor, clip: float | None)
 
 
 def value_loss(values: Tensor, old: Tensor, returns: Tensor, clip: float | None) -> Tensor:
-    """Squared error of values, the larger one of the value itself and its clipped change (Huang et al. 2024).
+    """Compute the squared error of values: the larger of those with and without clipping (Huang et al. 2024).
 
     Args:
-        values: (tokens,) now.
-        old: (tokens,) when the responses were sampled.
-        returns: (tokens,) what they should be.
+        values: (tokens,) current values.
+        old: (tokens,) values when the responses were sampled.
+        returns: (tokens,) target values.
         clip: Values are clipped to old +- clip; None does not clip.
     """
     errors = (values - returns) ** 2
@@ -176,14 +176,14 @@ def value_loss(values: Tensor, old: Tensor, returns: Tensor, clip: float | None)
 
 
 def adapt_beta(beta: float, kl: float, target: float, responses: int, horizon: float) -> float:
-    """The adaptive KL coefficient after a step (Ziegler et al. 2019, 2.2).
+    """Adapt the KL coefficient after a step (Ziegler et al. 2019, 2.2).
 
     Args:
         beta: The coefficient so far.
         kl: Mean KL of the step's responses, nats.
-        target: Wanted KL, nats.
+        target: Target KL, nats.
         responses: Responses in the step.
-        horizon: Responses over which a full error changes beta by its own size.
+        horizon: Number of responses over which beta changes by the whole relative error.
     """
     error = min(0.2, max(-0.2, kl / target - 1))
     return beta * (1 + error * responses / horizon)
@@ -192,13 +192,13 @@ def adapt_beta(beta: float, kl: float, target: float, responses: int, horizon: f
 def replace_missing_eos(
     rewards: Tensor, finished: Tensor, penalty: float = 0.0, replacement: float | None = None
 ) -> Tensor:
-    """Rewards of responses of which some have no end token: less a penalty, or replaced.
+    """Penalise or replace the rewards of responses without an end token.
 
     Args:
         rewards: (responses,).
-        finished: (responses,) bool: the end token was reached.
-        penalty: Taken off (TRL's meaning of "missing EOS penalty").
-        replacement: Takes the place of the reward (Huang et al. 2024: -1).
+        finished: (responses,) bool: True if the end token was sampled.
+        penalty: Subtracted from the reward (TRL's `missing_eos_penalty`).
+        replacement: Replaces the reward (Huang et al. 2024: -1).
     """
     if replacement is not None:
         return rewards.masked_fill(~finished, replacement)
@@ -206,7 +206,7 @@ def replace_missing_eos(
 
 
 def _to_rows(values: Tensor, response_index: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """Flat values as rows of responses padded with 0, and where each value is."""
+    """Arrange flat values as rows of responses padded with 0; also return the index of each value in them."""
     responses = int(response_index[-1]) + 1 if len(response_index) else 0
     counts = torch.bincount(response_index, minlength=responses)
     starts = counts.cumsum(0) - counts

@@ -1,8 +1,8 @@
-"""The models of an online algorithm: the policy it trains, the frozen initial one, and perhaps a value model."""
+"""The models of an algorithm: the policy in training, the frozen initial policy and, for some, a value model."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 
 import torch
@@ -12,104 +12,159 @@ from transformers import PreTrainedModel
 
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.contracts.stage import Stage
-from rlaif_framework.errors import TrainingError
 from rlaif_framework.models.adapters import add_lora, checkpoint_gradients, save_model, share_weights
 from rlaif_framework.models.loading import load_model, load_tokenizer
 from rlaif_framework.models.logprobs import response_logits, response_logprobs, selective_logprobs, token_entropies
-from rlaif_framework.models.packing import Group, Packed, lay_out, pack_groups
-from rlaif_framework.models.sampling import encode_prompt, group_samples, sample_responses
-from rlaif_framework.models.score_model import ScoreModel
+from rlaif_framework.models.packing import Group, Packed, choose_rows, pack_groups
+from rlaif_framework.models.sampling import encode_prompt, group_samples
 from rlaif_framework.records.jsonl import write_rows
 from rlaif_framework.records.preferences import Prompt
 from rlaif_framework.records.samples import Sample
-from rlaif_framework.rl.config import GaeConfig, LearnerConfig, OnlineConfig, ValueConfig
+from rlaif_framework.rl.config import LearnerConfig, OnlineConfig, ValueConfig
+from rlaif_framework.rl.estimators import ends_response, value_loss
 from rlaif_framework.rl.rollouts import Rollout
-from rlaif_framework.rl.value_model import ValueModel
-from rlaif_framework.training.loop import draw_batch, local_shard, make_optimizer
+from rlaif_framework.rl.value_model import ValueModel, load_value_model
+from rlaif_framework.training.loop import StepFunction, draw_batch, local_shard, make_optimizer, train_steps
+from rlaif_framework.training.responses import sample_texts
 
 
 class Learner:
-    """Holds the models of an online algorithm, samples from the policy, and reads log-probabilities and values.
+    """A policy in training and the frozen initial policy, its reference.
 
-    With adapters, policy, reference and value model are three trees of modules over one copy of the base weights.
+    With adapters, the policy, the reference and the value model of a `ValueLearner` are separate module trees over one
+    copy of the base weights.
     """
 
-    def __init__(
-        self,
-        config: LearnerConfig,
-        context: Context,
-        stage: Stage,
-        initial: Path,
-        reward_folder: Path | None = None,
-        value: bool = False,
-    ) -> None:
-        """Load the models.
+    def __init__(self, config: LearnerConfig, context: Context, stage: Stage, initial: Path) -> None:
+        """Load the models and create the optimiser.
 
         Args:
-            config: The algorithm's settings.
-            context: The policy's settings, the task and the device.
-            stage: Gives seeds and the folder for samples.
+            config: Settings of the algorithm.
+            context: Settings of the policy, the task and the device.
+            stage: Stage that trains.
             initial: Folder of the initial policy.
-            reward_folder: A reward model's folder, for a value model that starts from it.
-            value: Whether there is a value model; `config` is then a `ValueConfig`.
         """
         self.config, self.context, self.stage = config, context, stage
-        self.temperature = config.temperature if isinstance(config, OnlineConfig) else 1.0
-        """Sampling temperature, at which log-probabilities are taken too."""
-        self.accelerator: Accelerator = self.context.accelerator
+        self.temperature = 1.0
+        """Temperature at which log-probabilities are computed."""
+        self.accelerator: Accelerator = context.accelerator
         self.tokenizer = load_tokenizer(initial)
-        lora, device = self.context.policy.lora, self.context.device
-        weights = torch.float32 if lora is None else self.context.dtype
-        base = load_model(initial, "causal", weights, device)
-        modules: dict[str, nn.Module] = {}
-        rates = {"policy": config.lr}
-        if value:
-            assert isinstance(config, ValueConfig)
-            modules["value"] = ValueModel(self._load_scores(config, initial, reward_folder, base))
-            rates["value"] = config.value_lr or config.lr
-        if lora is None:
-            dtype = {"policy": weights, "fp32": torch.float32, "bf16": torch.bfloat16}[config.reference_dtype]
-            where = device if config.reference_device == "policy" else torch.device("cpu")
-            self.reference = load_model(initial, "causal", dtype, where)
-            modules["policy"] = base
-        else:
-            self.reference = share_weights(base)
-            modules["policy"] = add_lora(base, lora, "CAUSAL_LM")
+        weights = torch.float32 if context.policy.lora is None else context.dtype
+        base = load_model(initial, "causal", weights, context.device)
+        # Other modules first: their adapters and the policy's are drawn from one random stream, in this order.
+        others = self._load_others(initial, base)
+        self.reference = self._load_reference(initial, base)
         self.reference.requires_grad_(False)
+        policy = base if context.policy.lora is None else add_lora(base, context.policy.lora, "CAUSAL_LM")
+        self._prepare({"policy": (policy, config.lr), **others})
+
+    def _load_others(self, initial: Path, base: PreTrainedModel) -> dict[str, tuple[nn.Module, float]]:
+        """Load what is trained besides the policy, by name, each with its learning rate."""
+        return {}
+
+    def _load_reference(self, initial: Path, base: PreTrainedModel) -> PreTrainedModel:
+        """Load the frozen initial policy; with adapters, it shares the base weights."""
+        config, context = self.config, self.context
+        if context.policy.lora is not None:
+            return share_weights(base)
+        dtypes = {"policy": torch.float32, "fp32": torch.float32, "bf16": torch.bfloat16}
+        device = context.device if config.reference_device == "policy" else torch.device("cpu")
+        return load_model(initial, "causal", dtypes[config.reference_dtype], device)
+
+    def _prepare(self, trained: Mapping[str, tuple[nn.Module, float]]) -> None:
+        """Create the optimiser and let Accelerate wrap the trained modules."""
         if self.context.policy.gradient_checkpointing:
-            for module in modules.values():
+            for module, _ in trained.values():
                 checkpoint_gradients(module)
         groups = [
-            {"params": [p for p in modules[name].parameters() if p.requires_grad], "lr": rate}
-            for name, rate in rates.items()
+            {"params": [p for p in module.parameters() if p.requires_grad], "lr": lr} for module, lr in trained.values()
         ]
-        optimizer = make_optimizer(groups, config.lr, config.adam_eps, config.optimizer)
-        *prepared, self.optimizer = self.accelerator.prepare(*(modules[name] for name in rates), optimizer)
-        self.modules: dict[str, nn.Module] = dict(zip(rates, prepared, strict=True))
-        """What is trained: `policy`, and `value` if there is a value model."""
+        optimizer = make_optimizer(groups, self.config)
+        *prepared, self.optimizer = self.accelerator.prepare(*(module for module, _ in trained.values()), optimizer)
+        self.modules: dict[str, nn.Module] = dict(zip(trained, prepared, strict=True))
+        """Trained modules by name: `policy`, and `value` if there is a value model."""
         self.policy = self.modules["policy"]
-        self.value = self.modules.get("value")
         for module in self.modules.values():
-            module.train()  # a model in evaluation mode recomputes nothing, whatever is asked for
+            module.train()  # gradient checkpointing does nothing in evaluation mode
 
-    def _load_scores(
-        self, config: ValueConfig, initial: Path, reward_folder: Path | None, base: PreTrainedModel
-    ) -> ScoreModel:
-        context, lora = self.context, self.context.policy.lora
-        if config.value_from == "sft" and lora is not None:
-            return ScoreModel.over(base, lora)
-        source = initial if config.value_from == "sft" else reward_folder
-        if source is None or not (source / "config.json").exists():
-            raise TrainingError("value_from: reward needs a reward that is a trained model; use value_from: sft")
-        tokenizer = load_tokenizer(source)
-        if not self.tokenizer.get_vocab().items() <= tokenizer.get_vocab().items():
-            raise TrainingError("value_from: the reward model's tokenizer is not the policy's; use value_from: sft")
-        return ScoreModel.load(source, tokenizer, context.dtype, context.device, lora, train=True)
+    def autocast(self, enabled: bool = True) -> torch.autocast:
+        """Return a context manager that computes in the policy's precision."""
+        dtype = self.context.dtype
+        return torch.autocast(self.context.device.type, dtype, enabled=enabled and dtype != torch.float32)
+
+    def pack(self, groups: Sequence[Group]) -> Packed:
+        """Pack groups into one batch on this process's device."""
+        return pack_groups(choose_rows(groups), self.tokenizer.pad_token_id, self.context.device)
+
+    def policy_logprobs(self, packed: Packed, entropy: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Compute log-probabilities of the response tokens under the policy, and their entropies if asked for.
+
+        Returns:
+            (response tokens,) each; None for entropies that are not asked for.
+        """
+        with self.autocast():
+            logits = response_logits(self.policy, packed)  # (response tokens, vocabulary)
+        logprobs = selective_logprobs(logits, packed.targets, self.temperature)
+        return logprobs, token_entropies(logits, self.temperature) if entropy else None
+
+    @torch.no_grad()
+    def reference_logprobs(self, packed: Packed) -> Tensor:
+        """Compute log-probabilities of the response tokens under the initial policy, (response tokens,)."""
+        device = self.reference.device
+        with self.autocast(enabled=device.type == self.context.device.type):
+            logprobs = response_logprobs(self.reference, packed.to(device), self.temperature)
+        return logprobs.to(self.context.device)
+
+    def train(
+        self,
+        steps: int,
+        step: StepFunction,
+        *,
+        state: MutableMapping[str, float] | None = None,
+        after: Callable[[int], bool] = lambda number: False,
+    ) -> None:
+        """Run training steps with the config's schedule and gradient clipping; see `train_steps`."""
+        config = self.config
+        train_steps(
+            self.stage,
+            self.modules,
+            self.optimizer,
+            steps,
+            step,
+            text=config.kind,
+            warmup=config.warmup,
+            schedule=config.schedule,
+            max_grad_norm=config.max_grad_norm,
+            state=state,
+            after=after,
+        )
+
+    def save(self) -> None:
+        """Save the policy as the stage's result."""
+        if self.stage.is_main:
+            save_model(
+                self.accelerator.unwrap_model(self.policy), self.tokenizer, self.stage.folder, self.context.dtype
+            )
+
+
+class OnlineLearner(Learner):
+    """A learner that samples responses from the policy it trains."""
+
+    config: OnlineConfig
+
+    def __init__(self, config: OnlineConfig, context: Context, stage: Stage, initial: Path) -> None:
+        """Load the models; see `Learner`."""
+        super().__init__(config, context, stage, initial)
+        self.temperature = config.temperature
 
     def sample(self, pool: Sequence[Prompt], number: int) -> Rollout:
-        """Sample this process's share of a step's responses to prompts from a pool."""
+        """Draw a step's prompts and sample responses to this process's share of them.
+
+        Args:
+            pool: Prompts to draw from.
+            number: Number of the step.
+        """
         config, context, stage = self.config, self.context, self.stage
-        assert isinstance(config, OnlineConfig)
         batch = local_shard(self.accelerator, draw_batch(stage, len(pool), config.prompts_per_step, number))
         prompts = [pool[i] for i in batch]
         repeated = [p for p in prompts for _ in range(config.responses_per_prompt)]
@@ -123,63 +178,23 @@ class Learner:
         return Rollout(repeated, samples, texts, group_samples(ids, samples, config.responses_per_prompt))
 
     def respond(self, prompts: Sequence[str], temperature: float, seed: int) -> list[Sample]:
-        """Let the policy as it is respond to prompts."""
+        """Sample one response of the current policy to each prompt."""
         policy = self.accelerator.unwrap_model(self.policy)
         policy.eval()
         # Adapters over a bf16 base are merged for sampling; only a policy kept in fp32 needs to be cast.
         with self.autocast(enabled=self.context.policy.lora is None):
-            samples = sample_responses(
-                policy,
-                self.tokenizer,
-                prompts,
-                max_new_tokens=self.context.policy.max_new_tokens,
-                temperature=temperature,
-                seed=seed,
-                budget=self.context.policy.batch_tokens,
-            )
+            samples = sample_texts(self.context, policy, self.tokenizer, prompts, temperature=temperature, seed=seed)
         policy.train()
         return samples
 
-    def autocast(self, enabled: bool = True) -> torch.autocast:
-        """Compute in the policy's precision."""
-        dtype = self.context.dtype
-        return torch.autocast(self.context.device.type, dtype, enabled=enabled and dtype != torch.float32)
+    def save_samples(self, number: int, rollout: Rollout, columns: Mapping[str, Sequence[float]]) -> None:
+        """Write a step's responses to `samples/`, if it is one of the steps whose samples are kept.
 
-    def pack(self, groups: Sequence[Group]) -> Packed:
-        """Put groups into one batch on this process's device."""
-        return pack_groups(lay_out(groups), self.tokenizer.pad_token_id, self.context.device)
-
-    def policy_logprobs(self, packed: Packed, entropy: bool = False) -> tuple[Tensor, Tensor | None]:
-        """Log-probabilities of the response tokens at the sampling temperature, and their entropies if wanted."""
-        with self.autocast():
-            logits = response_logits(self.policy, packed)
-        logprobs = selective_logprobs(logits, packed.targets, self.temperature)
-        return logprobs, token_entropies(logits, self.temperature) if entropy else None
-
-    @torch.no_grad()
-    def reference_logprobs(self, packed: Packed) -> Tensor:
-        """Log-probabilities of the response tokens under the initial policy, (response tokens,)."""
-        device = self.reference.device
-        with self.autocast(enabled=device.type == self.context.device.type):
-            logprobs = response_logprobs(self.reference, packed.to(device), self.temperature)
-        return logprobs.to(self.context.device)
-
-    def predict_values(self, packed: Packed) -> tuple[Tensor | None, Tensor | None]:
-        """Values of the states before the response tokens, (response tokens,), and after the responses, (responses,).
-
-        None without a value model; the latter None if `end_value` is off.
+        Args:
+            number: Number of the step.
+            rollout: The responses.
+            columns: Further values of each response, by name.
         """
-        if self.value is None:
-            return None, None
-        ends = isinstance(self.config, GaeConfig) and self.config.end_value
-        with self.autocast():
-            values: Tensor = self.value(packed, ends)
-        tokens = len(packed.targets)
-        return values[:tokens], values[tokens:] if ends else None
-
-    def save_samples(self, number: int, rollout: Rollout, columns: dict[str, Sequence[float]]) -> None:
-        """Write a step's responses with what was said of them, for reading."""
-        assert isinstance(self.config, OnlineConfig)
         if not self.stage.is_main or number % self.config.samples_every:
             return
         folder = self.stage.folder / "samples"
@@ -192,9 +207,62 @@ class Learner:
             ),
         )
 
-    def save(self) -> None:
-        """Save the policy as the stage's result."""
-        if self.stage.is_main:
-            save_model(
-                self.accelerator.unwrap_model(self.policy), self.tokenizer, self.stage.folder, self.context.dtype
-            )
+
+class ValueLearner(OnlineLearner):
+    """An online learner with a value model beside the policy (actor and critic)."""
+
+    config: ValueConfig
+
+    def __init__(
+        self, config: ValueConfig, context: Context, stage: Stage, initial: Path, reward_folder: Path | None = None
+    ) -> None:
+        """Load the models; see `Learner`.
+
+        Args:
+            config: Settings of the algorithm.
+            context: Settings of the policy, the task and the device.
+            stage: Stage that trains.
+            initial: Folder of the initial policy.
+            reward_folder: Folder of a trained reward model, for `value_from: reward`.
+        """
+        self._reward_folder = reward_folder
+        super().__init__(config, context, stage, initial)
+        self.value = self.modules["value"]
+
+    def _load_others(self, initial: Path, base: PreTrainedModel) -> dict[str, tuple[nn.Module, float]]:
+        config = self.config
+        value = load_value_model(config, self.context, initial, base, self.tokenizer, self._reward_folder)
+        return {"value": (value, config.value_lr or config.lr)}
+
+    @property
+    def value_model(self) -> ValueModel:
+        """The value model without Accelerate's wrappers."""
+        model: ValueModel = self.accelerator.unwrap_model(self.value)
+        return model
+
+    def predict_values(self, packed: Packed) -> Tensor:
+        """Predict values of states: (response tokens,), or with `end_value` (response tokens + responses,).
+
+        The first are of the states before each response token, the others of the states after each response.
+        """
+        with self.autocast():
+            values: Tensor = self.value(packed, self.config.values_final_states)
+        return values
+
+    def value_errors(self, values: Tensor, old: Tensor, returns: Tensor, response_index: Tensor) -> Tensor:
+        """Compute the squared error of values, clipped as the config says, for each response token.
+
+        Args:
+            values: Values as `predict_values` returns them.
+            old: Values before the update, likewise.
+            returns: Target values, likewise.
+            response_index: (response tokens,) response of each token.
+
+        Returns:
+            (response tokens,); the error of a final state is added to that of the last token.
+        """
+        errors = value_loss(values, old, returns, self.config.value_clip)
+        if not self.config.values_final_states:
+            return errors
+        tokens, last = len(response_index), ends_response(response_index).nonzero().flatten()
+        return errors[:tokens].index_add(0, last, errors[tokens:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,15 +20,16 @@ from rlaif_framework.training.averages import MetricAverager
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """Responses sampled in one step by this process; lists are over responses, prompt by prompt."""
+    """Responses that this process sampled in one step; lists are over responses, prompt by prompt."""
 
     prompts: list[Prompt]
     """The prompt of each response."""
     samples: list[Sample]
+    """Token ids and texts as sampled."""
     texts: list[str]
     """The responses, tidied by the task."""
     groups: list[Group]
-    """Token ids, one group a prompt."""
+    """Token ids, one group for each prompt."""
 
     @property
     def lengths(self) -> list[int]:
@@ -36,24 +38,45 @@ class Rollout:
 
     @property
     def finished(self) -> Tensor:
-        """(responses,) bool: the end token was reached."""
+        """(responses,) bool: True if the end token was sampled."""
         return torch.tensor([s.finished for s in self.samples])
+
+    @property
+    def response_index(self) -> Tensor:
+        """(tokens,) response of each response token."""
+        return torch.arange(len(self.samples)).repeat_interleave(torch.tensor(self.lengths))
+
+    def responses_of(self, prompts: Sequence[int]) -> Tensor:
+        """(responses,) indices of the responses to some prompts, given by their indices in `groups`."""
+        starts = _starts([len(group.responses) for group in self.groups])
+        return torch.cat([torch.arange(starts[i], starts[i + 1]) for i in prompts])
+
+    def tokens_of(self, prompts: Sequence[int]) -> Tensor:
+        """(tokens,) indices of the response tokens of some prompts, given by their indices in `groups`."""
+        starts = _starts([sum(map(len, group.responses)) for group in self.groups])
+        return torch.cat([torch.arange(starts[i], starts[i + 1]) for i in prompts])
+
+
+def _starts(sizes: Sequence[int]) -> list[int]:
+    """Return where each of several consecutive pieces starts, and where the last one ends."""
+    starts: list[int] = torch.tensor([0, *sizes]).cumsum(0).tolist()
+    return starts
 
 
 def describe_rollout(rollout: Rollout, task: Task, averager: MetricAverager) -> None:
-    """MetricAverager lengths, ended responses and the task's own measures."""
+    """Add the lengths, the EOS rate and the task's own measures of responses to the metrics."""
     averager.add("tokens", torch.tensor(rollout.lengths, dtype=torch.float32))
-    averager.add("ended", rollout.finished.float())
+    averager.add("eos_rate", rollout.finished.float())
     measured = [task.measure(p, t) for p, t in zip(rollout.prompts, rollout.texts, strict=True)]
     for key in measured[0]:
         averager.add(f"task/{key}", torch.tensor([m[key] for m in measured]))
 
 
 def score_rollout(reward: Reward, rollout: Rollout, averager: MetricAverager) -> Tensor:
-    """Score responses, (responses,) fp32; the terms of a reward that has several are tallied.
+    """Score responses, (responses,) fp32; a reward's terms are added to the metrics.
 
     Raises:
-        TrainingError: A score is not a finite number; the prompt is named.
+        TrainingError: A score is not a finite number; the message names the prompt.
     """
     if isinstance(reward, TermedReward):
         terms = reward.score_terms(rollout.prompts, rollout.texts)
@@ -69,7 +92,7 @@ def score_rollout(reward: Reward, rollout: Rollout, averager: MetricAverager) ->
 def penalise_missing_eos(
     config: MissingEosConfig, scores: Tensor, rollout: Rollout, averager: MetricAverager
 ) -> Tensor:
-    """Scores, (responses,), after what `config` says of responses without an end token; the change is tallied."""
+    """Penalise or replace the scores, (responses,), of responses without an end token; log the change."""
     if not config.missing_eos_penalty and config.missing_eos_reward is None:
         return scores
     finished = rollout.finished.to(scores.device)

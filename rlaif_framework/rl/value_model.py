@@ -2,34 +2,84 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from rlaif_framework.assembly.context import Context
+from rlaif_framework.errors import TrainingError
+from rlaif_framework.models.loading import load_tokenizer
 from rlaif_framework.models.packing import Packed
 from rlaif_framework.models.score_model import ScoreModel
+from rlaif_framework.rl.config import ValueConfig
 
 
 class ValueModel(nn.Module):
-    """V(X_t): a score at every position, plus a level, set so that the first responses' values are right on average.
+    """V(X_t): a score at every position, plus a trained offset.
 
-    A reward model's level is arbitrary. A value model that had to climb there first would, for as long as it took, push
-    all responses the same way, good and bad alike.
+    The scale of a reward model has an arbitrary zero. The offset is set so that the values of the first responses
+    are right on average: a value model that had to learn it would, until then, push the probabilities of all
+    responses in the same direction.
     """
 
     def __init__(self, scores: ScoreModel) -> None:
         super().__init__()
         self.scores = scores
-        self.level = nn.Parameter(torch.zeros((), device=next(scores.parameters()).device))
+        self.offset = nn.Parameter(torch.zeros((), device=next(scores.parameters()).device))
 
     def shift(self, by: Tensor) -> None:
-        """Shift all values."""
+        """Add a number to all values."""
         with torch.no_grad():
-            self.level.add_(by)
+            self.offset.add_(by)
 
-    def forward(self, packed: Packed, ends: bool = False) -> Tensor:
-        """Values of the states before each response token, and then after each response if `ends`; fp32, flat."""
+    def forward(self, packed: Packed, final_states: bool = False) -> Tensor:
+        """Predict values of states.
+
+        Args:
+            packed: A batch of prompts and responses.
+            final_states: If True, also predict the value of the state after each response.
+
+        Returns:
+            (response tokens,) fp32 value of the state before each response token, or (response tokens + responses,)
+            with those of the final states appended.
+        """
         rows, columns = packed.rows, packed.columns
-        if ends:
+        if final_states:
             rows, columns = torch.cat([rows, packed.ends[:, 0]]), torch.cat([columns, packed.ends[:, 1]])
-        values: Tensor = self.scores(packed, rows, columns) + self.level
+        values: Tensor = self.scores(packed, rows, columns) + self.offset
         return values
+
+
+def load_value_model(
+    config: ValueConfig,
+    context: Context,
+    initial: Path,
+    policy: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    reward_folder: Path | None,
+) -> ValueModel:
+    """Load a value model from the initial policy or from the reward model.
+
+    Args:
+        config: `value_from` names the source.
+        context: Settings of adapters, precision and device.
+        initial: Folder of the initial policy.
+        policy: The loaded initial policy; with adapters, the value model shares its base weights.
+        tokenizer: Tokenizer of the policy.
+        reward_folder: Folder of the arm's reward model, if there is one.
+
+    Raises:
+        TrainingError: There is no trained reward model to start from, or its tokenizer differs from the policy's.
+    """
+    lora = context.policy.lora
+    if config.value_from == "sft" and lora is not None:
+        return ValueModel(ScoreModel.over(policy, lora))
+    source = initial if config.value_from == "sft" else reward_folder
+    if source is None or not (source / "config.json").exists():
+        raise TrainingError("value_from: reward needs a reward that is a trained model; use value_from: sft")
+    own = load_tokenizer(source)
+    if not tokenizer.get_vocab().items() <= own.get_vocab().items():
+        raise TrainingError("value_from: the reward model's tokenizer is not the policy's; use value_from: sft")
+    return ValueModel(ScoreModel.load(source, own, context.dtype, context.device, lora, train=True))

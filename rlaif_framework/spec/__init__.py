@@ -1,1 +1,1 @@
-"""The settings of a run: model, loading, JSON Schema. May import `plugins` and the rooms below it; no torch."""
+"""The settings of a run: pydantic models, files and JSON Schema. May import `plugins` and below; no torch."""

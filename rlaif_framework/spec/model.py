@@ -1,4 +1,4 @@
-"""The spec: what a run does, as a tree of frozen, validated settings."""
+"""The settings of a run, as a tree of frozen pydantic models."""
 
 from __future__ import annotations
 
@@ -14,125 +14,141 @@ from rlaif_framework.plugins.slots import AlgorithmSlot, LabelerSlot, RewardSlot
 
 DType = Literal["auto", "fp32", "bf16"]
 
-
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
+REFERENCE = "reference"
+"""Name of the reference responses in matchups."""
 
-BASELINES = ("sft", "reference")
+BATCH_TOKENS = 16384
+"""Default of `policy.batch_tokens`."""
 
+BASELINES = ("sft", REFERENCE)
+"""Policies to compare with that are not arms: the supervised baseline, and the task's reference responses."""
 
 TAKEN = (*BASELINES, "judge", "evaluation", "tensorboard")
-"""Names that runs use themselves, beside those of arms."""
+"""Names that arms cannot have, because runs use them."""
 
 
 class LoraSettings(Config):
-    """Low-rank adapters (Hu et al. 2021), trained instead of all weights; merged when the model is saved."""
+    """Settings of low-rank adapters (Hu et al. 2021). Adapters are merged into the weights when the model is saved."""
 
     rank: int = Field(16, ge=1)
-    """Rank of each adapter."""
+    """Rank of the adapters."""
     alpha: float = Field(32.0, gt=0)
-    """Scale: the adapter's output is multiplied by alpha / rank."""
+    """Scale of the adapters: their output is multiplied by alpha / rank."""
     targets: Literal["all-linear"] | list[str] = "all-linear"
-    """Names of the linear modules that get an adapter."""
+    """Names of the linear modules to adapt, or `all-linear` for all of them except heads."""
     last_layers: int | None = Field(None, ge=1)
-    """Adapt only so many layers, counted from the end: gradients need not flow through the others. Default: all."""
+    """Adapt only this many layers, counted from the last one, which saves the backward pass through the others. By
+    default all layers are adapted."""
 
 
 class PolicyConfig(Config):
-    """The model that is improved."""
+    """Settings of the policy, the model that is trained."""
 
     model: str
-    """A hub id, a model folder, a GGUF file, or `package:NAME` for weights inside an installed Python package."""
+    """Hub id, model folder, GGUF file, or `package:NAME` for weights inside an installed Python package."""
     revision: str | None = None
     """Git revision of a hub model."""
     dtype: DType = "auto"
-    """Compute precision: bf16 where the CPU or GPU has it (auto). Trained weights stay in fp32."""
+    """Compute precision. `auto` is bf16 if the CPU or GPU supports it natively, else fp32. Trained weights are always
+    kept in fp32."""
     lora: LoraSettings | None = None
-    """Train adapters instead of all weights."""
+    """Train low-rank adapters with these settings. By default all weights are trained."""
     gradient_checkpointing: bool = False
-    """Compute activations again in the backward pass instead of keeping them: less memory, about a third more time."""
+    """If True, recompute activations in the backward pass. Saves memory and takes about a third more time."""
     max_prompt_tokens: int = Field(512, ge=8)
-    """Longer prompts have their source cut, never the cue (RLAIF: 1,024; Huang et al. 2024: 512)."""
+    """Maximum length of a prompt in tokens. In longer prompts the source is truncated, never the cue (RLAIF: 1,024;
+    Huang et al. 2024: 512)."""
     max_new_tokens: int = Field(128, ge=1)
-    """Length of a response at most (RLAIF: 128)."""
-    batch_tokens: int = Field(16384, ge=64)
-    """Tokens at most in a batch that nothing is trained on (sampling, labelling, scoring), padding included."""
+    """Maximum length of a response in tokens (RLAIF: 128)."""
+    batch_tokens: int = Field(BATCH_TOKENS, ge=64)
+    """Maximum number of tokens in a batch for sampling, labelling and scoring, padding included."""
     train_tokens: int = Field(2048, ge=64)
-    """Tokens at most in one forward and backward pass, padding included; gradients of a step's passes add up. Bounds
-    the memory of activations, and changes results by no more than rounding. On a CPU larger passes are slower; on a GPU
-    raise it until memory is used."""
+    """Maximum number of tokens in one forward and backward pass of training, padding included. A step accumulates the
+    gradients of its passes, so this bounds the memory of activations and changes results only by rounding. On a GPU,
+    raise it until the memory is used; on a CPU, larger passes are slower."""
 
 
-class SftConfig(Config):
-    """Supervised fine-tuning on the task's reference responses (RLAIF A.1)."""
+class OptimizerConfig(Config):
+    """Settings of the optimiser and the learning rate."""
 
-    epochs: float = Field(1.0, gt=0)
-    """Passes over the demonstrations."""
     lr: float = Field(1e-5, gt=0)
-    """Learning rate at its highest (RLAIF: 1e-5; Huang et al. 2024: 3e-6)."""
+    """Peak learning rate (RLAIF: 1e-5; Huang et al. 2024: 3e-6)."""
     schedule: Literal["constant", "linear", "cosine"] = "linear"
-    """What the learning rate does after the warm-up (Huang et al. 2024: cosine)."""
-    warmup: float = Field(0.05, ge=0, le=1)
-    """Share of the steps over which the learning rate rises (Huang et al. 2024: 0)."""
+    """Learning-rate schedule after the warm-up: constant, or decay to zero (Huang et al. 2024: cosine)."""
     adam_eps: float = Field(1e-8, gt=0)
     """Epsilon of AdamW (Huang et al. 2024: 1e-5)."""
     optimizer: Literal["adamw", "adafactor"] = "adamw"
-    """AdamW, or Adafactor (RLAIF G), which keeps no moments of single weights and steps in proportion to their size."""
+    """Optimiser: AdamW, or Adafactor (RLAIF G), which needs less memory and scales updates by the size of the
+    weights."""
+
+
+class SftConfig(OptimizerConfig):
+    """Settings of supervised fine-tuning on the task's reference responses (RLAIF A.1)."""
+
+    epochs: float = Field(1.0, gt=0)
+    """Number of passes over the demonstrations."""
+    warmup: float = Field(0.05, ge=0, le=1)
+    """Fraction of the steps used for linear warm-up (Huang et al. 2024: 0)."""
     batch_size: int = Field(16, ge=1)
-    """Demonstrations per optimiser step (RLAIF: 128)."""
+    """Number of demonstrations per optimiser step (RLAIF: 128)."""
     loss: Literal["response", "all"] = "response"
-    """Tokens that are learned: the response's, or the prompt's too (Huang et al. 2024: all)."""
+    """Tokens in the loss: those of the response, or those of the prompt as well (Huang et al. 2024: all)."""
     max_response_tokens: int | None = Field(None, ge=1)
-    """Cut longer references to so many tokens, whose end is then not learned (RLAIF: 128; Huang et al. 2024: 53)."""
+    """Truncate references to this many tokens; the EOS token is then not trained (RLAIF: 128; Huang et al. 2024:
+    53)."""
     limit: int | None = Field(None, ge=1)
-    """Use only the first so many demonstrations."""
+    """Use only the first `limit` demonstrations."""
 
 
 class PairsConfig(Config):
-    """Where the comparisons to label come from."""
+    """Settings of the comparisons to label."""
 
     source: Literal["task", "policy", "both"] = "task"
-    """The task's own comparisons (as in the paper), pairs sampled from the supervised baseline, or both."""
+    """Source of the comparisons: those of the task (as in the paper), pairs sampled from the supervised baseline, or
+    both."""
     limit: int | None = Field(None, ge=1)
-    """Use at most so many of the task's comparisons, chosen at random with the seed."""
+    """Maximum number of the task's comparisons, chosen at random with the seed. By default all are used."""
     prompts: int | None = Field(None, ge=1)
-    """Sample from the policy for at most so many prompts."""
+    """Maximum number of prompts to sample pairs for. By default all training prompts are used."""
     responses: int = Field(2, ge=2)
-    """Responses the policy samples to each prompt; all pairs of different ones are labelled (Ouyang et al. 2022)."""
+    """Number of responses sampled per prompt. All pairs of distinct responses are labelled (Ouyang et al. 2022)."""
     temperature: float = Field(0.9, gt=0)
-    """Sampling temperature of the policy's pairs."""
+    """Sampling temperature of the policy."""
 
 
 class AiFeedback(Config):
-    """Preferences given by a labeler."""
+    """Feedback from a labeler."""
 
     kind: Literal["ai"] = "ai"
     labeler: LabelerSlot
-    """Who labels."""
+    """The labeler."""
     pairs: PairsConfig = PairsConfig()
-    """What is labelled."""
+    """The comparisons to label."""
     allow_weak_labels: bool = False
-    """Train even if the labels' agreement with known preferences is not above chance (95 % interval)."""
+    """If True, train even if the labels' agreement with gold preferences is not significantly above chance (95 %
+    interval). Training on chance-level labels is useless or harmful, so by default the run stops."""
 
 
 class HumanFeedback(Config):
-    """Preferences of human raters, as the task's comparisons carry them (the RLHF arm)."""
+    """Feedback from human annotators, copied from the task's comparisons (RLHF)."""
 
     kind: Literal["human"] = "human"
     labeler: LabelerSlot = default_component("human")
-    """`human`, or `construction` for data whose preference is known because one response was written to be worse."""
+    """The labeler: `human`, or `synthetic` for data in which one response was written to be worse."""
     pairs: PairsConfig = PairsConfig()
-    """What is labelled; sampled pairs have no human preference, so `source` must be `task`."""
+    """The comparisons to label. `source` must be `task`, because sampled pairs have no human preference."""
 
     @model_validator(mode="after")
     def _check_source(self) -> HumanFeedback:
         if self.pairs.source != "task":
-            raise ValueError("pairs.source must be 'task': nobody has rated responses sampled in this run")
+            raise ValueError("pairs.source must be 'task': responses sampled in this run have no human preference")
         return self
 
 
 def _narrow_feedback(value: object, info: ValidationInfo) -> object:
-    """Accept the short form; a union by itself would put its tag into the paths of errors."""
+    """Expand the shorthand, and pick the model by its kind: pydantic would put the tag of a union into error paths."""
     kinds: dict[str, type[Config]] = {"ai": AiFeedback, "human": HumanFeedback}
     if isinstance(value, AiFeedback | HumanFeedback):
         return value
@@ -149,25 +165,23 @@ Feedback = Annotated[AiFeedback | HumanFeedback, Field(discriminator="kind"), Be
 
 
 class Arm(Config):
-    """One way of getting a policy: feedback, reward and algorithm."""
+    """One way of training a policy: feedback, reward and algorithm."""
 
     feedback: Feedback | None = None
-    """Where preferences come from. `human` is short for `{kind: human}`."""
+    """Source of the preferences. `human` is shorthand for `{kind: human}`."""
     reward: RewardSlot | None = None
-    """What scores responses. None for an algorithm that needs no reward, such as `dpo`."""
+    """The reward that scores responses. Leave it out for an algorithm that needs none, such as `dpo`."""
     algorithm: AlgorithmSlot
-    """What improves the policy."""
+    """The algorithm that trains the policy."""
     rounds: int = Field(1, ge=1)
-    """Times to go round: each further round samples pairs from the policy so far, labels them, fits a new reward model
-    and improves the policy again, with the policy so far as its start and KL reference."""
+    """Number of rounds. Each further round samples pairs from the current policy, labels them, fits a new reward model
+    and trains the policy again, with the current policy as initial policy and KL reference."""
 
     @model_validator(mode="after")
     def _check_parts(self) -> Arm:
         reward, algorithm = self.reward, self.algorithm
         if reward is None and algorithm.needs_reward:
-            raise ValueError(
-                f"algorithm '{algorithm.kind}' improves a policy against a reward: state the arm's 'reward'"
-            )
+            raise ValueError(f"algorithm '{algorithm.kind}' needs a reward: set the arm's 'reward'")
         if reward is not None and not algorithm.needs_reward:
             raise ValueError(f"algorithm '{algorithm.kind}' uses no reward: remove the arm's 'reward'")
         if algorithm.needs_reward_model and (reward is None or not reward.saves_model):
@@ -178,35 +192,36 @@ class Arm(Config):
         trained = [part for part in (reward, algorithm) if part is not None and part.needs_preferences]
         if trained and self.feedback is None:
             slot = "reward" if trained[0] is reward else "algorithm"
-            raise ValueError(f"{slot} '{trained[0].kind}' is trained on preferences: state the arm's 'feedback'")
+            raise ValueError(f"{slot} '{trained[0].kind}' is trained on preferences: set the arm's 'feedback'")
         if not trained and self.feedback is not None:
             user = f"reward '{reward.kind}'" if reward is not None else f"algorithm '{algorithm.kind}'"
             raise ValueError(f"{user} uses no preferences: remove the arm's 'feedback'")
         if self.rounds > 1 and (self.feedback is None or self.feedback.pairs.source == "task"):
             raise ValueError(
-                "rounds: every round labels pairs sampled from the policy so far; set feedback.pairs.source to "
+                "rounds: every round labels pairs sampled from the current policy; set feedback.pairs.source to "
                 "'policy' or 'both'"
             )
         return self
 
 
 class EvaluateConfig(Config):
-    """How good the labels, the reward model and the policies are."""
+    """Settings of the evaluation of labels, reward models and policies."""
 
     judge: LabelerSlot
-    """Labeler that decides win rates. One that is, or shares a model with, an arm's labeler gets a warning."""
+    """Labeler that decides win rates. A judge that shares a model with an arm's labeler is reported with a warning."""
     matchups: list[tuple[str, str]] | None = None
-    """Pairs of policies to compare: arms, `sft`, or `reference`. Default: every arm against `sft`, and all arms."""
+    """Pairs of policies to compare: names of arms, `sft`, or `reference`. By default every arm is compared with `sft`
+    and with every other arm."""
     labelers: dict[Name, LabelerSlot] = Field({})
-    """Further labelers, measured beside the arms' own on the validation comparisons."""
+    """Additional labelers to measure on the validation comparisons, by name. Those of the arms are always measured."""
     prompts: int | None = Field(None, ge=1)
-    """Test prompts at most, chosen at random with the seed."""
+    """Maximum number of test prompts, chosen at random with the seed. By default all are used."""
     comparisons: int | None = Field(None, ge=1)
-    """Validation comparisons at most, chosen at random with the seed."""
+    """Maximum number of validation comparisons, chosen at random with the seed. By default all are used."""
     temperature: float = Field(0.0, ge=0)
-    """Sampling temperature of the responses compared; 0 is greedy."""
+    """Sampling temperature of the compared responses; 0 is greedy decoding."""
     show: int = Field(8, ge=0)
-    """Sample responses shown in the report."""
+    """Number of sample responses in the report."""
 
 
 def _check_requirement(value: str) -> str:
@@ -215,36 +230,36 @@ def _check_requirement(value: str) -> str:
     try:
         Requirement(value)
     except InvalidRequirement as error:
-        reason = str(error).partition("\n")[0]  # the lines after it point at a column
+        reason = str(error).partition("\n")[0]  # the following lines only mark a column
         raise ValueError(f"not a requirement such as 'rlaif-acme>=0.2': {reason}") from error
     return value
 
 
 class Spec(Config):
-    """A whole run. See docs/spec.md."""
+    """Settings of a run. See docs/spec.md."""
 
     name: Name = "run"
-    """Names the default run folder."""
+    """Name of the run, used for the default run folder. By default the name of the file."""
     seed: int = Field(0, ge=0, strict=True)
-    """The one seed; every random stream is derived from it."""
+    """Seed from which all random streams are derived."""
     requires: list[Annotated[str, AfterValidator(_check_requirement)]] = Field([])
-    """Plugins that must be installed, as pip requirements, e.g. `rlaif-acme>=0.2`."""
+    """Plugins that must be installed, as pip requirements such as `rlaif-acme>=0.2`."""
     task: TaskSlot
-    """The data and the words."""
+    """The task: data and annotator prompts."""
     policy: PolicyConfig
-    """The model that is improved."""
+    """The model to train."""
     sft: SftConfig | None = SftConfig()
-    """Supervised fine-tuning first; null to start from the policy's model as it is."""
+    """Supervised fine-tuning before the arms; null to start from the policy's model directly."""
     arms: dict[Name, Arm] = Field({})
-    """Ways of improving the policy, by name."""
+    """Ways of training the policy, by name."""
     evaluate: EvaluateConfig | None = None
-    """Evaluation; null for none."""
+    """Evaluation at the end; null for none."""
 
     @model_validator(mode="after")
     def _check_names(self) -> Spec:
         for name in self.arms:
             if name in TAKEN:
-                raise ValueError(f"arms.{name}: the name '{name}' is taken; choose another")
+                raise ValueError(f"arms.{name}: the name '{name}' is reserved; choose another")
         for name in self.evaluate.labelers if self.evaluate else ():
             if name in (*self.arms, "judge"):
                 owner = "the judge" if name == "judge" else "an arm, whose labeler is measured anyway"
@@ -259,7 +274,7 @@ class Spec(Config):
         return self
 
     def matchups(self) -> list[tuple[str, str]]:
-        """The matchups asked for, or the default ones: each arm against `sft`, then arms against each other."""
+        """Return the matchups of the evaluation, or the default ones: arms against `sft`, then against each other."""
         if self.evaluate is None:
             return []
         if self.evaluate.matchups is not None:
@@ -269,5 +284,5 @@ class Spec(Config):
 
 
 def slug(name: str) -> str:
-    """Make a file stem fit for a spec's name."""
+    """Convert a file stem to a valid spec name."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.") or "run"

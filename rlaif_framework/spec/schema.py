@@ -1,4 +1,4 @@
-"""The JSON Schema of specs, with each slot's alternatives taken from the installed components."""
+"""Build the JSON Schema of specs, with the installed components as alternatives of each slot."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def spec_schema(manager: PluginManager) -> dict[str, Any]:
-    """Build the schema an editor validates and completes specs with."""
+    """Build the JSON Schema of specs, with which editors validate and complete."""
     definitions: dict[str, Any] = {}
     for slot in SLOTS:
         choices: list[dict[str, Any]] = []
         for component, _ in manager.components(slot):
-            # A '/' in a definition's key would have to be escaped in every reference to it.
+            # A '/' in the key of a definition would have to be escaped in every reference.
             key = f"{slot}.{component.name.replace('/', '.')}"
-            # Two plugins may have nested settings of one name: a component's own definitions are kept under its key.
+            # Nested settings of two plugins may have the same name: the key of the component is their prefix.
             definitions[key] = _model_schema(component.config, definitions, f"{key}.")
             definitions[key]["properties"]["kind"] = {"const": component.name, "description": component.summary}
             definitions[key]["required"] = sorted({*definitions[key].get("required", []), "kind"})
             choices.append({"$ref": f"#/$defs/{key}"})
-        short = {"enum": manager.names(slot), "description": f"Short for {{kind: <{slot}>}} with all its defaults."}
+        short = {"enum": manager.names(slot), "description": f"Shorthand for {{kind: <{slot}>}} with all defaults."}
         definitions[f"slot.{slot}"] = {"oneOf": [short, *choices]}
     schema = _model_schema(Spec, definitions)
     arm = definitions["Arm"]["properties"]["feedback"]
-    arm["anyOf"].append({"enum": ["human"], "description": "Short for {kind: human}."})
+    arm["anyOf"].append({"enum": ["human"], "description": "Shorthand for {kind: human}."})
     return {"$schema": DIALECT, **schema, "title": "rlaif spec", "$defs": definitions}
 
 
@@ -42,7 +42,7 @@ def _model_schema(model: type[BaseModel], definitions: dict[str, Any], prefix: s
 
 
 def _link_slots(node: Any) -> Any:
-    """Put a reference to the slot's alternatives wherever a model has a slot."""
+    """Replace the mark of each slot by a reference to the slot's alternatives."""
     if isinstance(node, list):
         return [_link_slots(item) for item in node]
     if not isinstance(node, dict):

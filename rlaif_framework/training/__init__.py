@@ -1,4 +1,7 @@
-"""What every trainer shares: loop, checkpoints, batches, losses. May import `prompting`, `metrics` and the rooms below."""
+"""Loop, checkpoints, batches, losses and sampling that all trainers share.
+
+May import `prompting`, `metrics` and the rooms below them.
+"""
 
 import lazy_loader
 

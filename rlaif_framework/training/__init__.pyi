@@ -1,7 +1,9 @@
 from .averages import MetricAverager as MetricAverager
+from .fine_tuning import Demonstration as Demonstration
 from .fine_tuning import fine_tune as fine_tune
+from .fine_tuning import imitate as imitate
 from .label_shaping import Bounds as Bounds
-from .label_shaping import bound as bound
+from .label_shaping import clamp as clamp
 from .label_shaping import harden as harden
 from .label_shaping import soften as soften
 from .loop import accumulate as accumulate
@@ -10,8 +12,12 @@ from .loop import local_shard as local_shard
 from .loop import make_optimizer as make_optimizer
 from .loop import train_steps as train_steps
 from .preference_batches import PairIndex as PairIndex
-from .preference_batches import PromptUnit as PromptUnit
-from .preference_batches import gather_by_prompt as gather_by_prompt
+from .preference_batches import PromptPairs as PromptPairs
+from .preference_batches import group_by_prompt as group_by_prompt
 from .preference_batches import index_pairs as index_pairs
 from .preference_loss import harden_labels as harden_labels
 from .preference_loss import soft_label_loss as soft_label_loss
+from .responses import draw_prompts as draw_prompts
+from .responses import sample_from as sample_from
+from .responses import sample_texts as sample_texts
+from .responses import truncate_prompts as truncate_prompts

@@ -8,19 +8,25 @@ from torch import Tensor
 
 
 class MetricAverager:
-    """Means over what several batches and processes contribute."""
+    """Means of metrics, accumulated over batches and reduced over processes."""
 
     def __init__(self) -> None:
         self._sums: dict[str, list[float]] = {}
 
     def add(self, name: str, values: Tensor, count: float | None = None) -> None:
-        """Add values of any shape; `count` of them if they are sums of more or fewer."""
+        """Add values of a metric.
+
+        Args:
+            name: Name of the metric.
+            values: Values of any shape.
+            count: Weight of their sum in the mean, if it is not the number of values.
+        """
         entry = self._sums.setdefault(name, [0.0, 0.0])
         entry[0] += float(values.detach().sum())
         entry[1] += values.numel() if count is None else count
 
     def means(self, accelerator: Accelerator) -> dict[str, float]:
-        """Mean of everything added under each name, over all processes; 0 where it was nothing."""
+        """Return the mean of each metric over all processes; 0 where the count is 0."""
         table = torch.tensor(list(self._sums.values()), dtype=torch.float32, device=accelerator.device)
         table = accelerator.reduce(table, reduction="sum")
         return {name: float(row[0] / row[1]) if row[1] else 0.0 for name, row in zip(self._sums, table, strict=True)}

@@ -1,11 +1,13 @@
-"""Train a causal language model on given responses."""
+"""Fine-tune a causal language model on responses."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.contracts.stage import Stage
@@ -15,8 +17,56 @@ from rlaif_framework.models.logprobs import response_logprobs
 from rlaif_framework.models.packing import Group, pack_groups, split_by_tokens
 from rlaif_framework.models.sampling import encode_prompt, encode_response
 from rlaif_framework.models.source import ModelSource
+from rlaif_framework.records.jsonl import write_rows
+from rlaif_framework.records.preferences import Prompt
 from rlaif_framework.spec.model import SftConfig
 from rlaif_framework.training.loop import accumulate, draw_batch, local_shard, make_optimizer, train_steps
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """A model's response to imitate."""
+
+    prompt: Prompt
+    response: str
+    """The response, tidied by the task."""
+    finished: bool
+    """True if the response has its end token, False if the length limit cut it off."""
+    facts: dict[str, float] = field(default_factory=dict)
+    """Further columns of its row on disk, such as its reward."""
+
+
+def imitate(
+    context: Context,
+    stage: Stage,
+    source: Path | ModelSource,
+    demonstrations: Sequence[Demonstration],
+    config: SftConfig,
+    file: str,
+) -> None:
+    """Fine-tune a model on another model's responses, or on its own best ones.
+
+    Empty responses are dropped. The others are written to a file, and their numbers into the stage's facts.
+
+    Args:
+        context: Settings of the policy, precision and device.
+        stage: Stage that trains.
+        source: Model to start from.
+        demonstrations: Responses, at least one of them not empty.
+        config: Settings of the fine-tuning.
+        file: File name of the responses in the stage's folder.
+    """
+    filled = [d for d in demonstrations if d.response]
+    used = filled[: config.limit]
+    stage.facts.update(
+        demonstrations=len(used),
+        empty=len(demonstrations) - len(filled),
+        unfinished=sum(not d.finished for d in used),
+    )
+    if stage.is_main:
+        rows = ({"prompt": d.prompt.id, "response": d.response, "finished": d.finished, **d.facts} for d in used)
+        write_rows(stage.folder / file, rows)
+    fine_tune(context, stage, source, [(d.prompt.text, d.response) for d in used], config, [d.finished for d in used])
 
 
 def fine_tune(
@@ -29,34 +79,29 @@ def fine_tune(
 ) -> None:
     """Fine-tune a model on responses and save it into the stage's folder.
 
-    The loss is the mean negative log-likelihood of the tokens that are learned, the end token included.
+    The loss is the mean negative log-likelihood of the target tokens, the end token included.
 
     Args:
         context: Settings of the policy, precision and device.
-        stage: Where to write, log, checkpoint and draw seeds.
-        source: The model to start from.
-        demonstrations: Prompts, short enough, and their responses.
-        config: Passes, learning rate and batch size.
-        finished: Whether each response ends where its text does, so that the end token is learned; default: all do.
+        stage: Stage that trains: folders, log, checkpoints and seeds.
+        source: Model to start from.
+        demonstrations: Prompts, within the length limit, and their responses.
+        config: Settings of the fine-tuning.
+        finished: False for a response that was cut off, whose end token is then not learned; default: all True.
     """
-    policy = context.policy
+    policy, accelerator = context.policy, context.accelerator
     tokenizer = load_tokenizer(source)
-    groups = []
-    for (prompt, response), ended in zip(demonstrations, finished or [True] * len(demonstrations), strict=True):
-        before = encode_prompt(tokenizer, prompt)
-        after = encode_response(tokenizer, response, config.max_response_tokens)
-        if not ended and after[-1] == tokenizer.eos_token_id:
-            del after[-1]
-        seen = len(before) if config.loss == "response" else 1  # no token predicts the first
-        groups.append(Group(before[:seen], [before[seen:] + after]))
+    complete = finished or [True] * len(demonstrations)
+    groups = [
+        _encode(tokenizer, prompt, response, ends, config)
+        for (prompt, response), ends in zip(demonstrations, complete, strict=True)
+    ]
     weights = torch.float32 if policy.lora is None else context.dtype
     model = load_model(source, "causal", weights, context.device)
     trained = model if policy.lora is None else add_lora(model, policy.lora, "CAUSAL_LM")
     if policy.gradient_checkpointing:
         checkpoint_gradients(trained)
-    accelerator = context.accelerator
-    parameters = [p for p in trained.parameters() if p.requires_grad]
-    optimizer = make_optimizer(parameters, config.lr, config.adam_eps, config.optimizer)
+    optimizer = make_optimizer([p for p in trained.parameters() if p.requires_grad], config)
     trained, optimizer = accelerator.prepare(trained, optimizer)
     trained.train()
     steps = max(1, round(config.epochs * len(groups) / config.batch_size))
@@ -86,3 +131,13 @@ def fine_tune(
     )
     if stage.is_main:
         save_model(accelerator.unwrap_model(trained), tokenizer, stage.folder, context.dtype)
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str, finished: bool, config: SftConfig) -> Group:
+    """Encode a demonstration; the group's `prompt` has no loss, its one response has."""
+    before = encode_prompt(tokenizer, prompt)
+    after = encode_response(tokenizer, response, config.max_response_tokens)
+    if not finished and after[-1] == tokenizer.eos_token_id:
+        del after[-1]
+    context = len(before) if config.loss == "response" else 1  # no token predicts the first one
+    return Group(before[:context], [before[context:] + after])

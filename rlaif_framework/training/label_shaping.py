@@ -1,4 +1,4 @@
-"""Shape a label before it is learned: softer, within bounds, or one-hot."""
+"""Transform label probabilities before training: soften, clamp or harden them."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ def _check_bounds(bounds: tuple[float, float]) -> tuple[float, float]:
 
 
 Bounds = Annotated[tuple[float, float], AfterValidator(_check_bounds)]
-"""Bounds for a label's probabilities, such as [0.4, 0.6]."""
+"""Bounds of a label's probabilities, such as [0.4, 0.6]."""
 
 
 def soften(first: float, temperature: float) -> float:
-    """Divide the log-odds of a probability by a temperature; 0, 0.5 and 1 stay as they are."""
+    """Divide the log-odds of a probability by a temperature; 0, 0.5 and 1 are unchanged."""
     if first in (0.0, 0.5, 1.0):
         return first
-    softer = math.log(first / (1.0 - first)) / temperature
-    odds = math.exp(-abs(softer))  # at most 1, however small the temperature
-    return (1.0 if softer > 0 else odds) / (1.0 + odds)
+    log_odds = math.log(first / (1.0 - first)) / temperature
+    odds = math.exp(-abs(log_odds))  # at most 1: no temperature makes it overflow
+    return (1.0 if log_odds > 0 else odds) / (1.0 + odds)
 
 
-def bound(first: float, bounds: tuple[float, float] | None) -> float:
-    """Move a probability to the nearest within bounds, if there are any."""
+def clamp(first: float, bounds: tuple[float, float] | None) -> float:
+    """Clamp a probability to bounds, if there are any."""
     return first if bounds is None else min(max(first, bounds[0]), bounds[1])
 
 
 def harden(first: float) -> float:
-    """The likelier response alone: 1, 0, or 0.5 for an exact tie."""
+    """Replace a probability by the preferred response: 1 or 0, and 0.5 for an exact tie."""
     return 0.5 if first == 0.5 else float(first > 0.5)

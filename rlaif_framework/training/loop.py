@@ -1,4 +1,4 @@
-"""The loop every training stage shares: optimiser, checkpoints, and a resume that changes nothing."""
+"""The training loop that all trainers share, with checkpoints from which a resumed run equals an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -16,22 +16,20 @@ from torch import nn
 from rlaif_framework.contracts.stage import Stage
 from rlaif_framework.errors import DataError, TrainingError
 from rlaif_framework.memory import release_memory
-from rlaif_framework.training.checkpoints import _restore, _save
+from rlaif_framework.spec.model import OptimizerConfig
+from rlaif_framework.training.checkpoints import restore_checkpoint, save_checkpoint
 
 T = TypeVar("T")
 
 
 RELEASE_SECONDS = 60.0
-"""Between two hand-backs of freed memory: the step after each waits for fresh pages."""
+"""Seconds between two releases of freed memory to the system; more often, steps would wait for fresh pages."""
 
 
 StepFunction = Callable[[int], Iterable[Mapping[str, float]]]
 
 
 Schedule = Literal["constant", "linear", "cosine"]
-
-
-OptimizerKind = Literal["adamw", "adafactor"]
 
 
 def train_steps(
@@ -48,32 +46,31 @@ def train_steps(
     state: MutableMapping[str, float] | None = None,
     after: Callable[[int], bool] = lambda number: False,
 ) -> None:
-    """Run steps 0 .. steps-1, logging each, checkpointing every so often, resuming where a try was stopped.
+    """Run steps 0 .. steps-1: log each, save checkpoints regularly, and resume from the last one.
 
-    All randomness of a step is seeded from its number, so that a checkpoint needs no random state, and a resumed run
-    equals an uninterrupted one bit for bit on a CPU.
+    All random numbers of a step are seeded by the step's number. A checkpoint therefore needs no random state, and on
+    a CPU a resumed run equals an uninterrupted one bit for bit.
 
     Args:
-        stage: Gives seeds, log and checkpoint folder.
-        modules: What is trained, by name; only parameters that require a gradient are saved.
-        optimizer: Over those parameters; its learning rates are the peak ones.
-        steps: Steps in all.
+        stage: Source of seeds, log and checkpoint folder.
+        modules: Trained modules by name; only parameters that require a gradient are saved.
+        optimizer: Optimiser of those parameters; its learning rates are the peak rates.
+        steps: Total number of steps.
         step: Computes a step. It calls `accelerator.backward` and then yields metrics to log, once for each update of
-            the optimiser; what it yields several times is averaged.
-        text: What the progress bar says.
+            the optimiser; the log has their means over the updates.
+        text: Label of the progress bar.
         warmup: Steps of linear warm-up.
-        schedule: What the learning rate does after the warm-up: stay, or fall to zero by a line or a cosine.
-        max_grad_norm: Gradients are scaled down to this norm, over all parameters of one module.
-        state: Numbers the steps keep from one to the next, such as an adaptive coefficient: checkpointed, and put back
-            on a resume.
-        after: Called with the number of steps done after each; training ends early if it returns True.
+        schedule: Learning rate after the warm-up: constant, or a linear or cosine decay to zero.
+        max_grad_norm: Gradients of each module are clipped to this norm.
+        state: Numbers that steps carry over, such as an adaptive coefficient; saved in checkpoints and restored.
+        after: Called with the number of completed steps after each one; training stops early if it returns True.
 
     Raises:
         TrainingError: A metric or gradient is not finite. The last checkpoint is kept.
     """
     peaks = [float(group["lr"]) for group in optimizer.param_groups]
     state = {} if state is None else state
-    start, last_saved = _restore(stage, modules, optimizer, state), time.monotonic()
+    start, last_saved = restore_checkpoint(stage, modules, optimizer, state), time.monotonic()
     released = last_saved
     stage.rewind_log(start)
     for number in stage.track(range(start, steps), steps, text, done=start):
@@ -81,37 +78,62 @@ def train_steps(
         rate = min(1.0, (number + 1) / (warmup + 1)) * _decay(schedule, number / steps)
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * rate
-        updates: list[dict[str, float]] = []
         place = f"stage '{stage.name}', step {number + 1} of {steps}"
-        for yielded in _name_errors(step(number), stage, place):
-            metrics = dict(yielded)
-            for name, module in modules.items():
-                norm = stage.accelerator.clip_grad_norm_(module.parameters(), max_grad_norm)
-                metrics[f"{name}_grad_norm"] = float(norm) if norm is not None else 0.0
-            bad = [name for name, value in metrics.items() if not math.isfinite(value)]
-            if bad:
-                raise TrainingError(
-                    f"{place}, update {len(updates) + 1}{_name_batch(stage)}: {', '.join(bad)} not finite; lower the "
-                    f"learning rate or use dtype: fp32. The checkpoint of an earlier step is kept: the same command "
-                    f"goes on from it"
-                )
-            optimizer.step()
-            torch.clear_autocast_cache()  # what was cast of the weights is not of these, should a region be open
-            optimizer.zero_grad(set_to_none=True)
-            updates.append(metrics)
+        metrics = _update_weights(stage, modules, optimizer, step(number), max_grad_norm, place)
         if time.monotonic() - released >= RELEASE_SECONDS:
             release_memory()
             released = time.monotonic()
-        stage.log(number + 1, {key: sum(m[key] for m in updates) / len(updates) for key in updates[-1]})
+        stage.log(number + 1, metrics)
         if after(number + 1):
             break
         if time.monotonic() - last_saved >= stage.checkpoint_seconds and number + 1 < steps:
-            _save(stage, modules, optimizer, state, number + 1)
+            save_checkpoint(stage, modules, optimizer, state, number + 1)
             last_saved = time.monotonic()
 
 
-def _name_errors(updates: Iterable[T], stage: Stage, place: str) -> Iterator[T]:
-    """The updates of a step; what goes wrong in it says where."""
+def _update_weights(
+    stage: Stage,
+    modules: Mapping[str, nn.Module],
+    optimizer: torch.optim.Optimizer,
+    updates: Iterable[Mapping[str, float]],
+    max_grad_norm: float,
+    place: str,
+) -> dict[str, float]:
+    """Clip gradients and step the optimiser once for each update; return the metrics averaged over the updates.
+
+    Args:
+        stage: The stage, for the accelerator and error messages.
+        modules: Trained modules by name.
+        optimizer: Optimiser of their parameters.
+        updates: Metrics of each update, whose gradients have been computed when it is yielded.
+        max_grad_norm: Gradients of each module are clipped to this norm.
+        place: Stage and step, for error messages.
+
+    Raises:
+        TrainingError: A metric or gradient is not finite.
+    """
+    logged: list[dict[str, float]] = []
+    for update in _locate_errors(updates, stage, place):
+        metrics = dict(update)
+        for name, module in modules.items():
+            norm = stage.accelerator.clip_grad_norm_(module.parameters(), max_grad_norm)
+            metrics[f"{name}_grad_norm"] = float(norm) if norm is not None else 0.0
+        bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+        if bad:
+            raise TrainingError(
+                f"{place}, update {len(logged) + 1}{_name_batch(stage)}: {', '.join(bad)} not finite; lower the "
+                f"learning rate or set dtype: fp32. The last checkpoint is kept: rerun the same command to resume"
+            )
+        optimizer.step()
+        # Casts of the old weights must not be used again, should an autocast region still be open.
+        torch.clear_autocast_cache()
+        optimizer.zero_grad(set_to_none=True)
+        logged.append(metrics)
+    return {key: sum(m[key] for m in logged) / len(logged) for key in logged[-1]}
+
+
+def _locate_errors(updates: Iterable[T], stage: Stage, place: str) -> Iterator[T]:
+    """Iterate over the updates of a step; errors raised in it get the step and batch prepended."""
     try:
         yield from updates
     except (TrainingError, DataError) as error:
@@ -124,31 +146,34 @@ def _name_batch(stage: Stage) -> str:
 
 
 def make_optimizer(
-    parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
-    lr: float,
-    eps: float = 1e-8,
-    kind: OptimizerKind = "adamw",
+    parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]], config: OptimizerConfig
 ) -> torch.optim.Optimizer:
-    """An optimiser without weight decay.
+    """Create an optimiser without weight decay.
 
     Args:
-        parameters: What is trained, or groups of it with learning rates of their own.
-        lr: Peak learning rate. Adafactor multiplies it by the size (root mean square) of what it updates.
-        eps: Epsilon of AdamW; Adafactor has its own.
-        kind: `adamw`, each parameter updated in one pass over it, or `adafactor` (Shazeer & Stern 2018).
+        parameters: Trained parameters, or groups of them with their own learning rates.
+        config: Optimiser, peak learning rate and epsilon. Adafactor (Shazeer & Stern 2018) multiplies the rate by the
+            root mean square of each parameter, and has its own epsilon.
     """
-    if kind == "adafactor":
-        return torch.optim.Adafactor(parameters, lr=lr, weight_decay=0.0)
-    return torch.optim.AdamW(parameters, lr=lr, eps=eps, weight_decay=0.0, fused=True)
+    if config.optimizer == "adafactor":
+        return torch.optim.Adafactor(parameters, lr=config.lr, weight_decay=0.0)
+    return torch.optim.AdamW(parameters, lr=config.lr, eps=config.adam_eps, weight_decay=0.0, fused=True)
 
 
 def _decay(schedule: Schedule, done: float) -> float:
-    """Factor of the learning rate when a share `done` in [0, 1) of all steps is behind."""
+    """Return the factor of the learning rate when a fraction `done` in [0, 1) of all steps is complete."""
     return {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[schedule]
 
 
 def draw_batch(stage: Stage, total: int, size: int, number: int) -> list[int]:
-    """Indices of one step's batch: every epoch is a new permutation, and a batch may span two epochs."""
+    """Return the indices of a step's batch: each epoch is a new permutation, and a batch may span two epochs.
+
+    Args:
+        stage: Source of the seeds; its `batch` is set, for error messages.
+        total: Number of training items.
+        size: Items in a batch.
+        number: Number of the step.
+    """
     positions = range(number * size, (number + 1) * size)
     orders = {
         epoch: torch.randperm(total, generator=torch.Generator().manual_seed(stage.seed("epoch", epoch)))
@@ -159,23 +184,27 @@ def draw_batch(stage: Stage, total: int, size: int, number: int) -> list[int]:
 
 
 def local_shard(accelerator: Accelerator, batch: list[int]) -> list[int]:
-    """This process's part of a step's batch.
+    """Return this process's part of a step's batch.
 
     Raises:
         TrainingError: The batch cannot be divided evenly among the processes.
     """
     size, rest = divmod(len(batch), accelerator.num_processes)
     if rest:
-        raise TrainingError(f"a batch of {len(batch)} cannot be divided among {accelerator.num_processes} processes")
+        raise TrainingError(
+            f"a batch of {len(batch)} cannot be divided among {accelerator.num_processes} processes; "
+            f"use a multiple of {accelerator.num_processes}"
+        )
     return batch[accelerator.process_index * size :][:size]
 
 
 def accumulate(accelerator: Accelerator, modules: Sequence[nn.Module], parts: Sequence[T]) -> Iterator[T]:
-    """Iterate over the parts of a step whose gradients add up; processes exchange gradients once, with the last part.
+    """Iterate over the microbatches of an update, whose gradients accumulate.
 
-    Processes may have different numbers of parts: an exchange with every part would leave one waiting for the others.
-    Weights in fp32 are cast once for all parts: autocast keeps what it has cast until its outermost region ends.
+    Gradients are synchronised once, with the last microbatch: processes may have different numbers of them, and one
+    that synchronised more often would wait forever.
     """
+    # Autocast caches its casts until the outermost region ends: fp32 weights are cast once for all microbatches.
     with torch.autocast(accelerator.device.type, enabled=False):
         for number, part in enumerate(parts, 1):
             with ExitStack() as stack:

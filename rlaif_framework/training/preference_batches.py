@@ -1,4 +1,4 @@
-"""Comparisons gathered by prompt, so that a prompt and each of its responses is computed once for all of them."""
+"""Comparisons grouped by prompt, so that each prompt and response is computed once for all its comparisons."""
 
 from __future__ import annotations
 
@@ -17,70 +17,76 @@ from rlaif_framework.records.preferences import LabelledComparison
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A comparison of two responses of one prompt."""
+    """A comparison of two responses to one prompt."""
 
     first: int
+    """Index of the first response among the prompt's responses."""
     second: int
-    """Places of the two among the prompt's responses."""
+    """Index of the second response."""
     label: float
     """Probability that the first is better."""
     weight: float
+    """Weight in the loss."""
 
 
 @dataclass(frozen=True, slots=True)
-class PromptUnit:
-    """A prompt, its different responses, and the comparisons between them."""
+class PromptPairs:
+    """A prompt, its distinct responses, and the comparisons between them."""
 
     group: Group
+    """Token ids of the prompt and its responses."""
     pairs: list[Pair]
+    """Comparisons of those responses."""
 
 
 @dataclass(frozen=True, slots=True)
 class PairIndex:
-    """The comparisons of a batch of prompts, (pairs,) each."""
+    """The comparisons in a batch of prompts, as indices into its responses; (pairs,) each."""
 
     first: Tensor
+    """Index of the first response among all responses of the batch."""
     second: Tensor
-    """Indices of the two responses, counting over the batch."""
+    """Index of the second response."""
     labels: Tensor
     """Probability that the first is better."""
     weights: Tensor
+    """Weight in the loss."""
 
 
-def gather_by_prompt(
+def group_by_prompt(
     labels: Sequence[LabelledComparison], tokenizer: PreTrainedTokenizerBase, max_tokens: int | None = None
-) -> list[PromptUnit]:
-    """Put comparisons of one prompt together, in the order in which prompts appear.
+) -> list[PromptPairs]:
+    """Group comparisons by prompt, in the order in which prompts first appear, and encode them.
 
     Args:
         labels: The comparisons.
-        tokenizer: Of the model to be trained.
-        max_tokens: Longer responses are cut.
+        tokenizer: Tokenizer of the model that is trained.
+        max_tokens: Longer responses are truncated.
     """
-    units: dict[str, PromptUnit] = {}
-    places: dict[str, dict[str, int]] = {}
+    grouped: dict[str, PromptPairs] = {}
+    indices: dict[str, dict[str, int]] = {}  # of each prompt's responses
     for label in labels:
         text = label.comparison.prompt.text
-        if text not in units:
-            units[text] = PromptUnit(Group(encode_prompt(tokenizer, text), []), [])
-            places[text] = {}
-        unit, known = units[text], places[text]
+        if text not in grouped:
+            grouped[text] = PromptPairs(Group(encode_prompt(tokenizer, text), []), [])
+            indices[text] = {}
+        prompt, seen = grouped[text], indices[text]
         for response in label.comparison.responses:
-            if response not in known:
-                known[response] = len(known)
-                unit.group.responses.append(encode_response(tokenizer, response, max_tokens))
-        first, second = (known[response] for response in label.comparison.responses)
-        unit.pairs.append(Pair(first, second, label.probabilities[0], label.weight))
-    return list(units.values())
+            if response not in seen:
+                seen[response] = len(seen)
+                prompt.group.responses.append(encode_response(tokenizer, response, max_tokens))
+        first, second = (seen[response] for response in label.comparison.responses)
+        prompt.pairs.append(Pair(first, second, label.probabilities[0], label.weight))
+    return list(grouped.values())
 
 
-def index_pairs(units: Sequence[PromptUnit], device: torch.device) -> PairIndex:
-    """Find the comparisons of packed prompts among their responses."""
-    starts = accumulate((len(unit.group.responses) for unit in units), initial=0)
+def index_pairs(batch: Sequence[PromptPairs], device: torch.device) -> PairIndex:
+    """Return the comparisons of a batch of prompts as indices into all its responses."""
+    starts = accumulate((len(prompt.group.responses) for prompt in batch), initial=0)
     rows = [
         (start + pair.first, start + pair.second, pair.label, pair.weight)
-        for unit, start in zip(units, starts, strict=False)
-        for pair in unit.pairs
+        for prompt, start in zip(batch, starts, strict=False)  # the last start is the total
+        for pair in prompt.pairs
     ]
     first, second, labels, weights = zip(*rows, strict=True)
     return PairIndex(*(torch.tensor(column, device=device) for column in (first, second, labels, weights)))

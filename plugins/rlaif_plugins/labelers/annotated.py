@@ -1,62 +1,62 @@
-"""Labelers that hand out the preference a comparison carries: human raters', or known by construction."""
+"""The labelers `human` and `synthetic`, which copy the preferences that comparisons come with."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
-from rlaif_framework import Comparison, Component, ComponentConfig, Context, DataError, Evidence, Preference, hookimpl
+from rlaif_framework import Comparison, Component, Context, DataError, Evidence, LabelerConfig, Preference, hookimpl
 
 
-class HumanConfig(ComponentConfig):
-    """The preference of human raters, as the comparison carries it: the labels of an RLHF arm."""
+class HumanConfig(LabelerConfig):
+    """Copy the preferences of human annotators: the labels of an RLHF arm."""
 
     kind: Literal["human"] = "human"
 
     def missing_field(self, comparison: Comparison) -> str | None:
-        """A person's preference."""
-        return _describe_lack("human", comparison)
+        """Require a human preference."""
+        return _describe_missing("human", comparison)
 
 
-class SyntheticConfig(ComponentConfig):
-    """The preference known because one response was written to be worse, as in `tldr-mini`."""
+class SyntheticConfig(LabelerConfig):
+    """Copy the preferences of synthetic comparisons, in which one response was written to be worse."""
 
     kind: Literal["synthetic"] = "synthetic"
 
     def missing_field(self, comparison: Comparison) -> str | None:
-        """A preference known by construction."""
-        return _describe_lack("synthetic", comparison)
+        """Require a synthetic preference."""
+        return _describe_missing("synthetic", comparison)
 
 
-def _describe_lack(source: str, comparison: Comparison) -> str | None:
+def _describe_missing(source: str, comparison: Comparison) -> str | None:
     if comparison.preference is not None and comparison.preference_source == source:
         return None
-    known = f"known by {comparison.preference_source}" if comparison.preference_source else "not known"
-    return f"has no {source} preference, it is {known}"
+    other = comparison.preference_source
+    return f"has no {source} preference, but a {other} one" if other else f"has no {source} preference"
 
 
 class AnnotationLabeler:
-    """Gives what is known, and refuses to pass one source off as the other."""
+    """Copies preferences, and refuses those of the other source."""
 
     def __init__(self, config: HumanConfig | SyntheticConfig, context: Context) -> None:
         self.config = config
 
     def label(self, comparisons: Sequence[Comparison]) -> Iterator[Preference]:
-        """Hand out preferences.
+        """Copy the preferences of comparisons.
 
         Raises:
-            DataError: A comparison carries none, or one from another source.
+            DataError: A comparison has no preference, or one from another source.
         """
         source = self.config.kind
         for comparison in comparisons:
-            first, lack = comparison.preference, self.config.missing_field(comparison)
-            if first is None or lack is not None:
-                raise DataError(f"labeler '{source}': comparison '{comparison.id}' {lack}")
+            first, missing = comparison.preference, self.config.missing_field(comparison)
+            if first is None or missing is not None:
+                raise DataError(f"labeler '{source}': comparison '{comparison.id}' {missing}")
             yield Preference(comparison.id, (first, 1.0 - first), Evidence(source))
 
 
 @hookimpl
 def rlaif_labelers() -> Iterable[Component]:
-    """Offer `human` and `construction`."""
+    """Offer `human` and `synthetic`."""
     yield Component("human", HumanConfig, "rlaif_plugins.labelers.annotated:AnnotationLabeler")
     yield Component("synthetic", SyntheticConfig, "rlaif_plugins.labelers.annotated:AnnotationLabeler")

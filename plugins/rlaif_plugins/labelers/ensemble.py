@@ -1,4 +1,4 @@
-"""The ensemble labeler: several labelers' preferences as one."""
+"""The labeler `ensemble`, which combines the preferences of several labelers."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pydantic import Field, model_validator
 from rlaif_framework import (
     Comparison,
     Component,
-    ComponentConfig,
     Context,
     Evidence,
+    LabelerConfig,
     LabelerSlot,
     Preference,
     Vote,
@@ -23,37 +23,37 @@ from rlaif_framework import (
 Probabilities = tuple[float, float] | None
 
 
-class EnsembleConfig(ComponentConfig):
-    """Ask several labelers, and take their weighted mean or their majority."""
+class EnsembleConfig(LabelerConfig):
+    """Combine several labelers by their weighted mean or majority vote."""
 
     kind: Literal["ensemble"] = "ensemble"
     labelers: Annotated[dict[str, LabelerSlot], Field(min_length=1)]
-    """The members, by name."""
+    """Members of the ensemble, by name."""
     weights: dict[str, Annotated[float, Field(ge=0)]] = Field({})
-    """Weights of members; 1 where none is given."""
+    """Weights of members, by name; the default is 1."""
     how: Literal["mean", "majority"] = "mean"
-    """The weighted mean of their probabilities, or a vote of each for the response it prefers (a tie is half a vote for
-    both)."""
+    """Combination of the members: the weighted mean of their probabilities, or a weighted majority vote, in which a tie
+    is half a vote for each response."""
 
     @model_validator(mode="after")
     def _check_weights(self) -> EnsembleConfig:
         for name in self.weights:
             if name not in self.labelers:
-                raise ValueError(f"weights.{name}: no member has this name; members are {', '.join(self.labelers)}")
+                raise ValueError(f"weights.{name}: no member has this name; the members are {', '.join(self.labelers)}")
         if sum(self.weights.get(name, 1.0) for name in self.labelers) == 0:
-            raise ValueError("weights: all members compute_advantages nothing")
+            raise ValueError("weights: the weights of all members are 0")
         return self
 
 
 class EnsembleLabeler:
-    """Each member labels all comparisons; what they say of one becomes its preference, and stays as evidence."""
+    """Labels with all members, combines their preferences, and keeps each in the evidence."""
 
     def __init__(self, config: EnsembleConfig, context: Context) -> None:
         self.config = config
         self.members = {name: context.build_labeler(member) for name, member in config.labelers.items()}
 
     def label(self, comparisons: Sequence[Comparison]) -> Iterator[Preference]:
-        """Label; a comparison that no member of any weight could read has no preference."""
+        """Label comparisons. If no member with a positive weight has a preference, there is none."""
         found = {name: list(member.label(comparisons)) for name, member in self.members.items()}
         for index, comparison in enumerate(comparisons):
             own = {name: preferences[index] for name, preferences in found.items()}
@@ -75,7 +75,7 @@ class EnsembleLabeler:
             yield Preference(comparison.id, combined, evidence)
 
     def combine(self, members: Mapping[str, Probabilities]) -> Probabilities:
-        """One preference from those of the members; members who could not be read are left out."""
+        """Combine the members' preferences; members without one are left out."""
         weights = {name: self.config.weights.get(name, 1.0) for name, p in members.items() if p is not None}
         total = sum(weights.values())
         if total == 0:

@@ -1,29 +1,29 @@
-"""The length labeler: the baseline any labeler or judge has to beat (Singhal et al. 2023)."""
+"""The labeler `length`, a baseline for labelers and judges (Singhal et al. 2023)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
-from rlaif_framework import Comparison, Component, ComponentConfig, Context, Evidence, Preference, hookimpl
+from rlaif_framework import Comparison, Component, Context, Evidence, LabelerConfig, Preference, hookimpl
 
 
-class LengthConfig(ComponentConfig):
-    """Prefer the longer response (or the shorter): the baseline a labeler has to beat."""
+class LengthConfig(LabelerConfig):
+    """Prefer the longer response, or the shorter one: a baseline for other labelers."""
 
     kind: Literal["length"] = "length"
     prefer: Literal["longer", "shorter"] = "longer"
-    """Which one wins."""
+    """The response to prefer."""
 
 
 class LengthLabeler:
-    """Counts characters."""
+    """Compares the number of characters."""
 
     def __init__(self, config: LengthConfig, context: Context) -> None:
         self.sign = 1.0 if config.prefer == "longer" else -1.0
 
     def label(self, comparisons: Sequence[Comparison]) -> Iterator[Preference]:
-        """Prefer by length; equal lengths are a tie."""
+        """Label comparisons by length; equal lengths are a tie."""
         for comparison in comparisons:
             a, b = (self.sign * len(text) for text in comparison.responses)
             first = 0.5 if a == b else float(a > b)

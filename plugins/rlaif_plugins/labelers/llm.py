@@ -1,4 +1,4 @@
-"""The LLM labeler: a backend, a prompt strategy, and what is done against position bias (RLAIF 2.1)."""
+"""The labeler `llm`: a backend, a prompt strategy, and a correction of position bias (RLAIF 2.1)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from rlaif_framework import (
     Ballot,
     Comparison,
     Component,
-    ComponentConfig,
     Context,
     Evidence,
+    LabelerConfig,
     Preference,
     Prompt,
     Question,
@@ -26,7 +26,7 @@ from rlaif_framework import (
     hookimpl,
 )
 from rlaif_framework.prompting import PromptQuery, first_questions, run_queries
-from rlaif_framework.training import Bounds, bound, soften
+from rlaif_framework.training import Bounds, clamp, soften
 
 if TYPE_CHECKING:
     from rlaif_framework.data import AnnotatorPrompts
@@ -34,26 +34,26 @@ if TYPE_CHECKING:
 Pair = tuple[float, float]
 
 
-class LLMConfig(ComponentConfig):
+class LLMConfig(LabelerConfig):
     """Ask a language model which response is better, in both orders, and average the probabilities."""
 
     kind: Literal["llm"] = "llm"
     backend: BackendSlot
-    """The model that is asked."""
+    """The language model."""
     strategy: StrategySlot = default_component("direct")
-    """How it is asked."""
+    """The prompt strategy."""
     preamble: str = "base"
-    """Which of the task's preambles stands first."""
+    """Name of the task's preamble that the prompt begins with."""
     orders: Literal["both", "first", "random"] = "both"
-    """Show each comparison in both orders and average (RLAIF), only as given, or in one drawn with the spec's seed."""
+    """Order of the responses in the prompt: both orders, averaged (RLAIF); as given; or random, drawn with the seed."""
     consistent_only: bool = False
-    """Give no preference where the two orders prefer different responses, or either is tied; the evidence says
+    """If True, give no preference where the two orders disagree or one is tied. The evidence is then marked
     `inconsistent`."""
     temperature: float = Field(1.0, gt=0)
-    """Divides the log-odds of the averaged label: above 1 makes labels softer. An exact tie stays one."""
+    """Temperature that the log-odds of the averaged label are divided by. Above 1 makes labels softer."""
     clamp: Bounds | None = None
-    """Bounds for the label's probabilities, e.g. [0.4, 0.6] against the overconfidence of chain of thought (Bai et al.
-    2022)."""
+    """Lower and upper bound of the label's probabilities, e.g. [0.4, 0.6] against the overconfidence of chain of
+    thought (Bai et al. 2022)."""
 
     @model_validator(mode="after")
     def _check_orders(self) -> LLMConfig:
@@ -62,13 +62,13 @@ class LLMConfig(ComponentConfig):
         return self
 
     def check_prompts(self, prompts: AnnotatorPrompts) -> None:
-        """Whether there is such a preamble, and what the strategy asks for."""
+        """Check the preamble, and what the strategy needs."""
         prompts.check_preamble(self.preamble)
         super().check_prompts(prompts)
 
 
 class LLMLabeler:
-    """Runs one strategy coroutine per comparison and order, and hands the backend all pending requests at once."""
+    """Runs one strategy coroutine per comparison and order, and sends all pending requests to the backend together."""
 
     def __init__(self, config: LLMConfig, context: Context) -> None:
         self.config = config
@@ -79,9 +79,9 @@ class LLMLabeler:
         self.strategy = context.build_strategy(config.strategy)
 
     def label(self, comparisons: Sequence[Comparison]) -> Iterator[Preference]:
-        """Label comparisons; the evidence has a ballot for each order that was shown."""
+        """Label comparisons; the evidence has a ballot for each order."""
         queries = [self._make_query(c) for c in comparisons]
-        run_queries(queries, self.task, self.backend, LABEL_TOKENS + longest_answer(self.config.strategy))
+        run_queries(queries, self.task, self.backend, LABEL_TOKENS + self.config.strategy.longest_answer)
         for comparison, query in zip(comparisons, queries, strict=True):
             orders = self._orders(comparison)
             ballots = [ballot or Ballot(None) for ballot in query.values]
@@ -97,22 +97,23 @@ class LLMLabeler:
             yield Preference(comparison.id, self.decide(ballots, orders), evidence)
 
     def decide(self, ballots: Sequence[Ballot], orders: Sequence[bool]) -> Pair | None:
-        """The label of a comparison from its ballots; None if an order has no answer to read, or both disagree."""
+        """Compute a label from the ballots of a comparison; None if one is unparsed, or if they must agree and do
+        not."""
         first = average_orders(ballots, orders) if ballots else None
         if first is None or self.disagree(ballots):
             return None
         if self.prompts.prefer == "worse":  # the prompt asks for the more harmful response
             first = 1.0 - first
-        first = bound(soften(first, self.config.temperature), self.config.clamp)
+        first = clamp(soften(first, self.config.temperature), self.config.clamp)
         return first, 1.0 - first
 
     def disagree(self, ballots: Sequence[Ballot]) -> bool:
-        """Whether both orders could be read and prefer different responses, where only agreement counts."""
+        """Return True if the label is withheld because the two orders prefer different responses."""
         read = bool(ballots) and all(ballot.probabilities is not None for ballot in ballots)
         return self.config.consistent_only and read and not agree(ballots)
 
     def _orders(self, comparison: Comparison) -> list[bool]:
-        """Whether the responses are swapped, for each time they are shown."""
+        """Return for each order in which the responses are shown if they are swapped."""
         if self.config.orders == "both":
             return [False, True]
         return [self.config.orders == "random" and derive_seed(self.seed, "order", comparison.id) % 2 == 1]
@@ -127,33 +128,27 @@ class LLMLabeler:
             orders = self._orders(comparison)
             return [self.strategy.elicit(self._ask(prompt, comparison, swapped)) for swapped in orders]
 
-        def questions(prompt: Prompt) -> set[Question]:  # as long in either order
+        def questions(prompt: Prompt) -> set[Question]:  # of the same length in both orders
             return first_questions(self.strategy.elicit(self._ask(prompt, comparison, False)))
 
         return PromptQuery(comparison.prompt, start, questions)
 
 
 LABEL_TOKENS = 32
-"""Kept free for the label, and the ending that stands between an explanation and it."""
-
-
-def longest_answer(strategy: ComponentConfig) -> int:
-    """Tokens that a strategy, or one inside it, lets the model write: its `max_new_tokens`."""
-    own = int(strategy.model_dump().get("max_new_tokens", 0))
-    return max([own, *(longest_answer(inner) for inner in strategy.nested())])
+"""Number of tokens reserved for the label, and for the text between an explanation and the label."""
 
 
 def average_orders(ballots: Sequence[Ballot], orders: Sequence[bool]) -> float | None:
     """Average the orders to cancel position bias: p(A) = (P_AB("1") + P_BA("2")) / 2 (RLAIF 2.1.1).
 
-    A comparison with an order that could not be read has no preference: one order alone would bring the bias back.
+    If one order is unparsed there is no preference, because the other order alone would be biased.
 
     Args:
-        ballots: One for each order.
-        orders: Whether the responses were swapped in it.
+        ballots: One ballot per order.
+        orders: For each order, True if the responses were swapped.
 
     Returns:
-        Probability of the first response as given.
+        The probability of the first response as given.
     """
     found = [
         b.probabilities[1 if swapped else 0] for b, swapped in zip(ballots, orders, strict=True) if b.probabilities
@@ -162,7 +157,7 @@ def average_orders(ballots: Sequence[Ballot], orders: Sequence[bool]) -> float |
 
 
 def agree(ballots: Sequence[Ballot]) -> bool:
-    """Whether both orders prefer the same response; a tie agrees with nothing."""
+    """Return True if both orders prefer the same response; a tie agrees with nothing."""
     (given, swapped) = (b.probabilities or (0.5, 0.5) for b in ballots)
     return (given[0] - 0.5) * (swapped[1] - 0.5) > 0
 

@@ -1,4 +1,4 @@
-"""The mix labeler: a known preference where there is one, a labeler's elsewhere (RLAIF K: human and AI feedback)."""
+"""The labeler `mix`, which combines annotated and AI preferences (RLAIF K)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pydantic import Field
 from rlaif_framework import (
     Comparison,
     Component,
-    ComponentConfig,
     Context,
     Evidence,
+    LabelerConfig,
     LabelerSlot,
     Preference,
     derive_seed,
@@ -20,24 +20,24 @@ from rlaif_framework import (
 )
 
 
-class MixConfig(ComponentConfig):
-    """Keep what is known of a share of the comparisons, and let a labeler label the others."""
+class MixConfig(LabelerConfig):
+    """Copy the gold preference of a share of the comparisons, and label the others with another labeler."""
 
     kind: Literal["mix"] = "mix"
     labeler: LabelerSlot
-    """Who labels the others."""
-    known: Literal["human", "synthetic"] = "human"
-    """Whose known preferences are kept."""
+    """The labeler of the other comparisons."""
+    gold_source: Literal["human", "synthetic"] = "human"
+    """Source of the gold preferences to copy."""
     proportion: float = Field(1.0, ge=0, le=1)
-    """Share of the comparisons with a known preference that keep it, drawn with the spec's seed by their ids."""
+    """Share of the comparisons with such a preference that keep it, chosen by their ids with the seed."""
 
     def missing_field(self, comparison: Comparison) -> str | None:
-        """What the labeler missing_field in a comparison whose preference is not known."""
-        return None if comparison.preference_source == self.known else self.labeler.missing_field(comparison)
+        """Ask the labeler about comparisons without a gold preference."""
+        return None if comparison.preference_source == self.gold_source else self.labeler.missing_field(comparison)
 
 
 class MixLabeler:
-    """Hands out known preferences, and asks for the rest together."""
+    """Copies gold preferences, and labels the rest in one call."""
 
     def __init__(self, config: MixConfig, context: Context) -> None:
         self.config = config
@@ -45,18 +45,18 @@ class MixLabeler:
         self.labeler = context.build_labeler(config.labeler)
 
     def label(self, comparisons: Sequence[Comparison]) -> Iterator[Preference]:
-        """Label; the evidence's `source` says where each preference is from."""
+        """Label comparisons; `source` in the evidence is the origin of each preference."""
         asked = iter(self.labeler.label([c for c in comparisons if not self.keeps(c)]))
         for comparison in comparisons:
             if self.keeps(comparison):
                 first = cast(float, comparison.preference)
-                yield Preference(comparison.id, (first, 1.0 - first), Evidence(self.config.known))
+                yield Preference(comparison.id, (first, 1.0 - first), Evidence(self.config.gold_source))
             else:
                 yield next(asked)
 
     def keeps(self, comparison: Comparison) -> bool:
-        """Whether a comparison keeps its known preference: decided by its id, whatever else is labelled."""
-        if comparison.preference is None or comparison.preference_source != self.config.known:
+        """Return True if a comparison keeps its gold preference, which depends only on its id and the seed."""
+        if comparison.preference is None or comparison.preference_source != self.config.gold_source:
             return False
         return derive_seed(self.seed, "mix", comparison.id) % 2**32 < self.config.proportion * 2**32
 

@@ -1,4 +1,4 @@
-"""The rating labeler: a score from 1 to 10 for each response by itself (RLAIF D), for labels and as a reward."""
+"""The labeler `rate`: a score from 1 to 10 for each response by itself (RLAIF D), for labels and as a reward."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from rlaif_framework import (
     Choose,
     Comparison,
     Component,
-    ComponentConfig,
     Context,
     DataError,
     Evidence,
+    LabelerConfig,
     Preference,
     Prompt,
     Question,
@@ -30,21 +30,21 @@ from rlaif_framework.prompting import PromptQuery, run_queries
 NUMBERS = tuple(str(number) for number in range(1, 11))
 MIDDLE, SPREAD = 5.5, 4.5
 SCORE_TOKENS = 4
-"""Kept free for the score."""
+"""Number of tokens reserved for the score."""
 
 
-class RateConfig(ComponentConfig):
-    """Ask a language model for a score from 1 to 10, and take the expectation over its probabilities."""
+class RateConfig(LabelerConfig):
+    """Ask a language model to score each response from 1 to 10, and take the expected score."""
 
     kind: Literal["rate"] = "rate"
     backend: BackendSlot
-    """The model that is asked."""
+    """The language model."""
     temperature: float = Field(0.1, gt=0)
-    """Difference in score, on the scale from -1 to 1, that makes a preference's odds e to 1."""
+    """Scale of the logits: this difference in score, on the scale from -1 to 1, gives odds of e to 1."""
 
 
 class Rater:
-    """Scores responses one at a time: as a labeler it compares them, as a reward it hands them out."""
+    """Scores responses one at a time. As a labeler it compares the scores, as a reward it returns them."""
 
     def __init__(self, config: RateConfig, context: Context) -> None:
         self.config = config
@@ -53,11 +53,10 @@ class Rater:
         self.backend = context.build_backend(config.backend)
 
     def label(self, comparisons: Sequence[Comparison]) -> Iterator[Preference]:
-        """Prefer the response with the higher score; none where a score was refused or could not be read.
+        """Label comparisons by their scores; there is no preference if a score was refused or is unparsed.
 
-        The evidence has a ballot for each response: without probabilities, which are not of two, but with the mass of
-        its score, or the count of sampled answers it is an average of.
-        """
+        The evidence has a ballot for each response, without probabilities but with the probability mass on the scores,
+        or the number of sampled answers."""
         queries = self._make_query([(c.prompt, c.responses) for c in comparisons])
         for comparison, query in zip(comparisons, queries, strict=True):
             answers = [answer or Answer() for answer in query.values]
@@ -74,10 +73,10 @@ class Rater:
             yield Preference(comparison.id, None if first is None else (first, 1.0 - first), evidence)
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Sequence[float]:
-        """Scores in [-1, 1], as a reward (d-RLAIF).
+        """Score responses in [-1, 1], as a reward (d-RLAIF).
 
         Raises:
-            DataError: The model refused to score one, or its answer could not be read as a score.
+            DataError: The model refused to score a response, or its answer is not a score.
         """
         scores = []
         queries = self._make_query([(p, (text,)) for p, text in zip(prompts, responses, strict=True)])
@@ -91,7 +90,7 @@ class Rater:
         return scores
 
     def _make_query(self, cases: Sequence[tuple[Prompt, Sequence[str]]]) -> list[PromptQuery[Answer]]:
-        """Ask about the responses of each prompt, whose source is cut alike for all of them; never a response."""
+        """Ask about the responses to each prompt. The source is truncated alike for all of them, responses never."""
         queries = [self._open(prompt, responses) for prompt, responses in cases]
         run_queries(queries, self.task, self.backend, SCORE_TOKENS)
         return queries
@@ -109,7 +108,7 @@ def _rate(question: Question) -> Generator[Asked, Any, Answer]:
 
 
 def read_score(answer: Answer) -> float | None:
-    """The score in [-1, 1] of an answer; None if it could not be read."""
+    """Return the score of an answer, in [-1, 1]; None if the answer is unparsed."""
     return expected_score(answer.probabilities) if answer.probabilities else None
 
 
@@ -118,10 +117,10 @@ def _odds(logit: float) -> float:
 
 
 def expected_score(probabilities: Sequence[float]) -> float:
-    """Expectation of a score from 1 to 10, scaled to [-1, 1]: (s - 5.5) / 4.5 (RLAIF D).
+    """Compute the expected score from 1 to 10, scaled to [-1, 1]: (s - 5.5) / 4.5 (RLAIF D).
 
     Args:
-        probabilities: (10,) of the scores 1 to 10, summing to 1.
+        probabilities: (10,) probabilities of the scores 1 to 10.
     """
     mean = sum(number * p for number, p in enumerate(probabilities, 1))
     return (mean - MIDDLE) / SPREAD

@@ -1,4 +1,4 @@
-"""The ROUGE labeler: which response shares more with the reference. A judge that needs no model."""
+"""The labeler `rouge`, a judge that needs no model."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from typing import Literal
 
 from pydantic import Field
 
-from rlaif_framework import Comparison, Component, ComponentConfig, Context, DataError, Evidence, Preference, hookimpl
+from rlaif_framework import Comparison, Component, Context, DataError, Evidence, LabelerConfig, Preference, hookimpl
 
 
-class RougeConfig(ComponentConfig):
+class RougeConfig(LabelerConfig):
     """Prefer the response with the higher ROUGE F1 against the prompt's reference."""
 
     kind: Literal["rouge"] = "rouge"
     metric: Literal["rouge1", "rouge2", "rougeL"] = "rougeL"
-    """Which overlap: words, pairs of words, or the longest common subsequence."""
+    """ROUGE variant: unigrams, bigrams, or the longest common subsequence."""
     scale: float = Field(0.05, gt=0)
-    """Difference in F1 that makes the odds e to 1."""
+    """Scale of the logits: this difference in F1 gives odds of e to 1."""
 
     def missing_field(self, comparison: Comparison) -> str | None:
-        """The reference."""
+        """Require a reference."""
         return None if comparison.prompt.reference else "has a prompt without a reference"
 
 
 class RougeLabeler:
-    """Scores each response alone, so the order they are shown in cannot matter."""
+    """Scores each response by itself, so it has no position bias."""
 
     def __init__(self, config: RougeConfig, context: Context) -> None:
         from rouge_score.rouge_scorer import RougeScorer
@@ -34,7 +34,7 @@ class RougeLabeler:
         self.scorer = RougeScorer([config.metric], use_stemmer=True)
 
     def label(self, comparisons: Sequence[Comparison]) -> Iterator[Preference]:
-        """Prefer by overlap with the reference.
+        """Label comparisons by the overlap with the reference.
 
         Raises:
             DataError: A prompt has no reference.

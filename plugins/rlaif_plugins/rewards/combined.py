@@ -1,4 +1,4 @@
-"""Rewards made of other rewards: an ensemble against over-optimisation, and a weighted sum of terms."""
+"""The rewards `ensemble` and `sum`, which combine other rewards."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pydantic import AfterValidator, Field, model_validator
 
 from rlaif_framework import (
     Component,
-    ComponentConfig,
     Context,
     LabelledComparison,
     Prompt,
     Reward,
+    RewardConfig,
     RewardModel,
     RewardSlot,
     Stage,
@@ -26,56 +26,56 @@ from rlaif_framework import (
 FITTED = "fitted.json"
 
 
-def _check_names(terms: dict[str, ComponentConfig]) -> dict[str, ComponentConfig]:
+def _check_names(terms: dict[str, RewardConfig]) -> dict[str, RewardConfig]:
     bad = [name for name in terms if not name.replace("-", "").replace("_", "").isalnum()]
     if bad:
-        raise ValueError(f"'{bad[0]}' is no name: letters, digits, '-' and '_' only; it names a folder and a curve")
+        raise ValueError(f"'{bad[0]}' is not a valid name: use letters, digits, '-' and '_' only")
     return terms
 
 
-class EnsembleRewardConfig(ComponentConfig):
-    """Several rewards of like scale as one: where they differ, a policy has less to exploit (Coste et al. 2024)."""
+class EnsembleRewardConfig(RewardConfig):
+    """Combine several rewards of similar scale, against over-optimisation (Coste et al. 2024)."""
 
     kind: Literal["ensemble"] = "ensemble"
     members: list[RewardSlot] = Field(min_length=2)
-    """The rewards. Equal ones are trained with seeds of their own: `[bradley-terry, bradley-terry]`."""
+    """The rewards. Equal ones are trained with different seeds: `[bradley-terry, bradley-terry]`."""
     combine: Literal["mean", "worst", "mean-minus-spread"] = "mean"
-    """A response's score: the members' mean, the lowest of them (worst of k), or their mean less `spread_weight` times
-    their standard deviation."""
+    """Combination of the scores: the mean, the lowest score (worst of k), or the mean minus `spread_weight` times the
+    standard deviation."""
     spread_weight: float = Field(1.0, ge=0)
-    """How much disagreement costs with `mean-minus-spread`."""
+    """Weight of the standard deviation in `mean-minus-spread`."""
 
 
-class SumRewardConfig(ComponentConfig):
-    """A weighted sum of rewards and penalties; each term is logged on its own."""
+class SumRewardConfig(RewardConfig):
+    """Add up weighted rewards and penalties; each term is logged separately."""
 
     kind: Literal["sum"] = "sum"
     terms: Annotated[dict[str, RewardSlot], AfterValidator(_check_names)] = Field(min_length=1)
     """Rewards by name, e.g. `{quality: bradley-terry, length: {kind: length, per: 100}}`."""
     weights: dict[str, float] = Field(default_factory=dict)
-    """Factor of each term, 1 where none is given; below 0 it is a penalty, e.g. `{length: -0.1}`."""
+    """Weights of terms, by name; the default is 1, and a negative weight makes a penalty, e.g. `{length: -0.1}`."""
 
     @model_validator(mode="after")
     def _check_weights(self) -> SumRewardConfig:
         unknown = sorted(self.weights.keys() - self.terms.keys())
         if unknown:
-            raise ValueError(f"weights: no term is called '{unknown[0]}'; there are {', '.join(self.terms)}")
+            raise ValueError(f"weights: no term is named '{unknown[0]}'; the terms are {', '.join(self.terms)}")
         return self
 
 
 class EnsembleReward:
-    """Fits its members one after another."""
+    """Trains the members one after another."""
 
     def __init__(self, config: EnsembleRewardConfig, context: Context) -> None:
         self.config = config
         self.parts = _build({f"member-{i}": member for i, member in enumerate(config.members, 1)}, context)
 
     def fit(self, labels: Sequence[LabelledComparison], initial: Path, stage: Stage) -> None:
-        """Train each member."""
+        """Train all members."""
         _fit_parts(self.parts, labels, initial, stage)
 
     def load(self, folder: Path) -> Reward:
-        """Open all members."""
+        """Load all members."""
         return _Ensemble(self.config, [part.load(folder / name) for name, part in self.parts.items()])
 
 
@@ -89,7 +89,7 @@ class _Ensemble:
         return [self.combine(scores) for scores in zip(*columns, strict=True)]
 
     def combine(self, scores: Sequence[float]) -> float:
-        """One score of a response's."""
+        """Combine the scores of one response."""
         if self.config.combine == "worst":
             return min(scores)
         mean = statistics.fmean(scores)
@@ -99,18 +99,18 @@ class _Ensemble:
 
 
 class SumReward:
-    """Fits its terms one after another."""
+    """Trains the terms one after another."""
 
     def __init__(self, config: SumRewardConfig, context: Context) -> None:
         self.config = config
         self.parts = _build(config.terms, context)
 
     def fit(self, labels: Sequence[LabelledComparison], initial: Path, stage: Stage) -> None:
-        """Train each term that is trained."""
+        """Train all terms."""
         _fit_parts(self.parts, labels, initial, stage)
 
     def load(self, folder: Path) -> Reward:
-        """Open all terms."""
+        """Load all terms."""
         weights = {name: self.config.weights.get(name, 1.0) for name in self.parts}
         return _Sum({name: part.load(folder / name) for name, part in self.parts.items()}, weights)
 
@@ -120,36 +120,36 @@ class _Sum:
         self.terms, self.weights = terms, weights
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Sequence[float]:
-        """Sums of the weighted terms."""
+        """Add up the weighted terms of each response."""
         return [sum(parts) for parts in zip(*self.score_terms(prompts, responses).values(), strict=True)]
 
     def score_terms(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Mapping[str, Sequence[float]]:
-        """The weighted terms of each response."""
+        """Return the weighted terms of each response."""
         return {
             name: [self.weights[name] * score for score in term.score(prompts, responses)]
             for name, term in self.terms.items()
         }
 
 
-def _build(configs: Mapping[str, ComponentConfig], context: Context) -> dict[str, RewardModel]:
+def _build(configs: Mapping[str, RewardConfig], context: Context) -> dict[str, RewardModel]:
     return {name: context.build_reward(config) for name, config in configs.items()}
 
 
 def _fit_parts(
     parts: Mapping[str, RewardModel], labels: Sequence[LabelledComparison], initial: Path, stage: Stage
 ) -> None:
-    """Fit each part in a folder of its own; one that an interrupted try finished is not fitted again."""
+    """Fit each part in a folder of its own. Parts that an interrupted run finished are not fitted again."""
     from accelerate.utils import set_seed
 
     for name, part in parts.items():
         own = stage.part(name)
         done = own.checkpoint / FITTED
         if not done.exists():
-            set_seed(own.seed("start") % 2**32)  # new weights are the same, whether the part before was fitted now
+            set_seed(own.seed("start") % 2**32)  # so that new weights do not depend on the parts fitted before
             part.fit(labels, initial, own)
             stage.accelerator.wait_for_everyone()
             if stage.is_main:
-                written = done.with_name(f".{FITTED}")  # a full disk must not leave half a file of this name
+                written = done.with_name(f".{FITTED}")  # atomic: a full disk must not leave a partial file of this name
                 written.write_text(json.dumps(own.facts), encoding="utf-8")
                 written.replace(done)
             stage.accelerator.wait_for_everyone()

@@ -1,4 +1,4 @@
-"""The direct reward: a labeler's own scores inside the RL loop, with no reward model in between (d-RLAIF)."""
+"""The reward `direct`: the scores of a labeler during RL, without a reward model (d-RLAIF)."""
 
 from __future__ import annotations
 
@@ -8,47 +8,47 @@ from typing import Literal
 
 from rlaif_framework import (
     Component,
-    ComponentConfig,
     Context,
     LabelerSlot,
     LabelledComparison,
     Reward,
+    RewardConfig,
     SpecError,
     Stage,
     hookimpl,
 )
 
 
-class DirectRewardConfig(ComponentConfig):
-    """A labeler that scores responses one at a time, such as `rate`, as the reward."""
+class DirectRewardConfig(RewardConfig):
+    """Use the scores of a labeler as the reward, without a reward model."""
 
     kind: Literal["direct"] = "direct"
     labeler: LabelerSlot
-    """Who scores; it must be able to score single responses."""
+    """The labeler. It must be able to score single responses, such as `rate`."""
 
 
 class DirectReward:
-    """Trains nothing."""
+    """Needs no training."""
 
     def __init__(self, config: DirectRewardConfig, context: Context) -> None:
         self.config = config
         self.context = context
 
     def fit(self, labels: Sequence[LabelledComparison], initial: Path, stage: Stage) -> None:
-        """Leave a note of who scores."""
+        """Write the name of the labeler."""
         (stage.folder / "reward.txt").write_text(f"the scores of labeler '{self.config.labeler.kind}'\n")
 
     def load(self, folder: Path) -> Reward:
-        """The labeler.
+        """Build the labeler.
 
         Raises:
-            SpecError: It only compares.
+            SpecError: It cannot score single responses.
         """
         labeler = self.context.build_labeler(self.config.labeler)
         if not isinstance(labeler, Reward):
             raise SpecError(
-                f"reward 'direct': labeler '{self.config.labeler.kind}' compares responses and cannot score one alone; "
-                "'rate' can"
+                f"reward 'direct': labeler '{self.config.labeler.kind}' cannot score single responses; "
+                "use one that can, such as 'rate'"
             )
         return labeler
 

@@ -1,4 +1,4 @@
-"""The length reward: a baseline that reproduces much of what RLHF gains by judges (Singhal et al. 2023)."""
+"""The reward `length`, a baseline that explains much of the gains of RLHF in judged win rates (Singhal et al. 2023)."""
 
 from __future__ import annotations
 
@@ -8,37 +8,37 @@ from typing import Literal
 
 from pydantic import Field
 
-from rlaif_framework import Component, ComponentConfig, Context, LabelledComparison, Prompt, Reward, Stage, hookimpl
+from rlaif_framework import Component, Context, LabelledComparison, Prompt, Reward, RewardConfig, Stage, hookimpl
 
 
-class LengthRewardConfig(ComponentConfig):
-    """The length of a response as its reward: what any other reward has to beat; in a `sum`, a penalty."""
+class LengthRewardConfig(RewardConfig):
+    """Reward the length of a response: a baseline for other rewards, or a penalty in a `sum`."""
 
     kind: Literal["length"] = "length"
     unit: Literal["characters", "words"] = "characters"
-    """What is counted."""
+    """Unit of the length."""
     per: float = Field(100.0, gt=0)
-    """So many are worth a reward of 1."""
+    """Number of units that give a reward of 1."""
     target: int | None = Field(None, ge=0)
-    """Reward a length near this: the score is less the distance to it. Default: the longer the better."""
+    """Target length: the reward is minus the distance to it. By default, longer responses have higher rewards."""
 
 
 class LengthReward:
-    """Trains nothing."""
+    """Needs no training."""
 
     def __init__(self, config: LengthRewardConfig, context: Context) -> None:
         self.config = config
 
     def fit(self, labels: Sequence[LabelledComparison], initial: Path, stage: Stage) -> None:
-        """Leave a note."""
+        """Write the unit of the reward."""
         (stage.folder / "reward.txt").write_text(f"length in {self.config.unit} / {self.config.per:g}\n")
 
     def load(self, folder: Path) -> Reward:
-        """Itself."""
+        """Return the reward itself."""
         return self
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Sequence[float]:
-        """Count."""
+        """Score responses by their length."""
         config = self.config
         lengths = [len(text) if config.unit == "characters" else len(text.split()) for text in responses]
         values = lengths if config.target is None else [-abs(length - config.target) for length in lengths]

@@ -1,4 +1,4 @@
-"""The chain-of-thought prompt strategy: first an explanation, then the label (RLAIF 2.1.3)."""
+"""The chain-of-thought strategy: ask for an explanation, then for the label (RLAIF 2.1.3)."""
 
 from __future__ import annotations
 
@@ -13,26 +13,31 @@ from rlaif_framework import (
     Ballot,
     Choose,
     Component,
-    ComponentConfig,
     Context,
     Generate,
+    StrategyConfig,
     derive_seed,
     hookimpl,
 )
 
 
-class ChainOfThoughtConfig(ComponentConfig):
-    """Ask for an explanation first, then for the label with the explanation before it; a new one for each order."""
+class ChainOfThoughtConfig(StrategyConfig):
+    """Ask for an explanation first, then for the label given the explanation. Each order has its own explanation."""
 
     kind: Literal["chain-of-thought"] = "chain-of-thought"
     max_new_tokens: int = Field(512, ge=1)
-    """Length of an explanation at most (RLAIF: 512)."""
+    """Maximum length of an explanation (RLAIF: 512)."""
     temperature: float = Field(0.0, ge=0)
     """Sampling temperature of the explanation; 0 is greedy (RLAIF)."""
 
+    @property
+    def longest_answer(self) -> int:
+        """The maximum length of the explanation."""
+        return self.max_new_tokens
+
 
 class ChainOfThought:
-    """Two questions; the second repeats the first with its answer."""
+    """Asks two questions. The second one contains the answer to the first."""
 
     def __init__(self, config: ChainOfThoughtConfig, context: Context) -> None:
         self.config = config

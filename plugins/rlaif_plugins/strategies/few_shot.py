@@ -1,4 +1,4 @@
-"""The few-shot prompt strategy: exemplars of comparisons with their answers, before another strategy's question."""
+"""The few-shot strategy: put exemplars before the question of another strategy (RLAIF 2.1.2)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from rlaif_framework import (
     Asked,
     Ballot,
     Component,
-    ComponentConfig,
     Context,
     DataError,
+    StrategyConfig,
     StrategySlot,
     default_component,
     derive_seed,
@@ -28,25 +28,26 @@ if TYPE_CHECKING:
     from rlaif_framework.data import AnnotatorPrompts, Exemplar
 
 
-class FewShotConfig(ComponentConfig):
-    """Show exemplars first (RLAIF 2.1.2), then ask as another strategy does."""
+class FewShotConfig(StrategyConfig):
+    """Show exemplars (RLAIF 2.1.2), then ask with another strategy."""
 
     kind: Literal["few-shot"] = "few-shot"
     exemplars: Annotated[int, Field(ge=0, le=8)] | list[str] = 2
-    """How many of the task's exemplars, or the ids of those to show, in this order."""
+    """Number of the task's exemplars to show, or the ids of exemplars, in order."""
     choose: Literal["first", "random"] = "first"
-    """Which, where a number is given: the first ones, or some drawn with the spec's seed (the same for all)."""
+    """Which exemplars to show if `exemplars` is a number: the first ones, or a random sample, drawn once with the
+    spec's seed."""
     strategy: StrategySlot = default_component("direct")
-    """How the question is asked."""
+    """The strategy that asks the question."""
 
     def check_prompts(self, prompts: AnnotatorPrompts) -> None:
-        """Whether the task has these exemplars."""
+        """Check that the task has these exemplars."""
         choose_exemplars(self, prompts.exemplars, seed=0)
         super().check_prompts(prompts)
 
 
 class FewShot:
-    """Adds the same exemplars to every question, so that a backend computes them once."""
+    """Adds the same exemplars to every question. A backend can share the computation of this common prefix."""
 
     def __init__(self, config: FewShotConfig, context: Context) -> None:
         self.strategy = context.build_strategy(config.strategy)
@@ -57,35 +58,36 @@ class FewShot:
         self.samples = [{prompts.render(e.source, pair) for pair in (e.responses, e.responses[::-1])} for e in chosen]
 
     def elicit(self, ask: Annotation) -> Generator[Asked, Any, Ballot]:
-        """Ask with exemplars, less one that is the very comparison asked about: it would give the answer away."""
+        """Ask with exemplars. An exemplar that is the comparison itself is left out, since it contains the answer."""
         shown = tuple(e for e, own in zip(self.exemplars, self.samples, strict=True) if ask.sample not in own)
         if shown:
             ask = replace(ask, exemplars=shown, rationale_ending=self.rationale_ending)
         return (yield from self.strategy.elicit(ask))
 
 
-def choose_exemplars(config: FewShotConfig, known: Sequence[Exemplar], seed: int) -> list[Exemplar]:
-    """The exemplars a config asks for.
+def choose_exemplars(config: FewShotConfig, available: Sequence[Exemplar], seed: int) -> list[Exemplar]:
+    """Return the exemplars that a config selects.
 
     Raises:
-        DataError: The task has fewer, or none of that id.
+        DataError: The task has too few exemplars, or none with that id.
     """
     if isinstance(config.exemplars, list):
-        by_id = {exemplar.id: exemplar for exemplar in known}
+        by_id = {exemplar.id: exemplar for exemplar in available}
         for name in config.exemplars:
             if name not in by_id:
                 raise DataError(
-                    f"strategy 'few-shot': the task's annotator prompts have no exemplar '{name}'; {suggest(name, by_id)}"
+                    f"strategy 'few-shot': the task's annotator prompts have no exemplar '{name}'; "
+                    f"{suggest(name, by_id)}"
                 )
         return [by_id[name] for name in config.exemplars]
-    if config.exemplars > len(known):
+    if config.exemplars > len(available):
         raise DataError(
-            f"strategy 'few-shot': {config.exemplars} exemplars asked for, the task's annotator prompts have {len(known)}; "
-            "add some to the file of `task.annotator_prompts`"
+            f"strategy 'few-shot': {config.exemplars} exemplars are requested, but the task's annotator prompts have "
+            f"{len(available)}; add some to the file of `task.annotator_prompts`"
         )
     if config.choose == "random":
-        return random.Random(derive_seed(seed, "exemplars")).sample(list(known), config.exemplars)
-    return list(known[: config.exemplars])
+        return random.Random(derive_seed(seed, "exemplars")).sample(list(available), config.exemplars)
+    return list(available[: config.exemplars])
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""The principles prompt strategy: judge by one stated principle, or by the average over several."""
+"""The principles strategy: ask by one stated principle, or average over several."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from rlaif_framework import (
     Asked,
     Ballot,
     Component,
-    ComponentConfig,
     Context,
     DataError,
+    StrategyConfig,
     StrategySlot,
     default_component,
     derive_seed,
@@ -26,34 +26,34 @@ if TYPE_CHECKING:
     from rlaif_framework.data import AnnotatorPrompts
 
 
-class PrinciplesConfig(ComponentConfig):
-    """State a principle after the preamble (Constitutional AI, Bai et al. 2022), then ask as another strategy does."""
+class PrinciplesConfig(StrategyConfig):
+    """State a principle after the preamble (Constitutional AI, Bai et al. 2022), then ask with another strategy."""
 
     kind: Literal["principles"] = "principles"
     mode: Literal["draw", "average"] = "draw"
-    """One principle drawn for each comparison, the same in both orders; or the average over all."""
+    """`draw`: one random principle per comparison, the same in both orders; `average`: average over all principles."""
     principles: list[str] | None = None
-    """The principles; default: those of the task's prompts."""
+    """The principles. Default: those of the task's annotator prompts."""
     strategy: StrategySlot = default_component("direct")
-    """How the question is asked."""
+    """The strategy that asks the question."""
 
     def check_prompts(self, prompts: AnnotatorPrompts) -> None:
-        """Whether there are principles at all."""
-        state_principles(self, prompts)
+        """Check that there are principles."""
+        select_principles(self, prompts)
         super().check_prompts(prompts)
 
 
 class Principles:
-    """Puts principles into another strategy's preamble."""
+    """Adds principles to the preamble of another strategy."""
 
     def __init__(self, config: PrinciplesConfig, context: Context) -> None:
         self.config = config
         self.seed = context.seed
         self.strategy = context.build_strategy(config.strategy)
-        self.principles = state_principles(config, context.task.annotator_prompts())
+        self.principles = select_principles(config, context.task.annotator_prompts())
 
     def elicit(self, ask: Annotation) -> Generator[Asked, Any, Ballot]:
-        """Ask by one principle, or by all at once."""
+        """Ask by one principle, or by all of them and average."""
         if self.config.mode == "draw":
             place = derive_seed(self.seed, "principle", ask.identity) % len(self.principles)
             ballot = yield from self.strategy.elicit(self._state(ask, self.principles[place]))
@@ -65,8 +65,8 @@ class Principles:
         return replace(ask, preamble=f"{ask.preamble} {principle}")
 
 
-def state_principles(config: PrinciplesConfig, prompts: AnnotatorPrompts) -> list[str]:
-    """The principles a config asks for.
+def select_principles(config: PrinciplesConfig, prompts: AnnotatorPrompts) -> list[str]:
+    """Return the principles of the config or, by default, of the task.
 
     Raises:
         DataError: There are none.
@@ -74,7 +74,8 @@ def state_principles(config: PrinciplesConfig, prompts: AnnotatorPrompts) -> lis
     principles = config.principles if config.principles is not None else prompts.principles
     if not principles:
         raise DataError(
-            "strategy 'principles': there are none; give them here or in the file of `task.annotator_prompts`"
+            "strategy 'principles': there are no principles; set `principles`, or add some to the file of "
+            "`task.annotator_prompts`"
         )
     return principles
 

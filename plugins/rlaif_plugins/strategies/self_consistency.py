@@ -1,4 +1,4 @@
-"""The self-consistency prompt strategy: another strategy several times over, its distributions averaged."""
+"""The self-consistency strategy: run another strategy several times and average (RLAIF 2.1.4)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from rlaif_framework import (
     Asked,
     Ballot,
     Component,
-    ComponentConfig,
     Context,
     Generate,
     Request,
+    StrategyConfig,
     StrategySlot,
     default_component,
     derive_seed,
@@ -26,22 +26,22 @@ from rlaif_framework.prompting import run_in_lockstep
 from rlaif_framework.records import average_ballots
 
 
-class SelfConsistencyConfig(ComponentConfig):
+class SelfConsistencyConfig(StrategyConfig):
     """Sample several explanations and average the distributions after them (RLAIF 2.1.4, Wang et al. 2022)."""
 
     kind: Literal["self-consistency"] = "self-consistency"
     samples: int = Field(16, ge=1, le=1024)
-    """Explanations of each order (RLAIF: 4 and 16)."""
+    """Number of explanations per order (RLAIF: 4 and 16)."""
     temperature: float = Field(0.7, gt=0)
     """Sampling temperature (RLAIF: 0.3 to 1)."""
     top_k: int = Field(40, ge=0)
-    """Sample among so many likeliest tokens; 0 is all (RLAIF: 40)."""
+    """Sample from this many most likely tokens; 0 means all tokens (RLAIF: 40)."""
     strategy: StrategySlot = default_component("chain-of-thought")
-    """What is repeated; it must generate text, or all samples are the same."""
+    """The strategy that is repeated. It must generate text, otherwise all samples are identical."""
 
 
 class SelfConsistency:
-    """Runs copies of another strategy side by side, each with random numbers of its own."""
+    """Runs copies of another strategy in lockstep, each with its own random seed."""
 
     def __init__(self, config: SelfConsistencyConfig, context: Context) -> None:
         self.config = config
@@ -49,7 +49,7 @@ class SelfConsistency:
         self.strategy = context.build_strategy(config.strategy)
 
     def elicit(self, ask: Annotation) -> Generator[Asked, Any, Ballot]:
-        """Ask all copies at once; samples that could not be read are left out."""
+        """Run all copies and average the samples that could be read."""
         copies = [self.strategy.elicit(ask) for _ in range(self.config.samples)]
         return average_ballots((yield from run_in_lockstep(copies, self._sample)))
 

@@ -1,1 +1,1 @@
-"""Built-in trackers: plugins that record a run."""
+"""Built-in trackers: plugins that record runs."""

@@ -1,4 +1,4 @@
-"""Writes every logged metric as TensorBoard events into the run folder: a plugin on the lifecycle hooks."""
+"""Write all metrics as TensorBoard events to the run folder, with the lifecycle hooks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAME = "tensorboard"
 
 
 def events_folder(run: RunInfo, step: StepInfo) -> Path:
-    """One TensorBoard run per step; a changed spec gets a new one."""
+    """Return the folder of a step's events. Its name depends on the key, so a changed spec gets a new one."""
     return run.folder / NAME / step.name.replace("/", "-") / step.key[:8]
 
 
@@ -38,7 +38,7 @@ def _write(writer: SummaryWriter, number: int, metrics: Mapping[str, float]) -> 
 
 @hookimpl
 def rlaif_stage_started(run: RunInfo, step: StepInfo, resumed_at: int) -> None:
-    """Drop events after the step a stage resumes at."""
+    """Delete the events after the step that a stage resumes from."""
     if resumed_at:
         _writer(run, step, resumed_at)
     else:
@@ -47,13 +47,13 @@ def rlaif_stage_started(run: RunInfo, step: StepInfo, resumed_at: int) -> None:
 
 @hookimpl
 def rlaif_step_logged(run: RunInfo, step: StepInfo, number: int, metrics: Mapping[str, float]) -> None:
-    """Write one step's metrics."""
+    """Write the metrics of a step."""
     _write(_writer(run, step), number, metrics)
 
 
 @hookimpl
 def rlaif_stage_finished(run: RunInfo, step: StepInfo, cached: bool) -> None:
-    """Write the metrics of a reused stage, unless an earlier run in this folder did; close the file."""
+    """Write the metrics of a reused stage, unless an earlier run in this folder did, and close the file."""
     from rlaif_framework.contracts import read_metrics
 
     if cached and not events_folder(run, step).exists():
@@ -66,6 +66,6 @@ def rlaif_stage_finished(run: RunInfo, step: StepInfo, cached: bool) -> None:
 
 @hookimpl
 def rlaif_run_finished(run: RunInfo) -> None:
-    """Close what an error left open."""
+    """Close the files that an error left open."""
     for writer in run.notes.pop(NAME, {}).values():
         writer.close()

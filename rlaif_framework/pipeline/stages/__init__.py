@@ -1,1 +1,1 @@
-"""The work of each stage of a run."""
+"""The work of each stage of a run, imported when the stage runs."""

@@ -1,4 +1,4 @@
-"""The gate before training on labels: are they better than chance, as far as anybody knows?"""
+"""The gate between labels and training: are the labels better than chance, as far as can be measured?"""
 
 from __future__ import annotations
 
@@ -12,61 +12,75 @@ from rlaif_framework.contracts.stage import Stage
 from rlaif_framework.errors import TrainingError
 from rlaif_framework.metrics.agreement import measure_labeler
 from rlaif_framework.metrics.estimates import Estimate
-from rlaif_framework.plugins.component import ComponentConfig
+from rlaif_framework.pipeline.recipes import LabelRecipe
+from rlaif_framework.pipeline.stages.label import label_comparisons
+from rlaif_framework.pipeline.stages.sample import COMPARISONS
 from rlaif_framework.records.preferences import Comparison, Preference
+from rlaif_framework.records.rows import load_comparisons
 from rlaif_framework.seeds import sample_subset
 
 AGREEMENT = "agreement.json"
+MAX_VALIDATION = 200
+"""Validation comparisons labelled for the gate, at most: enough to tell an agreement of 57 % from chance."""
 
 
-ENOUGH = 200
-"""Validation comparisons labelled for the gate at most: an agreement of 57 % is then told from chance."""
+def label_arm(stage: Stage, context: Context, recipe: LabelRecipe) -> None:
+    """Label the comparisons of an arm and measure their agreement with gold preferences."""
+    comparisons = load_comparisons(stage.artefact(recipe.sample) / COMPARISONS)
+    preferences = label_comparisons(stage, context, recipe.labeler, comparisons)
+    measure_agreement(stage, context, recipe, comparisons, preferences)
 
 
 def measure_agreement(
     stage: Stage,
     context: Context,
-    labeler: ComponentConfig,
+    recipe: LabelRecipe,
     comparisons: Sequence[Comparison],
     preferences: Sequence[Preference],
-    validation: Sequence[Comparison],
 ) -> None:
-    """Write `agreement.json`: how often labels agree with known preferences, None if nobody knows any.
+    """Write `agreement.json`: how often the labels agree with gold preferences, or null if there are none.
 
-    Measured on the labelled comparisons themselves where they carry a known preference, otherwise on validation
-    comparisons, which are labelled for it.
+    The agreement is measured on the labelled comparisons where they have gold preferences. Otherwise validation
+    comparisons are labelled for it. Labels that are copies of the gold preferences are not measured.
     """
-    on, quality = "labelled", measure_labeler(comparisons, preferences)
-    given = all(p.evidence.source == c.preference_source for c, p in zip(comparisons, preferences, strict=True))
-    if quality.agreement is None and not given:
-        chosen = sample_subset([c for c in validation if c.preference is not None], ENOUGH, stage.seed("gate"))
+    measured_on, quality = "labelled", measure_labeler(comparisons, preferences)
+    copied = all(p.evidence.source == c.preference_source for c, p in zip(comparisons, preferences, strict=True))
+    if quality.agreement is None and not copied:
+        with_gold = [c for c in recipe.validation if c.preference is not None]
+        chosen = sample_subset(with_gold, MAX_VALIDATION, stage.seed("gate"))
         if chosen:
-            found = list(context.build_labeler(labeler).label(chosen))
-            on, quality = "validation", measure_labeler(chosen, found)
-    estimate = None if given or quality.agreement is None else asdict(quality.agreement)
-    (stage.folder / AGREEMENT).write_text(json.dumps({"on": on, "agreement": estimate}), encoding="utf-8")
+            labels = list(context.build_labeler(recipe.labeler).label(chosen))
+            measured_on, quality = "validation", measure_labeler(chosen, labels)
+    estimate = None if copied or quality.agreement is None else asdict(quality.agreement)
+    content = json.dumps({"on": measured_on, "agreement": estimate})
+    (stage.folder / AGREEMENT).write_text(content, encoding="utf-8")
     if estimate is not None:
         stage.facts.update(label_agreement=estimate["value"], label_agreement_count=estimate["count"])
 
 
 def read_agreement(folder: Path) -> tuple[str, Estimate | None]:
-    """On which comparisons an arm's labels were checked, and their agreement there."""
+    """Return the set of comparisons that an arm's labels were measured on, and their agreement there."""
     found = json.loads((folder / AGREEMENT).read_text(encoding="utf-8"))
     return found["on"], found["agreement"] and Estimate(**found["agreement"])
 
 
-def check_agreement(folder: Path, arm_labels: str, allow_weak: bool) -> None:
-    """Refuse labels that are not shown to be better than chance.
+def check_agreement(folder: Path, place: str, allow_weak: bool) -> None:
+    """Refuse labels that are not better than chance.
+
+    Args:
+        folder: The artefact of the labels.
+        place: Where the labels are used, for the error message.
+        allow_weak: Accept any labels.
 
     Raises:
-        TrainingError: The 95 % interval of the agreement reaches down to 50 %.
+        TrainingError: The 95 % interval of the agreement includes 50 %.
     """
-    on, agreement = read_agreement(folder)
+    measured_on, agreement = read_agreement(folder)
     if allow_weak or agreement is None or agreement.beats_chance:
         return
     raise TrainingError(
-        f"{arm_labels}: the labels agree with known preferences in {agreement.value:.1%} of {agreement.count} {on} "
-        f"comparisons (95 % interval from {agreement.low:.1%}), which is not above chance: a reward model trained on "
-        "them may learn nothing, or the opposite. Choose another labeler, give more comparisons with known "
+        f"{place}: the labels agree with gold preferences on {agreement.value:.1%} of {agreement.count} {measured_on} "
+        f"comparisons (95 % interval from {agreement.low:.1%}), which is not above chance. Training on chance-level "
+        "labels is useless or harmful, so the run stops. Choose another labeler, provide more comparisons with gold "
         "preferences, or set 'allow_weak_labels: true' in the arm's feedback"
     )

@@ -1,8 +1,7 @@
-"""Train the reward model on labels, then improve the policy against it."""
+"""Fit the reward model of an arm to its labels, then improve the policy."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from rlaif_framework.assembly.context import Context
@@ -10,64 +9,60 @@ from rlaif_framework.contracts.protocols import Guidance
 from rlaif_framework.contracts.stage import Stage
 from rlaif_framework.errors import DataError
 from rlaif_framework.models.loading import load_tokenizer
-from rlaif_framework.models.sampling import truncate_prompts
+from rlaif_framework.pipeline.recipes import ArmLabels, FittedReward, ImproveRecipe, RewardRecipe
 from rlaif_framework.pipeline.stages.gate import check_agreement
 from rlaif_framework.pipeline.stages.label import PREFERENCES
 from rlaif_framework.pipeline.stages.sample import COMPARISONS
-from rlaif_framework.plugins.component import ComponentConfig
-from rlaif_framework.records.preferences import LabelledComparison, Prompt
+from rlaif_framework.records.preferences import LabelledComparison
 from rlaif_framework.records.rows import load_comparisons, load_preferences
-from rlaif_framework.spec.model import AiFeedback, HumanFeedback
+from rlaif_framework.training.responses import truncate_prompts
 
 
-def fit_reward(
-    stage: Stage, context: Context, config: ComponentConfig, feedback: AiFeedback | HumanFeedback | None = None
-) -> None:
-    """Fit a reward model to the labels of its arm, if they are any good; comparisons without one are counted."""
-    labels = _read_labels(stage, feedback) if config.needs_preferences else []
-    model = context.build_reward(config)
-    model.fit(labels, stage.inputs["sft"], stage)
+def fit_reward(stage: Stage, context: Context, recipe: RewardRecipe) -> None:
+    """Fit a reward model to the labels of its arm, if it learns from labels."""
+    labels = _read_labels(stage, recipe.labels) if recipe.labels is not None else []
+    context.build_reward(recipe.reward).fit(labels, stage.artefact(recipe.sft), stage)
 
 
-def improve_policy(
-    stage: Stage,
-    context: Context,
-    config: ComponentConfig,
-    reward: ComponentConfig | None,
-    feedback: AiFeedback | HumanFeedback | None,
-    prompts: Sequence[Prompt],
-) -> None:
-    """Improve the initial policy with an algorithm, guided by the arm's reward or labels."""
-    tokenizer = load_tokenizer(stage.inputs["initial"])
-    short, cut = truncate_prompts(prompts, context.task, tokenizer, context.policy.max_prompt_tokens)
-    stage.facts.update(prompts=len(short), prompts_truncated=cut)
-    guidance = load_reward(stage, context, reward)
-    if config.needs_preferences:
-        guidance = replace(guidance, labels=_read_labels(stage, feedback))
-    algorithm = context.build_algorithm(config)
-    algorithm.improve(stage.inputs["initial"], guidance, short, stage)
+def improve_policy(stage: Stage, context: Context, recipe: ImproveRecipe) -> None:
+    """Improve the initial policy with an algorithm, guided by the arm's reward, its labels, or both."""
+    initial = stage.artefact(recipe.initial)
+    short, truncated = truncate_prompts(context, recipe.prompts, load_tokenizer(initial))
+    stage.facts.update(prompts=len(short), prompts_truncated=truncated)
+    guidance = load_reward(stage, context, recipe.reward)
+    if recipe.labels is not None:
+        guidance = replace(guidance, labels=_read_labels(stage, recipe.labels))
+    context.build_algorithm(recipe.algorithm).improve(initial, guidance, short, stage)
 
 
-def load_reward(stage: Stage, context: Context, config: ComponentConfig | None) -> Guidance:
-    """Open the arm's reward, if it has one."""
-    if config is None:
+def load_reward(stage: Stage, context: Context, fitted: FittedReward | None) -> Guidance:
+    """Load the arm's reward, if it has one."""
+    if fitted is None:
         return Guidance()
-    folder = stage.inputs["reward"]
-    return Guidance(context.build_reward(config).load(folder), folder)
+    folder = stage.artefact(fitted.step)
+    return Guidance(context.build_reward(fitted.config).load(folder), folder)
 
 
-def _read_labels(stage: Stage, feedback: AiFeedback | HumanFeedback | None) -> list[LabelledComparison]:
-    """The arm's labels, if they agree with known preferences or may be weak; those without one are counted."""
-    allow_weak = not isinstance(feedback, AiFeedback) or feedback.allow_weak_labels
-    check_agreement(stage.inputs["label"], f"stage '{stage.name}'", allow_weak)
-    comparisons = load_comparisons(stage.inputs["sample"] / COMPARISONS)
-    preferences = load_preferences(stage.inputs["label"] / PREFERENCES)
-    pairs = zip(comparisons, preferences, strict=True)
-    labels = [LabelledComparison(c, p.probabilities) for c, p in pairs if p.probabilities is not None]
-    if not labels:
+def _read_labels(stage: Stage, labels: ArmLabels) -> list[LabelledComparison]:
+    """Read an arm's labels after the gate has checked them; comparisons without a label are counted.
+
+    Raises:
+        TrainingError: The labels are not better than chance.
+        DataError: No comparison has a label.
+    """
+    folder = stage.artefact(labels.label)
+    check_agreement(folder, f"stage '{stage.name}'", labels.allow_weak)
+    comparisons = load_comparisons(stage.artefact(labels.sample) / COMPARISONS)
+    preferences = load_preferences(folder / PREFERENCES)
+    labelled = [
+        LabelledComparison(comparison, preference.probabilities)
+        for comparison, preference in zip(comparisons, preferences, strict=True)
+        if preference.probabilities is not None
+    ]
+    if not labelled:
         raise DataError(
-            f"{stage.name}: there is not one label; see how many were left unparsed, inconsistent or refused, and why, "
-            f"in the evidence of {stage.inputs['label'] / PREFERENCES}"
+            f"{stage.name}: no comparison has a label; see the evidence in {folder / PREFERENCES} for how many were "
+            "unparsed, inconsistent or refused, and why"
         )
-    stage.facts.update(labels=len(labels), unlabelled=len(preferences) - len(labels))
-    return labels
+    stage.facts.update(labels=len(labelled), unlabelled=len(preferences) - len(labelled))
+    return labelled

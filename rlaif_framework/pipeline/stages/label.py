@@ -1,70 +1,48 @@
-"""Label comparisons, row by row: for training, for measuring a labeler, and for judging policies."""
+"""Label comparisons: for training, for measuring a labeler, and for judging policies."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
+from typing import Any
 
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.contracts.stage import Stage
-from rlaif_framework.contracts.validation import check_preferences
-from rlaif_framework.plugins.component import ComponentConfig
-from rlaif_framework.records.jsonl import dump_row
+from rlaif_framework.plugins.configs import LabelerConfig
+from rlaif_framework.prompting.chunks import LabelCounts, chunk_size, label_in_chunks
 from rlaif_framework.records.preferences import Comparison, Preference
 from rlaif_framework.records.rows import load_preferences
 
 PREFERENCES = "preferences.jsonl"
 
 
-CHUNK = 64
-"""Comparisons labelled together, at least: as often are they written."""
+COUNTS = "preferences.counts.json"
+
+
+FACTS = ("comparisons", "unparsed", "source_truncated", "responses_truncated", "inconsistent", "refused")
+"""Counts that are put into the artefact's manifest."""
 
 
 def label_comparisons(
-    stage: Stage, context: Context, config: ComponentConfig, comparisons: Sequence[Comparison]
+    stage: Stage, context: Context, config: LabelerConfig, comparisons: Sequence[Comparison]
 ) -> list[Preference]:
-    """Write `preferences.jsonl`, one row a comparison, in their order, and give the preferences.
+    """Write `preferences.jsonl`, one row per comparison in their order, and return the preferences.
 
-    Comparisons go to the labeler in chunks of fixed size, and a chunk is written when it is whole: a run that was
-    stopped goes on at the first chunk that is missing and batches exactly as an uninterrupted one.
+    Rows are written per chunk into the checkpoint folder (see `label_in_chunks`), so that an interrupted run resumes at
+    the first missing chunk.
     """
-    path = stage.checkpoint / PREFERENCES
-    size = chunk_size(config)
-    done = _finished_rows(path, size)
-    preferences: list[Preference] = []
-    if done < len(comparisons):
-        labeler = context.build_labeler(config)
-        chunks = range(done, len(comparisons), size)
-        for start in stage.track(chunks, -(-len(comparisons) // size), f"labelling, {size} at a time", done // size):
-            chunk = comparisons[start : start + size]
-            rows = list(check_preferences(labeler.label(chunk), chunk, config.kind))
-            with path.open("a", encoding="utf-8") as file:
-                file.write("".join(dump_row(asdict(row)) for row in rows))
-    (stage.folder / PREFERENCES).write_bytes(path.read_bytes() if path.exists() else b"")
-    preferences = load_preferences(stage.folder / PREFERENCES)
-    unparsed = sum(p.unparsed for p in preferences)
-    source_truncated = sum(p.evidence.source_truncated for p in preferences)
-    refused = sum(p.evidence.refused is not None for p in preferences)
-    inconsistent = sum(p.evidence.inconsistent and p.probabilities is None for p in preferences)
-    stage.facts.update(
-        comparisons=len(comparisons), unparsed=unparsed, source_truncated=source_truncated, inconsistent=inconsistent
-    )
-    stage.facts.update(refused=refused)
-    return preferences
+    rows, saved = stage.checkpoint / PREFERENCES, stage.checkpoint / COUNTS
+    counts, size = LabelCounts.load(saved, rows), chunk_size(config)
+    if counts.comparisons < len(comparisons):
+        remaining = comparisons[counts.comparisons :]
+        chunks = label_in_chunks(context.build_labeler(config), config, remaining, rows, _to_row, counts)
+        total, done = -(-len(comparisons) // size), counts.comparisons // size
+        for counts in stage.track(chunks, total, f"labelling, {size} at a time", done):
+            counts.save(saved)
+    (stage.folder / PREFERENCES).write_bytes(rows.read_bytes() if rows.exists() else b"")
+    stage.facts.update({name: getattr(counts, name) for name in FACTS})
+    return load_preferences(stage.folder / PREFERENCES)
 
 
-def chunk_size(config: ComponentConfig) -> int:
-    """How many comparisons to label together: what suits a labeler, such as the requests its server takes at once."""
-    return max(CHUNK, config.preferred_chunk_size())
-
-
-def _finished_rows(path: Path, size: int) -> int:
-    """Rows of whole chunks; what an interruption cut off after them is dropped."""
-    if not path.exists():
-        return 0
-    rows = path.read_bytes().split(b"\n")[:-1]  # as bytes: text may hold other characters that end lines
-    kept = len(rows) - len(rows) % size
-    os.truncate(path, sum(len(row) + 1 for row in rows[:kept]))
-    return kept
+def _to_row(comparison: Comparison, preference: Preference) -> Mapping[str, Any]:
+    return asdict(preference)

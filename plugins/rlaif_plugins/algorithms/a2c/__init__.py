@@ -10,11 +10,11 @@ from rlaif_framework.rl import GaeConfig
 
 
 class A2cConfig(GaeConfig):
-    """Advantage actor-critic (Mnih et al. 2016), one update for each batch of responses: r - beta KL (RLAIF v1)."""
+    """Advantage actor-critic (Mnih et al. 2016), one update for each batch of responses (RLAIF v1)."""
 
     kind: Literal["a2c"] = "a2c"
     objective: Literal["weighted", "penalised"] = "penalised"
-    """The paper's first version has r - beta KL."""
+    """r - beta KL, as in the paper's first version, or (1 - beta) r - beta KL."""
 
 
 @hookimpl

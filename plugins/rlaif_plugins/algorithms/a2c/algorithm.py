@@ -9,10 +9,8 @@ from rlaif_plugins.algorithms.a2c import A2cConfig
 
 
 class A2c(PolicyGradient[A2cConfig]):
-    """Policy gradient with generalised advantages; lambda 1, the default, is Monte Carlo returns less values."""
+    """Policy gradient with generalised advantages; with lambda 1, the default, they are returns minus values."""
 
     def compute_advantages(self, rewards: Tensor, experience: Experience) -> tuple[Tensor, Tensor | None]:
-        """Advantages, and advantages plus values as what the critic learns."""
-        assert experience.values is not None
-        advantages = experience.estimate_advantages(rewards, self.config.gamma, self.config.lam)
-        return advantages, advantages + experience.values
+        """Compute generalised advantages, and advantages plus values as returns."""
+        return experience.estimate_advantages(rewards, self.config.gamma, self.config.lam)

@@ -1,4 +1,4 @@
-"""Best-of-n: the baselines every RL result should be compared with."""
+"""Best-of-n and rejection sampling, the baselines of reinforcement learning."""
 
 from __future__ import annotations
 
@@ -7,40 +7,40 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from rlaif_framework import Component, ComponentConfig, ModelLoad, SftConfig, hookimpl
+from rlaif_framework import AlgorithmConfig, Component, ModelLoad, SftConfig, hookimpl
 from rlaif_framework.rl import MissingEosConfig
 
 
-class BestOfNConfig(MissingEosConfig, ComponentConfig):
-    """No training: of n responses to a test prompt, the one with the highest reward is the answer."""
+class BestOfNConfig(MissingEosConfig, AlgorithmConfig):
+    """No training: sample n responses to each test prompt and answer with the one of highest reward."""
 
     kind: Literal["best-of-n"] = "best-of-n"
     responds: ClassVar[bool] = True
     n: int = Field(16, ge=2)
-    """Responses to choose among. The KL divergence from the initial policy is log n - (n - 1) / n at most."""
+    """Responses to select from. The KL divergence from the initial policy is at most log n - (n - 1) / n."""
     temperature: float = Field(0.9, gt=0)
     """Sampling temperature."""
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
-        """The policy, to be saved as it is."""
+        """List the policy, which is saved unchanged."""
         return [ModelLoad(policy, "policy")]
 
 
-class RejectionSamplingConfig(MissingEosConfig, ComponentConfig):
-    """Fine-tune on the best of n of the policy's own responses to training prompts (RAFT, Dong et al. 2023)."""
+class RejectionSamplingConfig(MissingEosConfig, AlgorithmConfig):
+    """Fine-tune the policy on the best of n of its own responses to training prompts (RAFT, Dong et al. 2023)."""
 
     kind: Literal["rejection-sampling"] = "rejection-sampling"
     n: int = Field(16, ge=2)
-    """Responses to choose among for each prompt."""
+    """Responses to select from for each prompt."""
     prompts: int | None = Field(None, ge=1)
-    """Use at most so many training prompts, chosen at random with the seed."""
+    """Maximum number of training prompts, drawn at random with the seed."""
     temperature: float = Field(0.9, gt=0)
     """Sampling temperature."""
     sft: SftConfig = SftConfig()
-    """How to fine-tune on the chosen responses."""
+    """Settings of the fine-tuning on the selected responses."""
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
-        """The policy."""
+        """List the policy."""
         sft = self.sft
         return [ModelLoad(policy, "policy", trained=True, groups=sft.batch_size, optimizer=sft.optimizer)]
 

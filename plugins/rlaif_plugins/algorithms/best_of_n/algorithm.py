@@ -1,9 +1,8 @@
-"""Sample n responses, keep the one with the highest reward: as an answer, or to learn from."""
+"""Best-of-n and rejection sampling: sample n responses to each prompt and select the one with the highest reward."""
 
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,22 +10,21 @@ import torch
 
 from rlaif_framework import Context, Guidance, Prompt, Reward, Sample, Stage, TrainingError
 from rlaif_framework.contracts import score_responses
-from rlaif_framework.models import load_model, load_tokenizer, sample_responses, save_model
-from rlaif_framework.records import write_rows
+from rlaif_framework.models import load_model, load_tokenizer, save_model
 from rlaif_framework.rl import replace_missing_eos
-from rlaif_framework.training import fine_tune
+from rlaif_framework.training import Demonstration, draw_prompts, imitate, sample_from
 from rlaif_plugins.algorithms.best_of_n import BestOfNConfig, RejectionSamplingConfig
 
 
 class BestOfN:
-    """The initial policy, answering with the best of n."""
+    """The initial policy; it answers test prompts with the best of n responses."""
 
     def __init__(self, config: BestOfNConfig, context: Context) -> None:
         self.config = config
         self.context = context
 
     def improve(self, initial: Path, guidance: Guidance, prompts: Sequence[Prompt], stage: Stage) -> None:
-        """Save the initial policy as it is."""
+        """Save the initial policy unchanged."""
         if stage.is_main:
             context = self.context
             model = load_model(initial, "causal", context.dtype, context.device)
@@ -37,39 +35,35 @@ class BestOfN:
     def respond(
         self, folder: Path, guidance: Guidance, prompts: Sequence[Prompt], stage: Stage, temperature: float
     ) -> Sequence[Sample]:
-        """Answer with the best of n, sampled at the algorithm's own temperature."""
-        config = self.config
-        return [best for best, _ in choose_best(self.context, folder, guidance.reward, prompts, config, stage)]
+        """Respond with the best of n, sampled at the algorithm's own temperature."""
+        return [best for best, _ in select_best(self.context, folder, guidance.reward, prompts, self.config, stage)]
 
 
 class RejectionSampling:
-    """Supervised fine-tuning on the best of n."""
+    """Supervised fine-tuning on the best of n responses."""
 
     def __init__(self, config: RejectionSamplingConfig, context: Context) -> None:
         self.config = config
         self.context = context
 
     def improve(self, initial: Path, guidance: Guidance, prompts: Sequence[Prompt], stage: Stage) -> None:
-        """Sample, choose and fine-tune."""
+        """Sample, select and fine-tune."""
         config, context = self.config, self.context
-        if config.prompts is not None and config.prompts < len(prompts):
-            prompts = random.Random(stage.seed("prompts")).sample(list(prompts), config.prompts)
-        best = choose_best(context, initial, guidance.reward, prompts, config, stage)
-        texts = [context.task.clean(sample.text) for sample, _ in best]
-        chosen = [(p, t, s.finished, r) for p, t, (s, r) in zip(prompts, texts, best, strict=True) if t]
-        chosen = chosen[: config.sft.limit]
-        finished = [ended for _, _, ended, _ in chosen]
-        empty = len(texts) - sum(map(bool, texts))
-        stage.facts.update(demonstrations=len(chosen), empty=empty, cut=finished.count(False))
-        if not chosen:
-            raise TrainingError(f"all of the best of {config.n} responses are empty; there is nothing to learn from")
-        if stage.is_main:
-            rows = ({"prompt": p.id, "response": t, "ended": ended, "reward": r} for p, t, ended, r in chosen)
-            write_rows(stage.folder / "chosen.jsonl", rows)
-        fine_tune(context, stage, initial, [(p.text, t) for p, t, _, _ in chosen], config.sft, finished)
+        prompts = draw_prompts(stage, prompts, config.prompts)
+        best = select_best(context, initial, guidance.reward, prompts, config, stage)
+        demonstrations = [
+            Demonstration(prompt, context.task.clean(sample.text), sample.finished, {"reward": reward})
+            for prompt, (sample, reward) in zip(prompts, best, strict=True)
+        ]
+        if not any(d.response for d in demonstrations):
+            raise TrainingError(
+                f"all of the best of {config.n} responses are empty: there is nothing to learn from; raise "
+                f"'temperature', or look at the reward"
+            )
+        imitate(context, stage, initial, demonstrations, config.sft, "chosen.jsonl")
 
 
-def choose_best(
+def select_best(
     context: Context,
     folder: Path,
     reward: Reward | None,
@@ -77,23 +71,23 @@ def choose_best(
     config: BestOfNConfig | RejectionSamplingConfig,
     stage: Stage,
 ) -> list[tuple[Sample, float]]:
-    """The response to each prompt with the highest reward of n sampled ones, and that reward; the first of equals."""
+    """Sample n responses to each prompt; return the first one with the highest reward, and that reward."""
     if reward is None:
-        raise TrainingError(f"algorithm '{config.kind}' needs a reward")
-    repeated = [p for p in prompts for _ in range(config.n)]
-    samples = sample_responses(
-        load_model(folder, "causal", context.dtype, context.device),
-        load_tokenizer(folder),
-        [p.text for p in repeated],
-        max_new_tokens=context.policy.max_new_tokens,
+        raise TrainingError(f"algorithm '{config.kind}' needs a reward; set the arm's `reward`")
+    n = config.n
+    samples = sample_from(
+        context,
+        stage,
+        folder,
+        prompts,
         temperature=config.temperature,
         seed=stage.seed("best of n"),
-        budget=context.policy.batch_tokens,
-        track=lambda batches: stage.track(batches, len(batches), "sampling, batches"),
+        responses=n,
     )
+    repeated = [p for p in prompts for _ in range(n)]
     texts = [context.task.clean(s.text) for s in samples]
-    given = torch.tensor(score_responses(reward, repeated, texts), dtype=torch.float64)
+    rewards = torch.tensor(score_responses(reward, repeated, texts), dtype=torch.float64)
     finished = torch.tensor([s.finished for s in samples])
-    scores = replace_missing_eos(given, finished, config.missing_eos_penalty, config.missing_eos_reward).tolist()
-    places = (max(range(start, start + config.n), key=scores.__getitem__) for start in range(0, len(scores), config.n))
-    return [(samples[i], scores[i]) for i in places]
+    scores = replace_missing_eos(rewards, finished, config.missing_eos_penalty, config.missing_eos_reward).tolist()
+    best = (max(range(start, start + n), key=scores.__getitem__) for start in range(0, len(scores), n))
+    return [(samples[i], scores[i]) for i in best]

@@ -1,4 +1,4 @@
-"""Direct preference optimisation (Rafailov et al. 2023), on soft labels too."""
+"""Direct preference optimisation (Rafailov et al. 2023), on soft or hard labels."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from rlaif_framework.rl import LearnerConfig
 
 
 class DpoConfig(LearnerConfig):
-    """The policy is its own reward model: no reward, no sampling, just the arm's labelled comparisons."""
+    """Train the policy directly on the arm's labelled comparisons: no reward, no sampling."""
 
     kind: Literal["dpo"] = "dpo"
     labels: Literal["soft", "hard"] = "soft"
-    """Train on the labeler's probabilities (cross-entropy), or on the likelier response alone."""
+    """Train on the labeler's probabilities (cross-entropy), or on the preferred response alone."""
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
-    """Probability that a label is taken to be the wrong way round (conservative DPO, Mitchell 2023): p becomes
+    """Assumed probability e that a label is flipped (conservative DPO, Mitchell 2023): p becomes
     (1 - e) p + e (1 - p)."""
     epochs: float = Field(1.0, gt=0)
     """Passes over the comparisons (Huang et al. 2024: 1)."""
     batch_size: int = Field(16, ge=1)
     """Comparisons per update (Huang et al. 2024: 64), on average: those of one prompt stay together."""
     schedule: Literal["constant", "linear", "cosine"] = "linear"
-    """What the learning rate does over the steps: stay, or fall to zero."""
+    """Learning-rate schedule after the warm-up: constant, or decay to zero."""
 
     @property
     def needs_reward(self) -> bool:
-        """It does not."""
+        """False: there is no reward."""
         return False
 
     @property
     def needs_preferences(self) -> bool:
-        """Always."""
+        """True."""
         return True
 
 

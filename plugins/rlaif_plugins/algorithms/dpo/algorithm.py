@@ -13,14 +13,15 @@ from rlaif_framework.models import split_by_tokens
 from rlaif_framework.rl import Learner
 from rlaif_framework.training import (
     MetricAverager,
+    PairIndex,
+    PromptPairs,
     accumulate,
     draw_batch,
-    gather_by_prompt,
+    group_by_prompt,
     harden_labels,
     index_pairs,
     local_shard,
     soft_label_loss,
-    train_steps,
 )
 from rlaif_plugins.algorithms.dpo import DpoConfig
 
@@ -33,52 +34,52 @@ class Dpo:
         self.context = context
 
     def improve(self, initial: Path, guidance: Guidance, prompts: Sequence[Prompt], stage: Stage) -> None:
-        """Train on the labels; a prompt and each of its responses is computed once for all their comparisons."""
-        config, accelerator = self.config, self.context.accelerator
+        """Train on the labels; each prompt and response is computed once for all its comparisons."""
+        config = self.config
         learner = Learner(config, self.context, stage, initial)
-        units = gather_by_prompt(guidance.labels, learner.tokenizer)
-        size = max(1, round(config.batch_size * len(units) / len(guidance.labels)))
-        steps = max(1, round(config.epochs * len(units) / size))
+        data = group_by_prompt(guidance.labels, learner.tokenizer)
+        size = max(1, round(config.batch_size * len(data) / len(guidance.labels)))  # prompts in a batch
+        steps = max(1, round(config.epochs * len(data) / size))
 
         def step(number: int) -> Iterator[dict[str, float]]:
-            batch = [units[i] for i in local_shard(accelerator, draw_batch(stage, len(units), size, number))]
-            total = sum(pair.weight for unit in batch for pair in unit.pairs) or 1.0
             averager = MetricAverager()
-            parts = split_by_tokens([unit.group.length for unit in batch], self.context.policy.train_tokens)
-            for part in accumulate(accelerator, [learner.policy], parts):
-                chosen = [batch[i] for i in part]
-                packed = learner.pack([unit.group for unit in chosen])
-                logprobs, _ = learner.policy_logprobs(packed)
-                ratios = packed.per_response(logprobs - learner.reference_logprobs(packed))  # (responses,)
-                pairs = index_pairs(chosen, self.context.device)
-                margins = config.beta * (ratios[pairs.first] - ratios[pairs.second])  # (pairs,)
-                losses = soft_label_loss(margins, self.shape_labels(pairs.labels)) * pairs.weights
-                accelerator.backward(losses.sum() / total)
-                averager.add("loss", losses, float(pairs.weights.sum()))
-                averager.add("accuracy", ((margins.detach() > 0) == (pairs.labels > 0.5)).float())
-                averager.add("margin", margins * (2 * (pairs.labels > 0.5) - 1))
-                averager.add("log_ratio", ratios)
-                chosen_ratios = torch.where(pairs.labels > 0.5, ratios[pairs.first], ratios[pairs.second])
-                averager.add(
-                    "reward_chosen", config.beta * chosen_ratios
-                )  # the implicit reward; see margin for the other
-            yield averager.means(accelerator)
+            batch = [data[i] for i in local_shard(learner.accelerator, draw_batch(stage, len(data), size, number))]
+            self._accumulate_gradients(learner, batch, averager)
+            yield averager.means(learner.accelerator)
 
-        train_steps(
-            stage,
-            learner.modules,
-            learner.optimizer,
-            steps,
-            step,
-            text="dpo",
-            warmup=config.warmup,
-            schedule=config.schedule,
-            max_grad_norm=config.max_grad_norm,
-        )
+        learner.train(steps, step)
         learner.save()
 
+    def _accumulate_gradients(self, learner: Learner, batch: Sequence[PromptPairs], averager: MetricAverager) -> None:
+        """Accumulate the gradients of the loss on a batch."""
+        config = self.config
+        total = sum(pair.weight for prompt in batch for pair in prompt.pairs) or 1.0
+        parts = split_by_tokens([prompt.group.length for prompt in batch], self.context.policy.train_tokens)
+        for part in accumulate(learner.accelerator, [learner.policy], parts):
+            chosen = [batch[i] for i in part]
+            packed = learner.pack([prompt.group for prompt in chosen])
+            logprobs, _ = learner.policy_logprobs(packed)
+            ratios = packed.per_response(logprobs - learner.reference_logprobs(packed))  # (responses,)
+            pairs = index_pairs(chosen, self.context.device)
+            margins = config.beta * (ratios[pairs.first] - ratios[pairs.second])  # (pairs,)
+            losses = soft_label_loss(margins, self.shape_labels(pairs.labels)) * pairs.weights
+            learner.accelerator.backward(losses.sum() / total)
+            averager.add("loss", losses, float(pairs.weights.sum()))
+            self._average_metrics(averager, margins, ratios, pairs)
+
+    def _average_metrics(self, averager: MetricAverager, margins: Tensor, ratios: Tensor, pairs: PairIndex) -> None:
+        """Add the metrics of pairs; implicit rewards are beta times log-ratios."""
+        prefers_first = pairs.labels > 0.5
+        averager.add("accuracy", ((margins.detach() > 0) == prefers_first).float())
+        averager.add("margin", margins * (2 * prefers_first - 1))
+        averager.add("log_ratio", ratios)
+        # The implicit reward of the rejected response is this one minus the margin.
+        averager.add(
+            "reward_chosen", self.config.beta * torch.where(prefers_first, ratios[pairs.first], ratios[pairs.second])
+        )
+
     def shape_labels(self, probabilities: Tensor) -> Tensor:
-        """What is learned: the labels, or the likelier response alone (ties stay ties), smoothed."""
+        """Harden labels if the config says so (ties stay ties), and smooth them."""
         if self.config.labels == "hard":
             probabilities = harden_labels(probabilities)
         return probabilities + self.config.label_smoothing * (1 - 2 * probabilities)

@@ -18,18 +18,18 @@ class GrpoConfig(PolicyGradientConfig):
     responses_per_prompt: int = Field(4, ge=2)
     """Responses sampled to each prompt (Shao et al. 2024: 64)."""
     scale_groups: bool = True
-    """Divide by the standard deviation of a prompt's rewards; without it, a prompt whose responses hardly differ does
-    not compute_advantages as much as others (Liu et al. 2025, Dr. GRPO)."""
+    """Divide by the standard deviation of a prompt's rewards. Without it, prompts whose responses hardly differ in
+    reward have less weight (Liu et al. 2025, Dr. GRPO)."""
     objective: Literal["weighted", "penalised"] = "penalised"
-    """r - beta KL, or the paper's (1 - beta) r - beta KL; the scaling takes a constant factor out again."""
+    """r - beta KL, or the paper's (1 - beta) r - beta KL; the scaling removes a constant factor."""
     kl: Literal["reward", "loss"] = "loss"
-    """Where the KL term goes (Shao et al. 2024: the loss)."""
+    """Place of the KL term (Shao et al. 2024: the loss)."""
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
-    """Estimate of the KL of a token (Shao et al. 2024: k3)."""
+    """Estimator of a token's KL (Shao et al. 2024: k3)."""
     clip: float | None = Field(0.2, gt=0)
-    """Clip the probability ratio of a token to [1 - clip, 1 + clip]; with one update a step nothing is clipped."""
+    """Clip the probability ratio of a token to [1 - clip, 1 + clip]; a single update a step clips nothing."""
     average: Literal["responses", "response-tokens", "tokens"] = "response-tokens"
-    """How token losses become one; see PolicyGradientConfig (Shao et al. 2024: over a response's tokens, then over
+    """Reduction of token losses; see PolicyGradientConfig (Shao et al. 2024: over a response's tokens, then over
     responses; DAPO: over all tokens)."""
 
 

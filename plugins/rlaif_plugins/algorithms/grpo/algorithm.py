@@ -1,4 +1,4 @@
-"""GRPO: a response's reward relative to the others to its prompt."""
+"""GRPO: a response's reward relative to those of the other responses to its prompt."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ class Grpo(PolicyGradient[GrpoConfig]):
     """L = -min(ratio A, clip(ratio) A) + beta k3, averaged over the tokens of each response (equation 3)."""
 
     def compute_advantages(self, rewards: Tensor, experience: Experience) -> tuple[Tensor, Tensor | None]:
-        """Every token of a response gets its normalised reward (4.1.2, outcome supervision)."""
+        """Give every token the normalised reward of its response (4.1.2, outcome supervision)."""
         return experience.broadcast(normalise_groups(experience.totals(rewards), self.config.scale_groups)), None

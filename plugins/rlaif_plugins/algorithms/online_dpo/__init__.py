@@ -1,4 +1,4 @@
-"""Online DPO: pairs sampled from the current policy and labelled on the spot (OAIF, Guo et al. 2024)."""
+"""Online DPO: pairs are sampled from the current policy and labelled at once (OAIF, Guo et al. 2024)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from rlaif_framework.rl import OnlineConfig
 
 
 class OnlineDpoConfig(OnlineConfig):
-    """DPO on pairs that the policy samples now and a labeler labels now; without a labeler, the arm's reward does."""
+    """DPO on pairs sampled from the current policy, labelled by a labeler or by the arm's reward."""
 
     kind: Literal["online-dpo"] = "online-dpo"
     labeler: LabelerSlot | None = None
-    """Who labels the pairs. Without one, the arm's reward gives p = s(r1 - r2) (Bradley-Terry)."""
+    """Labeler of the pairs. Without one, the arm's reward gives p = s(r1 - r2) (Bradley-Terry)."""
     labels: Literal["soft", "hard"] = "hard"
-    """Train on probabilities, or on the likelier response alone (Guo et al. 2024)."""
+    """Train on probabilities, or on the preferred response alone (Guo et al. 2024)."""
     responses_per_prompt: int = Field(2, ge=2)
     """Responses sampled to each prompt; the first is compared with the second, the third with the fourth, ..."""
 
@@ -27,12 +27,14 @@ class OnlineDpoConfig(OnlineConfig):
         if self.responses_per_prompt % 2:
             raise ValueError("responses_per_prompt: responses are compared in pairs; use an even number")
         if self.labeler is not None and (self.missing_eos_penalty or self.missing_eos_reward is not None):
-            raise ValueError("missing_eos_penalty and missing_eos_reward change rewards; a labeler gives none")
+            raise ValueError(
+                "missing_eos_penalty and missing_eos_reward change rewards, and a labeler gives none; remove them"
+            )
         return self
 
     @property
     def needs_reward(self) -> bool:
-        """Without a labeler of its own."""
+        """True without a labeler of its own."""
         return self.labeler is None
 
 

@@ -9,25 +9,25 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from rlaif_framework import Comparison, Context, Guidance, Labeler, Prompt, Stage
+from rlaif_framework import Comparison, Context, Guidance, Labeler, Prompt, Reward, SpecError, Stage
 from rlaif_framework.contracts import check_preferences
 from rlaif_framework.models import split_by_tokens
 from rlaif_framework.rl import (
-    CheckpointSelector,
     KlEstimator,
-    Learner,
+    OnlineLearner,
     Rollout,
     describe_rollout,
     estimate_kl,
     penalise_missing_eos,
     score_rollout,
+    train_online,
 )
-from rlaif_framework.training import MetricAverager, accumulate, harden_labels, soft_label_loss, train_steps
+from rlaif_framework.training import MetricAverager, accumulate, harden_labels, soft_label_loss
 from rlaif_plugins.algorithms.online_dpo import OnlineDpoConfig
 
 
 class OnlineDpo:
-    """Each step's pairs are labelled once and used once."""
+    """Online DPO; each step's pairs are labelled once and used once."""
 
     def __init__(self, config: OnlineDpoConfig, context: Context) -> None:
         self.config = config
@@ -40,81 +40,94 @@ class OnlineDpo:
 
     def improve(self, initial: Path, guidance: Guidance, prompts: Sequence[Prompt], stage: Stage) -> None:
         """Train the policy; see `Algorithm.improve`."""
-        config, accelerator = self.config, self.context.accelerator
-        learner = Learner(config, self.context, stage, initial)
-        selector = CheckpointSelector(config, learner, guidance.reward)
+        learner = OnlineLearner(self.config, self.context, stage, initial)
 
         def step(number: int) -> Iterator[dict[str, float]]:
             rollout, averager = learner.sample(prompts, number), MetricAverager()
             describe_rollout(rollout, self.context.task, averager)
             labels = self.label(rollout, guidance, averager)  # (pairs,), NaN where there is no label
             learner.save_samples(number, rollout, {"preferred": _per_response(labels)})
-            known = ~labels.isnan()
-            averager.add("labelled", known.float())
-            labels = labels.view(len(rollout.groups), -1)
-            count = max(1, int(known.sum()))
-            parts = split_by_tokens([g.length for g in rollout.groups], self.context.policy.train_tokens)
-            for part in accumulate(accelerator, [learner.policy], parts):
-                packed = learner.pack([rollout.groups[i] for i in part])
-                logprobs, _ = learner.policy_logprobs(packed)
-                reference = learner.reference_logprobs(packed)
-                ratios = packed.per_response(logprobs - reference)
-                margins = config.beta * (ratios[0::2] - ratios[1::2])  # (pairs,)
-                targets = labels[part].flatten().to(margins.device)
-                used = ~targets.isnan()
-                losses = soft_label_loss(margins, targets.nan_to_num(0.5)) * used
-                accelerator.backward(losses.sum() / count)
-                averager.add("loss", losses, float(used.sum()))
-                averager.add("accuracy", ((margins > 0) == (targets > 0.5))[used].float())
-                averager.add("margin", (margins * torch.sign(targets - 0.5))[used])
-                for name in get_args(KlEstimator):
-                    kl = estimate_kl(logprobs.detach(), reference, name)
-                    averager.add(f"kl_{name}", kl, packed.responses)
-                averager.add("entropy", -logprobs)
-            yield averager.means(accelerator)
+            averager.add("labelled_fraction", (~labels.isnan()).float())
+            self._accumulate_gradients(learner, rollout, labels, averager)
+            yield averager.means(learner.accelerator)
 
-        train_steps(
-            stage,
-            learner.modules,
-            learner.optimizer,
-            config.steps,
-            step,
-            text="online-dpo",
-            warmup=config.warmup,
-            schedule=config.schedule,
-            max_grad_norm=config.max_grad_norm,
-            after=selector.evaluate,
-        )
-        selector.choose()
-        learner.save()
+        train_online(learner, guidance.reward, step)
+
+    def _accumulate_gradients(
+        self, learner: OnlineLearner, rollout: Rollout, labels: Tensor, averager: MetricAverager
+    ) -> None:
+        """Accumulate the gradients of the loss on all labelled pairs.
+
+        Args:
+            learner: The models.
+            rollout: The responses; pairs are consecutive ones.
+            labels: (pairs,) probability that the first response is better; NaN where there is no label.
+            averager: Takes the metrics.
+        """
+        count = max(1, int((~labels.isnan()).sum()))
+        by_prompt = labels.view(len(rollout.groups), -1)  # (prompts, pairs per prompt)
+        parts = split_by_tokens([g.length for g in rollout.groups], self.context.policy.train_tokens)
+        for part in accumulate(learner.accelerator, [learner.policy], parts):
+            packed = learner.pack([rollout.groups[i] for i in part])
+            logprobs, _ = learner.policy_logprobs(packed)
+            reference = learner.reference_logprobs(packed)
+            ratios = packed.per_response(logprobs - reference)  # (responses,)
+            margins = self.config.beta * (ratios[0::2] - ratios[1::2])  # (pairs,)
+            targets = by_prompt[part].flatten().to(margins.device)
+            used = ~targets.isnan()
+            losses = soft_label_loss(margins, targets.nan_to_num(0.5)) * used
+            learner.accelerator.backward(losses.sum() / count)
+            averager.add("loss", losses, float(used.sum()))
+            averager.add("accuracy", ((margins > 0) == (targets > 0.5))[used].float())
+            averager.add("margin", (margins * torch.sign(targets - 0.5))[used])
+            for name in get_args(KlEstimator):
+                averager.add(f"kl_{name}", estimate_kl(logprobs.detach(), reference, name), packed.responses)
+            averager.add("entropy", -logprobs)
 
     def label(self, rollout: Rollout, guidance: Guidance, averager: MetricAverager) -> Tensor:
-        """Probability that the first response of each pair is better, (pairs,); NaN if they are equal or unlabelled."""
-        pairs = list(zip(rollout.texts[0::2], rollout.texts[1::2], strict=True))
-        prompts = rollout.prompts[0::2]
-        if self.labeler is None:
-            assert guidance.reward is not None
-            rewards = score_rollout(guidance.reward, rollout, averager)
-            averager.add("reward", rewards)
-            rewards = penalise_missing_eos(self.config, rewards, rollout, averager)
-            labels = torch.sigmoid(rewards[0::2] - rewards[1::2])
-            labels[torch.tensor([a == b for a, b in pairs])] = torch.nan
+        """Label consecutive responses as pairs.
+
+        Returns:
+            (pairs,) probability that the first response of each is better; NaN if they are equal or unlabelled.
+
+        Raises:
+            SpecError: There is neither a labeler nor a reward.
+        """
+        if self.labeler is not None:
+            labels = self._label_by_labeler(self.labeler, rollout)
+        elif guidance.reward is not None:
+            labels = self._label_by_reward(guidance.reward, rollout, averager)
         else:
-            comparisons = [
-                Comparison(f"{place}/{prompt.id}", prompt, pair)
-                for place, (prompt, pair) in enumerate(zip(prompts, pairs, strict=True))
-                if pair[0] != pair[1] and all(pair)
-            ]
-            labels = torch.full((len(pairs),), torch.nan)
-            found = check_preferences(self.labeler.label(comparisons), comparisons, self.labeler_kind)
-            for preference in found:
-                if preference.probabilities is not None:
-                    labels[int(preference.comparison.partition("/")[0])] = preference.probabilities[0]
-        if self.config.labels == "hard":
-            labels = harden_labels(labels)
+            raise SpecError("online-dpo: nothing labels the pairs; set 'labeler', or the arm's 'reward'")
+        return harden_labels(labels) if self.config.labels == "hard" else labels
+
+    def _label_by_labeler(self, labeler: Labeler, rollout: Rollout) -> Tensor:
+        comparisons = [
+            Comparison(f"{index}/{prompt.id}", prompt, pair)
+            for index, (prompt, pair) in enumerate(zip(rollout.prompts[0::2], _pairs(rollout), strict=True))
+            if pair[0] != pair[1] and all(pair)
+        ]
+        labels = torch.full((len(rollout.texts) // 2,), torch.nan)
+        for preference in check_preferences(labeler.label(comparisons), comparisons, self.labeler_kind):
+            if preference.probabilities is not None:
+                labels[int(preference.comparison.partition("/")[0])] = preference.probabilities[0]
+        return labels
+
+    def _label_by_reward(self, reward: Reward, rollout: Rollout, averager: MetricAverager) -> Tensor:
+        """Label pairs by the Bradley-Terry model of the reward."""
+        rewards = score_rollout(reward, rollout, averager)  # (responses,)
+        averager.add("reward", rewards)
+        rewards = penalise_missing_eos(self.config, rewards, rollout, averager)
+        labels = torch.sigmoid(rewards[0::2] - rewards[1::2])
+        labels[torch.tensor([a == b for a, b in _pairs(rollout)])] = torch.nan
         return labels
 
 
+def _pairs(rollout: Rollout) -> list[tuple[str, str]]:
+    """Return consecutive responses as pairs."""
+    return list(zip(rollout.texts[0::2], rollout.texts[1::2], strict=True))
+
+
 def _per_response(labels: Tensor) -> list[float]:
-    """Probability that each response is the better one of its pair, for the samples on disk."""
+    """Return the probability that each response is the better one of its pair, for the samples on disk."""
     return torch.stack([labels, 1 - labels], 1).flatten().tolist()

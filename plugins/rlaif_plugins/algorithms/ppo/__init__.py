@@ -1,4 +1,4 @@
-"""Proximal policy optimisation (Schulman et al. 2017); what is of its own has the defaults of Huang et al. 2024."""
+"""Proximal policy optimisation (Schulman et al. 2017), with the defaults of Huang et al. 2024."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rlaif_framework.rl import GaeConfig
 
 
 class PpoConfig(GaeConfig):
-    """Clipped policy and value updates, several from each batch of responses, with generalised advantages."""
+    """Several clipped policy and value updates from each batch of responses, with generalised advantages."""
 
     kind: Literal["ppo"] = "ppo"
     epochs: int = Field(4, ge=1)
@@ -22,7 +22,7 @@ class PpoConfig(GaeConfig):
     clip: float | None = Field(0.2, gt=0)
     """Clip the probability ratio to [1 - clip, 1 + clip] (Huang et al. 2024: 0.2)."""
     value_clip: float | None = Field(0.2, gt=0)
-    """Clip the change of a value since the samples to this (Huang et al. 2024: 0.2)."""
+    """Clip the change of a value since sampling to this (Huang et al. 2024: 0.2)."""
     value_weight: float = Field(0.05, ge=0)
     """Weight of the squared error of values (Huang et al. 2024: 0.1, of half of it)."""
     lam: float = Field(0.95, ge=0, le=1)
@@ -30,7 +30,7 @@ class PpoConfig(GaeConfig):
     whiten_advantages: bool = True
     """Shift and scale the advantages of a step's tokens to mean 0 and standard deviation 1 (Huang et al. 2024)."""
     average: Literal["responses", "response-tokens", "tokens"] = "tokens"
-    """How token losses become one; see PolicyGradientConfig (Huang et al. 2024: over all tokens)."""
+    """Reduction of token losses; see PolicyGradientConfig (Huang et al. 2024: over all tokens)."""
 
 
 @hookimpl

@@ -12,7 +12,5 @@ class Ppo(PolicyGradient[PpoConfig]):
     """L = -min(ratio A, clip(ratio) A) + weight max((V - R)^2, (clip(V) - R)^2), token by token."""
 
     def compute_advantages(self, rewards: Tensor, experience: Experience) -> tuple[Tensor, Tensor | None]:
-        """Generalised advantages; returns are advantages plus the values before the update."""
-        assert experience.values is not None
-        advantages = experience.estimate_advantages(rewards, self.config.gamma, self.config.lam)
-        return advantages, advantages + experience.values
+        """Compute generalised advantages, and advantages plus the values before the update as returns."""
+        return experience.estimate_advantages(rewards, self.config.gamma, self.config.lam)

@@ -1,4 +1,4 @@
-"""REINFORCE: the return of each token against a baseline (RLAIF F)."""
+"""REINFORCE: the return of each token minus a baseline (RLAIF F)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,8 @@ from rlaif_plugins.algorithms.reinforce import ReinforceConfig
 class Reinforce(PolicyGradient[ReinforceConfig]):
     """L_PG = - sum_t log pi(A_t | X_t) (Z_t - V(X_t)); the value model learns Z_t, the return from token t on."""
 
-    @property
-    def uses_value_model(self) -> bool:
-        """With the paper's baseline."""
-        return self.config.baseline == "value"
-
     def compute_advantages(self, rewards: Tensor, experience: Experience) -> tuple[Tensor, Tensor | None]:
-        """Returns less values; or whole responses against the others of their prompt."""
+        """Compute returns minus values; or, leave-one-out, whole responses against the others to their prompt."""
         if experience.values is None:
             return experience.broadcast(leave_one_out(experience.totals(rewards))), None
         returns = discount(rewards, experience.response_index, self.config.gamma)

@@ -12,7 +12,7 @@ from rlaif_framework.rl import PolicyGradientConfig
 
 
 class RlooConfig(PolicyGradientConfig):
-    """Whole responses as actions, each against the mean of the others to its prompt; no value model."""
+    """Whole responses as actions, with the mean of the other responses to the prompt as baseline; no value model."""
 
     kind: Literal["rloo"] = "rloo"
     responses_per_prompt: int = Field(4, ge=2)
@@ -20,7 +20,7 @@ class RlooConfig(PolicyGradientConfig):
     objective: Literal["weighted", "penalised"] = "penalised"
     """r - beta KL, or the paper's (1 - beta) r - beta KL."""
     clip: float | None = Field(0.2, gt=0)
-    """Clip the probability ratio of a response to [1 - clip, 1 + clip]; with one update a step nothing is clipped."""
+    """Clip the probability ratio of a response to [1 - clip, 1 + clip]; a single update a step clips nothing."""
 
 
 @hookimpl

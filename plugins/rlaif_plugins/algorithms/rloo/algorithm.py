@@ -1,4 +1,4 @@
-"""RLOO: a response's reward, KL included, against the mean of the others to its prompt."""
+"""RLOO: a response's reward, KL included, minus the mean of the others to its prompt."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from rlaif_plugins.algorithms.rloo import RlooConfig
 
 
 class Rloo(PolicyGradient[RlooConfig]):
-    """L = -min(ratio A, clip(ratio) A), where ratio is that of the whole response."""
+    """L = -min(ratio A, clip(ratio) A) with the probability ratio of the whole response."""
 
     def compute_advantages(self, rewards: Tensor, experience: Experience) -> tuple[Tensor, Tensor | None]:
-        """Every token of a response gets its response's advantage (equation 4)."""
+        """Give every token the leave-one-out advantage of its response (equation 4)."""
         return experience.broadcast(leave_one_out(experience.totals(rewards))), None
 
     def surrogate(self, log_ratios: Tensor, advantages: Tensor, response_index: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss of a response, put on its last token."""
+        """Compute the loss of each response, placed on its last token."""
         responses = int(response_index[-1]) + 1
         whole = sum_responses(log_ratios, response_index, responses)  # (responses,)
         last = torch.bincount(response_index, minlength=responses).cumsum(0) - 1

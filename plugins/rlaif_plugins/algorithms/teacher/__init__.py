@@ -1,4 +1,4 @@
-"""The strong-teacher baseline: imitate the labeler's model instead of its preferences (Sharma et al. 2024)."""
+"""The strong-teacher baseline: imitate the labeler's model instead of learning its preferences (Sharma et al. 2024)."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from typing import Literal
 
 from pydantic import Field
 
-from rlaif_framework import BackendSlot, Component, ComponentConfig, ModelLoad, SftConfig, hookimpl
+from rlaif_framework import AlgorithmConfig, BackendSlot, Component, ModelLoad, SftConfig, hookimpl
 
 
-class TeacherConfig(ComponentConfig):
-    """Fine-tune on another model's own responses to the training prompts. Name the labeler's backend."""
+class TeacherConfig(AlgorithmConfig):
+    """Fine-tune the policy on another model's responses to the training prompts; use the labeler's backend."""
 
     kind: Literal["teacher"] = "teacher"
     backend: BackendSlot
-    """The model that responds: that of the arm's labeler, if the two ways of using it are to be compared."""
+    """Model that responds; to compare imitation with AI feedback, use that of another arm's labeler."""
     instruction: str = ""
-    """Put before each prompt, to tell an instruction-tuned model what is wanted."""
+    """Text before each prompt, which tells an instruction-tuned model what to do."""
     prompts: int | None = Field(None, ge=1)
-    """Use at most so many training prompts, chosen at random with the seed."""
+    """Maximum number of training prompts, drawn at random with the seed."""
     temperature: float = Field(0.0, ge=0)
     """Sampling temperature of the teacher; 0 is greedy."""
     sft: SftConfig = SftConfig()
-    """How to fine-tune on its responses."""
+    """Settings of the fine-tuning on its responses."""
 
     @property
     def needs_reward(self) -> bool:
-        """It does not."""
+        """False: there is no reward."""
         return False
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
-        """The policy and the teacher."""
+        """List the policy and the teacher."""
         student = ModelLoad(policy, "policy", trained=True, groups=self.sft.batch_size, optimizer=self.sft.optimizer)
         return [student, *super().loads(policy)]
 

@@ -1,16 +1,14 @@
-"""Let a teacher answer the training prompts, and fine-tune on its answers."""
+"""Fine-tune the policy on a teacher's responses to the training prompts."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from rlaif_framework import Answer, Asked, Context, Generate, Guidance, Prompt, Question, Stage, TrainingError
 from rlaif_framework.prompting import run_coroutines
-from rlaif_framework.records import write_rows
-from rlaif_framework.training import fine_tune
+from rlaif_framework.training import Demonstration, draw_prompts, imitate
 from rlaif_plugins.algorithms.teacher import TeacherConfig
 
 
@@ -22,36 +20,30 @@ class Teacher:
         self.context = context
 
     def improve(self, initial: Path, guidance: Guidance, prompts: Sequence[Prompt], stage: Stage) -> None:
-        """Ask, keep what is not empty, and fine-tune; answers already given are not asked for again."""
+        """Generate responses with the backend, or take them from its cache, and fine-tune on them."""
         config, context = self.config, self.context
-        if config.prompts is not None and config.prompts < len(prompts):
-            prompts = random.Random(stage.seed("prompts")).sample(list(prompts), config.prompts)
+        prompts = draw_prompts(stage, prompts, config.prompts)
         backend = context.build_backend(config.backend)
-        with context.accelerator.main_process_first():  # the others find its answers kept, and pay for none
+        # The other processes then find the main one's answers in the cache, and pay for none.
+        with context.accelerator.main_process_first():
             outcomes = run_coroutines((self.ask(p, stage.seed("teacher", p.id)) for p in prompts), backend)
-        answers = [
-            (p, outcome.value) for p, outcome in zip(prompts, outcomes, strict=True) if outcome.value is not None
+        limit = context.policy.max_new_tokens
+        demonstrations = [
+            Demonstration(p, context.task.clean(answer.text), answer.generated_tokens < limit)
+            for p, outcome in zip(prompts, outcomes, strict=True)
+            if (answer := outcome.value) is not None
         ]
-        refused = [outcome.refused for outcome in outcomes if outcome.refused is not None]
-        most = context.policy.max_new_tokens
-        taught = [(p, context.task.clean(a.text), a.generated_tokens < most) for p, a in answers]
-        taught = [row for row in taught if row[1]]
-        empty = len(answers) - len(taught)
-        taught = taught[: config.sft.limit]
-        finished = [ended for _, _, ended in taught]
-        stage.facts.update(demonstrations=len(taught), empty=empty, cut=finished.count(False), refused=len(refused))
-        if not taught:
-            reason = f"; it refused {len(refused)} prompts, the first: {refused[0]}" if refused else ""
+        refusals = [outcome.refused for outcome in outcomes if outcome.refused is not None]
+        stage.facts["refused"] = len(refusals)
+        if not any(d.response for d in demonstrations):
+            reason = f"; it refused {len(refusals)} prompts, the first: {refusals[0]}" if refusals else ""
             raise TrainingError(
-                f"the teacher gave no answer but empty ones; look at 'instruction' and the backend{reason}"
+                f"the teacher gave no answer that is not empty; check 'instruction' and 'backend'{reason}"
             )
-        if stage.is_main:
-            rows = ({"prompt": p.id, "response": t, "ended": ended} for p, t, ended in taught)
-            write_rows(stage.folder / "taught.jsonl", rows)
-        fine_tune(context, stage, initial, [(p.text, t) for p, t, _ in taught], config.sft, finished)
+        imitate(context, stage, initial, demonstrations, config.sft, "taught.jsonl")
 
     def ask(self, prompt: Prompt, seed: int) -> Generator[Asked, Any, Answer]:
-        """A coroutine that asks for one response."""
+        """Request one response; a coroutine."""
         question = Question("\n\n".join(filter(None, [self.config.instruction, prompt.text])))
         answer = yield Generate(question, self.context.policy.max_new_tokens, self.config.temperature, seed=seed)
         return cast(Answer, answer)

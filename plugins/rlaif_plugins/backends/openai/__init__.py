@@ -1,4 +1,4 @@
-"""The remote backend: any server that speaks OpenAI's API, such as vLLM, SGLang, llama-cpp-python or OpenAI itself."""
+"""The remote backend: any server with OpenAI's API, such as vLLM, SGLang, llama-cpp-python or OpenAI itself."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from rlaif_framework import Component, ComponentConfig, hookimpl
+from rlaif_framework import BackendConfig, Component, hookimpl
 
 
 def _check_url(url: str) -> str:
-    """Refuse what is not a base URL, without repeating it: it may hold a password."""
+    """Check a base URL. The error does not contain it, since it may include a password."""
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -21,7 +21,9 @@ def _check_url(url: str) -> str:
     if not usable:
         raise ValueError("expected the whole base URL of a server, such as http://localhost:8000/v1")
     if "@" in parts.netloc or parts.query or parts.fragment:
-        raise ValueError("a base URL holds no user, password or query; put a key into the variable of 'api_key_env'")
+        raise ValueError(
+            "a base URL must not have a user, password or query; put a key into the variable of 'api_key_env'"
+        )
     return url.rstrip("/")
 
 
@@ -32,49 +34,49 @@ def _as_list(value: object) -> object:
 ServerURL = Annotated[str, AfterValidator(_check_url)]
 
 
-class OpenAIConfig(ComponentConfig):
-    """A model behind one or several OpenAI-compatible servers."""
+class OpenAIConfig(BackendConfig):
+    """A model served by one or several OpenAI-compatible servers."""
 
     kind: Literal["openai"] = "openai"
     model: str = Field(min_length=1)
-    """The model's name as the server knows it."""
+    """The model's name on the server."""
     base_urls: Annotated[
         list[ServerURL], Field(min_length=1), BeforeValidator(_as_list, json_schema_input_type=str | list[str])
     ]
-    """Base URL of each server, up to and with `/v1`; several serve the same model and share the load."""
+    """Base URL of each server, including `/v1`. Several servers of the same model share the load."""
     api_key_env: str = Field("OPENAI_API_KEY", min_length=1)
-    """The environment variable that holds the key; without it requests carry none."""
+    """The environment variable with the key. If it is not set, requests are sent without a key."""
     mode: Literal["chat", "completion"] = "chat"
-    """Put questions as a user's message, or as plain text to continue."""
+    """Send questions as a user message, or as plain text to complete."""
     prefill: Literal["auto", "yes", "no"] = "auto"
-    """Whether a chat server can be given the start of its answer; if not, the ending is the end of the user's message
-    (auto: until the server refuses)."""
+    """Whether to prefill the start of the assistant's answer on a chat server. If not, it is put at the end of the user
+    message (auto: once the server refuses a prefilled answer)."""
     samples: int = Field(8, ge=1, le=1000)
-    """Sampled answers to count for a choice whose log-probabilities the server does not give."""
+    """Number of answers to sample for a choice if the server returns no log-probabilities."""
     context_tokens: int | None = Field(None, ge=64)
-    """Length of the model's context; a question that would be longer by our estimate has its source cut before it is
+    """Length of the model's context. The source of a question that is estimated to exceed it is truncated before it is
     sent (null: once the server has refused it as too long)."""
     concurrency: int = Field(16, ge=1, le=4096)
-    """Requests in flight at once, over all servers."""
+    """Maximum number of requests in flight, over all servers."""
     requests_per_minute: int | None = Field(None, ge=1)
-    """Limit over all servers (null: none)."""
+    """Rate limit over all servers (null: none)."""
     tokens_per_minute: int | None = Field(None, ge=1)
-    """Limit over all servers, prompts and answers together (null: none)."""
+    """Rate limit over all servers, for prompts and answers together (null: none)."""
     timeout: float = Field(120.0, gt=0, le=86400)
-    """Seconds to wait for one answer."""
+    """Maximum number of seconds to wait for one answer."""
     retries: int = Field(6, ge=0, le=100)
-    """How often a request is sent again after a failure that may pass."""
+    """How often a request is repeated after transient failures."""
     max_tokens_budget: int | None = Field(None, ge=1)
-    """Tokens, prompts and answers together, after which a run of the command sends nothing more (null: no end)."""
+    """Maximum number of tokens per run of the command, for prompts and answers together (null: no limit)."""
     max_cost: float | None = Field(None, gt=0)
-    """US dollars after which a run of the command sends nothing more (null: no end); needs the prices."""
+    """Maximum cost per run of the command, in US dollars (null: no limit). It needs the prices."""
     price_in: float = Field(0.0, ge=0)
-    """US dollars per million prompt tokens (0: not known)."""
+    """US dollars per million prompt tokens (0: unknown)."""
     price_out: float = Field(0.0, ge=0)
-    """US dollars per million generated tokens (0: not known)."""
+    """US dollars per million generated tokens (0: unknown)."""
 
     def preferred_chunk_size(self) -> int:
-        """Enough to keep all requests in flight."""
+        """Return the number of comparisons that keeps all requests in flight."""
         return self.concurrency
 
     @model_validator(mode="after")

@@ -1,29 +1,29 @@
-"""The local backend: any causal language model that transformers opens."""
+"""The local backend: any causal language model that transformers supports."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from rlaif_framework import Component, ComponentConfig, DType, ModelLoad, hookimpl
+from rlaif_framework import BackendConfig, Component, DType, ModelLoad, hookimpl
 
 
-class TransformersConfig(ComponentConfig):
-    """A causal language model on this machine: hub id, folder, GGUF file, or installed package."""
+class TransformersConfig(BackendConfig):
+    """A causal language model on this machine, from the hub, a folder, a GGUF file or an installed package."""
 
     kind: Literal["transformers"] = "transformers"
     model: str
-    """As `policy.model`."""
+    """Name of the model, as in `policy.model`."""
     revision: str | None = None
     """Git revision of a hub model."""
     dtype: DType = "auto"
-    """Compute precision: bf16 where the processor has it (auto)."""
+    """Compute precision (auto: bf16 if the hardware supports it)."""
     chat: Literal["auto", "yes", "no"] = "auto"
-    """Whether questions are put through the model's chat template, the ending as the start of the answer (auto: if
-    the model has a template)."""
+    """Whether to apply the model's chat template, with the question's ending as the start of the answer (auto: if the
+    model has a template)."""
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
-        """The model."""
+        """List the model."""
         return [ModelLoad(self.model, "backend", dtype="fp32" if self.dtype == "fp32" else "policy")]
 
 

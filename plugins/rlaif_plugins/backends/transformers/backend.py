@@ -1,4 +1,4 @@
-"""Answer requests with a local model, in batches by length, the head at the last position only."""
+"""Answer requests with a local model, in batches by length, with logits for the last position only."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from rlaif_plugins.backends.transformers import TransformersConfig
 
 
 class TransformersBackend:
-    """A causal language model of transformers."""
+    """Answers requests with a causal language model of transformers."""
 
     def __init__(self, config: TransformersConfig, context: Context) -> None:
         source = find_model(config.model, config.revision)
@@ -34,11 +34,11 @@ class TransformersBackend:
         self.tokenizer = load_tokenizer(source)
         self.model = load_model(source, "causal", compute_dtype(config.dtype, context.device), context.device)
         self.prefix: list[int] = []
-        """The beginning of all questions of the last call, and what the model made of it."""
+        """The common prefix of all questions of the last call, whose keys and values are kept for the next one."""
         self.prefix_cache: list[tuple[torch.Tensor, torch.Tensor]] = []
         added = [str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special]
         self.control_tokens = [token for token in {*self.tokenizer.all_special_tokens, *added} if len(token) > 1]
-        self.budget = context.policy.batch_tokens
+        self.budget = context.batch_tokens
         self.chat = config.chat == "yes" or (config.chat == "auto" and self.tokenizer.chat_template is not None)
         self.source = source
         self.context: int | None = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
@@ -46,15 +46,15 @@ class TransformersBackend:
             raise ModelError(f"backend 'transformers': '{config.model}' has no chat template; set chat: no")
 
     def identity(self) -> str:
-        """The model's contents, its precision, and how questions are put."""
+        """Return the model's contents and precision, and whether a chat template is applied."""
         return f"transformers {self.source.identity} {self.model.dtype} {'chat' if self.chat else 'plain'}"
 
     def fits(self, question: Question, new_tokens: int) -> bool:
-        """Whether a question and an answer of so many tokens fit into the positions the model was made for."""
+        """Return True if a question and an answer of this length fit into the model's context."""
         return self.context is None or len(self.encode(question)) + new_tokens <= self.context
 
     def answer(self, requests: Sequence[Request]) -> Iterable[tuple[int, Answer]]:
-        """Answer requests; equal settings share batches."""
+        """Answer requests. Those with the same settings share batches."""
         answers: dict[int, Answer] = {}
         choices = [(i, r) for i, r in enumerate(requests) if isinstance(r, Choose)]
         answers |= self._choose(choices) if choices else {}
@@ -68,7 +68,7 @@ class TransformersBackend:
         return answers.items()
 
     def render(self, question: Question) -> str:
-        """The text the model reads; with a chat template the prefill starts the assistant's turn."""
+        """Return the model's input as text. With a chat template, the prefill starts the assistant's turn."""
         text, prefill = self.escape(question.text), self.escape(question.prefill)
         if not self.chat:
             return f"{text}\n\n{prefill}" if prefill else text
@@ -76,13 +76,13 @@ class TransformersBackend:
         return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)) + prefill
 
     def escape(self, text: str) -> str:
-        """A text whose control tokens are spelt apart: data that holds `<|im_end|>` must not end the question."""
+        """Escape control tokens in a text: data that contains `<|im_end|>` must not end the question."""
         for token in self.control_tokens:
             text = text.replace(token, f"{token[0]} {token[1:]}")
         return escape_control_tokens(text)
 
     def encode(self, question: Question) -> list[int]:
-        """Token ids of a rendered question; a chat template brings its own start token."""
+        """Return the token ids of a rendered question. A chat template has its own start token."""
         text = self.render(question)
         if not self.chat:
             return encode_prompt(self.tokenizer, text)
@@ -90,16 +90,16 @@ class TransformersBackend:
         return ids
 
     def option_ids(self, question: Question, options: Sequence[str]) -> tuple[int, list[list[int]]]:
-        """The tokens of each option when it follows the question.
+        """Return the tokens of each option when it follows the question.
 
-        Found by tokenising the ending with each option, since the same digit has other ids after other characters. An
-        option may take the ending's last characters into its own token, as ` 1` takes a space.
+        The ending is tokenised with each option, since the ids of a digit depend on the characters before it. An option
+        may absorb the ending's last characters, as ` 1` absorbs a space.
 
         Returns:
-            How many of the question's last tokens are part of the options, and the tokens of each option.
+            The number of the question's last tokens that are part of the options, and the tokens of each option.
 
         Raises:
-            ModelError: Two options are the same tokens.
+            ModelError: Two options have the same tokens.
         """
         ending = (question.prefill or question.text)[-40:]
         before = self.tokenizer(ending, add_special_tokens=False)["input_ids"]
@@ -107,11 +107,13 @@ class TransformersBackend:
         kept = min(count_common(before, ids) for ids in after)
         found = [ids[kept:] for ids in after]
         if len({tuple(ids) for ids in found}) < len(found):
-            raise ModelError(f"'{self.name}' writes {', '.join(options)} with the same tokens; choose other options")
+            raise ModelError(
+                f"the tokenizer of '{self.name}' has the same tokens for {', '.join(options)}; choose other options"
+            )
         return len(before) - kept, found
 
     def _choose(self, requests: Sequence[tuple[int, Choose]]) -> dict[int, Answer]:
-        """Probabilities of options: of their first tokens, and of what follows where options begin alike."""
+        """Compute the probabilities of options, from their first tokens if these differ, else from more tokens."""
         questions, options = [], []
         for _, request in requests:
             ids = self.encode(request.question)
@@ -119,9 +121,9 @@ class TransformersBackend:
             questions.append(ids[: len(ids) - taken])
             options.append(found)
         reads: dict[tuple[int, tuple[int, ...]], list[int]] = {}
-        """(request, tokens of an option so far) to the text whose next token is looked at."""
+        """For each request and prefix of an option, the text whose next token is needed."""
         for number, found in enumerate(options):
-            # An option is told by its first token, unless another one begins with it too.
+            # The first token identifies an option, unless another option begins with the same token.
             shared = {ids[0] for ids in found if sum(other[0] == ids[0] for other in found) > 1}
             for ids in found:
                 for length in range(len(ids) if ids[0] in shared else 1):
@@ -144,7 +146,7 @@ class TransformersBackend:
         reads: Mapping[tuple[int, tuple[int, ...]], list[int]],
         wanted: Mapping[tuple[int, tuple[int, ...]], set[int]],
     ) -> dict[tuple[int, tuple[int, ...]], dict[int, float]]:
-        """Log-probabilities of the wanted tokens after each text; what texts begin with in common is computed once."""
+        """Return the log-probabilities of the wanted tokens after each text. Common prefixes are computed once."""
         keys = list(reads)
         branches = share_prefixes([reads[key] for key in keys], self.prefix)
         size = len(branches.prefix)
@@ -186,14 +188,15 @@ class TransformersBackend:
 def option_probabilities(
     options: Sequence[Sequence[int]], logprobs: Mapping[tuple[int, ...], Mapping[int, float]]
 ) -> list[float]:
-    """Probabilities of options of one or more tokens each, over all that could be written.
+    """Return the probabilities of options of one or more tokens each, over all continuations.
 
     Args:
-        options: Token ids of each.
-        logprobs: Of the next token, after the tokens of an option so far; only looked up where options begin alike.
+        options: Token ids of each option.
+        logprobs: Log-probabilities of the next token after each prefix of an option. Prefixes of two or more tokens are
+            needed only for options that begin with the same token.
 
     Returns:
-        Probability of each; of one that begins another (`1` and `10`), what is left when the longer is taken off.
+        The probability of each option. That of a longer option is subtracted from that of its prefix (`10` and `1`).
     """
 
     def chance(ids: Sequence[int]) -> float:

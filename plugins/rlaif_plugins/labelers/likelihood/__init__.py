@@ -1,4 +1,4 @@
-"""The likelihood labeler: which response a language model would rather have written."""
+"""The labeler `likelihood`, which compares log-likelihoods under a language model."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from rlaif_framework import Component, ComponentConfig, DType, ModelLoad, hookimpl
+from rlaif_framework import Component, DType, LabelerConfig, ModelLoad, hookimpl
 
 
-class LikelihoodConfig(ComponentConfig):
-    """Prefer the response with the higher log-likelihood per token, or with the higher contrast of two instructions."""
+class LikelihoodConfig(LabelerConfig):
+    """Prefer the response with the higher log-likelihood per token, or the higher contrast between two instructions."""
 
     kind: Literal["likelihood"] = "likelihood"
     model: str
-    """As `policy.model`."""
+    """The language model, in the same forms as `policy.model`."""
     revision: str | None = None
     """Git revision of a hub model."""
     dtype: DType = "auto"
-    """Compute precision: bf16 where the processor has it (auto)."""
+    """Compute precision. `auto` is bf16 if the processor supports it natively, else fp32."""
     instruction: str = ""
-    """Put before the prompt, such as `Write an accurate summary.`"""
+    """Text before the prompt, such as `Write an accurate summary.`"""
     against: str | None = None
-    """A second instruction, such as `Write a misleading summary.`: a response's score is then its log-likelihood under
-    `instruction` less that under this one (after Yang et al. 2023, RLCD)."""
+    """A second instruction, such as `Write a misleading summary.` The score of a response is then its log-likelihood
+    under `instruction` minus that under this one (after Yang et al. 2023, RLCD)."""
     scale: float = Field(0.1, gt=0)
-    """Difference in log-likelihood per token that makes the odds e to 1."""
+    """Scale of the logits: this difference in log-likelihood per token gives odds of e to 1."""
 
     @model_validator(mode="after")
     def _check_contrast(self) -> LikelihoodConfig:
         if self.against is not None and self.against == self.instruction:
-            raise ValueError("'instruction' and 'against' are the same: nothing would differ")
+            raise ValueError("'instruction' and 'against' are the same, so all scores would be 0")
         return self
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
-        """The model."""
+        """List the model."""
         return [ModelLoad(self.model, "likelihood", dtype="fp32" if self.dtype == "fp32" else "policy")]
 
 

@@ -1,4 +1,4 @@
-"""Score responses by their log-likelihood per token; both responses share one computation of their prompt."""
+"""Score responses by their log-likelihood per token; the responses share the computation of their prompt."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from rlaif_plugins.labelers.likelihood import LikelihoodConfig
 
 
 class LikelihoodLabeler:
-    """Scores each response alone, so the order they are shown in cannot matter."""
+    """Scores each response by itself, so it has no position bias."""
 
     def __init__(self, config: LikelihoodConfig, context: Context) -> None:
         self.config = config
         source = find_model(config.model, config.revision)
         self.tokenizer = load_tokenizer(source)
         self.model = load_model(source, "causal", compute_dtype(config.dtype, context.device), context.device)
-        self.budget = context.policy.batch_tokens
+        self.budget = context.batch_tokens
         self.task = context.task
         self.context: int | None = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
 
     def label(self, comparisons: Sequence[Comparison]) -> Iterator[Preference]:
-        """Prefer by log-likelihood per token, end token included.
+        """Label comparisons by the log-likelihood per token, EOS token included.
 
         Raises:
-            DataError: A response alone is longer than the model's context.
+            DataError: A response by itself is longer than the model's context.
         """
         whole, comparisons = comparisons, [replace(c, prompt=self._truncate(c)) for c in comparisons]
         scores, tokens = self.score(comparisons, self.config.instruction)
@@ -55,7 +55,7 @@ class LikelihoodLabeler:
             yield Preference(comparison.id, (first, 1.0 - first), evidence)
 
     def _truncate(self, comparison: Comparison) -> Prompt:
-        """Cut a prompt that does not fit the model's context, the same for both responses and both instructions."""
+        """Truncate a prompt to fit the model's context, in the same way for both responses and instructions."""
         if self.context is None:
             return comparison.prompt
         room = self.context - max(len(encode_response(self.tokenizer, text)) for text in comparison.responses)
@@ -70,13 +70,13 @@ class LikelihoodLabeler:
             return self.task.truncate(comparison.prompt, fits)
         except DataError as error:
             raise DataError(
-                f"labeler 'likelihood', comparison '{comparison.id}': a response alone is longer than the model's "
-                "context"
+                f"labeler 'likelihood', comparison '{comparison.id}': a response by itself is longer than the "
+                "model's context"
             ) from error
 
     @torch.no_grad()
     def score(self, comparisons: Sequence[Comparison], instruction: str) -> tuple[list[tuple[float, float]], list[int]]:
-        """Mean log-probability of the tokens of both responses of each comparison, and the tokens read for it."""
+        """Return the mean log-probability per token of both responses of each comparison, and the tokens processed."""
         groups = [
             Group(
                 encode_prompt(self.tokenizer, instruct(instruction, c.prompt.text)),
@@ -96,5 +96,5 @@ class LikelihoodLabeler:
 
 
 def instruct(instruction: str, text: str) -> str:
-    """A prompt with an instruction before it, if there is one."""
+    """Prepend an instruction to a prompt, if there is one."""
     return f"{instruction}\n\n{text}" if instruction else text

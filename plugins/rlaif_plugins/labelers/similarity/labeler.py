@@ -1,4 +1,4 @@
-"""Embed texts by mean pooling and compare them by cosine (Reimers and Gurevych 2019)."""
+"""Embed texts with mean pooling, and compare them by cosine similarity (Reimers and Gurevych 2019)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rlaif_plugins.labelers.similarity import SimilarityConfig
 
 
 class SimilarityLabeler:
-    """Scores each response alone, so the order they are shown in cannot matter."""
+    """Scores each response by itself, so it has no position bias."""
 
     def __init__(self, config: SimilarityConfig, context: Context) -> None:
         self.config = config
@@ -24,17 +24,17 @@ class SimilarityLabeler:
         self.tokenizer = load_tokenizer(config.model, needs_end=False)
         self.model = load_model(config.model, "plain", torch.float32, context.device)
         self.limit: int = min(self.model.config.max_position_embeddings, self.tokenizer.model_max_length)
-        self.budget = context.policy.batch_tokens
+        self.budget = context.batch_tokens
         self._known: dict[str, Tensor] = {}
 
     def label(self, comparisons: Sequence[Comparison]) -> Iterator[Preference]:
-        """Prefer by similarity.
+        """Label comparisons by similarity.
 
-        A source that is longer than the model's context is cut as its task cuts prompts; a response or a reference is
-        embedded whole as far as it fits, and its end left out. The evidence counts both.
+        A source that is longer than the model's context is truncated by its task; a response or a reference is
+        truncated at its end. The evidence records both.
 
         Raises:
-            DataError: A prompt has no reference, and `against` says `reference`.
+            DataError: A prompt has no reference, and `against` is `reference`.
         """
         anchors = [self._anchor(c) for c in comparisons]
         texts = [text for c in comparisons for text in c.responses]
@@ -47,18 +47,18 @@ class SimilarityLabeler:
             yield Preference(comparison.id, (first, 1.0 - first), evidence)
 
     def _anchor(self, comparison: Comparison) -> tuple[str, bool]:
-        """What the responses are compared with, and whether it is less than the whole."""
+        """Return the text that responses are compared with, and True if it is truncated."""
         prompt = comparison.prompt
         if self.config.against == "source":
             short = truncate_source(self.task, prompt, self.fits)
-            # A single word that is too long cannot be cut at a word: its beginning is embedded.
+            # A source that cannot be truncated at a word, because its first word is too long, is truncated by `embed`.
             return (prompt.source, True) if short is None else (short.source, short is not prompt)
         if not prompt.reference:
             raise DataError(f"labeler 'similarity': the prompt of comparison '{comparison.id}' has no reference")
         return prompt.reference, not self.fits(prompt.reference)
 
     def fits(self, text: str) -> bool:
-        """Whether the model can read all of a text."""
+        """Return True if a text fits into the model's context."""
         return len(self.tokenizer(text, verbose=False)["input_ids"]) <= self.limit
 
     def _score(self, comparison: Comparison, anchor: str, text: str) -> float:
@@ -69,7 +69,7 @@ class SimilarityLabeler:
 
     @torch.no_grad()
     def embed(self, texts: set[str]) -> dict[str, Tensor]:
-        """Unit-length embeddings of texts, (width,) each; a text beyond the model's length is cut at its end."""
+        """Return unit-length embeddings of texts, (width,) each; long texts are truncated at their end."""
         ordered = sorted(texts)
         encoded = [self.tokenizer(t, truncation=True, max_length=self.limit)["input_ids"] for t in ordered]
         vectors: dict[str, Tensor] = {}

@@ -1,4 +1,4 @@
-"""The Bradley-Terry reward model: a scalar head trained by cross-entropy on soft labels (RLAIF A.2)."""
+"""The reward model `bradley-terry`: a scalar head trained with cross-entropy on soft labels (RLAIF A.2)."""
 
 from __future__ import annotations
 
@@ -7,61 +7,54 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from rlaif_framework import Component, ComponentConfig, LoraSettings, ModelLoad, hookimpl
+from rlaif_framework import Component, LoraSettings, ModelLoad, OptimizerConfig, RewardConfig, hookimpl
 from rlaif_framework.training import Bounds
 
 
-class BradleyTerryConfig(ComponentConfig):
-    """A scalar head on a causal LM, trained so that differences of scores explain the soft labels."""
+class BradleyTerryConfig(OptimizerConfig, RewardConfig):
+    """Reward model: a causal LM with a scalar head, trained with the Bradley-Terry loss on soft labels."""
 
     kind: Literal["bradley-terry"] = "bradley-terry"
     model: str = "sft"
-    """What it starts from: `sft`, the supervised baseline (the paper's choice for AI labels); `base`, the policy's
-    model before it (its choice for human labels); or any model: hub id, folder, GGUF file, `package:NAME`."""
+    """Initial model: `sft`, the supervised baseline (the paper's choice for AI labels); `base`, the policy's model
+    before fine-tuning (its choice for human labels); or any model in the same forms as `policy.model`."""
     lora: Literal["policy"] | LoraSettings | None = "policy"
-    """Adapters to train instead of all weights: as the policy's, others, or null for all weights."""
+    """Low-rank adapters: those of the policy (`policy`), other settings, or null to train all weights."""
     head: Literal["zeros", "normal"] = "zeros"
-    """First weights of a new head: zeros (no opinion), or N(0, 1 / (width + 1)) (Huang et al. 2024)."""
+    """Initialisation of the head: zeros, or N(0, 1 / (width + 1)) (Huang et al. 2024)."""
     labels: Literal["soft", "hard"] = "soft"
-    """Learn the labels' probabilities (RLAIF A.2), or the likelier response alone; exact ties stay ties."""
+    """Targets: the labels' probabilities (RLAIF A.2), or the preferred response only. Exact ties stay ties."""
     label_temperature: float = Field(1.0, gt=0)
-    """Divides the log-odds of the labels: above 1 makes them softer, against an overconfident labeler."""
+    """Temperature that the log-odds of the labels are divided by. Above 1 makes the labels softer."""
     label_clamp: Bounds | None = None
-    """Bounds for the labels' probabilities, e.g. [0.4, 0.6] (Bai et al. 2022)."""
+    """Lower and upper bound of the labels' probabilities, e.g. [0.4, 0.6] (Bai et al. 2022)."""
     weights: Literal["equal", "certainty", "confidence"] = "equal"
-    """What a comparison counts: the same, by how far its label is from a tie (|2p - 1|), or by the rater's confidence,
-    where the data gives one."""
+    """Weights of the comparisons: equal, the certainty of the label (|2p - 1|), or the annotator's confidence where the
+    data has one."""
     margin: float = Field(0.0, ge=0)
-    """Difference of scores that a certain label asks for before its loss is ln 2, less for an uncertain one: |2p - 1|
-    times this (Touvron et al. 2023, with the label as the rating)."""
+    """Margin of the loss: it is subtracted from the difference of scores, times the certainty |2p - 1| of the label
+    (Touvron et al. 2023)."""
     centre: bool = False
-    """Shift scores after training so that the training prompts' references score 0 on average (Huang et al. 2024)."""
+    """If True, shift the scores after training so that the references of training prompts have mean score 0 (Huang et
+    al. 2024)."""
     epochs: float = Field(1.0, gt=0)
-    """Passes over the labels (RLAIF: 2-3)."""
-    lr: float = Field(1e-5, gt=0)
-    """Learning rate at its highest (RLAIF: 1e-5; Huang et al. 2024: 3e-6)."""
-    schedule: Literal["constant", "linear", "cosine"] = "linear"
-    """What the learning rate does after the warm-up (Huang et al. 2024: cosine)."""
+    """Number of passes over the labels (RLAIF: 2-3)."""
     warmup: float = Field(0.1, ge=0, le=1)
-    """Share of the steps over which the learning rate rises (Huang et al. 2024: 0)."""
-    adam_eps: float = Field(1e-8, gt=0)
-    """Epsilon of AdamW (Huang et al. 2024: 1e-5)."""
-    optimizer: Literal["adamw", "adafactor"] = "adamw"
-    """AdamW, or Adafactor (RLAIF G), which keeps no moments of single weights and steps in proportion to their size."""
+    """Fraction of the steps used for linear warm-up (Huang et al. 2024: 0)."""
     batch_size: int = Field(16, ge=1)
-    """Comparisons per optimiser step (RLAIF: 128), on average: those of one prompt stay together."""
+    """Average number of comparisons per optimiser step (RLAIF: 128). Those of one prompt stay together."""
     max_response_tokens: int | None = Field(None, ge=1)
-    """Cut longer responses to so many tokens and score them there (RLAIF: 128; Huang et al. 2024: 169)."""
+    """Truncate responses to this many tokens and score them there (RLAIF: 128; Huang et al. 2024: 169)."""
 
     saves_model: ClassVar[bool] = True
 
     @property
     def needs_preferences(self) -> bool:
-        """Always."""
+        """Always True."""
         return True
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
-        """The model it starts from."""
+        """List the initial model."""
         model = policy if self.model in ("sft", "base") else self.model
         return [
             ModelLoad(

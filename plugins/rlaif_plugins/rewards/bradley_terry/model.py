@@ -18,20 +18,19 @@ from rlaif_framework.models import (
     ModelSource,
     ScoreModel,
     checkpoint_gradients,
+    choose_rows,
     encode_prompt,
     encode_response,
-    lay_out,
     load_tokenizer,
     pack_groups,
     split_by_tokens,
-    truncate_prompts,
 )
 from rlaif_framework.training import (
     MetricAverager,
     accumulate,
-    bound,
+    clamp,
     draw_batch,
-    gather_by_prompt,
+    group_by_prompt,
     harden,
     index_pairs,
     local_shard,
@@ -39,24 +38,25 @@ from rlaif_framework.training import (
     soft_label_loss,
     soften,
     train_steps,
+    truncate_prompts,
 )
 from rlaif_plugins.rewards.bradley_terry import BradleyTerryConfig
 
 REFERENCES = 1024
-"""Of so many training prompts at most: the mean of their scores is what centring needs."""
+"""Maximum number of references that scores are centred with."""
 LEVEL = "reward_level.json"
-"""Beside the model: what is taken off its scores. A head without a bias has no place for it."""
+"""File with the mean score of the references, which is subtracted from scores: the head has no bias."""
 
 
 class BradleyTerry:
-    """Fits r so that softmax(r1, r2) matches the labels; text in, scores out."""
+    """Trains scores r such that softmax(r1, r2) matches the labels."""
 
     def __init__(self, config: BradleyTerryConfig, context: Context) -> None:
         self.config = config
         self.context = context
 
     def fit(self, labels: Sequence[LabelledComparison], initial: Path, stage: Stage) -> None:
-        """Train and save; a prompt and each of its responses is computed once for all their comparisons in a step."""
+        """Train and save. A step computes each prompt and response once, for all comparisons they are in."""
         config, context, accelerator = self.config, self.context, self.context.accelerator
         start = self._find_start(initial)
         tokenizer = load_tokenizer(start)
@@ -64,12 +64,12 @@ class BradleyTerry:
         model = ScoreModel.load(start, tokenizer, context.dtype, context.device, lora, train=True, head=config.head)
         if context.policy.gradient_checkpointing:
             checkpoint_gradients(model)
-        units = gather_by_prompt([self.shape(label) for label in labels], tokenizer, config.max_response_tokens)
+        units = group_by_prompt([self.shape(label) for label in labels], tokenizer, config.max_response_tokens)
         parameters = [p for p in model.parameters() if p.requires_grad]
-        optimizer = make_optimizer(parameters, config.lr, config.adam_eps, config.optimizer)
+        optimizer = make_optimizer(parameters, config)
         trained, optimizer = accelerator.prepare(model, optimizer)
         trained.train()
-        # All comparisons of a prompt are drawn together: spread over an epoch they make a reward model overfit.
+        # Draw all comparisons of a prompt together: spread over an epoch, they make a reward model overfit.
         prompts = max(1, round(config.batch_size * len(units) / len(labels)))
         steps = max(1, round(config.epochs * len(units) / prompts))
 
@@ -80,7 +80,7 @@ class BradleyTerry:
             parts = split_by_tokens([unit.group.length for unit in batch], context.policy.train_tokens)
             for part in accumulate(accelerator, [trained], parts):
                 chosen = [batch[i] for i in part]
-                rows = lay_out([unit.group for unit in chosen])
+                rows = choose_rows([unit.group for unit in chosen])
                 packed = pack_groups(rows, tokenizer.pad_token_id, context.device)
                 with torch.autocast(context.device.type, context.dtype, enabled=context.dtype != torch.float32):
                     rewards = trained(packed, packed.ends[:, 0], packed.ends[:, 1])  # (responses,)
@@ -109,12 +109,12 @@ class BradleyTerry:
                 self._centre(stage)
 
     def shape(self, label: LabelledComparison) -> LabelledComparison:
-        """A label as it is learned."""
+        """Apply the label settings to a label: temperature, bounds, weight and hardening."""
         config, first = self.config, label.probabilities[0]
-        first = bound(soften(first, config.label_temperature), config.label_clamp)
+        first = clamp(soften(first, config.label_temperature), config.label_clamp)
         weight = label.weight
         if config.weights == "certainty":
-            weight *= abs(2 * first - 1)  # of the label as it was given: hard ones are all as certain
+            weight *= abs(2 * first - 1)  # before hardening, which makes all labels certain
         elif config.weights == "confidence" and label.comparison.confidence is not None:
             weight *= label.comparison.confidence
         if config.labels == "hard":
@@ -122,11 +122,11 @@ class BradleyTerry:
         return replace(label, probabilities=(first, 1 - first), weight=weight)
 
     def loss(self, margins: Tensor, labels: Tensor) -> Tensor:
-        """Loss of each comparison, (pairs,)."""
+        """Compute the loss of each comparison, (pairs,)."""
         return soft_label_loss(margins - self.config.margin * (2 * labels - 1), labels)
 
     def load(self, folder: Path) -> BradleyTerryReward:
-        """Open a saved reward model."""
+        """Load a saved reward model."""
         return BradleyTerryReward(folder, self.config, self.context)
 
     def _find_start(self, initial: Path) -> str | Path | ModelSource:
@@ -135,19 +135,17 @@ class BradleyTerry:
         return self.context.policy_source if self.config.model == "base" else self.config.model
 
     def _centre(self, stage: Stage) -> None:
-        """Note the mean score of the references of training prompts.
+        """Save the mean score of the references of training prompts.
 
         Raises:
-            TrainingError: None of them has one.
+            TrainingError: No training prompt has a reference.
         """
         prompts = [prompt for prompt in self.context.task.prompts("train") if prompt.reference]
         if not prompts:
-            raise TrainingError("centre: the task's training prompts have no reference responses; leave 'centre' out")
+            raise TrainingError("centre: the task's training prompts have no reference responses; remove 'centre'")
         prompts = random.Random(stage.seed("references")).sample(prompts, min(REFERENCES, len(prompts)))
-        short, _ = truncate_prompts(
-            prompts, self.context.task, load_tokenizer(stage.folder), self.context.policy.max_prompt_tokens
-        )
-        (stage.folder / LEVEL).unlink(missing_ok=True)  # of a try that was interrupted
+        short, _ = truncate_prompts(self.context, prompts, load_tokenizer(stage.folder))
+        (stage.folder / LEVEL).unlink(missing_ok=True)  # of an interrupted run
         scores = self.load(stage.folder).score(short, [prompt.reference or "" for prompt in short])
         level = sum(scores) / len(scores)
         (stage.folder / LEVEL).write_text(json.dumps({"level": level, "references": len(scores)}), encoding="utf-8")
@@ -155,7 +153,7 @@ class BradleyTerry:
 
 
 class BradleyTerryReward:
-    """Scores responses at their end token."""
+    """Scores responses at their EOS token."""
 
     def __init__(self, folder: Path, config: BradleyTerryConfig, context: Context) -> None:
         self.tokenizer = load_tokenizer(folder)
@@ -166,7 +164,7 @@ class BradleyTerryReward:
         self.level: float = json.loads(note.read_text(encoding="utf-8"))["level"] if note.exists() else 0.0
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Sequence[float]:
-        """Score responses; those to one prompt share its computation."""
+        """Score responses; those to the same prompt share its computation."""
         by_prompt: dict[str, list[int]] = {}
         for index, prompt in enumerate(prompts):
             by_prompt.setdefault(prompt.text, []).append(index)
@@ -179,6 +177,6 @@ class BradleyTerryReward:
             for text, places in by_prompt.items()
         ]
         pad = self.tokenizer.pad_token_id
-        found = self.model.score_groups(groups, pad, self.context.policy.batch_tokens, self.context.dtype)
+        found = self.model.score_groups(groups, pad, self.context.batch_tokens, self.context.dtype)
         scores = dict(zip(chain.from_iterable(by_prompt.values()), found, strict=True))
         return [scores[i] - self.level for i in range(len(responses))]

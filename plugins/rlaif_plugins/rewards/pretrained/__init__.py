@@ -1,4 +1,4 @@
-"""A reward model that somebody else has trained."""
+"""The reward `pretrained`: an existing reward model."""
 
 from __future__ import annotations
 
@@ -7,28 +7,29 @@ from typing import Literal
 
 from pydantic import Field
 
-from rlaif_framework import Component, ComponentConfig, ModelLoad, hookimpl
+from rlaif_framework import Component, ModelLoad, RewardConfig, hookimpl
 
 
-class PretrainedRewardConfig(ComponentConfig):
-    """Any sequence-classification model that gives one number, as the reward; nothing is trained."""
+class PretrainedRewardConfig(RewardConfig):
+    """Use an existing sequence-classification model with one output as the reward, without training."""
 
     kind: Literal["pretrained"] = "pretrained"
     model: str
-    """A hub id, a model folder, or `package:NAME`."""
+    """Hub id, model folder, or `package:NAME`."""
     revision: str | None = None
     """Git revision of a hub model."""
     format: Literal["auto", "chat", "pair", "text"] = "auto"
-    """How prompt and response are put: as the two turns of the model's chat template, as the two texts of an encoder
-    (`[CLS] prompt [SEP] response [SEP]`), or as one text that ends in the end token, as `bradley-terry` does. auto:
-    the chat template where there is one, else the pair where the tokenizer has a classification token, else text."""
+    """Input format: the two turns of the model's chat template, the text pair of an encoder
+    (`[CLS] prompt [SEP] response [SEP]`), or plain text that ends with the EOS token, as for `bradley-terry`. `auto` is
+    `chat` if the model has a chat template, else `pair` if the tokenizer has a classification token, else `text`."""
     batch_size: int = Field(16, ge=1)
-    """Responses scored at once."""
+    """Number of responses per batch."""
     max_tokens: int | None = Field(None, ge=16)
-    """Longer inputs lose the beginning of the prompt, never the response. Default: what the model has positions for."""
+    """Maximum length of an input in tokens. The prompt is truncated, never the response. By default the number of
+    positions of the model."""
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
-        """The model."""
+        """List the model."""
         return [ModelLoad(self.model, "reward model")]
 
 

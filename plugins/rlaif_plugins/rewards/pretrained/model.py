@@ -1,4 +1,4 @@
-"""Score responses with a sequence-classification model, the way transformers scores them."""
+"""Score responses with a sequence-classification model."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from rlaif_plugins.rewards.pretrained import PretrainedRewardConfig
 
 
 class PretrainedReward:
-    """Trains nothing."""
+    """Needs no training."""
 
     def __init__(self, config: PretrainedRewardConfig, context: Context) -> None:
         self.config = config
         self.context = context
 
     def fit(self, labels: Sequence[LabelledComparison], initial: Path, stage: Stage) -> None:
-        """Leave a note of which model scores."""
+        """Write the name and identity of the model."""
         source = find_model(self.config.model, self.config.revision)
         (stage.folder / "reward.txt").write_text(f"{source.name}, {source.identity}\n", encoding="utf-8")
 
@@ -39,32 +39,34 @@ class PretrainedReward:
 
 
 class PretrainedScorer:
-    """Text in, one number out."""
+    """Scores responses with the model."""
 
     def __init__(self, config: PretrainedRewardConfig, context: Context) -> None:
         """Load the model.
 
         Raises:
-            ModelError: It is not a sequence-classification model of one number, or missing_field what the format needs.
-        """
+            ModelError: It is not a sequence-classification model with one output, or lacks a token that the format
+            needs."""
         self.config, self.context = config, context
         source = find_model(config.model, config.revision)
         self.tokenizer = load_tokenizer(source, needs_end=False)
         self.model = load_model(source, "score", context.dtype, context.device).requires_grad_(False)
         facts = self.model.config
         if not any("ForSequenceClassification" in name for name in facts.architectures or []):
-            raise ModelError(f"reward 'pretrained': '{source.name}' is no reward model: its head would be random")
+            raise ModelError(f"reward 'pretrained': '{source.name}' is not a reward model: it has no scalar head")
         if facts.num_labels != 1:
-            raise ModelError(f"reward 'pretrained': '{source.name}' gives {facts.num_labels} numbers, a reward is one")
-        # The model reads the last token that is not this one; a padding token it was not made with would change scores.
+            raise ModelError(
+                f"reward 'pretrained': '{source.name}' has {facts.num_labels} outputs, a reward model has one"
+            )
+        # The model scores the last token that is not padding: a padding token that occurs in texts would change scores.
         if facts.pad_token_id is None:
             facts.pad_token_id = separate_padding(self.tokenizer)
             embed_padding(self.model, facts.pad_token_id)
         head = dict(self.model.named_children()).get("score")
-        if isinstance(head, nn.Linear):  # a score of 8 bits could not tell near responses apart
+        if isinstance(head, nn.Linear):  # the 8 bits of bf16 could not tell similar responses apart
             head.float().register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
         self.format = self._choose_format()
-        # RoBERTa's kind has fewer places than positions; the tokenizer says how many. Some models have no limit.
+        # RoBERTa has fewer positions than its config says: the tokenizer has the number. Some models have no limit.
         limits = getattr(facts.get_text_config(), "max_position_embeddings", None), self.tokenizer.model_max_length
         self.most: int | None = config.max_tokens or min(filter(None, limits))
 
@@ -76,11 +78,11 @@ class PretrainedScorer:
         if wanted == "chat" and tokenizer.chat_template is None:
             raise ModelError(f"reward 'pretrained': '{self.config.model}' has no chat template; set format: text")
         if wanted == "text" and tokenizer.eos_token_id is None:
-            raise ModelError(f"reward 'pretrained': '{self.config.model}' has no end token; set format: pair")
+            raise ModelError(f"reward 'pretrained': '{self.config.model}' has no EOS token; set format: pair")
         return wanted
 
     def encode(self, prompt: str, response: str) -> dict[str, list[int]]:
-        """Token ids of a prompt and a response, and whatever else its tokenizer tells of each token."""
+        """Return the token ids of a prompt and a response, with the other inputs that the tokenizer returns."""
         tokenizer = self.tokenizer
         if self.format == "text":
             return {"input_ids": encode_prompt(tokenizer, prompt) + encode_response(tokenizer, response)}
@@ -92,10 +94,10 @@ class PretrainedScorer:
 
     @torch.no_grad()
     def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Sequence[float]:
-        """Score responses in batches of like length.
+        """Score responses, in batches of similar length.
 
         Raises:
-            DataError: A response is longer than the model's positions.
+            DataError: A response does not fit into the model's context.
         """
         rows = [self._fit(prompt, text) for prompt, text in zip(prompts, responses, strict=True)]
         scores = [0.0] * len(rows)
@@ -107,7 +109,7 @@ class PretrainedScorer:
         return scores
 
     def _fit(self, prompt: Prompt, response: str) -> dict[str, list[int]]:
-        """As `encode`, the prompt's source cut by its task if the tokens are too many."""
+        """Encode a prompt and a response, and truncate the source of the prompt if the input is too long."""
         row, most = self.encode(prompt.text, response), self.most
         if most is None or len(row["input_ids"]) <= most:
             return row

@@ -8,30 +8,29 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from rlaif_framework import Component, ComponentConfig, Split, hookimpl
+from rlaif_framework import Component, Split, TaskConfig, hookimpl
 
 Place = str | dict[Split, str]
 
 
-class DialogueConfig(ComponentConfig):
-    """Answer the last turn of a dialogue, helpfully or harmlessly: Anthropic's HH data, or pairs in its forms."""
+class DialogueConfig(TaskConfig):
+    """Answer the last turn of a dialogue, helpfully or harmlessly: Anthropic's HH data, or pairs in the same format."""
 
     kind: Literal["dialogue"] = "dialogue"
     data: Place | None = None
-    """Pairs of answers: a `.jsonl` or `.jsonl.gz` file, a folder with a file a split, a hub id, or a file for each
-    split. Rows are `chosen` and `rejected` transcripts, or a prompt with two responses, as `rlaif label` reads them."""
+    """Pairs of answers: a `.jsonl` or `.jsonl.gz` file, a folder with one file per split, a hub id, or a file for each
+    split. Rows are `chosen` and `rejected` transcripts, or a prompt with two responses, as for `rlaif label`."""
     quality: Literal["helpful", "harmless"] = "helpful"
-    """What annotators are asked about. The harmlessness prompt asks for the MORE harmful answer (RLAIF, Table 22), and
-    labels are turned round."""
+    """The criterion for annotators. The harmlessness prompt asks for the MORE harmful answer (RLAIF, Table 22), and the
+    answer is inverted to get the label."""
     skip_invalid: bool = False
-    """Leave out rows that hold no pair, as a few of Anthropic's do: an empty answer, or dialogues that are not the
-    same."""
+    """Skip invalid rows. Anthropic's data has a few, with empty answers or different dialogues."""
     annotator_prompts: Path | None = None
-    """A YAML file with texts for annotators that replace the task's own, key by key."""
+    """A YAML file with annotator prompts that override those of the task, key by key."""
     validation_share: float = Field(0.1, ge=0, lt=1)
-    """Share of dialogues held out for validation where the data has no splits, chosen by a hash of the dialogue."""
+    """Fraction of dialogues held out for validation if the data has no splits, chosen by a hash of the dialogue."""
     test_share: float = Field(0.1, ge=0, lt=1)
-    """Share of dialogues held out for testing, likewise."""
+    """Fraction of dialogues held out for testing, chosen in the same way."""
 
     @model_validator(mode="after")
     def _check_shares(self) -> DialogueConfig:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from rlaif_framework import Component, ComponentConfig, Split, hookimpl
+from rlaif_framework import Component, Split, TaskConfig, hookimpl
 
 TEMPLATE = """\
 {% if subreddit %}SUBREDDIT: r/{{ subreddit }}
@@ -21,26 +21,26 @@ TL;DR:"""
 Place = str | dict[Split, str]
 
 
-class TldrConfig(ComponentConfig):
-    """Summarise a post: the embedded set `mini`, OpenAI's TL;DR data, or any JSON Lines with texts and summaries."""
+class TldrConfig(TaskConfig):
+    """Summarise a post, from the embedded data `mini`, OpenAI's TL;DR data, or JSON Lines with texts and summaries."""
 
     kind: Literal["tldr"] = "tldr"
     data: Place = "mini"
-    """Posts with reference summaries: `mini`, a `.jsonl` file, a folder with a file a split, a hub id, or a file for
-    each split."""
+    """Posts with reference summaries: `mini`, a `.jsonl` file, a folder with one file per split, a hub id, or a file
+    for each split."""
     comparisons: Place | None = None
-    """Comparisons with known preferences, in the same forms; `mini` brings its own."""
+    """Comparisons, in the same forms. `mini` has its own."""
     fields: dict[Literal["id", "subreddit", "title", "post", "summary"], str] = Field({})
-    """Names of the data's fields where they differ; a field may hold a string or a list of strings (sentences of a
-    post; several summaries, of which the first is the reference)."""
+    """Names of the data's fields if they differ. A field may be a string or a list of strings (sentences of a post;
+    several summaries, the first of which is the reference)."""
     template: str = TEMPLATE
-    """Jinja template of the prompt over `subreddit`, `title` and `post`."""
+    """Jinja template of the prompt. It may use `subreddit`, `title` and `post`."""
     annotator_prompts: Path | None = None
-    """A YAML file with texts for annotators that replace the task's own, key by key."""
+    """A YAML file with annotator prompts that override those of the task, key by key."""
     validation_share: float = Field(0.1, ge=0, lt=1)
-    """Share of posts held out for validation where the data has no splits, chosen by a hash of the post."""
+    """Fraction of posts held out for validation if the data has no splits, chosen by a hash of the post."""
     test_share: float = Field(0.1, ge=0, lt=1)
-    """Share of posts held out for testing, likewise."""
+    """Fraction of posts held out for testing, chosen in the same way."""
 
     @model_validator(mode="after")
     def _check_shares(self) -> TldrConfig:

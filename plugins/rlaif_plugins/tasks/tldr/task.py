@@ -1,4 +1,4 @@
-"""Posts and comparisons as prompts, in the words of the TL;DR task."""
+"""The TL;DR task: posts as prompts, summaries as responses."""
 
 from __future__ import annotations
 
@@ -13,17 +13,15 @@ from typing import Any, TypeVar
 from jinja2 import Environment, StrictUndefined, TemplateError
 
 from rlaif_framework import Comparison, Context, DataError, PreferenceSource, Prompt, Split
-from rlaif_framework.data import AnnotatorPrompts, Row, copy_rate, read_splits, truncate_text
+from rlaif_framework.data import AnnotatorPrompts, Row, copy_rate, hash_texts, read_id, read_splits, truncate_text
 from rlaif_plugins.tasks.tldr import Place, TldrConfig
 from rlaif_plugins.tasks.tldr.rows import (
     Values,
     find_post,
     find_subject,
-    hash_text,
     read_comparison,
     read_first,
     read_flaws,
-    read_identity,
     read_text,
 )
 
@@ -32,11 +30,11 @@ T = TypeVar("T")
 
 
 class TldrTask:
-    """Summarise a text in one or two sentences."""
+    """A task to summarise a post in one or two sentences."""
 
     def __init__(self, config: TldrConfig, context: Context) -> None:
         self.config = config
-        self._words = AnnotatorPrompts.load(
+        self._annotator_prompts = AnnotatorPrompts.load(
             Path(__file__).with_name("annotator_prompts.yaml"), config.annotator_prompts
         )
         self.shares = (config.validation_share, config.test_share)
@@ -46,7 +44,7 @@ class TldrTask:
         except (TemplateError, TypeError, ValueError) as error:
             raise DataError(f"task.template: {error}; it may use subreddit, title and post") from error
         if "\0" not in rendered:
-            raise DataError("task.template: it does not use {{ post }}, so that every prompt would be the same")
+            raise DataError("task.template: it does not use {{ post }}, so all prompts would be the same")
 
     @cached_property
     def _scorer(self) -> Any:
@@ -55,16 +53,16 @@ class TldrTask:
         return RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
 
     def prompts(self, split: Split) -> Sequence[Prompt]:
-        """Posts of a split with their reference summaries."""
+        """Return the posts of a split with their reference summaries."""
         return self._prompts[split]
 
     def comparisons(self, split: Split) -> Sequence[Comparison]:
-        """Comparisons of a split: `mini`'s own, or those of `comparisons`; empty if there are none."""
+        """Return the comparisons of a split, from `mini` or from `comparisons`; empty if there are none."""
         return self._comparisons[split]
 
     @cached_property
     def _prompts(self) -> dict[Split, list[Prompt]]:
-        return _tell_apart(self._read(self.config.data, self._posts))
+        return _make_ids_unique(self._read(self.config.data, self._posts))
 
     @cached_property
     def _comparisons(self) -> dict[Split, list[Comparison]]:
@@ -74,23 +72,23 @@ class TldrTask:
         return {split: [pair for _, pair in pairs] for split, pairs in self._read(place, self._compare).items()}
 
     def truncate(self, prompt: Prompt, fits: Callable[[str], bool]) -> Prompt:
-        """Cut the post at its last lines until the prompt fits (Huang et al. 2024)."""
+        """Truncate the post at its last lines until the prompt fits (Huang et al. 2024)."""
         before, _, after = prompt.text.rpartition(prompt.source)
         source = truncate_text(prompt.source, lambda text: fits(before + text + after))
         if not source.strip():
-            raise DataError(f"prompt '{prompt.id}': not one word of the post fits; raise policy.max_prompt_tokens")
+            raise DataError(f"prompt '{prompt.id}': not even one word of the post fits; raise policy.max_prompt_tokens")
         return replace(prompt, text=before + source + after, source=source)
 
     def annotator_prompts(self) -> AnnotatorPrompts:
-        """The texts for annotators: of the paper's structure, in our own words."""
-        return self._words
+        """Return the prompts for annotators. They have the structure of the paper's prompts, but not their wording."""
+        return self._annotator_prompts
 
     def clean(self, response: str) -> str:
-        """Strip superfluous symbols at the end, a reward hack the paper met (RLAIF G)."""
+        """Strip superfluous symbols at the end, a reward hack that the paper reports (RLAIF G)."""
         return re.sub(r"(?:\s*\.){2,}\s*$", ".", response.strip()).strip()
 
     def measure(self, prompt: Prompt, response: str) -> Mapping[str, float]:
-        """AnnotatorPrompts, copy rate, and ROUGE F1 against the reference where there is one."""
+        """Return the number of words, the copy rate, and ROUGE F1 if there is a reference."""
         metrics = {"words": float(len(response.split())), "copy_rate": copy_rate(prompt.source, response)}
         if prompt.reference:
             metrics |= {name: s.fmeasure for name, s in self._scorer.score(prompt.reference, response).items()}
@@ -101,17 +99,17 @@ class TldrTask:
 
     def _prompt(self, values: Values, needs_summary: bool = True) -> Prompt:
         names = self.config.fields
-        identity = read_identity(values, names.get("id", "id"))
+        identity = read_id(values, names.get("id", "id"))
         wanted = names.get("post", "post")
         whole = values.get("prompt")
         if values.get(wanted) is None and whole is not None:
             if not isinstance(whole, str):
-                raise DataError(f"'prompt' is {short(whole)}, not a text")
+                raise DataError(f"'prompt' is {short(whole)}, not a string")
             summary = read_first(values, "completion" if "completion" in values else "label") if needs_summary else ""
             return self._whole_prompt(whole, identity, summary)
         post = read_text(values, wanted)
         if not post:
-            raise DataError(f"no '{wanted}'; it has {', '.join(values)}. Name its fields in task.fields")
+            raise DataError(f"no '{wanted}'; found {', '.join(values)}; name the data's fields in task.fields")
         summary = read_first(values, names.get("summary", "summary"))
         if needs_summary and not summary:
             raise DataError(f"'{names.get('summary', 'summary')}' is missing or empty")
@@ -119,11 +117,13 @@ class TldrTask:
         subreddit = read_text(values, names.get("subreddit", "subreddit"))
         text = self.template.render(subreddit=subreddit, title=title, post=post)
         if post not in text:
-            raise DataError("task.template changes the post; a prompt must hold it as it is, to be cut")
-        return Prompt(identity or hash_text(text), text, post, summary or None)
+            raise DataError(
+                "task.template changes the post; prompts must contain it unchanged, so that it can be truncated"
+            )
+        return Prompt(identity or hash_texts(text), text, post, summary or None)
 
     def _whole_prompt(self, whole: str, identity: str | None, summary: str) -> Prompt:
-        """A prompt that is already rendered (trl-lib/tldr and its like), or a bare post."""
+        """Return the prompt for a text that is already rendered, as in trl-lib/tldr, or for a bare post."""
         post = find_post(whole)
         text = whole.rstrip()
         if post is None:
@@ -131,7 +131,7 @@ class TldrTask:
             text = self.template.render(subreddit="", title="", post=post)
         if not post:
             raise DataError("'prompt' is empty")
-        return Prompt(identity or hash_text(text), text, post, summary or None)
+        return Prompt(identity or hash_texts(text), text, post, summary or None)
 
     def _compare(self, row: Row) -> Iterator[Comparison]:
         if "flawed" in row.values:
@@ -142,20 +142,20 @@ class TldrTask:
             return
         prompt = self._prompt(found.prompt, needs_summary=False)
         source: PreferenceSource | None = None if found.preference is None else "human"
-        identity = f"{prompt.id}/{hash_text(''.join(found.responses))}"
+        identity = f"{prompt.id}/{hash_texts(''.join(found.responses))}"
         yield Comparison(identity, prompt, found.responses, found.preference, source, found.confidence)
 
     def _compare_mini(self, values: Values) -> Iterator[Comparison]:
-        """The good candidate against each flawed one; the reference is neither, so that judges may compare with it."""
+        """Compare the good candidate with each flawed one. The reference is neither, so that judges may use it."""
         prompt = self._prompt(values)
         for flaw, (good, bad) in read_flaws(values):
             identity = f"{prompt.id}/{flaw}"
-            swap = int(hash_text(identity), 16) % 2 == 1
+            swap = int(hash_texts(identity), 16) % 2 == 1
             pair = (bad, good) if swap else (good, bad)
             yield Comparison(identity, prompt, pair, 0.0 if swap else 1.0, "synthetic", slice=flaw)
 
     def _read(self, place: Place, parse: Callable[[Row], Iterator[T]]) -> dict[Split, list[tuple[Row, T]]]:
-        """All rows of a data set, each with what `parse` makes of it; of several bad ones the first is named."""
+        """Parse all rows of a data set. If several are invalid, the error names the first."""
         subject = partial(find_subject, post=self.config.fields.get("post", "post"))
         rows = read_splits(str(MINI) if place == "mini" else place, self.shares, subject)
         found: dict[Split, list[tuple[Row, T]]] = {split: [] for split in rows}
@@ -171,11 +171,11 @@ class TldrTask:
         return found
 
 
-def _tell_apart(found: Mapping[Split, Sequence[tuple[Row, Prompt]]]) -> dict[Split, list[Prompt]]:
-    """Prompts of different ids: what is known of one would be taken for another's of the same id.
+def _make_ids_unique(found: Mapping[Split, Sequence[tuple[Row, Prompt]]]) -> dict[Split, list[Prompt]]:
+    """Make the ids of prompts unique: results are looked up by id.
 
     Raises:
-        DataError: Two posts of one file, or of one split, were given the same id.
+        DataError: Two different posts in one file, or in one split, have the same id.
     """
     seen: dict[tuple[str, str], Row] = {}
     prompts: dict[Split, list[Prompt]] = {split: [] for split in found}
@@ -183,9 +183,9 @@ def _tell_apart(found: Mapping[Split, Sequence[tuple[Row, Prompt]]]) -> dict[Spl
     for row, split, prompt in sorted(everything, key=lambda item: item[0].number):
         file = row.where.rpartition(", ")[0]
         first = seen.get((file, prompt.id)) or seen.get((split, prompt.id))
-        if first is not None and prompt.id != hash_text(prompt.text):
-            raise DataError(f"{row.where}: the id '{prompt.id}' is that of {first.where}; each post needs its own")
-        if first is not None:  # the same post once more, without an id
+        if first is not None and prompt.id != hash_texts(prompt.text):
+            raise DataError(f"{row.where}: the id '{prompt.id}' is already used in {first.where}; ids must be unique")
+        if first is not None:  # the same post again, without an id of its own
             prompt = replace(prompt, id=f"{prompt.id}-{len(seen)}")
         seen |= {(file, prompt.id): row, (split, prompt.id): row}
         prompts[split].append(prompt)

@@ -1,0 +1,57 @@
+"""Read which option a server's answer chooses, from log-probabilities or from sampled text."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+from rlaif_framework import Choose, Question
+
+MAX_PREFIX_MASS = 0.01
+"""Maximum probability mass on prefixes of options, relative to that on the options, for which the result is used."""
+
+
+def option_weights(options: Sequence[str], logprobs: Sequence[tuple[str, float]]) -> tuple[float, ...] | None:
+    """Return the probability of each option as the next token, over the whole vocabulary; None if it is unknown.
+
+    An option that is not among the most likely tokens has probability 0. If a likely token is only a prefix of an
+    option (`1` of `10`), the next token does not distinguish the options, and the result is None.
+    """
+    words = [option.strip() for option in options]
+    weights = dict.fromkeys(words, 0.0)
+    prefix_mass = 0.0
+    tokens = {token.strip() for token, _ in logprobs}
+    for token, logprob in logprobs:
+        word = token.strip()
+        if word in weights:
+            weights[word] += math.exp(min(0.0, logprob))
+        if word and any(o not in tokens and o.startswith(word) for o in words):
+            prefix_mass += math.exp(min(0.0, logprob))
+    mass = sum(weights.values())
+    if not mass > 0 or prefix_mass > MAX_PREFIX_MASS * mass:
+        return None
+    return tuple(weights[word] for word in words)
+
+
+def last_line(question: Question) -> str:
+    """Return the last line of a question, which the answer may repeat."""
+    return (question.prefill or question.text).strip().rpartition("\n")[2].strip()
+
+
+def sample_tokens(request: Choose) -> int:
+    """Return the maximum length of a sampled answer to a choice, which may repeat the question's last line."""
+    return 4 + max(len(option) for option in request.options) + min(32, len(last_line(request.question)) // 2)
+
+
+def read_option(options: Sequence[str], text: str, ending: str) -> int | None:
+    """Return the index of the option with which a sampled answer begins; None if there is none.
+
+    The answer may repeat the question's last line (`Preferred Summary=1`). A longer word or number is not the option:
+    `15` and `1.5` are not `1`.
+    """
+    answer = text.strip().removeprefix(ending).strip()
+    for index, option in enumerate(options):
+        if re.match(rf"{re.escape(option.strip())}(?!\w|[.,]\d)", answer):
+            return index
+    return None

@@ -1,0 +1,203 @@
+"""Send single requests to servers, within rate limits, and repeat them after transient failures."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import httpx2
+
+from rlaif_framework import ModelError
+from rlaif_plugins.backends.openai.lengths import (
+    answer_tokens,
+    estimate_prompt,
+    read_context,
+    read_overlong,
+    states_limit,
+)
+from rlaif_plugins.backends.openai.limits import Server, backoff, least_busy, read_retry_after
+from rlaif_plugins.backends.openai.service import Service
+from rlaif_plugins.backends.openai.wire import Completion
+
+TRANSIENT_STATUSES = (408, 409, 425, 429)
+REQUEST_STATUSES = (400, 413, 422)
+"""Statuses that may be caused by the content of one request, e.g. by a content filter, rather than by the set-up."""
+MAX_WAIT = 3600.0
+"""Maximum number of seconds to wait for a server that asks to be left alone."""
+MIN_KEY_LENGTH = 16
+"""Keys of this length are also removed from answers. A shorter one, like `EMPTY`, may be an ordinary word there."""
+BuildBody = Callable[[], tuple[dict[str, Any], tuple[str, ...]]]
+"""Builds the body of a request from the settings that the server supports, see `Dialect.body`."""
+
+
+class TransientError(Exception):
+    """A failure that may not occur again."""
+
+
+class Stopped(Exception):
+    """No further request may be sent."""
+
+
+class Refused(Exception):
+    """A server refuses one request, although it may answer others."""
+
+    def __init__(self, where: str, message: str, fitting_fraction: float | None) -> None:
+        self.where = where
+        self.message = message
+        self.fitting_fraction = fitting_fraction
+
+
+class Sender:
+    """Sends the requests of one call of the backend."""
+
+    def __init__(self, service: Service, client: httpx2.AsyncClient) -> None:
+        self.service = service
+        self.config = service.config
+        self.client = client
+        self.slots = asyncio.Semaphore(self.config.concurrency)
+        self.draining = asyncio.Event()
+        """If set, no new request is started. Requests that have begun are completed, as they have been paid for."""
+        self.stopped = asyncio.Event()
+        """If set, nothing more is sent."""
+        self.has_answered = False
+        """True once a server has answered any request of this call."""
+        self.listing = asyncio.Lock()
+
+    async def complete(self, build: BuildBody, used: list[Completion]) -> Completion:
+        """Get one completion, retry after transient failures, and append it to those used for the same request.
+
+        Raises:
+            ModelError: No attempt has succeeded.
+            Refused: The server refuses the request.
+            Stopped: Nothing more may be sent.
+        """
+        is_new = not used  # nothing has been paid for this request yet
+        failed: Counter[str] = Counter()
+        async with self.slots:
+            for attempt in range(self.config.retries + 1):
+                if attempt:
+                    await self._pause(backoff(attempt), self.stopped)
+                server = least_busy(self.service.servers, failed)
+                try:
+                    done = await self._attempt(server, build, self.draining if is_new and not attempt else self.stopped)
+                    used.append(done)
+                    return done
+                except TransientError as error:
+                    last = error
+                    failed[server.url] += 1
+        times = "once" if not self.config.retries else f"{self.config.retries + 1} times"
+        raise ModelError(
+            f"backend 'openai': no usable answer after asking {times}; the last failure: {last}. Check the server, or "
+            "raise 'retries' or 'timeout', and run the same command again"
+        )
+
+    async def _attempt(self, server: Server, build: BuildBody, until: asyncio.Event) -> Completion:
+        service = self.service
+        if server.remaining_wait() > MAX_WAIT:
+            raise ModelError(
+                f"backend 'openai': {server.url} asks to wait for {server.remaining_wait() / 3600:.1f} hours; run the "
+                "same command again then"
+            )
+        server.in_flight += 1
+        server.sent += 1
+        try:
+            body, _ = build()
+            estimate = estimate_prompt(body) + answer_tokens(body)
+            wait = max(service.requests.take(1), service.tokens.take(estimate))
+            await self._pause(max(wait, server.remaining_wait()), until)
+            while True:
+                body, dropped = build()
+                if (done := await self._send(server, body)) is not None:
+                    break  # otherwise the server refused a setting, which the next body does without
+            # Replace the estimate by the actual usage.
+            service.tokens.take(done.prompt_tokens + done.generated_tokens - estimate)
+            service.budget.spend(done.prompt_tokens, done.generated_tokens, estimate_prompt(body))
+        finally:
+            server.in_flight -= 1
+        self.has_answered = True
+        if service.budget.reached():
+            self.draining.set()
+        return replace(done, dropped=dropped)
+
+    async def _pause(self, seconds: float, until: asyncio.Event) -> None:
+        """Wait, unless the event is set first."""
+        if seconds > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await until.wait()
+        if until.is_set():
+            raise Stopped
+
+    async def _send(self, server: Server, body: dict[str, Any]) -> Completion | None:
+        """Send one request; return None if the server refused a setting that can be left out."""
+        url = server.url + self.service.dialect.path
+        try:
+            async with asyncio.timeout(self.config.timeout):
+                response = await self.client.post(url, content=json.dumps(body))
+        except TimeoutError:
+            raise TransientError(f"{url} did not answer within {self.config.timeout:g} s") from None
+        except httpx2.RequestError as error:
+            server.mark_lost()
+            reason = self.service.hide_key(f"{type(error).__name__} {error}").strip()
+            raise TransientError(f"{url}: {reason}") from None
+        server.failures = 0
+        if response.status_code == 200:
+            return self._read(url, response, body)
+        await self._handle_error(server, url, response, body)
+        return None
+
+    async def _handle_error(self, server: Server, url: str, response: httpx2.Response, body: dict[str, Any]) -> None:
+        """Raise the error of a response, or learn which setting the server refuses."""
+        message = self.service.hide_key(_error_message(response))
+        status = response.status_code
+        if status in TRANSIENT_STATUSES:
+            server.rest(read_retry_after(response.headers.get("Retry-After")))
+        elif (status in (400, 422) or "logprobs" in message) and self.service.dialect.learn(body, message):
+            return
+        elif status >= 500:
+            server.rest(read_retry_after(response.headers.get("Retry-After")))
+        elif status in REQUEST_STATUSES:
+            listed = None if states_limit(message) else await self._list_context(server)
+            raise Refused(f"{url} answered {status}", message, read_overlong(message, body, listed))
+        else:
+            raise ModelError(f"backend 'openai': {url} answered {status}: {message}; {self.service.advise(status)}")
+        raise TransientError(f"{url} answered {status}: {message}")
+
+    async def _list_context(self, server: Server) -> int | None:
+        """Return the length of the model's context, if the server lists it. The server is asked once."""
+        async with self.listing:
+            if not server.listed:
+                server.listed = True
+                with suppress(TimeoutError, httpx2.RequestError, ValueError):
+                    async with asyncio.timeout(self.config.timeout):
+                        response = await self.client.get(f"{server.url}/models")
+                    server.context_tokens = read_context(response.json(), self.config.model)
+            return server.context_tokens
+
+    def _read(self, url: str, response: httpx2.Response, body: dict[str, Any]) -> Completion:
+        text = response.text
+        if len(self.service.key) >= MIN_KEY_LENGTH:
+            text = self.service.hide_key(text)
+        try:
+            return self.service.dialect.read(json.loads(text), body)
+        except (LookupError, TypeError, ValueError, AttributeError):
+            start = self.service.hide_key(text)[:200]
+            raise TransientError(f"{url} answered with something other than a completion: {start!r}") from None
+
+
+def _error_message(response: httpx2.Response) -> str:
+    """Return the server's error message on one line."""
+    try:
+        data: Any = response.json()
+    except ValueError:
+        data = response.text
+    for name in ("error", "message", "detail"):
+        if isinstance(data, dict) and name in data:
+            data = data[name]
+    text = data if isinstance(data, str) else json.dumps(data)
+    return " ".join(text.split())[:500] or response.reason_phrase

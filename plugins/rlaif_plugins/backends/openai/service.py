@@ -1,0 +1,48 @@
+"""State of a backend that persists between calls: key, limits, budget, servers, and which settings servers support."""
+
+from __future__ import annotations
+
+import os
+
+from rlaif_framework import ModelError
+from rlaif_plugins.backends.openai import OpenAIConfig
+from rlaif_plugins.backends.openai.budget import Budget
+from rlaif_plugins.backends.openai.limits import Server, TokenBucket
+from rlaif_plugins.backends.openai.wire import Dialect
+
+
+class Service:
+    """The servers of one backend, and everything that is learned about them."""
+
+    def __init__(self, config: OpenAIConfig) -> None:
+        self.config = config
+        self.key = _read_key(config.api_key_env)
+        self.dialect = Dialect(config)
+        self.budget = Budget(config)
+        self.requests = TokenBucket(config.requests_per_minute)
+        self.tokens = TokenBucket(config.tokens_per_minute)
+        self.servers = [Server(url) for url in config.base_urls]
+
+    def hide_key(self, text: str) -> str:
+        """Remove the key from a text."""
+        return text.replace(self.key, "***") if self.key else text
+
+    def advise(self, status: int) -> str:
+        """Return advice for an HTTP status that is not transient."""
+        variable = self.config.api_key_env
+        if status in (401, 403):
+            return f"check the key in ${variable}" if self.key else f"${variable} is not set; put the key there"
+        if status == 404:
+            return f"check that the base URL is whole (most end with /v1) and that it serves '{self.config.model}'"
+        if self.config.prefill == "yes" and self.dialect.chat:
+            return "check the model and the lengths; if it does not support a prefilled answer, set prefill: no"
+        return "check the model and the lengths of prompt and answer"
+
+
+def _read_key(variable: str) -> str:
+    key = os.environ.get(variable, "").strip()
+    if not (key.isascii() and key.isprintable()):  # checked here, since an error of the HTTP library would show the key
+        raise ModelError(
+            f"backend 'openai': the key in ${variable} has characters that an HTTP header cannot contain; set it again"
+        )
+    return key

@@ -1,0 +1,94 @@
+"""The command `rlaif label`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rlaif_framework.cli.printing import print_comparison
+from rlaif_framework.cli.setup import load_plugins, prepare_libraries
+from rlaif_framework.errors import SpecError
+
+if TYPE_CHECKING:
+    from rlaif_framework.plugins.configs import LabelerConfig
+    from rlaif_framework.plugins.manager import PluginManager
+
+
+def label(
+    pairs: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PAIRS",
+            help="File of pairs, .jsonl or .jsonl.gz. A row has prompt + responses, prompt + chosen + rejected, "
+            "prompt + response_a + response_b (+ label), or chosen + rejected as whole transcripts.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="File for the labels, .jsonl; a .parquet copy is written beside it.")],
+    labeler: Annotated[
+        str | None, typer.Option(metavar="KIND|FILE", help="Name of a labeler, or a file with its settings.")
+    ] = None,
+    compare: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Compare several labelers: a file that maps names to labelers."),
+    ] = None,
+    task: Annotated[
+        str,
+        typer.Option(
+            metavar="KIND|FILE",
+            help="Task whose annotator prompts an LLM is asked with: tldr for summaries, dialogue for helpful answers, "
+            "or a file such as specs/paper/task-harmless.yaml for harmless ones.",
+        ),
+    ] = "tldr",
+    report: Annotated[
+        Path | None, typer.Option(help="File for a report, .html; its numbers are written beside it as .json.")
+    ] = None,
+    export: Annotated[
+        Path | None, typer.Option(help="File for prompt, chosen, rejected and margin, .jsonl or .parquet.")
+    ] = None,
+    skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Skip invalid rows.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace existing files that no earlier run of this command wrote.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of random orders, exemplars, principles and sampling.")] = 0,
+    batch_tokens: Annotated[
+        int | None, typer.Option(min=64, help="Maximum number of tokens per batch of a local model; bounds memory.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help="Override one value of the labeler's settings; repeatable."),
+    ] = None,
+) -> None:
+    """Label your own pairs of responses, without training.
+
+    Rerun the same command to resume an interrupted run. It starts anew if the pairs, the labeler or the task changed.
+    """
+    from rich.console import Console
+
+    from rlaif_framework.labelling.command import label_file
+    from rlaif_framework.labelling.job import Job
+    from rlaif_framework.progress import Progress
+    from rlaif_framework.spec.loading import load_task
+
+    if (labeler is None) == (compare is None):
+        raise SpecError("give either --labeler, for one labeler, or --compare, for several")
+    manager = load_plugins()
+    labelers = _load_labelers(labeler, compare, set_ or [], manager)
+    settings = load_task(task, (), manager)
+    prepare_libraries()
+    job = Job(pairs, labelers, settings, out, report, export, skip_invalid, overwrite, seed, batch_tokens)
+    found = label_file(job, manager, Progress(Console()))
+    if compare is not None:
+        print_comparison(found)
+
+
+def _load_labelers(
+    labeler: str | None, compare: Path | None, overrides: list[str], manager: PluginManager
+) -> dict[str, LabelerConfig]:
+    """Load the labelers by name; a single one has the empty name."""
+    from rlaif_framework.spec.loading import load_labeler, load_labelers
+
+    if compare is not None:
+        return load_labelers(compare, overrides, manager)
+    return {"": load_labeler(labeler or "", overrides, manager)}

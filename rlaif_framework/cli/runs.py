@@ -1,0 +1,92 @@
+"""Commands that work on a spec: run, plan and check."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rlaif_framework.cli.options import AsJson, Overrides, SpecPath, StorePath
+from rlaif_framework.cli.printing import format_bytes, format_count, print_json, print_table
+from rlaif_framework.cli.setup import is_first_process, load_spec_file, prepare_libraries
+
+if TYPE_CHECKING:
+    from rlaif_framework.pipeline.planning import PlannedStep
+
+
+def run(
+    spec: SpecPath,
+    out: Annotated[Path | None, typer.Option(help="Run folder [default: runs/<name>-<time>].")] = None,
+    store: StorePath = None,
+    set_: Overrides = None,
+) -> None:
+    """Run a spec: labels, reward model, improved policy, and a report."""
+    from rich.console import Console
+
+    loaded, manager = load_spec_file(spec, set_)
+    prepare_libraries()
+    from rlaif_framework.pipeline.engine import run_spec
+    from rlaif_framework.pipeline.run_folder import default_folder, default_store
+    from rlaif_framework.progress import Progress
+    from rlaif_framework.store import Store
+
+    progress = Progress(Console(stderr=False, quiet=not is_first_process()))
+    folder = out or default_folder(loaded)
+    run_spec(loaded, folder, Store(store or default_store()), manager, progress)
+    if loaded.evaluate is not None:
+        from rlaif_framework.report.run_report import RunReport
+
+        for line in RunReport.read(folder).describe():
+            progress.print(line)
+        progress.print(f"report: {(folder / 'report.html').resolve()}")
+
+
+def plan(spec: SpecPath, store: StorePath = None, set_: Overrides = None, as_json: AsJson = False) -> None:
+    """List the stages of a run, cached or to do, with the models they load and their memory. Loads no model."""
+    loaded, manager = load_spec_file(spec, set_)
+    prepare_libraries()
+    from rlaif_framework.pipeline.planning import plan_spec
+    from rlaif_framework.pipeline.run_folder import default_store
+    from rlaif_framework.store import Store
+
+    steps = plan_spec(loaded, Store(store or default_store()), manager)
+    if as_json:
+        print_json([asdict(step) for step in steps])
+    else:
+        _print_plan(steps)
+
+
+def _print_plan(steps: Sequence[PlannedStep]) -> None:
+    from rlaif_framework.pipeline.planning import missing_steps
+
+    rows = []
+    for step in steps:
+        loads = [
+            f"{x.role}: {x.model} ({format_count(x.parameters)} parameters, {format_bytes(x.memory_bytes)})"
+            for x in step.loads
+        ]
+        peak = format_bytes(step.peak_bytes) if step.loads else "-"
+        rows.append((step.name, "cached" if step.cached else "to do", peak, loads[0] if loads else "-"))
+        rows += [("", "", "", more) for more in loads[1:]]
+    print_table(("stage", "state", "peak memory, about", "loads"), rows)
+    peaks = [step.peak_bytes for step in steps if not step.cached]
+    highest = max((size for size in peaks if size is not None), default=0)
+    scope = " of known size" if None in peaks else ""
+    memory = f"; peak memory of the largest one{scope}: about {format_bytes(highest)}" if highest else ""
+    print(f"\n{missing_steps(steps)} of {len(steps)} stages to do{memory}")
+
+
+def check(spec: SpecPath, set_: Overrides = None, as_json: AsJson = False) -> None:
+    """Validate a spec and print it with all defaults filled in."""
+    loaded, _ = load_spec_file(spec, set_)
+    if as_json:
+        print_json(loaded.model_dump(mode="json"))
+        return
+    import yaml
+
+    print(yaml.safe_dump(loaded.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120), end="")
+    print(f"# {spec} is valid", file=sys.stderr)

@@ -1,0 +1,150 @@
+"""Findings and warnings of a labeler report as text, and its tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rlaif_framework.labelling.report_model import LabelerReport, LabelReport, PairsSummary
+from rlaif_framework.metrics.paired_comparison import PairedComparison
+from rlaif_framework.report.page import percent, rate
+
+SIGNIFICANCE = 0.05
+"""Differences with a smaller p-value are significant."""
+
+
+Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
+"""Column titles and rows."""
+
+
+def summarise(report: LabelReport) -> list[str]:
+    """Describe the main findings, one line each."""
+    lines = [line for name, x in report.labelers.items() for line in _summarise_labeler(name, x)]
+    tested = [(pair, pair.p_holm) for pair in report.paired if pair.p_holm is not None]
+    lines += [_describe_difference(pair, p) for pair, p in tested if p < SIGNIFICANCE]
+    undecided = sum(p >= SIGNIFICANCE for _, p in tested)
+    if undecided:
+        lines.append(
+            f"no significant difference between {undecided} of {len(report.paired)} pairs of labelers "
+            f"(p >= {SIGNIFICANCE})"
+        )
+    return lines
+
+
+def _summarise_labeler(name: str, x: LabelerReport) -> Iterator[str]:
+    quality = x.quality
+    agreement = (
+        f"{name} agrees with humans in {rate(quality.agreement)}"
+        if quality.agreement
+        else f"{name} cannot be compared with humans: no human preferences"
+    )
+    if x.copied:
+        agreement += f", in addition to {x.copied} labels copied from human annotations"
+    if x.high_confidence:
+        agreement += f"; where humans were confident, {rate(x.high_confidence)}"
+    yield agreement
+    if quality.same_position:
+        first = quality.first_when_same
+        which = f"; of those, the first in {rate(first)}" if first else ""
+        yield f"{name} prefers the same position in both orders in {rate(quality.same_position)}{which}"
+    if x.disagreement:
+        yield f"the members of {name} prefer different responses in {rate(x.disagreement)}"
+
+
+def _describe_difference(pair: PairedComparison, p: float) -> str:
+    difference = pair.difference or 0.0
+    better, worse = (pair.first, pair.second) if difference > 0 else (pair.second, pair.first)
+    return (
+        f"{better} agrees with humans more often than {worse}: by {100 * abs(difference):.1f} points, "
+        f"p = {p:.2g} (Holm-adjusted)"
+    )
+
+
+def find_warnings(report: LabelReport) -> list[str]:
+    """Describe reasons to doubt the labels, one line each."""
+    found = []
+    if not report.pairs.with_human:
+        found.append("no comparison has a human preference: the quality of these labels is unknown")
+    if report.pairs.skipped:
+        found.append(f"{report.pairs.skipped} invalid rows were skipped")
+    for name, x in report.labelers.items():
+        found += [f"'{name}' {text}" for text in (*_doubt_quality(x, report.pairs), *_doubt_answers(x))]
+    return found
+
+
+def _doubt_quality(x: LabelerReport, pairs: PairsSummary) -> Iterator[str]:
+    quality, longer = x.quality, pairs.human_longer
+    agreement, position = quality.agreement, quality.same_position
+    if agreement and agreement.low <= 0.5:
+        yield f"agrees with humans no better than chance: {rate(agreement)}"
+    elif agreement and longer and agreement.value <= max(longer.value, 1 - longer.value):
+        yield (
+            "agrees with humans no better than a rule that only looks at length: humans prefer the longer response in "
+            f"{rate(longer)}"
+        )
+    if position and position.value >= 0.5:
+        place = "first" if quality.first_when_same and quality.first_when_same.value > 0.5 else "second"
+        yield f"mostly prefers a position rather than a response, usually the {place}: {rate(position)}"
+
+
+def _doubt_answers(x: LabelerReport) -> Iterator[str]:
+    quality, counts = x.quality, x.record.counts
+    if quality.label_token_mass and quality.label_token_mass.value < 0.5:
+        yield (
+            "mostly answers with something else than a label: the label tokens have "
+            f"{quality.label_token_mass.value:.0%} of the probability"
+        )
+    if quality.unparsed and quality.unparsed.value > 0.05:
+        yield f"gave answers that could not be read: {rate(quality.unparsed)}"
+    if counts.refused:
+        yield f"was refused an answer for {counts.refused} comparisons; the first reason: {counts.first_refusal}"
+    if quality.sampled and 0 < quality.sampled.value < 1:
+        yield (
+            "mixes the model's own probabilities with counts of sampled answers, which make up "
+            f"{rate(quality.sampled)} of its answers"
+        )
+    if counts.inconsistent:
+        yield f"has no label for {counts.inconsistent} comparisons because the two orders disagree"
+    if counts.source_truncated:
+        yield f"saw a truncated source in {counts.source_truncated} comparisons, to fit into its model's context"
+    if counts.responses_truncated:
+        yield (
+            f"saw only the beginning of a response in {counts.responses_truncated} comparisons: the response alone "
+            "exceeds its model's context"
+        )
+
+
+def comparison_tables(report: LabelReport) -> Iterator[Table]:
+    """Yield a table of the labelers, and one of the tests between every two of them."""
+    rows: list[tuple[str, ...]] = []
+    for name, x in report.labelers.items():
+        cost = x.per_thousand
+        rows.append(
+            (
+                name,
+                percent(x.quality.agreement),
+                percent(x.quality.same_position),
+                percent(x.quality.unparsed),
+                f"{x.calibration.brier.value:.3f}" if x.calibration else "-",
+                f"{cost.prompt_tokens + cost.generated_tokens:,.0f}",
+                f"{cost.seconds:,.1f}",
+                "-" if cost.dollars is None else f"{cost.dollars:,.2f}",
+            )
+        )
+    yield ("labeler", "agreement", "same position", "unparsed", "Brier", "tokens/1000", "s/1000", "$/1000"), rows
+    tested = [pair for pair in report.paired if pair.p is not None]
+    if tested:
+        titles = ("first", "second", "difference", "only first right", "only second right", "comparisons")
+        yield (*titles, "p", "p, Holm"), [_table_row(pair) for pair in tested]
+
+
+def _table_row(pair: PairedComparison) -> tuple[str, ...]:
+    return (
+        pair.first,
+        pair.second,
+        f"{100 * (pair.difference or 0.0):+.1f} points",
+        str(pair.first_only),
+        str(pair.second_only),
+        str(pair.count),
+        f"{pair.p:.3g}",
+        f"{pair.p_holm:.3g}",
+    )

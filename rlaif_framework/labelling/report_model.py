@@ -1,0 +1,98 @@
+"""The content of the labeler report, from which the page is rendered and the JSON file beside it is written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from rlaif_framework.labelling.loop import LabelRecord
+from rlaif_framework.metrics.agreement import LabelerQuality
+from rlaif_framework.metrics.calibration import Calibration, LengthBin
+from rlaif_framework.metrics.estimates import Estimate
+from rlaif_framework.metrics.paired_comparison import PairedComparison
+
+PAPER_DOLLARS = {"AI in the paper (GPT-4, 2023)": 60.0, "human in the paper": 670.0}
+"""Per 1,000 comparisons: $0.06 and $0.67 each (RLAIF 7, Cost)."""
+
+
+Probabilities = tuple[float, float] | None
+
+
+class LabelExample(BaseModel):
+    """A label to read."""
+
+    id: str
+    prompt: str
+    responses: tuple[str, str]
+    probabilities: Probabilities
+    human: float | None
+    """Probability that the first response is the better one, by human raters."""
+    votes: dict[str, Probabilities]
+    """Probabilities of each member of an ensemble."""
+    principle: str | None
+    rationales: list[list[str]]
+    """For each order, what the model wrote before its answer."""
+
+
+class LabelCost(BaseModel):
+    """Cost of 1,000 comparisons."""
+
+    prompt_tokens: float
+    generated_tokens: float
+    seconds: float
+    dollars: float | None
+    """None if the backend has no prices."""
+
+
+class LabelerReport(BaseModel):
+    """Measurements of one labeler. Labels copied from human annotations are left out of all of them."""
+
+    kind: str
+    labels: str
+    """The file of its labels."""
+    copied: int
+    """Number of labels copied from human annotations."""
+    quality: LabelerQuality
+    high_confidence: Estimate | None
+    """Agreement where human confidence is high."""
+    high_confidence_slices: dict[str, Estimate]
+    calibration: Calibration | None
+    disagreement: Estimate | None
+    """Fraction of comparisons on which the members of an ensemble disagree."""
+    lengths: list[LengthBin]
+    per_thousand: LabelCost
+    record: LabelRecord
+    uncertain: list[LabelExample]
+    """The labels closest to one half."""
+    disputed: list[LabelExample]
+    """The labels on which the members of an ensemble disagree most."""
+
+
+class PairsSummary(BaseModel):
+    """Facts about the labelled pairs."""
+
+    path: str
+    comparisons: int
+    skipped: int
+    """Number of invalid rows."""
+    with_human: int
+    """Comparisons with a human preference."""
+    ties: int
+    """Comparisons that humans rate as a tie."""
+    human_longer: Estimate | None
+    """Fraction of comparisons in which humans prefer the longer response."""
+
+
+class LabelReport(BaseModel):
+    """The labeler report. The JSON file beside the page has the same content."""
+
+    pairs: PairsSummary
+    task: dict[str, Any]
+    """The task's settings."""
+    labelers: dict[str, LabelerReport]
+    paired: list[PairedComparison]
+    """Every two labelers on the same comparisons."""
+    paper_dollars: dict[str, float] = PAPER_DOLLARS
+    summary: list[str] = []
+    warnings: list[str] = []

@@ -1,0 +1,105 @@
+"""The evaluation of a run: one typed model, from the measurements to the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from rlaif_framework.metrics.agreement import LabelerQuality
+from rlaif_framework.metrics.calibration import Calibration, LengthBin
+from rlaif_framework.metrics.estimates import Estimate
+from rlaif_framework.metrics.wins import WinRate
+from rlaif_framework.store import write_atomic
+
+EVALUATION = "evaluation.json"
+Curve = list[dict[str, float]]
+"""Logged metrics, one row for each step."""
+
+
+class Measured(BaseModel):
+    """Base of the parts of an evaluation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MeasuredLabeler(Measured):
+    """A labeler and its measured quality."""
+
+    kind: str
+    title: str
+    """The kind, with the settings that are not their defaults."""
+    quality: LabelerQuality
+
+
+class MeasuredReward(Measured):
+    """An arm's reward, measured on held-out comparisons and test responses."""
+
+    accuracy_gold: Estimate | None
+    """Pairwise accuracy against gold preferences."""
+    accuracy_labeler: Estimate | None
+    """Pairwise accuracy against the labels of the arm's labeler."""
+    calibration: Calibration | None
+    """Calibration of sigmoid(r1 - r2) against gold preferences."""
+    lengths: list[LengthBin]
+    """Accuracy against gold preferences by length difference."""
+    sft: Estimate | None
+    """Mean reward of the baseline's test responses."""
+    policy: Estimate | None
+    """Mean reward of the policy's test responses."""
+    gain: Estimate | None
+    """Mean difference of the two, paired by prompt."""
+    loss: Curve
+    """The reward model's training metrics."""
+
+
+class MeasuredArm(Measured):
+    """What was measured of an arm."""
+
+    labeler: str | None
+    """Name of the arm's labeler among the evaluation's labelers; None for an arm without feedback."""
+    reward: MeasuredReward | None
+    """None for an arm without a reward."""
+    curve: Curve
+    """The policy's training metrics."""
+
+
+class SampleResponses(Measured):
+    """A test prompt and the responses to it."""
+
+    prompt: str
+    reference: str | None
+    responses: dict[str, str]
+    """The response of each policy."""
+
+
+class Evaluation(Measured):
+    """All measurements of a run."""
+
+    judge: dict[str, Any]
+    """The judge's settings."""
+    labelers: dict[str, MeasuredLabeler]
+    """The judge, the arms' labelers and those that were only measured, by name."""
+    arms: dict[str, MeasuredArm]
+    policies: dict[str, dict[str, Estimate | None]]
+    """Means over the test responses: for `sft`, each arm and `reference`, each metric."""
+    wins: list[WinRate]
+    samples: list[SampleResponses]
+    prompts: int
+    """Number of test prompts."""
+    comparisons: int
+    """Number of validation comparisons."""
+    longer_is_better: Estimate | None
+    """Share of validation comparisons whose longer response is preferred: the accuracy of always picking it."""
+    sft_loss: Curve
+    """The baseline's training metrics."""
+
+    def save(self, folder: Path) -> None:
+        """Write `evaluation.json`."""
+        write_atomic(folder / EVALUATION, self.model_dump_json(indent=1))
+
+    @classmethod
+    def load(cls, folder: Path) -> Evaluation:
+        """Read `evaluation.json`."""
+        return cls.model_validate_json((folder / EVALUATION).read_text(encoding="utf-8"))

@@ -1,0 +1,27 @@
+"""Keep the results of slow computations in the cache folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from rlaif_framework.store import cache_folder, hash_content, read_json, write_atomic
+
+
+def remember(name: str, key: Any, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return the result of a computation; a result for the same key is read from the cache.
+
+    Args:
+        name: Subfolder of the cache folder.
+        key: Everything that the result depends on, as JSON content.
+        compute: Computes the result, which must be JSON content.
+    """
+    file = cache_folder() / name / f"{hash_content(key)[:32]}.json"
+    found = read_json(file)
+    if isinstance(found, dict):
+        return found
+    result = compute()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(file, json.dumps(result))
+    return result

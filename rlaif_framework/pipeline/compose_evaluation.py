@@ -1,0 +1,166 @@
+"""List the steps of the evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rlaif_framework.assembly.preflight import check_labeler
+from rlaif_framework.errors import DataError, SpecError
+from rlaif_framework.pipeline.keys import StepFactory
+from rlaif_framework.pipeline.recipes import (
+    ArmResults,
+    EvaluateRecipe,
+    FittedReward,
+    JudgeRecipe,
+    LabelHeldOutRecipe,
+    Matchup,
+    RespondRecipe,
+    ScoreComparisonsRecipe,
+    ScoreResponsesRecipe,
+)
+from rlaif_framework.pipeline.steps import Step, find_steps
+from rlaif_framework.plugins.configs import LabelerConfig
+from rlaif_framework.records.preferences import Comparison, Prompt
+from rlaif_framework.seeds import derive_seed, sample_subset
+from rlaif_framework.spec.model import REFERENCE, EvaluateConfig, Spec
+
+ArmPolicy = tuple[Step, FittedReward | None]
+"""The step that gives an arm's policy, and the arm's reward."""
+
+
+def compose_evaluation(
+    factory: StepFactory, spec: Spec, config: EvaluateConfig, sft: Step, arms: Mapping[str, ArmPolicy]
+) -> list[Step]:
+    """List the steps that measure labelers, rewards and policies, the summary last.
+
+    Raises:
+        SpecError: The task has no test prompts, or no references for a matchup with them.
+        DataError: A labeler or the judge cannot label the comparisons it will be given.
+    """
+    prompts, comparisons = _held_out(factory, spec, config)
+    labelers, labeler_of_arm = _name_labelers(spec, config)
+    for name, labeler in labelers.items():
+        check_labeler(f"evaluate: {name}: labeler", labeler, comparisons)
+    labels = {
+        name: factory.create(f"evaluation/labels/{name}", LabelHeldOutRecipe(labeler=labeler, comparisons=comparisons))
+        for name, labeler in labelers.items()
+    }
+    responses = {"sft": _respond(factory, spec, "sft", (sft, None), prompts, config.temperature)}
+    responses |= {name: _respond(factory, spec, name, arm, prompts, config.temperature) for name, arm in arms.items()}
+    results = {
+        name: _score_arm(factory, name, labeler_of_arm[name], arm, responses, comparisons, prompts)
+        for name, arm in arms.items()
+    }
+    matchups = [
+        Matchup(
+            first,
+            second,
+            factory.create(
+                f"evaluation/wins/{first}-vs-{second}",
+                JudgeRecipe(
+                    judge=config.judge, first=responses.get(first), second=responses.get(second), prompts=prompts
+                ),
+            ),
+        )
+        for first, second in spec.matchups()
+    ]
+    recipe = EvaluateRecipe(
+        evaluate=config,
+        comparisons=comparisons,
+        prompts=prompts,
+        sft=sft,
+        labelers=labelers,
+        labels=labels,
+        responses=responses,
+        arms=results,
+        matchups=matchups,
+    )
+    earlier = [step for step in find_steps(recipe) if step.name.startswith("evaluation/")]
+    return [*dict.fromkeys(earlier), factory.create("evaluation/summary", recipe)]
+
+
+def _held_out(factory: StepFactory, spec: Spec, config: EvaluateConfig) -> tuple[list[Prompt], list[Comparison]]:
+    """The test prompts and the validation comparisons that everything is measured on."""
+    task, seed = factory.context.task, spec.seed
+    prompts = sample_subset(task.prompts("test"), config.prompts, derive_seed(seed, "test prompts"))
+    if not prompts:
+        raise SpecError("evaluate: the task has no test prompts; set 'evaluate: null' or give the task a test split")
+    matchups = spec.matchups()
+    if any(REFERENCE in pair for pair in matchups) and not all(p.reference for p in prompts):
+        raise SpecError("evaluate.matchups: not every test prompt has a reference to be compared with")
+    _check_ids(prompts)
+    if matchups:
+        check_labeler("evaluate.judge", config.judge, [Comparison(p.id, p, ("", "")) for p in prompts])
+    comparisons = sample_subset(task.comparisons("validation"), config.comparisons, derive_seed(seed, "validation"))
+    return prompts, comparisons
+
+
+def _check_ids(prompts: Sequence[Prompt]) -> None:
+    """Refuse test prompts with the same id: the judge's preferences are matched by it."""
+    seen: dict[str, Prompt] = {}
+    for prompt in prompts:
+        if seen.setdefault(prompt.id, prompt) is not prompt:
+            raise DataError(f"evaluate: two test prompts have the id '{prompt.id}'; each needs its own")
+
+
+def _name_labelers(spec: Spec, config: EvaluateConfig) -> tuple[dict[str, LabelerConfig], dict[str, str | None]]:
+    """Collect the labelers to measure, each once.
+
+    Returns:
+        The labelers by name (`judge`, arms, and those of `evaluate.labelers`), and the name of each arm's labeler.
+    """
+    labelers: dict[str, LabelerConfig] = {"judge": config.judge}
+    of_arm: dict[str, str | None] = {}
+    for arm, settings in spec.arms.items():
+        if settings.feedback is None:
+            of_arm[arm] = None
+            continue
+        own = settings.feedback.labeler
+        name = next((name for name, labeler in labelers.items() if labeler == own), arm)
+        labelers[name], of_arm[arm] = own, name
+    labelers |= {name: labeler for name, labeler in config.labelers.items() if labeler not in labelers.values()}
+    return labelers, of_arm
+
+
+def _respond(
+    factory: StepFactory, spec: Spec, name: str, arm: ArmPolicy, prompts: Sequence[Prompt], temperature: float
+) -> Step:
+    policy, reward = arm
+    algorithm = spec.arms[name].algorithm if name in spec.arms else None
+    responder = algorithm if algorithm is not None and algorithm.responds else None
+    return factory.create(
+        f"evaluation/responses/{name}",
+        RespondRecipe(
+            policy=policy,
+            prompts=prompts,
+            temperature=temperature,
+            responder=responder,
+            reward=reward if responder is not None else None,
+        ),
+    )
+
+
+def _score_arm(
+    factory: StepFactory,
+    name: str,
+    labeler: str | None,
+    arm: ArmPolicy,
+    responses: Mapping[str, Step],
+    comparisons: Sequence[Comparison],
+    prompts: Sequence[Prompt],
+) -> ArmResults:
+    policy, reward = arm
+    if reward is None:
+        return ArmResults(labeler, policy)
+    # Arms that share a reward share the first of the two steps.
+    on_comparisons = ScoreComparisonsRecipe(
+        reward=reward, comparisons=comparisons, prompts=prompts, responses=responses["sft"]
+    )
+    on_responses = ScoreResponsesRecipe(reward=reward, prompts=prompts, responses=responses[name])
+    return ArmResults(
+        labeler,
+        policy,
+        reward.step,
+        factory.create(f"evaluation/margins/{name}", on_comparisons),
+        factory.create(f"evaluation/scores/{name}", on_responses),
+    )

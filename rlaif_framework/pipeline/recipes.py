@@ -1,0 +1,256 @@
+"""The recipe of each kind of stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rlaif_framework.pipeline.steps import Recipe, Step, TaskScope
+from rlaif_framework.plugins.component import ModelLoad
+from rlaif_framework.plugins.configs import AlgorithmConfig, LabelerConfig, RewardConfig
+from rlaif_framework.records.preferences import Comparison, Prompt
+from rlaif_framework.spec.model import EvaluateConfig, PairsConfig, SftConfig
+
+WORK = "rlaif_framework.pipeline.stages"
+
+
+@dataclass(frozen=True)
+class ArmLabels:
+    """The labels that an arm learns from."""
+
+    sample: Step
+    """The comparisons."""
+    label: Step
+    """Their preferences."""
+    allow_weak: bool
+    """Train on labels whose agreement is not above chance."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SftRecipe(Recipe):
+    """Fine-tune the baseline on the reference responses of the training prompts."""
+
+    stage = "sft"
+    work = f"{WORK}.sft:train_baseline"
+    distributed = True
+    sft: SftConfig | None
+    """None saves the policy's model unchanged."""
+    prompts: Sequence[Prompt]
+    task: TaskScope = TaskScope.CODE
+
+    def loads(self, policy: str) -> Sequence[ModelLoad]:
+        """The policy, trained if there is anything to train."""
+        if self.sft is None:
+            return [ModelLoad(policy, "policy", groups=1)]
+        return [ModelLoad(policy, "policy", trained=True, groups=self.sft.batch_size, optimizer=self.sft.optimizer)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleRecipe(Recipe):
+    """Gather the comparisons to be labelled: the task's own, sampled ones, or both."""
+
+    stage = "sample"
+    work = f"{WORK}.sample:gather_pairs"
+    pairs: PairsConfig
+    policy: Step
+    comparisons: Sequence[Comparison]
+    prompts: Sequence[Prompt]
+    task: TaskScope = TaskScope.SETTINGS
+
+    def loads(self, policy: str) -> Sequence[ModelLoad]:
+        """The policy, if responses are sampled from it."""
+        return [ModelLoad(policy, "policy")] if self.pairs.source != "task" else []
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelRecipe(Recipe):
+    """Label the comparisons of an arm, and measure the agreement with gold preferences for the gate."""
+
+    stage = "label"
+    work = f"{WORK}.gate:label_arm"
+    labeler: LabelerConfig
+    sample: Step
+    validation: Sequence[Comparison]
+    task: TaskScope = TaskScope.ANNOTATOR_PROMPTS
+
+    def loads(self, policy: str) -> Sequence[ModelLoad]:
+        """The labeler's models."""
+        return self.labeler.loads(policy)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelHeldOutRecipe(Recipe):
+    """Label held-out comparisons, to measure a labeler."""
+
+    stage = "label"
+    work = f"{WORK}.evaluate:label_held_out"
+    labeler: LabelerConfig
+    comparisons: Sequence[Comparison]
+    task: TaskScope = TaskScope.ANNOTATOR_PROMPTS
+
+    def loads(self, policy: str) -> Sequence[ModelLoad]:
+        """The labeler's models."""
+        return self.labeler.loads(policy)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardRecipe(Recipe):
+    """Fit the reward model of an arm."""
+
+    stage = "reward"
+    work = f"{WORK}.improve:fit_reward"
+    distributed = True
+    reward: RewardConfig
+    sft: Step
+    labels: ArmLabels | None
+    task: TaskScope = TaskScope.ANNOTATOR_PROMPTS
+
+    def loads(self, policy: str) -> Sequence[ModelLoad]:
+        """The reward's models."""
+        return self.reward.loads(policy)
+
+
+@dataclass(frozen=True)
+class FittedReward:
+    """The reward of an arm and the step that fitted it."""
+
+    config: RewardConfig
+    step: Step
+
+    def loads(self, policy: str) -> list[ModelLoad]:
+        """The reward's models, which are only read."""
+        return [ModelLoad(load.model, "reward", dtype=load.dtype) for load in self.config.loads(policy)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImproveRecipe(Recipe):
+    """Improve a policy with the algorithm of an arm."""
+
+    stage = "improve"
+    work = f"{WORK}.improve:improve_policy"
+    distributed = True
+    algorithm: AlgorithmConfig
+    initial: Step
+    reward: FittedReward | None
+    labels: ArmLabels | None
+    prompts: Sequence[Prompt]
+    validation: Sequence[Prompt]
+    """The prompts that checkpoints are selected by."""
+    task: TaskScope = TaskScope.ANNOTATOR_PROMPTS
+
+    def loads(self, policy: str) -> Sequence[ModelLoad]:
+        """The algorithm's models, and the reward's."""
+        return [*self.algorithm.loads(policy), *(self.reward.loads(policy) if self.reward else [])]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RespondRecipe(Recipe):
+    """Respond to the test prompts with a policy."""
+
+    stage = "respond"
+    work = f"{WORK}.respond:respond_to_prompts"
+    policy: Step
+    prompts: Sequence[Prompt]
+    temperature: float
+    responder: AlgorithmConfig | None
+    """The arm's algorithm if it answers test prompts itself (see `Responder`)."""
+    reward: FittedReward | None
+    """The reward that the responder chooses by."""
+    task: TaskScope = TaskScope.ANNOTATOR_PROMPTS
+
+    def loads(self, policy: str) -> Sequence[ModelLoad]:
+        """The policy, and the reward of an algorithm that answers itself."""
+        return [ModelLoad(policy, "policy"), *(self.reward.loads(policy) if self.reward else [])]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreComparisonsRecipe(Recipe):
+    """Score held-out comparisons and the baseline's responses with a reward."""
+
+    stage = "score"
+    work = f"{WORK}.score:score_comparisons"
+    reward: FittedReward
+    comparisons: Sequence[Comparison]
+    prompts: Sequence[Prompt]
+    responses: Step
+    """The baseline's responses to the prompts."""
+    task: TaskScope = TaskScope.ANNOTATOR_PROMPTS
+
+    def loads(self, policy: str) -> Sequence[ModelLoad]:
+        """The reward's models."""
+        return self.reward.loads(policy)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreResponsesRecipe(Recipe):
+    """Score a policy's responses with its own reward."""
+
+    stage = "score"
+    work = f"{WORK}.score:score_policy"
+    reward: FittedReward
+    prompts: Sequence[Prompt]
+    responses: Step
+    task: TaskScope = TaskScope.ANNOTATOR_PROMPTS
+
+    def loads(self, policy: str) -> Sequence[ModelLoad]:
+        """The reward's models."""
+        return self.reward.loads(policy)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeRecipe(Recipe):
+    """Compare the responses of two policies prompt by prompt."""
+
+    stage = "judge"
+    work = f"{WORK}.judge:judge_matchup"
+    judge: LabelerConfig
+    first: Step | None
+    """Responses of the first policy; None stands for the reference responses."""
+    second: Step | None
+    prompts: Sequence[Prompt]
+    task: TaskScope = TaskScope.ANNOTATOR_PROMPTS
+
+    def loads(self, policy: str) -> Sequence[ModelLoad]:
+        """The judge's models."""
+        return self.judge.loads(policy)
+
+
+@dataclass(frozen=True)
+class Matchup:
+    """Two policies compared by the judge."""
+
+    first: str
+    second: str
+    judged: Step
+
+
+@dataclass(frozen=True)
+class ArmResults:
+    """The steps of an arm that the evaluation reads."""
+
+    labeler: str | None
+    """Name of the arm's labeler in the evaluation; None for an arm without feedback."""
+    improve: Step
+    reward: Step | None = None
+    comparison_scores: Step | None = None
+    response_scores: Step | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateRecipe(Recipe):
+    """Combine all measurements into one evaluation."""
+
+    stage = "evaluate"
+    work = f"{WORK}.evaluate:evaluate_run"
+    evaluate: EvaluateConfig
+    comparisons: Sequence[Comparison]
+    prompts: Sequence[Prompt]
+    sft: Step
+    labelers: Mapping[str, LabelerConfig]
+    labels: Mapping[str, Step]
+    """The labels of each labeler on the comparisons."""
+    responses: Mapping[str, Step]
+    """The responses of each policy to the prompts: `sft` and the arms."""
+    arms: Mapping[str, ArmResults]
+    matchups: Sequence[Matchup]
+    task: TaskScope = TaskScope.ANNOTATOR_PROMPTS

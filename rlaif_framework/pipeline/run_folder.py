@@ -1,0 +1,58 @@
+"""The folder of a run: its record, its resolved spec, and a copy of each artefact."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from rlaif_framework.errors import SpecError
+from rlaif_framework.pipeline.environment import describe_environment
+from rlaif_framework.pipeline.steps import Step
+from rlaif_framework.spec.model import Spec
+from rlaif_framework.store import read_json, write_atomic
+
+RECORD = "run.json"
+REPORTS = ("report.html", "report.json")
+
+
+def default_store() -> Path:
+    """Return the default folder of artefacts: RLAIF_STORE, else `runs/.store` under the current folder."""
+    return Path(os.environ.get("RLAIF_STORE") or "runs/.store")
+
+
+def default_folder(spec: Spec) -> Path:
+    """Return the default run folder: `runs/<name>-<time>`."""
+    return Path("runs") / f"{spec.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a path that exists and is not a run folder.
+
+    Raises:
+        SpecError: The path is a file, or a folder with other content.
+    """
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / RECORD).exists())):
+        raise SpecError(f"{folder} exists and is not a run folder; choose another --out")
+
+
+def open_folder(folder: Path, spec: Spec, steps: Sequence[Step]) -> None:
+    """Create or update a run folder, and remove what an earlier run of another version of the spec left in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    record = folder / RECORD
+    current = {step.name: step.key for step in steps}
+    previous = (read_json(record) or {"steps": {}})["steps"]
+    for name in set(previous) - set(current):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    if previous != current:  # the report is about other artefacts
+        for name in REPORTS:
+            (folder / name).unlink(missing_ok=True)
+    write_atomic(record, json.dumps({"steps": current}, indent=1))
+    resolved = yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    write_atomic(folder / "spec.yaml", resolved)
+    write_atomic(folder / "environment.json", json.dumps(describe_environment(), indent=1))

@@ -1,0 +1,36 @@
+"""Let the judge compare the responses of two policies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from rlaif_framework.assembly.context import Context
+from rlaif_framework.contracts.stage import Stage
+from rlaif_framework.pipeline.recipes import JudgeRecipe
+from rlaif_framework.pipeline.stages.label import PREFERENCES, label_comparisons
+from rlaif_framework.pipeline.stages.respond import read_responses
+from rlaif_framework.pipeline.steps import Step
+from rlaif_framework.records.jsonl import write_rows
+from rlaif_framework.records.preferences import Comparison, Evidence, Preference, Prompt
+
+
+def judge_matchup(stage: Stage, context: Context, recipe: JudgeRecipe) -> None:
+    """Write the judge's preference for each test prompt; equal responses are a tie and are not judged."""
+    pairs = pair_responses(stage, recipe.prompts, recipe.first, recipe.second)
+    different = [c for c in pairs if c.responses[0] != c.responses[1]]
+    judged = {p.comparison: p for p in label_comparisons(stage, context, recipe.judge, different)}
+    tie = Evidence(source=recipe.judge.kind)
+    rows = [judged.get(c.id) or Preference(c.id, (0.5, 0.5), tie) for c in pairs]
+    write_rows(stage.folder / PREFERENCES, map(asdict, rows))
+
+
+def pair_responses(
+    stage: Stage, prompts: Sequence[Prompt], first: Step | None, second: Step | None
+) -> list[Comparison]:
+    """Pair two policies' responses to the test prompts; None stands for the reference responses."""
+    texts = (
+        [p.reference or "" for p in prompts] if step is None else read_responses(stage.artefact(step))
+        for step in (first, second)
+    )
+    return [Comparison(p.id, p, (a, b)) for p, a, b in zip(prompts, *texts, strict=True)]

@@ -1,0 +1,55 @@
+"""Score held-out comparisons and responses with a reward."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlaif_framework.assembly.context import Context
+from rlaif_framework.contracts.protocols import Reward
+from rlaif_framework.contracts.stage import Stage
+from rlaif_framework.contracts.validation import score_responses
+from rlaif_framework.models.loading import load_tokenizer
+from rlaif_framework.pipeline.recipes import FittedReward, ScoreComparisonsRecipe, ScoreResponsesRecipe
+from rlaif_framework.pipeline.stages.respond import read_responses
+from rlaif_framework.records.preferences import Prompt
+from rlaif_framework.training.responses import truncate_prompts
+
+SCORES = "scores.json"
+
+
+def score_comparisons(stage: Stage, context: Context, recipe: ScoreComparisonsRecipe) -> None:
+    """Write the margin of each comparison, and the score of each of the baseline's responses."""
+    comparisons, reward = recipe.comparisons, _load(stage, context, recipe.reward)
+    prompts = _truncate(context, [*(c.prompt for c in comparisons), *recipe.prompts])
+    repeated = [prompt for prompt in prompts[: len(comparisons)] for _ in range(2)]
+    responses = [text for c in comparisons for text in c.responses]
+    scores = score_responses(reward, repeated, responses) if comparisons else []
+    margins = [a - b for a, b in zip(scores[::2], scores[1::2], strict=True)]
+    baseline = read_responses(stage.artefact(recipe.responses))
+    content = {"margins": margins, "sft": score_responses(reward, prompts[len(comparisons) :], baseline)}
+    (stage.folder / SCORES).write_text(json.dumps(content))
+
+
+def score_policy(stage: Stage, context: Context, recipe: ScoreResponsesRecipe) -> None:
+    """Write the score of each of a policy's responses."""
+    reward = _load(stage, context, recipe.reward)
+    responses = read_responses(stage.artefact(recipe.responses))
+    scores = score_responses(reward, _truncate(context, recipe.prompts), responses)
+    (stage.folder / SCORES).write_text(json.dumps({"policy": scores}))
+
+
+def read_scores(folder: Path) -> dict[str, list[float]]:
+    """Read what `score_comparisons` or `score_policy` wrote."""
+    return dict(json.loads((folder / SCORES).read_text(encoding="utf-8")))
+
+
+def _load(stage: Stage, context: Context, fitted: FittedReward) -> Reward:
+    return context.build_reward(fitted.config).load(stage.artefact(fitted.step))
+
+
+def _truncate(context: Context, prompts: Sequence[Prompt]) -> list[Prompt]:
+    """Truncate prompts as in training, so that rewards see the same texts."""
+    tokenizer = load_tokenizer(context.policy_source)
+    return truncate_prompts(context, prompts, tokenizer)[0]

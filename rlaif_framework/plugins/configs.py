@@ -1,0 +1,148 @@
+"""The base config of each kind of component, with the questions that the framework asks of that kind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+from rlaif_framework.plugins.component import AnyConfig, ComponentConfig, Slot, nested_configs, outermost_configs
+
+if TYPE_CHECKING:
+    from rlaif_framework.data.annotator_prompts import AnnotatorPrompts
+    from rlaif_framework.records.preferences import Comparison
+
+
+class TaskConfig(ComponentConfig):
+    """Base of the config of a task."""
+
+
+class BackendConfig(ComponentConfig):
+    """Base of the config of a backend."""
+
+    def preferred_chunk_size(self) -> int:
+        """Return the preferred number of comparisons per call, 0 for no preference.
+
+        A server that answers many requests concurrently needs chunks that are large enough to keep it busy.
+        """
+        return 0
+
+
+class StrategyConfig(ComponentConfig):
+    """Base of the config of a prompt strategy."""
+
+    @property
+    def longest_answer(self) -> int:
+        """The maximum number of tokens the strategy lets the model generate, besides the label.
+
+        Prompts are truncated so that so many tokens fit into the context. The default is that of the strategies in
+        this strategy's slots, or 0.
+        """
+        return max((part.longest_answer for part in _nested(self, StrategyConfig)), default=0)
+
+    def check_prompts(self, prompts: AnnotatorPrompts) -> None:
+        """Check that a task's annotator prompts have everything these settings refer to.
+
+        This is called before anything is computed. The default checks the strategies in this strategy's slots.
+
+        Raises:
+            DataError: Something is missing.
+        """
+        for part in _nested(self, StrategyConfig):
+            part.check_prompts(prompts)
+
+
+class LabelerConfig(ComponentConfig):
+    """Base of the config of a labeler."""
+
+    def missing_field(self, comparison: Comparison) -> str | None:
+        """Describe what a comparison lacks to be labelled, such as `has no human preference`.
+
+        This is called before anything is computed. The default asks the labelers in this labeler's slots.
+
+        Returns:
+            None if the labeler can label the comparison.
+        """
+        reasons = (part.missing_field(comparison) for part in _nested(self, LabelerConfig))
+        return next((reason for reason in reasons if reason), None)
+
+    def check_prompts(self, prompts: AnnotatorPrompts) -> None:
+        """Check that a task's annotator prompts have everything these settings refer to.
+
+        This is called before anything is computed. The default checks the labelers and strategies in this labeler's
+        slots.
+
+        Raises:
+            DataError: Something is missing.
+        """
+        for part in nested_configs(self):
+            if isinstance(part, LabelerConfig | StrategyConfig):
+                part.check_prompts(prompts)
+
+    def preferred_chunk_size(self) -> int:
+        """Return the preferred number of comparisons per call, 0 for no preference.
+
+        The default is the largest of the labelers and backends in this labeler's slots.
+        """
+        parts = [part for part in nested_configs(self) if isinstance(part, LabelerConfig | BackendConfig)]
+        return max((part.preferred_chunk_size() for part in parts), default=0)
+
+
+class RewardConfig(ComponentConfig):
+    """Base of the config of a reward model."""
+
+    saves_model: ClassVar[bool] = False
+    """True if `fit` saves a score model that a value model can be initialised from."""
+
+    @property
+    def needs_preferences(self) -> bool:
+        """True if it is trained on preferences; an arm that uses it must then state its feedback.
+
+        The default is True if a reward in one of its slots is trained on preferences.
+        """
+        return any(part.needs_preferences for part in _nested(self, RewardConfig))
+
+
+class AlgorithmConfig(ComponentConfig):
+    """Base of the config of an algorithm."""
+
+    responds: ClassVar[bool] = False
+    """True if the algorithm answers test prompts itself (see `Responder`) instead of saving a policy to sample from."""
+
+    @property
+    def needs_preferences(self) -> bool:
+        """True if it is trained on preferences; an arm that uses it must then state its feedback.
+
+        The default is True if a reward or algorithm in one of its slots is trained on preferences.
+        """
+        parts = [part for part in nested_configs(self) if isinstance(part, RewardConfig | AlgorithmConfig)]
+        return any(part.needs_preferences for part in parts)
+
+    @property
+    def needs_reward(self) -> bool:
+        """True if it improves the policy against a reward; an arm that uses it must then state one."""
+        return True
+
+    @property
+    def needs_reward_model(self) -> bool:
+        """True if it initialises a model from the one that the reward saves (`RewardConfig.saves_model`)."""
+        return False
+
+
+def _nested(config: ComponentConfig, kind: type[AnyConfig]) -> Iterator[AnyConfig]:
+    return outermost_configs(nested_configs(config), kind)
+
+
+BASES: Mapping[Slot, type[ComponentConfig]] = {
+    "task": TaskConfig,
+    "backend": BackendConfig,
+    "strategy": StrategyConfig,
+    "labeler": LabelerConfig,
+    "reward": RewardConfig,
+    "algorithm": AlgorithmConfig,
+}
+"""The base that the config of a component in each slot must have."""
+
+
+def slot_of(config: ComponentConfig) -> Slot:
+    """Return the slot that a config's component belongs in."""
+    return next(slot for slot, base in BASES.items() if isinstance(config, base))
