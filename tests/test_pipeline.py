@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +30,7 @@ from rlaif_framework.pipeline.steps import find_steps
 from rlaif_framework.plugins.discovery import Plugin
 from rlaif_framework.progress import Progress
 from rlaif_framework.prompting.chunks import MIN_CHUNK
+from rlaif_framework.records.rows import load_comparisons
 
 
 def execute(spec: Spec, folder: Path, manager: PluginManager, store: Path | None = None, **settings: Any) -> Run:
@@ -97,7 +97,7 @@ def test_the_same_spec_gives_the_same_run_bit_for_bit(
 def test_another_seed_gives_another_run(
     run_folder: Path, tmp_path: Path, tiny_spec: Callable[..., Spec], manager: PluginManager
 ) -> None:
-    execute(tiny_spec(seed=4), tmp_path / "other", manager)
+    execute(tiny_spec(seed=4, evaluate=None), tmp_path / "other", manager)
     assert (
         digest(run_folder)["rlaif/policy/model.safetensors"]
         != digest(tmp_path / "other")["rlaif/policy/model.safetensors"]
@@ -122,9 +122,11 @@ def test_a_second_run_reuses_every_stage_and_changing_the_algorithm_relabels_not
 def test_arms_share_the_stages_they_have_in_common(
     tmp_path: Path, tiny_spec: Callable[..., Spec], manager: PluginManager
 ) -> None:
-    base = tiny_spec().model_dump(mode="json")["arms"]["rlaif"]
+    spec = tiny_spec().model_dump(mode="json")
+    base, evaluate = spec["arms"]["rlaif"], {**spec["evaluate"], "prompts": 2, "comparisons": 2}
     other = {**base, "algorithm": {**base["algorithm"], "beta": 0.2}}
-    run = execute(tiny_spec(arms={"low": base, "high": other}), tmp_path / "two", manager)
+    two = tiny_spec(arms={"low": base, "high": other}, evaluate=evaluate)
+    run = execute(two, tmp_path / "two", manager)
     assert run.reused["high/labels"]
     assert run.reused["high/reward"]
     assert not run.reused["high/policy"]
@@ -203,27 +205,38 @@ from rlaif_framework import PluginManager, Store, load_spec, run_spec
 spec, out, store = map(Path, sys.argv[1:])
 run_spec(load_spec(spec), out, Store(store), PluginManager.load(), checkpoint_seconds=0)
 """
-SLOW = """
-import os, time
+WAITING = """
+import os, signal
 from typing import Literal
 from rlaif_framework import Component, LabelerConfig, Evidence, Preference, hookimpl
 
-class SlowConfig(LabelerConfig):
-    kind: Literal["slow/x"] = "slow/x"
+def wait_to_be_killed():
+    print("waiting", flush=True)
+    while True:
+        signal.pause()
 
-class SlowLabeler:
+class WaitingConfig(LabelerConfig):
+    kind: Literal["waiting/x"] = "waiting/x"
+
+class WaitingLabeler:
     def __init__(self, config, context):
-        self.seconds = float(os.environ["SLOW_SECONDS"])
+        pass
 
     def label(self, comparisons):
         for c in comparisons:
-            time.sleep(self.seconds)
+            if os.environ["WAIT_IN"] == f"label {c.id}":
+                wait_to_be_killed()
             first = len(c.responses[0]) / (len(c.responses[0]) + len(c.responses[1]))
-            yield Preference(c.id, (first, 1 - first), Evidence("slow/x"))
+            yield Preference(c.id, (first, 1 - first), Evidence("waiting/x"))
 
 @hookimpl
 def rlaif_labelers():
-    yield Component("slow/x", SlowConfig, "rlaif_slow:SlowLabeler")
+    yield Component("waiting/x", WaitingConfig, "rlaif_waiting:WaitingLabeler")
+
+@hookimpl
+def rlaif_step_logged(step, number):
+    if os.environ["WAIT_IN"] == f"{step.stage} {number}":
+        wait_to_be_killed()
 """
 
 
@@ -232,35 +245,37 @@ def test_a_process_killed_in_labelling_and_in_training_goes_on_to_the_same_resul
 ) -> None:
     (tmp_path / "site").mkdir()
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    monkeypatch.setenv("RLAIF_PLUGINS", "slow")
-    monkeypatch.setenv("SLOW_SECONDS", "0.02")
-    Site(tmp_path / "site").install("rlaif-slow", SLOW)
+    monkeypatch.setenv("RLAIF_PLUGINS", "waiting")
+    monkeypatch.setenv("WAIT_IN", "nothing")
+    Site(tmp_path / "site").install("rlaif-waiting", WAITING)
     spec = tiny_spec(sft=None, evaluate=None, arms={}).model_dump(mode="json")
-    feedback = {"kind": "ai", "labeler": "slow/x", "pairs": {"limit": 96}, "allow_weak_labels": True}
-    spec["arms"] = {"a": {"feedback": feedback, "algorithm": {"kind": "dpo", "lr": 1e-3, "batch_size": 4}}}
+    feedback = {"kind": "ai", "labeler": "waiting/x", "pairs": {"limit": 96}, "allow_weak_labels": True}
+    spec["arms"] = {"a": {"feedback": feedback, "algorithm": {"kind": "dpo", "lr": 1e-3, "batch_size": 16}}}
     (tmp_path / "spec.json").write_text(json.dumps(spec))
-
-    def kill_at(pattern: str, lines: int) -> None:
-        places = [str(tmp_path / name) for name in ("spec.json", "killed", "killed-store")]
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-        process = subprocess.Popen([sys.executable, "-c", RUN, *places], env=env)
-        while not any(len(f.read_bytes().splitlines()) >= lines for f in (tmp_path / "killed-store").glob(pattern)):
-            assert process.poll() is None, "it ended before it could be killed"
-            time.sleep(0.005)
-        process.kill()
-        assert process.wait() == -signal.SIGKILL
-
-    store = tmp_path / "killed-store"
-    kill_at("label-*.partial/checkpoint/preferences.jsonl", MIN_CHUNK)
-    assert not list(store.glob("label-*/artefact.json"))
-    monkeypatch.setenv("SLOW_SECONDS", "0")
-    kill_at("improve-*.partial/work/metrics.jsonl", 2)
-    assert not list(store.glob("improve-*/artefact.json"))
-    assert list(store.glob("improve-*.partial/checkpoint/step-*"))
     manager = PluginManager.load()
     loaded = load_spec(tmp_path / "spec.json", (), manager)
-    for name in ("killed", "whole"):
-        execute(loaded, tmp_path / name, manager, checkpoint_seconds=0)
+    execute(loaded, tmp_path / "whole", manager, checkpoint_seconds=0)
+    store = tmp_path / "killed-store"
+
+    def kill_in(place: str) -> None:
+        argv = [str(tmp_path / name) for name in ("spec.json", "killed", "killed-store")]
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "WAIT_IN": place}
+        process = subprocess.Popen([sys.executable, "-c", RUN, *argv], env=env, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        assert any(line == "waiting\n" for line in process.stdout), "it ended before it could be killed"
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+
+    comparisons = load_comparisons(tmp_path / "whole/a/pairs/comparisons.jsonl")
+    kill_in(f"label {comparisons[MIN_CHUNK + 1].id}")
+    (labels,) = store.glob("label-*.partial/checkpoint/preferences.jsonl")
+    assert len(labels.read_bytes().splitlines()) >= MIN_CHUNK
+    assert not list(store.glob("label-*/artefact.json"))
+    kill_in("improve 2")
+    assert not list(store.glob("improve-*/artefact.json"))
+    assert list(store.glob("improve-*.partial/checkpoint/step-*"))
+    execute(loaded, tmp_path / "killed", manager, store, checkpoint_seconds=0)
     killed, whole = digest(tmp_path / "killed"), digest(tmp_path / "whole")
     assert "a/policy/model.safetensors" in whole
     if torch.cuda.is_available():  # training there is not bit for bit, see docs/determinism.md
@@ -335,15 +350,15 @@ def test_a_loss_that_is_not_finite_stops_with_stage_and_step(
         execute(tiny_spec(), tmp_path / "run", manager)
 
 
-@pytest.mark.parametrize(("lora", "lr"), [({"rank": 8}, 1e-2), (None, 5e-3)])
+@pytest.mark.parametrize(("lora", "steps"), [({"rank": 8}, 25), (None, 15)])
 def test_a_policy_comes_to_win_by_the_oracles_own_count(
-    lora: dict[str, int] | None, lr: float, tmp_path: Path, tiny_spec: Callable[..., Spec], manager: PluginManager
+    lora: dict[str, int] | None, steps: int, tmp_path: Path, tiny_spec: Callable[..., Spec], manager: PluginManager
 ) -> None:
     base = tiny_spec().model_dump(mode="json")
     arms = {
         "oracle": {
             "reward": {"kind": "test/taste", "scale": 20.0},
-            "algorithm": {**base["arms"]["rlaif"]["algorithm"], **STRONG, "lr": lr},
+            "algorithm": {**base["arms"]["rlaif"]["algorithm"], **STRONG, "lr": 1e-2, "steps": steps},
         }
     }
     policy = {**base["policy"], "lora": lora}
