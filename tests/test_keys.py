@@ -19,7 +19,8 @@ from rlaif_framework.pipeline.keys import StepFactory
 from rlaif_framework.pipeline.steps import Recipe, Step, TaskScope, find_steps
 
 RECIPES = [value for value in vars(recipes).values() if inspect.isclass(value) and issubclass(value, Recipe)]
-RECIPES.remove(Recipe)
+for base in (Recipe, recipes.LabelerRecipe, recipes.ScoreRecipe):
+    RECIPES.remove(base)
 
 
 def keys_of(spec: Spec, manager: PluginManager) -> dict[str, str]:
