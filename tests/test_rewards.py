@@ -37,7 +37,9 @@ from rlaif_framework import (
 )
 from rlaif_framework.contracts import read_metrics
 from rlaif_framework.models import encode_prompt, load_tokenizer
-from rlaif_framework.pipeline.stages import evaluate
+from rlaif_framework.pipeline.recipes import FittedReward, ScoreComparisonsRecipe, ScoreResponsesRecipe
+from rlaif_framework.pipeline.stages import score
+from rlaif_framework.pipeline.steps import Recipe, Step
 from rlaif_framework.plugins.slots import narrow
 from rlaif_framework.records import write_rows
 from rlaif_framework.spec.loading import build_spec
@@ -422,15 +424,18 @@ def test_the_evaluation_scores_prompts_cut_as_in_training(
         seen.extend(prompts)
         return [0.0] * len(responses)
 
-    monkeypatch.setattr(evaluate, "score_responses", note)
+    monkeypatch.setattr(score, "score_responses", note)
     source = "\n".join(["a line of a long post"] * 40)
     long = Prompt("long", f"SUBREDDIT: r/a\n\nTITLE: b\n\nPOST: {source}\n\nTL;DR:", source)
     write_rows(tmp_path / "responses.jsonl", [{"prompt": "long", "response": "it is long", "metrics": {}}])
     stage = bench.stage("scores")
-    stage.inputs = {"reward": tmp_path, "sft": tmp_path, "policy": tmp_path}
-    length = narrow("reward", {"kind": "length"}, bench.manager)
-    evaluate.score_policy(stage, bench.context, length, [long])
-    evaluate.score_comparisons(stage, bench.context, length, [Comparison("c", long, ("a", "b"))], [long])
+    stage.artefact = lambda step: tmp_path
+    step = Step("made", Recipe(), {}, ())
+    reward = FittedReward(narrow("reward", {"kind": "length"}, bench.manager), step)
+    score.score_policy(stage, bench.context, ScoreResponsesRecipe(reward=reward, prompts=[long], responses=step))
+    pairs = [Comparison("c", long, ("a", "b"))]
+    recipe = ScoreComparisonsRecipe(reward=reward, prompts=[long], responses=step, comparisons=pairs)
+    score.score_comparisons(stage, bench.context, recipe)
     tokenizer = load_tokenizer(bench.model)
     assert len(seen) == 4
     assert all(60 < len(encode_prompt(tokenizer, prompt.text)) <= 96 for prompt in seen)

@@ -262,7 +262,7 @@ def test_online_dpo_refuses_what_is_no_probability(world: World) -> None:
     config = narrow("algorithm", {"kind": "online-dpo", **ONE_STEP}, world.manager)
     algorithm = stage.context.build_algorithm(config)
     algorithm.labeler = Wrong()  # type: ignore[attr-defined]
-    with pytest.raises(RlaifError, match="no probabilities"):
+    with pytest.raises(RlaifError, match="not probabilities"):
         algorithm.improve(world.model, Guidance(), world.prompts, stage)
 
 
