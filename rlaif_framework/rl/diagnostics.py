@@ -21,7 +21,7 @@ def average_policy(
     """Add the metrics of the policy for a microbatch.
 
     Args:
-        averager: Takes the metrics; those with an underscore are completed by `finish_metrics`.
+        averager: Metrics are added to it; those with an underscore are completed by `finish_metrics`.
         logprobs: (tokens,) log-probabilities under the current policy, without gradients.
         targets: Targets of the microbatch.
         clipped: 1 for each ratio without a gradient because of clipping, 0 for the others.
@@ -45,7 +45,7 @@ def average_values(averager: MetricAverager, values: Tensor, targets: ValueTarge
     """Add the value model's metrics for the states before the tokens of a microbatch.
 
     Args:
-        averager: Takes the metrics; those with an underscore are completed by `finish_metrics`.
+        averager: Metrics are added to it; those with an underscore are completed by `finish_metrics`.
         values: (tokens,) current values.
         targets: Targets of those states, and perhaps of final states.
         clip: Maximum change of a value; None does not clip.
