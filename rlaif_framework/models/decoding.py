@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 from transformers import AttentionInterface, GenerationConfig, PreTrainedModel
 
 from rlaif_framework.models.decoder import ATTENTION, Decoder, Sampling, attend_shared
@@ -101,23 +102,29 @@ def generate_padded(
     results: list[list[int]] = [[] for _ in sequences]
     batches = split_by_tokens([len(x) + sampling.max_new_tokens for x in sequences], budget, overhead=budget)
     for batch in track(batches) if track else batches:
-        width = max(len(sequences[i]) for i in batch)
-        inputs = torch.full((len(batch), width), pad_id)  # (rows, longest prompt)
-        mask = torch.zeros_like(inputs)
-        for row, i in enumerate(batch):
-            inputs[row, width - len(sequences[i]) :] = torch.tensor(sequences[i])
-            mask[row, width - len(sequences[i]) :] = 1
+        inputs, mask = _pad_left([sequences[i] for i in batch], pad_id)
         # `generate` takes no generator: the global one is seeded, and restored afterwards.
         with torch.random.fork_rng(), _default_generation_config(model):
             torch.manual_seed(seeds[batch[0]])
             output = model.generate(  # type: ignore[operator]
                 inputs.to(model.device), attention_mask=mask.to(model.device), generation_config=settings
             )
-        for i, new in zip(batch, output[:, width:].tolist(), strict=True):
+        for i, new in zip(batch, output[:, inputs.shape[1] :].tolist(), strict=True):
             # `generate` pads rows that end early: cut after the first stop token.
             end = next((step for step, token in enumerate(new) if token in stop_ids), len(new) - 1)
             results[i] = new[: end + 1]
     return results
+
+
+def _pad_left(sequences: Sequence[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Return left-padded token ids and their attention mask, (rows, longest sequence) each."""
+    width = max(map(len, sequences))
+    inputs = torch.full((len(sequences), width), pad_id)
+    mask = torch.zeros_like(inputs)
+    for row, ids in enumerate(sequences):
+        inputs[row, width - len(ids) :] = torch.tensor(ids)
+        mask[row, width - len(ids) :] = 1
+    return inputs, mask
 
 
 @contextmanager

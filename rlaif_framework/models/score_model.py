@@ -68,7 +68,7 @@ class ScoreModel(nn.Module):
             raise ModelError(f"'{source.name}': {type(inner).__name__} has no linear head named 'score'")
         linear.float()  # bf16 has 8 significant bits: similar responses would get equal scores
         if not any("ForSequenceClassification" in name for name in _architectures(source)):
-            # Zeros too are drawn: adapters are drawn next from the same random stream, whatever the head.
+            # Zeros are drawn too: the random stream, from which adapters come next, must not depend on the head.
             deviation = (linear.in_features + 1) ** -0.5 if head == "normal" else 0.0
             nn.init.normal_(linear.weight, std=deviation)
         model: nn.Module = inner

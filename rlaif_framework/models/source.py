@@ -71,7 +71,7 @@ def find_model(name: str, revision: str | None = None) -> ModelSource:
         return _describe_local(name, _find_in_package(name.removeprefix(PACKAGE_PREFIX)))
     if path.exists():
         return _describe_local(name, path)
-    # An id of the hub cannot be told from a relative path that does not exist: it is one if it looks like one.
+    # `a/b` may be a hub id or a path that does not exist; it is taken for an id unless it looks like a path.
     if name.startswith(("/", ".", "~")) or name.endswith(".gguf") or not HUB_ID.fullmatch(name):
         raise ModelError(f"no model at {path}; give a hub id, a model folder, a .gguf file or package:NAME")
     return _describe_hub(name, revision)

@@ -43,7 +43,7 @@ def compose(spec: Spec, context: Context) -> list[Step]:
     Steps with equal recipes have equal keys, so that arms share what they have in common.
 
     Raises:
-        SpecError: The task lacks data that the spec asks for.
+        SpecError: The task lacks data that the spec requires.
         DataError: A labeler cannot label the comparisons of its arm, or there is nothing to fine-tune on.
     """
     factory = StepFactory(context)
@@ -146,5 +146,5 @@ def _task_comparisons(context: Context, place: str, pairs: PairsConfig) -> list[
             f"{place}.feedback.pairs: the task has no comparisons for training; set 'source: policy' to sample "
             "pairs from the policy, or add comparisons to the task"
         )
-    # By a seed of its own instead of a stage's: the choice is part of the recipe, before any stage runs.
+    # Not by the seed of a stage: the choice is part of the recipe, before any stage runs.
     return sample_subset(own, pairs.limit, derive_seed(context.seed, "sample", "task pairs"))

@@ -98,15 +98,21 @@ def run_spec(
     check_models(
         context, [load.model for step in run.steps if not store.has(step.stage, step.key) for load in step.loads]
     )
-    main = context.accelerator.is_main_process
+    _run_steps(run)
+    return run
+
+
+def _run_steps(run: Run) -> None:
+    """Finish all steps, write the report, and call the lifecycle hooks of the run."""
+    main = run.context.accelerator.is_main_process
     if main:
-        open_folder(folder, spec, run.steps)
+        open_folder(run.folder, run.spec, run.steps)
         run.call_hooks("rlaif_run_started")
     error: BaseException | None = None
     try:
         for number, step in enumerate(run.steps, 1):
             _finish_step(run, step, f"[{number}/{len(run.steps)}]", main)
-        if main and spec.evaluate is not None:
+        if main and run.spec.evaluate is not None:
             _write_report(run)
     except BaseException as raised:  # an interrupt from the keyboard too
         error = raised
@@ -114,7 +120,6 @@ def run_spec(
     finally:
         if main:
             run.call_hooks("rlaif_run_finished", error=error)
-    return run
 
 
 def _finish_step(run: Run, step: Step, position: str, main: bool) -> None:

@@ -23,7 +23,7 @@ def summarise(evaluation: Evaluation) -> list[str]:
         quality = labeler.quality
         if quality.agreement is not None:
             bias = quality.same_position
-            biased = f"; prefers the same position in {rate(bias)} of pairs asked in both orders" if bias else ""
+            biased = f"; prefers the same position in {rate(bias)} of pairs shown in both orders" if bias else ""
             lines.append(
                 f"labeler {name}, {labeler.title}, agrees with {quality.gold_source} gold preferences: "
                 f"{rate(quality.agreement)}{biased}"

@@ -36,7 +36,7 @@ def train_online(
     step: StepFunction,
     state: MutableMapping[str, float] | None = None,
 ) -> None:
-    """Train a policy, select its best checkpoint if the config asks for it, and save it.
+    """Train a policy, select its best checkpoint if configured, and save it.
 
     Args:
         learner: The models, with their config.

@@ -187,7 +187,7 @@ class PolicyGradientConfig(OnlineConfig):
 
 
 class ValueConfig(PolicyGradientConfig):
-    """Settings of algorithms that train a value model beside the policy."""
+    """Settings of algorithms that train a value model along with the policy."""
 
     value_from: Literal["sft", "reward"] = "sft"
     """Initial weights of the value model: those of the initial policy (RLAIF F) or of the reward model (Huang et al.
@@ -208,7 +208,7 @@ class ValueConfig(PolicyGradientConfig):
 
     @property
     def values_final_states(self) -> bool:
-        """True if the state after each response has a value of its own."""
+        """True if values of the states after responses are predicted, too."""
         return False
 
     @property

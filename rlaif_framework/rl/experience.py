@@ -121,7 +121,7 @@ class ValueTargets:
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """Inputs of an update besides the predictions, flat over tokens like the experience they were built from."""
+    """Targets of an update, flat over tokens like the experience that they are computed from."""
 
     advantages: Tensor
     """(tokens,)."""

@@ -106,17 +106,7 @@ def fine_tune(
 
     def step(number: int) -> Iterator[dict[str, float]]:
         batch = local_shard(accelerator, draw_batch(stage, len(groups), config.batch_size, number))
-        # Target tokens of the batch: the mean is over all of them, whatever the microbatches.
-        tokens = sum(len(groups[i].responses[0]) for i in batch)
-        total = 0.0
-        parts = split_by_tokens([groups[i].length for i in batch], context.policy.train_tokens)
-        for part in accumulate(accelerator, [trained], parts):
-            packed = pack_groups([groups[batch[i]] for i in part], tokenizer.pad_token_id, context.device)
-            with torch.autocast(context.device.type, context.dtype, enabled=context.dtype != torch.float32):
-                loss = -response_logprobs(trained, packed).sum() / tokens
-            accelerator.backward(loss)
-            total += float(loss.detach())
-        yield {"loss": total}
+        yield {"loss": _accumulate_gradients(context, trained, tokenizer.pad_token_id, [groups[i] for i in batch])}
 
     train_steps(
         stage,
@@ -130,6 +120,21 @@ def fine_tune(
     )
     if stage.is_main:
         save_model(accelerator.unwrap_model(trained), tokenizer, stage.folder, context.dtype)
+
+
+def _accumulate_gradients(context: Context, model: nn.Module, pad_id: int, batch: Sequence[Group]) -> float:
+    """Accumulate the gradients of the loss on a batch, and return the loss."""
+    # Target tokens of the whole batch: the loss does not depend on the division into microbatches.
+    tokens = sum(len(group.responses[0]) for group in batch)
+    total = 0.0
+    parts = split_by_tokens([group.length for group in batch], context.policy.train_tokens)
+    for part in accumulate(context.accelerator, [model], parts):
+        packed = pack_groups([batch[i] for i in part], pad_id, context.device)
+        with torch.autocast(context.device.type, context.dtype, enabled=context.dtype != torch.float32):
+            loss = -response_logprobs(model, packed).sum() / tokens
+        context.accelerator.backward(loss)
+        total += float(loss.detach())
+    return total
 
 
 def _load_trainable(context: Context, source: Path | ModelSource) -> nn.Module:

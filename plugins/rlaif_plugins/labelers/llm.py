@@ -45,7 +45,7 @@ class LLMConfig(LabelerConfig):
     preamble: str = "base"
     """Name of the task's preamble that the prompt begins with."""
     orders: Literal["both", "first", "random"] = "both"
-    """Order of the responses in the prompt: both, averaged (RLAIF); that of the data; or random, drawn with the seed."""
+    """Order of the responses in the prompt: both, averaged (RLAIF); as in the data; or random, drawn with the seed."""
     consistent_only: bool = False
     """If True, withhold the preference if the two orders disagree or one is a tie, and mark the evidence as
     `inconsistent`."""
