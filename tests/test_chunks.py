@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rlaif_framework import Comparison, ComponentConfig, Evidence, Preference, Prompt, RlaifError
+from rlaif_framework import Comparison, Evidence, LabelerConfig, Preference, Prompt, RlaifError
 from rlaif_framework.prompting.chunks import MIN_CHUNK, LabelCounts, label_in_chunks
 
 COMPARISONS = [Comparison(str(i), Prompt(str(i), "p", "p"), ("one\u2028two\x85three", "b")) for i in range(150)]
@@ -39,7 +39,7 @@ def to_row(comparison: Comparison, preference: Preference) -> Mapping[str, Any]:
 def label(rows: Path, labeler: Labeler, counts: LabelCounts) -> LabelCounts:
     remaining = COMPARISONS[counts.comparisons :]
     last = counts
-    for last in label_in_chunks(labeler, ComponentConfig(kind="x"), remaining, rows, to_row, counts):
+    for last in label_in_chunks(labeler, LabelerConfig(kind="x"), remaining, rows, to_row, counts):
         last.save(rows.with_suffix(".json"))
     return last
 

@@ -23,10 +23,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 from rlaif_plugins.backends.openai import OpenAIConfig
-from rlaif_plugins.backends.openai.sending import Sender
 from rlaif_plugins.backends.openai.lengths import estimate_tokens, read_context, read_overlong
 from rlaif_plugins.backends.openai.limits import TokenBucket, backoff, read_retry_after
 from rlaif_plugins.backends.openai.options import option_weights, read_option
+from rlaif_plugins.backends.openai.sending import Sender
 from server import Reply, answer, complete, fail, prompt, serve
 
 from rlaif_framework import (

@@ -37,7 +37,8 @@ from rlaif_framework import (
 )
 from rlaif_framework.contracts import read_metrics
 from rlaif_framework.models import encode_prompt, load_tokenizer
-from rlaif_framework.pipeline.stages import evaluate
+from rlaif_framework.pipeline.recipes import FittedReward, ScoreComparisonsRecipe, ScoreResponsesRecipe
+from rlaif_framework.pipeline.stages import score as score_stage
 from rlaif_framework.plugins.slots import narrow
 from rlaif_framework.records import write_rows
 from rlaif_framework.spec.loading import build_spec
@@ -204,7 +205,7 @@ def trained(bench: Bench) -> Path:
 def test_a_pretrained_model_scores_as_transformers_does_one_by_one(bench: Bench, trained: Path, format: str) -> None:
     reward = bench.build("pretrained", model=str(trained), format=format, batch_size=2).load(bench.folder)
     scores = reward.score(PROMPTS, RESPONSES)
-    tokenizer = AutoTokenizer.from_pretrained(trained)
+    tokenizer: Any = AutoTokenizer.from_pretrained(trained)
     model = AutoModelForSequenceClassification.from_pretrained(trained, dtype=torch.float32).eval()
     for prompt, response, score in zip(PROMPTS, RESPONSES, scores, strict=True):
         text = f"{prompt.text} {response}{tokenizer.eos_token}"
@@ -228,11 +229,10 @@ def test_a_pair_of_texts_is_scored_with_the_kinds_of_its_tokens(bench: Bench, tm
         *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz"),
     ]
     tokenizer = BertTokenizer(vocab={token: i for i, token in enumerate(vocabulary)})
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    sizes: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
+    sizes |= {"num_attention_heads": 2, "num_labels": 1}
     torch.manual_seed(0)
-    model = BertForSequenceClassification(
-        BertConfig(vocab_size=len(vocabulary), num_labels=1, initializer_range=1.0, **sizes)
-    ).eval()
+    model = BertForSequenceClassification(BertConfig(vocab_size=len(vocabulary), initializer_range=1.0, **sizes)).eval()
     model.save_pretrained(tmp_path / "bert")
     tokenizer.save_pretrained(tmp_path / "bert")
     reward = bench.build("pretrained", model=str(tmp_path / "bert")).load(tmp_path)
@@ -246,7 +246,7 @@ def test_a_pair_of_texts_is_scored_with_the_kinds_of_its_tokens(bench: Bench, tm
 
 
 def test_a_padding_token_that_is_new_has_an_embedding(bench: Bench, trained: Path, tmp_path: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(trained)
+    tokenizer: Any = AutoTokenizer.from_pretrained(trained)
     ends = dict.fromkeys(("bos_token", "eos_token", "unk_token"), tokenizer.eos_token)
     bare = PreTrainedTokenizerFast(tokenizer_object=tokenizer._tokenizer, **ends)  # as GPT-2's: no token to spare
     model = AutoModelForSequenceClassification.from_pretrained(trained)
@@ -422,15 +422,21 @@ def test_the_evaluation_scores_prompts_cut_as_in_training(
         seen.extend(prompts)
         return [0.0] * len(responses)
 
-    monkeypatch.setattr(evaluate, "score_responses", note)
+    monkeypatch.setattr(score_stage, "score_responses", note)
     source = "\n".join(["a line of a long post"] * 40)
     long = Prompt("long", f"SUBREDDIT: r/a\n\nTITLE: b\n\nPOST: {source}\n\nTL;DR:", source)
     write_rows(tmp_path / "responses.jsonl", [{"prompt": "long", "response": "it is long", "metrics": {}}])
     stage = bench.stage("scores")
-    stage.inputs = {"reward": tmp_path, "sft": tmp_path, "policy": tmp_path}
-    length = narrow("reward", {"kind": "length"}, bench.manager)
-    evaluate.score_policy(stage, bench.context, length, [long])
-    evaluate.score_comparisons(stage, bench.context, length, [Comparison("c", long, ("a", "b"))], [long])
+    stage.artefact = lambda step: tmp_path
+    step: Any = None
+    reward = FittedReward(narrow("reward", {"kind": "length"}, bench.manager), step)
+    comparisons = [Comparison("c", long, ("a", "b"))]
+    score_stage.score_policy(stage, bench.context, ScoreResponsesRecipe(reward=reward, prompts=[long], responses=step))
+    score_stage.score_comparisons(
+        stage,
+        bench.context,
+        ScoreComparisonsRecipe(reward=reward, comparisons=comparisons, prompts=[long], responses=step),
+    )
     tokenizer = load_tokenizer(bench.model)
     assert len(seen) == 4
     assert all(60 < len(encode_prompt(tokenizer, prompt.text)) <= 96 for prompt in seen)
