@@ -69,7 +69,7 @@ class Store:
         return (self.path(stage, key) / MANIFEST).exists()
 
     def manifest(self, stage: str, key: str) -> dict[str, Any]:
-        """Return the record of a complete artefact: config, inputs, seconds, peak memory, versions."""
+        """Return the record of a complete artefact: what its key is computed from, its cost, facts, environment."""
         return dict(json.loads((self.path(stage, key) / MANIFEST).read_text(encoding="utf-8")))
 
     @contextmanager

@@ -38,7 +38,8 @@ CHAT = (
 
 
 def pytest_configure() -> None:
-    """Give this process and its children one thread, before torch is imported: a tiny model gains nothing from two."""
+    """Set what libraries read when they are imported: no hub, and one thread, as tiny models need no more."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["OMP_NUM_THREADS"] = "1"
 
 
@@ -52,7 +53,6 @@ def pytest_collection_finish() -> None:
 def _offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No hub, no shared caches, no stray plugins."""
     patch = pytest.MonkeyPatch()
-    patch.setenv("HF_HUB_OFFLINE", "1")
     patch.setenv("RLAIF_CACHE", str(tmp_path_factory.mktemp("cache")))
     patch.setenv("RLAIF_PLUGINS", "")
     patch.setenv("TRANSFORMERS_VERBOSITY", "error")

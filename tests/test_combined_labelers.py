@@ -235,7 +235,7 @@ def test_the_gate_stops_labels_no_better_than_chance(
     backwards = {"kind": "length", "prefer": "shorter"}
     spec = tiny_spec(arms=arms(backwards), evaluate=None)
     store = Store(tmp_path / "store")
-    with pytest.raises(TrainingError, match=r"agree with known preferences in .*allow_weak_labels: true"):
+    with pytest.raises(TrainingError, match=r"agree with gold preferences on .*allow_weak_labels: true"):
         run_spec(spec, tmp_path / "run", store, manager, Progress())
     assert load_preferences(next(tmp_path.glob("store/label-*/preferences.jsonl")))  # what was labelled is kept
     allowed = tiny_spec(arms=arms(backwards, allow_weak_labels=True), evaluate=None)

@@ -19,7 +19,8 @@ from rlaif_framework.pipeline.keys import StepFactory
 from rlaif_framework.pipeline.steps import Recipe, Step, TaskScope, find_steps
 
 RECIPES = [value for value in vars(recipes).values() if inspect.isclass(value) and issubclass(value, Recipe)]
-RECIPES.remove(Recipe)
+for base in (Recipe, recipes.LabelerRecipe, recipes.ScoreRecipe):
+    RECIPES.remove(base)
 
 
 def keys_of(spec: Spec, manager: PluginManager) -> dict[str, str]:
@@ -91,7 +92,7 @@ CHANGES: dict[str, Any] = {
     "evaluate.temperature": 0.5,
     "evaluate.show": 3,
     "evaluate.labelers": {},
-    "task.validation_share": 0.3,
+    "task.validation_fraction": 0.3,
 }
 FIRST: dict[str, str] = {
     "arms.rlaif.feedback.allow_weak_labels": "rlaif/reward",

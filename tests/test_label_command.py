@@ -20,7 +20,17 @@ import pytest
 from fake_plugins import Site, write_rows
 from scipy import stats
 
-from rlaif_framework import Ballot, Comparison, Evidence, Preference, Prompt
+from rlaif_framework import (
+    Ballot,
+    Comparison,
+    Context,
+    Evidence,
+    PluginManager,
+    Preference,
+    Prompt,
+    SpecError,
+    TaskConfig,
+)
 from rlaif_framework.cli.main import main
 from rlaif_framework.labelling.export import to_preference_row
 from rlaif_framework.labelling.rows import from_row, to_row
@@ -478,6 +488,33 @@ def test_ctrl_c_says_that_the_same_command_goes_on(work: Path) -> None:
     assert kept >= 64
     assert kept % 64 == 0
     assert not Path("l.jsonl").exists()
+
+
+def test_the_pairs_are_read_once_for_all_labelers(
+    label: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rlaif_framework.data import pairs_file
+
+    pairs, reads = make_pairs(5), []
+    original = pairs_file.read_lines
+
+    def spy(path: Path) -> Iterator[tuple[int, bytes]]:
+        reads.append(path)
+        return original(path)
+
+    monkeypatch.setattr(pairs_file, "read_lines", spy)
+    Path("c.yaml").write_text("a: length\nb: {kind: length, prefer: shorter}\nc: human\n")
+    assert label(pairs, "--compare", "c.yaml", "--out", "labels.jsonl")[0] == 0
+    assert reads == [pairs]
+
+
+def test_a_component_that_needs_a_policy_is_told_that_there_is_none() -> None:
+    context = Context(TaskConfig(kind="tldr"), None, 0, PluginManager.load())
+    assert (context.policy_model, context.batch_tokens) == ("", 16384)
+    with pytest.raises(SpecError, match="needs a policy"):
+        _ = context.policy.max_new_tokens
+    with pytest.raises(SpecError, match="needs a policy"):
+        _ = context.policy_source
 
 
 def test_many_comparisons_stream_in_constant_memory(label: Callable[..., Outcome]) -> None:

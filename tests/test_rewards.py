@@ -38,7 +38,8 @@ from rlaif_framework import (
 from rlaif_framework.contracts import read_metrics
 from rlaif_framework.models import encode_prompt, load_tokenizer
 from rlaif_framework.pipeline.recipes import FittedReward, ScoreComparisonsRecipe, ScoreResponsesRecipe
-from rlaif_framework.pipeline.stages import score as score_stage
+from rlaif_framework.pipeline.stages import score
+from rlaif_framework.pipeline.steps import Recipe, Step
 from rlaif_framework.plugins.slots import narrow
 from rlaif_framework.records import write_rows
 from rlaif_framework.spec.loading import build_spec
@@ -207,14 +208,14 @@ def test_a_pretrained_model_scores_as_transformers_does_one_by_one(bench: Bench,
     scores = reward.score(PROMPTS, RESPONSES)
     tokenizer: Any = AutoTokenizer.from_pretrained(trained)
     model = AutoModelForSequenceClassification.from_pretrained(trained, dtype=torch.float32).eval()
-    for prompt, response, score in zip(PROMPTS, RESPONSES, scores, strict=True):
+    for prompt, response, found in zip(PROMPTS, RESPONSES, scores, strict=True):
         text = f"{prompt.text} {response}{tokenizer.eos_token}"
         if format == "chat":
             turns = [{"role": "user", "content": prompt.text}, {"role": "assistant", "content": response}]
             text = tokenizer.apply_chat_template(turns, tokenize=False)
         with torch.no_grad():
             ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])
-            assert score == pytest.approx(float(model(ids).logits), abs=1e-5)
+            assert found == pytest.approx(float(model(ids).logits), abs=1e-5)
     assert len(set(scores)) == 3
 
 
@@ -422,21 +423,18 @@ def test_the_evaluation_scores_prompts_cut_as_in_training(
         seen.extend(prompts)
         return [0.0] * len(responses)
 
-    monkeypatch.setattr(score_stage, "score_responses", note)
+    monkeypatch.setattr(score, "score_responses", note)
     source = "\n".join(["a line of a long post"] * 40)
     long = Prompt("long", f"SUBREDDIT: r/a\n\nTITLE: b\n\nPOST: {source}\n\nTL;DR:", source)
     write_rows(tmp_path / "responses.jsonl", [{"prompt": "long", "response": "it is long", "metrics": {}}])
     stage = bench.stage("scores")
     stage.artefact = lambda step: tmp_path
-    step: Any = None
+    step = Step("made", Recipe(), {}, ())
     reward = FittedReward(narrow("reward", {"kind": "length"}, bench.manager), step)
-    comparisons = [Comparison("c", long, ("a", "b"))]
-    score_stage.score_policy(stage, bench.context, ScoreResponsesRecipe(reward=reward, prompts=[long], responses=step))
-    score_stage.score_comparisons(
-        stage,
-        bench.context,
-        ScoreComparisonsRecipe(reward=reward, comparisons=comparisons, prompts=[long], responses=step),
-    )
+    score.score_policy(stage, bench.context, ScoreResponsesRecipe(reward=reward, prompts=[long], responses=step))
+    pairs = [Comparison("c", long, ("a", "b"))]
+    recipe = ScoreComparisonsRecipe(reward=reward, prompts=[long], responses=step, comparisons=pairs)
+    score.score_comparisons(stage, bench.context, recipe)
     tokenizer = load_tokenizer(bench.model)
     assert len(seen) == 4
     assert all(60 < len(encode_prompt(tokenizer, prompt.text)) <= 96 for prompt in seen)

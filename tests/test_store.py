@@ -16,7 +16,7 @@ import pytest
 
 from rlaif_framework import DataError, Store
 from rlaif_framework.records import read_rows, write_rows
-from rlaif_framework.store import MANIFEST, hash_content, link_tree
+from rlaif_framework.store import MANIFEST, atomic_path, hash_content, link_tree
 
 KEY = hash_content({"a": 1})
 
@@ -94,6 +94,33 @@ def test_artefacts_of_other_stages_and_keys_are_other_folders(tmp_path: Path) ->
     fill(store)
     assert not store.has("label", KEY)
     assert not store.has("sft", other)
+
+
+# Atomic files
+
+
+def test_a_file_or_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    file, folder = tmp_path / "file", tmp_path / "folder"
+    file.write_text("before")
+
+    def fail(path: Path) -> None:
+        with atomic_path(path) as temporary:
+            if path == folder:
+                temporary.mkdir()
+            (temporary / "half" if path == folder else temporary).write_text("half")
+            raise OSError("full")
+
+    for path in (file, folder):
+        with pytest.raises(OSError, match="full"):
+            fail(path)
+    assert file.read_text() == "before"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"], "something temporary was left"
+    with atomic_path(file) as temporary:
+        temporary.write_text("after")
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+    assert file.read_text() == "after"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
 
 
 # Lock

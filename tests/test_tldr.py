@@ -117,20 +117,20 @@ def test_other_field_names_and_lists_of_sentences_are_read(tmp_path: Path) -> No
     [
         (
             {"id": "1", "text": "x", "summary": "y"},
-            "no 'post'; it has id, text, summary. Name its fields in task.fields",
+            "no 'post'; found id, text, summary; name the data's fields in task.fields",
         ),
         ({"id": "1", "post": "  ", "summary": "y"}, "no 'post'"),
         ({"id": "1", "post": "x"}, "'summary' is missing or empty"),
         ({"id": "1", "post": "x", "summary": " "}, "'summary' is missing or empty"),
         ({"id": "1", "post": "x", "summary": []}, "'summary' is missing or empty"),
         ({"prompt": " ", "completion": "x"}, "'prompt' is empty"),
-        ({"prompt": ["x"], "completion": "x"}, "'prompt' is ['x'], not a text"),
-        ({"id": "1", "post": 3, "summary": "y"}, "'post' is 3, not a text"),
-        ({"id": "1", "post": ["a", 3], "summary": "y"}, "'post' is ['a', 3], not a text"),
-        ({"id": "1", "post": "x", "summary": {"a": 1}}, "'summary' is {'a': 1}, not a text"),
-        ({"id": "1", "post": "x", "summary": [3]}, "'summary' is 3, not a text"),
-        ({"id": "1", "post": "x", "summary": "y", "title": 7}, "'title' is 7, not a text"),
-        ({"id": {"a": 1}, "post": "x", "summary": "y"}, "'id' is {'a': 1}, not a text or a whole number"),
+        ({"prompt": ["x"], "completion": "x"}, "'prompt' is ['x'], not a string"),
+        ({"id": "1", "post": 3, "summary": "y"}, "'post' is 3, not a string"),
+        ({"id": "1", "post": ["a", 3], "summary": "y"}, "'post' is ['a', 3], not a string"),
+        ({"id": "1", "post": "x", "summary": {"a": 1}}, "'summary' is {'a': 1}, not a string"),
+        ({"id": "1", "post": "x", "summary": [3]}, "'summary' is 3, not a string"),
+        ({"id": "1", "post": "x", "summary": "y", "title": 7}, "'title' is 7, not a string"),
+        ({"id": {"a": 1}, "post": "x", "summary": "y"}, "'id' is {'a': 1}, not a string or an integer"),
         ({"id": "1", "post": "x", "summary": "y", "split": 5}, "'split' is 5, not the name of a split"),
     ],
 )
@@ -171,7 +171,7 @@ def posts(count: int, **more: Any) -> list[dict[str, Any]]:
 
 def test_data_without_splits_is_divided_by_a_hash_that_no_order_changes(tmp_path: Path) -> None:
     rows = posts(2000)
-    shares = {"validation_share": 0.2, "test_share": 0.1}
+    shares = {"validation_fraction": 0.2, "test_fraction": 0.1}
     task = make_task(data=str(write_rows(tmp_path / "a.jsonl", rows)), **shares)
     ids = {split: {p.id for p in task.prompts(split)} for split in SPLITS}
     assert set.union(*ids.values()) == {f"p{i}" for i in range(2000)}
@@ -214,7 +214,9 @@ def test_comparisons_are_in_the_split_of_their_post_whatever_their_file_and_id(t
 def test_two_posts_of_one_id_are_refused_with_both_lines(tmp_path: Path) -> None:
     rows = [*posts(40), {**posts(4)[3], "post": "Another."}]
     path = write_rows(tmp_path / "a.jsonl", rows)
-    assert error_of(path, "data") == f"{path}, line 41: the id 'p3' is that of {path}, line 4; each post needs its own"
+    assert (
+        error_of(path, "data") == f"{path}, line 41: the id 'p3' is already used in {path}, line 4; ids must be unique"
+    )
     split = {"train": str(path), "test": str(write_rows(tmp_path / "b.jsonl", posts(2)))}
     with pytest.raises(DataError, match="line 41: the id 'p3'"):
         make_task(data=split).prompts("test")
@@ -230,7 +232,7 @@ def test_a_post_that_stands_there_twice_without_an_id_gets_two(tmp_path: Path) -
 def test_of_several_bad_rows_the_first_in_the_file_is_named(tmp_path: Path) -> None:
     rows = [*posts(2), *(row | {"summary": {"a": 1}} for row in posts(60)[2:])]
     path = write_rows(tmp_path / "a.jsonl", rows)
-    assert error_of(path, "data") == f"{path}, line 3: 'summary' is {{'a': 1}}, not a text"
+    assert error_of(path, "data") == f"{path}, line 3: 'summary' is {{'a': 1}}, not a string"
 
 
 def test_all_comparisons_of_one_post_are_in_one_split_and_with_its_post(tmp_path: Path) -> None:
@@ -262,7 +264,7 @@ def test_rows_that_name_their_split_go_there(tmp_path: Path) -> None:
 def test_a_row_of_an_unknown_split_is_named_and_not_dropped(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "a.jsonl", [*posts(2), *posts(1, split="holdout")])
     message = error_of(path, "data")
-    assert message.startswith(f"{path}, line 3: unknown split 'holdout'; known: train, ")
+    assert message.startswith(f"{path}, line 3: unknown split 'holdout'; known splits: train, ")
 
 
 def test_a_bad_row_is_met_whatever_split_is_asked_for(tmp_path: Path) -> None:
@@ -304,16 +306,16 @@ def test_a_file_for_each_split_may_be_given(tmp_path: Path) -> None:
 
 def test_data_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert f"no data file at {tmp_path / 'gone.jsonl'}" in error_of(tmp_path / "gone.jsonl", "data")
-    assert f"{tmp_path} holds no .jsonl file" in error_of(tmp_path, "data")
-    with pytest.raises(DataError, match=r"there is no 'not/there' here, and it cannot be loaded from the hub"):
+    assert f"{tmp_path} has no .jsonl file" in error_of(tmp_path, "data")
+    with pytest.raises(DataError, match=r"no file or folder 'not/there', and it cannot be loaded from the hub"):
         make_task(data="not/there").prompts("train")
 
 
 def test_shares_that_leave_nothing_to_train_on_are_refused() -> None:
     with pytest.raises(ValueError, match="nothing to train on"):
-        TldrConfig(validation_share=0.5, test_share=0.5)
+        TldrConfig(validation_fraction=0.5, test_fraction=0.5)
     with pytest.raises(ValueError, match="greater than or equal to 0"):
-        TldrConfig(validation_share=-0.1)
+        TldrConfig(validation_fraction=-0.1)
 
 
 # Comparisons
@@ -408,13 +410,14 @@ def test_chosen_and_rejected_are_read_and_shown_in_both_orders(tmp_path: Path, c
 def test_llmevals_rows_have_ties(tmp_path: Path) -> None:
     rows = [
         {"id": f"l/{x}", "task": "s", "prompt": "A post.", "response_a": "A", "response_b": "B", "label": x}
-        for x in ("a", "b", "tie")
+        for x in ("a", "b", "tie", None)
     ]
     found = all_comparisons(make_task(comparisons=str(write_rows(tmp_path / "c.jsonl", rows))))
     assert [(c.preference, c.preference_source, c.responses) for c in found] == [
         (1.0, "human", ("A", "B")),
         (0.0, "human", ("A", "B")),
         (0.5, "human", ("A", "B")),
+        (None, None, ("A", "B")),  # a row without a label is a comparison without a preference
     ]
     assert found[0].prompt.text == "POST: A post.\n\nTL;DR:"
 
@@ -444,23 +447,22 @@ def test_the_plain_form_may_carry_a_preference_or_none(tmp_path: Path) -> None:
         ({"info": {"post": "x"}, "summaries": [{"text": "a"}, {"text": "b"}]}, "'choice' is missing"),
         ({"prompt": "p", "responses": ["a", "a"]}, "the two responses are identical"),
         ({"prompt": "p", "responses": ["a", ""]}, "a response is empty"),
-        ({"prompt": "p", "responses": ["a", None]}, "'responses' is not a list of two texts"),
-        ({"prompt": "p", "responses": ["a", 3]}, "'responses' is not a list of two texts"),
-        ({"prompt": "p", "responses": ["a"]}, "'responses' is not a list of two texts"),
-        ({"prompt": "p", "responses": "ab"}, "'responses' is not a list of two texts"),
+        ({"prompt": "p", "responses": ["a", None]}, "'responses' is not a list of two strings"),
+        ({"prompt": "p", "responses": ["a", 3]}, "'responses' is not a list of two strings"),
+        ({"prompt": "p", "responses": ["a"]}, "'responses' is not a list of two strings"),
+        ({"prompt": "p", "responses": "ab"}, "'responses' is not a list of two strings"),
         ({"prompt": "p", "responses": ["a", "b"], "human": "a"}, "'human' is 'a', not a number between 0 and 1"),
         ({"prompt": "p", "responses": ["a", "b"], "human": 7}, "'human' is 7, not a number between 0 and 1"),
         ({"prompt": "p", "responses": ["a", "b"], "confidence": True}, "'confidence' is True, not a number"),
-        ({"prompt": {"x": 1}, "responses": ["a", "b"]}, "'prompt' is {'x': 1}, not a text"),
+        ({"prompt": {"x": 1}, "responses": ["a", "b"]}, "'prompt' is {'x': 1}, not a string"),
         ({"prompt": "p", "response_a": "a", "response_b": "b", "label": "c"}, "'label' is 'c', not 'a', 'b' or 'tie'"),
-        ({"prompt": "p", "response_a": "a", "response_b": "b"}, "'label' is None"),
         ({"prompt": "p", "response_a": "a", "label": "a"}, "'response_b' is missing"),
         ({"prompt": "p", "response_a": None, "response_b": "b", "label": "a"}, "'response_a' is missing"),
         ({"prompt": "p", "chosen": "a", "rejected": "a "}, "the two responses are identical"),
         ({"prompt": "p", "chosen": "a"}, "'rejected' is missing"),
         ({"prompt": "p", "chosen": [], "rejected": "b"}, "a response is empty"),
         ({"prompt": " ", "chosen": "a", "rejected": "b"}, "'prompt' is empty"),
-        ({"chosen": "a", "rejected": "b"}, "no 'post'; it has chosen, rejected"),
+        ({"chosen": "a", "rejected": "b"}, "no 'post'; found chosen, rejected"),
         ({"question": "q"}, "not a comparison; expected info + summaries + choice"),
         ({"id": "1", "post": "x", "summary": "y", "flawed": [{"flaw": "f", "text": "t"}]}, "'candidate' is missing"),
         (
@@ -507,7 +509,7 @@ def test_shortening_cuts_the_post_and_never_the_cue_or_what_stands_before_it(tmp
         short = task.truncate(prompt, lambda text, room=room: len(text) <= room)  # type: ignore[misc]
         assert short.text == before + left + cue
         assert (short.source, short.id, short.reference) == (left, prompt.id, prompt.reference)
-    with pytest.raises(DataError, match=r"prompt 't3_1': not one word of the post fits; raise policy\.max_prompt"):
+    with pytest.raises(DataError, match=r"prompt 't3_1': not even one word of the post fits; raise policy\.max_prompt"):
         task.truncate(prompt, lambda text: len(text) < len(before))
 
 

@@ -40,6 +40,7 @@ from rlaif_framework.plugins.slots import narrow
 from rlaif_framework.records import read_rows
 from rlaif_framework.rl import Experience, ValueLearner, clipped_surrogate, delay_scores, gae
 from rlaif_framework.rl import learner as rl_learner
+from rlaif_framework.rl.diagnostics import finish_metrics
 from rlaif_framework.rl.policy_gradient import _Trainer
 from rlaif_framework.spec.model import SftConfig
 from rlaif_framework.training import fine_tune, fine_tuning, group_by_prompt
@@ -205,13 +206,12 @@ def test_adaptive_kl_looks_at_all_minibatches(world: World, monkeypatch: pytest.
     seen: list[float] = []
     monkeypatch.setattr(_Trainer, "_adapt", lambda self, kl, target, responses: seen.append(kl))
     yielded: list[float] = []
-    finish = _Trainer._finish
 
-    def note(self: Any, metrics: dict[str, float]) -> dict[str, float]:
+    def note(metrics: dict[str, float], beta: float) -> dict[str, float]:
         yielded.append(metrics["kl_k1"])
-        return finish(self, metrics)
+        return finish_metrics(metrics, beta)
 
-    monkeypatch.setattr(_Trainer, "_finish", note)
+    monkeypatch.setattr("rlaif_framework.rl.policy_gradient.finish_metrics", note)
     world.prompts = PROMPTS
     settings = {"steps": 2, "prompts_per_step": 4, "responses_per_prompt": 1, "minibatches": 4, "lr": 1e-2}
     world.train("ppo", world.stage("run"), epochs=1, kl_target=0.1, **settings)
@@ -262,7 +262,7 @@ def test_online_dpo_refuses_what_is_no_probability(world: World) -> None:
     config = narrow("algorithm", {"kind": "online-dpo", **ONE_STEP}, world.manager)
     algorithm = stage.context.build_algorithm(config)
     algorithm.labeler = Wrong()  # type: ignore[attr-defined]
-    with pytest.raises(RlaifError, match="no probabilities"):
+    with pytest.raises(RlaifError, match="not probabilities"):
         algorithm.improve(world.model, Guidance(), world.prompts, stage)
 
 

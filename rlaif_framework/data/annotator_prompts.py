@@ -63,7 +63,7 @@ class AnnotatorPrompts(Config):
     """The parts of an annotator's prompt: preamble, exemplars, sample, ending (RLAIF Table 1)."""
 
     prefer: Literal["better", "worse"] = "better"
-    """Which response the prompt asks for. If `worse`, the answer is inverted to get the label."""
+    """The response that the prompt asks for. If `worse`, the answer is inverted to get the label."""
     preambles: dict[str, str]
     """Descriptions of the annotator's role and of the criteria, by name: `base`, `detailed`, or your own."""
     label: str

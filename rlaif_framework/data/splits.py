@@ -53,14 +53,14 @@ def find_subject(values: Mapping[str, Any]) -> str:
 
 def read_splits(
     place: str | dict[Split, str],
-    shares: tuple[float, float],
+    fractions: tuple[float, float],
     subject: Subject = find_subject,
 ) -> Splits:
     """Read all rows of a data set by split. All are read at once, so that invalid rows are found before training.
 
     Args:
         place: A file, a folder, a hub id, or a file for each split.
-        shares: Fractions of validation and test rows, for data without splits.
+        fractions: Fractions of validation and test rows, for data without splits.
         subject: Returns the text a row is about. Rows about the same text are put into the same split, even if they
             are in different files.
 
@@ -71,11 +71,11 @@ def read_splits(
         return {split: list(_read_file(Path(place[split]))) if split in place else [] for split in SPLIT_NAMES}
     path = Path(place).expanduser()
     if path.is_dir():
-        return _read_folder(path, shares, subject)
+        return _read_folder(path, fractions, subject)
     hub_id = "/" in place and HUB_ID.fullmatch(place)
     if path.exists() or not hub_id or place.endswith((".jsonl", ".json", ".gz")):
-        return _divide(_read_file(path), shares, subject)
-    return _read_hub(place, shares, subject)
+        return _divide(_read_file(path), fractions, subject)
+    return _read_hub(place, fractions, subject)
 
 
 def _read_file(path: Path) -> Iterator[Row]:
@@ -83,17 +83,17 @@ def _read_file(path: Path) -> Iterator[Row]:
         yield Row(values, f"{path}, line {number}", number)
 
 
-def _read_folder(folder: Path, shares: tuple[float, float], subject: Subject) -> Splits:
+def _read_folder(folder: Path, fractions: tuple[float, float], subject: Subject) -> Splits:
     files = sorted(f for pattern in ("*.jsonl", "*.jsonl.gz", "*.json") for f in folder.glob(pattern))
     if not files:
         raise DataError(f"{folder} has no .jsonl file")
     found = _select_splits({f.name.partition(".")[0]: f for f in files})
     if found:
         return {split: list(_read_file(found[split])) if split in found else [] for split in SPLIT_NAMES}
-    return _divide((row for file in files for row in _read_file(file)), shares, subject)
+    return _divide((row for file in files for row in _read_file(file)), fractions, subject)
 
 
-def _read_hub(place: str, shares: tuple[float, float], subject: Subject) -> Splits:
+def _read_hub(place: str, fractions: tuple[float, float], subject: Subject) -> Splits:
     from datasets import load_dataset
 
     try:
@@ -107,7 +107,7 @@ def _read_hub(place: str, shares: tuple[float, float], subject: Subject) -> Spli
     rows = {name: [Row(dict(r), f"{place}, {name}, row {i}", i) for i, r in enumerate(data[name])] for name in data}
     found = _select_splits(rows)
     if set(found) == {"train"}:
-        return _divide(iter(found["train"]), shares, subject)
+        return _divide(iter(found["train"]), fractions, subject)
     return {split: found.get(split, []) for split in SPLIT_NAMES}
 
 
@@ -121,7 +121,7 @@ def _select_splits(named: Mapping[str, T]) -> dict[Split, T]:
     }
 
 
-def _divide(rows: Iterator[Row], shares: tuple[float, float], subject: Subject) -> Splits:
+def _divide(rows: Iterator[Row], fractions: tuple[float, float], subject: Subject) -> Splits:
     """Divide rows by their `split` field, or by a hash of the text they are about."""
     found: Splits = {split: [] for split in SPLIT_NAMES}
     for row in rows:
@@ -134,15 +134,15 @@ def _divide(rows: Iterator[Row], shares: tuple[float, float], subject: Subject) 
         elif named is not None:
             raise DataError(f"{row.where}: 'split' is {short(named)}, not the name of a split")
         else:
-            split = _hash_split(subject(row.values) or str(row.values), shares)
+            split = _hash_split(subject(row.values) or str(row.values), fractions)
         found[split].append(row)
     return found
 
 
-def _hash_split(subject: str, shares: tuple[float, float]) -> Split:
+def _hash_split(subject: str, fractions: tuple[float, float]) -> Split:
     # The split depends on the text only: not on its file, the order of rows, their ids, or white space.
     words = " ".join(subject.split())
     point = int.from_bytes(hashlib.sha256(words.encode()).digest()[:8], "big") / 2**64
-    if point < shares[1]:
+    if point < fractions[1]:
         return "test"
-    return "validation" if point < shares[0] + shares[1] else "train"
+    return "validation" if point < fractions[0] + fractions[1] else "train"

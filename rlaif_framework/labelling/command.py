@@ -33,6 +33,7 @@ def label_file(job: Job, manager: PluginManager, progress: Progress) -> LabelRep
     check_paths(job)
     if not job.overwrite:
         check_existing(job)
+    # Before the pairs are read, so that a wrong setting is reported without waiting for a large file.
     _check_labelers(job, manager)
     missing: dict[str, DataError] = {}
     with scan_pairs(job.pairs, partial(_note_missing_fields, job, missing)) as pairs:
@@ -52,6 +53,7 @@ def label_file(job: Job, manager: PluginManager, progress: Progress) -> LabelRep
     report = build_report(pairs, labels)
     for line in (*report.summary, *(f"warning: {text}" for text in report.warnings)):
         progress.print(line)
+    # The warnings about the pairs have been printed already, before labelling.
     report = report.model_copy(update={"warnings": [*warnings, *report.warnings]})
     _note_products(job, labels)
     _write_products(job, report, progress)

@@ -76,6 +76,7 @@ def _doubt_quality(x: LabelerReport, pairs: PairsSummary) -> Iterator[str]:
     agreement, position = quality.agreement, quality.same_position
     if agreement and agreement.low <= 0.5:
         yield f"agrees with humans no better than chance: {rate(agreement)}"
+    # A labeler that only follows length may be above chance, too.
     elif agreement and longer and agreement.value <= max(longer.value, 1 - longer.value):
         yield (
             "agrees with humans no better than a rule that only looks at length: humans prefer the longer response in "

@@ -64,6 +64,7 @@ def check_paths(job: Job) -> None:
         options += [("--out", labels.with_suffix(end)) for end in (".parquet", ".meta.json")]
     if job.report is not None:
         options.append(("--report", job.report.with_suffix(".json")))
+    # Resolved, since two paths may be links to the same file.
     taken = {job.pairs.resolve(): "the pairs"}
     for option, path in options:
         if path.is_dir():
@@ -84,6 +85,7 @@ def check_existing(job: Job) -> None:
         record = read_record(labels)
         made.update(record.made if record else ())
         for path in (labels, labels.with_suffix(".parquet"), record_path(labels)):
+            # Without a record, the file may not be an output of this command.
             if path.exists() and record is None:
                 raise _refuse("--out", path, f"and {record_path(labels).name} is not the record of an earlier run")
         if labels.exists() and record and record.complete and labels.stat().st_size != record.counts.file_size:

@@ -47,6 +47,7 @@ class LabelRecord(BaseModel):
         """Create the record of labels that are about to be made."""
         labeler, task, seed = describe_component(config, context), describe_task(context), context.seed
         return cls(
+            # `batch_tokens` is left out: it does not change labels.
             key=hash_content({"pairs": pairs.digest, "labeler": labeler, "task": task, "seed": seed}),
             pairs=str(pairs.path),
             comparisons=pairs.count,
@@ -82,6 +83,7 @@ def label_pairs(
         if _size(partial) >= previous.counts.file_size:  # else its rows were removed, and are labelled again
             record = previous
     elif previous is not None:
+        # The new record keeps `made`: the report and the export of the old labels may be replaced.
         progress.print(f"{out}: starting over, because the pairs, the labeler, the task or the seed have changed")
     done, size = record.counts.comparisons, chunk_size(config)
     if done:
@@ -92,7 +94,7 @@ def label_pairs(
     for counts in progress.track(chunks, -(-record.comparisons // size), text, done // size):
         record.counts = counts
         record.save(out)
-    partial.replace(out)
+    partial.replace(out)  # only now, so that a file under the final name is always complete
     return record
 
 

@@ -101,6 +101,7 @@ def _read_disputed(path: Path) -> list[LabelExample]:
 
 def _to_example(comparison: Comparison, preference: Preference) -> LabelExample:
     orders = preference.evidence.orders
+    # If a ballot averages several, its first rationale is also the first of `rationales`.
     return LabelExample(
         id=comparison.id,
         prompt=comparison.prompt.text,
@@ -116,6 +117,7 @@ def _to_example(comparison: Comparison, preference: Preference) -> LabelExample:
 def _measure(
     labels: Sequence[Observation], record: LabelRecord, path: Path, uncertain: list[LabelExample]
 ) -> LabelerReport:
+    # A copied label agrees with the human preference by definition.
     observations = [x for x in labels if not x.copied]
     confident = [x for x in observations if x.confidence is not None and x.confidence >= HIGH_CONFIDENCE]
     counts, total = record.counts, record.counts.comparisons

@@ -1,1 +1,4 @@
-"""Numbers computed from records alone. May import `assembly` and the rooms below it; no torch."""
+"""Numbers computed from records alone: agreement, calibration, win rates. May import `assembly` and below; no torch.
+
+Every rate and mean gets its confidence interval in `estimates`.
+"""

@@ -116,9 +116,10 @@ def measure_observations(observations: Sequence[Observation]) -> LabelerQuality:
     decided = [x for x in parsed if x.decided]
     names = sorted({x.slice for x in decided if x.slice is not None})
     slices = {name: measure_agreement(x for x in decided if x.slice == name) for name in names}
+    # Position bias is measured on ballots, which are kept even if the comparison has no label in the end.
     both = [x.orders for x in observations if len(x.orders) == 2]
     firsts = [(a[0] > 0.5, b[0] > 0.5) for a, b in both if a is not None and b is not None and 0.5 not in (a[0], b[0])]
-    same = [a for a, b in firsts if a == b]
+    same = [a for a, b in firsts if a == b]  # the responses were swapped, the preferred position was not
     lengths = [_agrees(x.first, x.longer > 0) for x in parsed if x.longer != 0 and x.first is not None]
     sources = sorted({x.gold_source for x in decided if x.gold_source is not None})
     return LabelerQuality(

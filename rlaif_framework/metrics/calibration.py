@@ -54,6 +54,7 @@ def measure_calibration(observations: Sequence[Observation]) -> Calibration | No
     width = 0.5 / CALIBRATION_BINS
     for first, gold in rows:
         confidence, correct = (first, gold) if first > 0.5 else (1 - first, 0.5 if first == 0.5 else 1 - gold)
+        # 1e-9: a confidence on the edge of two bins must not depend on rounding; 1.0 belongs to the last bin.
         folded[min(int((confidence - 0.5) / width + 1e-9), CALIBRATION_BINS - 1)].append((confidence, correct))
     bins = []
     for index, members in enumerate(folded):

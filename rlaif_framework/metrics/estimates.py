@@ -70,6 +70,7 @@ def estimate_rate_at(wins: Sequence[float], features: Sequence[float], at: float
         return second
 
     best = optimize.minimize(cost, np.zeros(2), jac=True, hess=curvature, method="trust-exact").x
+    # The inverse of the curvature at the optimum is the covariance of the weights.
     half = stats.norm.ppf(0.5 + CONFIDENCE / 2) * math.sqrt(np.linalg.inv(curvature(best))[0, 0])
     rate, low, high = map(float, expit(best[0] + np.array([0, -half, half])))
     return Estimate(rate, low, high, len(targets))
@@ -103,6 +104,7 @@ def adjust_holm(values: Sequence[float]) -> list[float]:
     adjusted = [0.0] * len(values)
     largest = 0.0
     for rank, index in enumerate(sorted(range(len(values)), key=lambda i: values[i])):
+        # An adjusted p-value must not be below that of a more significant test.
         largest = max(largest, min(1.0, (len(values) - rank) * values[index]))
         adjusted[index] = largest
     return adjusted

@@ -55,7 +55,7 @@ class MeasuredReward(Measured):
 
 
 class MeasuredArm(Measured):
-    """What was measured of an arm."""
+    """The measurements of an arm."""
 
     labeler: str | None
     """Name of the arm's labeler among the evaluation's labelers; None for an arm without feedback."""

@@ -39,6 +39,7 @@ def compare_labelers(observations: dict[str, Sequence[Observation]]) -> list[Pai
     """
     pairs = list(combinations(observations, 2))
     counted = [_count_pair(observations[a], observations[b]) for a, b in pairs]
+    # Only pairs with comparisons to test count for the adjustment.
     values = [paired_p_value(first, second) for _, count, first, second in counted if count]
     adjusted = iter(adjust_holm(values))
     raw = iter(values)

@@ -46,7 +46,7 @@ class Run:
     reused: dict[str, bool] = field(default_factory=dict)
     """True for each finished step whose artefact was reused, by the step's name."""
     notes: dict[str, Any] = field(default_factory=dict)
-    """Where a lifecycle plugin keeps what it needs from one hook to the next, under its own name."""
+    """Storage for lifecycle plugins between hooks; each plugin uses its own name as the key."""
     failed_hooks: set[tuple[str, str]] = field(default_factory=set)
     """Plugin and hook of each failure that was reported."""
 

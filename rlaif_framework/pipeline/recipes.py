@@ -63,14 +63,11 @@ class SampleRecipe(Recipe):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelRecipe(Recipe):
-    """Label the comparisons of an arm, and measure the agreement with gold preferences for the gate."""
+class LabelerRecipe(Recipe):
+    """Base of the recipes that label comparisons."""
 
     stage = "label"
-    work = f"{WORK}.gate:label_arm"
     labeler: LabelerConfig
-    sample: Step
-    validation: Sequence[Comparison]
     task: TaskScope = TaskScope.ANNOTATOR_PROMPTS
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
@@ -79,18 +76,20 @@ class LabelRecipe(Recipe):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelHeldOutRecipe(Recipe):
+class LabelRecipe(LabelerRecipe):
+    """Label the comparisons of an arm, and measure the agreement with gold preferences for the gate."""
+
+    work = f"{WORK}.gate:label_arm"
+    sample: Step
+    validation: Sequence[Comparison]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelHeldOutRecipe(LabelerRecipe):
     """Label held-out comparisons, to measure a labeler."""
 
-    stage = "label"
     work = f"{WORK}.evaluate:label_held_out"
-    labeler: LabelerConfig
     comparisons: Sequence[Comparison]
-    task: TaskScope = TaskScope.ANNOTATOR_PROMPTS
-
-    def loads(self, policy: str) -> Sequence[ModelLoad]:
-        """The labeler's models."""
-        return self.labeler.loads(policy)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,16 +163,14 @@ class RespondRecipe(Recipe):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreComparisonsRecipe(Recipe):
-    """Score held-out comparisons and the baseline's responses with a reward."""
+class ScoreRecipe(Recipe):
+    """Base of the recipes that score texts with the reward of an arm."""
 
     stage = "score"
-    work = f"{WORK}.score:score_comparisons"
     reward: FittedReward
-    comparisons: Sequence[Comparison]
     prompts: Sequence[Prompt]
     responses: Step
-    """The baseline's responses to the prompts."""
+    """The responses to the prompts."""
     task: TaskScope = TaskScope.ANNOTATOR_PROMPTS
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
@@ -182,19 +179,18 @@ class ScoreComparisonsRecipe(Recipe):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreResponsesRecipe(Recipe):
-    """Score a policy's responses with its own reward."""
+class ScoreComparisonsRecipe(ScoreRecipe):
+    """Score held-out comparisons, and the baseline's responses."""
 
-    stage = "score"
+    work = f"{WORK}.score:score_comparisons"
+    comparisons: Sequence[Comparison]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreResponsesRecipe(ScoreRecipe):
+    """Score the responses of an arm's policy."""
+
     work = f"{WORK}.score:score_policy"
-    reward: FittedReward
-    prompts: Sequence[Prompt]
-    responses: Step
-    task: TaskScope = TaskScope.ANNOTATOR_PROMPTS
-
-    def loads(self, policy: str) -> Sequence[ModelLoad]:
-        """The reward's models."""
-        return self.reward.loads(policy)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,1 +1,5 @@
-"""Components that plugins offer, and how plugins are found. May import `contracts` and below; no torch."""
+"""Components that plugins offer, and how plugins are found. May import `contracts` and below; no torch.
+
+`discovery` finds plugins and checks the versions that they require, `checks` checks what a loaded plugin offers, and
+`builtins` lists the modules of the package's own plugins.
+"""

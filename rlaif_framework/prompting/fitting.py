@@ -18,7 +18,7 @@ R = TypeVar("R")
 
 
 MAX_ATTEMPTS = 6
-"""How often a question is sent at most if it is refused as too long. Each attempt has a shorter source."""
+"""Maximum number of attempts for a question that is refused as too long. Each attempt has a shorter source."""
 
 
 TOO_LONG = "a response does not fit into the model's context, together with the rest of the question"

@@ -21,7 +21,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in read_lines(path):
         try:
             row = parse_line(line)
-        except DataError as error:
+        except DataError as error:  # add the location
             raise DataError(f"{path}, line {number}: {error}") from error
         yield number, row
 

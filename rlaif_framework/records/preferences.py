@@ -58,7 +58,7 @@ class Vote:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """How a preference came about."""
+    """The evidence for a preference: ballots, scores, usage, and reasons if there is none."""
 
     source: str
     """The labeler's kind, or `human` or `synthetic` if the label is a copy of the gold preference."""

@@ -1,4 +1,9 @@
-"""What the reinforcement-learning algorithms share. May import `report` and the rooms below it; not `pipeline`."""
+"""Models, estimators and training steps that the algorithms share.
+
+A step samples and scores responses (`rollouts`, the missing-EOS penalty included), turns them into targets
+(`experience`, with the formulas in `estimators`) and updates the models (`policy_gradient`, `learner`).
+May import `report` and the rooms below it, but not `pipeline`.
+"""
 
 import lazy_loader
 

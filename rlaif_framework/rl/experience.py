@@ -67,6 +67,7 @@ class Experience:
             order: Indices of the rollout's prompts, in the order of the parts.
         """
         device = parts[0].scores.device
+        # Sorting a permutation gives its inverse.
         prompts = torch.tensor(order, device=device).argsort()
         tokens = rollout.tokens_of(order).to(device).argsort()
         return cls(
@@ -120,7 +121,7 @@ class ValueTargets:
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """What an update is computed from, flat over tokens like the experience it was built from."""
+    """Inputs of an update besides the predictions, flat over tokens like the experience they were built from."""
 
     advantages: Tensor
     """(tokens,)."""
@@ -135,7 +136,7 @@ class Targets:
         """Return the targets of a microbatch."""
         tokens, values = batch.tokens, self.values
         if values is not None:
-            total = len(self.advantages)
+            total = len(self.advantages)  # final states, if they have values, come after all tokens
             states = tokens if len(values.old) == total else torch.cat([tokens, total + batch.responses])
             values = ValueTargets(values.old[states], values.returns[states])
         return Targets(self.advantages[tokens], self.logprobs[tokens], self.reference[tokens], values)

@@ -67,6 +67,7 @@ class Learner:
         config, context = self.config, self.context
         if context.policy.lora is not None:
             return share_weights(base)
+        # All weights are trained, in fp32: the reference needs a copy of its own.
         dtypes = {"policy": torch.float32, "fp32": torch.float32, "bf16": torch.bfloat16}
         device = context.device if config.reference_device == "policy" else torch.device("cpu")
         return load_model(initial, "causal", dtypes[config.reference_dtype], device)
@@ -111,6 +112,7 @@ class Learner:
     def reference_logprobs(self, packed: Packed) -> Tensor:
         """Compute log-probabilities of the response tokens under the initial policy, (response tokens,)."""
         device = self.reference.device
+        # A reference kept on the CPU is computed there, in its own precision.
         with self.autocast(enabled=device.type == self.context.device.type):
             logprobs = response_logprobs(self.reference, packed.to(device), self.temperature)
         return logprobs.to(self.context.device)
@@ -175,6 +177,7 @@ class OnlineLearner(Learner):
         )
         texts = [context.task.clean(s.text) for s in samples]
         ids = [encode_prompt(self.tokenizer, p.text) for p in prompts]
+        # Training uses the sampled ids: the tokens of a decoded and encoded text may differ.
         return Rollout(repeated, samples, texts, group_samples(ids, samples, config.responses_per_prompt))
 
     def respond(self, prompts: Sequence[str], temperature: float, seed: int) -> list[Sample]:
@@ -225,7 +228,7 @@ class ValueLearner(OnlineLearner):
             initial: Folder of the initial policy.
             reward_folder: Folder of a trained reward model, for `value_from: reward`.
         """
-        self._reward_folder = reward_folder
+        self._reward_folder = reward_folder  # before the models are loaded, which needs it
         super().__init__(config, context, stage, initial)
         self.value = self.modules["value"]
 

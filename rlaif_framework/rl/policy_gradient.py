@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Generic, TypeVar, get_args
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,7 +17,8 @@ from rlaif_framework.errors import TrainingError
 from rlaif_framework.models.packing import split_by_tokens
 from rlaif_framework.records.preferences import Prompt
 from rlaif_framework.rl.checkpoint_selection import train_online
-from rlaif_framework.rl.config import KlEstimator, PolicyGradientConfig
+from rlaif_framework.rl.config import PolicyGradientConfig
+from rlaif_framework.rl.diagnostics import average_policy, average_values, finish_metrics
 from rlaif_framework.rl.estimators import (
     adapt_beta,
     clipped_fraction,
@@ -33,10 +34,6 @@ from rlaif_framework.training.averages import MetricAverager
 from rlaif_framework.training.loop import accumulate
 
 C = TypeVar("C", bound=PolicyGradientConfig)
-
-
-RATIO_OUTLIER = 0.1
-"""A token's probability ratio counts as an outlier if it is further from 1 than this."""
 
 
 TargetSource = Callable[[Microbatch, Predictions], Targets]
@@ -141,7 +138,7 @@ class _Trainer:
             self._accumulate_gradients(rollout, prompts, targets_of, update)
             metrics = {**averager.means(learner.accelerator), **update.means(learner.accelerator)}
             kls.append(metrics["kl_k1"])
-            yield self._finish(metrics)
+            yield finish_metrics(metrics, self.state["beta"])
         if config.kl_target is not None:
             # Minibatches are of equal size: their mean is the KL of the policy that sampled.
             self._adapt(sum(kls) / len(kls), config.kl_target, len(rollout.texts) * learner.accelerator.num_processes)
@@ -314,11 +311,12 @@ class _Trainer:
                 errors = self.critic.value_errors(predictions.values, values.old, values.returns, index)
                 losses = losses + self.critic.config.value_weight * errors
                 averager.add("value_loss", errors * weights, share)
-                _average_values(averager, self.critic, predictions.values[: len(index)], values)
+                clip = self.critic.config.value_clip
+                average_values(averager, predictions.values[: len(index)], values, clip)
             losses = losses * weights
             averager.add("loss", losses, share)
             learner.accelerator.backward(losses.sum())
-            _average_policy(averager, predictions.logprobs.detach(), targets, clipped, batch.packed.responses)
+            average_policy(averager, predictions.logprobs.detach(), targets, clipped, batch.packed.responses)
 
     def _regularise(self, losses: Tensor, log_ratios: Tensor, predictions: Predictions, reference: Tensor) -> Tensor:
         """Add the KL term, with `kl: loss`, and the entropy bonus to the losses of tokens; all (tokens,)."""
@@ -345,19 +343,6 @@ class _Trainer:
             return 1 / (per_token * len(chosen))
         return torch.ones_like(per_token) / len(chosen)
 
-    def _finish(self, metrics: dict[str, float]) -> dict[str, float]:
-        """Compute the metrics of an update that are functions of means."""
-        beta = self.state["beta"]
-        metrics["objective"] -= beta * metrics["kl_k1"]
-        metrics["beta"] = beta
-        metrics["ratio_std"] = _variance(metrics["ratio"], metrics.pop("_ratio_squared")) ** 0.5
-        metrics["advantage_std"] = _variance(metrics.pop("_advantages"), metrics.pop("_advantages_squared")) ** 0.5
-        if "value_loss" in metrics:
-            variance = _variance(metrics.pop("_returns"), metrics.pop("_returns_squared"))
-            unexplained = _variance(metrics.pop("_errors"), metrics.pop("_errors_squared"))
-            metrics["explained_variance"] = 1 - unexplained / variance if variance > 0 else 0.0
-        return metrics
-
     def _adapt(self, kl: float, target: float, responses: int) -> None:
         """Adapt beta to the KL of a step's responses."""
         config = self.config
@@ -370,38 +355,3 @@ class _Trainer:
         total, squares, count = self.learner.accelerator.reduce(sums.double(), reduction="sum").unbind()
         mean = total / count
         return mean.float(), ((squares - count * mean**2) / (count - 1)).clamp(min=0).float()
-
-
-def _average_policy(
-    averager: MetricAverager, logprobs: Tensor, targets: Targets, clipped: Tensor, responses: int
-) -> None:
-    """Add the policy's metrics for a microbatch."""
-    log_ratios = logprobs - targets.logprobs
-    # The KL of the policy that sampled: tokens sampled from it make the estimate unbiased, after several updates too.
-    for name in get_args(KlEstimator):
-        averager.add(f"kl_{name}", estimate_kl(targets.logprobs, targets.reference, name), responses)
-    averager.add("entropy", -targets.logprobs)  # unbiased for the same reason
-    ratios = log_ratios.exp()
-    averager.add("ratio", ratios)
-    averager.add("_ratio_squared", ratios**2)
-    averager.add("ratio_outlier_fraction", ((ratios - 1).abs() > RATIO_OUTLIER).float())
-    averager.add("approx_kl", estimate_kl(targets.logprobs, logprobs, "k3"))
-    averager.add("clip_fraction", clipped)
-    averager.add("_advantages", targets.advantages)
-    averager.add("_advantages_squared", targets.advantages**2)
-
-
-def _average_values(averager: MetricAverager, critic: ValueLearner, values: Tensor, targets: ValueTargets) -> None:
-    """Add the value model's metrics for the states before the tokens of a microbatch, (tokens,)."""
-    old, returns = targets.old[: len(values)], targets.returns[: len(values)]
-    clip = critic.config.value_clip
-    if clip is not None:
-        averager.add("value_clip_fraction", ((values - old).abs() > clip).float())
-    errors = returns - old
-    for name, of in (("returns", returns), ("errors", errors)):
-        averager.add(f"_{name}", of)
-        averager.add(f"_{name}_squared", of**2)
-
-
-def _variance(mean: float, mean_square: float) -> float:
-    return max(0.0, mean_square - mean**2)

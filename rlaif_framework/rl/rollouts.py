@@ -68,7 +68,7 @@ def describe_rollout(rollout: Rollout, task: Task, averager: MetricAverager) -> 
     averager.add("tokens", torch.tensor(rollout.lengths, dtype=torch.float32))
     averager.add("eos_rate", rollout.finished.float())
     measured = [task.measure(p, t) for p, t in zip(rollout.prompts, rollout.texts, strict=True)]
-    for key in measured[0]:
+    for key in measured[0]:  # a task measures all responses by the same keys
         averager.add(f"task/{key}", torch.tensor([m[key] for m in measured]))
 
 
@@ -82,6 +82,7 @@ def score_rollout(reward: Reward, rollout: Rollout, averager: MetricAverager) ->
         terms = reward.score_terms(rollout.prompts, rollout.texts)
         for name, values in terms.items():
             averager.add(f"reward/{name}", torch.tensor(list(values), dtype=torch.float32))
+        # Summed in float64, before the scores are rounded to fp32.
         scores = [sum(parts) for parts in zip(*terms.values(), strict=True)]
         check_scores(scores, rollout.prompts, rollout.texts)
     else:

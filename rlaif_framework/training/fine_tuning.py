@@ -56,6 +56,7 @@ def imitate(
         config: Settings of the fine-tuning.
         file: File name of the responses in the stage's folder.
     """
+    # An empty response would teach the policy to end at once.
     filled = [d for d in demonstrations if d.response]
     used = filled[: config.limit]
     stage.facts.update(
@@ -96,7 +97,7 @@ def fine_tune(
         _encode(tokenizer, prompt, response, ends, config)
         for (prompt, response), ends in zip(demonstrations, complete, strict=True)
     ]
-    weights = torch.float32 if policy.lora is None else context.dtype
+    weights = torch.float32 if policy.lora is None else context.dtype  # weights that are trained are kept in fp32
     model = load_model(source, "causal", weights, context.device)
     trained = model if policy.lora is None else add_lora(model, policy.lora, "CAUSAL_LM")
     if policy.gradient_checkpointing:
@@ -138,6 +139,6 @@ def _encode(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str, fini
     before = encode_prompt(tokenizer, prompt)
     after = encode_response(tokenizer, response, config.max_response_tokens)
     if not finished and after[-1] == tokenizer.eos_token_id:
-        del after[-1]
+        del after[-1]  # the policy must not learn to end where the length limit did
     context = len(before) if config.loss == "response" else 1  # no token predicts the first one
     return Group(before[:context], [before[context:] + after])

@@ -74,6 +74,7 @@ def train_steps(
     released = last_saved
     stage.rewind_log(start)
     for number in stage.track(range(start, steps), steps, text, done=start):
+        # numpy takes seeds below 2**32; with `device_specific`, processes draw different random numbers.
         set_seed(stage.seed("step", number) % 2**32, device_specific=True)
         rate = min(1.0, (number + 1) / (warmup + 1)) * _decay(schedule, number / steps)
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
@@ -86,6 +87,7 @@ def train_steps(
         stage.log(number + 1, metrics)
         if after(number + 1):
             break
+        # By time: whatever a step takes, checkpoints then cost a bounded share of it.
         if time.monotonic() - last_saved >= stage.checkpoint_seconds and number + 1 < steps:
             save_checkpoint(stage, modules, optimizer, state, number + 1)
             last_saved = time.monotonic()
@@ -174,6 +176,7 @@ def draw_batch(stage: Stage, total: int, size: int, number: int) -> list[int]:
         size: Items in a batch.
         number: Number of the step.
     """
+    # A function of the step's number alone, so that a resumed run draws the same batches.
     positions = range(number * size, (number + 1) * size)
     orders = {
         epoch: torch.randperm(total, generator=torch.Generator().manual_seed(stage.seed("epoch", epoch)))

@@ -88,5 +88,5 @@ def index_pairs(batch: Sequence[PromptPairs], device: torch.device) -> PairIndex
         for prompt, start in zip(batch, starts, strict=False)  # the last start is the total
         for pair in prompt.pairs
     ]
-    first, second, labels, weights = zip(*rows, strict=True)
+    first, second, labels, weights = zip(*rows, strict=True)  # rows to columns
     return PairIndex(*(torch.tensor(column, device=device) for column in (first, second, labels, weights)))

@@ -35,8 +35,8 @@ class FewShotConfig(StrategyConfig):
     exemplars: Annotated[int, Field(ge=0, le=8)] | list[str] = 2
     """Number of the task's exemplars to show, or the ids of exemplars, in order."""
     choose: Literal["first", "random"] = "first"
-    """Which exemplars to show if `exemplars` is a number: the first ones, or a random sample, drawn once with the
-    spec's seed."""
+    """Selection of exemplars if `exemplars` is a number: the first ones, or a random sample, drawn once with the spec's
+    seed."""
     strategy: StrategySlot = default_component("direct")
     """The strategy that asks the question."""
 

@@ -55,7 +55,7 @@ class SelfConsistency:
 
     def _sample(self, number: int, request: Request) -> Request:
         if not isinstance(request, Generate):
-            return request
+            return request  # the label is read from probabilities, which are not sampled
         seed = derive_seed(self.seed, "self-consistency", number)
         return replace(request, temperature=self.config.temperature, top_k=self.config.top_k, seed=seed)
 

@@ -58,7 +58,7 @@ class RejectionSampling:
         if not any(d.response for d in demonstrations):
             raise TrainingError(
                 f"all of the best of {config.n} responses are empty: there is nothing to learn from; raise "
-                f"'temperature', or look at the reward"
+                f"'temperature' or check the reward"
             )
         imitate(context, stage, initial, demonstrations, config.sft, "chosen.jsonl")
 
@@ -86,6 +86,7 @@ def select_best(
     )
     repeated = [p for p in prompts for _ in range(n)]
     texts = [context.task.clean(s.text) for s in samples]
+    # float64, as rewards are computed: rounding could make ties of different rewards.
     rewards = torch.tensor(score_responses(reward, repeated, texts), dtype=torch.float64)
     finished = torch.tensor([s.finished for s in samples])
     scores = replace_missing_eos(rewards, finished, config.missing_eos_penalty, config.missing_eos_reward).tolist()

@@ -49,8 +49,8 @@ class OpenAIConfig(BackendConfig):
     mode: Literal["chat", "completion"] = "chat"
     """Send questions as a user message, or as plain text to complete."""
     prefill: Literal["auto", "yes", "no"] = "auto"
-    """Whether to prefill the start of the assistant's answer on a chat server. If not, it is put at the end of the user
-    message (auto: once the server refuses a prefilled answer)."""
+    """Prefill the start of the assistant's answer on a chat server. Otherwise it is put at the end of the
+    user message (auto: once the server refuses a prefilled answer)."""
     samples: int = Field(8, ge=1, le=1000)
     """Number of answers to sample for a choice if the server returns no log-probabilities."""
     context_tokens: int | None = Field(None, ge=64)
@@ -65,7 +65,7 @@ class OpenAIConfig(BackendConfig):
     timeout: float = Field(120.0, gt=0, le=86400)
     """Maximum number of seconds to wait for one answer."""
     retries: int = Field(6, ge=0, le=100)
-    """How often a request is repeated after transient failures."""
+    """Maximum number of times that a request is repeated after transient failures."""
     max_tokens_budget: int | None = Field(None, ge=1)
     """Maximum number of tokens per run of the command, for prompts and answers together (null: no limit)."""
     max_cost: float | None = Field(None, gt=0)

@@ -15,7 +15,7 @@ PROMPT = (
     re.compile(r"(\d+) in (?:the|your) (?:messages|prompt)"),
     re.compile(r"(?:resulted in|requested|requested tokens|input|request) \(?(\d+)"),
 )
-"""How servers state the number of tokens of a prompt that is too long. The last one may include the answer."""
+"""Phrases in which servers state the number of tokens of a prompt. The last one may include the answer's."""
 TOO_LONG = ("context length", "context window", "context size", "context_length", "too long", "too many tokens")
 DEFAULT_FRACTION = 0.75
 """Fraction of a question to try if the server does not say by how much it is too long."""

@@ -19,7 +19,7 @@ class TransformersConfig(BackendConfig):
     dtype: DType = "auto"
     """Compute precision (auto: bf16 if the hardware supports it)."""
     chat: Literal["auto", "yes", "no"] = "auto"
-    """Whether to apply the model's chat template, with the question's ending as the start of the answer (auto: if the
+    """Apply the model's chat template, with the question's ending as the start of the answer (auto: if the
     model has a template)."""
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:

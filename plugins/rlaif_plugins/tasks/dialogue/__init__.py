@@ -27,15 +27,17 @@ class DialogueConfig(TaskConfig):
     """Skip invalid rows. Anthropic's data has a few, with empty answers or different dialogues."""
     annotator_prompts: Path | None = None
     """A YAML file with annotator prompts that override those of the task, key by key."""
-    validation_share: float = Field(0.1, ge=0, lt=1)
+    validation_fraction: float = Field(0.1, ge=0, lt=1)
     """Fraction of dialogues held out for validation if the data has no splits, chosen by a hash of the dialogue."""
-    test_share: float = Field(0.1, ge=0, lt=1)
+    test_fraction: float = Field(0.1, ge=0, lt=1)
     """Fraction of dialogues held out for testing, chosen in the same way."""
 
     @model_validator(mode="after")
-    def _check_shares(self) -> DialogueConfig:
-        if self.validation_share + self.test_share >= 1:
-            raise ValueError("validation_share and test_share leave nothing to train on: their sum must be below 1")
+    def _check_fractions(self) -> DialogueConfig:
+        if self.validation_fraction + self.test_fraction >= 1:
+            raise ValueError(
+                "validation_fraction and test_fraction leave nothing to train on: their sum must be below 1"
+            )
         return self
 
 

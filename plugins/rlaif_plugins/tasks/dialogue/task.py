@@ -46,7 +46,7 @@ class DialogueTask:
             raise DataError(
                 "task.data is missing: give a file or folder of pairs, e.g. a folder of Anthropic's hh-rlhf"
             )
-        rows = read_splits(self.config.data, (self.config.validation_share, self.config.test_share))
+        rows = read_splits(self.config.data, (self.config.validation_fraction, self.config.test_fraction))
         found: dict[Split, list[Comparison]] = {split: [] for split in rows}
         invalid = []
         for split, row in ((split, row) for split, own in rows.items() for row in own):
@@ -62,6 +62,7 @@ class DialogueTask:
 
     def truncate(self, prompt: Prompt, fits: Callable[[str], bool]) -> Prompt:
         """Drop the oldest turns until the prompt fits, then the beginning of the last turn. Responses are kept."""
+        # The end of a dialogue matters most: it is what the response answers.
         turns = TURN.split(prompt.source)
         for start in range(1, len(turns)):
             source = "\n\n".join(turns[start:])

@@ -37,7 +37,7 @@ class TldrTask:
         self._annotator_prompts = AnnotatorPrompts.load(
             Path(__file__).with_name("annotator_prompts.yaml"), config.annotator_prompts
         )
-        self.shares = (config.validation_share, config.test_share)
+        self.fractions = (config.validation_fraction, config.test_fraction)
         try:
             self.template = Environment(undefined=StrictUndefined).from_string(config.template)
             rendered = self.template.render(subreddit="s", title="t", post="\0")
@@ -157,7 +157,7 @@ class TldrTask:
     def _read(self, place: Place, parse: Callable[[Row], Iterator[T]]) -> dict[Split, list[tuple[Row, T]]]:
         """Parse all rows of a data set. If several are invalid, the error names the first."""
         subject = partial(find_subject, post=self.config.fields.get("post", "post"))
-        rows = read_splits(str(MINI) if place == "mini" else place, self.shares, subject)
+        rows = read_splits(str(MINI) if place == "mini" else place, self.fractions, subject)
         found: dict[Split, list[tuple[Row, T]]] = {split: [] for split in rows}
         bad: list[tuple[int, str]] = []
         for split, own in rows.items():
