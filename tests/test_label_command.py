@@ -494,13 +494,13 @@ def test_the_pairs_are_read_once_for_all_labelers(
     label: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from rlaif_framework.data import pairs_file
+    from rlaif_framework.records.jsonl import read_lines
 
     pairs, reads = make_pairs(5), []
-    original = pairs_file.read_lines
 
     def spy(path: Path) -> Iterator[tuple[int, bytes]]:
         reads.append(path)
-        return original(path)
+        return read_lines(path)
 
     monkeypatch.setattr(pairs_file, "read_lines", spy)
     Path("c.yaml").write_text("a: length\nb: {kind: length, prefer: shorter}\nc: human\n")
