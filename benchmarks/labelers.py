@@ -18,6 +18,7 @@ from typing import Any, get_args
 from rlaif_framework import Comparison, Context, PluginManager, Split
 from rlaif_framework.metrics.agreement import LabelerQuality, measure_labeler
 from rlaif_framework.metrics.estimates import Estimate
+from rlaif_framework.plugins.slots import narrow
 from rlaif_framework.spec.loading import build_spec
 
 
@@ -38,8 +39,7 @@ def main() -> None:
         for data, (context, comparisons) in sets.items():
             if "reference" in name and not all(c.prompt.reference for c in comparisons):
                 continue
-            component = manager.find("labeler", str(config["kind"]))
-            labeler = context.build_labeler(component.config.model_validate(config, context={"manager": manager}))
+            labeler = context.build_labeler(narrow("labeler", config, manager))
             start = time.perf_counter()
             preferences = list(labeler.label(comparisons))
             seconds = (time.perf_counter() - start) / len(comparisons) * 1000

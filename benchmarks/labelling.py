@@ -124,7 +124,7 @@ def measure_overhead(count: int, scratch: str) -> None:
         {"backend": {"kind": "transformers", "model": "none"}}, context={"manager": manager}
     )
     context = Context.from_spec(spec, manager)
-    labeler.seed, labeler.task, labeler.words, labeler.backend = (
+    labeler.seed, labeler.task, labeler.prompts, labeler.backend = (
         0,
         context.task,
         context.task.annotator_prompts(),
@@ -160,7 +160,7 @@ def compare_choices(name: str, backend: TransformersBackend, requests: Sequence[
     slow, plain = clock(backend, lambda: ask_plainly(backend, requests))
     backend.prefix, backend.prefix_cache = [], []  # nothing kept from the warm-up
     fast, answers = clock(backend, lambda: dict(backend.answer(requests)))
-    worst = max(abs(answers[i].probabilities[0] - p) for i, p in enumerate(plain))
+    worst: float = max(abs(answers[i].probabilities[0] - p) for i, p in enumerate(plain))
     sequences = [backend.encode(r.question) for r in requests]
     computed, perfect = share_prefixes(sequences).tokens, count_perfect(sequences)
     rate = 2 * count_weights(backend.model) * computed / fast
@@ -206,7 +206,8 @@ def ask_plainly(backend: TransformersBackend, requests: Sequence[Choose]) -> lis
 @torch.no_grad()
 def generate_plainly(backend: TransformersBackend, asked: Sequence[Question], samples: int) -> int:
     """The plain approach: all samples of one prompt in a batch; gives the number of tokens generated."""
-    model, end = backend.model, backend.tokenizer.eos_token_id
+    model: Any = backend.model
+    end = backend.tokenizer.eos_token_id
     settings = GenerationConfig(
         max_new_tokens=TOKENS_OF_A_RATIONALE,
         do_sample=True,

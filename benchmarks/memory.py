@@ -22,8 +22,10 @@ from types import ModuleType
 
 import torch
 
-from rlaif_framework import PlannedStep, PluginManager, Run, Step, Store, hookimpl, load_spec, plan_spec, run_spec
+from rlaif_framework import PluginManager, Store, hookimpl, load_spec, plan_spec, run_spec
+from rlaif_framework.contracts.lifecycle import RunInfo, StepInfo
 from rlaif_framework.memory import keep_freed_memory, peak_memory
+from rlaif_framework.pipeline.planning import PlannedStep
 from rlaif_framework.plugins.discovery import Plugin
 from rlaif_framework.progress import Progress
 
@@ -83,11 +85,11 @@ def make_plugin(meter: Meter) -> Plugin:
     module = ModuleType("rlaif_meter")
 
     @hookimpl
-    def rlaif_stage_started(run: Run, step: Step) -> None:
+    def rlaif_stage_started(run: RunInfo, step: StepInfo) -> None:
         meter.start()
 
     @hookimpl
-    def rlaif_stage_finished(run: Run, step: Step) -> None:
+    def rlaif_stage_finished(run: RunInfo, step: StepInfo) -> None:
         meter.finish(step.name)
 
     module.rlaif_stage_started = rlaif_stage_started  # type: ignore[attr-defined]

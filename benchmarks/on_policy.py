@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rlaif_framework import Comparison, Context, PluginManager, load_spec
+from rlaif_framework import Comparison, Context, PluginManager, Preference, load_spec
 from rlaif_framework.models import load_model, load_tokenizer
 from rlaif_framework.training.responses import sample_texts, truncate_prompts
 
@@ -32,6 +32,8 @@ def main() -> None:
     manager, first = PluginManager.load(), given.runs[0]
     spec = load_spec(first / "spec.yaml", (), manager)
     context, arm = Context.from_spec(spec, manager), spec.arms[given.arm]
+    if arm.feedback is None or arm.reward is None or spec.evaluate is None:
+        raise SystemExit(f"arm '{given.arm}' needs feedback and a reward model, and the spec a judge")
     prompts = [*context.task.prompts("validation"), *context.task.prompts("test")]
     tokenizer = load_tokenizer(first / "sft")
     prompts, _ = truncate_prompts(context, prompts, tokenizer)
@@ -48,7 +50,7 @@ def main() -> None:
     ]
     raters = {"labeler": arm.feedback.labeler, "judge": spec.evaluate.judge}
     labels = {
-        name: np.array([p.probabilities[0] - 0.5 for p in context.build_labeler(config).label(pairs)])
+        name: np.array([first_probability(p) - 0.5 for p in context.build_labeler(config).label(pairs)])
         for name, config in raters.items()
     }
     longer = np.array([len(a) - len(b) for a, b in (pair.responses for pair in pairs)])
@@ -57,8 +59,13 @@ def main() -> None:
     for run in given.runs:
         reward = context.build_reward(arm.reward).load(run / given.arm / "reward")
         found = dict(zip(zip((p.id for p in repeated), texts, strict=True), reward.score(repeated, texts), strict=True))
-        margins = [np.subtract(*(found[pair.prompt.id, text] for text in pair.responses)) for pair in pairs]
+        margins = [found[p.prompt.id, p.responses[0]] - found[p.prompt.id, p.responses[1]] for p in pairs]
         print(compare(str(run), np.array(margins), longer, labels), flush=True)
+
+
+def first_probability(preference: Preference) -> float:
+    """Return the probability that the first response is preferred; 0.5 if the labeler could not say."""
+    return 0.5 if preference.probabilities is None else preference.probabilities[0]
 
 
 def compare(name: str, margins: np.ndarray, longer: np.ndarray, labels: dict[str, np.ndarray]) -> str:

@@ -108,7 +108,8 @@ def run_ours(settings: dict[str, Any]) -> dict[str, Any]:
     for number, row in enumerate(rows):
         prompt = Prompt(str(number), row["prompt"], row["prompt"])
         labels.append(LabelledComparison(Comparison(str(number), prompt, (row["chosen"], row["rejected"])), (1.0, 0.0)))
-    bradley_terry.draw_batch = lambda stage, total, size, number: list(range(number * size, (number + 1) * size))
+    in_order = lambda stage, total, size, number: list(range(number * size, (number + 1) * size))  # noqa: E731
+    setattr(bradley_terry, "draw_batch", in_order)  # noqa: B010
 
     def fit(stage: Stage) -> list[float]:
         model.fit(labels, Path(settings["start"]), stage)
@@ -134,9 +135,10 @@ def run_trl(settings: dict[str, Any]) -> dict[str, Any]:
     rows = json.loads(Path(settings["rows"]).read_text())
     seconds: list[float] = []
 
-    class InOrder(trl.RewardTrainer):  # type: ignore[misc]
+    class InOrder(trl.RewardTrainer):
         def _get_train_sampler(self, *args: Any) -> Any:
-            return SequentialSampler(self.train_dataset)
+            dataset: Any = self.train_dataset
+            return SequentialSampler(dataset)
 
     with tempfile.TemporaryDirectory() as scratch:
         config = trl.RewardConfig(

@@ -109,7 +109,7 @@ def read_prompts(start: str, count: int, length: int) -> list[str]:
     posts = [json.loads(line)["post"] for line in MINI.read_text(encoding="utf-8").splitlines()]
     ids = [tokenizer(post)["input_ids"] for post in posts]
     long = [own[:length] for own in ids if len(own) >= length]
-    return [tokenizer.decode(long[i % len(long)]) for i in range(count)]
+    return [str(tokenizer.decode(long[i % len(long)])) for i in range(count)]
 
 
 def run_ours(settings: dict[str, Any]) -> dict[str, Any]:

@@ -108,7 +108,7 @@ def make_clock(seconds: list[float]) -> Any:
     """A callback for a transformers trainer that notes the seconds of each step."""
     from transformers import TrainerCallback
 
-    class Clock(TrainerCallback):  # type: ignore[misc]
+    class Clock(TrainerCallback):
         def on_step_begin(self, *args: Any, **rest: Any) -> None:
             wait()
             self.start = time.perf_counter()
@@ -137,7 +137,8 @@ def time_steps(module: Any, name: str, context: Context, work: Callable[[Stage],
         folder, checkpoint = Path(scratch) / "folder", Path(scratch) / "checkpoint"
         folder.mkdir()
         checkpoint.mkdir()
-        result = work(Stage(name, folder, checkpoint, context.seed, context.accelerator, Progress(), 1e9, note))
+        stage = Stage(name, folder, checkpoint, context.seed, context.accelerator, Progress(), 1e9, report_step=note)
+        result = work(stage)
     return [b - a for a, b in pairwise(ends)], result
 
 

@@ -38,7 +38,7 @@ CHAT = (
 
 
 def pytest_configure() -> None:
-    """Set what libraries read when they are imported: no hub, and one thread, since tiny models gain nothing from two."""
+    """Set what libraries read when they are imported: no hub, and one thread, as tiny models need no more."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["OMP_NUM_THREADS"] = "1"
 

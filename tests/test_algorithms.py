@@ -89,8 +89,8 @@ class World:
         kind: str,
         stage: ComponentStage,
         reward: Any = None,
-        given: Sequence[Any] = (),
-        reward_folder: Path | None = None,
+        given: Any = (),
+        reward_folder: Any = None,
         **settings: Any,
     ) -> Path:
         config = narrow("algorithm", {"kind": kind, **settings}, self.manager)
@@ -191,14 +191,12 @@ def test_reinforce_against_the_other_responses_has_the_same_optimum(world: World
 def test_in_the_loss_k2_and_corrected_k3_are_one_gradient(world: World) -> None:
     """At ratio 1 both are k1 times the gradient of the log-probability; k3 as it is pulls another way."""
     settings = {"steps": 4, "prompts_per_step": 1, "responses_per_prompt": 4, "lr": 1e-3, "beta": 1.0, "kl": "loss"}
-    runs = {
-        name: world.train("rloo", world.stage(name), **settings, **options)
-        for name, options in {
-            "k2": {"kl_estimator": "k2"},
-            "corrected": {"kl_estimator": "k3", "kl_correction": True},
-            "k3": {"kl_estimator": "k3"},
-        }.items()
+    estimators: dict[str, dict[str, Any]] = {
+        "k2": {"kl_estimator": "k2"},
+        "corrected": {"kl_estimator": "k3", "kl_correction": True},
+        "k3": {"kl_estimator": "k3"},
     }
+    runs = {name: world.train("rloo", world.stage(name), **settings, **options) for name, options in estimators.items()}
     norms, same, other = ([row["policy_grad_norm"] for row in read_metrics(runs[name])] for name in runs)
     assert norms == pytest.approx(same, rel=1e-4)
     assert norms[1:] != pytest.approx(other[1:], rel=1e-4)
@@ -293,7 +291,7 @@ def test_a_student_comes_to_say_what_its_teacher_says(world: World) -> None:
     torch.manual_seed(7)
     with torch.no_grad():
         for parameter in teacher.parameters():
-            parameter += 0.2 * torch.randn_like(parameter)
+            parameter.add_(torch.randn_like(parameter), alpha=0.2)
     other = world.folder / "teacher"
     teacher.save_pretrained(other)
     tokenizer.save_pretrained(other)
@@ -529,7 +527,7 @@ class TurningReward(LetterReward):
         return [self.turned(i) if self.calls == 3 else 0.1 * i for i in range(len(responses))]
 
 
-def check_the_checkpoint(stage: Stage, go_on: Callable[[Stage], object], world: World) -> None:
+def check_the_checkpoint(stage: Stage, go_on: Callable[[ComponentStage], object], world: World) -> None:
     """Step 2 is kept, without the third step's harm, and the run goes on from it to its end."""
     assert [path.name for path in stage.checkpoint.glob("step-*")] == ["step-2"]
     kept = load_file(stage.checkpoint / "step-2/state.safetensors")
@@ -553,19 +551,19 @@ def test_a_reward_that_is_no_number_stops_the_run_and_names_its_prompt(kind: str
     check_the_checkpoint(stage, lambda again: world.train(kind, again, LetterReward(), **settings), world)
 
 
-def trainers() -> dict[str, Callable[[World, Stage], object]]:
+def trainers() -> dict[str, Callable[[World, ComponentStage], object]]:
     """Whatever trains: each installed algorithm, the supervised baseline and the reward model."""
 
-    def improve(kind: str) -> Callable[[World, Stage], object]:
+    def improve(kind: str) -> Callable[[World, ComponentStage], object]:
         return lambda world, stage: world.train(
             kind, stage, TurningReward(float), labels_of(world), **settings_of(kind, world)
         )
 
-    def supervise(world: World, stage: Stage) -> None:
+    def supervise(world: World, stage: ComponentStage) -> None:
         demonstrations = [(p.text, "my dog") for p in world.prompts]
         fine_tune(stage.context, stage, world.model, demonstrations, SftConfig(lr=1e-3, batch_size=2, epochs=2))
 
-    def fit(world: World, stage: Stage) -> None:
+    def fit(world: World, stage: ComponentStage) -> None:
         settings = {"kind": "bradley-terry", "batch_size": 2, "epochs": 2, "lr": 1e-3}
         config = narrow("reward", settings, world.manager)
         stage.context.build_reward(config).fit(labels_of(world), world.model, stage)

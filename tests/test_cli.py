@@ -603,8 +603,8 @@ def test_a_full_disk_is_one_message_and_the_same_command_then_goes_on(
 
     path = spec("arms={}")
     with monkeypatch.context() as patch:
-        target = (Store, "commit") if where == "commit" else ("rlaif_framework.pipeline.stages.sft.save_model",)
-        patch.setattr(*target, full)
+        commit, save = "rlaif_framework.store.Store.commit", "rlaif_framework.pipeline.stages.sft.save_model"
+        patch.setattr(commit if where == "commit" else save, full)
         refused(rlaif("run", path, "--out", "out"), "the disk is full", "free some space", "run the same command")
     assert not list(Path("runs/.store").glob("sft-*/artefact.json")), "a half-written artefact counts as whole"
     assert rlaif("run", path, "--out", "out").code == 0

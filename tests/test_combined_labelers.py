@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -108,8 +108,14 @@ def test_similarity_cuts_the_source_and_says_what_it_could_not_read_whole(
     assert [p.evidence.responses_truncated for p in (found, short, cut)] == [0, 0, 1]
     parsed: Any = narrow("labeler", config, manager)
     labeler: Any = Context.from_spec(spec, manager).build_labeler(parsed)
-    seen, embed = set(), labeler.embed
-    labeler.embed = lambda texts: seen.update(texts) or embed(texts)
+    seen: set[str] = set()
+    embed = labeler.embed
+
+    def keeping(texts: Sequence[str]) -> Any:
+        seen.update(texts)
+        return embed(texts)
+
+    labeler.embed = keeping
     list(labeler.label([long]))
     (known,) = seen - set(long.responses)
     assert known.endswith("Human: the last question")
@@ -134,12 +140,12 @@ def test_an_ensemble_passes_on_what_befell_its_members(manager: PluginManager, t
     from rlaif_plugins.labelers.ensemble import EnsembleConfig, EnsembleLabeler
 
     class Member:
-        def __init__(self, **flags: bool) -> None:
+        def __init__(self, **flags: Any) -> None:
             self.flags = flags
 
-        def label(self, comparisons: Sequence[Comparison]) -> list[Preference]:
+        def label(self, comparisons: Sequence[Comparison]) -> Iterator[Preference]:
             said = None if "inconsistent" in self.flags else (0.9, 0.1)
-            return [Preference(c.id, said, Evidence("fake", **self.flags)) for c in comparisons]
+            yield from (Preference(c.id, said, Evidence("fake", **self.flags)) for c in comparisons)
 
     config = narrow("labeler", {"kind": "ensemble", "labelers": {"a": "length", "b": "length"}}, manager)
     assert isinstance(config, EnsembleConfig)

@@ -27,6 +27,7 @@ from rlaif_framework import Comparison, Context, PluginManager, Prompt, Spec, lo
 from rlaif_framework.cli.main import app
 from rlaif_framework.plugins import hookspecs
 from rlaif_framework.plugins.discovery import Plugin
+from rlaif_framework.plugins.slots import narrow
 from rlaif_framework.spec.files import read_mapping
 from rlaif_framework.spec.loading import build_spec, load_labelers, load_task
 
@@ -315,7 +316,7 @@ def test_the_readmes_plugin_is_fifteen_lines_and_labels(load_plugin: LoadPlugin)
     plugin = load_plugin(source, manager)
     assert (plugin.error, plugin.components) == (None, ["labeler acme/shorter"])
     context = Context.from_spec(make_spec(manager), manager)
-    labeler = context.build_labeler(manager.find("labeler", "acme/shorter").config(kind="acme/shorter"))
+    labeler = context.build_labeler(narrow("labeler", "acme/shorter", manager))
     prompt = Prompt("1", "POST: p\n\nTL;DR:", "p")
     pairs = [Comparison("1", prompt, ("two words", "three words here")), Comparison("2", prompt, ("a b", "c d"))]
     assert [p.probabilities for p in labeler.label(pairs)] == [(1.0, 0.0), (0.5, 0.5)]
@@ -327,7 +328,7 @@ def test_the_settings_pages_plugin_averages_two_labelers(load_plugin: LoadPlugin
     load_plugin(source, manager)
     context = Context.from_spec(make_spec(manager), manager)
     settings = {"kind": "acme/average", "first": {"kind": "length", "prefer": "shorter"}, "weight": 0.75}
-    config = manager.find("labeler", "acme/average").config.model_validate(settings, context={"manager": manager})
+    config = narrow("labeler", settings, manager)
     comparison = Comparison("1", Prompt("1", "POST: p\n\nTL;DR:", "p"), ("short", "much longer"))
     (preference,) = context.build_labeler(config).label([comparison])
     assert preference.probabilities == (0.75, 0.25)
@@ -383,7 +384,7 @@ def test_the_example_plugin_imports_public_names_only() -> None:
         text = source.read_text(encoding="utf-8")
         assert not re.search(r"rlaif_framework\.\w|rlaif_plugins", text), f"{source.name} reaches past the public names"
         for names in re.findall(r"^from rlaif_framework import (.+)$", text, re.M):
-            assert {n.strip() for n in names.split(",")} <= set(rlaif_framework.__all__)
+            assert {n.strip() for n in names.split(",")} <= set(vars(rlaif_framework)["__all__"])
 
 
 # Links and numbers

@@ -62,9 +62,10 @@ def prompts(seed: int = 0) -> list[list[int]]:
     return [*shared, *([*s, 5, 6, 7] for s in shared[:3]), shared[0], shared[0]]
 
 
-def greedy(model: PreTrainedModel, ids: Sequence[int], count: int) -> list[int]:
+def greedy(model: Any, ids: Sequence[int], count: int) -> list[int]:
     settings = GenerationConfig(max_new_tokens=count, do_sample=False, pad_token_id=0, eos_token_id=2)
-    new = model.generate(torch.tensor([list(ids)], device=DEVICE), generation_config=settings)[0, len(ids) :].tolist()
+    output = model.generate(torch.tensor([list(ids)], device=DEVICE), generation_config=settings)
+    new: list[int] = output[0, len(ids) :].tolist()
     return new[: new.index(2) + 1] if 2 in new else new
 
 
@@ -200,7 +201,7 @@ def test_rotations_that_depend_on_the_length_are_not_recorded(monkeypatch: pytes
     assert [can_capture(model) for model in models] == [True, False]
 
 
-def greedy_without_end(model: PreTrainedModel, ids: Sequence[int], count: int) -> list[int]:
+def greedy_without_end(model: Any, ids: Sequence[int], count: int) -> list[int]:
     settings = GenerationConfig(max_new_tokens=count, do_sample=False, pad_token_id=0, eos_token_id=None)
     return list(
         model.generate(torch.tensor([list(ids)], device=DEVICE), generation_config=settings)[0, len(ids) :].tolist()

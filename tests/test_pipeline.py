@@ -69,7 +69,7 @@ def test_a_run_folder_holds_what_it_promises(run_folder: Path) -> None:
 
 
 def test_transformers_opens_policy_and_reward_model_with_no_line_of_ours(run_folder: Path) -> None:
-    policy = AutoModelForCausalLM.from_pretrained(run_folder / "rlaif/policy")
+    policy: Any = AutoModelForCausalLM.from_pretrained(run_folder / "rlaif/policy")
     tokenizer = AutoTokenizer.from_pretrained(run_folder / "rlaif/policy")
     assert policy.generate(**tokenizer("POST: hello", return_tensors="pt"), max_new_tokens=3).shape[1] > 3
     reward = AutoModelForSequenceClassification.from_pretrained(run_folder / "rlaif/reward")

@@ -206,16 +206,16 @@ def trained(bench: Bench) -> Path:
 def test_a_pretrained_model_scores_as_transformers_does_one_by_one(bench: Bench, trained: Path, format: str) -> None:
     reward = bench.build("pretrained", model=str(trained), format=format, batch_size=2).load(bench.folder)
     scores = reward.score(PROMPTS, RESPONSES)
-    tokenizer = AutoTokenizer.from_pretrained(trained)
+    tokenizer: Any = AutoTokenizer.from_pretrained(trained)
     model = AutoModelForSequenceClassification.from_pretrained(trained, dtype=torch.float32).eval()
-    for prompt, response, score in zip(PROMPTS, RESPONSES, scores, strict=True):
+    for prompt, response, found in zip(PROMPTS, RESPONSES, scores, strict=True):
         text = f"{prompt.text} {response}{tokenizer.eos_token}"
         if format == "chat":
             turns = [{"role": "user", "content": prompt.text}, {"role": "assistant", "content": response}]
             text = tokenizer.apply_chat_template(turns, tokenize=False)
         with torch.no_grad():
             ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])
-            assert score == pytest.approx(float(model(ids).logits), abs=1e-5)
+            assert found == pytest.approx(float(model(ids).logits), abs=1e-5)
     assert len(set(scores)) == 3
 
 
@@ -230,11 +230,10 @@ def test_a_pair_of_texts_is_scored_with_the_kinds_of_its_tokens(bench: Bench, tm
         *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz"),
     ]
     tokenizer = BertTokenizer(vocab={token: i for i, token in enumerate(vocabulary)})
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    sizes: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
+    sizes |= {"num_attention_heads": 2, "num_labels": 1}
     torch.manual_seed(0)
-    model = BertForSequenceClassification(
-        BertConfig(vocab_size=len(vocabulary), num_labels=1, initializer_range=1.0, **sizes)
-    ).eval()
+    model = BertForSequenceClassification(BertConfig(vocab_size=len(vocabulary), initializer_range=1.0, **sizes)).eval()
     model.save_pretrained(tmp_path / "bert")
     tokenizer.save_pretrained(tmp_path / "bert")
     reward = bench.build("pretrained", model=str(tmp_path / "bert")).load(tmp_path)
@@ -248,7 +247,7 @@ def test_a_pair_of_texts_is_scored_with_the_kinds_of_its_tokens(bench: Bench, tm
 
 
 def test_a_padding_token_that_is_new_has_an_embedding(bench: Bench, trained: Path, tmp_path: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(trained)
+    tokenizer: Any = AutoTokenizer.from_pretrained(trained)
     ends = dict.fromkeys(("bos_token", "eos_token", "unk_token"), tokenizer.eos_token)
     bare = PreTrainedTokenizerFast(tokenizer_object=tokenizer._tokenizer, **ends)  # as GPT-2's: no token to spare
     model = AutoModelForSequenceClassification.from_pretrained(trained)

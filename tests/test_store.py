@@ -8,7 +8,6 @@ import os
 import select
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -176,9 +175,8 @@ def test_the_lock_is_free_after_an_error(tmp_path: Path) -> None:
     store = Store(tmp_path)
     with pytest.raises(RuntimeError), store.lock("sft", KEY):
         raise RuntimeError
-    start = time.monotonic()
-    with store.lock("sft", KEY):
-        assert time.monotonic() - start < 5
+    with store.lock("sft", KEY):  # or else this waits for ever
+        pass
     # One who waits has the file open: with the file gone, the next would lock a new one, and both would hold on.
     assert [p.suffix for p in tmp_path.iterdir()] == [".lock"]
 

@@ -378,7 +378,7 @@ def test_rows_about_news_articles_are_skipped(tmp_path: Path) -> None:
 
 def test_rows_without_a_post_of_trls_set_keep_their_confidence(tmp_path: Path) -> None:
     """trl-internal-testing/tldr-preference-trl-style: chat lists beside OpenAI's own fields."""
-    chat = {
+    chat: dict[str, Any] = {
         "prompt": "POST: x\n\nTL;DR:",
         "chosen": [{"role": "user", "content": "p"}, {"role": "assistant", "content": "other"}],
         "rejected": [{"role": "user", "content": "p"}, {"role": "assistant", "content": "First summary"}],

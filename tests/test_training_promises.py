@@ -34,7 +34,7 @@ from rlaif_framework import (
     TrainingError,
 )
 from rlaif_framework.contracts import read_metrics
-from rlaif_framework.models import Group, ScoreModel, encode_response, load_model, load_tokenizer
+from rlaif_framework.models import Group, ScoreModel, encode_response, load_model, load_tokenizer, pack_groups
 from rlaif_framework.models.memory_plan import plan_load
 from rlaif_framework.plugins.slots import narrow
 from rlaif_framework.records import read_rows
@@ -44,7 +44,7 @@ from rlaif_framework.rl.diagnostics import finish_metrics
 from rlaif_framework.rl.policy_gradient import _Trainer
 from rlaif_framework.spec.model import SftConfig
 from rlaif_framework.training import fine_tune, fine_tuning, group_by_prompt
-from rlaif_framework.training.loop import accumulate
+from rlaif_framework.training.loop import accumulate, local_shard
 
 __all__ = ["world"]  # the fixture
 
@@ -157,7 +157,7 @@ def test_no_cast_outlives_an_update(world: World) -> None:
         return load_file(fit_reward(world, stage, labels(3), epochs=3, batch_size=4, lr=1e-2) / "model.safetensors")
 
     expected = train("plain")
-    left_open = accumulate(world.stage("other").context.accelerator, [], [1, 2])
+    left_open: Any = accumulate(world.stage("other").context.accelerator, [], [1, 2])
     next(left_open)  # as after an error in its loop, while the traceback is kept
     found = train("beside")
     left_open.close()
@@ -327,7 +327,7 @@ def test_long_responses_are_cut_to_what_is_asked_for(tiny_model: Path, world: Wo
     folder = fit_reward(world, world.stage("run"), labels(), max_response_tokens=3, head="normal")
     config = narrow("reward", {"kind": "bradley-terry", "max_response_tokens": 3}, world.manager)
     scorer = world.stage("score").context.build_reward(config).load(folder)
-    start = tokenizer.decode(encode_response(tokenizer, RESPONSES[0])[:3])
+    start = str(tokenizer.decode(encode_response(tokenizer, RESPONSES[0])[:3]))
     first, again = scorer.score([PROMPTS[0]] * 2, [RESPONSES[0], start + " and much more"])
     assert first == pytest.approx(again, abs=1e-5)
 
@@ -426,8 +426,8 @@ def test_a_deferred_score_is_gae_with_a_step_after_the_last_token() -> None:
 
 def test_a_finished_response_has_a_value_that_learns_its_score(world: World) -> None:
     world.prompts = PROMPTS
-    settings = {"steps": 1, "epochs": 1, "prompts_per_step": 2, "responses_per_prompt": 4, "value_clip": None}
-    settings["lam"] = 1.0  # what the states before the end learn is then the same
+    settings: dict[str, Any] = {"steps": 1, "epochs": 1, "prompts_per_step": 2, "responses_per_prompt": 4}
+    settings |= {"value_clip": None, "lam": 1.0}  # what the states before the end learn is then the same
     plain = world.train("ppo", world.stage("plain"), **settings)
     valued = world.train("ppo", world.stage("valued"), end_value=True, **settings)
     ((one,), (other,)) = (read_metrics(folder) for folder in (plain, valued))
@@ -488,10 +488,8 @@ def test_prompts_of_a_process_that_do_not_divide_into_minibatches_are_refused(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.prompts = PROMPTS
-    share = rl_learner.local_shard
-    monkeypatch.setattr(
-        rl_learner, "local_shard", lambda accelerator, batch: share(accelerator, batch)[:3]
-    )  # of 4 processes
+    of_four = lambda accelerator, batch: local_shard(accelerator, batch)[:3]  # noqa: E731
+    monkeypatch.setattr(rl_learner, "local_shard", of_four)
     settings = {"steps": 1, "prompts_per_step": 4, "responses_per_prompt": 1, "minibatches": 2}
     with pytest.raises(TrainingError, match="the 3 prompts that each process has in a step cannot be divided into 2"):
         world.train("ppo", world.stage("run"), **settings)
@@ -527,11 +525,10 @@ def test_a_value_model_is_not_started_from_a_reward_model_that_reads_other_token
 
 def test_a_response_that_was_cut_off_is_learned_without_an_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Group] = []
-    pack = fine_tuning.pack_groups
 
     def note(groups: Sequence[Group], *rest: Any) -> Any:
         seen.extend(groups)
-        return pack(groups, *rest)
+        return pack_groups(groups, *rest)
 
     monkeypatch.setattr(fine_tuning, "pack_groups", note)
     end = load_tokenizer(world.model).eos_token_id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ pytest.importorskip("trl", reason="pip install trl: these tests compare with it"
 CPU = torch.device("cpu")
 MOVED = 9
 """Seed of the second perturbation: with this one, ratios of tokens and of responses are clipped on both sides."""
-NEAR = {"rel": 1e-5, "abs": 1e-6}
+NEAR: dict[str, Any] = {"rel": 1e-5, "abs": 1e-6}
 PROMPTS = [Prompt(str(i), f"POST: {text}\n\nTL;DR:", text) for i, text in enumerate(["my dog ate it", "we met"])]
 COMPLETIONS = [[[40, 41, 2], [42, 300, 301, 44], [45, 2], [46]], [[50, 51], [52, 53, 54, 2], [55, 310, 2], [57, 58]]]
 REWARDS = [[1.0, -0.5, 0.3, 2.0], [0.0, 0.7, -1.2, 0.4]]
@@ -39,7 +40,7 @@ def perturb(model: nn.Module, seed: int = 5) -> None:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in sorted(model.named_parameters()):
-            parameter += 0.02 * torch.randn(parameter.shape, generator=generator)
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.02)
             assert name
 
 
@@ -102,9 +103,10 @@ def gradients_of(trainer: Any, move: bool = False) -> tuple[float, dict[str, tor
         losses.append(float((loss[0] if isinstance(loss, tuple) else loss).detach()))
         return loss
 
-    class Keep(TrainerCallback):  # type: ignore[misc]
-        def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any, **rest: Any) -> None:
-            kept.update({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+    class Keep(TrainerCallback):
+        def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+            named = rest["model"].named_parameters()
+            kept.update({n: p.grad.clone() for n, p in named if p.grad is not None})
 
     trainer.compute_loss = keep_loss
     trainer.add_callback(Keep())
@@ -146,9 +148,9 @@ def compare(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> N
     largest = max(float(g.abs().max()) for g in theirs.values())
     assert largest > 1e-3
     # A small element may be what is left of large ones: its rounding goes with theirs.
-    tolerance = {"rtol": 1e-5, "atol": 3e-6 * max(1.0, largest)}
+    atol = 3e-6 * max(1.0, largest)
     for name in theirs:
-        torch.testing.assert_close(ours[name], theirs[name], **tolerance, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-5, atol=atol, msg=partial("{}: {}".format, name))
 
 
 def run_trl_online(

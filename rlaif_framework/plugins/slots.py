@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, overload
 
 from pydantic import (
     BeforeValidator,
@@ -57,6 +57,20 @@ class SlotType:
             raise ValueError(str(error)) from error
 
 
+@overload
+def narrow(slot: Literal["task"], value: object, manager: PluginManager) -> TaskConfig: ...
+@overload
+def narrow(slot: Literal["backend"], value: object, manager: PluginManager) -> BackendConfig: ...
+@overload
+def narrow(slot: Literal["strategy"], value: object, manager: PluginManager) -> StrategyConfig: ...
+@overload
+def narrow(slot: Literal["labeler"], value: object, manager: PluginManager) -> LabelerConfig: ...
+@overload
+def narrow(slot: Literal["reward"], value: object, manager: PluginManager) -> RewardConfig: ...
+@overload
+def narrow(slot: Literal["algorithm"], value: object, manager: PluginManager) -> AlgorithmConfig: ...
+@overload
+def narrow(slot: Slot, value: object, manager: PluginManager) -> ComponentConfig: ...
 def narrow(slot: Slot, value: object, manager: PluginManager) -> ComponentConfig:
     """Validate a slot's value as the config of the component that its `kind` names.
 

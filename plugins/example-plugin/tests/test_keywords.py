@@ -8,7 +8,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from rlaif_framework import Comparison, Context, Labeler, PluginManager, Prompt, Spec
+from rlaif_framework import Comparison, Context, Labeler, LabelerConfig, PluginManager, Prompt, Spec
 
 SOURCE = "The ferry was late. The ferry is always late, and my sister missed her wedding because the ferry was late."
 GOOD, VAGUE = "The ferry made my sister miss her wedding.", "Something was slow and somebody was upset."
@@ -23,8 +23,9 @@ def context() -> Context:
 
 def build_labeler(context: Context, **settings: object) -> Labeler:
     component = context.manager.find("labeler", "example/keywords")
-    labeler: Labeler = context.build_labeler(component.config.model_validate({"kind": component.name, **settings}))
-    return labeler
+    config = component.config.model_validate({"kind": component.name, **settings})
+    assert isinstance(config, LabelerConfig)
+    return context.build_labeler(config)
 
 
 def compare(*responses: str, identity: str = "1", source: str = SOURCE) -> Comparison:
