@@ -1,1 +1,1 @@
-"""Numbers computed from records alone. May import `assembly` and the rooms below it; no torch."""
+"""Metrics computed from records alone; may import `assembly` and the packages below it, but not torch."""

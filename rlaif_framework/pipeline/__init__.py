@@ -1,1 +1,1 @@
-"""Turn a spec into artefacts, stage by stage. May import `report` and the rooms below it; knows no algorithm."""
+"""Turn a spec into artefacts, stage by stage; may import `report` and the packages below it, but not `rl`."""

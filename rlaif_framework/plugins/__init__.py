@@ -1,1 +1,1 @@
-"""Components that plugins offer, and how plugins are found. May import `contracts` and below; no torch."""
+"""Plugins, their components and discovery; may import `contracts` and the packages below it, but not torch."""

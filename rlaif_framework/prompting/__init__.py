@@ -1,4 +1,4 @@
-"""Drive labelers and prompt strategies. May import `assembly` and the rooms below it; no torch."""
+"""Run labelers and prompt strategies; may import `assembly` and the packages below it, but not torch."""
 
 import lazy_loader
 

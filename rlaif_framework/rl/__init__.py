@@ -1,7 +1,4 @@
-"""Models, estimators and training steps that the algorithms share.
-
-May import `report` and the rooms below it, but not `pipeline`.
-"""
+"""Models, estimators and training steps that algorithms share; may import `report` and the packages below it."""
 
 import lazy_loader
 

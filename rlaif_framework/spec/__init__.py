@@ -1,1 +1,1 @@
-"""The settings of a run: pydantic models, files and JSON Schema. May import `plugins` and below; no torch."""
+"""Settings of a run: models, files and JSON Schema; may import `plugins` and the packages below it, but not torch."""
