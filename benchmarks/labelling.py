@@ -26,15 +26,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rlaif_plugins.backends.transformers import TransformersConfig
-from rlaif_plugins.backends.transformers.backend import TransformersBackend
-from rlaif_plugins.labelers.llm import LLMConfig, LLMLabeler
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from rlaif_framework import Answer, Choose, Comparison, Context, Generate, PluginManager, Prompt, Question, Request
 from rlaif_framework.models import share_prefixes
 from rlaif_framework.models.loading import load_tokenizer
 from rlaif_framework.spec.loading import build_spec
+from rlaif_plugins.backends.transformers import TransformersConfig
+from rlaif_plugins.backends.transformers.backend import TransformersBackend
+from rlaif_plugins.labelers.llm import LLMConfig, LLMLabeler
 
 MINI = Path(__file__).parents[1] / "plugins" / "rlaif_plugins" / "tasks" / "tldr" / "tldr_mini.jsonl"
 PREAMBLE = """\

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rlaif_plugins.rewards.bradley_terry import model as bradley_terry
 from sides import MINI, add_arguments, answer_side, describe, make_clock, run_side, save_scores, save_start, time_steps
 
 from rlaif_framework import Comparison, Context, LabelledComparison, PluginManager, Prompt, Stage
@@ -28,6 +27,7 @@ from rlaif_framework.contracts import read_metrics
 from rlaif_framework.models import load_model, load_tokenizer
 from rlaif_framework.plugins.slots import narrow
 from rlaif_framework.spec.loading import build_spec
+from rlaif_plugins.rewards.bradley_terry import model as bradley_terry
 
 CASES = ("tldr", "responses")
 BATCH, LR = 8, 1e-5

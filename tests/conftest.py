@@ -5,30 +5,22 @@ from __future__ import annotations
 import gc
 import json
 import os
-import types
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
 from rlaif_framework import (
-    Comparison,
-    Component,
-    Context,
-    Evidence,
-    LabelerConfig,
     PluginManager,
-    Preference,
-    RewardConfig,
     Spec,
-    Stage,
-    hookimpl,
 )
 from rlaif_framework.plugins.discovery import Plugin
-from rlaif_framework.progress import Progress
 from rlaif_framework.spec.loading import build_spec
+from support.oracle import oracle_module
+from support.runs import finished as finished
+from support.runs import run_folder as run_folder
+from support.world import world as world
 
 MINI = Path(__file__).parents[1] / "plugins" / "rlaif_plugins" / "tasks" / "tldr" / "tldr_mini.jsonl"
 CHAT = (
@@ -103,84 +95,6 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     LlamaForCausalLM(config).save_pretrained(folder)
     wrapped.save_pretrained(folder)
     return folder
-
-
-class TasteConfig(LabelerConfig):
-    """Prefers responses that hold a given letter more often."""
-
-    kind: Literal["test/taste"] = "test/taste"
-    letter: str = "e"
-
-
-def taste(text: str, letter: str) -> float:
-    """Share of a letter in a text: what the oracle likes."""
-    return text.lower().count(letter) / max(1, len(text))
-
-
-class TasteLabeler:
-    def __init__(self, config: TasteConfig, context: Context) -> None:
-        self.letter = config.letter
-
-    def label(self, comparisons: Sequence[Comparison]) -> Iterator[Preference]:
-        for c in comparisons:
-            a, b = (taste(text, self.letter) for text in c.responses)
-            first = 0.5 if a == b else float(a > b)
-            yield Preference(c.id, (first, 1 - first), Evidence("test/taste", scores=(a, b)))
-
-
-class TasteRewardConfig(RewardConfig):
-    """The oracle's taste as a reward, with no training."""
-
-    kind: Literal["test/taste"] = "test/taste"
-    letter: str = "e"
-    scale: float = 10.0
-
-
-class TasteReward:
-    def __init__(self, config: TasteRewardConfig, context: Context) -> None:
-        self.config = config
-
-    def fit(self, labels: Any, initial: Any, stage: Any) -> None:
-        (stage.folder / "nothing.txt").write_text("")
-
-    def load(self, folder: Path) -> TasteReward:
-        return self
-
-    def score(self, prompts: Sequence[Any], responses: Sequence[str]) -> list[float]:
-        return [self.config.scale * taste(text, self.config.letter) for text in responses]
-
-
-def oracle_module() -> types.ModuleType:
-    """The oracle as a plugin module."""
-    module = types.ModuleType("rlaif_oracle")
-
-    @hookimpl
-    def rlaif_labelers() -> Sequence[Component]:
-        return [Component("test/taste", TasteConfig, "conftest:TasteLabeler")]
-
-    @hookimpl
-    def rlaif_reward_models() -> Sequence[Component]:
-        return [Component("test/taste", TasteRewardConfig, "conftest:TasteReward")]
-
-    module.rlaif_labelers = rlaif_labelers  # type: ignore[attr-defined]
-    module.rlaif_reward_models = rlaif_reward_models  # type: ignore[attr-defined]
-    return module
-
-
-@dataclass
-class ComponentStage(Stage):
-    """A stage outside a pipeline, together with the context that its component is built with."""
-
-    context: Context = None  # type: ignore[assignment]
-
-    @classmethod
-    def create(
-        cls, name: str, folder: Path, checkpoint: Path, context: Context, seconds: float = 1e9
-    ) -> ComponentStage:
-        """Create both folders; the same folders again resume."""
-        folder.mkdir(exist_ok=True)
-        checkpoint.mkdir(exist_ok=True)
-        return cls(name, folder, checkpoint, context.seed, context.accelerator, Progress(), seconds, context=context)
 
 
 @pytest.fixture

