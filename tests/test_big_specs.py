@@ -114,7 +114,7 @@ def test_a_big_spec_runs_in_small(
     run_spec(spec, tmp_path / "run", Store(tmp_path / "store"), manager, Progress())
     report: dict[str, Any] = json.loads((tmp_path / "run/report.json").read_text())
     assert report["evaluation"]["arms"].keys() == spec.arms.keys()
-    assert report["evaluation"]["labelers"]["rlhf"]["gold_source"] == "human"
+    assert report["evaluation"]["labelers"]["rlhf"]["quality"]["gold_source"] == "human"
     for arm in spec.arms:
         assert read_metrics(tmp_path / "run" / arm / "policy"), arm
     level = json.loads((tmp_path / "run/rlaif/reward/reward_level.json").read_text())
