@@ -90,7 +90,7 @@ def test_a_refused_comparison_has_no_label_and_the_others_have_theirs(label: Lab
     assert "answered 400: The prompt was filtered by our content policy" in refused
     assert [row["evidence"]["refused"] for row in labels if row["id"] != "c2"] == [None] * 5
     assert "6 comparisons, 1 refused" in out
-    assert f"refused an answer for 1 comparisons; the first reason: {refused}" in out
+    assert f"has no label for 1 comparisons because the backend refused to answer; the first reason: {refused}" in out
     [found] = json.loads(Path("report.json").read_text())["labelers"].values()
     assert found["quality"]["refused"]["value"] == pytest.approx(1 / 6)
     assert found["quality"]["unparsed"]["value"] == 0

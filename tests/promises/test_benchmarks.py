@@ -42,4 +42,4 @@ def test_the_benchmark_fails_where_probabilities_are_not_the_references(
         return
     with pytest.raises(SystemExit) as stop:
         labelling.main()
-    assert "probabilities differ from the reference's by 2.0e-04" in str(stop.value.code)
+    assert "probabilities differ from the baseline's by 2.0e-04" in str(stop.value.code)
