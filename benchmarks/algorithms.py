@@ -1,10 +1,11 @@
-"""Every algorithm under one budget on tldr-mini: reward, KL and judge win rate, over several seeds.
+"""Compare all algorithms with the same budget on tldr-mini: reward, KL and win rate over several seeds.
 
 python benchmarks/algorithms.py [--seeds 0 1 2] [--spec specs/algorithms.yaml] [--runs runs/algorithms]
 
-A table with a line an arm: the change of the held-out reward (of the arm's own reward model), the KL of the last step
-(where none is logged, of a sample to each test prompt), the win rate against the baseline, tokens of a response and the
-share that ended; means over the seeds, and each seed's own in brackets. Runs that are there are reused.
+Prints a table with one line per arm: the change of the held-out reward (of the arm's own reward model), the KL
+divergence of the last step (if the algorithm logs none, of one sample per test prompt), the win rate against the
+baseline, the mean number of tokens of a response, and the EOS rate. Numbers are means over the seeds, followed by the
+value of each seed. Finished runs are reused.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from rlaif_framework.training import truncate_prompts
 
 ROOT = Path(__file__).parents[1]
 OFFLINE = ("dpo", "rejection-sampling", "teacher")
-"""Arms that log no KL. Best-of-n's is log n - (n - 1) / n at most: its policy is the baseline."""
+"""Arms that log no KL. That of best-of-n is at most log n - (n - 1) / n, since it only selects from the baseline."""
 
 
 def main() -> None:
@@ -61,7 +62,7 @@ def main() -> None:
 
 
 def measure(report: dict[str, Any], arm: str, folder: Path) -> list[float | None]:
-    """The columns of an arm in one run."""
+    """Return the columns of an arm in one run; None if a number does not exist."""
     evaluation = report["evaluation"]
     measured, policy = evaluation["arms"].get(arm, {}), evaluation["policies"][arm]
     gain = (measured.get("reward") or {}).get("gain")
@@ -80,7 +81,7 @@ def measure(report: dict[str, Any], arm: str, folder: Path) -> list[float | None
 
 @torch.no_grad()
 def sample_kl(folder: Path, arm: str) -> float:
-    """KL (k1, nats a response) of an arm's policy from the baseline; measured once, and kept beside the run."""
+    """Estimate the KL (k1, nats per response) of an arm's policy from the baseline, and cache it in the run folder."""
     kept = folder / f"kl-{arm}.json"
     if kept.exists():
         return float(json.loads(kept.read_text()))
@@ -107,7 +108,7 @@ def sample_kl(folder: Path, arm: str) -> float:
 
 
 def show(values: tuple[float | None, ...]) -> str:
-    """Mean, and each seed's value."""
+    """Format the mean and the value of each seed."""
     known = [value for value in values if value is not None]
     if not known:
         return "-"

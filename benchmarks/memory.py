@@ -1,11 +1,11 @@
-"""What `rlaif plan` says a training stage will hold, against what it held.
+"""Compare the memory that `rlaif plan` estimates for training stages with the measured memory.
 
 python benchmarks/memory.py [--spec specs/quickstart.yaml] [--steps 3]
 
-Runs the first steps of each training stage of a spec. One line a stage: bytes in use at the peak as planned and as
-measured, their ratio as `1.05x`, and the resident peak. On a GPU what is in use is what torch has allocated; on a CPU
-what the C library has handed out, and the pages of files (Linux with glibc). That is less than what is resident: freed
-blocks are kept.
+Runs the first steps of each training stage of a spec. Prints one line per stage: planned and measured peak of the
+memory in use, their ratio such as `1.05x`, and the peak of the resident memory. On a GPU, memory in use is what torch
+has allocated. On a CPU, it is the memory that the C library has allocated and the pages of mapped files (Linux with
+glibc). The resident memory is larger, because freed blocks are kept.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ class Mallinfo(ctypes.Structure):
 
 
 def read_resident() -> tuple[int, int]:
-    """Resident bytes, and those of them that are pages of files: libraries, and weights that were not copied."""
+    """Return the resident bytes, and how many of them are pages of files: libraries and mapped weights."""
     pages = Path("/proc/self/statm").read_text().split()
     return int(pages[1]) * PAGE, int(pages[2]) * PAGE
 
 
 def bytes_in_use() -> int:
-    """What the C library has handed out and not got back, blocks of its own and mapped ones, and pages of files."""
+    """Return the bytes that the C library has allocated, on its heap and in separate mappings, and pages of files."""
     ask = ctypes.CDLL("libc.so.6").mallinfo2
     ask.restype = Mallinfo
     info = ask()
@@ -55,11 +55,12 @@ def bytes_in_use() -> int:
 
 
 class Meter:
-    """A plugin that takes the peak of each stage, fifty times a second."""
+    """Measures the peak memory of each stage, by sampling fifty times per second."""
 
     def __init__(self) -> None:
         self.peak = 0
         self.measured: dict[str, tuple[int, int]] = {}
+        # Resident memory that the C library does not count, such as stacks and the interpreter.
         self.base = read_resident()[0] - bytes_in_use()
         threading.Thread(target=self._watch, daemon=True).start()
 
@@ -69,19 +70,19 @@ class Meter:
             time.sleep(0.02)
 
     def start(self) -> None:
-        """Before a stage."""
+        """Reset the peak before a stage."""
         self.peak = 0
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
 
     def finish(self, name: str) -> None:
-        """After it: bytes in use and resident at their peaks."""
+        """Store the peaks of a stage: bytes in use, and resident bytes."""
         held = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else self.base + self.peak
         self.measured[name] = (held, peak_memory())
 
 
 def make_plugin(meter: Meter) -> Plugin:
-    """The meter on the lifecycle hooks."""
+    """Create a plugin that calls the meter in the lifecycle hooks."""
     module = ModuleType("rlaif_meter")
 
     @hookimpl
@@ -98,7 +99,7 @@ def make_plugin(meter: Meter) -> Plugin:
 
 
 def shorten(spec: Path, steps: int) -> list[str]:
-    """Settings that leave a few steps of each stage, at the sizes of the spec."""
+    """Return overrides that reduce each stage to a few steps and keep the sizes of its batches."""
     found = load_spec(spec)
     changes = ["evaluate=null"]
     if found.sft is not None:
@@ -115,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--spec", type=Path, default=ROOT / "specs" / "quickstart.yaml")
     parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--set", dest="changes", nargs="*", default=[], help="more settings, as of rlaif run")
+    parser.add_argument("--set", dest="changes", nargs="*", default=[], help="more overrides, as for `rlaif run`")
     given = parser.parse_args(arguments)
     keep_freed_memory()
     manager, meter = PluginManager.load(), Meter()
@@ -131,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def compare(step: PlannedStep, held: int, resident: int) -> str:
-    """One line."""
+    """Format one line."""
     planned = step.peak_bytes or 0
     gib = [f"{size / 2**30:.2f} GiB" for size in (planned, held, resident)]
     return f"{step.name}: {planned / held:.2f}x  ({gib[0]} in use planned, {gib[1]} measured; {gib[2]} resident)"

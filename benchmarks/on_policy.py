@@ -1,11 +1,11 @@
-"""How far a reward model agrees with its labeler on what the policy itself writes, which is what RL asks of it.
+"""Measure the agreement of reward models with labeler and judge on responses of the policy, as RL needs it.
 
 python benchmarks/on_policy.py runs/quickstart [more run folders] [--arm rlaif] [--responses 8]
 
-The baseline of the first run samples responses to the validation and test posts; the arm's labeler and the judge label
-all pairs of them; the reward model of every run scores them. One line a run: the share of pairs where the reward model
-agrees with the labeler and with the judge, and the same of pairs that differ by less than 15 characters, where
-following length helps nobody.
+The baseline of the first run samples responses to the validation and test posts. The arm's labeler and the judge label
+all pairs of them, and the reward model of every run scores them. Prints one line per run: the share of pairs on which
+the reward model agrees with the labeler and with the judge, over all pairs and over pairs whose lengths differ by less
+than 15 characters, for which a preference for length does not help.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from rlaif_framework.models import load_model, load_tokenizer
 from rlaif_framework.training.responses import sample_texts, truncate_prompts
 
 NEAR = 15
+"""Maximum length difference, in characters, of pairs of similar length (exclusive)."""
 
 
 def main() -> None:
@@ -43,6 +44,7 @@ def main() -> None:
     repeated = [p for p in prompts for _ in range(given.responses)]
     texts = [context.task.clean(sample.text) for sample in samples]
     written = {p.id: list(dict.fromkeys(t for q, t in zip(repeated, texts, strict=True) if q is p)) for p in prompts}
+    # Duplicates were removed above: identical responses have no better one.
     pairs = [
         Comparison(f"{prompt.id}/{number}", prompt, pair)
         for prompt in prompts
@@ -54,8 +56,8 @@ def main() -> None:
         for name, config in raters.items()
     }
     longer = np.array([len(a) - len(b) for a, b in (pair.responses for pair in pairs)])
-    print(f"# {len(pairs)} pairs of the baseline's samples, {np.sum(abs(longer) < NEAR)} of like length", flush=True)
-    print(compare("the longer one", longer, longer, labels))
+    print(f"# {len(pairs)} pairs of the baseline's samples, {np.sum(abs(longer) < NEAR)} of similar length", flush=True)
+    print(compare("the longer response", longer, longer, labels))
     for run in given.runs:
         reward = context.build_reward(arm.reward).load(run / given.arm / "reward")
         found = dict(zip(zip((p.id for p in repeated), texts, strict=True), reward.score(repeated, texts), strict=True))
@@ -69,10 +71,10 @@ def first_probability(preference: Preference) -> float:
 
 
 def compare(name: str, margins: np.ndarray, longer: np.ndarray, labels: dict[str, np.ndarray]) -> str:
-    """One line: how often the signs of `margins`, first minus second response, are those of each rater's preference."""
+    """Format the share of pairs whose margin (first minus second) has the sign of each rater's preference."""
     near = abs(longer) < NEAR
     agrees = {rater: np.sign(margins) == np.sign(given) for rater, given in labels.items()}
-    shares = (f"{rater} {x.mean():.1%}, of like length {x[near].mean():.1%}" for rater, x in agrees.items())
+    shares = (f"{rater} {x.mean():.1%}, of similar length {x[near].mean():.1%}" for rater, x in agrees.items())
     return f"{name}: agrees with {'; '.join(shares)}"
 
 

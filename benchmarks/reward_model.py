@@ -1,12 +1,12 @@
-"""Speed and memory of reward-model training, against TRL's RewardTrainer in the same run.
+"""Measure speed and memory of reward-model training, relative to TRL's RewardTrainer in the same run.
 
 python benchmarks/reward_model.py [--pairs tldr_pairs.jsonl] [--precisions fp32 bf16] [--steps 4] [--random 1B]
                                   [--train-tokens 2048]
 
-Both train the same scoring model on the same pairs in the same order, batch by batch, in the same precision, each in a
-process of its own. Two cases: TL;DR pairs, where two short responses share a long prompt, and pairs whose responses
-dominate (posts as responses to a short prompt). One line a case: the ratio of pairs a second to TRL's as `2.31x`, peak
-memory, and how far the two loss curves are apart. The medians leave the first step out.
+Both sides train the same score model on the same pairs in the same order, batch by batch, in the same precision, each
+in a separate process. There are two cases: TL;DR pairs, where two short responses share a long prompt, and pairs whose
+responses dominate (posts as responses to a short prompt). Prints one line per case: the ratio of pairs per second to
+TRL's, such as `2.31x`, peak memory, and the largest difference of the two loss curves. Medians exclude the first step.
 """
 
 from __future__ import annotations
@@ -61,23 +61,23 @@ def main() -> None:
 
 
 def compare(case: str, precision: str, mine: dict[str, Any], theirs: dict[str, Any] | None) -> str:
-    """One line."""
+    """Format one line."""
     rate = BATCH / describe(mine["seconds"])
     head = f"{case}, {precision}: "
     if theirs is None:
-        return f"{head}{rate:.3f} pairs/s, {mine['tokens']:.0f} tokens a pair, peak {mine['peak'] / 2**30:.2f} GiB"
+        return f"{head}{rate:.3f} pairs/s, {mine['tokens']:.0f} tokens per pair, peak {mine['peak'] / 2**30:.2f} GiB"
     slow = BATCH / describe(theirs["seconds"])
     apart = max(abs(a - b) for a, b in zip(mine["losses"], theirs["losses"], strict=True))
     return (
-        f"{head}{rate / slow:.2f}x  ({rate:.3f} against {slow:.3f} pairs/s; {mine['tokens']:.0f} tokens a pair with "
+        f"{head}{rate / slow:.2f}x  ({rate:.3f} against {slow:.3f} pairs/s; {mine['tokens']:.0f} tokens per pair with "
         f"the prompt shared, {mine['unshared']:.0f} without; peak {mine['peak'] / 2**30:.2f} against "
         f"{theirs['peak'] / 2**30:.2f} GiB; losses {mine['losses'][0]:.4f} to {mine['losses'][-1]:.4f}, "
-        f"apart by {apart:.1e} at most)"
+        f"largest difference {apart:.1e})"
     )
 
 
 def read_rows(case: str, path: str | None, count: int) -> list[dict[str, str]]:
-    """Pairs; with `responses`, posts of other prompts as responses to a short one."""
+    """Return the pairs of a case; those of `responses` have posts as responses to a short prompt."""
     rows = [json.loads(line) for line in Path(path or MINI).read_text(encoding="utf-8").splitlines()]
     if path:
         pairs = [{"prompt": r["prompt"], "chosen": r["response_a"], "rejected": r["response_b"]} for r in rows]
@@ -92,7 +92,7 @@ def read_rows(case: str, path: str | None, count: int) -> list[dict[str, str]]:
 
 
 def run_ours(settings: dict[str, Any]) -> dict[str, Any]:
-    """Steps of reward model `bradley-terry`, on batches in the order of the rows."""
+    """Train the reward model `bradley-terry`."""
     rows = json.loads(Path(settings["rows"]).read_text())
     manager = PluginManager.load()
     policy = {
@@ -108,6 +108,7 @@ def run_ours(settings: dict[str, Any]) -> dict[str, Any]:
     for number, row in enumerate(rows):
         prompt = Prompt(str(number), row["prompt"], row["prompt"])
         labels.append(LabelledComparison(Comparison(str(number), prompt, (row["chosen"], row["rejected"])), (1.0, 0.0)))
+    # The order of the rows, as on TRL's side, instead of a random one.
     in_order = lambda stage, total, size, number: list(range(number * size, (number + 1) * size))  # noqa: E731
     setattr(bradley_terry, "draw_batch", in_order)  # noqa: B010
 
@@ -127,7 +128,7 @@ def run_ours(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_trl(settings: dict[str, Any]) -> dict[str, Any]:
-    """Steps of TRL's trainer, without shuffling."""
+    """Train with TRL's RewardTrainer, without shuffling."""
     import trl
     from datasets import Dataset
     from torch.utils.data import SequentialSampler
@@ -157,6 +158,7 @@ def run_trl(settings: dict[str, Any]) -> dict[str, Any]:
             disable_tqdm=True,
             logging_steps=1,
         )
+        # With a space between prompt and response, as on our side.
         columns = {key: [row["prompt"] if key == "prompt" else f" {row[key]}" for row in rows] for key in rows[0]}
         trainer = InOrder(
             model=load_model(settings["start"], "score", torch.float32, torch.device("cpu"), num_labels=1),

@@ -1,12 +1,13 @@
-"""Speed and memory of an RLOO step, against TRL's RLOOTrainer in the same run.
+"""Measure speed and memory of an RLOO step, relative to TRL's RLOOTrainer in the same run.
 
 python benchmarks/rl_step.py [--cases small large] [--precisions fp32 bf16] [--steps 3] [--random 1B]
                              [--train-tokens 2048] [--trl-responses 16]
 
-Both train the same model on the same prompts against the same reward model, with the same number of generated tokens
-(the end token is one that the model never writes), in the same precision, each in a process of its own. A case is
-prompts x responses x tokens; a step is sampling, scoring, reference, update. One line a case: the ratio of samples a
-second to TRL's as `2.31x`, peak memory, and where our seconds go. The medians leave the first step out.
+Both sides train the same model on the same prompts against the same reward model, with the same number of generated
+tokens (the EOS token is one that the model never generates), in the same precision, each in a separate process. A case
+is prompts x responses x tokens. A step consists of sampling, scoring, reference and update. Prints one line per case:
+the ratio of samples per second to TRL's, such as `2.31x`, peak memory, and the seconds of each part of our step.
+Medians exclude the first step.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def main() -> None:
         "--trl-responses",
         type=int,
         default=16,
-        help="responses in one of TRL's passes with gradients: 64 of a 135M model needed more than 23 GiB",
+        help="responses per pass with gradients on TRL's side: 64 of a 135M model needed more than 23 GiB",
     )
     given = parser.parse_args()
     if answer_side(given.side, {"ours": run_ours, "trl": run_trl}):
@@ -87,24 +88,24 @@ def main() -> None:
 
 
 def compare(case: str, precision: str, mine: dict[str, Any], theirs: dict[str, Any] | None) -> str:
-    """One line."""
+    """Format one line."""
     prompts, responses, tokens = CASES[case]
     seconds = describe(mine["seconds"])
     parts = ", ".join(f"{name} {value:.1f}" for name, value in mine["parts"].items())
     rate = prompts * responses / seconds
     line = f"{case} ({prompts} x {responses} x {tokens}), {precision}: "
     if theirs is None:
-        return f"{line}{rate:.3f} samples/s, {seconds:.1f} s a step ({parts}), peak {mine['peak'] / 2**30:.2f} GiB"
+        return f"{line}{rate:.3f} samples/s, {seconds:.1f} s per step ({parts}), peak {mine['peak'] / 2**30:.2f} GiB"
     slow = describe(theirs["seconds"])
     return (
         f"{line}{slow / seconds:.2f}x  ({rate:.3f} against {prompts * responses / slow:.3f} samples/s; "
-        f"{seconds:.1f} s a step: {parts}; against {slow:.1f} s, of which sampling {theirs['sampling']:.1f}; "
+        f"{seconds:.1f} s per step: {parts}; against {slow:.1f} s, of which sampling {theirs['sampling']:.1f}; "
         f"peak {mine['peak'] / 2**30:.2f} against {theirs['peak'] / 2**30:.2f} GiB)"
     )
 
 
 def read_prompts(start: str, count: int, length: int) -> list[str]:
-    """Posts of one length in tokens."""
+    """Return posts that are truncated to the same number of tokens."""
     tokenizer = load_tokenizer(start)
     posts = [json.loads(line)["post"] for line in MINI.read_text(encoding="utf-8").splitlines()]
     ids = [tokenizer(post)["input_ids"] for post in posts]
@@ -113,7 +114,7 @@ def read_prompts(start: str, count: int, length: int) -> list[str]:
 
 
 def run_ours(settings: dict[str, Any]) -> dict[str, Any]:
-    """Steps of algorithm `rloo`, and the seconds of their parts."""
+    """Run steps of the algorithm `rloo`, and measure their parts."""
     prompts, responses, tokens = CASES[settings["case"]]
     manager = PluginManager.load()
     algorithm = {
@@ -124,7 +125,7 @@ def run_ours(settings: dict[str, Any]) -> dict[str, Any]:
         "temperature": TEMPERATURE,
         "beta": BETA,
         "lr": LR,
-        "samples_every": 1000,
+        "samples_every": 1000,  # never: TRL writes no samples either
     }
     policy = {
         "model": settings["start"],
@@ -154,7 +155,7 @@ def run_ours(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def timed(owner: Any, name: str, part: str, into: dict[str, list[float]]) -> None:
-    """Note the seconds of every call."""
+    """Replace a function by one that appends the seconds of each call to `into[part]`."""
     original: Callable[..., Any] = getattr(owner, name)
 
     def call(*args: Any, **rest: Any) -> Any:
@@ -169,7 +170,7 @@ def timed(owner: Any, name: str, part: str, into: dict[str, list[float]]) -> Non
 
 
 def run_trl(settings: dict[str, Any]) -> dict[str, Any]:
-    """Steps of TRL's trainer."""
+    """Run steps of TRL's RLOOTrainer."""
     import trl
     from datasets import Dataset
 

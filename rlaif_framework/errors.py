@@ -14,7 +14,7 @@ PIP_NAMES = {
     "sklearn": "scikit-learn",
     "yaml": "PyYAML",
 }
-"""Distributions whose name differs from the name they are imported by."""
+"""Names of distributions by the name of their module, where the two differ."""
 
 
 class RlaifError(Exception):
@@ -56,6 +56,7 @@ def describe_missing(module: str) -> str:
     """Describe a module that cannot be imported: its package, and the command that installs it."""
     top = module.partition(".")[0]
     package = PIP_NAMES.get(top, top)
+    # The package is installed and only the submodule is missing: its version is too old.
     if top != module and find_spec(top) is not None:
         return f"the package '{package}' has no module '{module}'; upgrade it: pip install -U {package}"
     return f"the package '{package}' is not installed; install it: pip install {package}"

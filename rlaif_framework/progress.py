@@ -30,6 +30,7 @@ class Progress:
 
     def print(self, text: str) -> None:
         """Print a line without markup, wrapping or highlighting."""
+        # Paths may contain brackets, which are not markup, and must not be wrapped, so that they can be copied.
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def track(self, items: Iterable[T], total: int, text: str, done: int = 0) -> Iterator[T]:
@@ -50,7 +51,7 @@ class Progress:
             task = bars.add_task(text, total=total, completed=done)
             for item in items:
                 yield item
-                bars.advance(task)
+                bars.advance(task)  # the caller has processed the item by now
 
     def _lines(self, items: Iterable[T], total: int, text: str, done: int) -> Iterator[T]:
         start = last = time.monotonic()
@@ -59,6 +60,7 @@ class Progress:
             now = time.monotonic()
             if now - last >= LINE_SECONDS:
                 last = now
+                # Without the items that were finished before: they took no time in this process.
                 rate = count / (now - start)
                 left = (total - done - count) / rate
                 self.print(f"  {text}: {done + count} of {total}, {rate:.2f}/s, {left:.0f} s left")

@@ -22,6 +22,7 @@ def derive_seed(seed: int, *names: str | int) -> int:
         An integer in [0, 2**63).
     """
     text = "/".join(str(part) for part in (seed, *names))
+    # Not Python's hash(), which differs between processes. 63 bits fit into a signed 64-bit integer.
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from filelock import FileLock
 
 MANIFEST = "artefact.json"
+"""Name of the file that makes a folder a complete artefact."""
 
 
 def hash_content(value: Any) -> str:
@@ -62,6 +63,7 @@ class Store:
 
     def path(self, stage: str, key: str) -> Path:
         """Return the folder of the artefact of a stage and key, whether it exists or not."""
+        # 80 bits of the hash make collisions improbable and keep paths short.
         return self.root / f"{stage}-{key[:20]}"
 
     def has(self, stage: str, key: str) -> bool:
@@ -93,6 +95,7 @@ class Store:
         """Complete an artefact: write its manifest, rename the folder to its final name, delete its checkpoints."""
         final = self.path(stage, key)
         partial = final.with_suffix(".partial")
+        # Written before the folder is renamed: a folder with the final name then always has its manifest.
         (partial / "work" / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
         (partial / "work").rename(final)
         shutil.rmtree(partial, ignore_errors=True)
@@ -102,7 +105,7 @@ class Store:
 def link_tree(source: Path, target: Path) -> None:
     """Copy an artefact to `target`, with hard links if the file system supports them."""
     with atomic_path(target) as temporary:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)  # left by an earlier process with the same id
         shutil.copytree(source, temporary, copy_function=_link_file)
         shutil.rmtree(target, ignore_errors=True)  # a folder that is not empty cannot be replaced by renaming
 
@@ -110,7 +113,7 @@ def link_tree(source: Path, target: Path) -> None:
 def _link_file(source: str, target: str) -> str:
     try:
         os.link(source, target)
-    except OSError:
+    except OSError:  # another file system, or one without hard links
         shutil.copy2(source, target)
     return target
 

@@ -293,7 +293,7 @@ TRUNCATED = len(HEADER).to_bytes(8, "little") + HEADER + bytes(27)
         ({"model_safetensors": b"version https://git-lfs.github.com/spec/v1\n"}, "or a Git LFS pointer"),
         ({"model_safetensors": TRUNCATED}, "its header describes 112 bytes, the file has 107"),
         ({"model_safetensors": b"\x02" + bytes(7) + b"[]"}, "model.safetensors is not a complete safetensors file"),
-        ({"model_safetensors": b"\x02" + bytes(7) + b"{}"}, "holds no weights"),
+        ({"model_safetensors": b"\x02" + bytes(7) + b"{}"}, "contains no weights"),
         (
             {"model_safetensors": b"\x07" + bytes(7) + b'{"a":1}'},
             "model.safetensors is not a complete safetensors file",

@@ -464,7 +464,7 @@ def test_retry_after_is_remembered_from_one_call_to_the_next(build: Build, clock
 def test_a_server_that_asks_for_hours_ends_the_run(build: Build, clock: Clock) -> None:
     start = clock.now
     with serve(lambda body, number: fail(429, "daily limit", Retry_After="86400")) as server:
-        with pytest.raises(ModelError, match=r"asks to wait for 2\d\.\d hours"):
+        with pytest.raises(ModelError, match=r"requests a pause of 2\d\.\d hours"):
             list(build(server.url).answer(texts(1)))
     assert clock.now - start < 60
 

@@ -102,7 +102,7 @@ def test_layers_that_read_whole_rows_refuse_several_responses_in_one(tmp_path: P
     sizes = {**SIZES, "num_hidden_layers": 2, "layer_types": ["conv", "full_attention"]}
     AutoModelForCausalLM.from_config(Lfm2Config(**sizes)).save_pretrained(tmp_path)
     model = load_model(tmp_path, "causal", torch.float32, CPU)
-    with pytest.raises(ModelError, match="'lfm2' has layers of kind conv, which would let the responses"):
+    with pytest.raises(ModelError, match="'lfm2' has layers of kind conv, which ignore attention masks"):
         response_logprobs(model, pack_groups(GROUPS, 0, CPU))
     assert response_logprobs(model, pack_groups(GROUPS[1:2], 0, CPU)).isfinite().all()
 

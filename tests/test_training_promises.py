@@ -267,7 +267,7 @@ def test_online_dpo_refuses_what_is_no_probability(world: World) -> None:
 
 
 def test_a_penalty_on_a_labelers_preferences_is_refused(world: World) -> None:
-    with pytest.raises(ValueError, match="a labeler gives none; remove them"):
+    with pytest.raises(ValueError, match="a labeler has none; remove them"):
         narrow("algorithm", {"kind": "online-dpo", "labeler": "length", "missing_eos_penalty": 1}, world.manager)
 
 

@@ -1,1 +1,1 @@
-"""Build, check and identify components. May import `models` and below."""
+"""Build, check and identify components; may import `models` and the packages below it."""

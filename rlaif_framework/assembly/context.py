@@ -1,4 +1,4 @@
-"""The context that every component is constructed with, besides its config."""
+"""The context that every component receives besides its config."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Context:
-    """The task, the policy's settings, the seed and the device of a run; task and device are created on first use.
+    """The task, the policy's settings, the seed and the device of a run. Task and device are created on first use.
 
     Args:
         task: The task's config.
@@ -95,7 +95,7 @@ class Context:
     @cached_property
     def accelerator(self) -> Accelerator:
         """The accelerator of the run; `accelerate launch` sets its processes and devices."""
-        from accelerate import Accelerator
+        from accelerate import Accelerator  # imports torch, which labelers without a model do not need
 
         return Accelerator()
 
@@ -111,6 +111,8 @@ class Context:
         from rlaif_framework.models.precision import compute_dtype
 
         return compute_dtype(self.policy.dtype, self.device)
+
+    # `resolve` has checked that the class has the methods of the protocol, so the casts below are safe.
 
     def build_task(self, config: TaskConfig) -> Task:
         """Instantiate a task."""

@@ -27,6 +27,7 @@ def find_models(config: ComponentConfig, context: Context) -> dict[str, ModelSou
         ModelError: There is no such model.
     """
     policy = context.policy_model
+    # The policy is another input of the artefacts that depend on it, at its own revision.
     names = [load.model for load in config.loads(policy) if load.model != policy]
     return {name: find_model(name) for name in names}
 

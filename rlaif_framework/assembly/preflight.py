@@ -22,6 +22,7 @@ def check_components(spec: Spec, context: Context) -> None:
         PluginError: A component cannot be imported.
         DataError: The annotator prompts lack something.
     """
+    # The components in the slots of these are checked with them.
     used: list[ComponentConfig] = [spec.task]
     for arm in spec.arms.values():
         used += [part for part in (arm.reward, arm.algorithm) if part is not None]
@@ -73,7 +74,7 @@ def check_models(context: Context, names: Iterable[str]) -> None:
     from rlaif_framework.models.loading import load_tokenizer
 
     policy = context.policy
-    for name in dict.fromkeys(names):
+    for name in dict.fromkeys(names):  # each once, in order
         source = find_model(name, policy.revision if name == policy.model else None)
         if not source.is_gguf or converted_folder(source).exists():  # otherwise the first stage converts it
             load_tokenizer(source, needs_end=name == policy.model)

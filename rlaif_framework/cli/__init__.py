@@ -1,1 +1,1 @@
-"""The `rlaif` command line. May import all other rooms."""
+"""The `rlaif` command line; may import all other packages."""

@@ -37,8 +37,8 @@ def label(
         str,
         typer.Option(
             metavar="KIND|FILE",
-            help="Task whose annotator prompts an LLM is asked with: tldr for summaries, dialogue for helpful answers, "
-            "or a file such as specs/paper/task-harmless.yaml for harmless ones.",
+            help="Task whose annotator prompts are used: tldr for summaries, dialogue for helpful answers, or a file "
+            "such as specs/paper/task-harmless.yaml for harmless answers.",
         ),
     ] = "tldr",
     report: Annotated[
@@ -62,8 +62,9 @@ def label(
 ) -> None:
     """Label your own pairs of responses, without training.
 
-    Rerun the same command to resume an interrupted run. It starts anew if the pairs, the labeler or the task changed.
+    Rerun the same command to resume an interrupted run. It starts over if the pairs, the labeler or the task changed.
     """
+    # Imported here, like all larger modules in `cli`, so that `rlaif --help` is fast.
     from rich.console import Console
 
     from rlaif_framework.labelling.command import label_file
@@ -75,7 +76,7 @@ def label(
         raise SpecError("give either --labeler, for one labeler, or --compare, for several")
     manager = load_plugins()
     labelers = _load_labelers(labeler, compare, set_ or [], manager)
-    settings = load_task(task, (), manager)
+    settings = load_task(task, (), manager)  # `--set` applies to the labelers only
     prepare_libraries()
     job = Job(pairs, labelers, settings, out, report, export, skip_invalid, overwrite, seed, batch_tokens)
     found = label_file(job, manager, Progress(Console()))

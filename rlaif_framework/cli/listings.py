@@ -95,7 +95,7 @@ def _find_slot(kind: str) -> Slot:
 def _list_settings(component: Component) -> list[tuple[str, str, str]]:
     rows = []
     for key, field in component.config.model_fields.items():
-        if key == "kind":
+        if key == "kind":  # the component's name, not a setting
             continue
         if field.is_required():
             default = "required"

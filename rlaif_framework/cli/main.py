@@ -18,8 +18,8 @@ app = typer.Typer(
     help="Reinforcement learning from AI feedback: label, train a reward model, improve a policy, evaluate each step.",
     no_args_is_help=True,
     add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    pretty_exceptions_enable=False,  # `main` reports errors
+    rich_markup_mode=None,  # brackets in help texts are not markup
 )
 for command in (run, label, plan, check, schema, plugins, components, show):
     app.command()(command)
@@ -53,6 +53,7 @@ def _describe_os_error(error: OSError) -> str:
 def _fail(message: str, code: int) -> NoReturn:
     print(f"rlaif: {message}", file=sys.stderr)
     sys.stderr.flush()
+    # Users need only the message. RLAIF_DEBUG=1 adds the traceback, for bug reports.
     if os.environ.get("RLAIF_DEBUG") and sys.exc_info()[0] is not None:
         import traceback
 

@@ -34,7 +34,9 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for title in head:
         table.add_column(title, overflow="fold")
     for row in rows:
+        # rich would interpret `[text]` as markup.
         table.add_row(*(cell.replace("[", "\\[").replace("\n", " ") for cell in row))
+    # Without a terminal, rich would wrap at 80 columns, and the cells of a log could not be searched.
     width = None if sys.stdout.isatty() else 240
     Console(width=width, highlight=False).print(table)
 

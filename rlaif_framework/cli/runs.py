@@ -28,12 +28,13 @@ def run(
     from rich.console import Console
 
     loaded, manager = load_spec_file(spec, set_)
-    prepare_libraries()
+    prepare_libraries()  # before the modules below import transformers
     from rlaif_framework.pipeline.engine import run_spec
     from rlaif_framework.pipeline.run_folder import default_folder, default_store
     from rlaif_framework.progress import Progress
     from rlaif_framework.store import Store
 
+    # `accelerate launch` starts several processes, of which one prints.
     progress = Progress(Console(stderr=False, quiet=not is_first_process()))
     folder = out or default_folder(loaded)
     run_spec(loaded, folder, Store(store or default_store()), manager, progress)
@@ -89,4 +90,4 @@ def check(spec: SpecPath, set_: Overrides = None, as_json: AsJson = False) -> No
     import yaml
 
     print(yaml.safe_dump(loaded.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120), end="")
-    print(f"# {spec} is valid", file=sys.stderr)
+    print(f"# {spec} is valid", file=sys.stderr)  # so that stdout can be redirected to a spec file

@@ -37,14 +37,18 @@ def load_spec_file(path: Path, overrides: list[str] | None) -> tuple[Spec, Plugi
 
 def is_first_process() -> bool:
     """Return True in the process that prints, of all that `accelerate launch` starts on this machine."""
+    # From the environment: importing accelerate to find out would take seconds.
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def prepare_libraries() -> None:
     """Configure memory, and silence the progress bars and advice of libraries. Call before they are imported."""
     keep_freed_memory()
+    # Variables that a user has set take precedence.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TQDM_DISABLE", "1")  # of the conversion of GGUF files
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    warnings.filterwarnings("ignore", category=FutureWarning)  # transformers' own, which users cannot fix
+    os.environ.setdefault("TQDM_DISABLE", "1")  # the progress bar of the conversion of GGUF files
+    os.environ.setdefault(
+        "TOKENIZERS_PARALLELISM", "false"
+    )  # tokenizers warns if a process forks after it used threads
+    warnings.filterwarnings("ignore", category=FutureWarning)  # of transformers, about its own code

@@ -1,4 +1,4 @@
-"""The interfaces of components, stages and lifecycle hooks. May import `data` and below."""
+"""The interfaces of components, stages and lifecycle hooks; may import `data` and the packages below it."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""A run and its steps, as lifecycle hooks see them."""
+"""The interfaces of a run and its steps that lifecycle hooks receive."""
 
 from __future__ import annotations
 

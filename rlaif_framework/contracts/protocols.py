@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Task(Protocol):
-    """The data of a run, and the prompts that annotators are asked with."""
+    """The data of a run, and the prompt templates for annotators."""
 
     def prompts(self, split: Split) -> Sequence[Prompt]:
         """Return the prompts of a split, with references where the data has them. Texts are not truncated."""
@@ -114,7 +114,7 @@ class TermedReward(Protocol):
 
 @runtime_checkable
 class RewardModel(Protocol):
-    """Is trained on preferences and loads as a `Reward`. A reward that is not trained leaves `fit` empty."""
+    """A reward that can be trained on preferences. If there is nothing to train, `fit` does nothing."""
 
     def fit(self, labels: Sequence[LabelledComparison], initial: Path, stage: Stage) -> None:
         """Train on labelled comparisons and save into `stage.folder`.
@@ -127,7 +127,7 @@ class RewardModel(Protocol):
         ...
 
     def load(self, folder: Path) -> Reward:
-        """Load what `fit` saved."""
+        """Load the reward from the folder that `fit` saved into."""
         ...
 
 
@@ -179,6 +179,7 @@ class Responder(Protocol):
         ...
 
 
+# `runtime_checkable` cannot check signatures, so `check_target` compares the names of methods.
 PROTOCOLS: Mapping[str, type] = {
     "task": Task,
     "backend": Backend,

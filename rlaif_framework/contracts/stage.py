@@ -29,7 +29,7 @@ def _no_artefact(step: StepInfo) -> Path:
 
 @dataclass
 class Stage:
-    """The environment of a stage, given to components that train."""
+    """The environment of a stage, which components that train receive."""
 
     name: str
     """Name of the stage, e.g. `improve`; part of the name of its random streams."""
@@ -64,7 +64,7 @@ class Stage:
     def part(self, name: str) -> Stage:
         """Create a stage within this one, with its own folders and random streams; its name prefixes its metrics."""
         folder, checkpoint = self.folder / name, self.checkpoint / name
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(exist_ok=True)  # both exist if the stage is resumed
         checkpoint.mkdir(exist_ok=True)
 
         def report(number: int, metrics: Mapping[str, float]) -> None:
@@ -82,6 +82,7 @@ class Stage:
         """Append the metrics of a step to `metrics.jsonl`, and call the lifecycle hooks."""
         if not self.is_main:
             return
+        # Opened for each step, so that the metrics are on disk if the process is killed.
         with (self.folder / METRICS).open("a", encoding="utf-8") as file:
             file.write(dump_row({"step": number, **metrics}))
         self.report_step(number, metrics)
@@ -95,7 +96,7 @@ class Stage:
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError:  # interrupted during a write
+            except json.JSONDecodeError:  # the last row, if the process was killed during a write
                 break
             if row["step"] > number:
                 break

@@ -9,7 +9,7 @@ from rlaif_framework.errors import RlaifError, TrainingError
 from rlaif_framework.records.preferences import Comparison, Preference, Prompt
 
 LARGEST = 1e15
-"""Largest valid score. Sums of squares of larger ones may overflow in fp32, and whitening would give zeros."""
+"""Largest valid score. Sums of squares of larger ones may overflow in fp32, and whitening would return zeros."""
 
 
 def score_responses(reward: Reward, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[float]:
@@ -28,7 +28,7 @@ def check_scores(scores: Sequence[float], prompts: Sequence[Prompt], responses: 
     if len(scores) != len(responses):
         raise TrainingError(f"the reward returned {len(scores)} scores for {len(responses)} responses")
     for prompt, text, score in zip(prompts, responses, scores, strict=True):
-        if not abs(score) <= LARGEST:  # NaN too
+        if not abs(score) <= LARGEST:  # written so that NaN fails as well
             raise TrainingError(f"the reward of a response to prompt '{prompt.id}' is {score}: {text[:80]!r}")
 
 
@@ -41,6 +41,7 @@ def check_preferences(
         RlaifError: A preference is missing, out of order, or not a probability distribution.
     """
     count = 0
+    # Not strict: too few preferences are reported below, with the labeler's name.
     for comparison, preference in zip(chunk, preferences, strict=False):
         if preference.comparison != comparison.id:
             found = preference.comparison

@@ -1,4 +1,4 @@
-"""Rows and prompts of tasks. May import `records` and the rooms below it; no torch."""
+"""Rows and prompts of tasks; may import `records` and the packages below it, but not torch."""
 
 import lazy_loader
 

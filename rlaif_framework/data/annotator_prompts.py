@@ -16,11 +16,13 @@ from rlaif_framework.records.annotation import Annotation
 from rlaif_framework.records.preferences import Prompt
 from rlaif_framework.records.requests import Question
 
+# Strict: an unknown name in a template is an error, instead of an empty text.
 _JINJA = Environment(undefined=StrictUndefined, keep_trailing_newline=True)
 
 
 def _check_template(*names: str) -> Any:
     def check(text: str) -> str:
+        # \0 cannot occur in a template, so a marker in the result shows that the template uses its value.
         try:
             rendered = _JINJA.from_string(text).render({name: f"\0{name}\0" for name in names})
         except (TemplateError, TypeError, ValueError, ArithmeticError) as error:
@@ -107,12 +109,13 @@ class AnnotatorPrompts(Config):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            where = own or path
+            where = own or path  # the task's own file is valid
             lines = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_url=False)]
             raise DataError(f"{where}: " + "\n  ".join(lines)) from error
 
     @cached_property
     def _sample(self) -> Any:
+        # Compiled once, since it is rendered for every comparison.
         return _JINJA.from_string(self.sample)
 
     def annotate(

@@ -14,15 +14,13 @@ from rlaif_framework.records.preferences import Comparison, Prompt
 ASSISTANT_CUE = "\n\nAssistant:"
 """Ends the prompt of a transcript in the format of Anthropic's HH data."""
 
-
-FORMS = (
+FORMS = (  # for error messages
     "prompt + responses, prompt + chosen + rejected, prompt + response_a + response_b (+ label), "
     "or chosen + rejected as whole transcripts"
 )
 
-
 LABELS = {"a": 1.0, "b": 0.0, "tie": 0.5}
-
+"""Probability that the first response is the better one, by the row's `label`."""
 
 Row = Mapping[str, Any]
 
@@ -134,6 +132,7 @@ def read_fraction(row: Row, name: str) -> float | None:
     value = row.get(name)
     if value is None:
         return None
+    # bool is a subclass of int; the comparison fails for NaN as well.
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise DataError(f"'{name}' is {short(value)}, not a number between 0 and 1")
     return float(value)
@@ -155,6 +154,7 @@ def read_id(row: Row, name: str = "id") -> str | None:
 
 def hash_texts(*texts: str) -> str:
     """Return a short hash, for ids of rows without one and for choices that must not depend on the order of a file."""
+    # With a separator that texts do not contain: ("ab", "c") and ("a", "bc") must differ.
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12]
 
 

@@ -23,13 +23,11 @@ from rlaif_framework.records.preferences import Comparison
 MAX_SHOWN = 20
 """Maximum number of invalid rows that an error lists."""
 
-
 KEYS = frozenset(
     {"prompt", "responses", "chosen", "rejected", "response_a", "response_b", "label"}
     | {"id", "human", "confidence", "slice", "reference"}
 )
 """Keys that are read. Rows may have other keys, which are ignored."""
-
 
 FIRST_TURN = "Human:"
 """Begins a transcript."""
@@ -84,14 +82,15 @@ class PairsFile:
     def read(self, start: int = 0) -> Iterator[Comparison]:
         """Yield the comparisons from number `start` on, one at a time.
 
-        They come from the temporary copy: JSON is parsed once however many labelers there are, and what is labelled is
-        what was validated and hashed, even if the file has been changed since.
+        They are read from the temporary copy. JSON is parsed once for all labelers, and the comparisons are those that
+        were validated and hashed, even if the file has changed since.
         """
+        # Unpickling is safe: the temporary file has no name, so no other program can write to it.
         self.spool.seek(0)
         return islice((pickle.load(self.spool) for _ in range(self.count)), start, None)
 
     def find_warnings(self, task: str) -> list[str]:
-        """Describe what can be labelled but may be a mistake.
+        """Describe likely mistakes in valid rows, one line each.
 
         Args:
             task: The kind of the task whose annotator prompts are used.
@@ -146,7 +145,7 @@ def scan_pairs(path: Path, inspect: Callable[[int, Comparison], None] | None = N
     with ExitStack() as stack:
         spool = stack.enter_context(tempfile.TemporaryFile())
         for number, line in read_lines(path):
-            digest.update(line)
+            digest.update(line)  # uncompressed: a compressed copy of the file has the same labels
             found = reader.read(number, line)
             if isinstance(found, InvalidRow):
                 skipped += 1
@@ -194,7 +193,7 @@ class _Reader:
         return pair
 
     def _note_unknown_keys(self, row: Mapping[str, Any], number: int) -> None:
-        for key in row.keys() - KEYS:
+        for key in sorted(row.keys() - KEYS):  # sorted, so that warnings have the same order in each run
             noted = self.unknown_keys.get(key)
             suggestion = noted.suggestion if noted else _suggest_key(key)
             if suggestion is not None and suggestion not in row:
@@ -202,10 +201,10 @@ class _Reader:
                 self.unknown_keys[key] = replace(noted, count=noted.count + 1) if noted else new
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=1024)  # called for every row, mostly with the same keys
 def _suggest_key(key: str) -> str | None:
-    """Return the known key that a key is probably a misspelling of; None if it looks like a column of the user's."""
+    """Return the known key that a key is probably a misspelling of; None if it is probably intended."""
     if KEYS & set(re.split(r"[_\W]", key)):  # `prompt_id`, `chosen_model`
-        return None
+        return None  # contains a known key as a word, and is therefore no misspelling
     near = get_close_matches(key.strip().lower(), KEYS, n=1, cutoff=0.75)
     return near[0] if near else None

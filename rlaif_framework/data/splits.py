@@ -22,7 +22,6 @@ SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
     "test": ("test", "valid2"),
 }
 
-
 T = TypeVar("T")
 
 
@@ -39,12 +38,12 @@ class Row:
 
 Splits = dict[Split, list[Row]]
 
-
 Subject = Callable[[Mapping[str, Any]], str]
+"""Returns the text that a row is about. Rows about the same text must be in the same split."""
 
 
 def find_subject(values: Mapping[str, Any]) -> str:
-    """Return the text a row is about: its post or prompt, or a transcript up to its last turn; else its id."""
+    """Return the text that a row is about: its post, its prompt, or its transcript up to the last turn; else its id."""
     text = next((values[name] for name in ("post", "prompt") if values.get(name)), None)
     if text is None and isinstance(chosen := values.get("chosen"), str):
         text = chosen.rpartition(ASSISTANT_CUE)[0]
@@ -73,6 +72,7 @@ def read_splits(
     if path.is_dir():
         return _read_folder(path, fractions, subject)
     hub_id = "/" in place and HUB_ID.fullmatch(place)
+    # A missing file is reported as such, and not as an unknown data set of the hub.
     if path.exists() or not hub_id or place.endswith((".jsonl", ".json", ".gz")):
         return _divide(_read_file(path), fractions, subject)
     return _read_hub(place, fractions, subject)
@@ -101,18 +101,18 @@ def _read_hub(place: str, fractions: tuple[float, float], subject: Subject) -> S
     except Exception as error:  # datasets raises many types: no network, no such data set, a loading script, a bad file
         raise DataError(
             f"no file or folder '{place}', and it cannot be loaded from the hub: {type(error).__name__}: {error}. "
-            f"Data sets with a loading script are no longer supported: download the JSON Lines files and give their "
-            "folder"
+            f"Data sets with a loading script are no longer supported: download the JSON Lines files and use the path "
+            "of their folder"
         ) from error
     rows = {name: [Row(dict(r), f"{place}, {name}, row {i}", i) for i, r in enumerate(data[name])] for name in data}
     found = _select_splits(rows)
-    if set(found) == {"train"}:
+    if set(found) == {"train"}:  # without held-out rows, like a single file
         return _divide(iter(found["train"]), fractions, subject)
     return {split: found.get(split, []) for split in SPLIT_NAMES}
 
 
 def _select_splits(named: Mapping[str, T]) -> dict[Split, T]:
-    """Select what has the name of a split. If a split has several names, the first one that occurs is used."""
+    """Select the items that are named like a split. If a split has several names, the first one that occurs is used."""
     return {
         split: named[name]
         for split, names in SPLIT_NAMES.items()
@@ -142,6 +142,7 @@ def _divide(rows: Iterator[Row], fractions: tuple[float, float], subject: Subjec
 def _hash_split(subject: str, fractions: tuple[float, float]) -> Split:
     # The split depends on the text only: not on its file, the order of rows, their ids, or white space.
     words = " ".join(subject.split())
+    # A point in [0, 1) that is uniformly distributed over texts.
     point = int.from_bytes(hashlib.sha256(words.encode()).digest()[:8], "big") / 2**64
     if point < fractions[1]:
         return "test"

@@ -6,15 +6,15 @@ import re
 from collections.abc import Callable
 
 SEQUENCE_WORDS = 5
-
+"""Length of the word sequences that the copy rate counts."""
 
 MAX_WORD_LENGTH = 50
 """A longer sequence of characters without a space is regarded as text in a script without spaces."""
 
-
 _WORD = re.compile(r"\w+")
 
 
+# The length limit and the ban on spaces keep ordinary text such as `a <| b |> c` unchanged.
 _CONTROL = re.compile(
     r"<[|\uff5c][^<>\s]{1,40}[|\uff5c]>"  # <|im_end|>, <|eot_id|>, DeepSeek's full-width bars
     r"|</?s>|<(?:bos|eos)>|<(?:start|end)_of_turn>|<</?SYS>>"  # Llama 2, Gemma
@@ -56,6 +56,7 @@ def truncate_text(text: str, fits: Callable[[str], bool]) -> str:
     if fits(text):
         return text
     words = text.split(" ")
+    # `fits` tokenises the text, so it is called as rarely as possible.
     kept = _largest_fitting(len(words), lambda count: fits(" ".join(words[:count])))
     whole = " ".join(words[:kept])
     if words[kept].isascii() or len(words[kept]) <= MAX_WORD_LENGTH:  # a longer ASCII word is a link

@@ -1,1 +1,1 @@
-"""Label a user's pairs without training. May import `report` and the rooms below it; not `pipeline`, not `rl`."""
+"""Label a user's pairs without training; may import `report` and the packages below it, but not `pipeline` or `rl`."""

@@ -46,6 +46,7 @@ def label_file(job: Job, manager: PluginManager, progress: Progress) -> LabelRep
         warnings = pairs.find_warnings(job.task.kind)
         for text in warnings:
             progress.print(f"warning: {text}")
+        # A single labeler has no name, so the report uses its kind.
         labels = {
             name or config.kind: (_label(job, name, pairs, manager, progress), job.outputs[name])
             for name, config in job.labelers.items()
@@ -130,6 +131,7 @@ def _write_products(job: Job, report: LabelReport, progress: Progress) -> None:
         from rlaif_framework.labelling.export import export_preferences
 
         job.export.parent.mkdir(parents=True, exist_ok=True)
+        # Only a single labeler can be exported (see `check_paths`), and its labels are in `job.out`.
         written, left_out = export_preferences(job.out, job.export)
         progress.print(f"preference data set: {job.export}, {written} rows; {left_out} missing or tied labels left out")
     if job.report is not None:

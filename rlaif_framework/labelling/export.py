@@ -19,17 +19,14 @@ from rlaif_framework.records.preferences import Evidence
 from rlaif_framework.store import atomic_path
 
 BATCH_ROWS = 1024
-
+"""Rows per row group of a Parquet file. Memory does not grow with the number of rows."""
 
 MIN_PROBABILITY = 1e-6
 """Lower bound of a probability when a margin is computed, so that margins are finite."""
 
-
 TEXT = pa.string()
 
-
 ARROW_TYPES = {str: TEXT, int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
-
 
 PREFERENCE_SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("prompt", "chosen", "rejected")] + [("margin", pa.float64())]
@@ -85,6 +82,7 @@ def to_preference_row(labelled: Labelled) -> dict[str, Any] | None:
     comparison, preference = labelled
     if preference.probabilities is None or preference.probabilities[0] == preference.probabilities[1]:
         return None
+    # With the white space of the user's rows, which tokenizers do not ignore.
     first, second = comparison.raw_responses or comparison.responses
     chosen, rejected = (first, second) if preference.probabilities[0] > 0.5 else (second, first)
     probability = min(max(preference.probabilities), 1 - MIN_PROBABILITY)
@@ -109,6 +107,7 @@ def _arrow_type(hint: Any) -> pa.DataType:
         return pa.struct([(field.name, _arrow_type(hints[field.name])) for field in fields(hint)])
     if hint in ARROW_TYPES:
         return ARROW_TYPES[hint]
+    # The remaining annotations are `X | None` and `tuple[X, ...]`.
     inner = [part for part in get_args(hint) if part not in (NoneType, Ellipsis)]
     if NoneType in get_args(hint):
         return _arrow_type(inner[0])

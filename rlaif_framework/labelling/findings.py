@@ -11,7 +11,6 @@ from rlaif_framework.report.page import percent, rate
 SIGNIFICANCE = 0.05
 """Differences with a smaller p-value are significant."""
 
-
 Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
 """Column titles and rows."""
 
@@ -76,10 +75,10 @@ def _doubt_quality(x: LabelerReport, pairs: PairsSummary) -> Iterator[str]:
     agreement, position = quality.agreement, quality.same_position
     if agreement and agreement.low <= 0.5:
         yield f"agrees with humans no better than chance: {rate(agreement)}"
-    # A labeler that only follows length may be above chance, too.
+    # If humans mostly prefer one length, a labeler that only follows length is above chance as well.
     elif agreement and longer and agreement.value <= max(longer.value, 1 - longer.value):
         yield (
-            "agrees with humans no better than a rule that only looks at length: humans prefer the longer response in "
+            "agrees with humans no better than a rule that only considers length: humans prefer the longer response in "
             f"{rate(longer)}"
         )
     if position and position.value >= 0.5:
@@ -91,13 +90,17 @@ def _doubt_answers(x: LabelerReport) -> Iterator[str]:
     quality, counts = x.quality, x.record.counts
     if quality.label_token_mass and quality.label_token_mass.value < 0.5:
         yield (
-            "mostly answers with something else than a label: the label tokens have "
-            f"{quality.label_token_mass.value:.0%} of the probability"
+            "mostly answers with something other than a label: the probability mass on the label tokens is "
+            f"{quality.label_token_mass.value:.0%}"
         )
     if quality.unparsed and quality.unparsed.value > 0.05:
-        yield f"gave answers that could not be read: {rate(quality.unparsed)}"
+        yield f"has answers that could not be read: {rate(quality.unparsed)}"
     if counts.refused:
-        yield f"was refused an answer for {counts.refused} comparisons; the first reason: {counts.first_refusal}"
+        yield (
+            f"has no label for {counts.refused} comparisons because the backend refused to answer; the first reason: "
+            f"{counts.first_refusal}"
+        )
+    # The two are not comparable: counts of a few samples are coarser than probabilities.
     if quality.sampled and 0 < quality.sampled.value < 1:
         yield (
             "mixes the model's own probabilities with counts of sampled answers, which make up "
@@ -106,11 +109,14 @@ def _doubt_answers(x: LabelerReport) -> Iterator[str]:
     if counts.inconsistent:
         yield f"has no label for {counts.inconsistent} comparisons because the two orders disagree"
     if counts.source_truncated:
-        yield f"saw a truncated source in {counts.source_truncated} comparisons, to fit into its model's context"
+        yield (
+            f"labelled {counts.source_truncated} comparisons with a truncated source, because the whole source "
+            "does not fit into its model's context"
+        )
     if counts.responses_truncated:
         yield (
-            f"saw only the beginning of a response in {counts.responses_truncated} comparisons: the response alone "
-            "exceeds its model's context"
+            f"labelled {counts.responses_truncated} comparisons by the beginning of a response, because the response "
+            "alone exceeds its model's context"
         )
 
 

@@ -26,7 +26,7 @@ class Job:
     export: Path | None = None
     skip_invalid: bool = False
     overwrite: bool = False
-    """If True, replace files that no earlier run has made."""
+    """If True, replace files that no earlier run of the same job wrote."""
     seed: int = 0
     """Seed of all random choices: orders, exemplars, principles, sampled text, and the choices of a mix."""
     batch_tokens: int | None = None
@@ -75,7 +75,7 @@ def check_paths(job: Job) -> None:
 
 
 def check_existing(job: Job) -> None:
-    """Check that no file is replaced that an earlier run of the same job did not make.
+    """Check that no file would be replaced, except those that an earlier run of the same job wrote.
 
     Raises:
         SpecError: There is such a file.
@@ -88,6 +88,7 @@ def check_existing(job: Job) -> None:
             # Without a record, the file may not be an output of this command.
             if path.exists() and record is None:
                 raise _refuse("--out", path, f"and {record_path(labels).name} is not the record of an earlier run")
+        # Edited labels: another run would silently discard the changes.
         if labels.exists() and record and record.complete and labels.stat().st_size != record.counts.file_size:
             raise _refuse("--out", labels, "and has been changed since it was written")
     for option, path in job.products.items():

@@ -35,7 +35,7 @@ class LabelRecord(BaseModel):
     counts: LabelCounts = LabelCounts()
     """Counts over the labels written so far."""
     made: list[str] = []
-    """Reports and preference data sets made from these labels. A later run may replace them."""
+    """Paths of reports and preference data sets that were written from these labels. A later run may replace them."""
 
     @property
     def complete(self) -> bool:
@@ -44,10 +44,10 @@ class LabelRecord(BaseModel):
 
     @classmethod
     def create(cls, pairs: PairsFile, config: LabelerConfig, context: Context, made: Iterable[str] = ()) -> LabelRecord:
-        """Create the record of labels that are about to be made."""
+        """Create the record of labels that have yet to be written."""
         labeler, task, seed = describe_component(config, context), describe_task(context), context.seed
         return cls(
-            # `batch_tokens` is left out: it does not change labels.
+            # Without `batch_tokens`, which changes labels only by rounding.
             key=hash_content({"pairs": pairs.digest, "labeler": labeler, "task": task, "seed": seed}),
             pairs=str(pairs.path),
             comparisons=pairs.count,
@@ -92,6 +92,7 @@ def label_pairs(
     chunks = label_in_chunks(context.build_labeler(config), config, pairs.read(done), partial, to_row, record.counts)
     text = f"labelling with {config.kind}, {size} at a time"
     for counts in progress.track(chunks, -(-record.comparisons // size), text, done // size):
+        # Saved after the rows of the chunk: if an interruption falls between the two, the chunk is labelled again.
         record.counts = counts
         record.save(out)
     partial.replace(out)  # only now, so that a file under the final name is always complete
@@ -99,7 +100,7 @@ def label_pairs(
 
 
 def read_record(out: Path) -> LabelRecord | None:
-    """Read the record beside labels; None if there is none, or if it is some other program's file."""
+    """Read the record beside labels; None if there is none, or if the file has another format."""
     try:
         return LabelRecord.model_validate_json(record_path(out).read_text(encoding="utf-8"))
     except (FileNotFoundError, UnicodeDecodeError, ValidationError):

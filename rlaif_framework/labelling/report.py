@@ -39,6 +39,7 @@ def build_report(pairs: PairsFile, labels: Mapping[str, tuple[LabelRecord, Path]
     for name, (record, path) in labels.items():
         observations[name], uncertain = _read_observations(path)
         labelers[name] = _measure(observations[name], record, path, uncertain)
+    # All labelers have labelled the same pairs, so any of them has all human preferences.
     first = next(iter(observations.values()))
     gold = [x.gold for x in first if x.gold is not None]
     report = LabelReport(
@@ -81,6 +82,7 @@ def _read_observations(path: Path) -> tuple[list[Observation], list[LabelExample
     def uncertain() -> Iterator[Labelled]:
         for labelled in read_labels(path):
             observations.append(observe(*labelled))
+            # A probability of 0 or 1 is a hard label.
             if labelled[1].probabilities is not None and min(labelled[1].probabilities) > 0:
                 yield labelled
 
@@ -91,12 +93,12 @@ def _read_observations(path: Path) -> tuple[list[Observation], list[LabelExample
 def _read_disputed(path: Path) -> list[LabelExample]:
     """Read the labels on which the members of an ensemble disagree most."""
 
-    def spread(labelled: Labelled) -> float:
+    def disagreement(labelled: Labelled) -> float:
         votes = [v.probabilities[0] for v in labelled[1].evidence.members if v.probabilities is not None]
         return max(votes) - min(votes) if votes else 0.0
 
-    furthest = nlargest(EXAMPLES, (labelled for labelled in read_labels(path) if spread(labelled) > 0), key=spread)
-    return [_to_example(*labelled) for labelled in furthest]
+    disputed = (labelled for labelled in read_labels(path) if disagreement(labelled) > 0)
+    return [_to_example(*labelled) for labelled in nlargest(EXAMPLES, disputed, key=disagreement)]
 
 
 def _to_example(comparison: Comparison, preference: Preference) -> LabelExample:

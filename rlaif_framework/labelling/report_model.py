@@ -15,12 +15,12 @@ from rlaif_framework.metrics.paired_comparison import PairedComparison
 PAPER_DOLLARS = {"AI in the paper (GPT-4, 2023)": 60.0, "human in the paper": 670.0}
 """Per 1,000 comparisons: $0.06 and $0.67 each (RLAIF 7, Cost)."""
 
-
 Probabilities = tuple[float, float] | None
+"""Probabilities of the two responses; None if there is no label."""
 
 
 class LabelExample(BaseModel):
-    """A label to read."""
+    """A label that the report shows as an example."""
 
     id: str
     prompt: str
@@ -32,7 +32,7 @@ class LabelExample(BaseModel):
     """Probabilities of each member of an ensemble."""
     principle: str | None
     rationales: list[list[str]]
-    """For each order, what the model wrote before its answer."""
+    """For each order, the texts that the model generated before its answer."""
 
 
 class LabelCost(BaseModel):

@@ -31,7 +31,7 @@ def to_row(comparison: Comparison, preference: Preference) -> dict[str, Any]:
 def from_row(row: Mapping[str, Any]) -> Labelled:
     """Convert a row to the comparison and its label. The prompt's source and reference are not in the row."""
     raw_responses = first, second = row["responses"]
-    responses = first.strip(), second.strip()
+    responses = first.strip(), second.strip()  # labelers receive responses without surrounding white space
     comparison = Comparison(
         id=row["id"],
         prompt=Prompt(row["id"], row["prompt"], row["prompt"]),

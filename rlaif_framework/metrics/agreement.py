@@ -78,7 +78,8 @@ class Observation:
     @property
     def correct(self) -> float:
         """1 if a decided label agrees with the gold preference, 0 if not, 0.5 if the label is an exact tie."""
-        return _agrees(0.5 if self.first is None else self.first, (self.gold or 0.0) > 0.5)
+        # The defaults are for the type checker: a decided observation has both values.
+        return score_choice(0.5 if self.first is None else self.first, (self.gold or 0.0) > 0.5)
 
 
 def observe(comparison: Comparison, preference: Preference) -> Observation:
@@ -95,6 +96,7 @@ def observe(comparison: Comparison, preference: Preference) -> Observation:
         tuple(ballot.mass for ballot in ballots if ballot.mass is not None),
         preference.evidence.inconsistent,
         preference.evidence.refused is not None,
+        # A ballot without samples, mass and probabilities could not be read.
         tuple(b.sampled > 0 for b in ballots if b.sampled or b.mass is not None or b.probabilities is not None),
         intern(preference.evidence.source),  # one string for all, since there may be millions of observations
         tuple(vote.probabilities[0] for vote in preference.evidence.members if vote.probabilities is not None),
@@ -107,6 +109,7 @@ def measure_labeler(comparisons: Sequence[Comparison], preferences: Sequence[Pre
     If only some labels are copies of gold preferences (labeler `mix`), these are left out.
     """
     observations = [observe(c, p) for c, p in zip(comparisons, preferences, strict=True)]
+    # Labelers such as `human` copy all labels: their agreement is 1 by definition, but their other numbers are not.
     return measure_observations([x for x in observations if not x.copied] or observations)
 
 
@@ -114,13 +117,14 @@ def measure_observations(observations: Sequence[Observation]) -> LabelerQuality:
     """Measure labels from their observations."""
     parsed = [x for x in observations if x.first is not None]
     decided = [x for x in parsed if x.decided]
+    # The order of sets differs between processes; reports must not.
     names = sorted({x.slice for x in decided if x.slice is not None})
     slices = {name: measure_agreement(x for x in decided if x.slice == name) for name in names}
     # Position bias is measured on ballots, which are kept even if the comparison has no label in the end.
     both = [x.orders for x in observations if len(x.orders) == 2]
     firsts = [(a[0] > 0.5, b[0] > 0.5) for a, b in both if a is not None and b is not None and 0.5 not in (a[0], b[0])]
     same = [a for a, b in firsts if a == b]  # the responses were swapped, the preferred position was not
-    lengths = [_agrees(x.first, x.longer > 0) for x in parsed if x.longer != 0 and x.first is not None]
+    lengths = [score_choice(x.first, x.longer > 0) for x in parsed if x.longer != 0 and x.first is not None]
     sources = sorted({x.gold_source for x in decided if x.gold_source is not None})
     return LabelerQuality(
         agreement=measure_agreement(decided),
@@ -144,7 +148,13 @@ def measure_agreement(observations: Iterable[Observation]) -> Estimate | None:
     return estimate_rate(sum(scores), len(scores))
 
 
-def _agrees(first: float, first_is_better: bool) -> float:
+def score_choice(first: float, first_is_better: bool) -> float:
+    """Return 1 if the more probable response is the better one, 0 if not, 0.5 for an exact tie.
+
+    Args:
+        first: Probability that the first response is the better one.
+        first_is_better: True if it is.
+    """
     if first == 0.5:
         return 0.5
     return float((first > 0.5) == first_is_better)

@@ -9,12 +9,13 @@ from rlaif_framework.metrics.agreement import Observation, measure_agreement
 from rlaif_framework.metrics.estimates import Estimate, estimate_mean, estimate_rate
 
 HIGH_CONFIDENCE = 0.75
-
+"""Minimum human confidence for the agreement on confident comparisons: ratings of 1, 2, 8 or 9 (RLAIF)."""
 
 CALIBRATION_BINS = 10
-
+"""Number of bins between 0.5 and 1."""
 
 LENGTH_BINS = 5
+"""Number of bins of the length difference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class ReliabilityBin:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Calibration of labels: do their probabilities match the frequencies?"""
+    """Calibration of labels: the match between their probabilities and the observed frequencies."""
 
     brier: Estimate
     """Mean squared difference between the label's and the gold probability; 0.25 if the label is always 0.5."""
@@ -82,6 +83,7 @@ def measure_lengths(observations: Sequence[Observation]) -> list[LengthBin]:
 
     A labeler that prefers longer responses agrees if the better response is the longer one, and disagrees otherwise.
     """
+    # By the difference alone: observations have no order.
     rows = sorted(((_longer_choice(x), x) for x in observations if x.decided), key=lambda row: row[0])
     found = []
     for index in range(LENGTH_BINS):

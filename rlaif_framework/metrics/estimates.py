@@ -12,6 +12,7 @@ from scipy import optimize, stats
 from scipy.special import expit
 
 CONFIDENCE = 0.95
+"""Coverage of all intervals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ def estimate_rate_at(wins: Sequence[float], features: Sequence[float], at: float
     won, lost = distances[targets > 0], distances[targets < 1]
     if not (len(won) and len(lost) and won.min() < lost.max() and lost.min() < won.max()):
         return None
+    # The scale of the feature helps the optimiser and does not change the intercept, which is the result.
     inputs = np.stack([np.ones_like(distances), distances / np.abs(distances).max()], axis=1)
 
     def cost(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
@@ -81,6 +83,7 @@ def estimate_mean(values: Sequence[float]) -> Estimate | None:
     if not values:
         return None
     mean = math.fsum(values) / len(values)
+    # scipy returns NaN for a standard error of 0.
     if len(values) == 1 or max(values) == min(values):
         return Estimate(mean, mean, mean, len(values))
     low, high = stats.t.interval(CONFIDENCE, len(values) - 1, loc=mean, scale=stats.sem(values))

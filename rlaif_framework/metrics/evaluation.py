@@ -14,6 +14,7 @@ from rlaif_framework.metrics.wins import WinRate
 from rlaif_framework.store import write_atomic
 
 EVALUATION = "evaluation.json"
+"""Name of the file in the artefact."""
 Curve = list[dict[str, float]]
 """Logged metrics, one row for each step."""
 

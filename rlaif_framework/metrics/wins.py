@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rlaif_framework.metrics.agreement import _agrees
+from rlaif_framework.metrics.agreement import score_choice
 from rlaif_framework.metrics.estimates import Estimate, estimate_rate, estimate_rate_at
 from rlaif_framework.records.preferences import Comparison, Preference
 
@@ -30,8 +30,9 @@ def measure_wins(
 ) -> WinRate:
     """Compute a win rate. The first policy's response must be the first of each comparison."""
     judged = [(c, p.probabilities[0]) for c, p in zip(comparisons, preferences, strict=True) if p.probabilities]
-    wins = [_agrees(p, True) for _, p in judged]
+    wins = [score_choice(p, True) for _, p in judged]
     sizes = [tuple(map(len, c.responses)) for c, _ in judged]
+    # An empty response has no ratio of lengths.
     both = [(win, a / b) for win, (a, b) in zip(wins, sizes, strict=True) if a and b]
     return WinRate(
         first,

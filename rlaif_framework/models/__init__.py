@@ -1,4 +1,4 @@
-"""Models and tokenizers: everything that uses transformers. May import `spec` and below."""
+"""Models and tokenizers: all code that uses transformers; may import `spec` and the packages below it."""
 
 import lazy_loader
 

@@ -19,7 +19,7 @@ from rlaif_framework.spec.model import LoraSettings
 
 
 def add_lora(model: nn.Module, lora: LoraSettings, task: Literal["CAUSAL_LM", "SEQ_CLS"]) -> nn.Module:
-    """Wrap a model in trainable fp32 adapters; a scalar head is trained in full.
+    """Add trainable LoRA adapters in fp32 to a model; a scalar head is trained in full.
 
     Raises:
         ModelError: The model has no modules with the names in `lora.targets`.
@@ -27,7 +27,7 @@ def add_lora(model: nn.Module, lora: LoraSettings, task: Literal["CAUSAL_LM", "S
     inner = cast(PreTrainedModel, model)
     depth = inner.config.get_text_config().num_hidden_layers
     layers = None if lora.last_layers is None else list(range(max(0, depth - lora.last_layers), depth))
-    scale: Any = lora.alpha  # annotated as int by peft, which accepts any number
+    scale: Any = lora.alpha  # annotated as int by peft, although it accepts any number
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=scale,
@@ -43,7 +43,8 @@ def add_lora(model: nn.Module, lora: LoraSettings, task: Literal["CAUSAL_LM", "S
 
 
 def share_weights(model: PreTrainedModel) -> PreTrainedModel:
-    """Copy a model's modules but not its parameters: adapters added to the copy do not change the original."""
+    """Copy a model's modules but not its parameters: adapters added to the copy leave the original as it is."""
+    # The memo of `deepcopy`: tensors in it are not copied.
     kept = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     return copy.deepcopy(model, kept)
 
@@ -52,6 +53,7 @@ def checkpoint_gradients(module: nn.Module) -> None:
     """Recompute activations in the backward pass instead of keeping them: less memory, about a third more time."""
     model = next(child for child in module.modules() if isinstance(child, PreTrainedModel))
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    # With adapters the embeddings are frozen, and checkpointed layers need an input that requires a gradient.
     model.enable_input_require_grads()
 
 
@@ -66,10 +68,12 @@ def merged_adapters(model: nn.Module) -> Iterator[PreTrainedModel]:
         yield cast(PreTrainedModel, model)
         return
     kept: list[tuple[nn.Parameter, torch.Tensor]] = []
+    # The merged weights contain the adapters already: the layers must not add them again.
     with model.disable_adapter():
         try:
             for layer in _adapted(model):
                 weight = cast(nn.Parameter, layer.get_base_layer().weight)
+                # `_merge` replaces the tensor instead of changing it: no copy is needed.
                 kept.append((weight, weight.data))
                 _merge(layer)
             yield cast(PreTrainedModel, model.get_base_model())
@@ -92,7 +96,9 @@ def _merge(layer: LoraLayer) -> None:
 
 def _linear_names(model: PreTrainedModel) -> list[str]:
     """Return the names of the linear modules inside the layers, without the heads."""
+    # `base_model` is the model without its head.
     inside = [name for name, module in model.base_model.named_modules() if isinstance(module, nn.Linear)]
+    # peft matches the last part of a module's name.
     return sorted({name.rpartition(".")[2] for name in inside})
 
 
@@ -101,6 +107,7 @@ def save_model(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Pat
     if isinstance(model, PeftModel):
         for layer in _adapted(model):
             _merge(layer)
+        # Not `merge_and_unload`: peft adds in the precision of the weights.
         model = cast(Any, model).unload()
     cast(PreTrainedModel, model.to(dtype)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

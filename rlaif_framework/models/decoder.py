@@ -15,10 +15,10 @@ from rlaif_framework.models.packing import Group, split_by_tokens
 from rlaif_framework.models.prefixes import Branches, forward_groups, read_cache
 
 ATTENTION = "rlaif_branches"
-
+"""Name under which transformers finds `attend_shared`."""
 
 CACHE_BLOCK = 64
-"""With CUDA graphs, generated tokens are read from the cache in multiples of this: a graph has fixed shapes."""
+"""With CUDA graphs, which have fixed shapes, the cache of generated tokens is read in multiples of this length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,10 @@ class Sampling:
 
 
 class Decoder:
-    """Generates for the groups of one batch; all groups have the same number of rows, some of which may be unused."""
+    """Generates continuations for the groups of one batch.
+
+    All groups have the same number of rows, some of which may be unused.
+    """
 
     def __init__(
         self,
@@ -45,7 +48,7 @@ class Decoder:
         pad_id: int,
         budget: int,
     ) -> None:
-        """Compute the prompts of a batch.
+        """Run the model on the prompts of a batch.
 
         Args:
             model: A causal LM for which `can_share_prefixes` holds.
@@ -53,7 +56,7 @@ class Decoder:
             branches: All sequences.
             batch: Indices of the groups to decode.
             pad_id: Any token, to fill rows.
-            budget: Maximum tokens in a pass over prompts.
+            budget: Maximum number of tokens in a pass over prompts.
         """
         self.model = model
         self.prompt_cache: list[tuple[Tensor, Tensor]] = []
@@ -66,11 +69,11 @@ class Decoder:
         self.tokens = torch.zeros(0, dtype=torch.long, device=model.device)
         """(rows,) last token of every row."""
         self.read_length = 0
-        """Generated tokens that are read from the cache; those not generated yet are masked."""
+        """Number of cached tokens that attention reads; positions that are not filled yet are masked."""
         self.length = 0
-        """Generated tokens in the cache."""
+        """Number of generated tokens in the cache."""
         self.cache_position = torch.zeros(1, dtype=torch.long, device=model.device)
-        """Index of the next token in the cache; a tensor, because a graph would freeze a Python number."""
+        """(1,) index of the next token in the cache; a tensor, because a CUDA graph would freeze a Python number."""
         logits, mask, positions = self._prefill([branches.groups[i] for i in batch], prefix, pad_id, budget)
         self.row_sequences, row_branches = _assign_rows([branches.members[i] for i in batch])
         self.logits = logits[row_branches].float()  # (rows, vocabulary)
@@ -81,11 +84,11 @@ class Decoder:
     def _prefill(
         self, groups: Sequence[Group], prefix: Sequence[tuple[Tensor, Tensor]], pad_id: int, budget: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute the prompts, those of similar length together, and keep their keys and values.
+        """Run the model on the prompts, batched by length, and store their keys and values.
 
         Returns:
             For every branch: (branches, vocabulary) logits after it, (branches, length) mask of the tokens that its
-            last token attends to, and (branches,) the position that follows it.
+            last token attends to, and (branches,) position of the next token.
         """
         before = prefix[0][0].shape[2] if prefix else 0
         length = before + max(group.length for group in groups)
@@ -96,11 +99,12 @@ class Decoder:
             logits, packed = forward_groups(self.model, [groups[i] for i in part], prefix, pad_id, cache)
             self._store_prompts(read_cache(cache), part, len(groups), length)
             rows, columns = packed.ends.T
-            mask = packed.mask.new_zeros(len(rows), length)
-            mask[:, :before] = True
+            mask = packed.mask.new_zeros(len(rows), length)  # (branches, length)
+            mask[:, :before] = True  # all branches attend to the whole prefix
             mask[:, before : before + packed.mask.shape[3]] = packed.mask[rows, 0, columns]
             results.append((logits, mask, packed.position_ids[rows, columns] + before + 1))
             order += [(i, branch) for i in part for branch in range(len(groups[i].responses))]
+        # `split_by_tokens` orders groups by length; the results go back into the order of the groups.
         restore = sorted(range(len(order)), key=order.__getitem__)
         logits, mask, positions = (torch.cat(parts)[restore] for parts in zip(*results, strict=True))
         return logits, mask, positions
@@ -131,13 +135,11 @@ class Decoder:
             The index of each sequence, and its new token ids.
         """
         steps, device = sampling.max_new_tokens, self.model.device
-        rows = len(self.logits)
-        for keys, values in self.prompt_cache:
-            new = [x.new_zeros(rows, x.shape[1], steps, x.shape[3]) for x in (keys, values)]
-            self.cache.append((new[0], new[1]))
+        self._allocate_cache(steps)
         flat = [i for group in self.row_sequences for i in group]
         sequences = torch.tensor(self.row_sequences, device=device)  # (groups, rows per group)
-        unfinished = sequences.flatten() >= 0
+        unfinished = sequences.flatten() >= 0  # (rows,); unused rows are finished from the start
+        # Drawn in advance from a seed per sequence: a result depends neither on the batch nor on rows that are dropped.
         uniforms = torch.stack([_draw_uniforms(seeds[i] if i >= 0 else 0, steps) for i in flat])
         uniforms = uniforms.to(device)  # (rows, steps)
         stops = torch.tensor(list(stop_ids), device=device)
@@ -150,7 +152,7 @@ class Decoder:
                 if active:
                     results[index].append(token)
             unfinished &= ~torch.isin(tokens, stops)
-            if step + 1 == steps or not unfinished.any():
+            if step + 1 == steps or not unfinished.any():  # the logits after the last token are not needed
                 break
             kept = self._drop_finished(unfinished.view(sequences.shape))
             if kept is not None:
@@ -159,11 +161,19 @@ class Decoder:
             self._decode(tokens)
         yield from results.items()
 
-    def _decode(self, tokens: Tensor) -> None:
-        """Compute the logits that follow the given tokens, (rows,).
+    def _allocate_cache(self, steps: int) -> None:
+        """Allocate the keys and values of all tokens to be generated: their addresses must not change in a graph."""
+        rows = len(self.logits)
+        for keys, values in self.prompt_cache:
+            new = [x.new_zeros(rows, x.shape[1], steps, x.shape[3]) for x in (keys, values)]
+            self.cache.append((new[0], new[1]))
 
-        On a GPU, a step mostly waits for the launches of its hundreds of kernels. It is therefore captured as a CUDA
-        graph and replayed as long as its shapes stay the same. Without graphs, only tokens in the cache are read.
+    def _decode(self, tokens: Tensor) -> None:
+        """Compute the logits after the given tokens, (rows,).
+
+        On a GPU, most of the time of a step is spent on launching hundreds of small kernels. The step is therefore
+        captured as a CUDA graph, and replayed while its shapes stay the same. Without graphs, only the filled part of
+        the cache is read.
         """
         read_length = self.length + 1
         if self.use_graphs:
@@ -182,8 +192,10 @@ class Decoder:
 
     def _forward(self) -> Tensor:
         """Return the logits after `tokens`, (rows, vocabulary) fp32, and store the tokens' keys and values."""
+        # Computed here so that a captured graph updates it: (read length,) bool, positions that are not filled yet.
         self.future = torch.arange(self.read_length, device=self.cache_position.device) > self.cache_position
         with _attention(self.model, ATTENTION):
+            # transformers keeps no cache: `attend` stores the keys and values.
             output = self.model(
                 input_ids=self.tokens[:, None], position_ids=self.positions[:, None], use_cache=False, branches=self
             )
@@ -204,11 +216,12 @@ class Decoder:
         """
         groups = unfinished.any(1)
         width = int(unfinished.sum(1).max())
+        # Dropping rows copies the caches and, on a GPU, requires another graph: few rows are not worth it.
         if 4 * int(groups.sum()) * width > 3 * unfinished.numel():
             return None
         indices = torch.arange(unfinished.numel(), device=unfinished.device).view(unfinished.shape)
-        first = unfinished.int().argsort(dim=1, descending=True, stable=True)[:, :width]
-        rows = indices.gather(1, first)[groups]
+        first = unfinished.int().argsort(dim=1, descending=True, stable=True)[:, :width]  # (groups, rows kept)
+        rows = indices.gather(1, first)[groups]  # (groups kept, rows kept)
         flat = rows.flatten()
         fewer_groups = len(rows) < len(unfinished)
         for layer, ((prompt_keys, prompt_values), (keys, values)) in enumerate(
@@ -245,6 +258,7 @@ class Decoder:
         by_group = by_row.view(groups, per_group, heads, shared, width).transpose(1, 2)
         by_group = by_group.reshape(groups, heads, per_group * shared, width)
         prompt_scores = (by_group @ prompt_keys.transpose(2, 3)).view(groups, heads, per_group, shared, length)
+        # Masked and normalised in fp32, like the attention of transformers.
         prompt_scores = prompt_scores.float().masked_fill(~self.prompt_mask[:, None, :, None], -torch.inf)
         scores = (by_row @ keys.transpose(2, 3)).float().masked_fill(self.future, -torch.inf)
         scores = scores.view(groups, per_group, heads, shared, -1).transpose(1, 2)
@@ -260,14 +274,14 @@ class Decoder:
     def _append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Store a new token's keys and values; return those of the generated tokens, (rows, key heads, read, width)."""
         keys, values = self.cache[layer]
-        # Cast by hand: autocast does not apply to an in-place copy.
+        # Explicit casts: autocast does not apply to in-place copies.
         keys.index_copy_(2, self.cache_position, key.to(keys.dtype))
         values.index_copy_(2, self.cache_position, value.to(values.dtype))
         return keys[:, :, : self.read_length], values[:, :, : self.read_length]
 
 
 def _assign_rows(members: Sequence[list[list[int]]]) -> tuple[list[list[int]], list[int]]:
-    """Give each sequence a row; groups get the same number of rows.
+    """Assign each sequence to a row; groups get the same number of rows.
 
     Args:
         members: [group][branch] indices of sequences.
@@ -282,7 +296,7 @@ def _assign_rows(members: Sequence[list[list[int]]]) -> tuple[list[list[int]], l
     first = 0
     for branches in members:
         sequences = [index for indices in branches for index in indices]
-        unused = width - len(sequences)
+        unused = width - len(sequences)  # such rows continue the first branch; their tokens are discarded
         row_sequences.append(sequences + [-1] * unused)
         row_branches += [first + b for b, indices in enumerate(branches) for _ in indices] + [first] * unused
         first += len(branches)
@@ -291,6 +305,7 @@ def _assign_rows(members: Sequence[list[list[int]]]) -> tuple[list[list[int]], l
 
 def can_capture(model: PreTrainedModel) -> bool:
     """Return True if steps can be captured as CUDA graphs: on an NVIDIA GPU, unless RoPE depends on the longest row."""
+    # Dynamic RoPE chooses its frequencies in Python from the largest position: a graph would freeze the choice.
     kinds = [str(getattr(module, "rope_type", "")) for module in model.modules()]
     return model.device.type == "cuda" and not any("dynamic" in kind or kind == "longrope" for kind in kinds)
 
@@ -301,6 +316,7 @@ def capture(work: Callable[[], Tensor]) -> Callable[[], Tensor]:
     The tensors that it reads and writes must keep their addresses; its result is overwritten by the next replay.
     """
     graph = torch.cuda.CUDAGraph()
+    # Other threads may use CUDA meanwhile: only calls of this one that cannot be captured are errors.
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         result = work()
 
@@ -328,7 +344,7 @@ def sample_tokens(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> Tenso
     if 0 < sampling.top_k < logits.shape[1]:
         logits, ids = logits.topk(sampling.top_k, dim=1)
     sums = (logits / sampling.temperature).softmax(1).cumsum(1)  # (rows, candidates)
-    # Scaled by the last sum, which rounding leaves slightly off 1: no index lies beyond the last candidate.
+    # Scaled by the last sum, which differs slightly from 1 by rounding: no index lies beyond the last candidate.
     indices = torch.searchsorted(sums, (uniforms.to(sums.dtype) * sums[:, -1])[:, None], right=True)
     indices = indices.clamp(max=sums.shape[1] - 1)
     return (indices if ids is None else ids.gather(1, indices)).squeeze(1)
@@ -347,16 +363,17 @@ def attend_shared(
     scaling: float | None = None,
     **rest: Any,
 ) -> tuple[Tensor, None]:
-    """Attend by the `Decoder` whose step is computed; transformers calls this for every layer."""
+    """Compute the attention of a layer in a decoding step; transformers calls this for every layer."""
     decoder: Decoder = rest["branches"]
     return decoder.attend(module.layer_idx, query, key, value, scaling or query.shape[-1] ** -0.5), None
 
 
 @contextmanager
 def _attention(model: PreTrainedModel, name: str) -> Iterator[None]:
-    """Use another attention function of transformers' interface for a while."""
+    """Use another attention function of transformers' `AttentionInterface` within the block."""
     config = model.config.get_text_config()
     before = config._attn_implementation
+    # The public setter would also change the nested configs, such as that of a vision tower.
     config._attn_implementation_internal = name
     try:
         yield

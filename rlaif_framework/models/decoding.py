@@ -1,9 +1,9 @@
-"""Generate from many prompts at once: shared prefixes are computed once, and their keys and values are kept once.
+"""Generate from many prompts at once; shared prefixes are computed and cached once.
 
 The rows of a batch that continue the same text attend to one copy of its keys and values (as in cascade or
 shared-prefix attention), and to their own tokens in a cache that is filled in place. transformers' `generate` keeps
-and copies all keys and values for every row and token. Both give the same tokens, but sampling several responses to a
-prompt takes a fraction of the time here.
+its own copy of the keys and values for every row, and copies them for every token. Greedy tokens are the same, but
+sampling several responses to a prompt takes a fraction of the time here.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 from transformers import AttentionInterface, GenerationConfig, PreTrainedModel
 
 from rlaif_framework.models.decoder import ATTENTION, Decoder, Sampling, attend_shared
@@ -27,6 +28,7 @@ def can_share_prefixes(model: PreTrainedModel) -> bool:
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     plain = kinds == {"full_attention"} and not getattr(config, "attn_logit_softcapping", None)
+    # Qwen2 configs have a window that `use_sliding_window` turns off.
     window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
     return bool(model._supports_attention_backend and plain and not window and config.model_type in FAMILIES)
 
@@ -42,7 +44,7 @@ def generate_shared(
     budget: int,
     track: Callable[[list[list[int]]], Iterable[list[int]]] | None = None,
 ) -> list[list[int]]:
-    """Continue each sequence; a result does not depend on the other sequences in the batch, up to rounding.
+    """Continue each sequence. A result does not depend on the other sequences in the batch, up to rounding.
 
     Args:
         model: A causal LM for which `can_share_prefixes` holds.
@@ -65,7 +67,7 @@ def generate_shared(
         group.length + sum(map(len, members)) * sampling.max_new_tokens
         for group, members in zip(branches.groups, branches.members, strict=True)
     ]
-    # As few batches as the budget allows: a decoding step takes little longer with more rows.
+    # As few batches as the budget allows, by a high fixed cost: a decoding step takes little longer with more rows.
     batches = split_by_tokens(lengths, budget, overhead=budget)
     for batch in track(batches) if track else batches:
         decoder = Decoder(model, prefix, branches, batch, pad_id, budget)
@@ -74,6 +76,7 @@ def generate_shared(
     return results
 
 
+@torch.no_grad()
 def generate_padded(
     model: PreTrainedModel,
     sequences: Sequence[list[int]],
@@ -86,7 +89,7 @@ def generate_padded(
 ) -> list[list[int]]:
     """Continue each sequence with transformers' `generate` on left-padded rows, for any causal LM.
 
-    Takes and returns the same as `generate_shared`, but random numbers are a batch's rather than a sequence's.
+    Arguments and results are those of `generate_shared`, but each batch, rather than each sequence, has a seed.
     """
     distribution = {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": 1.0}
     settings = GenerationConfig(
@@ -99,24 +102,31 @@ def generate_padded(
     results: list[list[int]] = [[] for _ in sequences]
     batches = split_by_tokens([len(x) + sampling.max_new_tokens for x in sequences], budget, overhead=budget)
     for batch in track(batches) if track else batches:
-        width = max(len(sequences[i]) for i in batch)
-        inputs = torch.full((len(batch), width), pad_id)
-        mask = torch.zeros_like(inputs)
-        for row, i in enumerate(batch):
-            inputs[row, width - len(sequences[i]) :] = torch.tensor(sequences[i])
-            mask[row, width - len(sequences[i]) :] = 1
+        inputs, mask = _pad_left([sequences[i] for i in batch], pad_id)
+        # `generate` takes no generator: the global one is seeded, and restored afterwards.
         with torch.random.fork_rng(), _default_generation_config(model):
             torch.manual_seed(seeds[batch[0]])
             output = model.generate(  # type: ignore[operator]
                 inputs.to(model.device), attention_mask=mask.to(model.device), generation_config=settings
             )
-        for i, new in zip(batch, output[:, width:].tolist(), strict=True):
+        for i, new in zip(batch, output[:, inputs.shape[1] :].tolist(), strict=True):
+            # `generate` pads rows that end early: cut after the first stop token.
             end = next((step for step, token in enumerate(new) if token in stop_ids), len(new) - 1)
             results[i] = new[: end + 1]
     return results
 
 
-@torch.no_grad()
+def _pad_left(sequences: Sequence[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Return left-padded token ids and their attention mask, (rows, longest sequence) each."""
+    width = max(map(len, sequences))
+    inputs = torch.full((len(sequences), width), pad_id)
+    mask = torch.zeros_like(inputs)
+    for row, ids in enumerate(sequences):
+        inputs[row, width - len(ids) :] = torch.tensor(ids)
+        mask[row, width - len(ids) :] = 1
+    return inputs, mask
+
+
 @contextmanager
 def _default_generation_config(model: PreTrainedModel) -> Iterator[None]:
     """Replace a model's generation config, from which `generate` takes unset options such as a repetition penalty."""

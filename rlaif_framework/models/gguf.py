@@ -14,7 +14,7 @@ from rlaif_framework.store import atomic_path, cache_folder
 
 
 def converted_folder(source: ModelSource) -> Path:
-    """Return the folder for the conversion of a GGUF file, whether it exists or not."""
+    """Return the folder of a converted GGUF file, which may not exist yet."""
     return cache_folder() / "models" / source.identity.removeprefix("sha256:")
 
 
@@ -42,6 +42,7 @@ def materialise(source: ModelSource) -> str:
         return source.location
     folder = converted_folder(source)
     folder.parent.mkdir(parents=True, exist_ok=True)
+    # Another process may be converting the same file.
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
             _convert_gguf(Path(source.location), folder)
@@ -54,7 +55,7 @@ def _convert_gguf(file: Path, folder: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     except (ValueError, OSError, KeyError) as error:
         raise ModelError(f"{file} cannot be read as a language model: {error}") from error
-    # `save_pretrained` refuses a model with a quantisation config: copy the weights into a plain one.
+    # `save_pretrained` refuses a model with a quantisation config: copy the dequantised weights into a plain model.
     facts = model.config.to_dict()
     facts.pop("quantization_config", None)
     plain = AutoModelForCausalLM.from_config(type(model.config)(**facts))

@@ -72,6 +72,7 @@ def load_model(
         )
     except DAMAGE as error:
         raise ModelError(f"cannot load '{source.name}' as a {kind} model: {_explain(error)}") from error
+    # Buffers and tied weights may be absent from the files.
     missing = sorted(set(found["missing_keys"]) & {name for name, _ in model.named_parameters()})
     if kind == "causal" and missing:  # transformers initialises them at random
         raise ModelError(f"'{source.name}' has no weights for {missing[0]} and {len(missing) - 1} more of its config")
@@ -81,7 +82,7 @@ def load_model(
 
 
 def _disable_dropout(config: Any) -> None:
-    # In the config, not in the modules: attention and some families' layers call a function with a rate of the config.
+    # In the config, not in the modules: attention and some families' layers call `dropout` with a rate of the config.
     for part in (config, config.get_text_config()):
         rates = [name for name, value in vars(part).items() if "drop" in name and isinstance(value, float)]
         for name in rates:
@@ -89,7 +90,7 @@ def _disable_dropout(config: Any) -> None:
 
 
 def load_tokenizer(where: str | Path | ModelSource, needs_end: bool = True) -> PreTrainedTokenizerBase:
-    """Load a model's tokenizer. Without a padding token, it pads with the EOS token (masks are always explicit).
+    """Load a model's tokenizer. Without a padding token, the EOS token is used (attention masks are always explicit).
 
     Args:
         where: A model folder, a name in the same forms as `policy.model`, or a source.
@@ -109,14 +110,16 @@ def load_tokenizer(where: str | Path | ModelSource, needs_end: bool = True) -> P
     if not needs_end:
         return tokenizer
     if tokenizer.eos_token_id is None:
-        raise ModelError(f"the tokenizer of '{source.name}' has no EOS token; responses could not end")
+        raise ModelError(
+            f"the tokenizer of '{source.name}' has no EOS token; responses could not end; use another model"
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
 def _explain(error: BaseException) -> str:
-    """Describe a library's error in one line, without its advice on settings that our users cannot change."""
+    """Describe a library's error in one line, without advice on arguments that users of a spec cannot set."""
     text = " ".join(str(error).split()) or type(error).__name__
     if "ignore_mismatched_sizes" in text:
         return "the shapes of its weights do not match its config.json"

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from rlaif_framework.models.packing import Packed, select_head_positions
 
 CHUNK = 64
-"""Rows of logits that are processed at once."""
+"""Number of rows of logits that are processed at once."""
 
 
 def selective_logprobs(logits: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
@@ -32,8 +32,8 @@ def selective_logprobs(logits: Tensor, targets: Tensor, temperature: float = 1.0
 class _SelectiveLogprobs(torch.autograd.Function):
     """Log-probabilities computed in chunks, in place; keeps the logits and one number per row for the backward pass.
 
-    The plain expression allocates several fp32 tensors of the size of the logits. At 768 tokens of a 135M model that
-    took longer than the model's forward pass.
+    `log_softmax` and `gather` allocate several fp32 tensors of the size of the logits. For 768 tokens of a 135M model,
+    that took longer than the forward pass of the model.
     """
 
     @staticmethod
@@ -42,7 +42,7 @@ class _SelectiveLogprobs(torch.autograd.Function):
         for rows, ids in zip(logits.split(CHUNK), targets.split(CHUNK), strict=True):
             scaled = _widen(rows).div_(temperature)  # (chunk, vocabulary)
             chosen.append(scaled.gather(1, ids[:, None]).squeeze(1))
-            highest = scaled.amax(1, keepdim=True)
+            highest = scaled.amax(1, keepdim=True)  # (chunk, 1), subtracted so that no exponential overflows
             normalisers.append(scaled.sub_(highest).exp_().sum(1).log_().add_(highest.squeeze(1)))
         normaliser = torch.cat(normalisers)
         ctx.save_for_backward(logits, targets, normaliser)
@@ -56,6 +56,7 @@ class _SelectiveLogprobs(torch.autograd.Function):
         result = torch.empty_like(logits)
         for start in range(0, len(targets), CHUNK):
             part = slice(start, start + CHUNK)
+            # d logprob / d logits = (one-hot of the target - softmax) / temperature.
             grad = _widen(logits[part]).div_(ctx.temperature).sub_(normaliser[part, None]).exp_().mul_(-upstream[part])
             grad.scatter_add_(1, targets[part, None], upstream[part])
             result[part] = grad
@@ -63,7 +64,7 @@ class _SelectiveLogprobs(torch.autograd.Function):
 
 
 def token_entropies(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """Compute the entropy of the distribution at each position, in nats, with memory for a few rows at a time.
+    """Compute the entropy of the distribution at each position, in nats, a few rows at a time.
 
     Args:
         logits: (tokens, vocabulary), any float precision.
@@ -74,9 +75,10 @@ def token_entropies(logits: Tensor, temperature: float = 1.0) -> Tensor:
     """
 
     def entropy(rows: Tensor) -> Tensor:
-        logprobs = (rows.float() / temperature).log_softmax(1)
+        logprobs = (rows.float() / temperature).log_softmax(1)  # (chunk, vocabulary)
         return -(logprobs.exp() * logprobs).sum(1)
 
+    # Recomputed in the backward pass: otherwise autograd would keep fp32 tensors of the size of the logits.
     return torch.cat([checkpoint(entropy, rows, use_reentrant=False) for rows in logits.split(CHUNK)])
 
 
@@ -93,6 +95,7 @@ def response_logits(model: nn.Module, packed: Packed) -> Tensor:
     inner = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
     head = inner.get_output_embeddings()  # type: ignore[operator]
     with select_head_positions(head, packed.rows, packed.columns):
+        # The wrapper itself is called: it synchronises gradients.
         logits: Tensor = model(**packed.model_inputs(inner), use_cache=False).logits
     return logits.squeeze(0)  # not [0], whose backward pass allocates and copies a tensor of this size
 

@@ -1,4 +1,4 @@
-"""Measure the memory of a training step with fake tensors, which have shapes and no contents."""
+"""Measure the memory of a training step with fake tensors: shapes without data."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def measure_training(
     """Count the trained weights, and the bytes that autograd keeps for the backward pass of the largest batch.
 
     The model is built and run on fake tensors, and the tensors it saves for the backward pass are added up, together
-    with the gradients of the logits, which are as large as the logits.
+    with the gradient of the logits, which is as large as the logits.
 
     Args:
         source: The model.
@@ -52,14 +52,14 @@ def measure_training(
     packed = pack_groups(choose_rows([group] * part), 0, torch.device("cpu"))
     layers = config.get_text_config().num_hidden_layers
     if layers > FEW_LAYERS + 1 and _has_equal_layers(config, policy):
-        # Each further layer adds the same: two small models tell what a large one needs, in a tenth of the time.
+        # Every further layer adds the same amount: extrapolate from two small models, in a tenth of the time.
         count, kept = _measure(_with_layers(config, FEW_LAYERS), causal, policy, compute, packed)
         more_count, more_kept = _measure(_with_layers(config, FEW_LAYERS + 1), causal, policy, compute, packed)
         count += (layers - FEW_LAYERS) * (more_count - count)
         kept += (layers - FEW_LAYERS) * (more_kept - kept)
     else:
         count, kept = _measure(config, causal, policy, compute, packed)
-    # A pass of the longest prompts may leave room that shorter prompts fill: scale up to a full pass.
+    # A pass of the longest prompts may not use the whole budget; one of shorter prompts does: scale up to a full pass.
     tokens = part * group.length
     return count, kept * max(tokens, min(policy.train_tokens, groups * group.length)) // tokens
 
@@ -84,8 +84,8 @@ def _with_layers(config: Any, layers: int) -> Any:
 def _measure(config: Any, causal: bool, policy: PolicyConfig, compute: torch.dtype, packed: Packed) -> tuple[int, int]:
     """Count the trained weights of a model, and the bytes that autograd keeps of one batch."""
     model, trained = _build(config, causal, policy, compute)
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        _place_on_cpu(trained)
+    with FakeTensorMode(allow_non_fake_inputs=True):  # the packed batch has data
+        _place_on_cpu(trained)  # autocast for the CPU does not apply to meta tensors
         trained.train()
         kept = _KeptTensors(trained)
         gradients = 0
@@ -101,7 +101,7 @@ def _measure(config: Any, causal: bool, policy: PolicyConfig, compute: torch.dty
 
 
 def measure_process() -> int:
-    """Return the resident bytes of this process, 0 where the system does not report them."""
+    """Return the resident memory of this process in bytes; 0 if the system does not report it."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, AttributeError):
@@ -121,11 +121,11 @@ def _find_config(source: ModelSource) -> str:
 
 
 def _build(config: Any, causal: bool, policy: PolicyConfig, compute: torch.dtype) -> tuple[PreTrainedModel, nn.Module]:
-    """Build a model without contents, plain and as it is trained."""
+    """Build a model on the meta device; return it without and with adapters (the same model if there are none)."""
     if not causal:
         config.num_labels, config.pad_token_id = 1, 0
     kind = AutoModelForCausalLM if causal else AutoModelForSequenceClassification
-    dtype = torch.float32 if policy.lora is None else compute
+    dtype = torch.float32 if policy.lora is None else compute  # weights that are trained are kept in fp32
     with torch.device("meta"):
         model: PreTrainedModel = kind.from_config(config, dtype=dtype)  # type: ignore[no-untyped-call]
         prepare_attention(model)
@@ -162,6 +162,7 @@ class _KeptTensors:
 
     def keep(self, tensor: torch.Tensor) -> torch.Tensor:
         """Record the storage of a saved tensor."""
+        # Views share a storage, which is counted once.
         storage = tensor.untyped_storage()
         if storage._cdata not in self.parameters:
             self.storages[storage._cdata] = storage  # kept alive, so that no address is used twice

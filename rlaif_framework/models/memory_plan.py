@@ -34,7 +34,7 @@ class PlannedLoad:
 
 
 def plan_load(load: ModelLoad, policy: PolicyConfig) -> PlannedLoad:
-    """Estimate the size of a model as a stage holds it."""
+    """Estimate the memory that a model takes in a stage."""
     source = find_model(load.model, policy.revision if load.model == policy.model else None)
     parameters = source.parameters
     if parameters is None:
@@ -45,21 +45,23 @@ def plan_load(load: ModelLoad, policy: PolicyConfig) -> PlannedLoad:
     base = _base_bytes(load, policy, parameters)
     if not load.trained:
         return PlannedLoad(load.model, load.role, parameters, base)
+    # For a model that cannot be measured: all weights, or rank * (inputs + outputs) per linear layer.
     rough = parameters if policy.lora is None else policy.lora.rank * (source.linear_width or 0)
     trained, activations = _measure_training(source, load, policy) or (rough, 0)
+    # Weights that are trained, and adapters, are kept in fp32.
     weights = 4 * parameters if full else base + 4 * trained
     memory = weights + OPTIMISER_BYTES[load.optimizer] * trained
     return PlannedLoad(load.model, load.role, parameters, memory, activations)
 
 
 def _base_bytes(load: ModelLoad, policy: PolicyConfig, parameters: int) -> int:
-    """Bytes of the weights of a model that is not trained, or that adapters are trained for."""
+    """Return the bytes of the weights of a model that is frozen, or that only adapters are trained for."""
     full = policy.lora is None
     on_gpu = torch.cuda.is_available()
     if full and on_gpu and load.device == "cpu":
-        return 0  # not in the memory that is planned
+        return 0  # in the memory of the machine; the plan is for the memory of the GPU
     if load.shared and not full:
-        return 0
+        return 0  # adapters over the weights of another model, where they are counted
     if load.shared and load.dtype == "policy":
         return 4 * parameters  # a copy of weights that are trained in fp32
     return {"fp32": 4, "bf16": 2, "policy": _compute_dtype(policy).itemsize}[load.dtype] * parameters
@@ -72,7 +74,7 @@ def _compute_dtype(policy: PolicyConfig) -> torch.dtype:
 def _measure_training(source: ModelSource, load: ModelLoad, policy: PolicyConfig) -> tuple[int, int] | None:
     """Measure the trained weights and the bytes of activations; None for a model that cannot be measured.
 
-    A measurement takes seconds, most of which are spent importing transformers, so it is remembered.
+    A measurement takes seconds, most of them for importing transformers, so its result is cached on disk.
     """
     question: dict[str, Any] = {
         "causal": load.role == "policy",
@@ -92,7 +94,7 @@ def _measure_training(source: ModelSource, load: ModelLoad, policy: PolicyConfig
 
     try:
         found = remember("plans", {"model": source.identity, "versions": _versions(), **question}, measure)
-    except Exception:  # some architectures need real weights to run; a plan must not stop a run
+    except Exception:  # some architectures run only with real weights; a failed estimate must not stop a run
         return None
     return found["trained"], found["activations"]
 
@@ -100,8 +102,7 @@ def _measure_training(source: ModelSource, load: ModelLoad, policy: PolicyConfig
 def estimate_peak(loads: Sequence[PlannedLoad]) -> int | None:
     """Estimate the bytes in use at the peak of a stage: its models, their activations, and the process itself.
 
-    On a CPU the resident memory is higher than the memory in use, by up to a factor of two in the quickstart, because
-    glibc keeps freed blocks.
+    On a CPU, the resident memory can be higher (twice as high in the quickstart), because glibc keeps freed blocks.
 
     Returns:
         None if the size of one of the models is unknown.
@@ -114,7 +115,7 @@ def estimate_peak(loads: Sequence[PlannedLoad]) -> int | None:
 
 @cache
 def _process_bytes() -> int:
-    """Return the resident bytes of a process that has imported what a stage needs and holds no model."""
+    """Return the resident bytes of a process that has imported the libraries of a stage and holds no model."""
 
     def measure() -> dict[str, Any]:
         from rlaif_framework.models.memory_measure import measure_process

@@ -15,11 +15,11 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import sdpa_mask
 
 ATTENTION = "rlaif_packed"
-
+"""Name under which transformers finds `attend_packed`."""
 
 KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-"""All SDPA kernels but cuDNN's, which makes a new plan for every row length; nearly every pass has its own length. On
-an H200 a plan takes 65 ms forward and 87 ms backward, more than the rest of a pass through a 1B model."""
+"""All SDPA kernels except that of cuDNN. It makes a new plan for every row length, and nearly every pass has another
+length. On an H200, a plan takes 65 ms forward and 87 ms backward, more than the rest of a pass through a 1B model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +48,12 @@ class Blocks:
 
 def make_additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """Convert a bool mask to one that is added to scores: 0 where True, the lowest number of the dtype elsewhere."""
+    # Not -inf: a row that is masked entirely would be NaN after the softmax.
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, torch.finfo(dtype).min)
 
 
 class PackedAttention:
-    """Attention by blocks for the layers of a model, passed to them besides the mask of a packed batch."""
+    """Attention by blocks, passed to the layers of a model along with the mask of a packed batch."""
 
     def __init__(self, mask: Tensor, blocks: Blocks) -> None:
         self.row_mask = mask
@@ -75,7 +76,8 @@ class PackedAttention:
         """
         shared = query.shape[1] // key.shape[1]  # query heads per key head
         size = self.blocks.prompt
-        # Prompts are first in their rows; the results after the end of a shorter one are not used.
+        # Prompts are first in their rows; results after the end of a shorter prompt are not used. Heads are repeated,
+        # because `is_causal` allows no further tokens per position, as `_attend_responses` has.
         prompts = scaled_dot_product_attention(
             query[:, :, :size],
             repeat_kv(key[:, :, :size], shared),
@@ -85,6 +87,7 @@ class PackedAttention:
             is_causal=True,
         ).transpose(1, 2)
         responses = self._attend_responses(query, key, value, shared, scaling, dropout)
+        # (rows * longest prompt + responses * longest response, heads, value width)
         both = torch.cat([prompts.flatten(0, 1), responses.reshape(-1, *prompts.shape[2:])])
         return both.index_select(0, self.blocks.restore_index).view(len(query), -1, *prompts.shape[2:])
 
@@ -111,7 +114,7 @@ class PackedAttention:
     def _gather(self, states: Tensor) -> Tensor:
         """Gather blocks: (rows, heads, length, width) to (responses, longest response, heads, width)."""
         tokens, index = states.transpose(1, 2).flatten(0, 1), self.blocks.gather_index
-        # Not by indexing with a matrix, whose gradient takes six times as long.
+        # `index_select` instead of `tokens[index]`, whose backward pass takes six times as long.
         return tokens.index_select(0, index.flatten()).view(*index.shape, *tokens.shape[1:])
 
     def _block_mask(self, shared: int) -> Tensor:
@@ -132,9 +135,9 @@ def attend_packed(
     packed: PackedAttention | None = None,
     **rest: Any,
 ) -> tuple[Tensor, None]:
-    """Attend by blocks if a layer gets the mask of a packed batch unchanged, else by transformers' own `sdpa`.
+    """Compute attention by blocks if a layer receives the mask of a packed batch unchanged, else by `sdpa`.
 
-    A model that changes the mask, or uses a cache, passes another tensor; its attention then follows that mask.
+    A model that changes the mask, or uses a cache, passes another tensor, and its attention follows that mask.
     """
     if packed is None or mask is not packed.row_mask or rest.get("position_bias") is not None:
         with sdpa_kernel(KERNELS) if query.is_cuda else nullcontext():
@@ -143,8 +146,9 @@ def attend_packed(
 
 
 def prepare_attention(model: PreTrainedModel) -> None:
-    """Replace the attention of a model that uses `sdpa` by `attend_packed`."""
+    """Use `attend_packed` in a model whose attention is `sdpa`; other models stay as they are."""
     config = model.config.get_text_config()
+    # The public setter would also change the nested configs, such as that of a vision tower.
     if model._supports_attention_backend and config._attn_implementation == "sdpa":
         config._attn_implementation_internal = ATTENTION
 
@@ -154,7 +158,6 @@ def is_prepared(model: PreTrainedModel) -> bool:
     return bool(model.config.get_text_config()._attn_implementation == ATTENTION)
 
 
+# Registered on import: the config of a prepared model names this implementation wherever the model is used.
 AttentionInterface.register(ATTENTION, attend_packed)
-
-
 AttentionMaskInterface.register(ATTENTION, sdpa_mask)

@@ -72,18 +72,16 @@ class Packed:
         """
         config = cast(PreTrainedModel, model).config.get_text_config()
         dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
-        additive = make_additive(self.mask, dtype)
+        additive = make_additive(self.mask, dtype)  # (rows, 1, length, length)
         inputs: dict[str, Any] = {"input_ids": self.input_ids, "position_ids": self.position_ids}
         kinds = set(getattr(config, "layer_types", None) or ())
-        if len(self.ends) > len(self.input_ids) and not kinds <= {FULL, SLIDING}:
-            raise ModelError(
-                f"'{config.model_type}' has layers of kind {', '.join(sorted(kinds - {FULL, SLIDING}))}, which would "
-                "let the responses to a prompt see each other; use a model with attention layers only"
-            )
+        if len(self.ends) > len(self.input_ids):  # some row has several responses
+            _check_layers(config.model_type, kinds)
         window = getattr(config, "sliding_window", None)
         windowed = SLIDING in kinds or not kinds
+        # Within the window, both masks are the same.
         if window is not None and windowed and int(self.position_ids.max()) >= window:
-            # By positions, not columns: responses to one prompt are at the same distance from it.
+            # By positions instead of columns: all responses start at the same distance from their prompt.
             distance = self.position_ids[:, :, None] - self.position_ids[:, None, :]  # (rows, length, length)
             windowed_mask = make_additive(self.mask & (distance < window)[:, None], dtype)
             if not kinds:  # all layers have the window
@@ -102,16 +100,24 @@ class Packed:
         )
 
 
+def _check_layers(model_type: str, kinds: set[str]) -> None:
+    """Raise a `ModelError` if a model has layers other than attention, in which responses would affect each other."""
+    other = kinds - {FULL, SLIDING}
+    if other:
+        raise ModelError(
+            f"'{model_type}' has layers of kind {', '.join(sorted(other))}, which ignore attention masks: the "
+            "responses to a prompt would affect each other; use a model with attention layers only"
+        )
+
+
 FULL, SLIDING = "full_attention", "sliding_attention"
 """Names in transformers of layers that attend to all previous positions, or to a window of them."""
 
-
 SCORES_PER_TOKEN = 1500
-"""Number of attention scores that take as long as the rest of a token's computation (a 135M model on a CPU)."""
-
+"""Number of attention scores that take as long to compute as everything else for a token (a 135M model on a CPU)."""
 
 BLOCK_OVERHEAD = 80
-"""Number of attention scores per token that take as long as gathering blocks and restoring rows (the same model)."""
+"""Number of attention scores that take as long as gathering and restoring one token of a block (the same model)."""
 
 
 def choose_rows(groups: Sequence[Group]) -> Sequence[Group]:
@@ -125,13 +131,13 @@ def choose_rows(groups: Sequence[Group]) -> Sequence[Group]:
 
 def _estimate_cost(groups: Sequence[Group]) -> float:
     """Estimate the time to compute groups as rows, in tokens."""
-    tokens = len(groups) * max(group.length for group in groups)
+    tokens = len(groups) * max(group.length for group in groups)  # padding included
     scores = tokens**2 / len(groups) - max(0, _count_saved_scores(groups))
     return tokens + scores / SCORES_PER_TOKEN
 
 
 def _count_saved_scores(groups: Sequence[Group]) -> int:
-    """Count the attention scores that blocks save against whole rows, less their overhead."""
+    """Count the attention scores that blocks save compared with whole rows, minus their overhead."""
     width = max(group.length for group in groups)
     prompt = max(len(group.prompt) for group in groups)
     response = max(len(ids) for group in groups for ids in group.responses)
@@ -146,7 +152,7 @@ def pack_groups(groups: Sequence[Group], pad_id: int, device: torch.device) -> P
     ids, positions, segments = _fill_rows(groups, length, pad_id)
     rows, columns, response_index, ends = _index_responses(groups)
     targets = [token for group in groups for response in group.responses for token in response]
-    # On a GPU the launches of the extra kernels take longer than the scores that they save.
+    # On a GPU, launching the additional kernels takes longer than computing the scores that they save.
     use_blocks = device.type == "cpu" and _count_saved_scores(groups) > 0
     return Packed(
         ids.to(device),
@@ -210,10 +216,10 @@ def _index_responses(groups: Sequence[Group]) -> tuple[list[int], list[int], lis
 def _build_mask(segments: Tensor) -> Tensor:
     """Build the attention mask of packed rows: (rows, length) segments to (rows, length, length) bool."""
     length = segments.shape[1]
-    queries, keys = segments[:, :, None], segments[:, None, :]
+    queries, keys = segments[:, :, None], segments[:, None, :]  # (rows, length, 1) and (rows, 1, length)
     causal = torch.ones(length, length, dtype=torch.bool).tril()
     mask = causal & ((keys == 0) | (keys == queries)) & (keys >= 0)
-    # Padding attends to itself: a softmax over nothing is NaN.
+    # Padding attends to itself, because a softmax over no positions is NaN.
     return mask | torch.eye(length, dtype=torch.bool)
 
 
@@ -233,6 +239,7 @@ def _index_blocks(groups: Sequence[Group], length: int) -> Blocks:
         for ids in group.responses:
             size = len(ids)
             restore[row, column : column + size] = len(groups) * prompt + len(rows) * response + within[:size]
+            # Positions after the end of a shorter response repeat its last token; their results are not used.
             gather.append(row * length + column + within.clamp(max=size - 1))
             rows.append(row)
             masks.append(torch.cat([(before < len(group.prompt)).expand(response, -1), causal], 1))
@@ -242,7 +249,7 @@ def _index_blocks(groups: Sequence[Group], length: int) -> Blocks:
 
 @contextmanager
 def select_head_positions(head: nn.Module, rows: Tensor, columns: Tensor) -> Iterator[None]:
-    """Let a model's head compute only the given positions; its output is then (1, positions, vocabulary)."""
+    """Restrict a model's head to the given positions; its output is then (1, positions, vocabulary)."""
     # The hook runs before the head: what the model does to its logits afterwards (soft-capping, scaling) is unchanged.
     handle = head.register_forward_pre_hook(lambda _, inputs: (inputs[0][rows, columns][None],))
     try:
@@ -252,12 +259,12 @@ def select_head_positions(head: nn.Module, rows: Tensor, columns: Tensor) -> Ite
 
 
 PASS_ON_CPU, PASS_ON_GPU = 128, 4096
-"""Fixed cost of a pass, in tokens: on a CPU 60 for a 135M model in fp32 and more in bf16; on a GPU the kernel launches
-of a pass cost 3,100 with gradients and 3,400 without (a 1B model on an H200, bf16)."""
+"""Fixed cost of a pass, in tokens. Measured: on a CPU 60 for a 135M model in fp32, and more in bf16; on an H200, where
+it is the cost of launching kernels, 3,100 with gradients and 3,400 without for a 1B model in bf16."""
 
 
 def split_by_tokens(lengths: Sequence[int], budget: int, overhead: int | None = None) -> list[list[int]]:
-    """Split items into batches so that padding and the fixed cost of passes are least in total.
+    """Split items into batches that minimise the sum of padding and the fixed cost of passes.
 
     Args:
         lengths: Tokens of each item.
@@ -270,10 +277,12 @@ def split_by_tokens(lengths: Sequence[int], budget: int, overhead: int | None = 
     if overhead is None:
         overhead = PASS_ON_GPU if torch.accelerator.is_available() else PASS_ON_CPU
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    # Dynamic programming over prefixes of the order: at least cost, batches are runs of it.
+    # Dynamic programming over prefixes of the order: the best batches are contiguous in it, and each is as wide as its
+    # first item.
     costs = [0]  # least cost of the first 0, 1, .. items
-    starts = [0]  # start of the last batch at that cost
+    starts = [0]  # start of the last batch in that solution
     for end in range(1, len(order) + 1):
+        # A batch of one item is always allowed, even over the budget.
         best = costs[end - 1] + lengths[order[end - 1]], end - 1
         for start in range(end - 2, -1, -1):
             size = lengths[order[start]] * (end - start)

@@ -13,7 +13,7 @@ from transformers import DynamicCache, PreTrainedModel
 from rlaif_framework.models.packing import Group, Packed, pack_groups, select_head_positions
 
 MIN_SHARED = 16
-"""Minimum length of a shared prefix, in tokens; shorter ones do not pay for the wider rows."""
+"""Minimum length of a shared prefix, in tokens; with shorter ones, the wider rows cost more than sharing saves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +23,9 @@ class Branches:
     prefix: list[int]
     """Prefix of all sequences."""
     groups: list[Group]
-    """`prompt` is what the sequences of a group share after the prefix, `responses` their remainders, never empty."""
+    """`prompt`: what the sequences of a group share after the prefix; `responses`: their rests, never empty."""
     members: list[list[list[int]]]
-    """[group][branch] indices of the sequences that a branch stands for: several if they are equal."""
+    """[group][branch] indices of the sequences that end with a branch: several if they are equal."""
 
     @property
     def tokens(self) -> int:
@@ -38,8 +38,10 @@ def share_prefixes(sequences: Sequence[Sequence[int]], known: Sequence[int] = ()
 
     Args:
         sequences: Token ids; none may be empty.
-        known: A text whose computation is cached; if it makes up nearly all of the prefix, the prefix ends with it.
+        known: Token ids of a prefix whose keys and values are cached already. If it covers at least 90 % of the shared
+            prefix, the prefix is shortened to it, so that the cached values can be used.
     """
+    # Sequences with a common prefix are neighbours in sorted order.
     order = sorted(range(len(sequences)), key=lambda i: tuple(sequences[i]))
     start = _find_prefix(sequences, order, known)
     groups: list[Group] = []
@@ -67,7 +69,7 @@ def share_prefixes(sequences: Sequence[Sequence[int]], known: Sequence[int] = ()
 def _find_prefix(sequences: Sequence[Sequence[int]], order: Sequence[int], known: Sequence[int]) -> int:
     """Return the length of the prefix of all sorted sequences; 0 if it is too short to share."""
     first = sequences[order[0]]
-    length = count_common(first, sequences[order[-1]])  # of sorted sequences, the ends share least
+    length = count_common(first, sequences[order[-1]])  # the first and last of sorted ones share least
     length = min(length, min(map(len, sequences)) - 1)  # every sequence keeps a token to predict from
     cached = count_common(first[:length], known)
     length = cached if cached >= 0.9 * length else length
@@ -77,7 +79,7 @@ def _find_prefix(sequences: Sequence[Sequence[int]], order: Sequence[int], known
 def _extend_group(sequences: Sequence[Sequence[int]], order: list[int], first: int, start: int) -> tuple[int, int]:
     """Find the group of sorted sequences that begins at `first`.
 
-    A sequence joins as long as that reduces the number of tokens to compute.
+    Sequences are added as long as that does not increase the number of tokens to compute.
 
     Args:
         sequences: Token ids.
@@ -86,7 +88,8 @@ def _extend_group(sequences: Sequence[Sequence[int]], order: list[int], first: i
         start: Length of the prefix of all sequences.
 
     Returns:
-        The position in `order` after the group's last sequence, and the length of what the group shares.
+        The position in `order` after the group's last sequence, and the length of the part that the group shares, the
+        prefix of all included.
     """
     shared = len(sequences[order[first]])
     end = first + 1
@@ -95,7 +98,7 @@ def _extend_group(sequences: Sequence[Sequence[int]], order: list[int], first: i
         both = min(shared, common)
         if both - start < MIN_SHARED and sequences[order[end - 1]] != sequences[order[end]]:
             break
-        # Tokens that the sequence saves, against those that its predecessors then share no longer.
+        # Tokens that sharing saves for the sequence, against those that its predecessors would share no longer.
         if (both - start) < (shared - both) * (end - first) * (end - first > 1):
             break
         shared = both
@@ -110,7 +113,7 @@ def count_common(a: Sequence[int], b: Sequence[int], start: int = 0) -> int:
 
 
 def compute_prefix(model: PreTrainedModel, ids: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
-    """Compute the keys and values of a text in each layer, (1, heads, length, width); none for an empty text."""
+    """Compute the keys and values of a text in each layer, (1, key heads, length, width); an empty list for no text."""
     if not ids:
         return []
     cache = DynamicCache(config=model.config)
@@ -135,7 +138,7 @@ def forward_groups(
         groups: Shared parts, each with its branches.
         prefix: Result of `compute_prefix` for the text before all groups.
         pad_id: Any token, to fill rows.
-        cache: Filled with the keys and values of prefix and rows, (groups, heads, length, width).
+        cache: Filled with the keys and values of prefix and rows, (groups, key heads, length, width).
 
     Returns:
         (branches, vocabulary) logits, and the packed rows.
@@ -148,6 +151,7 @@ def forward_groups(
         for layer, (keys, values) in enumerate(prefix):
             cache.update(keys.expand(len(groups), -1, -1, -1), values.expand(len(groups), -1, -1, -1), layer)
         inputs["position_ids"] = inputs["position_ids"] + size
+        # One mask: only models with full attention in all layers come here. All tokens attend to the whole prefix (0).
         mask = inputs["attention_mask"]
         inputs["attention_mask"] = torch.cat([mask.new_zeros(*mask.shape[:3], size), mask], 3)
     with select_head_positions(model.get_output_embeddings(), packed.ends[:, 0], packed.ends[:, 1]):

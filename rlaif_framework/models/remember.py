@@ -10,12 +10,12 @@ from rlaif_framework.store import cache_folder, hash_content, read_json, write_a
 
 
 def remember(name: str, key: Any, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return the result of a computation; a result for the same key is read from the cache.
+    """Return the result of a computation, from the cache if it holds one for the same key.
 
     Args:
         name: Subfolder of the cache folder.
-        key: Everything that the result depends on, as JSON content.
-        compute: Computes the result, which must be JSON content.
+        key: Everything that the result depends on, as a JSON value.
+        compute: Computes the result, which must be a JSON value.
     """
     file = cache_folder() / name / f"{hash_content(key)[:32]}.json"
     found = read_json(file)

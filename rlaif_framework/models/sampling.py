@@ -19,8 +19,9 @@ from rlaif_framework.seeds import derive_seed
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Return the token ids of a prompt, with the tokenizer's start token, if it has one, exactly once."""
     ids: list[int] = tokenizer(text)["input_ids"]
-    if ids and ids[-1] == tokenizer.eos_token_id:  # some tokenizers end every text; a prompt must go on
+    if ids and ids[-1] == tokenizer.eos_token_id:  # some tokenizers end every text; a prompt is continued
         ids = ids[:-1]
+    # A template may contain the start token, and the tokenizer adds another one.
     if len(ids) > 1 and ids[0] == ids[1] == tokenizer.bos_token_id:
         ids = ids[1:]
     return ids
@@ -48,9 +49,9 @@ def sample_responses(
     budget: int = 16384,
     track: Callable[[list[list[int]]], Iterable[list[int]]] | None = None,
 ) -> list[Sample]:
-    """Sample one response to each prompt from the whole distribution (no top-p), batched by length.
+    """Sample one response to each prompt, batched by length, without top-p truncation of the distribution.
 
-    Adapters are merged into a copy of the weights they adapt while sampling.
+    While sampling, adapters are merged into copies of the weights that they adapt.
 
     Args:
         model: A causal LM of transformers, with or without adapters.
@@ -82,7 +83,7 @@ def _decode_sample(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> Sample
 
 
 def group_samples(prompt_ids: Sequence[list[int]], samples: Sequence[Sample], per_prompt: int) -> list[Group]:
-    """Put `per_prompt` consecutive samples of each prompt into one group."""
+    """Group each prompt with its `per_prompt` consecutive samples."""
     return [
         Group(ids, [s.ids for s in samples[i * per_prompt : (i + 1) * per_prompt]]) for i, ids in enumerate(prompt_ids)
     ]

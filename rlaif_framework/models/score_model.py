@@ -20,6 +20,7 @@ from rlaif_framework.models.source import ModelSource, find_model
 from rlaif_framework.spec.model import LoraSettings
 
 PADDING = "<|padding|>"
+"""Padding token that is added to tokenizers without a suitable one."""
 
 
 class ScoreModel(nn.Module):
@@ -65,8 +66,9 @@ class ScoreModel(nn.Module):
         linear = dict(inner.named_children()).get("score")
         if not isinstance(linear, nn.Linear):
             raise ModelError(f"'{source.name}': {type(inner).__name__} has no linear head named 'score'")
-        linear.float()  # with the 8 bits of bf16, similar responses would get equal scores
+        linear.float()  # bf16 has 8 significant bits: similar responses would get equal scores
         if not any("ForSequenceClassification" in name for name in _architectures(source)):
+            # Zeros are drawn too: the random stream, from which adapters come next, must not depend on the head.
             deviation = (linear.in_features + 1) ** -0.5 if head == "normal" else 0.0
             nn.init.normal_(linear.weight, std=deviation)
         model: nn.Module = inner
@@ -76,10 +78,11 @@ class ScoreModel(nn.Module):
 
     @classmethod
     def over(cls, model: PreTrainedModel, lora: LoraSettings) -> ScoreModel:
-        """Create a model with own adapters and a head of zeros, which shares the weights of a causal LM."""
+        """Create a model that shares the weights of a causal LM, with its own adapters and a head of zeros."""
         shared = share_weights(model)
         config = copy.deepcopy(shared.config)
         config.num_labels = 1
+        # On the meta device: the base model built here is replaced by the shared one and needs no memory.
         with torch.device("meta"):
             inner = AutoModelForSequenceClassification.from_config(config)
         setattr(inner, inner.base_model_prefix, shared.base_model)
@@ -94,9 +97,11 @@ class ScoreModel(nn.Module):
     def forward(self, packed: Packed, rows: Tensor, columns: Tensor) -> Tensor:
         """Compute scores at the given positions of a packed batch, (positions,) fp32."""
         inner = self._inner[0]
-        hidden = inner.base_model(**packed.model_inputs(inner), use_cache=False).last_hidden_state
+        hidden = inner.base_model(
+            **packed.model_inputs(inner), use_cache=False
+        ).last_hidden_state  # (rows, length, width)
         selected = hidden[rows, columns]  # (positions, width)
-        with torch.autocast(selected.device.type, enabled=False):
+        with torch.autocast(selected.device.type, enabled=False):  # the head is kept in fp32
             return inner.score(selected.float()).squeeze(-1)  # type: ignore[operator,no-any-return]
 
     def save(self, tokenizer: PreTrainedTokenizerBase, folder: Path, dtype: torch.dtype) -> None:
@@ -112,6 +117,7 @@ class ScoreModel(nn.Module):
             packed = pack_groups(choose_rows([groups[i] for i in batch]), pad_id, device)
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 values = iter(self(packed, packed.ends[:, 0], packed.ends[:, 1]).tolist())
+            # `choose_rows` may split a group into rows, but keeps the order of the responses.
             for i in batch:
                 scores[i] = [next(values) for _ in groups[i].responses]
         return [value for i in range(len(groups)) for value in scores[i]]
@@ -123,13 +129,13 @@ def _architectures(source: ModelSource) -> list[str]:
 
 
 def embed_padding(model: PreTrainedModel, pad: int) -> None:
-    """Add an embedding for a new padding token: transformers looks it up, although it is masked."""
+    """Add an embedding for a new padding token, which transformers looks up although it is masked."""
     if pad >= cast(nn.Embedding, model.get_input_embeddings()).num_embeddings:
         model.resize_token_embeddings(pad + 1, mean_resizing=False)
 
 
 def separate_padding(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Give a tokenizer a padding token other than its end token, if necessary a new one, and return its id.
+    """Set a padding token other than the end token, adding a new one if necessary, and return its id.
 
     transformers scores a sequence at its last token that is not padding: with the end token as padding, that would be
     one position too early.

@@ -27,7 +27,7 @@ TEXT_FILES = (
     "additional_chat_templates/*",
     "generation_config.json",
 )
-"""Files besides config and weights that determine what a model reads and writes."""
+"""Files besides config and weights that affect the inputs and outputs of a model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,7 @@ def find_model(name: str, revision: str | None = None) -> ModelSource:
         return _describe_local(name, _find_in_package(name.removeprefix(PACKAGE_PREFIX)))
     if path.exists():
         return _describe_local(name, path)
+    # `a/b` may be a hub id or a path that does not exist; it is taken for an id unless it looks like a path.
     if name.startswith(("/", ".", "~")) or name.endswith(".gguf") or not HUB_ID.fullmatch(name):
         raise ModelError(f"no model at {path}; give a hub id, a model folder, a .gguf file or package:NAME")
     return _describe_hub(name, revision)
@@ -111,12 +112,13 @@ def _describe_local(name: str, path: Path) -> ModelSource:
 
 
 def _identify(weights: list[Path], texts: list[Path]) -> dict[str, Any]:
-    """Hash a model's files and count its parameters; remembered by their paths, sizes and times of change."""
+    """Hash a model's files and count its parameters; cached by their paths, sizes and modification times."""
     files = [*weights, *texts]
 
     def compute() -> dict[str, Any]:
         digest = hashlib.sha256()
         for file in files:
+            # The names too: files with exchanged contents are another model.
             digest.update(f"{file.name}\0".encode())
             with file.open("rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())
@@ -144,12 +146,14 @@ def _find_commit(name: str, revision: str | None) -> str:
 
     try:
         return HfApi().model_info(name, revision=revision, timeout=10).sha or revision or "main"
-    except Exception:  # offline mode, no network, no such model, ...: loading the model reports which
+    except Exception:  # offline, no such model, ...: loading the model reports the cause
         return revision or "main"
 
 
 def check_hub(source: ModelSource) -> None:
-    """Check with one request that a model outside the local cache can be downloaded; libraries retry for a minute.
+    """Check with one request that a model outside the local cache can be downloaded.
+
+    Without this check, the libraries would retry for a minute before they fail.
 
     Raises:
         ModelError: The hub cannot be reached, or has no such model.
@@ -164,7 +168,7 @@ def check_hub(source: ModelSource) -> None:
     try:
         HfApi().model_info(source.location, revision=source.revision, timeout=10)
     except GatedRepoError:
-        return  # the user's token may give access: loading the model reports it if not
+        return  # the user's token may have access: otherwise loading the model reports it
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         what = f"'{source.name}'" + (f" at revision '{source.revision}'" if source.revision else "")
         raise ModelError(f"the hub has no model {what} that you have access to; check the name, or log in") from error

@@ -12,7 +12,7 @@ from pathlib import Path
 from rlaif_framework.errors import ModelError
 
 _NOT_ADAPTED = re.compile(r"emb|wte|wpe|lm_head|^output\.weight$")
-"""Matrices that are embeddings or heads, which get no adapter."""
+"""Names of embeddings and heads, which have no adapters."""
 
 
 def measure_safetensors(files: list[Path]) -> dict[str, int]:
@@ -38,6 +38,7 @@ def measure_safetensors(files: list[Path]) -> dict[str, int]:
 def _read_shapes(file: Path) -> dict[str, list[int]]:
     with file.open("rb") as stream:
         try:
+            # The format: 8 bytes with the length of the header, the header as JSON, and the tensors.
             (length,) = struct.unpack("<Q", stream.read(8))
             if length > file.stat().st_size:
                 raise ValueError("its header is longer than the file; it may be truncated, or a Git LFS pointer")
@@ -57,7 +58,7 @@ def _check_config(file: Path) -> None:
     except ValueError as error:
         raise ModelError(f"{file} is not valid JSON: {error}") from error
     if not isinstance(config, dict):
-        raise ModelError(f"{file} is not a model config: it holds a {type(config).__name__}, not a mapping")
+        raise ModelError(f"{file} is not a model config: it contains a {type(config).__name__}, not a mapping")
 
 
 def measure_gguf(file: Path) -> dict[str, int]:
@@ -73,6 +74,6 @@ def measure_gguf(file: Path) -> dict[str, int]:
 
 def _count(shapes: Mapping[str, list[int]], where: Path) -> dict[str, int]:
     if not shapes:
-        raise ModelError(f"{where} is not a model: it holds no weights")
+        raise ModelError(f"{where} is not a model: it contains no weights")
     linear = [shape for name, shape in shapes.items() if len(shape) == 2 and not _NOT_ADAPTED.search(name)]
     return {"parameters": sum(map(prod, shapes.values())), "linear_width": sum(map(sum, linear))}

@@ -43,8 +43,8 @@ def compose(spec: Spec, context: Context) -> list[Step]:
     Steps with equal recipes have equal keys, so that arms share what they have in common.
 
     Raises:
-        SpecError: The task lacks data that the spec asks for.
-        DataError: A labeler cannot label the comparisons it will be given.
+        SpecError: The task lacks data that the spec requires.
+        DataError: A labeler cannot label the comparisons of its arm, or there is nothing to fine-tune on.
     """
     factory = StepFactory(context)
     prompts = list(context.task.prompts("train"))
@@ -62,14 +62,16 @@ def _sft_recipe(spec: Spec, prompts: Sequence[Prompt]) -> SftRecipe:
         raise DataError(
             "sft: the task's training prompts have no reference responses; set 'sft: null' to start without"
         )
+    # Without training, the prompts must not be part of the key.
     return SftRecipe(sft=spec.sft, prompts=prompts if spec.sft else [])
 
 
 def _compose_arm(factory: StepFactory, spec: Spec, name: str, sft: Step, prompts: Sequence[Prompt]) -> ArmSteps:
-    """Compose an arm, round after round: each round starts from the policy of the one before."""
+    """Compose the rounds of an arm; each starts from the policy of the previous one."""
     arm, steps = spec.arms[name], list[Step]()
     current = ArmSteps(sft, None)
     for number in range(1, arm.rounds + 1):
+        # The last round has the folder of the arm, as the only round of other arms has.
         folder = name if number == arm.rounds else f"{name}/round-{number}"
         current = _compose_round(factory, arm, name, folder, sft, current.improve, prompts)
         steps += current.steps
@@ -79,6 +81,7 @@ def _compose_arm(factory: StepFactory, spec: Spec, name: str, sft: Step, prompts
 def _compose_round(
     factory: StepFactory, arm: Arm, name: str, folder: str, sft: Step, policy: Step, prompts: Sequence[Prompt]
 ) -> ArmSteps:
+    # Pairs do not exist before the run: checked with empty responses, because only prompts may lack a field.
     as_sampled = [Comparison(prompt.id, prompt, ("", "")) for prompt in prompts]
     for slot, part in (("reward", arm.reward), ("algorithm", arm.algorithm)):
         if part is not None:
@@ -124,18 +127,24 @@ def _compose_labels(
     )
     validation = list(factory.context.task.comparisons("validation"))
     label = factory.create(f"{folder}/labels", LabelRecipe(labeler=labeler, sample=sample, validation=validation))
+    # The gate is for AI labels: human ones are the standard it measures against.
     allow_weak = not isinstance(feedback, AiFeedback) or feedback.allow_weak_labels
     return ArmLabels(sample, label, allow_weak)
 
 
 def _task_comparisons(context: Context, place: str, pairs: PairsConfig) -> list[Comparison]:
-    """The task's own comparisons that an arm labels."""
+    """Return the comparisons of the task that an arm labels, none if all its pairs are sampled.
+
+    Raises:
+        SpecError: The task has no comparisons for training.
+    """
     if pairs.source == "policy":
         return []
     own = context.task.comparisons("train")
     if not own:
         raise SpecError(
             f"{place}.feedback.pairs: the task has no comparisons for training; set 'source: policy' to sample "
-            "pairs from the policy, or give the task comparisons"
+            "pairs from the policy, or add comparisons to the task"
         )
+    # Not by the seed of a stage: the choice is part of the recipe, before any stage runs.
     return sample_subset(own, pairs.limit, derive_seed(context.seed, "sample", "task pairs"))

@@ -25,7 +25,7 @@ from rlaif_framework.seeds import derive_seed, sample_subset
 from rlaif_framework.spec.model import REFERENCE, EvaluateConfig, Spec
 
 ArmPolicy = tuple[Step, FittedReward | None]
-"""The step that gives an arm's policy, and the arm's reward."""
+"""The step that creates an arm's policy, and the arm's reward."""
 
 
 def compose_evaluation(
@@ -35,7 +35,7 @@ def compose_evaluation(
 
     Raises:
         SpecError: The task has no test prompts, or no references for a matchup with them.
-        DataError: A labeler or the judge cannot label the comparisons it will be given.
+        DataError: A labeler or the judge cannot label its comparisons, or two test prompts have the same id.
     """
     prompts, comparisons = _held_out(factory, spec, config)
     labelers, labeler_of_arm = _name_labelers(spec, config)
@@ -45,25 +45,15 @@ def compose_evaluation(
         name: factory.create(f"evaluation/labels/{name}", LabelHeldOutRecipe(labeler=labeler, comparisons=comparisons))
         for name, labeler in labelers.items()
     }
-    responses = {"sft": _respond(factory, spec, "sft", (sft, None), prompts, config.temperature)}
-    responses |= {name: _respond(factory, spec, name, arm, prompts, config.temperature) for name, arm in arms.items()}
+    policies: dict[str, ArmPolicy] = {"sft": (sft, None), **arms}
+    responses = {
+        name: _respond(factory, spec, name, policy, prompts, config.temperature) for name, policy in policies.items()
+    }
     results = {
         name: _score_arm(factory, name, labeler_of_arm[name], arm, responses, comparisons, prompts)
         for name, arm in arms.items()
     }
-    matchups = [
-        Matchup(
-            first,
-            second,
-            factory.create(
-                f"evaluation/wins/{first}-vs-{second}",
-                JudgeRecipe(
-                    judge=config.judge, first=responses.get(first), second=responses.get(second), prompts=prompts
-                ),
-            ),
-        )
-        for first, second in spec.matchups()
-    ]
+    matchups = [_judge(factory, config, *pair, responses, prompts) for pair in spec.matchups()]
     recipe = EvaluateRecipe(
         evaluate=config,
         comparisons=comparisons,
@@ -75,19 +65,22 @@ def compose_evaluation(
         arms=results,
         matchups=matchups,
     )
+    # Only steps of the evaluation: those of the arms are listed already. Arms may share some: each is listed once.
     earlier = [step for step in find_steps(recipe) if step.name.startswith("evaluation/")]
     return [*dict.fromkeys(earlier), factory.create("evaluation/summary", recipe)]
 
 
 def _held_out(factory: StepFactory, spec: Spec, config: EvaluateConfig) -> tuple[list[Prompt], list[Comparison]]:
-    """The test prompts and the validation comparisons that everything is measured on."""
+    """Return the test prompts and the validation comparisons that everything is measured on."""
     task, seed = factory.context.task, spec.seed
     prompts = sample_subset(task.prompts("test"), config.prompts, derive_seed(seed, "test prompts"))
     if not prompts:
-        raise SpecError("evaluate: the task has no test prompts; set 'evaluate: null' or give the task a test split")
+        raise SpecError("evaluate: the task has no test prompts; set 'evaluate: null' or add a test split to the task")
     matchups = spec.matchups()
     if any(REFERENCE in pair for pair in matchups) and not all(p.reference for p in prompts):
-        raise SpecError("evaluate.matchups: not every test prompt has a reference to be compared with")
+        raise SpecError(
+            "evaluate.matchups: not every test prompt has a reference to compare with; remove these matchups"
+        )
     _check_ids(prompts)
     if matchups:
         check_labeler("evaluate.judge", config.judge, [Comparison(p.id, p, ("", "")) for p in prompts])
@@ -96,11 +89,11 @@ def _held_out(factory: StepFactory, spec: Spec, config: EvaluateConfig) -> tuple
 
 
 def _check_ids(prompts: Sequence[Prompt]) -> None:
-    """Refuse test prompts with the same id: the judge's preferences are matched by it."""
+    """Refuse test prompts with equal ids, by which the judge's preferences are matched."""
     seen: dict[str, Prompt] = {}
     for prompt in prompts:
         if seen.setdefault(prompt.id, prompt) is not prompt:
-            raise DataError(f"evaluate: two test prompts have the id '{prompt.id}'; each needs its own")
+            raise DataError(f"evaluate: two test prompts have the id '{prompt.id}'; make the ids unique")
 
 
 def _name_labelers(spec: Spec, config: EvaluateConfig) -> tuple[dict[str, LabelerConfig], dict[str, str | None]]:
@@ -140,6 +133,19 @@ def _respond(
     )
 
 
+def _judge(
+    factory: StepFactory,
+    config: EvaluateConfig,
+    first: str,
+    second: str,
+    responses: Mapping[str, Step],
+    prompts: Sequence[Prompt],
+) -> Matchup:
+    # The reference responses have no step.
+    recipe = JudgeRecipe(judge=config.judge, first=responses.get(first), second=responses.get(second), prompts=prompts)
+    return Matchup(first, second, factory.create(f"evaluation/wins/{first}-vs-{second}", recipe))
+
+
 def _score_arm(
     factory: StepFactory,
     name: str,
@@ -152,7 +158,7 @@ def _score_arm(
     policy, reward = arm
     if reward is None:
         return ArmResults(labeler, policy)
-    # Arms that share a reward share the first of the two steps.
+    # Two steps, because the first does not depend on the policy: arms with the same reward share it.
     on_comparisons = ScoreComparisonsRecipe(
         reward=reward, comparisons=comparisons, prompts=prompts, responses=responses["sft"]
     )

@@ -1,4 +1,4 @@
-"""Run the steps of a spec one after another; artefacts that are already in the store are reused."""
+"""Run the steps of a spec one after another, and reuse artefacts that are in the store."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from rlaif_framework.spec.model import Spec
 from rlaif_framework.store import Store, link_tree, read_json, write_atomic
 
 POLL_SECONDS = 0.2
-"""Time between two looks of a waiting process for an artefact that the main process computes."""
+"""Seconds between checks of a waiting process for an artefact that the main process computes."""
 
 
 @dataclass
@@ -48,7 +48,7 @@ class Run:
     notes: dict[str, Any] = field(default_factory=dict)
     """Storage for lifecycle plugins between hooks; each plugin uses its own name as the key."""
     failed_hooks: set[tuple[str, str]] = field(default_factory=set)
-    """Plugin and hook of each failure that was reported."""
+    """Plugin and hook of each failure that has been reported."""
 
     def call_hooks(self, hook: str, **arguments: Any) -> None:
         """Call a lifecycle hook; a plugin that fails is reported once and does not stop the run."""
@@ -91,28 +91,35 @@ def run_spec(
     progress.print(f"run {spec.name} in {folder}")
     context = Context.from_spec(spec, manager)
     run = Run(spec, folder, store, manager, context, progress, checkpoint_seconds)
+    # All checks come before the first file is written and the first model is loaded.
     check_components(spec, context)
     run.steps = compose(spec, context)
+    # Only models of steps that will be computed: a finished run needs none of them.
     check_models(
         context, [load.model for step in run.steps if not store.has(step.stage, step.key) for load in step.loads]
     )
-    main = context.accelerator.is_main_process
+    _run_steps(run)
+    return run
+
+
+def _run_steps(run: Run) -> None:
+    """Finish all steps, write the report, and call the lifecycle hooks of the run."""
+    main = run.context.accelerator.is_main_process
     if main:
-        open_folder(folder, spec, run.steps)
+        open_folder(run.folder, run.spec, run.steps)
         run.call_hooks("rlaif_run_started")
     error: BaseException | None = None
     try:
         for number, step in enumerate(run.steps, 1):
             _finish_step(run, step, f"[{number}/{len(run.steps)}]", main)
-        if main and spec.evaluate is not None:
+        if main and run.spec.evaluate is not None:
             _write_report(run)
-    except BaseException as raised:
+    except BaseException as raised:  # an interrupt from the keyboard too
         error = raised
         raise
     finally:
         if main:
             run.call_hooks("rlaif_run_finished", error=error)
-    return run
 
 
 def _finish_step(run: Run, step: Step, position: str, main: bool) -> None:
@@ -120,14 +127,14 @@ def _finish_step(run: Run, step: Step, position: str, main: bool) -> None:
     cached = run.store.has(step.stage, step.key)
     if not cached and main:
         with run.store.lock(step.stage, step.key):
-            cached = run.store.has(step.stage, step.key)  # another run may have computed it meanwhile
+            cached = run.store.has(step.stage, step.key)  # another run may have committed it before the lock
             if not cached:
                 run.progress.print(f"{position} {step.name}{_estimate_memory(run, step)}")
                 _compute(run, step, main=True)
     elif not cached and step.recipe.distributed:
         _compute(run, step, main=False)
     while not run.store.has(step.stage, step.key):
-        time.sleep(POLL_SECONDS)  # this is not the main process, which has still to commit the artefact
+        time.sleep(POLL_SECONDS)  # in other processes: the main one has not committed the artefact yet
     if not main:
         return
     run.reused[step.name] = cached
@@ -138,7 +145,7 @@ def _finish_step(run: Run, step: Step, position: str, main: bool) -> None:
 
 
 def _estimate_memory(run: Run, step: Step) -> str:
-    """Phrase the estimated peak memory of a training step; empty for other steps."""
+    """Format the estimated peak memory of a training step; empty for other steps."""
     if not any(load.trained for load in step.loads):
         return ""
     peak = estimate_peak([plan_load(load, run.spec.policy) for load in step.loads])
@@ -147,16 +154,16 @@ def _estimate_memory(run: Run, step: Step) -> str:
 
 def _compute(run: Run, step: Step, main: bool) -> None:
     """Do the work of a step, and commit its artefact in the main process."""
-    from accelerate.utils import set_seed
+    from accelerate.utils import set_seed  # imports torch
 
     work, checkpoint = run.store.begin(step.stage, step.key)
     stage = _create_stage(run, step, work, checkpoint, main)
     spent = checkpoint / "seconds.json"
-    before = float(read_json(spent) or 0.0)
+    before = float(read_json(spent) or 0.0)  # time of earlier, interrupted runs of this step
     if main:
         run.call_hooks("rlaif_stage_started", step=step, resumed_at=resume_step(checkpoint))
         reset_peak_memory()
-    # Random numbers that a component draws without a seed of its own, such as new weights, are reproducible too.
+    # For random numbers that a component draws without its own seed, such as new weights. numpy limits seeds.
     set_seed(stage.seed("start") % 2**32)
     start = time.monotonic()
     try:
@@ -164,12 +171,12 @@ def _compute(run: Run, step: Step, main: bool) -> None:
     except Exception as error:
         raise _name_step(error, step) from error
     finally:
-        # The accelerator keeps references to what it prepared, and adapters are cyclic: both would outlive the stage.
+        # The accelerator keeps references to prepared models, and adapters have cyclic ones: both would stay in memory.
         run.context.accelerator.free_memory()
         release_memory()
         seconds = before + time.monotonic() - start
         if main and checkpoint.exists():
-            with suppress(OSError):  # on a full disk, the error that is being raised says so
+            with suppress(OSError):  # if the disk is full, that error is being raised already
                 write_atomic(spent, json.dumps(seconds))
     if main:
         manifest = {
@@ -201,7 +208,7 @@ def _create_stage(run: Run, step: Step, work: Path, checkpoint: Path, main: bool
 
 
 def _name_step(error: Exception, step: Step) -> Exception:
-    """Name the step in an error, and report a full disk as such, whichever library noticed it."""
+    """Prepend the step to an error, and turn the errors that libraries raise on a full disk into one."""
     if isinstance(error, RlaifError):
         return type(error)(f"{step.name}: {error}")
     if is_disk_full(error):
@@ -226,5 +233,6 @@ def _write_report(run: Run) -> None:
             )
         )
     environment = read_json(run.folder / "environment.json")
+    # The last step is the summary of the evaluation.
     evaluation = Evaluation.load(run.artefact(run.steps[-1]))
     RunReport.build(run.spec.model_dump(mode="json"), evaluation, steps, environment).write(run.folder)

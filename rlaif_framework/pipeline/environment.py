@@ -1,4 +1,4 @@
-"""Versions and hardware that a result depends on."""
+"""Record the versions and hardware that a result depends on."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ def is_disk_full(error: BaseException) -> bool:
     """Return True if an error was caused by a full disk or quota, whichever library raised it."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
+    # safetensors and other Rust libraries raise their own classes, with the message of the system.
     return "No space left on device" in str(error) or "os error 28" in str(error)
 
 
@@ -33,7 +34,7 @@ def describe_environment() -> dict[str, Any]:
     }
 
 
-@cache  # every stage records it, and reading the metadata of all packages takes a fifth of a second
+@cache  # recorded by every stage; reading the metadata of all packages takes a fifth of a second
 def _package_versions() -> dict[str, str]:
     """Return the versions of installed packages that a result depends on."""
     wanted = {"torch", "transformers", "tokenizers", "peft", "accelerate", "datasets", "safetensors", "numpy"}

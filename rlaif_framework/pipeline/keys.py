@@ -1,4 +1,4 @@
-"""Create steps: describe their recipes as plain JSON, of which the key is the hash."""
+"""Create steps, whose keys are hashes of their recipes as plain JSON."""
 
 from __future__ import annotations
 
@@ -28,15 +28,17 @@ class StepFactory:
         self.policy = context.policy.model
         self.common = {
             "seed": context.seed,
+            # The identity of its contents replaces the name of the model, which may be a path.
             "policy": {**context.policy.model_dump(mode="json"), "model": context.policy_source.identity},
             "versions": {name: _installed(name) for name in KEYED_VERSIONS} | {DISTRIBUTION: framework_version()},
         }
+        # Cached, because many steps have the same task and the same rows.
         self._tasks: dict[TaskScope, Any] = {}
         self._hashes: dict[int, tuple[Sequence[Any], str]] = {}
-        """Hash of each sequence of records by its identity, with the sequence itself so that it stays alive."""
+        """Hash of each sequence of records by its identity, with the sequence, so that no identity is reused."""
 
     def create(self, name: str, recipe: Recipe) -> Step:
-        """Create a step; equal recipes give equal keys, whatever the name."""
+        """Create a step. Its key depends on the recipe and not on the name."""
         contents = {**self.common, "recipe": self.describe(recipe)}
         return Step(name, recipe, contents, recipe.loads(self.policy))
 
@@ -53,13 +55,14 @@ class StepFactory:
                 return {"stage": value.stage, "key": value.key}
             case TaskScope():
                 return self._task(value)
+            # Before `Config`, its base class: the key of a component has more than its settings, such as its version.
             case ComponentConfig():
                 return describe_component(value, self.context)
             case Config():
                 return value.model_dump(mode="json")
             case Mapping():
                 return {key: self.describe(inner) for key, inner in value.items()}
-            case [Prompt() | Comparison(), *_]:
+            case [Prompt() | Comparison(), *_]:  # a hash, because a manifest with all rows would be too long
                 return self._hash(value)
             case list() | tuple():
                 return [self.describe(inner) for inner in value]

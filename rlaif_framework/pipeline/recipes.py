@@ -1,4 +1,4 @@
-"""The recipe of each kind of stage."""
+"""The recipes of all stages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ArmLabels:
     label: Step
     """Their preferences."""
     allow_weak: bool
-    """Train on labels whose agreement is not above chance."""
+    """If True, train on labels even if their agreement with gold preferences is not above chance."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class SftRecipe(Recipe):
     task: TaskScope = TaskScope.CODE
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
-        """The policy, trained if there is anything to train."""
+        """List the policy, trained unless `sft` is None."""
         if self.sft is None:
             return [ModelLoad(policy, "policy", groups=1)]
         return [ModelLoad(policy, "policy", trained=True, groups=self.sft.batch_size, optimizer=self.sft.optimizer)]
@@ -58,7 +58,7 @@ class SampleRecipe(Recipe):
     task: TaskScope = TaskScope.SETTINGS
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
-        """The policy, if responses are sampled from it."""
+        """List the policy, if responses are sampled from it."""
         return [ModelLoad(policy, "policy")] if self.pairs.source != "task" else []
 
 
@@ -71,7 +71,7 @@ class LabelerRecipe(Recipe):
     task: TaskScope = TaskScope.ANNOTATOR_PROMPTS
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
-        """The labeler's models."""
+        """List the labeler's models."""
         return self.labeler.loads(policy)
 
 
@@ -105,7 +105,7 @@ class RewardRecipe(Recipe):
     task: TaskScope = TaskScope.ANNOTATOR_PROMPTS
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
-        """The reward's models."""
+        """List the reward's models."""
         return self.reward.loads(policy)
 
 
@@ -117,7 +117,7 @@ class FittedReward:
     step: Step
 
     def loads(self, policy: str) -> list[ModelLoad]:
-        """The reward's models, which are only read."""
+        """List the reward's models, none of them trained."""
         return [ModelLoad(load.model, "reward", dtype=load.dtype) for load in self.config.loads(policy)]
 
 
@@ -134,11 +134,11 @@ class ImproveRecipe(Recipe):
     labels: ArmLabels | None
     prompts: Sequence[Prompt]
     validation: Sequence[Prompt]
-    """The prompts that checkpoints are selected by."""
+    """Prompts of the checkpoint selection."""
     task: TaskScope = TaskScope.ANNOTATOR_PROMPTS
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
-        """The algorithm's models, and the reward's."""
+        """List the models of the algorithm and of the reward."""
         return [*self.algorithm.loads(policy), *(self.reward.loads(policy) if self.reward else [])]
 
 
@@ -152,13 +152,13 @@ class RespondRecipe(Recipe):
     prompts: Sequence[Prompt]
     temperature: float
     responder: AlgorithmConfig | None
-    """The arm's algorithm if it answers test prompts itself (see `Responder`)."""
+    """The arm's algorithm, if it is a `Responder`: it then answers test prompts instead of the policy."""
     reward: FittedReward | None
     """The reward that the responder chooses by."""
     task: TaskScope = TaskScope.ANNOTATOR_PROMPTS
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
-        """The policy, and the reward of an algorithm that answers itself."""
+        """List the policy, and the models of the reward for an algorithm that answers test prompts."""
         return [ModelLoad(policy, "policy"), *(self.reward.loads(policy) if self.reward else [])]
 
 
@@ -174,7 +174,7 @@ class ScoreRecipe(Recipe):
     task: TaskScope = TaskScope.ANNOTATOR_PROMPTS
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
-        """The reward's models."""
+        """List the reward's models."""
         return self.reward.loads(policy)
 
 
@@ -201,13 +201,13 @@ class JudgeRecipe(Recipe):
     work = f"{WORK}.judge:judge_matchup"
     judge: LabelerConfig
     first: Step | None
-    """Responses of the first policy; None stands for the reference responses."""
+    """Responses of the first policy; None for the reference responses."""
     second: Step | None
     prompts: Sequence[Prompt]
     task: TaskScope = TaskScope.ANNOTATOR_PROMPTS
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
-        """The judge's models."""
+        """List the judge's models."""
         return self.judge.loads(policy)
 
 

@@ -1,4 +1,4 @@
-"""The folder of a run: its record, its resolved spec, and a copy of each artefact."""
+"""Open the folder of a run, which has its record, its resolved spec, and a copy of each artefact."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REPORTS = ("report.html", "report.json")
 
 
 def default_store() -> Path:
-    """Return the default folder of artefacts: RLAIF_STORE, else `runs/.store` under the current folder."""
+    """Return the default folder of artefacts: `RLAIF_STORE`, or else `runs/.store` in the current folder."""
     return Path(os.environ.get("RLAIF_STORE") or "runs/.store")
 
 
@@ -42,14 +42,14 @@ def check_folder(folder: Path) -> None:
 
 
 def open_folder(folder: Path, spec: Spec, steps: Sequence[Step]) -> None:
-    """Create or update a run folder, and remove what an earlier run of another version of the spec left in it."""
+    """Create or update a run folder, and remove artefacts and reports of earlier versions of the spec from it."""
     folder.mkdir(parents=True, exist_ok=True)
     record = folder / RECORD
     current = {step.name: step.key for step in steps}
     previous = (read_json(record) or {"steps": {}})["steps"]
     for name in set(previous) - set(current):
         shutil.rmtree(folder / name, ignore_errors=True)
-    if previous != current:  # the report is about other artefacts
+    if previous != current:  # the report would describe other artefacts
         for name in REPORTS:
             (folder / name).unlink(missing_ok=True)
     write_atomic(record, json.dumps({"steps": current}, indent=1))

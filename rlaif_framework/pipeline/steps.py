@@ -1,8 +1,8 @@
-"""Recipes and steps: what a stage depends on, and where its artefact goes.
+"""Recipes and steps: the dependencies of a stage and of its artefact.
 
 A recipe is one frozen record of everything the result of a stage depends on. The key of the artefact is the hash of the
 recipe (see `keys`), and the work of the stage receives the same recipe, so a setting that changes a result is always
-part of the key. What is common to all stages of a run (seed, policy settings, package versions) is added to every key.
+part of the key. Seed, policy settings and package versions, which all stages of a run share, are part of every key.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Recipe:
         return ()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False)  # compared by identity: recipes may hold values that are not hashable
 class Step:
     """One stage of a run."""
 
@@ -90,6 +90,7 @@ def find_steps(value: Any) -> Iterator[Step]:
     elif isinstance(value, list | tuple):
         for inner in value:
             yield from find_steps(inner)
+    # Without the rows of data: they have no steps, and there are many of them.
     elif is_dataclass(value) and not isinstance(value, Prompt | Comparison):
         for field in fields(value):
             yield from find_steps(getattr(value, field.name))

@@ -1,4 +1,4 @@
-"""Check what a plugin offers before any of it is registered."""
+"""Checks of a plugin and its components before they are registered."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def check_component(
 
     Args:
         slot: The slot that the component is offered for.
-        component: What the hook returned.
+        component: The object that the hook returned.
         plugin: The plugin that offers it.
         taken: Components of the slot by name, with the plugins that offer them.
     """
@@ -73,9 +73,10 @@ def _check_config(where: str, slot: Slot, component: Component, plugin: Plugin) 
         raise PluginError(f"{where}: its config {name} is not a {base.__name__}; derive it from {base.__name__}")
     if plugin.distribution == DISTRIBUTION:
         return  # built on first use: building all of them would slow every command down
+    # Built now, so that an error is attributed to the plugin and does not stop a run that does not use it.
     try:
         component.config.model_rebuild()
-    except Exception as error:  # of pydantic, a NameError, or whatever the factory of a validator raises
+    except Exception as error:  # of pydantic, a NameError, or any error of the plugin's own validators
         raise PluginError(f"{where}: its config cannot be built: {error}") from error
 
 

@@ -106,7 +106,7 @@ def walk_configs(configs: Iterable[ComponentConfig]) -> Iterator[ComponentConfig
 def outermost_configs(configs: Iterable[ComponentConfig], kind: type[AnyConfig]) -> Iterator[AnyConfig]:
     """Yield the configs of a kind, looking into the slots of those of other kinds only.
 
-    A labeler inside a labeler, for example, is not yielded: the outer one answers for it.
+    A labeler inside a labeler, for example, is not yielded: the methods of the outer one include it.
     """
     for config in configs:
         if isinstance(config, kind):

@@ -1,4 +1,4 @@
-"""The base config of each kind of component, with the questions that the framework asks of that kind."""
+"""The base config of each kind of component, with the properties that the framework reads from it."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class StrategyConfig(ComponentConfig):
 
     @property
     def longest_answer(self) -> int:
-        """The maximum number of tokens the strategy lets the model generate, besides the label.
+        """The maximum number of tokens that the model generates before the label.
 
-        Prompts are truncated so that so many tokens fit into the context. The default is that of the strategies in
-        this strategy's slots, or 0.
+        Prompts are truncated so that this many tokens still fit into the context. The default is the maximum over the
+        strategies in this strategy's slots, or 0.
         """
         return max((part.longest_answer for part in _nested(self, StrategyConfig)), default=0)
 
@@ -57,7 +57,7 @@ class LabelerConfig(ComponentConfig):
     def missing_field(self, comparison: Comparison) -> str | None:
         """Describe what a comparison lacks to be labelled, such as `has no human preference`.
 
-        This is called before anything is computed. The default asks the labelers in this labeler's slots.
+        This is called before anything is computed. The default checks the labelers in this labeler's slots.
 
         Returns:
             None if the labeler can label the comparison.
@@ -81,7 +81,7 @@ class LabelerConfig(ComponentConfig):
     def preferred_chunk_size(self) -> int:
         """Return the preferred number of comparisons per call, 0 for no preference.
 
-        The default is the largest of the labelers and backends in this labeler's slots.
+        The default is the maximum over the labelers and backends in this labeler's slots.
         """
         parts = [part for part in nested_configs(self) if isinstance(part, LabelerConfig | BackendConfig)]
         return max((part.preferred_chunk_size() for part in parts), default=0)
@@ -95,7 +95,7 @@ class RewardConfig(ComponentConfig):
 
     @property
     def needs_preferences(self) -> bool:
-        """True if it is trained on preferences; an arm that uses it must then state its feedback.
+        """True if the reward is trained on preferences. An arm that uses it must then set `feedback`.
 
         The default is True if a reward in one of its slots is trained on preferences.
         """
@@ -106,11 +106,11 @@ class AlgorithmConfig(ComponentConfig):
     """Base of the config of an algorithm."""
 
     responds: ClassVar[bool] = False
-    """True if the algorithm answers test prompts itself (see `Responder`) instead of saving a policy to sample from."""
+    """True if the algorithm answers test prompts itself (see `Responder`) and saves no policy."""
 
     @property
     def needs_preferences(self) -> bool:
-        """True if it is trained on preferences; an arm that uses it must then state its feedback.
+        """True if the algorithm is trained on preferences. An arm that uses it must then set `feedback`.
 
         The default is True if a reward or algorithm in one of its slots is trained on preferences.
         """
@@ -119,12 +119,12 @@ class AlgorithmConfig(ComponentConfig):
 
     @property
     def needs_reward(self) -> bool:
-        """True if it improves the policy against a reward; an arm that uses it must then state one."""
+        """True if the algorithm maximises a reward. An arm that uses it must then set `reward`."""
         return True
 
     @property
     def needs_reward_model(self) -> bool:
-        """True if it initialises a model from the one that the reward saves (`RewardConfig.saves_model`)."""
+        """True if the algorithm initialises a model from the one that the reward saves (`RewardConfig.saves_model`)."""
         return False
 
 

@@ -21,7 +21,7 @@ DISTRIBUTION = "rlaif-framework"
 
 @dataclass
 class Plugin:
-    """A plugin, as `rlaif plugins` lists it: its origin, its offers, and the error if it failed."""
+    """A plugin with its distribution, hooks and components, or the error if it failed to load."""
 
     name: str
     distribution: str
@@ -55,7 +55,8 @@ class Discovery(ExtensionManager[ModuleType]):
         try:
             check_requirement(_distribution(ep))
             extension = super()._load_one_plugin(ep, *args, **kwargs)
-        except (AssertionError, SystemExit) as error:  # stevedore lets both escape
+        # stevedore would not pass these two to the callback, and one plugin would stop all commands.
+        except (AssertionError, SystemExit) as error:
             raise PluginError(f"{type(error).__name__}: {error}") from error
         if extension is not None:
             self.rows.append(_describe(ep, module=cast(ModuleType, extension.plugin)))
@@ -76,7 +77,7 @@ def _describe(ep: EntryPoint, module: ModuleType | None = None, error: str | Non
 
 
 def describe_error(error: BaseException) -> str:
-    """Describe an error, with its type unless it is one of ours."""
+    """Return an error's message, with its type unless it is a `PluginError`."""
     return str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
 
 
@@ -86,6 +87,7 @@ def check_requirement(dist: Distribution) -> None:
         requirement = Requirement(text)
         if canonicalize_name(requirement.name) != DISTRIBUTION:
             continue
+        # A requirement of an extra, or of another Python version, does not apply.
         if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
             continue
         installed = framework_version()

@@ -11,6 +11,8 @@ from rlaif_framework.plugins.component import Component
 
 PROJECT = "rlaif"
 
+# Each docstring states the version that added the hook. pluggy passes only the parameters that a plugin's function has.
+
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 """Decorator that marks a function as the implementation of the hook of its name."""
@@ -33,7 +35,7 @@ def rlaif_prompt_strategies() -> Iterable[Component]:  # type: ignore[empty-body
 
 @hookspec
 def rlaif_labelers() -> Iterable[Component]:  # type: ignore[empty-body]
-    """Offer labelers: they give preferences between two responses. Targets satisfy `Labeler`. Added in 0.1."""
+    """Offer labelers, which label comparisons with preferences. Targets satisfy `Labeler`. Added in 0.1."""
 
 
 @hookspec

@@ -50,6 +50,7 @@ class PluginManager:
         return manager
 
     def _add_installed(self, allowed: str | None) -> None:
+        # None: no restriction. An empty list: no installed plugin.
         names = None if allowed is None else [name.strip() for name in allowed.split(",") if name.strip()]
         for plugin in Discovery(names).rows:
             self.add(plugin)
@@ -73,11 +74,12 @@ class PluginManager:
             if not plugin.hooks:
                 raise PluginError("it implements no hook; its entry point must name a module with @hookimpl functions")
             offers = self._collect(plugin)
-        except Exception as error:
+        except Exception as error:  # a plugin may raise anything, and must not stop commands that do not use it
             plugin.error, plugin.hooks = describe_error(error), []
             if registered:
                 self.hooks.unregister(plugin.module)
             return
+        # Only now, when nothing can fail any more: a plugin is registered as a whole or not at all.
         for slot, components in offers.items():
             self._components[slot].update(components)
             plugin.components += [f"{slot} {name}" for name in components]
@@ -85,6 +87,7 @@ class PluginManager:
     def _collect(self, plugin: Plugin) -> Offers:
         """Call a plugin's component hooks and check the components they return."""
         offers: Offers = {slot: {} for slot in SLOTS}
+        # Not through pluggy's call, which would run this hook of all plugins and stop at the first error.
         for slot in SLOTS:
             hook = hookspecs.SLOT_HOOKS[slot]
             for impl in getattr(self.hooks.hook, hook).get_hookimpls():
@@ -97,7 +100,9 @@ class PluginManager:
 
     def call_hooks(self, hook: str, **facts: Any) -> Iterator[tuple[str, str]]:
         """Call a lifecycle hook of every plugin, and yield the name and error of each plugin that fails."""
-        for impl in reversed(getattr(self.hooks.hook, hook).get_hookimpls()):  # pluggy's own order
+        for impl in reversed(
+            getattr(self.hooks.hook, hook).get_hookimpls()
+        ):  # in pluggy's order: the last registered first
             # pluggy would stop at the first error: call the plugins one at a time.
             others = [module for module in self.hooks.get_plugins() if module is not impl.plugin]
             try:
@@ -155,7 +160,7 @@ def _import_target(where: str, component: Component) -> Any:
         return getattr(importlib.import_module(module), attribute)
     except (Exception, SystemExit) as error:
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
-        # A missing module of the plugin itself is its own fault, not a package to install.
+        # A missing module of the plugin itself is an error in the plugin, not a package to install.
         if missing and missing.partition(".")[0] != module.partition(".")[0]:
             raise MissingPackageError(f"{where}: {describe_missing(missing)}") from error
         raise PluginError(f"{where}: cannot import {component.target}: {describe_error(error)}") from error

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from rlaif_framework.plugins.manager import PluginManager
 
 SLOT_MARK = "x-rlaif-slot"
+"""Key that marks a slot in the JSON Schema until `spec_schema` replaces it."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +48,13 @@ class SlotType:
     def validate(self, value: object, info: ValidationInfo) -> ComponentConfig:
         """Validate a slot's value with the plugin manager in the validation context."""
         manager = (info.context or {}).get("manager")
-        if manager is None:
+        if manager is None:  # a config that is created in Python, without a spec
             from rlaif_framework.plugins.manager import PluginManager
 
             manager = PluginManager.load()
         try:
             return narrow(self.name, value, manager)
-        except PluginError as error:
+        except PluginError as error:  # pydantic collects only ValueErrors, with their locations
             raise ValueError(str(error)) from error
 
 

@@ -1,4 +1,4 @@
-"""Run labelers and prompt strategies. May import `assembly` and the rooms below it; no torch.
+"""Run labelers and prompt strategies. May import `assembly` and the packages below it; no torch.
 
 The texts of the prompts are data: see `rlaif_framework.data.annotator_prompts` and the YAML files of the tasks.
 """

@@ -24,11 +24,12 @@ class AnswerCache:
         path = path or cache_folder() / "answers.sqlite"
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            # No transactions: each answer is stored at once. Other runs may hold the write lock for a moment.
             self._db = sqlite3.connect(path, timeout=60, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute(
-                "PRAGMA synchronous=NORMAL"
-            )  # safe if the process is killed; a power failure may lose the last answers
+            self._db.execute("PRAGMA journal_mode=WAL")  # runs that read do not block a run that writes
+            # Safe if the process is killed; a power failure may lose the last answers.
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            # Rows are stored in the tree of the key, which saves a second look-up.
             self._db.execute("CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, answer TEXT) WITHOUT ROWID")
         except sqlite3.Error as error:
             raise _explain(error, path) from error
@@ -49,6 +50,7 @@ class AnswerCache:
         """
         keys = [self.key(request) for request in requests]
         answers = self._read(set(keys))
+        # By key, so that identical requests are sent once.
         missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in answers}
         missing_keys = list(missing)
         if missing_keys:
@@ -67,6 +69,7 @@ class AnswerCache:
         if isinstance(request, Generate) and request.temperature == 0:
             content |= {"seed": 0, "top_k": 0}  # greedy decoding uses neither
         text = json.dumps([self.identity, type(request).__name__, content], sort_keys=True, ensure_ascii=False)
+        # Generated text may contain lone surrogates, which UTF-8 does not allow.
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
     def _read(self, keys: set[bytes]) -> dict[bytes, Answer]:
@@ -90,6 +93,7 @@ class AnswerCache:
 
 def _explain(error: sqlite3.Error, path: Path) -> RlaifError:
     """Convert an error of SQLite: a damaged file must be removed; a full disk or a locked file loses no answers."""
+    # Errors of Python's module, rather than of SQLite, have no name.
     damaged = getattr(error, "sqlite_errorname", "") in ("SQLITE_CORRUPT", "SQLITE_NOTADB")
     advice = "delete it to start over" if damaged else "free some space, or set RLAIF_CACHE to another folder"
     return RlaifError(f"the answer cache {path} cannot be used: {error}; {advice}")

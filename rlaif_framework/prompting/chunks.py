@@ -78,6 +78,7 @@ class LabelCounts:
     def load(cls, path: Path, rows: Path) -> LabelCounts:
         """Read the counts of an interrupted run; zero if there are none or if their rows are missing."""
         found = read_json(path)
+        # Another version of this class may have written other fields.
         if not isinstance(found, dict) or found.keys() != {field.name for field in fields(cls)}:
             return cls()
         counts = cls(**found)
@@ -115,14 +116,15 @@ def label_in_chunks(
         The counts after each chunk. The caller saves them.
     """
     remaining, size = iter(comparisons), chunk_size(config)
-    with rows.open("ab") as file:
+    with rows.open("ab") as file:  # binary, since `file_size` counts bytes
         file.truncate(counts.file_size)
         while chunk := list(islice(remaining, size)):
             start = time.monotonic()
+            # All preferences of the chunk are checked before any of its rows is written.
             preferences = list(check_preferences(iter(labeler.label(chunk)), chunk, config.kind))
             seconds = time.monotonic() - start
             text = "".join(map(dump_row, map(to_row, chunk, preferences))).encode()
             file.write(text)
-            file.flush()
+            file.flush()  # the caller saves the counts next, which must not include rows that are not in the file
             counts = counts.add(preferences, seconds, len(text))
             yield counts

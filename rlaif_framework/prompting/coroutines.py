@@ -45,7 +45,7 @@ def run_coroutines(coroutines: Iterable[Generator[Asked, Reply, R]], backend: Ba
     with closing(AnswerCache(backend.identity())) as cache:
         while waiting := [task for task in tasks if task.pending]:
             answers = cache.ask(backend, [request for task in waiting for request in task.pending])
-            for task in waiting:
+            for task in waiting:  # answers are in the order of the requests
                 task.advance([next(answers) for _ in task.pending])
     return [task.outcome() for task in tasks]
 
@@ -69,7 +69,7 @@ class _Task(Generic[R]):
         self.answers += answers or []
         self.refusal = next((answer for answer in answers or () if answer.refused is not None), None)
         if self.refusal is not None:
-            self.coroutine.close()
+            self.coroutine.close()  # a strategy thus needs no code for refusals
             return
         try:
             reply: Any = None if answers is None else answers[0] if self.is_single else answers
@@ -104,7 +104,7 @@ def first_questions(coroutine: Generator[Asked, Any, object]) -> set[Question]:
 def run_in_lockstep(
     coroutines: Sequence[Generator[Asked, Any, R]], change: Callable[[int, Request], Request] | None = None
 ) -> Generator[Asked, Any, list[R]]:
-    """Run coroutines in lockstep within one coroutine, which asks all their pending requests together.
+    """Run coroutines in lockstep within one coroutine, which yields all their pending requests together.
 
     Args:
         coroutines: Coroutines that have not been started.
@@ -122,4 +122,5 @@ def run_in_lockstep(
         answers = iter((yield requests))
         for _, task in waiting:
             task.advance([next(answers) for _ in task.pending])
+    # All have returned: a refused request would have closed this coroutine at its `yield`.
     return [task.returned[0] for task in tasks]

@@ -1,4 +1,4 @@
-"""Ask about prompts, and truncate the source of a prompt if its questions do not fit into the model's context."""
+"""Query a backend about prompts, and truncate a prompt's source if its questions do not fit into the context."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from rlaif_framework.records.requests import Asked, Question
 
 R = TypeVar("R")
 
-
 MAX_ATTEMPTS = 6
 """Maximum number of attempts for a question that is refused as too long. Each attempt has a shorter source."""
 
 
+# Responses are never truncated here, so they are the reason if nothing of the source fits.
 TOO_LONG = "a response does not fit into the model's context, together with the rest of the question"
 
 
@@ -45,7 +45,9 @@ class PromptQuery(Generic[R]):
     @property
     def refused(self) -> str | None:
         """Reason why there is no answer; None if there is one."""
-        return next((o.refused for o in self.outcomes if o.refused is not None), None if self.outcomes else TOO_LONG)
+        if not self.outcomes:
+            return TOO_LONG
+        return next((o.refused for o in self.outcomes if o.refused is not None), None)
 
     @property
     def values(self) -> list[R | None]:
@@ -65,6 +67,7 @@ class PromptQuery(Generic[R]):
         """Truncate the source until the questions fit; return False if they cannot."""
 
         def fits(source: str) -> bool:
+            # `max_bytes` corrects a backend whose estimate in `fits` is too low.
             asked = self.questions(replace(self.prompt, source=source))
             return all(count_bytes(q) <= self.max_bytes and backend.fits(q, reserved_tokens) for q in asked)
 
@@ -80,6 +83,7 @@ class PromptQuery(Generic[R]):
         self.outcomes = outcomes
         self.all_outcomes += outcomes
         fractions = [o.fitting_fraction for o in outcomes if o.fitting_fraction is not None]
+        # A source that fits the most restrictive refusal fits all questions.
         if fractions:
             self.max_bytes = min(fractions) * max(map(count_bytes, self.questions(self.prompt)))
         return bool(fractions)
@@ -88,9 +92,9 @@ class PromptQuery(Generic[R]):
 def run_queries(queries: Sequence[PromptQuery[R]], task: Task, backend: Backend, reserved_tokens: int) -> None:
     """Run the coroutines of queries and store the results in the queries.
 
-    The backend first estimates whether a question fits. If it is refused as too long nevertheless, it is asked again
-    with a shorter source. The new length depends on this question only, so that a label does not depend on what was
-    labelled before.
+    The backend first estimates whether a question fits. If a question is refused as too long nevertheless, it is sent
+    again with a shorter source. The new length depends on this question only, so that a label does not depend on the
+    comparisons before it.
 
     Args:
         queries: Updated in place.

@@ -1,4 +1,4 @@
-"""Frozen records that flow between components. May import `config`, `progress`, `store` and what is below; no torch."""
+"""Frozen records that components exchange; may import `config`, `progress`, `store` and the modules below them."""
 
 import lazy_loader
 

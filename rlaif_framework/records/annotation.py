@@ -33,15 +33,17 @@ class Annotation:
     identity: str = ""
     """The comparison's id. Random choices that depend on it are the same in both orders."""
     options: tuple[str, str] = ("1", "2")
+    """The labels of the response shown first and the one shown second."""
 
     def ask_label(self, rationale: str | None = None) -> Question:
         """Create the question for the label.
 
         Args:
-            rationale: An explanation that the model gave before. It is put between the sample and the ending.
+            rationale: The model's explanation from an earlier request. It is put between the sample and the ending.
         """
         if rationale is None:
             return Question(self._lay_out(self.label, 0), prefill=self.ending)
+        # In the answer's prefill, since the model has written the rationale itself (RLAIF 2.1.3).
         before = f"{self.rationale_ending} {rationale.strip()}\n\n"
         return Question(self._lay_out(self.explain, 1), prefill=before + self.ending)
 

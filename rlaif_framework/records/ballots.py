@@ -1,4 +1,4 @@
-"""One elicited answer about one order of two responses, and the average of several."""
+"""Ballots: answers about one order of two responses, and their averages."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ def average_ballots(ballots: Sequence[Ballot]) -> Ballot:
     """Average the distributions of all ballots that could be read; unparsed if none could."""
     read = [b for b in ballots if b.probabilities is not None]
     written = tuple(b.rationale for b in ballots if b.rationale is not None)
+    # Ballots that are averages themselves have all their rationales in this field.
     rationales = tuple(text for b in ballots for text in b.rationales) or (written if len(written) > 1 else ())
     principles = {b.principle for b in ballots}
     about = Ballot(

@@ -21,7 +21,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in read_lines(path):
         try:
             row = parse_line(line)
-        except DataError as error:  # add the location
+        except DataError as error:
             raise DataError(f"{path}, line {number}: {error}") from error
         yield number, row
 
@@ -63,7 +63,7 @@ def parse_line(line: bytes) -> dict[str, Any]:
         raise DataError(f"not valid JSON: {error.msg} at column {error.colno}") from error
     except UnicodeError as error:
         raise DataError(f"not valid UTF-8 text: {error}") from error
-    except ValueError as error:
+    except ValueError as error:  # Python converts at most 4,300 digits to an integer
         raise DataError("a number has too many digits") from error
     except RecursionError as error:
         raise DataError("lists and objects are nested too deeply") from error

@@ -9,7 +9,6 @@ from rlaif_framework.records.ballots import Ballot
 
 Split = Literal["train", "validation", "test"]
 
-
 PreferenceSource = Literal["human", "synthetic"]
 
 

@@ -32,11 +32,12 @@ class Generate:
     max_new_tokens: int
     temperature: float = 0.0
     top_k: int = 0
+    """Sample from this many most likely tokens; 0 for all."""
     seed: int = 0
+    """Seed of this request, so that its text does not depend on the other requests."""
 
 
 Request = Choose | Generate
-
 
 Asked = Request | Sequence[Request]
 """The requests that a coroutine yields: one, or several that are answered together."""

@@ -19,6 +19,7 @@ def save_comparisons(path: Path, comparisons: Iterable[Comparison]) -> None:
 
 def load_comparisons(path: Path) -> list[Comparison]:
     """Read the comparisons that `save_comparisons` wrote. The file may be empty."""
+    # An artefact may have no comparisons; `read_rows` regards an empty file as an error of the user.
     if path.stat().st_size == 0:
         return []
     return [read_comparison(row) for _, row in read_rows(path)]
@@ -26,6 +27,7 @@ def load_comparisons(path: Path) -> list[Comparison]:
 
 def read_comparison(row: Mapping[str, Any]) -> Comparison:
     """Convert a row to a comparison."""
+    # JSON has lists where the records have tuples, which can be compared and hashed.
     first, second = row["responses"]
     raw = row["raw_responses"]
     return Comparison(

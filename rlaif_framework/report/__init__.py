@@ -1,1 +1,1 @@
-"""Measurements as HTML and JSON. May import `training` and the rooms below it."""
+"""Measurements as HTML and JSON; may import `training` and the packages below it."""

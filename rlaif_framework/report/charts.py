@@ -22,6 +22,7 @@ CURVES: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 """Panels of an arm's training curves: the title and the logged metrics."""
 COLOURS = ("#2563eb", "#ea580c")
+"""Colours of the first and the second metric of a panel."""
 
 
 def draw_curves(arm: MeasuredArm) -> Markup:
@@ -33,9 +34,10 @@ def draw_curves(arm: MeasuredArm) -> Markup:
     panels += [(title, keys, arm.curve) for title, keys in CURVES if any(k in r for r in arm.curve for k in keys)]
     if not panels:
         return Markup("")
-    figure = _new_figure(10, 2.5 * -(-len(panels) // 3))
+    rows_of_panels = -(-len(panels) // 3)  # rounded up
+    figure = _new_figure(10, 2.5 * rows_of_panels)
     for index, (title, keys, rows) in enumerate(panels, 1):
-        axes = figure.add_subplot(-(-len(panels) // 3), 3, index)
+        axes = figure.add_subplot(rows_of_panels, 3, index)
         for colour, key in zip(COLOURS, keys, strict=False):
             points = [(row["step"], row[key]) for row in rows if key in row]
             if points:
@@ -55,6 +57,7 @@ def draw_wins(wins: Sequence[WinRate]) -> Markup:
         return Markup("")
     figure = _new_figure(7, 0.7 + 0.4 * len(rows))
     axes = figure.add_subplot()
+    # Heights grow upwards: the first win rate comes last.
     for height, (_, rate) in enumerate(reversed(rows)):
         axes.plot([rate.low, rate.high], [height, height], color=COLOURS[0], linewidth=2)
         axes.plot([rate.value], [height], "o", color=COLOURS[0])
@@ -76,6 +79,7 @@ def draw_reliability(calibrations: Mapping[str, Calibration | None]) -> Markup:
     figure, panels = _panels(measured, 3.3)
     for axes, bins in zip(panels, measured.values(), strict=True):
         most = max(b.accuracy.count for b in bins)
+        # The preferred response has a probability of at least one half.
         axes.plot([0.5, 1], [0.5, 1], color="#888888", linewidth=1, linestyle="--")
         for b in bins:
             axes.plot([b.confidence] * 2, [b.accuracy.low, b.accuracy.high], color=COLOURS[0], linewidth=1)
@@ -89,7 +93,7 @@ def draw_reliability(calibrations: Mapping[str, Calibration | None]) -> Markup:
 
 
 def draw_lengths(lengths: Mapping[str, Sequence[LengthBin]]) -> Markup:
-    """Draw the agreement of each labeler or reward model by how much longer the better response is."""
+    """Draw the agreement of each labeler or reward model by the length difference between better and worse response."""
     measured = {name: bins for name, bins in lengths.items() if bins}
     if not measured:
         return Markup("")
@@ -111,7 +115,7 @@ def draw_lengths(lengths: Mapping[str, Sequence[LengthBin]]) -> Markup:
 def _panels(names: Iterable[str], height: float) -> tuple[Figure, list[Any]]:
     """Create a figure with a titled panel for each name, three in a row."""
     names = list(names)
-    rows = -(-len(names) // 3)
+    rows = -(-len(names) // 3)  # rounded up
     figure = _new_figure(min(len(names), 3) * 3.4 + 0.2, height * rows)
     panels = []
     for index, name in enumerate(names, 1):
@@ -124,14 +128,17 @@ def _panels(names: Iterable[str], height: float) -> tuple[Figure, list[Any]]:
 
 
 def _new_figure(width: float, height: float) -> Figure:
+    # Not by pyplot, which would keep every figure in a global list.
     figure = Figure(figsize=(width, height), layout="constrained")
-    figure.patch.set_facecolor("white")
+    figure.patch.set_facecolor("white")  # charts have dark text, also on a page in dark mode
     return figure
 
 
 def _to_svg(figure: Figure) -> Markup:
     stream = io.StringIO()
+    # Equal data draw equal files: no date, and ids by a fixed salt. Text stays text, which is smaller than paths.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "rlaif"}):
         figure.savefig(stream, format="svg", metadata={"Date": None})
     text = stream.getvalue()
+    # HTML allows no XML declaration before the element.
     return Markup(text[text.index("<svg") :])

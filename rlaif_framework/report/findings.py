@@ -1,4 +1,4 @@
-"""Findings: the measurements of a run as sentences, and reasons to doubt them."""
+"""Describe the measurements of a run in sentences, and list reasons to doubt them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SpecDict = dict[str, Any]
 MAX_COPY_RATE = 0.1
 """Copy rates below this are not reported, even if the baseline copies less."""
 NEAR_LIMIT = 0.9
-"""Share of `max_new_tokens` from which on the mean length is reported."""
+"""Share of `max_new_tokens` above which the mean length of responses is reported."""
 
 
 def summarise(evaluation: Evaluation) -> list[str]:
@@ -23,7 +23,7 @@ def summarise(evaluation: Evaluation) -> list[str]:
         quality = labeler.quality
         if quality.agreement is not None:
             bias = quality.same_position
-            biased = f"; prefers the same position in {rate(bias)} of pairs asked in both orders" if bias else ""
+            biased = f"; prefers the same position in {rate(bias)} of pairs shown in both orders" if bias else ""
             lines.append(
                 f"labeler {name}, {labeler.title}, agrees with {quality.gold_source} gold preferences: "
                 f"{rate(quality.agreement)}{biased}"
@@ -102,7 +102,7 @@ def _check_judge(evaluation: Evaluation, spec: SpecDict) -> list[str]:
     """Compare the judge with every labeler that a policy learned from."""
     judge, warnings = evaluation.judge, []
     for arm, settings in spec["arms"].items():
-        # The judge of the checkpoint selection chooses among checkpoints; the policy does not learn from it.
+        # The policy does not learn from the judge of the checkpoint selection.
         algorithm = {k: v for k, v in (settings.get("algorithm") or {}).items() if k != "checkpoint_selection"}
         labelers = [(settings.get("feedback") or {}).get("labeler")]
         labelers += _find_labelers([settings.get("reward"), algorithm])
@@ -110,7 +110,7 @@ def _check_judge(evaluation: Evaluation, spec: SpecDict) -> list[str]:
         shared = set().union(*map(_find_models, learned_from)) & _find_models(judge)
         if judge in learned_from:
             warnings.append(f"THE JUDGE IS THE LABELER of arm '{arm}': its win rates are not evidence of quality")
-        elif shared:
+        elif shared:  # another prompt or strategy, but the same model
             names = ", ".join(sorted(shared))
             warnings.append(f"judge and labeler of arm '{arm}' share a model ({names}) and may share its errors")
     return warnings
@@ -138,6 +138,7 @@ def _check_win(win: WinRate) -> list[str]:
     names, adjusted = f"{win.first} against {win.second}", win.length_adjusted
     if win.rate and _winner(win.rate) is None:
         return [f"{names}: no significant difference (the 95 % interval includes 50 %)"]
+    # Also if only the adjusted interval includes one half.
     if win.rate and adjusted and _winner(adjusted) != _winner(win.rate):
         return [f"{names}: the difference may be due to length; the length-adjusted win rate is {rate(adjusted)}"]
     return []
@@ -152,7 +153,7 @@ def _check_reward(arm: str, reward: MeasuredReward, longer: Estimate | None) -> 
     accuracy = reward.accuracy_gold
     if accuracy is None or longer is None:
         return []
-    best = max(longer.value, 1 - longer.value)
+    best = max(longer.value, 1 - longer.value)  # of always picking the longer, or always the shorter response
     if accuracy.value > best:
         return []
     which = "longer" if longer.value >= 0.5 else "shorter"
@@ -166,6 +167,7 @@ def _check_policy(arm: str, evaluation: Evaluation, spec: SpecDict) -> list[str]
     warnings = []
     policy, baseline = evaluation.policies[arm], evaluation.policies["sft"]
     copied, copied_before = policy.get("copy_rate"), baseline.get("copy_rate")
+    # Compares the ends of the two intervals, so that noise is not reported.
     if copied and copied_before and copied.low > max(copied_before.high, MAX_COPY_RATE):
         warnings.append(f"'{arm}' copies more from the source than the baseline: copy rate {copied.value:.0%}")
     tokens, eos_rate = policy["tokens"], policy["eos_rate"]

@@ -1,4 +1,4 @@
-"""Render pages without scripts or outside requests, from the templates beside this module."""
+"""Render HTML pages without scripts or external requests, from the templates in this folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rlaif_framework.metrics.estimates import Estimate
 
 
 def render_page(template: str, **values: Any) -> str:
-    """Render a template; texts are escaped."""
+    """Render a template with HTML escaping."""
     environment = Environment(loader=PackageLoader("rlaif_framework.report", "."), autoescape=True)
     environment.filters["percent"] = percent
     environment.filters["number"] = number

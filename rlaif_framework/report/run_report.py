@@ -28,7 +28,7 @@ class StepReport(BaseModel):
 
 
 class RunReport(BaseModel):
-    """The measurements of a run, and the findings drawn from them."""
+    """The measurements of a run, and the findings that follow from them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -47,7 +47,7 @@ class RunReport(BaseModel):
     def build(
         cls, spec: dict[str, Any], evaluation: Evaluation, steps: list[StepReport], environment: dict[str, Any]
     ) -> RunReport:
-        """Draw the findings from an evaluation."""
+        """Create a report, with the findings of its evaluation."""
         return cls(
             spec=spec,
             summary=summarise(evaluation),
@@ -68,7 +68,7 @@ class RunReport(BaseModel):
         return cls.model_validate_json((folder / "report.json").read_text(encoding="utf-8"))
 
     def render(self) -> str:
-        """Render the page; it has no scripts and makes no outside requests."""
+        """Render the page, which has no scripts and makes no external requests."""
         arms = self.evaluation.arms
         rewards = {name: arm.reward for name, arm in arms.items() if arm.reward is not None}
         return render_page(

@@ -2,7 +2,7 @@
 
 A step samples and scores responses (`rollouts`, the missing-EOS penalty included), turns them into targets
 (`experience`, with the formulas in `estimators`) and updates the models (`policy_gradient`, `learner`).
-May import `report` and the rooms below it, but not `pipeline`.
+May import `report` and the packages below it, but not `pipeline`.
 """
 
 import lazy_loader

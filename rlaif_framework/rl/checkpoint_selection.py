@@ -27,6 +27,7 @@ from rlaif_framework.training.loop import StepFunction
 from rlaif_framework.training.responses import truncate_prompts
 
 EVALUATIONS = "checkpoint_selection.jsonl"
+"""File with one row per evaluation."""
 
 
 def train_online(
@@ -35,7 +36,7 @@ def train_online(
     step: StepFunction,
     state: MutableMapping[str, float] | None = None,
 ) -> None:
-    """Train a policy, select its best checkpoint if the config asks for it, and save it.
+    """Train a policy, select its best checkpoint if configured, and save it.
 
     Args:
         learner: The models, with their config.
@@ -54,7 +55,10 @@ def train_online(
 
 
 class CheckpointSelector:
-    """Evaluates the policy every so many steps: reward of greedy responses, and win rate by the judge."""
+    """Evaluates the policy at regular intervals by its greedy responses, and keeps the best checkpoints.
+
+    Responses are evaluated by the reward, and by the win rate against the initial policy if there is a judge.
+    """
 
     def __init__(self, config: CheckpointSelectionConfig, learner: OnlineLearner, reward: Reward | None) -> None:
         """Draw the prompts, and sample the initial policy's responses to them.
@@ -75,25 +79,27 @@ class CheckpointSelector:
         self.folder = stage.checkpoint / "candidates"
         self.folder.mkdir(exist_ok=True)
         first = self.folder / "initial.json"
-        # A resumed run has trained weights already: the initial policy's responses are kept on disk.
+        # Saved to disk, because a resumed run starts with trained weights.
         if stage.is_main and not first.exists():
             write_atomic(first, json.dumps(self._respond()))
         learner.accelerator.wait_for_everyone()
         self.initial: list[str] = json.loads(first.read_text(encoding="utf-8"))
 
     def evaluate(self, number: int) -> bool:
-        """Evaluate after `number` steps if it is time; return True if training should stop."""
+        """Evaluate after `number` steps if an evaluation is due; return True if training should stop."""
         if number % self.config.every and number < self.learner.config.steps:
             return False
         stop = False
         if self.stage.is_main:
-            # Evaluations that an interrupted run made after its last checkpoint are made again.
+            # An interrupted run may have evaluated after its last checkpoint: those evaluations are repeated.
             rows = [*(row for row in self._read() if row["step"] < number), self._measure(number)]
             self.stage.report_step(number, _to_metrics(rows[-1]))
+            # A rename is atomic: an interrupted write must not leave a partial file.
             write_rows(self.folder / EVALUATIONS, rows)
             (self.folder / EVALUATIONS).replace(self.stage.folder / EVALUATIONS)
             tensors = {k: p.detach().contiguous() for k, p in trainable(self._policy()).items()}
             save_file(tensors, self._candidate(number))
+            # After saving: the new checkpoint may not be a candidate itself.
             self._delete_others(rows)
             stop = self._has_stalled(rows)
         # Every process must stop at the same step.
@@ -102,8 +108,9 @@ class CheckpointSelector:
 
     def restore_best(self) -> None:
         """Load the best checkpoint's weights into the policy, and record its step in the stage's facts."""
-        if not self.stage.is_main:
+        if not self.stage.is_main:  # only this process saves the policy
             return
+        # RLAIF G: of the candidates with the highest reward, the one with the highest win rate.
         best = max(self._rank_candidates(self._read()), key=lambda row: (_win_rate(row), _mean_reward(row)))
         tensors = load_file(self._candidate(best["step"]))
         with torch.no_grad():
@@ -126,7 +133,7 @@ class CheckpointSelector:
         if self.judge is not None:
             pairs = zip(self.prompts, texts, self.initial, strict=True)
             comparisons = [Comparison(p.id, p, (new, old)) for p, new, old in pairs]
-            # Equal responses are a tie; the judge is not asked.
+            # Equal responses are a tie, which needs no request to the judge.
             different = [c for c in comparisons if c.responses[0] != c.responses[1]]
             judged = {
                 p.comparison: p for p in check_preferences(self.judge.label(different), different, self.judge_kind)

@@ -1,4 +1,4 @@
-"""Settings that algorithms share. No torch: specs are validated without it."""
+"""Settings that algorithms share. Without torch, because specs are validated without it."""
 
 from __future__ import annotations
 
@@ -138,8 +138,8 @@ class PolicyGradientConfig(OnlineConfig):
     whiten_advantages: bool = False
     """Shift and scale the advantages of a step's tokens to mean 0 and standard deviation 1."""
     clip: float | None = Field(None, gt=0)
-    """Clip the probability ratio to [1 - clip, 1 + clip] (PPO: 0.2). None does not clip, which is right for a single
-    update a step: the ratio is then 1."""
+    """Clip the probability ratio to [1 - clip, 1 + clip] (PPO: 0.2). None does not clip: with a single update per
+    step the ratio is 1 anyway."""
     entropy: float = Field(0.0, ge=0)
     """Weight of the entropy bonus; entropies are in nats per token."""
     average: Literal["responses", "response-tokens", "tokens"] = "responses"
@@ -150,6 +150,7 @@ class PolicyGradientConfig(OnlineConfig):
     def _check_settings(self) -> PolicyGradientConfig:
         if self.objective == "weighted" and self.beta > 1:
             raise ValueError("beta: with objective 'weighted' at most 1; lower it or set objective: penalised")
+        # The gradient of k1 is the score function, whose expectation is 0.
         if self.kl == "loss" and self.kl_estimator == "k1":
             raise ValueError(
                 "kl_estimator: k1 in the loss has a gradient of 0 on average; use k2 or k3, or 'kl: reward'"
@@ -159,11 +160,13 @@ class PolicyGradientConfig(OnlineConfig):
         responses = self.prompts_per_step * self.responses_per_prompt
         if self.kl_target is not None and not self.beta:
             raise ValueError("kl_target: a beta of 0 cannot adapt; set a small positive beta")
+        # A step changes beta by at most 0.2 * responses / kl_horizon of its value, see `adapt_beta`.
         if self.kl_target is not None and self.kl_horizon <= 0.2 * responses:
             raise ValueError(
                 f"kl_horizon: {self.kl_horizon:g} responses, with {responses} a step, could turn beta negative; "
                 f"use more than {0.2 * responses:g}"
             )
+        # Minibatches of equal size: the mean of their KLs is then that of the step.
         if self.prompts_per_step % self.minibatches:
             raise ValueError(
                 f"minibatches: {self.prompts_per_step} prompts a step cannot be divided into {self.minibatches}; "
@@ -174,6 +177,7 @@ class PolicyGradientConfig(OnlineConfig):
     @property
     def needs_old_logprobs(self) -> bool:
         """True if log-probabilities are computed before the first update of a step, rather than by the update."""
+        # Whitening needs the moments over all responses of the step before the first gradient.
         return self.epochs * self.minibatches > 1 or self.whiten_rewards or self.whiten_advantages
 
     @property
@@ -183,7 +187,7 @@ class PolicyGradientConfig(OnlineConfig):
 
 
 class ValueConfig(PolicyGradientConfig):
-    """Settings of algorithms that train a value model beside the policy."""
+    """Settings of algorithms that train a value model along with the policy."""
 
     value_from: Literal["sft", "reward"] = "sft"
     """Initial weights of the value model: those of the initial policy (RLAIF F) or of the reward model (Huang et al.
@@ -204,7 +208,7 @@ class ValueConfig(PolicyGradientConfig):
 
     @property
     def values_final_states(self) -> bool:
-        """True if the state after each response has a value of its own."""
+        """True if values of the states after responses are predicted, too."""
         return False
 
     @property
@@ -217,7 +221,7 @@ class ValueConfig(PolicyGradientConfig):
         if self.value_settings is None:
             return super().loads(policy)
         groups, responses = self.step_shape
-        shared = self.value_from == "sft"
+        shared = self.value_from == "sft"  # a reward model has base weights of its own
         value = ModelLoad(
             policy,
             "value model",
@@ -236,8 +240,8 @@ class GaeConfig(ValueConfig):
     lam: float = Field(1.0, ge=0, le=1)
     """Lambda of generalised advantage estimation; 1 is the return minus the value."""
     end_value: bool = False
-    """Give the state after the last token a value too: the score then comes one step later and is the return of that
-    state (Huang et al. 2024 add the score after the end token). With `lam: 1` advantages are the same."""
+    """Also predict the value of the state after the last token: the score then comes one step later and is the return
+    of that state (Huang et al. 2024 add the score after the end token). With `lam: 1` advantages are the same."""
 
     @property
     def values_final_states(self) -> bool:

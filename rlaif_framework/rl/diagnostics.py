@@ -18,17 +18,16 @@ RATIO_OUTLIER = 0.1
 def average_policy(
     averager: MetricAverager, logprobs: Tensor, targets: Targets, clipped: Tensor, responses: int
 ) -> None:
-    """Add the policy's metrics for a microbatch.
+    """Add the metrics of the policy for a microbatch.
 
     Args:
-        averager: Takes the metrics; those with an underscore are completed by `finish_metrics`.
+        averager: Metrics are added to it; those with an underscore are completed by `finish_metrics`.
         logprobs: (tokens,) log-probabilities under the current policy, without gradients.
         targets: Targets of the microbatch.
-        clipped: 1 for every ratio whose gradient was clipped, 0 for the others.
+        clipped: 1 for each ratio without a gradient because of clipping, 0 for the others.
         responses: Number of responses.
     """
-    # The tokens were sampled from the old policy, so that estimates of its KL and entropy are unbiased; they do not
-    # change with the updates of a step.
+    # Of the old policy, which sampled the tokens: these estimates are unbiased, and the same for all updates of a step.
     for name in get_args(KlEstimator):
         averager.add(f"kl_{name}", estimate_kl(targets.logprobs, targets.reference, name), responses)
     averager.add("entropy", -targets.logprobs)
@@ -46,11 +45,12 @@ def average_values(averager: MetricAverager, values: Tensor, targets: ValueTarge
     """Add the value model's metrics for the states before the tokens of a microbatch.
 
     Args:
-        averager: Takes the metrics; those with an underscore are completed by `finish_metrics`.
+        averager: Metrics are added to it; those with an underscore are completed by `finish_metrics`.
         values: (tokens,) current values.
         targets: Targets of those states, and perhaps of final states.
         clip: Maximum change of a value; None does not clip.
     """
+    # States before tokens come first; final states are not averaged.
     old, returns = targets.old[: len(values)], targets.returns[: len(values)]
     if clip is not None:
         averager.add("value_clip_fraction", ((values - old).abs() > clip).float())
@@ -61,7 +61,8 @@ def average_values(averager: MetricAverager, values: Tensor, targets: ValueTarge
 
 
 def finish_metrics(metrics: dict[str, float], beta: float) -> dict[str, float]:
-    """Complete the metrics of an update: variances need means over all microbatches and processes first."""
+    """Complete the metrics of an update with variances, which need the means over all microbatches and processes."""
+    # So far the scores, which lack the KL term.
     metrics["objective"] -= beta * metrics["kl_k1"]
     metrics["beta"] = beta
     metrics["ratio_std"] = _variance(metrics["ratio"], metrics.pop("_ratio_squared")) ** 0.5

@@ -1,4 +1,4 @@
-"""KL estimates, returns, advantages and surrogate losses: functions of tensors, tested against brute force.
+"""KL estimates, returns, advantages and surrogate losses, as functions of tensors.
 
 Values per token are flat: all tokens of the first response, then all of the second, and so on; `response_index` holds
 the response of each token.
@@ -24,6 +24,7 @@ def estimate_kl(logprobs: Tensor, reference: Tensor, estimator: KlEstimator) -> 
             gradient is that of the KL), k3 = exp(-k1) - 1 + k1 (unbiased, never negative).
     """
     k1 = logprobs - reference
+    # expm1: near 0, exp(-k1) - 1 would lose digits.
     return {"k1": lambda: k1, "k2": lambda: k1**2 / 2, "k3": lambda: torch.expm1(-k1) + k1}[estimator]()
 
 
@@ -43,9 +44,10 @@ def discount(rewards: Tensor, response_index: Tensor, factor: float) -> Tensor:
     Returns:
         (tokens,).
     """
+    # In rows, so that a step of the recursion serves all responses at once.
     padded, flat = _to_rows(rewards, response_index)  # (responses, longest response)
     sums = torch.zeros_like(padded)
-    running = torch.zeros_like(padded[:, 0])
+    running = torch.zeros_like(padded[:, 0])  # (responses,)
     for t in reversed(range(padded.shape[1])):
         running = padded[:, t] + factor * running
         sums[:, t] = running
@@ -60,12 +62,12 @@ def gae(rewards: Tensor, values: Tensor, response_index: Tensor, gamma: float, l
         values: (tokens,) value of the state before each token.
         response_index: (tokens,) response of each token, in order.
         gamma: Discount.
-        lam: Lambda: 1 gives return minus value, 0 the one-step temporal difference.
+        lam: Lambda: 1 is return minus value, 0 is the one-step temporal difference.
 
     Returns:
-        (tokens,) advantages; advantages + values are the returns the value model learns.
+        (tokens,) advantages; advantages plus values are the returns that the value model learns.
     """
-    following = torch.cat([values[1:], values.new_zeros(1)])
+    following = torch.cat([values[1:], values.new_zeros(1)])  # (tokens,) V of the state after each token
     last = ends_response(response_index)
     errors = rewards + gamma * following.masked_fill(last, 0) - values
     return discount(errors, response_index, gamma * lam)
@@ -76,8 +78,8 @@ def delay_scores(
 ) -> Tensor:
     """Move scores one step past the last token, as rewards for `gae` (Huang et al. 2024).
 
-    The step after the last token has the temporal difference score - V_end. `gae` has one value per token, so its share
-    is folded into the last token: the score becomes gamma (lam score + (1 - lam) V_end).
+    The step after the last token has the temporal difference score - V_end. `gae` has one value per token, so its
+    discounted share is added to the last token: the score becomes gamma (lam score + (1 - lam) V_end).
 
     Args:
         rewards: (tokens,) with the score at the last token of each response.
@@ -144,10 +146,10 @@ def clipped_surrogate(log_ratios: Tensor, advantages: Tensor, clip: float | None
     """
     if clip is None:
         return -log_ratios.exp() * advantages
-    # Clamped before the exponential: otherwise an overflowing ratio gives a gradient of NaN even where it is clipped.
+    # Clamped before the exponential: an overflowing ratio would have a gradient of NaN even where it is clipped.
     highest = torch.full_like(log_ratios, torch.inf).masked_fill(advantages > 0, math.log1p(clip))
     lowest = torch.full_like(log_ratios, -torch.inf)
-    if clip < 1:
+    if clip < 1:  # otherwise the lower bound of the ratio is at most 0
         lowest = lowest.masked_fill(advantages < 0, math.log1p(-clip))
     return -log_ratios.clamp(lowest, highest).exp() * advantages
 
@@ -172,6 +174,7 @@ def value_loss(values: Tensor, old: Tensor, returns: Tensor, clip: float | None)
     errors = (values - returns) ** 2
     if clip is None:
         return errors
+    # The larger error: clipping must not hide that a value is far from its return.
     return torch.maximum(errors, (old + (values - old).clamp(-clip, clip) - returns) ** 2)
 
 
@@ -185,6 +188,7 @@ def adapt_beta(beta: float, kl: float, target: float, responses: int, horizon: f
         responses: Responses in the step.
         horizon: Number of responses over which beta changes by the whole relative error.
     """
+    # Clipped as in the paper, so that a single step cannot change beta much.
     error = min(0.2, max(-0.2, kl / target - 1))
     return beta * (1 + error * responses / horizon)
 
@@ -209,7 +213,7 @@ def _to_rows(values: Tensor, response_index: Tensor) -> tuple[Tensor, tuple[Tens
     """Arrange flat values as rows of responses padded with 0; also return the index of each value in them."""
     responses = int(response_index[-1]) + 1 if len(response_index) else 0
     counts = torch.bincount(response_index, minlength=responses)
-    starts = counts.cumsum(0) - counts
+    starts = counts.cumsum(0) - counts  # (responses,) index of each first token
     columns = torch.arange(len(values), device=values.device) - starts[response_index]
     rows = torch.zeros(responses, int(counts.max()) if responses else 0, dtype=values.dtype, device=values.device)
     rows[response_index, columns] = values

@@ -45,7 +45,7 @@ class Experience:
     """Responses to some prompts as they were sampled; flat over their tokens, except for values of each response."""
 
     scores: Tensor
-    """(prompts, responses per prompt) reward of each response, scaled, penalised and weighted: what is maximised."""
+    """(prompts, responses per prompt) reward of each response after scaling, penalties and weighting."""
     response_index: Tensor
     """(tokens,) response of each token."""
     logprobs: Tensor
@@ -67,7 +67,7 @@ class Experience:
             order: Indices of the rollout's prompts, in the order of the parts.
         """
         device = parts[0].scores.device
-        # Sorting a permutation gives its inverse.
+        # The argsort of a permutation is its inverse.
         prompts = torch.tensor(order, device=device).argsort()
         tokens = rollout.tokens_of(order).to(device).argsort()
         return cls(
@@ -84,7 +84,7 @@ class Experience:
         return sum_responses(rewards, self.response_index, self.scores.numel()).view_as(self.scores)
 
     def broadcast(self, values: Tensor) -> Tensor:
-        """Give each token its response's value: (prompts, responses per prompt) to (tokens,)."""
+        """Repeat the value of each response for its tokens: (prompts, responses per prompt) to (tokens,)."""
         return values.flatten()[self.response_index]
 
     def estimate_advantages(self, rewards: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
@@ -121,7 +121,7 @@ class ValueTargets:
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """Inputs of an update besides the predictions, flat over tokens like the experience they were built from."""
+    """Targets of an update, flat over tokens like the experience that they are computed from."""
 
     advantages: Tensor
     """(tokens,)."""
@@ -143,6 +143,6 @@ class Targets:
 
 
 def _join(pieces: Sequence[Tensor | None], order: Tensor) -> Tensor | None:
-    """Concatenate pieces and reorder them; None if there are none."""
-    given = [piece for piece in pieces if piece is not None]
-    return torch.cat(given)[order] if given else None
+    """Concatenate and reorder tensors; None if all of them are None."""
+    present = [piece for piece in pieces if piece is not None]
+    return torch.cat(present)[order] if present else None

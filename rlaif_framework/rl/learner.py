@@ -1,4 +1,4 @@
-"""The models of an algorithm: the policy in training, the frozen initial policy and, for some, a value model."""
+"""The models of an algorithm: the trained policy, the frozen initial policy and, for some, a value model."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from rlaif_framework.training.responses import sample_texts
 
 
 class Learner:
-    """A policy in training and the frozen initial policy, its reference.
+    """A policy that is trained, and the frozen initial policy as its reference.
 
     With adapters, the policy, the reference and the value model of a `ValueLearner` are separate module trees over one
     copy of the base weights.
@@ -51,15 +51,16 @@ class Learner:
         self.tokenizer = load_tokenizer(initial)
         weights = torch.float32 if context.policy.lora is None else context.dtype
         base = load_model(initial, "causal", weights, context.device)
-        # Other modules first: their adapters and the policy's are drawn from one random stream, in this order.
+        # Before the policy: initial adapters are drawn from one random stream, in this order.
         others = self._load_others(initial, base)
+        # Before adapters are added to `base`, whose weights the reference may share.
         self.reference = self._load_reference(initial, base)
         self.reference.requires_grad_(False)
         policy = base if context.policy.lora is None else add_lora(base, context.policy.lora, "CAUSAL_LM")
         self._prepare({"policy": (policy, config.lr), **others})
 
     def _load_others(self, initial: Path, base: PreTrainedModel) -> dict[str, tuple[nn.Module, float]]:
-        """Load what is trained besides the policy, by name, each with its learning rate."""
+        """Load the modules that are trained besides the policy, by name, each with its learning rate."""
         return {}
 
     def _load_reference(self, initial: Path, base: PreTrainedModel) -> PreTrainedModel:
@@ -77,6 +78,7 @@ class Learner:
         if self.context.policy.gradient_checkpointing:
             for module, _ in trained.values():
                 checkpoint_gradients(module)
+        # One optimiser, with a parameter group and a learning rate for each module.
         groups = [
             {"params": [p for p in module.parameters() if p.requires_grad], "lr": lr} for module, lr in trained.values()
         ]
@@ -98,10 +100,10 @@ class Learner:
         return pack_groups(choose_rows(groups), self.tokenizer.pad_token_id, self.context.device)
 
     def policy_logprobs(self, packed: Packed, entropy: bool = False) -> tuple[Tensor, Tensor | None]:
-        """Compute log-probabilities of the response tokens under the policy, and their entropies if asked for.
+        """Compute log-probabilities of the response tokens under the policy and, with `entropy`, entropies.
 
         Returns:
-            (response tokens,) each; None for entropies that are not asked for.
+            (response tokens,) each; None without `entropy`.
         """
         with self.autocast():
             logits = response_logits(self.policy, packed)  # (response tokens, vocabulary)
@@ -173,17 +175,18 @@ class OnlineLearner(Learner):
         samples = self.respond(
             [p.text for p in repeated],
             self.temperature,
+            # A stream per process, because seeds of responses are derived by their index within a process.
             stage.seed("rollout", number, self.accelerator.process_index),
         )
         texts = [context.task.clean(s.text) for s in samples]
         ids = [encode_prompt(self.tokenizer, p.text) for p in prompts]
-        # Training uses the sampled ids: the tokens of a decoded and encoded text may differ.
+        # Training uses the sampled ids: decoding and encoding them again may yield other tokens.
         return Rollout(repeated, samples, texts, group_samples(ids, samples, config.responses_per_prompt))
 
     def respond(self, prompts: Sequence[str], temperature: float, seed: int) -> list[Sample]:
         """Sample one response of the current policy to each prompt."""
         policy = self.accelerator.unwrap_model(self.policy)
-        policy.eval()
+        policy.eval()  # in training mode, gradient checkpointing would turn off the cache of keys and values
         # Adapters over a bf16 base are merged for sampling; only a policy kept in fp32 needs to be cast.
         with self.autocast(enabled=self.context.policy.lora is None):
             samples = sample_texts(self.context, policy, self.tokenizer, prompts, temperature=temperature, seed=seed)
@@ -191,7 +194,7 @@ class OnlineLearner(Learner):
         return samples
 
     def save_samples(self, number: int, rollout: Rollout, columns: Mapping[str, Sequence[float]]) -> None:
-        """Write a step's responses to `samples/`, if it is one of the steps whose samples are kept.
+        """Write the responses of every `samples_every`-th step to `samples/`.
 
         Args:
             number: Number of the step.
@@ -212,7 +215,7 @@ class OnlineLearner(Learner):
 
 
 class ValueLearner(OnlineLearner):
-    """An online learner with a value model beside the policy (actor and critic)."""
+    """An online learner that also trains a value model (actor and critic)."""
 
     config: ValueConfig
 
@@ -253,7 +256,7 @@ class ValueLearner(OnlineLearner):
         return values
 
     def value_errors(self, values: Tensor, old: Tensor, returns: Tensor, response_index: Tensor) -> Tensor:
-        """Compute the squared error of values, clipped as the config says, for each response token.
+        """Compute the squared error of values, clipped as configured, for each response token.
 
         Args:
             values: Values as `predict_values` returns them.
@@ -267,5 +270,6 @@ class ValueLearner(OnlineLearner):
         errors = value_loss(values, old, returns, self.config.value_clip)
         if not self.config.values_final_states:
             return errors
+        # Final states come after all tokens, in the order of the responses.
         tokens, last = len(response_index), ends_response(response_index).nonzero().flatten()
         return errors[:tokens].index_add(0, last, errors[tokens:])

@@ -43,8 +43,9 @@ TargetSource = Callable[[Microbatch, Predictions], Targets]
 class PolicyGradient(Generic[C]):
     """A policy-gradient algorithm; a subclass defines the advantages and may redefine the surrogate loss.
 
-    A step samples responses, scores them, accounts for the KL term, computes advantages and updates the models. With a
-    single update and no whitening, log-probabilities are computed once: those of sampling are those of the update.
+    A step samples responses, scores them, subtracts the KL term, computes advantages and updates the models. With a
+    single update and no whitening, the policy that is updated is the one that sampled, so the log-probabilities of a
+    step are computed only once.
     """
 
     def __init__(self, config: C, context: Context) -> None:
@@ -56,7 +57,7 @@ class PolicyGradient(Generic[C]):
 
         Args:
             rewards: (tokens,) reward of each token: the score at the last one, minus the KL term with `kl: reward`.
-            experience: The responses; without whitening they may be those of some of a step's prompts only.
+            experience: The responses; if `needs_old_logprobs` is False, those to some of the step's prompts only.
 
         Returns:
             (tokens,) each; None for returns without a value model.
@@ -64,7 +65,7 @@ class PolicyGradient(Generic[C]):
         raise NotImplementedError
 
     def surrogate(self, log_ratios: Tensor, advantages: Tensor, response_index: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute the loss of each token, and 1 where clipping removed its gradient; by default with token ratios.
+        """Compute the loss of each token, and where clipping removes the gradient; by default with ratios of tokens.
 
         Args:
             log_ratios: (tokens,) log pi - log pi_old.
@@ -72,7 +73,7 @@ class PolicyGradient(Generic[C]):
             response_index: (tokens,) response of each token.
 
         Returns:
-            (tokens,) losses, and 0 or 1 of each ratio.
+            (tokens,) losses, and 1 for each ratio whose gradient is removed, 0 for the others.
         """
         clip = self.config.clip
         return clipped_surrogate(log_ratios, advantages, clip), clipped_fraction(log_ratios, advantages, clip)
@@ -92,7 +93,7 @@ class PolicyGradient(Generic[C]):
 
 
 class _Trainer:
-    """The steps of one training."""
+    """Computes the training steps of an algorithm."""
 
     def __init__(
         self,
@@ -102,7 +103,7 @@ class _Trainer:
         reward: Reward,
         prompts: Sequence[Prompt],
     ) -> None:
-        """Prepare the steps.
+        """Initialise the state that steps carry over.
 
         Args:
             algorithm: Advantages and surrogate loss.
@@ -126,7 +127,8 @@ class _Trainer:
         rewards = score_rollout(self.reward, rollout, averager)  # (responses,)
         scores = self._shape_scores(number, rewards, rollout, averager).view(len(rollout.groups), -1)
         learner.save_samples(number, rollout, {"reward": rewards.tolist()})
-        if number == 0 and self.critic is not None and not config.whiten_rewards:  # whitened returns have another scale
+        # Not with `whiten_rewards`, whose returns have another scale than the scores.
+        if number == 0 and self.critic is not None and not config.whiten_rewards:
             self._center_values(self.critic, rollout, scores)
         averager.add("reward", rewards)
         averager.add("objective", scores)
@@ -140,17 +142,17 @@ class _Trainer:
             kls.append(metrics["kl_k1"])
             yield finish_metrics(metrics, self.state["beta"])
         if config.kl_target is not None:
-            # Minibatches are of equal size: their mean is the KL of the policy that sampled.
+            # Minibatches have equal sizes: the mean over them is the KL of the policy that sampled.
             self._adapt(sum(kls) / len(kls), config.kl_target, len(rollout.texts) * learner.accelerator.num_processes)
 
     def _shape_scores(self, number: int, rewards: Tensor, rollout: Rollout, averager: MetricAverager) -> Tensor:
-        """Scale, penalise and weight rewards, (responses,); all of the objective but the KL term."""
+        """Scale, penalise and weight rewards, (responses,): the objective without the KL term."""
         config, accelerator = self.config, self.learner.accelerator
         scores = rewards.to(self.learner.context.device)
         if config.scale_rewards:
             if number == 0:
                 deviation = float(accelerator.gather(scores).std(correction=0))
-                self.state["reward_std"] = deviation if deviation > 0 else 1.0
+                self.state["reward_std"] = deviation if deviation > 0 else 1.0  # 0 if all rewards are equal
             scores = scores / self.state["reward_std"]
         scores = penalise_missing_eos(config, scores, rollout, averager)
         return scores * (1 - self.state["beta"]) if config.objective == "weighted" else scores
@@ -162,6 +164,7 @@ class _Trainer:
         for part in self._split(rollout, range(len(rollout.groups))):
             packed = critic.pack([rollout.groups[i] for i in part])
             values = packed.per_response(critic.value_model(packed))
+            # The mean over tokens for each response: responses, which vary in length, have equal weight.
             means.append(values / packed.per_response(torch.ones_like(packed.targets)))
         shift = scores.mean() - torch.cat(means).mean()
         critic.value_model.shift(critic.accelerator.reduce(shift, reduction="mean"))
@@ -183,6 +186,7 @@ class _Trainer:
         for epoch in range(self.config.epochs):
             generator = torch.Generator().manual_seed(self.learner.stage.seed("minibatches", number, epoch))
             order = torch.randperm(prompts, generator=generator).tolist()
+            # Sorted: the order of prompts within an update does not matter, and a single minibatch needs no reordering.
             updates += [sorted(order[start : start + size]) for start in range(0, prompts, size)]
         return updates
 
@@ -209,9 +213,9 @@ class _Trainer:
         return Predictions(logprobs, entropies, values)
 
     def _prepare_targets(self, rollout: Rollout, scores: Tensor) -> TargetSource:
-        """Build the targets of a whole rollout; or of each microbatch in turn, where a step has a single update."""
+        """Build the targets of the whole rollout or, if `needs_old_logprobs` is False, of each microbatch in turn."""
         if not self.config.needs_old_logprobs:
-            # The policy that is updated is the one that sampled: the predictions of the update serve for both.
+            # The policy that is updated is the one that sampled: its predictions are the old ones, too.
             return lambda batch, now: self._build_targets(self._make_experience(batch, now, scores))
         parts: list[Experience] = []
         order: list[int] = []
@@ -224,7 +228,7 @@ class _Trainer:
         return lambda batch, _: targets.select(batch)
 
     def _make_experience(self, batch: Microbatch, predictions: Predictions, scores: Tensor) -> Experience:
-        """Take the predictions for a microbatch as those of the policy that sampled it.
+        """Combine scores, reference log-probabilities and the predictions of the policy that sampled a microbatch.
 
         Args:
             batch: The microbatch.
@@ -236,13 +240,14 @@ class _Trainer:
         logprobs, index = predictions.logprobs.detach(), batch.packed.response_index
         if predictions.values is None:
             return Experience(scores, index, logprobs, reference, None)
+        # The values of final states, if there are any, come after those of all tokens.
         values, end_values = predictions.values.detach().split([len(index), len(predictions.values) - len(index)])
         return Experience(
             scores, index, logprobs, reference, values, end_values.view_as(scores) if len(end_values) else None
         )
 
     def _build_targets(self, experience: Experience) -> Targets:
-        """Compute token rewards and advantages, whitened if the config says so."""
+        """Compute token rewards and advantages, and whiten them if configured."""
         rewards, scores = self._reward_tokens(experience)
         experience = replace(experience, scores=scores)
         advantages, returns = self.algorithm.compute_advantages(rewards, experience)
@@ -255,7 +260,7 @@ class _Trainer:
     def _reward_tokens(self, experience: Experience) -> tuple[Tensor, Tensor]:
         """Compute the reward of each token, (tokens,), and the scores on the same scale.
 
-        A response's score is the reward of its last token, and with `end_value` that of a step after it.
+        The score of a response is the reward of its last token or, with `end_value`, of the step after it.
         """
         config, scores = self.config, experience.scores
         rewards = torch.zeros_like(experience.logprobs)
@@ -269,6 +274,7 @@ class _Trainer:
             rewards[last] += scores.flatten()
             rewards = whiten(rewards, *self._moments(rewards), shift=False)
         else:
+            # The score is a step of its own, whose reward counts for the moments separately.
             moments = self._moments(torch.cat([rewards, scores.flatten()]))
             rewards, scores = (whiten(x, *moments, shift=False) for x in (rewards, scores))
             rewards[last] += scores.flatten()
@@ -295,7 +301,8 @@ class _Trainer:
     ) -> None:
         """Accumulate the gradients of one update over microbatches of its prompts."""
         learner = self.learner
-        token_weights = self._weigh_tokens(rollout, prompts)  # (tokens of the rollout,)
+        token_weights = self._token_weights(rollout, prompts)  # (tokens of the rollout,)
+        # Weights sum to 1 over an update, of which a microbatch has the share of its prompts.
         for part in accumulate(learner.accelerator, list(learner.modules.values()), self._split(rollout, prompts)):
             batch = self._pack(rollout, part)
             predictions = self._predict(batch, entropy=self.config.entropy > 0)
@@ -311,8 +318,8 @@ class _Trainer:
                 errors = self.critic.value_errors(predictions.values, values.old, values.returns, index)
                 losses = losses + self.critic.config.value_weight * errors
                 averager.add("value_loss", errors * weights, share)
-                clip = self.critic.config.value_clip
-                average_values(averager, predictions.values[: len(index)], values, clip)
+                # Only states before tokens are averaged, without final ones.
+                average_values(averager, predictions.values[: len(index)], values, self.critic.config.value_clip)
             losses = losses * weights
             averager.add("loss", losses, share)
             learner.accelerator.backward(losses.sum())
@@ -328,15 +335,15 @@ class _Trainer:
             losses = losses - config.entropy * predictions.entropies
         return losses
 
-    def _weigh_tokens(self, rollout: Rollout, prompts: Sequence[int]) -> Tensor:
-        """Return the weight of each token's loss in an update, (tokens of the rollout,); see `average`."""
+    def _token_weights(self, rollout: Rollout, prompts: Sequence[int]) -> Tensor:
+        """Return the weight of the loss of each token in an update, (tokens of the rollout,); see `average`."""
         learner = self.learner
         lengths = torch.tensor(rollout.lengths, dtype=torch.float32, device=learner.context.device)
         per_token = lengths.repeat_interleave(lengths.long())  # length of each token's response
         chosen = [len(response) for i in prompts for response in rollout.groups[i].responses]
         if self.config.average == "tokens":
             total: Tensor = torch.tensor(float(sum(chosen)), device=lengths.device)
-            # Gradients are averaged over processes, so that the mean of their token counts is the divisor.
+            # Gradients are averaged over processes: divided by the mean token count, they are those of all tokens.
             total = learner.accelerator.reduce(total, reduction="mean")
             return torch.ones_like(per_token) / total
         if self.config.average == "response-tokens":
@@ -347,11 +354,13 @@ class _Trainer:
         """Adapt beta to the KL of a step's responses."""
         config = self.config
         beta = adapt_beta(self.state["beta"], kl, target, responses, config.kl_horizon)
+        # With `weighted`, a beta above 1 would reverse the sign of the reward.
         self.state["beta"] = min(beta, 1.0) if config.objective == "weighted" else beta
 
     def _moments(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean and the sample variance of values over all processes."""
         sums = torch.stack([values.sum(), (values**2).sum(), torch.tensor(float(len(values)), device=values.device)])
+        # The variance is a difference of large numbers: in fp64.
         total, squares, count = self.learner.accelerator.reduce(sums.double(), reduction="sum").unbind()
         mean = total / count
         return mean.float(), ((squares - count * mean**2) / (count - 1)).clamp(min=0).float()

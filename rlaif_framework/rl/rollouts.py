@@ -27,7 +27,7 @@ class Rollout:
     samples: list[Sample]
     """Token ids and texts as sampled."""
     texts: list[str]
-    """The responses, tidied by the task."""
+    """The responses after `Task.clean`."""
     groups: list[Group]
     """Token ids, one group for each prompt."""
 
@@ -47,33 +47,33 @@ class Rollout:
         return torch.arange(len(self.samples)).repeat_interleave(torch.tensor(self.lengths))
 
     def responses_of(self, prompts: Sequence[int]) -> Tensor:
-        """(responses,) indices of the responses to some prompts, given by their indices in `groups`."""
+        """Return the indices of the responses to some prompts of `groups`, (responses,)."""
         starts = _starts([len(group.responses) for group in self.groups])
         return torch.cat([torch.arange(starts[i], starts[i + 1]) for i in prompts])
 
     def tokens_of(self, prompts: Sequence[int]) -> Tensor:
-        """(tokens,) indices of the response tokens of some prompts, given by their indices in `groups`."""
+        """Return the indices of the response tokens of some prompts of `groups`, (tokens,)."""
         starts = _starts([sum(map(len, group.responses)) for group in self.groups])
         return torch.cat([torch.arange(starts[i], starts[i + 1]) for i in prompts])
 
 
 def _starts(sizes: Sequence[int]) -> list[int]:
-    """Return where each of several consecutive pieces starts, and where the last one ends."""
+    """Return the start of each of several consecutive pieces, and the end of the last one."""
     starts: list[int] = torch.tensor([0, *sizes]).cumsum(0).tolist()
     return starts
 
 
 def describe_rollout(rollout: Rollout, task: Task, averager: MetricAverager) -> None:
-    """Add the lengths, the EOS rate and the task's own measures of responses to the metrics."""
+    """Add the lengths, the EOS rate and the task's own metrics of responses."""
     averager.add("tokens", torch.tensor(rollout.lengths, dtype=torch.float32))
     averager.add("eos_rate", rollout.finished.float())
     measured = [task.measure(p, t) for p, t in zip(rollout.prompts, rollout.texts, strict=True)]
-    for key in measured[0]:  # a task measures all responses by the same keys
+    for key in measured[0]:  # `Task.measure` returns the same keys for all responses
         averager.add(f"task/{key}", torch.tensor([m[key] for m in measured]))
 
 
 def score_rollout(reward: Reward, rollout: Rollout, averager: MetricAverager) -> Tensor:
-    """Score responses, (responses,) fp32; a reward's terms are added to the metrics.
+    """Score responses, (responses,) fp32, and add the terms of a `TermedReward` to the metrics.
 
     Raises:
         TrainingError: A score is not a finite number; the message names the prompt.
@@ -96,7 +96,7 @@ def penalise_missing_eos(
     """Penalise or replace the scores, (responses,), of responses without an end token; log the change."""
     if not config.missing_eos_penalty and config.missing_eos_reward is None:
         return scores
-    finished = rollout.finished.to(scores.device)
+    finished = rollout.finished.to(scores.device)  # (responses,)
     changed = replace_missing_eos(scores, finished, config.missing_eos_penalty, config.missing_eos_reward)
     averager.add("reward/missing_eos", changed - scores)
     return changed

@@ -19,9 +19,9 @@ from rlaif_framework.rl.config import ValueConfig
 class ValueModel(nn.Module):
     """V(X_t): a score at every position, plus a trained offset.
 
-    The scale of a reward model has an arbitrary zero. The offset is set so that the values of the first responses
-    are right on average: a value model that had to learn it would, until then, push the probabilities of all
-    responses in the same direction.
+    The zero of a reward model's scale is arbitrary. The offset is set so that the values of the first responses equal
+    their scores on average. Without it, all first advantages would have the same sign, and would raise or lower the
+    probabilities of all responses until the value model has learned the offset.
     """
 
     def __init__(self, scores: ScoreModel) -> None:
@@ -80,6 +80,7 @@ def load_value_model(
     if source is None or not (source / "config.json").exists():
         raise TrainingError("value_from: reward needs a reward that is a trained model; use value_from: sft")
     own = load_tokenizer(source)
+    # A subset, because a reward model's tokenizer may have a padding token in addition (see `separate_padding`).
     if not tokenizer.get_vocab().items() <= own.get_vocab().items():
         raise TrainingError("value_from: the reward model's tokenizer is not the policy's; use value_from: sft")
     return ValueModel(ScoreModel.load(source, own, context.dtype, context.device, lora, train=True))

@@ -18,9 +18,10 @@ SUFFIXES = (".yaml", ".yml", ".toml", ".json")
 class SpecLoader(yaml.SafeLoader):
     """A YAML 1.2 loader, as editors expect: `no` is a string, `2024-01-01` is a string, and `5e-4` is a number."""
 
+    # YAML 1.1's booleans include `no` and `on`. Dates would become objects that pydantic refuses as strings.
     yaml_implicit_resolvers = {  # noqa: RUF012  (PyYAML's own name and form)
-        first: [(tag, pattern) for tag, pattern in known if not tag.endswith((":bool", ":timestamp"))]
-        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":timestamp"))]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -35,6 +36,7 @@ class SpecLoader(yaml.SafeLoader):
 
 
 _BOOL = re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$")
+# YAML 1.1 reads a number with an exponent as a string if it has no decimal point.
 _FLOAT = re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+][0-9]+$")
 SpecLoader.add_implicit_resolver("tag:yaml.org,2002:bool", _BOOL, "tTfF")
 SpecLoader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, "-+0123456789")
@@ -101,12 +103,12 @@ def set_value(data: dict[str, Any], override: str) -> None:
     path, equals, text = override.partition("=")
     if not equals or not path.strip():
         raise SpecError(f"--set {override}: expected path=value, such as seed=1")
-    value = _parse_value(text, path, override)
+    value = _parse_value(text, path, override)  # as in a file: `true`, `5e-4` and `[a, b]` are not strings
     *parents, last = path.strip().split(".")
     node: Any = data
     for i, part in enumerate(parents):
         if isinstance(node, dict):
-            if isinstance(node.get(part), str):
+            if isinstance(node.get(part), str):  # shorthand, to which settings are added
                 node[part] = {"kind": node[part]}
             elif node.get(part) is None:
                 node[part] = {}

@@ -30,6 +30,7 @@ def load_spec(path: Path, overrides: Sequence[str] = (), manager: PluginManager 
         SpecError: The spec is not valid. The message lists all problems with their paths in the file.
     """
     data = _read_with_overrides(path, "spec", overrides)
+    # Before validation, which would report the components of a missing plugin as unknown.
     unmet = require_plugins(_valid_requirements(data))
     if unmet:
         raise SpecError(f"{path}: plugins are missing:\n" + "\n".join(f"  {line}" for line in unmet))
@@ -118,6 +119,7 @@ def _find_place(location: Sequence[str | int], data: object, missing: bool) -> l
     path = []
     for i, part in enumerate(location):
         inside: Any = data if isinstance(data, Mapping) else dict(enumerate(data)) if isinstance(data, list) else {}
+        # The last part of a missing key's location is the key, which the data does not have.
         if part in inside or (missing and i == len(location) - 1):
             path.append(str(part))
         data = inside.get(part, data)
@@ -134,5 +136,5 @@ def _valid_requirements(data: Mapping[str, Any]) -> list[str]:
         try:
             valid.append(str(Requirement(str(text))))
         except InvalidRequirement:
-            continue
+            continue  # reported by `Spec`
     return valid

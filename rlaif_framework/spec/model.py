@@ -15,6 +15,7 @@ from rlaif_framework.plugins.slots import AlgorithmSlot, LabelerSlot, RewardSlot
 DType = Literal["auto", "fp32", "bf16"]
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+"""A name that is also part of paths and of the names of metrics."""
 
 REFERENCE = "reference"
 """Name of the reference responses in matchups."""
@@ -240,7 +241,7 @@ class Spec(Config):
 
     name: Name = "run"
     """Name of the run, used for the default run folder. By default the name of the file."""
-    seed: int = Field(0, ge=0, strict=True)
+    seed: int = Field(0, ge=0, strict=True)  # strict: pydantic would convert `true` to 1
     """Seed from which all random streams are derived."""
     requires: list[Annotated[str, AfterValidator(_check_requirement)]] = Field([])
     """Plugins that must be installed, as pip requirements such as `rlaif-acme>=0.2`."""

@@ -15,7 +15,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def spec_schema(manager: PluginManager) -> dict[str, Any]:
-    """Build the JSON Schema of specs, with which editors validate and complete."""
+    """Build the JSON Schema of specs, which editors use for validation and completion."""
     definitions: dict[str, Any] = {}
     for slot in SLOTS:
         choices: list[dict[str, Any]] = []
@@ -25,11 +25,13 @@ def spec_schema(manager: PluginManager) -> dict[str, Any]:
             # Nested settings of two plugins may have the same name: the key of the component is their prefix.
             definitions[key] = _model_schema(component.config, definitions, f"{key}.")
             definitions[key]["properties"]["kind"] = {"const": component.name, "description": component.summary}
+            # `kind` has a default for use in Python, but a mapping in a spec must have it.
             definitions[key]["required"] = sorted({*definitions[key].get("required", []), "kind"})
             choices.append({"$ref": f"#/$defs/{key}"})
         short = {"enum": manager.names(slot), "description": f"Shorthand for {{kind: <{slot}>}} with all defaults."}
         definitions[f"slot.{slot}"] = {"oneOf": [short, *choices]}
     schema = _model_schema(Spec, definitions)
+    # The shorthand is expanded by a validator, which pydantic's schema does not contain.
     arm = definitions["Arm"]["properties"]["feedback"]
     arm["anyOf"].append({"enum": ["human"], "description": "Shorthand for {kind: human}."})
     return {"$schema": DIALECT, **schema, "title": "rlaif spec", "$defs": definitions}

@@ -1,7 +1,4 @@
-"""Loop, checkpoints, batches, losses and sampling that all trainers share.
-
-May import `prompting`, `metrics` and the rooms below them.
-"""
+"""Code that all trainers share; may import `prompting`, `metrics` and the packages below them."""
 
 import lazy_loader
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class MetricAverager:
-    """Means of metrics, accumulated over batches and reduced over processes."""
+    """Computes means of metrics over batches and processes."""
 
     def __init__(self) -> None:
         self._sums: dict[str, list[float]] = {}
@@ -26,7 +26,11 @@ class MetricAverager:
         entry[1] += values.numel() if count is None else count
 
     def means(self, accelerator: Accelerator) -> dict[str, float]:
-        """Return the mean of each metric over all processes; 0 where the count is 0."""
+        """Return the mean of each metric over all processes; 0 where the count is 0.
+
+        All processes must have added the same metrics in the same order.
+        """
+        # One reduction for all metrics: sums and counts, (metrics, 2).
         table = torch.tensor(list(self._sums.values()), dtype=torch.float32, device=accelerator.device)
         table = accelerator.reduce(table, reduction="sum")
         return {name: float(row[0] / row[1]) if row[1] else 0.0 for name, row in zip(self._sums, table, strict=True)}

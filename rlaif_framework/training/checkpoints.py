@@ -33,17 +33,19 @@ def save_checkpoint(
     tensors: dict[str, Tensor] = {}
     for name, module in modules.items():
         unwrapped = stage.accelerator.unwrap_model(module)
+        # safetensors refuses tensors that are not contiguous.
         tensors |= {f"{name}/{key}": p.detach().contiguous() for key, p in trainable(unwrapped).items()}
     for index, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{key}": torch.as_tensor(value) for key, value in moments.items()}
     final = stage.checkpoint / f"step-{number}"
-    temporary = stage.checkpoint / f"writing-{number}"
+    temporary = stage.checkpoint / f"writing-{number}"  # a name that `resume_step` ignores
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     save_file(tensors, temporary / TENSORS)
     (temporary / NUMBERS).write_text(json.dumps({"step": number, "state": dict(state)}))
     # A rename is atomic: an interrupted write leaves no folder that looks like a checkpoint.
     temporary.rename(final)
+    # Only after the rename: there is a complete checkpoint at any time.
     for old in stage.checkpoint.glob("step-*"):
         if old != final:
             shutil.rmtree(old)
@@ -55,7 +57,7 @@ def restore_checkpoint(
     optimizer: torch.optim.Optimizer,
     state: MutableMapping[str, float],
 ) -> int:
-    """Restore the last checkpoint in place and return its number of steps; 0 without a checkpoint."""
+    """Restore the last checkpoint in place and return the number of completed steps; 0 without a checkpoint."""
     number = resume_step(stage.checkpoint)
     if number == 0:
         return 0
@@ -71,5 +73,6 @@ def restore_checkpoint(
         if name.startswith("optimizer/"):
             _, index, key = name.split("/")
             moments.setdefault(int(index), {})[key] = value
+    # Its parameter groups come from the config, their learning rates from the schedule: only the moments are restored.
     optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
     return number

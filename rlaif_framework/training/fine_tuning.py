@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from rlaif_framework.assembly.context import Context
@@ -29,9 +30,9 @@ class Demonstration:
 
     prompt: Prompt
     response: str
-    """The response, tidied by the task."""
+    """The response after `Task.clean`."""
     finished: bool
-    """True if the response has its end token, False if the length limit cut it off."""
+    """True if the response has its end token, False if it was cut off at the length limit."""
     facts: dict[str, float] = field(default_factory=dict)
     """Further columns of its row on disk, such as its reward."""
 
@@ -46,7 +47,7 @@ def imitate(
 ) -> None:
     """Fine-tune a model on another model's responses, or on its own best ones.
 
-    Empty responses are dropped. The others are written to a file, and their numbers into the stage's facts.
+    Empty responses are dropped. The others are written to a file, and counted in the stage's facts.
 
     Args:
         context: Settings of the policy, precision and device.
@@ -56,7 +57,7 @@ def imitate(
         config: Settings of the fine-tuning.
         file: File name of the responses in the stage's folder.
     """
-    # An empty response would teach the policy to end at once.
+    # The policy would learn from empty responses to end at once.
     filled = [d for d in demonstrations if d.response]
     used = filled[: config.limit]
     stage.facts.update(
@@ -90,18 +91,14 @@ def fine_tune(
         config: Settings of the fine-tuning.
         finished: False for a response that was cut off, whose end token is then not learned; default: all True.
     """
-    policy, accelerator = context.policy, context.accelerator
+    accelerator = context.accelerator
     tokenizer = load_tokenizer(source)
     complete = finished or [True] * len(demonstrations)
     groups = [
         _encode(tokenizer, prompt, response, ends, config)
         for (prompt, response), ends in zip(demonstrations, complete, strict=True)
     ]
-    weights = torch.float32 if policy.lora is None else context.dtype  # weights that are trained are kept in fp32
-    model = load_model(source, "causal", weights, context.device)
-    trained = model if policy.lora is None else add_lora(model, policy.lora, "CAUSAL_LM")
-    if policy.gradient_checkpointing:
-        checkpoint_gradients(trained)
+    trained = _load_trainable(context, source)
     optimizer = make_optimizer([p for p in trained.parameters() if p.requires_grad], config)
     trained, optimizer = accelerator.prepare(trained, optimizer)
     trained.train()
@@ -109,16 +106,7 @@ def fine_tune(
 
     def step(number: int) -> Iterator[dict[str, float]]:
         batch = local_shard(accelerator, draw_batch(stage, len(groups), config.batch_size, number))
-        tokens = sum(len(groups[i].responses[0]) for i in batch)
-        total = 0.0
-        parts = split_by_tokens([groups[i].length for i in batch], policy.train_tokens)
-        for part in accumulate(accelerator, [trained], parts):
-            packed = pack_groups([groups[batch[i]] for i in part], tokenizer.pad_token_id, context.device)
-            with torch.autocast(context.device.type, context.dtype, enabled=context.dtype != torch.float32):
-                loss = -response_logprobs(trained, packed).sum() / tokens
-            accelerator.backward(loss)
-            total += float(loss.detach())
-        yield {"loss": total}
+        yield {"loss": _accumulate_gradients(context, trained, tokenizer.pad_token_id, [groups[i] for i in batch])}
 
     train_steps(
         stage,
@@ -134,11 +122,38 @@ def fine_tune(
         save_model(accelerator.unwrap_model(trained), tokenizer, stage.folder, context.dtype)
 
 
+def _accumulate_gradients(context: Context, model: nn.Module, pad_id: int, batch: Sequence[Group]) -> float:
+    """Accumulate the gradients of the loss on a batch, and return the loss."""
+    # Target tokens of the whole batch: the loss does not depend on the division into microbatches.
+    tokens = sum(len(group.responses[0]) for group in batch)
+    total = 0.0
+    parts = split_by_tokens([group.length for group in batch], context.policy.train_tokens)
+    for part in accumulate(context.accelerator, [model], parts):
+        packed = pack_groups([batch[i] for i in part], pad_id, context.device)
+        with torch.autocast(context.device.type, context.dtype, enabled=context.dtype != torch.float32):
+            loss = -response_logprobs(model, packed).sum() / tokens
+        context.accelerator.backward(loss)
+        total += float(loss.detach())
+    return total
+
+
+def _load_trainable(context: Context, source: Path | ModelSource) -> nn.Module:
+    """Load a causal LM with the policy's adapters, or with all weights to be trained."""
+    policy = context.policy
+    # Weights that are trained are kept in fp32, because bf16 would round small updates to 0.
+    weights = torch.float32 if policy.lora is None else context.dtype
+    model = load_model(source, "causal", weights, context.device)
+    trained = model if policy.lora is None else add_lora(model, policy.lora, "CAUSAL_LM")
+    if policy.gradient_checkpointing:
+        checkpoint_gradients(trained)
+    return trained
+
+
 def _encode(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str, finished: bool, config: SftConfig) -> Group:
-    """Encode a demonstration; the group's `prompt` has no loss, its one response has."""
+    """Encode a demonstration as a group; the loss is computed on its response only, which may begin with the prompt."""
     before = encode_prompt(tokenizer, prompt)
     after = encode_response(tokenizer, response, config.max_response_tokens)
     if not finished and after[-1] == tokenizer.eos_token_id:
-        del after[-1]  # the policy must not learn to end where the length limit did
+        del after[-1]  # the policy must not learn to end at the length limit
     context = len(before) if config.loss == "response" else 1  # no token predicts the first one
     return Group(before[:context], [before[context:] + after])

@@ -20,10 +20,10 @@ Bounds = Annotated[tuple[float, float], AfterValidator(_check_bounds)]
 
 def soften(first: float, temperature: float) -> float:
     """Divide the log-odds of a probability by a temperature; 0, 0.5 and 1 are unchanged."""
-    if first in (0.0, 0.5, 1.0):
+    if first in (0.0, 0.5, 1.0):  # the log-odds of 0 and 1 are infinite
         return first
     log_odds = math.log(first / (1.0 - first)) / temperature
-    odds = math.exp(-abs(log_odds))  # at most 1: no temperature makes it overflow
+    odds = math.exp(-abs(log_odds))  # at most 1, so that it cannot overflow
     return (1.0 if log_odds > 0 else odds) / (1.0 + odds)
 
 
@@ -33,5 +33,5 @@ def clamp(first: float, bounds: tuple[float, float] | None) -> float:
 
 
 def harden(first: float) -> float:
-    """Replace a probability by the preferred response: 1 or 0, and 0.5 for an exact tie."""
+    """Round a probability to 0 or 1; an exact tie stays 0.5."""
     return 0.5 if first == 0.5 else float(first > 0.5)

@@ -1,4 +1,4 @@
-"""The training loop that all trainers share, with checkpoints from which a resumed run equals an uninterrupted one."""
+"""The training loop that all trainers share, with exact resuming from checkpoints."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ T = TypeVar("T")
 
 
 RELEASE_SECONDS = 60.0
-"""Seconds between two releases of freed memory to the system; more often, steps would wait for fresh pages."""
-
+"""Seconds between two releases of freed memory to the system. Releasing more often slows down steps, which then have to
+request the memory again."""
 
 StepFunction = Callable[[int], Iterable[Mapping[str, float]]]
-
+"""Computes a step by its number, and yields the metrics of each update; see `train_steps`."""
 
 Schedule = Literal["constant", "linear", "cosine"]
 
@@ -72,13 +72,14 @@ def train_steps(
     state = {} if state is None else state
     start, last_saved = restore_checkpoint(stage, modules, optimizer, state), time.monotonic()
     released = last_saved
+    # An interrupted run may have logged steps after its last checkpoint.
     stage.rewind_log(start)
     for number in stage.track(range(start, steps), steps, text, done=start):
         # numpy takes seeds below 2**32; with `device_specific`, processes draw different random numbers.
         set_seed(stage.seed("step", number) % 2**32, device_specific=True)
         rate = min(1.0, (number + 1) / (warmup + 1)) * _decay(schedule, number / steps)
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-            group["lr"] = peak * rate
+            group["lr"] = peak * rate  # set directly: a scheduler would be another state to save
         place = f"stage '{stage.name}', step {number + 1} of {steps}"
         metrics = _update_weights(stage, modules, optimizer, step(number), max_grad_norm, place)
         if time.monotonic() - released >= RELEASE_SECONDS:
@@ -87,7 +88,7 @@ def train_steps(
         stage.log(number + 1, metrics)
         if after(number + 1):
             break
-        # By time: whatever a step takes, checkpoints then cost a bounded share of it.
+        # By time instead of steps: checkpoints then take a bounded share of it, however long a step takes.
         if time.monotonic() - last_saved >= stage.checkpoint_seconds and number + 1 < steps:
             save_checkpoint(stage, modules, optimizer, state, number + 1)
             last_saved = time.monotonic()
@@ -115,11 +116,13 @@ def _update_weights(
         TrainingError: A metric or gradient is not finite.
     """
     logged: list[dict[str, float]] = []
+    # The code between two updates runs in the generator: gradients are computed when an update is yielded.
     for update in _locate_errors(updates, stage, place):
         metrics = dict(update)
         for name, module in modules.items():
             norm = stage.accelerator.clip_grad_norm_(module.parameters(), max_grad_norm)
             metrics[f"{name}_grad_norm"] = float(norm) if norm is not None else 0.0
+        # Before the optimiser step, so that the weights stay finite.
         bad = [name for name, value in metrics.items() if not math.isfinite(value)]
         if bad:
             raise TrainingError(
@@ -127,7 +130,7 @@ def _update_weights(
                 f"learning rate or set dtype: fp32. The last checkpoint is kept: rerun the same command to resume"
             )
         optimizer.step()
-        # Casts of the old weights must not be used again, should an autocast region still be open.
+        # Inside an open autocast region, cached casts of the old weights would be used again.
         torch.clear_autocast_cache()
         optimizer.zero_grad(set_to_none=True)
         logged.append(metrics)
@@ -135,7 +138,7 @@ def _update_weights(
 
 
 def _locate_errors(updates: Iterable[T], stage: Stage, place: str) -> Iterator[T]:
-    """Iterate over the updates of a step; errors raised in it get the step and batch prepended."""
+    """Iterate over the updates of a step, and prepend the step and its batch to the message of an error."""
     try:
         yield from updates
     except (TrainingError, DataError) as error:
@@ -143,6 +146,7 @@ def _locate_errors(updates: Iterable[T], stage: Stage, place: str) -> Iterator[T
 
 
 def _name_batch(stage: Stage) -> str:
+    """Format the first items of the current batch, numbered from 1, for an error message."""
     shown = ", ".join(str(item + 1) for item in stage.batch[:8])
     return f" (training items {shown}{', ...' if len(stage.batch) > 8 else ''})" if shown else ""
 
@@ -176,7 +180,7 @@ def draw_batch(stage: Stage, total: int, size: int, number: int) -> list[int]:
         size: Items in a batch.
         number: Number of the step.
     """
-    # A function of the step's number alone, so that a resumed run draws the same batches.
+    # It depends only on the number of the step, so that a resumed run draws the same batches.
     positions = range(number * size, (number + 1) * size)
     orders = {
         epoch: torch.randperm(total, generator=torch.Generator().manual_seed(stage.seed("epoch", epoch)))
@@ -204,8 +208,8 @@ def local_shard(accelerator: Accelerator, batch: list[int]) -> list[int]:
 def accumulate(accelerator: Accelerator, modules: Sequence[nn.Module], parts: Sequence[T]) -> Iterator[T]:
     """Iterate over the microbatches of an update, whose gradients accumulate.
 
-    Gradients are synchronised once, with the last microbatch: processes may have different numbers of them, and one
-    that synchronised more often would wait forever.
+    Gradients are synchronised once, with the last microbatch. Processes may have different numbers of microbatches, so
+    synchronising each of them would leave some processes waiting forever.
     """
     # Autocast caches its casts until the outermost region ends: fp32 weights are cast once for all microbatches.
     with torch.autocast(accelerator.device.type, enabled=False):

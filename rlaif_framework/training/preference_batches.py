@@ -36,7 +36,7 @@ class PromptPairs:
     group: Group
     """Token ids of the prompt and its responses."""
     pairs: list[Pair]
-    """Comparisons of those responses."""
+    """Comparisons of the responses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +63,8 @@ def group_by_prompt(
         tokenizer: Tokenizer of the model that is trained.
         max_tokens: Longer responses are truncated.
     """
-    grouped: dict[str, PromptPairs] = {}
-    indices: dict[str, dict[str, int]] = {}  # of each prompt's responses
+    grouped: dict[str, PromptPairs] = {}  # by the text of the prompt, which may occur under several ids
+    indices: dict[str, dict[str, int]] = {}  # index of each response, by prompt and text
     for label in labels:
         text = label.comparison.prompt.text
         if text not in grouped:

@@ -1,4 +1,4 @@
-"""The loss on preference labels, and hard labels."""
+"""The loss of preference labels, and their conversion to hard labels."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def soft_label_loss(margins: Tensor, probabilities: Tensor) -> Tensor:
         (pairs,) -[p log s(d) + (1 - p) log s(-d)].
     """
     margins, probabilities = margins.float(), probabilities.float()
-    # Log-sigmoids do not overflow, whatever the margin.
+    # `logsigmoid` does not overflow for any margin, as the logarithm of a sigmoid would.
     return -(probabilities * F.logsigmoid(margins) + (1 - probabilities) * F.logsigmoid(-margins))
 
 
 def harden_labels(probabilities: Tensor) -> Tensor:
-    """Replace probabilities by the preferred response: 1, 0, or 0.5 for an exact tie; NaN (no label) is unchanged."""
+    """Round probabilities to 0 or 1; exact ties stay 0.5, and NaN (no label) stays NaN."""
     hard = (torch.sign(probabilities - 0.5) + 1) / 2
     return hard.where(~probabilities.isnan(), probabilities)  # the sign of NaN is 0, which would be a tie

@@ -30,7 +30,7 @@ def truncate_prompts(
     def fits(text: str) -> bool:
         return len(encode_prompt(tokenizer, text)) <= limit
 
-    # Unchanged prompts stay the same objects, by which truncated ones are counted.
+    # A prompt that fits stays the same object, so that identity tells which ones were truncated.
     short = [prompt if fits(prompt.text) else context.task.truncate(prompt, fits) for prompt in prompts]
     return short, sum(a is not b for a, b in zip(prompts, short, strict=True))
 
@@ -107,5 +107,5 @@ def draw_prompts(stage: Stage, prompts: Sequence[Prompt], limit: int | None) -> 
     """Return all prompts, or `limit` of them drawn at random with the stage's seed, in the order drawn."""
     if limit is None or limit >= len(prompts):
         return prompts
-    # In the order drawn, unlike `sample_subset`: the seeds of responses depend on it.
+    # Unlike `sample_subset`, in the order drawn: the seeds of responses are derived by their index.
     return random.Random(stage.seed("prompts")).sample(list(prompts), limit)

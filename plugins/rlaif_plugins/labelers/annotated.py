@@ -1,4 +1,4 @@
-"""The labelers `human` and `synthetic`, which copy the preferences that comparisons come with."""
+"""The labelers `human` and `synthetic`, which copy the preferences in the data."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _describe_missing(source: str, comparison: Comparison) -> str | None:
 
 
 class AnnotationLabeler:
-    """Copies preferences, and refuses those of the other source."""
+    """Copies the preferences of one source; those of the other source are an error."""
 
     def __init__(self, config: HumanConfig | SyntheticConfig, context: Context) -> None:
         self.config = config

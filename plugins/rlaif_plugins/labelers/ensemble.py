@@ -54,6 +54,7 @@ class EnsembleLabeler:
 
     def label(self, comparisons: Sequence[Comparison]) -> Iterator[Preference]:
         """Label comparisons. If no member with a positive weight has a preference, there is none."""
+        # Each member labels all comparisons at once, which backends need for batching.
         found = {name: list(member.label(comparisons)) for name, member in self.members.items()}
         for index, comparison in enumerate(comparisons):
             own = {name: preferences[index] for name, preferences in found.items()}
@@ -69,13 +70,13 @@ class EnsembleLabeler:
                 inconsistent=any(p.evidence.inconsistent for p in own.values()),
             )
             combined = self.combine({n: p.probabilities for n, p in own.items()})
-            if combined is None:
+            if combined is None:  # a refusal is reported only if it left the comparison without a label
                 refused = (p.evidence.refused for p in own.values() if p.evidence.refused is not None)
                 evidence = replace(evidence, refused=next(refused, None))
             yield Preference(comparison.id, combined, evidence)
 
     def combine(self, members: Mapping[str, Probabilities]) -> Probabilities:
-        """Combine the members' preferences; members without one are left out."""
+        """Combine the members' preferences, without members that have none; None if no weight remains."""
         weights = {name: self.config.weights.get(name, 1.0) for name, p in members.items() if p is not None}
         total = sum(weights.values())
         if total == 0:
@@ -86,7 +87,7 @@ class EnsembleLabeler:
         return first, 1.0 - first
 
     def _vote(self, probabilities: Probabilities) -> float:
-        assert probabilities is not None
+        assert probabilities is not None  # members without a preference have no weight
         first = probabilities[0]
         if self.config.how == "mean" or first == 0.5:
             return first

@@ -17,7 +17,7 @@ class LengthConfig(LabelerConfig):
 
 
 class LengthLabeler:
-    """Compares the number of characters."""
+    """Prefers by the number of characters, with certainty."""
 
     def __init__(self, config: LengthConfig, context: Context) -> None:
         self.sign = 1.0 if config.prefer == "longer" else -1.0

@@ -45,9 +45,9 @@ class LLMConfig(LabelerConfig):
     preamble: str = "base"
     """Name of the task's preamble that the prompt begins with."""
     orders: Literal["both", "first", "random"] = "both"
-    """Order of the responses in the prompt: both orders, averaged (RLAIF); as given; or random, drawn with the seed."""
+    """Order of the responses in the prompt: both, averaged (RLAIF); as in the data; or random, drawn with the seed."""
     consistent_only: bool = False
-    """If True, give no preference where the two orders disagree or one is tied. The evidence is then marked
+    """If True, withhold the preference if the two orders disagree or one is a tie, and mark the evidence as
     `inconsistent`."""
     temperature: float = Field(1.0, gt=0)
     """Temperature that the log-odds of the averaged label are divided by. Above 1 makes labels softer."""
@@ -62,7 +62,7 @@ class LLMConfig(LabelerConfig):
         return self
 
     def check_prompts(self, prompts: AnnotatorPrompts) -> None:
-        """Check the preamble, and what the strategy needs."""
+        """Check the preamble, and the prompts that the strategy needs."""
         prompts.check_preamble(self.preamble)
         super().check_prompts(prompts)
 
@@ -97,12 +97,11 @@ class LLMLabeler:
             yield Preference(comparison.id, self.decide(ballots, orders), evidence)
 
     def decide(self, ballots: Sequence[Ballot], orders: Sequence[bool]) -> Pair | None:
-        """Compute a label from the ballots of a comparison; None if one is unparsed, or if they must agree and do
-        not."""
+        """Compute a label from the ballots of a comparison; None if one is unparsed or `disagree` holds."""
         first = average_orders(ballots, orders) if ballots else None
         if first is None or self.disagree(ballots):
             return None
-        if self.prompts.prefer == "worse":  # the prompt asks for the more harmful response
+        if self.prompts.prefer == "worse":  # the harmlessness prompt asks for the more harmful response (Table 22)
             first = 1.0 - first
         first = clamp(soften(first, self.config.temperature), self.config.clamp)
         return first, 1.0 - first
@@ -113,7 +112,7 @@ class LLMLabeler:
         return self.config.consistent_only and read and not agree(ballots)
 
     def _orders(self, comparison: Comparison) -> list[bool]:
-        """Return for each order in which the responses are shown if they are swapped."""
+        """Return the orders in which the responses are shown, True for a swapped one."""
         if self.config.orders == "both":
             return [False, True]
         return [self.config.orders == "random" and derive_seed(self.seed, "order", comparison.id) % 2 == 1]
@@ -128,7 +127,8 @@ class LLMLabeler:
             orders = self._orders(comparison)
             return [self.strategy.elicit(self._ask(prompt, comparison, swapped)) for swapped in orders]
 
-        def questions(prompt: Prompt) -> set[Question]:  # of the same length in both orders
+        # To truncate the source. One order is enough, because both have the same length.
+        def questions(prompt: Prompt) -> set[Question]:
             return first_questions(self.strategy.elicit(self._ask(prompt, comparison, False)))
 
         return PromptQuery(comparison.prompt, start, questions)
@@ -148,7 +148,7 @@ def average_orders(ballots: Sequence[Ballot], orders: Sequence[bool]) -> float |
         orders: For each order, True if the responses were swapped.
 
     Returns:
-        The probability of the first response as given.
+        The probability of the first response, in the order of the data; None if an order is unparsed.
     """
     found = [
         b.probabilities[1 if swapped else 0] for b, swapped in zip(ballots, orders, strict=True) if b.probabilities
@@ -157,7 +157,8 @@ def average_orders(ballots: Sequence[Ballot], orders: Sequence[bool]) -> float |
 
 
 def agree(ballots: Sequence[Ballot]) -> bool:
-    """Return True if both orders prefer the same response; a tie agrees with nothing."""
+    """Return True if both orders prefer the same response; False if one of them is a tie."""
+    # Positions, not responses: the first response is first in one order and second in the other.
     (given, swapped) = (b.probabilities or (0.5, 0.5) for b in ballots)
     return (given[0] - 0.5) * (swapped[1] - 0.5) > 0
 

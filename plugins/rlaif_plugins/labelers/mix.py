@@ -32,7 +32,7 @@ class MixConfig(LabelerConfig):
     """Share of the comparisons with such a preference that keep it, chosen by their ids with the seed."""
 
     def missing_field(self, comparison: Comparison) -> str | None:
-        """Ask the labeler about comparisons without a gold preference."""
+        """Check comparisons without a gold preference by the requirements of the labeler."""
         return None if comparison.preference_source == self.gold_source else self.labeler.missing_field(comparison)
 
 
@@ -46,6 +46,7 @@ class MixLabeler:
 
     def label(self, comparisons: Sequence[Comparison]) -> Iterator[Preference]:
         """Label comparisons; `source` in the evidence is the origin of each preference."""
+        # All at once, and read in the same order below.
         asked = iter(self.labeler.label([c for c in comparisons if not self.keeps(c)]))
         for comparison in comparisons:
             if self.keeps(comparison):
@@ -58,6 +59,7 @@ class MixLabeler:
         """Return True if a comparison keeps its gold preference, which depends only on its id and the seed."""
         if comparison.preference is None or comparison.preference_source != self.config.gold_source:
             return False
+        # By a hash instead of a random draw: the choice does not depend on the other comparisons of a call.
         return derive_seed(self.seed, "mix", comparison.id) % 2**32 < self.config.proportion * 2**32
 
 

@@ -1,4 +1,4 @@
-"""The labeler `rate`: a score from 1 to 10 for each response by itself (RLAIF D), for labels and as a reward."""
+"""The labeler `rate`: a score from 1 to 10 for each single response (RLAIF D), for labels and as a reward."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from rlaif_framework.prompting import PromptQuery, run_queries
 
 NUMBERS = tuple(str(number) for number in range(1, 11))
 MIDDLE, SPREAD = 5.5, 4.5
+"""Centre and half the range of the scores from 1 to 10."""
 SCORE_TOKENS = 4
 """Number of tokens reserved for the score."""
 
@@ -56,7 +57,8 @@ class Rater:
         """Label comparisons by their scores; there is no preference if a score was refused or is unparsed.
 
         The evidence has a ballot for each response, without probabilities but with the probability mass on the scores,
-        or the number of sampled answers."""
+        or the number of sampled answers.
+        """
         queries = self._make_query([(c.prompt, c.responses) for c in comparisons])
         for comparison, query in zip(comparisons, queries, strict=True):
             answers = [answer or Answer() for answer in query.values]
@@ -90,7 +92,7 @@ class Rater:
         return scores
 
     def _make_query(self, cases: Sequence[tuple[Prompt, Sequence[str]]]) -> list[PromptQuery[Answer]]:
-        """Ask about the responses to each prompt. The source is truncated alike for all of them, responses never."""
+        """Run a query for each prompt. All its responses are rated with the same truncated source."""
         queries = [self._open(prompt, responses) for prompt, responses in cases]
         run_queries(queries, self.task, self.backend, SCORE_TOKENS)
         return queries
@@ -113,7 +115,7 @@ def read_score(answer: Answer) -> float | None:
 
 
 def _odds(logit: float) -> float:
-    return 1.0 / (1.0 + math.exp(-logit)) if logit > -700 else 0.0
+    return 1.0 / (1.0 + math.exp(-logit)) if logit > -700 else 0.0  # `exp` overflows above 709
 
 
 def expected_score(probabilities: Sequence[float]) -> float:

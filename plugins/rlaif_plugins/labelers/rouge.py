@@ -25,7 +25,7 @@ class RougeConfig(LabelerConfig):
 
 
 class RougeLabeler:
-    """Scores each response by itself, so it has no position bias."""
+    """Scores each response independently, so it has no position bias."""
 
     def __init__(self, config: RougeConfig, context: Context) -> None:
         from rouge_score.rouge_scorer import RougeScorer

@@ -47,7 +47,7 @@ class EnsembleRewardConfig(RewardConfig):
 
 
 class SumRewardConfig(RewardConfig):
-    """Add up weighted rewards and penalties; each term is logged separately."""
+    """Sum weighted rewards and penalties; each term is logged separately."""
 
     kind: Literal["sum"] = "sum"
     terms: Annotated[dict[str, RewardSlot], AfterValidator(_check_names)] = Field(min_length=1)
@@ -138,22 +138,23 @@ def _build(configs: Mapping[str, RewardConfig], context: Context) -> dict[str, R
 def _fit_parts(
     parts: Mapping[str, RewardModel], labels: Sequence[LabelledComparison], initial: Path, stage: Stage
 ) -> None:
-    """Fit each part in a folder of its own. Parts that an interrupted run finished are not fitted again."""
+    """Fit each part in its own folder; parts that an interrupted run has finished are skipped."""
     from accelerate.utils import set_seed
 
     for name, part in parts.items():
         own = stage.part(name)
         done = own.checkpoint / FITTED
         if not done.exists():
-            set_seed(own.seed("start") % 2**32)  # so that new weights do not depend on the parts fitted before
+            set_seed(own.seed("start") % 2**32)  # new weights must not depend on the parts fitted before
             part.fit(labels, initial, own)
             stage.accelerator.wait_for_everyone()
             if stage.is_main:
-                written = done.with_name(f".{FITTED}")  # atomic: a full disk must not leave a partial file of this name
+                # A rename is atomic: a full disk must not leave a partial file of this name.
+                written = done.with_name(f".{FITTED}")
                 written.write_text(json.dumps(own.facts), encoding="utf-8")
                 written.replace(done)
             stage.accelerator.wait_for_everyone()
-            stage.accelerator.free_memory()
+            stage.accelerator.free_memory()  # otherwise the models of all parts would stay in memory
         facts = json.loads(done.read_text(encoding="utf-8"))
         stage.facts.update({f"{name} {key}": value for key, value in facts.items()})
 

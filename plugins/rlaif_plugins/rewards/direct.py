@@ -28,7 +28,7 @@ class DirectRewardConfig(RewardConfig):
 
 
 class DirectReward:
-    """Needs no training."""
+    """Uses a labeler as the reward, without training."""
 
     def __init__(self, config: DirectRewardConfig, context: Context) -> None:
         self.config = config

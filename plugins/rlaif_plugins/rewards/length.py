@@ -1,4 +1,4 @@
-"""The reward `length`, a baseline that explains much of the gains of RLHF in judged win rates (Singhal et al. 2023)."""
+"""The reward `length`, a baseline that reproduces much of the gains of RLHF in win rates (Singhal et al. 2023)."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class LengthRewardConfig(RewardConfig):
     unit: Literal["characters", "words"] = "characters"
     """Unit of the length."""
     per: float = Field(100.0, gt=0)
-    """Number of units that give a reward of 1."""
+    """Number of units per reward of 1."""
     target: int | None = Field(None, ge=0)
     """Target length: the reward is minus the distance to it. By default, longer responses have higher rewards."""
 
 
 class LengthReward:
-    """Needs no training."""
+    """Scores responses by their length, without training."""
 
     def __init__(self, config: LengthRewardConfig, context: Context) -> None:
         self.config = config

@@ -45,6 +45,7 @@ class ChainOfThought:
 
     def elicit(self, ask: Annotation) -> Generator[Asked, Any, Ballot]:
         """Ask for an explanation, then for the label."""
+        # The same seed for all comparisons: identical questions have identical answers, which can be cached.
         thought = yield Generate(
             ask.ask_rationale(), self.config.max_new_tokens, self.config.temperature, seed=self.seed
         )

@@ -42,7 +42,7 @@ class FewShotConfig(StrategyConfig):
 
     def check_prompts(self, prompts: AnnotatorPrompts) -> None:
         """Check that the task has these exemplars."""
-        choose_exemplars(self, prompts.exemplars, seed=0)
+        choose_exemplars(self, prompts.exemplars, seed=0)  # the check does not depend on the seed
         super().check_prompts(prompts)
 
 
@@ -55,6 +55,7 @@ class FewShot:
         chosen = choose_exemplars(config, prompts.exemplars, context.seed)
         self.rationale_ending = (prompts.few_shot_rationale_ending or prompts.rationale_ending).strip()
         self.exemplars = [prompts.render_exemplar(e) for e in chosen]
+        # A comparison may show the responses of an exemplar in either order.
         self.samples = [{prompts.render(e.source, pair) for pair in (e.responses, e.responses[::-1])} for e in chosen]
 
     def elicit(self, ask: Annotation) -> Generator[Asked, Any, Ballot]:

@@ -20,7 +20,7 @@ from rlaif_framework import (
     hookimpl,
 )
 
-EMPHASIS = re.compile(r"[*_`]")
+EMPHASIS = re.compile(r"[*_`]")  # of Markdown
 RULE = " \t#>-=~"
 """Characters of lines without words, such as the rule `---` that some models put at the end."""
 VERDICT = re.compile(
@@ -70,6 +70,7 @@ def read_verdict(text: str) -> tuple[float, float] | None:
     """
     plain = (EMPHASIS.sub("", line) for line in text.splitlines())
     lines = [line for line in plain if line.strip(RULE)]
+    # `fullmatch`: a line such as `Verdict: 1 or 2` must not be read as 1.
     found = VERDICT.fullmatch(lines[-1]) if lines else None
     return PROBABILITIES[found[1].lower()] if found else None
 

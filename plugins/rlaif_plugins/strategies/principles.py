@@ -55,7 +55,7 @@ class Principles:
     def elicit(self, ask: Annotation) -> Generator[Asked, Any, Ballot]:
         """Ask by one principle, or by all of them and average."""
         if self.config.mode == "draw":
-            # Drawn by the comparison's id, so that both orders, and a resumed run, state the same principle.
+            # Drawn by the comparison's id, so that both orders and a resumed run use the same principle.
             place = derive_seed(self.seed, "principle", ask.identity) % len(self.principles)
             ballot = yield from self.strategy.elicit(self._state(ask, self.principles[place]))
             return replace(ballot, principle=self.principles[place])

@@ -56,6 +56,7 @@ class SelfConsistency:
     def _sample(self, number: int, request: Request) -> Request:
         if not isinstance(request, Generate):
             return request  # the label is read from probabilities, which are not sampled
+        # The seed depends on the copy only: copies differ, and identical questions share cached answers.
         seed = derive_seed(self.seed, "self-consistency", number)
         return replace(request, temperature=self.config.temperature, top_k=self.config.top_k, seed=seed)
 

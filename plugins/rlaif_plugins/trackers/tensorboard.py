@@ -25,8 +25,10 @@ def events_folder(run: RunInfo, step: StepInfo) -> Path:
 def _writer(run: RunInfo, step: StepInfo, resumed_at: int = 0) -> SummaryWriter:
     from torch.utils.tensorboard import SummaryWriter
 
+    # In the run's notes, since plugins are modules and several runs may share the process.
     open_writers = run.notes.setdefault(NAME, {})
     if step.key not in open_writers:
+        # TensorBoard ignores older events from `purge_step` on: those after the last checkpoint.
         open_writers[step.key] = SummaryWriter(events_folder(run, step), purge_step=resumed_at + 1)
     return open_writers[step.key]  # type: ignore[no-any-return]
 
@@ -41,7 +43,7 @@ def rlaif_stage_started(run: RunInfo, step: StepInfo, resumed_at: int) -> None:
     """Delete the events after the step that a stage resumes from."""
     if resumed_at:
         _writer(run, step, resumed_at)
-    else:
+    else:  # events of an attempt that had no checkpoint yet
         shutil.rmtree(events_folder(run, step), ignore_errors=True)
 
 

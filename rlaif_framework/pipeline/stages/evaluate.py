@@ -31,13 +31,14 @@ from rlaif_framework.spec.model import REFERENCE
 
 
 def label_held_out(stage: Stage, context: Context, recipe: LabelHeldOutRecipe) -> None:
-    """Label the validation comparisons with one of the labelers to measure."""
+    """Label the validation comparisons with one of the measured labelers."""
     label_comparisons(stage, context, recipe.labeler, recipe.comparisons)
 
 
 def evaluate_run(stage: Stage, context: Context, recipe: EvaluateRecipe) -> None:
     """Combine all measurements and write `evaluation.json`."""
     labels = {name: load_preferences(stage.artefact(step) / PREFERENCES) for name, step in recipe.labels.items()}
+    # Without labels: the accuracy of picking the longer response depends on the gold preferences only.
     unlabelled = [observe(c, Preference(c.id, None, Evidence("gold"))) for c in recipe.comparisons]
     Evaluation(
         judge=recipe.evaluate.judge.model_dump(mode="json"),
@@ -77,7 +78,7 @@ def _measure_reward(
     margins, baseline = on_comparisons["margins"], on_comparisons["sft"]
     policy = read_scores(stage.artefact(arm.response_scores))["policy"]
     own_labels = labels[arm.labeler] if arm.labeler is not None else []
-    # The probability that a Bradley-Terry model gives to the first response.
+    # The probability of the first response in the Bradley-Terry model.
     stated = [float(p) for p in expit(margins)]
     observations = [
         observe(c, Preference(c.id, (p, 1 - p), Evidence("reward"))) for c, p in zip(comparisons, stated, strict=True)
@@ -89,13 +90,14 @@ def _measure_reward(
         lengths=measure_lengths(observations),
         sft=estimate_mean(baseline),
         policy=estimate_mean(policy),
+        # Paired by prompt, which removes the variance between prompts.
         gain=estimate_mean([after - before for after, before in zip(policy, baseline, strict=True)]),
         loss=read_metrics(stage.artefact(arm.reward)),
     )
 
 
 def _label_of_first(preferences: Sequence[Preference], index: int) -> float | None:
-    """The labelled probability of a comparison's first response; None if there is no label."""
+    """Return the labelled probability of a comparison's first response; None if there is no label."""
     probabilities = preferences[index].probabilities if preferences else None
     return None if probabilities is None else probabilities[0]
 

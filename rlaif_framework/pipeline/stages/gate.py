@@ -1,4 +1,4 @@
-"""The gate between labels and training: are the labels better than chance, as far as can be measured?"""
+"""Check that labels agree with gold preferences better than chance before a model is trained on them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rlaif_framework.seeds import sample_subset
 
 AGREEMENT = "agreement.json"
 MAX_VALIDATION = 200
-"""Validation comparisons labelled for the gate, at most: enough to tell an agreement of 57 % from chance."""
+"""Validation comparisons labelled for the gate, at most: enough to distinguish an agreement of 57 % from chance."""
 
 
 def label_arm(stage: Stage, context: Context, recipe: LabelRecipe) -> None:
@@ -46,11 +46,13 @@ def measure_agreement(
     measured_on, quality = "labelled", measure_labeler(comparisons, preferences)
     copied = all(p.evidence.source == c.preference_source for c, p in zip(comparisons, preferences, strict=True))
     if quality.agreement is None and not copied:
+        # As few as the gate needs: they are labelled only for it, and may cost money.
         with_gold = [c for c in recipe.validation if c.preference is not None]
         chosen = sample_subset(with_gold, MAX_VALIDATION, stage.seed("gate"))
         if chosen:
             labels = list(context.build_labeler(recipe.labeler).label(chosen))
             measured_on, quality = "validation", measure_labeler(chosen, labels)
+    # Labels that were copied from the gold preferences agree with them trivially.
     estimate = None if copied or quality.agreement is None else asdict(quality.agreement)
     content = json.dumps({"on": measured_on, "agreement": estimate})
     (stage.folder / AGREEMENT).write_text(content, encoding="utf-8")
@@ -65,7 +67,7 @@ def read_agreement(folder: Path) -> tuple[str, Estimate | None]:
 
 
 def check_agreement(folder: Path, place: str, allow_weak: bool) -> None:
-    """Refuse labels that are not better than chance.
+    """Raise an error if labels are not better than chance.
 
     Args:
         folder: The artefact of the labels.

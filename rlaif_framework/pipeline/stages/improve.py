@@ -44,7 +44,7 @@ def load_reward(stage: Stage, context: Context, fitted: FittedReward | None) -> 
 
 
 def _read_labels(stage: Stage, labels: ArmLabels) -> list[LabelledComparison]:
-    """Read an arm's labels after the gate has checked them; comparisons without a label are counted.
+    """Read an arm's labels, after a check of their agreement. Comparisons without a label are dropped and counted.
 
     Raises:
         TrainingError: The labels are not better than chance.

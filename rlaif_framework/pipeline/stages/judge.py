@@ -1,4 +1,4 @@
-"""Let the judge compare the responses of two policies."""
+"""Compare the responses of two policies with the judge."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from rlaif_framework.records.preferences import Comparison, Evidence, Preference
 def judge_matchup(stage: Stage, context: Context, recipe: JudgeRecipe) -> None:
     """Write the judge's preference for each test prompt; equal responses are a tie and are not judged."""
     pairs = pair_responses(stage, recipe.prompts, recipe.first, recipe.second)
+    # Mapped by id: the judge labels only some of the pairs, and ids are unique in the test prompts.
     different = [c for c in pairs if c.responses[0] != c.responses[1]]
     judged = {p.comparison: p for p in label_comparisons(stage, context, recipe.judge, different)}
     tie = Evidence(source=recipe.judge.kind)
@@ -28,7 +29,7 @@ def judge_matchup(stage: Stage, context: Context, recipe: JudgeRecipe) -> None:
 def pair_responses(
     stage: Stage, prompts: Sequence[Prompt], first: Step | None, second: Step | None
 ) -> list[Comparison]:
-    """Pair two policies' responses to the test prompts; None stands for the reference responses."""
+    """Pair two policies' responses to the test prompts; None is for the reference responses."""
     texts = (
         [p.reference or "" for p in prompts] if step is None else read_responses(stage.artefact(step))
         for step in (first, second)

@@ -14,13 +14,9 @@ from rlaif_framework.records.preferences import Comparison, Preference
 from rlaif_framework.records.rows import load_preferences
 
 PREFERENCES = "preferences.jsonl"
-
-
 COUNTS = "preferences.counts.json"
-
-
 FACTS = ("comparisons", "unparsed", "source_truncated", "responses_truncated", "inconsistent", "refused")
-"""Counts that are put into the artefact's manifest."""
+"""Counts that are recorded in the artefact's manifest."""
 
 
 def label_comparisons(
@@ -33,12 +29,13 @@ def label_comparisons(
     """
     rows, saved = stage.checkpoint / PREFERENCES, stage.checkpoint / COUNTS
     counts, size = LabelCounts.load(saved, rows), chunk_size(config)
-    if counts.comparisons < len(comparisons):
+    if counts.comparisons < len(comparisons):  # otherwise no labeler is built, which may load a model
         remaining = comparisons[counts.comparisons :]
         chunks = label_in_chunks(context.build_labeler(config), config, remaining, rows, _to_row, counts)
         total, done = -(-len(comparisons) // size), counts.comparisons // size
         for counts in stage.track(chunks, total, f"labelling, {size} at a time", done):
             counts.save(saved)
+    # Without comparisons, there is no file of rows.
     (stage.folder / PREFERENCES).write_bytes(rows.read_bytes() if rows.exists() else b"")
     stage.facts.update({name: getattr(counts, name) for name in FACTS})
     return load_preferences(stage.folder / PREFERENCES)

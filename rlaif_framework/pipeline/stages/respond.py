@@ -18,7 +18,7 @@ RESPONSES = "responses.jsonl"
 
 
 def respond_to_prompts(stage: Stage, context: Context, recipe: RespondRecipe) -> None:
-    """Write `responses.jsonl`: a response to each test prompt, with the metrics that need no model."""
+    """Write `responses.jsonl`: a response to each test prompt, with its metrics."""
     folder = stage.artefact(recipe.policy)
     short, _ = truncate_prompts(context, recipe.prompts, load_tokenizer(folder))
     if recipe.responder is not None:
@@ -42,7 +42,7 @@ def respond_to_prompts(stage: Stage, context: Context, recipe: RespondRecipe) ->
 
 
 def read_responses(folder: Path) -> list[str]:
-    """Read a policy's responses to the test prompts, in their order."""
+    """Read a policy's responses to the test prompts, in the order of the prompts."""
     return [row["response"] for _, row in read_rows(folder / RESPONSES)]
 
 

@@ -1,4 +1,4 @@
-"""Gather the comparisons to be labelled: the task's own, pairs sampled from the policy so far, or both."""
+"""Gather the comparisons to label: those of the task, pairs sampled from the current policy, or both."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COMPARISONS = "comparisons.jsonl"
 
 
 def gather_pairs(stage: Stage, context: Context, recipe: SampleRecipe) -> None:
-    """Write `comparisons.jsonl`. Pairs of equal responses are left out and counted.
+    """Write `comparisons.jsonl`. Pairs with equal or empty responses are dropped and counted.
 
     Raises:
         DataError: There is no pair of different responses.
@@ -40,7 +40,7 @@ def gather_pairs(stage: Stage, context: Context, recipe: SampleRecipe) -> None:
 
 
 def _sample_pairs(stage: Stage, context: Context, recipe: SampleRecipe, prompts: Sequence[Prompt]) -> list[Comparison]:
-    """Sample several responses to each prompt, and compare every two different ones."""
+    """Sample several responses to each prompt, and pair every two different ones."""
     config, folder = recipe.pairs, stage.artefact(recipe.policy)
     short, _ = truncate_prompts(context, prompts, load_tokenizer(folder))
     samples = sample_from(
@@ -54,6 +54,7 @@ def _sample_pairs(stage: Stage, context: Context, recipe: SampleRecipe, prompts:
     )
     texts = [context.task.clean(s.text) for s in samples]
     pairs: list[Comparison] = []
+    # The original prompts: all pairs are truncated together afterwards, and counted once.
     for index, prompt in enumerate(prompts):
         sampled = texts[index * config.responses : (index + 1) * config.responses]
         different = list(dict.fromkeys(text for text in sampled if text))  # in the order of sampling

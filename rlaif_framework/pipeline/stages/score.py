@@ -20,11 +20,12 @@ SCORES = "scores.json"
 
 
 def score_comparisons(stage: Stage, context: Context, recipe: ScoreComparisonsRecipe) -> None:
-    """Write the margin of each comparison, and the score of each of the baseline's responses."""
+    """Write the margin of each comparison, and the score of each response of the baseline."""
     comparisons, reward = recipe.comparisons, _load(stage, context, recipe.reward)
     prompts = _truncate(context, [*(c.prompt for c in comparisons), *recipe.prompts])
     repeated = [prompt for prompt in prompts[: len(comparisons)] for _ in range(2)]
     responses = [text for c in comparisons for text in c.responses]
+    # In one call, so that the responses to a prompt share its computation.
     scores = score_responses(reward, repeated, responses) if comparisons else []
     margins = [a - b for a, b in zip(scores[::2], scores[1::2], strict=True)]
     baseline = read_responses(stage.artefact(recipe.responses))
@@ -33,7 +34,7 @@ def score_comparisons(stage: Stage, context: Context, recipe: ScoreComparisonsRe
 
 
 def score_policy(stage: Stage, context: Context, recipe: ScoreResponsesRecipe) -> None:
-    """Write the score of each of a policy's responses."""
+    """Write the score of each response of a policy."""
     reward = _load(stage, context, recipe.reward)
     responses = read_responses(stage.artefact(recipe.responses))
     scores = score_responses(reward, _truncate(context, recipe.prompts), responses)
@@ -41,7 +42,7 @@ def score_policy(stage: Stage, context: Context, recipe: ScoreResponsesRecipe) -
 
 
 def read_scores(folder: Path) -> dict[str, list[float]]:
-    """Read what `score_comparisons` or `score_policy` wrote."""
+    """Read the scores that `score_comparisons` or `score_policy` wrote, by name."""
     return dict(json.loads((folder / SCORES).read_text(encoding="utf-8")))
 
 
@@ -50,6 +51,7 @@ def _load(stage: Stage, context: Context, fitted: FittedReward) -> Reward:
 
 
 def _truncate(context: Context, prompts: Sequence[Prompt]) -> list[Prompt]:
-    """Truncate prompts as in training, so that rewards see the same texts."""
+    """Truncate prompts as in training, so that rewards score the same texts."""
+    # By the tokenizer of the policy, as in training: rewards may have another one.
     tokenizer = load_tokenizer(context.policy_source)
     return truncate_prompts(context, prompts, tokenizer)[0]

@@ -28,7 +28,7 @@ class KeywordsConfig(LabelerConfig):
 
 
 class KeywordsLabeler:
-    """Scores each response by itself, so it has no position bias."""
+    """Scores each response separately, so it has no position bias."""
 
     def __init__(self, config: KeywordsConfig, context: Context) -> None:
         self.config = config
@@ -38,6 +38,7 @@ class KeywordsLabeler:
         for comparison in comparisons:
             keywords = self.find_keywords(comparison.prompt.source)
             a, b = (keyword_share(keywords, text) for text in comparison.responses)
+            # Shares are in [0, 1], so the exponent is at most 100 and cannot overflow.
             first = 1.0 / (1.0 + math.exp((b - a) / self.config.scale))
             yield Preference(comparison.id, (first, 1.0 - first), Evidence(self.config.kind, scores=(a, b)))
 
@@ -49,6 +50,7 @@ class KeywordsLabeler:
 
 def keyword_share(keywords: set[str], response: str) -> float:
     """Return the share of the keywords that a response contains, in [0, 1]; 0 if there are none."""
+    # The denominator does not depend on the response, so a longer response is not penalised.
     return len(keywords.intersection(WORD.findall(response.lower()))) / max(1, len(keywords))
 
 

@@ -12,5 +12,5 @@ class A2c(PolicyGradient[A2cConfig]):
     """Policy gradient with generalised advantages; with lambda 1, the default, they are returns minus values."""
 
     def compute_advantages(self, rewards: Tensor, experience: Experience) -> tuple[Tensor, Tensor | None]:
-        """Compute generalised advantages, and advantages plus values as returns."""
+        """Compute generalised advantages, and returns as their sum with the values."""
         return experience.estimate_advantages(rewards, self.config.gamma, self.config.lam)

@@ -17,7 +17,7 @@ from rlaif_plugins.algorithms.best_of_n import BestOfNConfig, RejectionSamplingC
 
 
 class BestOfN:
-    """The initial policy; it answers test prompts with the best of n responses."""
+    """Leaves the policy unchanged, and answers test prompts with the best of n responses."""
 
     def __init__(self, config: BestOfNConfig, context: Context) -> None:
         self.config = config
@@ -30,6 +30,7 @@ class BestOfN:
             model = load_model(initial, "causal", context.dtype, context.device)
             save_model(model, load_tokenizer(initial), stage.folder, context.dtype)
         n = self.config.n
+        # An upper bound of KL(best of n || initial policy) for n independent samples, in nats.
         stage.facts["kl_bound"] = math.log(n) - (n - 1) / n
 
     def respond(
@@ -57,7 +58,7 @@ class RejectionSampling:
         ]
         if not any(d.response for d in demonstrations):
             raise TrainingError(
-                f"all of the best of {config.n} responses are empty: there is nothing to learn from; raise "
+                f"the best of {config.n} responses is empty for every prompt: there is nothing to learn from; raise "
                 f"'temperature' or check the reward"
             )
         imitate(context, stage, initial, demonstrations, config.sft, "chosen.jsonl")
@@ -86,9 +87,10 @@ def select_best(
     )
     repeated = [p for p in prompts for _ in range(n)]
     texts = [context.task.clean(s.text) for s in samples]
-    # float64, as rewards are computed: rounding could make ties of different rewards.
+    # In fp64, like the rewards: rounding to fp32 could turn different rewards into ties.
     rewards = torch.tensor(score_responses(reward, repeated, texts), dtype=torch.float64)
     finished = torch.tensor([s.finished for s in samples])
     scores = replace_missing_eos(rewards, finished, config.missing_eos_penalty, config.missing_eos_reward).tolist()
+    # `max` returns the first of equal rewards.
     best = (max(range(start, start + n), key=scores.__getitem__) for start in range(0, len(scores), n))
     return [(samples[i], scores[i]) for i in best]

@@ -18,7 +18,7 @@ class DpoConfig(LearnerConfig):
     labels: Literal["soft", "hard"] = "soft"
     """Train on the labeler's probabilities (cross-entropy), or on the preferred response alone."""
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
-    """Assumed probability e that a label is flipped (conservative DPO, Mitchell 2023): p becomes
+    """Assumed probability e that a label is flipped (conservative DPO, Mitchell 2023); p becomes
     (1 - e) p + e (1 - p)."""
     epochs: float = Field(1.0, gt=0)
     """Passes over the comparisons (Huang et al. 2024: 1)."""
@@ -29,12 +29,12 @@ class DpoConfig(LearnerConfig):
 
     @property
     def needs_reward(self) -> bool:
-        """False: there is no reward."""
+        """Always False."""
         return False
 
     @property
     def needs_preferences(self) -> bool:
-        """True."""
+        """Always True."""
         return True
 
 

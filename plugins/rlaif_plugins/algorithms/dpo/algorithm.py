@@ -38,6 +38,7 @@ class Dpo:
         config = self.config
         learner = Learner(config, self.context, stage, initial)
         data = group_by_prompt(guidance.labels, learner.tokenizer)
+        # Batches are of prompts: comparisons of a prompt stay together and share its computation.
         size = max(1, round(config.batch_size * len(data) / len(guidance.labels)))  # prompts in a batch
         steps = max(1, round(config.epochs * len(data) / size))
 
@@ -53,6 +54,7 @@ class Dpo:
     def _accumulate_gradients(self, learner: Learner, batch: Sequence[PromptPairs], averager: MetricAverager) -> None:
         """Accumulate the gradients of the loss on a batch."""
         config = self.config
+        # 1 if all weights are 0, so that the loss is 0 instead of NaN.
         total = sum(pair.weight for prompt in batch for pair in prompt.pairs) or 1.0
         parts = split_by_tokens([prompt.group.length for prompt in batch], self.context.policy.train_tokens)
         for part in accumulate(learner.accelerator, [learner.policy], parts):
@@ -68,7 +70,7 @@ class Dpo:
             self._average_metrics(averager, margins, ratios, pairs)
 
     def _average_metrics(self, averager: MetricAverager, margins: Tensor, ratios: Tensor, pairs: PairIndex) -> None:
-        """Add the metrics of pairs; implicit rewards are beta times log-ratios."""
+        """Add the metrics of pairs to the averager; implicit rewards are beta times log-ratios."""
         prefers_first = pairs.labels > 0.5
         averager.add("accuracy", ((margins.detach() > 0) == prefers_first).float())
         averager.add("margin", margins * (2 * prefers_first - 1))
@@ -79,7 +81,7 @@ class Dpo:
         )
 
     def shape_labels(self, probabilities: Tensor) -> Tensor:
-        """Harden labels if the config says so (ties stay ties), and smooth them."""
+        """Smooth labels, after rounding them with `labels: hard` (ties stay 0.5); (pairs,) each."""
         if self.config.labels == "hard":
             probabilities = harden_labels(probabilities)
         return probabilities + self.config.label_smoothing * (1 - 2 * probabilities)

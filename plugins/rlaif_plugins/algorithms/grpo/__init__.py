@@ -21,7 +21,7 @@ class GrpoConfig(PolicyGradientConfig):
     """Divide by the standard deviation of a prompt's rewards. Without it, prompts whose responses hardly differ in
     reward have less weight (Liu et al. 2025, Dr. GRPO)."""
     objective: Literal["weighted", "penalised"] = "penalised"
-    """r - beta KL, or the paper's (1 - beta) r - beta KL; the scaling removes a constant factor."""
+    """r - beta KL, or the (1 - beta) r - beta KL of RLAIF; `scale_groups` cancels the factor of r."""
     kl: Literal["reward", "loss"] = "loss"
     """Place of the KL term (Shao et al. 2024: the loss)."""
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"

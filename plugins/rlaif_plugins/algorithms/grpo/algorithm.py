@@ -12,5 +12,5 @@ class Grpo(PolicyGradient[GrpoConfig]):
     """L = -min(ratio A, clip(ratio) A) + beta k3, averaged over the tokens of each response (equation 3)."""
 
     def compute_advantages(self, rewards: Tensor, experience: Experience) -> tuple[Tensor, Tensor | None]:
-        """Give every token the normalised reward of its response (4.1.2, outcome supervision)."""
+        """Compute the normalised reward of each response for all its tokens (4.1.2, outcome supervision)."""
         return experience.broadcast(normalise_groups(experience.totals(rewards), self.config.scale_groups)), None

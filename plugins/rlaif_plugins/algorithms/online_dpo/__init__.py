@@ -16,7 +16,7 @@ class OnlineDpoConfig(OnlineConfig):
 
     kind: Literal["online-dpo"] = "online-dpo"
     labeler: LabelerSlot | None = None
-    """Labeler of the pairs. Without one, the arm's reward gives p = s(r1 - r2) (Bradley-Terry)."""
+    """Labeler of the pairs. Without one, p = sigmoid(r1 - r2) with the arm's reward (Bradley-Terry)."""
     labels: Literal["soft", "hard"] = "hard"
     """Train on probabilities, or on the preferred response alone (Guo et al. 2024)."""
     responses_per_prompt: int = Field(2, ge=2)
@@ -28,13 +28,13 @@ class OnlineDpoConfig(OnlineConfig):
             raise ValueError("responses_per_prompt: responses are compared in pairs; use an even number")
         if self.labeler is not None and (self.missing_eos_penalty or self.missing_eos_reward is not None):
             raise ValueError(
-                "missing_eos_penalty and missing_eos_reward change rewards, and a labeler gives none; remove them"
+                "missing_eos_penalty and missing_eos_reward apply to rewards, and a labeler has none; remove them"
             )
         return self
 
     @property
     def needs_reward(self) -> bool:
-        """True without a labeler of its own."""
+        """True without a labeler."""
         return self.labeler is None
 
 

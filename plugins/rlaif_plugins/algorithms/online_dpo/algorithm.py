@@ -62,8 +62,9 @@ class OnlineDpo:
             learner: The models.
             rollout: The responses; pairs are consecutive ones.
             labels: (pairs,) probability that the first response is better; NaN where there is no label.
-            averager: Takes the metrics.
+            averager: Metrics are added to it.
         """
+        # At least 1: a step whose pairs are all unlabelled has a loss of 0.
         count = max(1, int((~labels.isnan()).sum()))
         by_prompt = labels.view(len(rollout.groups), -1)  # (prompts, pairs per prompt)
         parts = split_by_tokens([g.length for g in rollout.groups], self.context.policy.train_tokens)
@@ -75,6 +76,7 @@ class OnlineDpo:
             margins = self.config.beta * (ratios[0::2] - ratios[1::2])  # (pairs,)
             targets = by_prompt[part].flatten().to(margins.device)
             used = ~targets.isnan()
+            # Replaced before the loss: the gradient of NaN times 0 would be NaN.
             losses = soft_label_loss(margins, targets.nan_to_num(0.5)) * used
             learner.accelerator.backward(losses.sum() / count)
             averager.add("loss", losses, float(used.sum()))
@@ -98,14 +100,15 @@ class OnlineDpo:
         elif guidance.reward is not None:
             labels = self._label_by_reward(guidance.reward, rollout, averager)
         else:
-            raise SpecError("online-dpo: nothing labels the pairs; set 'labeler', or the arm's 'reward'")
+            raise SpecError("online-dpo: there is neither a labeler nor a reward; set 'labeler', or the arm's 'reward'")
         return harden_labels(labels) if self.config.labels == "hard" else labels
 
     def _label_by_labeler(self, labeler: Labeler, rollout: Rollout) -> Tensor:
         comparisons = [
+            # The index makes ids unique, and is read back below.
             Comparison(f"{index}/{prompt.id}", prompt, pair)
             for index, (prompt, pair) in enumerate(zip(rollout.prompts[0::2], _pairs(rollout), strict=True))
-            if pair[0] != pair[1] and all(pair)
+            if pair[0] != pair[1] and all(pair)  # equal or empty responses are not labelled
         ]
         labels = torch.full((len(rollout.texts) // 2,), torch.nan)
         for preference in check_preferences(labeler.label(comparisons), comparisons, self.labeler_kind):

@@ -12,5 +12,5 @@ class Ppo(PolicyGradient[PpoConfig]):
     """L = -min(ratio A, clip(ratio) A) + weight max((V - R)^2, (clip(V) - R)^2), token by token."""
 
     def compute_advantages(self, rewards: Tensor, experience: Experience) -> tuple[Tensor, Tensor | None]:
-        """Compute generalised advantages, and advantages plus the values before the update as returns."""
+        """Compute generalised advantages, and returns as their sum with the values before the update."""
         return experience.estimate_advantages(rewards, self.config.gamma, self.config.lam)

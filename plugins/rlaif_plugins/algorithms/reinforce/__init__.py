@@ -16,8 +16,8 @@ class ReinforceConfig(ValueConfig):
 
     kind: Literal["reinforce"] = "reinforce"
     baseline: Literal["value", "leave-one-out"] = "value"
-    """Baseline of the return: a value model trained beside the policy (the paper), or the mean of the other responses
-    to the same prompt (Ahmadian et al. 2024), which needs no second model."""
+    """Baseline of the return: a value model trained along with the policy (the paper), or the mean reward of the other
+    responses to the prompt (Ahmadian et al. 2024), without a second model."""
 
     @model_validator(mode="after")
     def _check_baseline(self) -> ReinforceConfig:

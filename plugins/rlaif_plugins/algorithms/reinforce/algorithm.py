@@ -12,7 +12,7 @@ class Reinforce(PolicyGradient[ReinforceConfig]):
     """L_PG = - sum_t log pi(A_t | X_t) (Z_t - V(X_t)); the value model learns Z_t, the return from token t on."""
 
     def compute_advantages(self, rewards: Tensor, experience: Experience) -> tuple[Tensor, Tensor | None]:
-        """Compute returns minus values; or, leave-one-out, whole responses against the others to their prompt."""
+        """Compute returns minus values or, with `leave-one-out`, rewards of responses minus the mean of the others."""
         if experience.values is None:
             return experience.broadcast(leave_one_out(experience.totals(rewards))), None
         returns = discount(rewards, experience.response_index, self.config.gamma)

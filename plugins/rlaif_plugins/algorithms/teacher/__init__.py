@@ -17,7 +17,7 @@ class TeacherConfig(AlgorithmConfig):
     backend: BackendSlot
     """Model that responds; to compare imitation with AI feedback, use that of another arm's labeler."""
     instruction: str = ""
-    """Text before each prompt, which tells an instruction-tuned model what to do."""
+    """Text before each prompt, such as an instruction for an instruction-tuned model."""
     prompts: int | None = Field(None, ge=1)
     """Maximum number of training prompts, drawn at random with the seed."""
     temperature: float = Field(0.0, ge=0)
@@ -27,7 +27,7 @@ class TeacherConfig(AlgorithmConfig):
 
     @property
     def needs_reward(self) -> bool:
-        """False: there is no reward."""
+        """Always False."""
         return False
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:

@@ -24,11 +24,12 @@ class Teacher:
         config, context = self.config, self.context
         prompts = draw_prompts(stage, prompts, config.prompts)
         backend = context.build_backend(config.backend)
-        # The other processes then find the main one's answers in the cache, and pay for none.
+        # The other processes then read the answers from the cache, instead of requesting and paying for them again.
         with context.accelerator.main_process_first():
             outcomes = run_coroutines((self.ask(p, stage.seed("teacher", p.id)) for p in prompts), backend)
         limit = context.policy.max_new_tokens
         demonstrations = [
+            # A response as long as the limit has been cut off.
             Demonstration(p, context.task.clean(answer.text), answer.generated_tokens < limit)
             for p, outcome in zip(prompts, outcomes, strict=True)
             if (answer := outcome.value) is not None
@@ -38,7 +39,7 @@ class Teacher:
         if not any(d.response for d in demonstrations):
             reason = f"; it refused {len(refusals)} prompts, the first: {refusals[0]}" if refusals else ""
             raise TrainingError(
-                f"the teacher gave no answer that is not empty; check 'instruction' and 'backend'{reason}"
+                f"all responses of the teacher are empty or refused; check 'instruction' and 'backend'{reason}"
             )
         imitate(context, stage, initial, demonstrations, config.sft, "taught.jsonl")
 

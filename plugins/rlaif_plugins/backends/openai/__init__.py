@@ -45,7 +45,7 @@ class OpenAIConfig(BackendConfig):
     ]
     """Base URL of each server, including `/v1`. Several servers of the same model share the load."""
     api_key_env: str = Field("OPENAI_API_KEY", min_length=1)
-    """The environment variable with the key. If it is not set, requests are sent without a key."""
+    """Name of the environment variable with the API key. If it is not set, requests are sent without a key."""
     mode: Literal["chat", "completion"] = "chat"
     """Send questions as a user message, or as plain text to complete."""
     prefill: Literal["auto", "yes", "no"] = "auto"
@@ -80,7 +80,8 @@ class OpenAIConfig(BackendConfig):
         return self.concurrency
 
     @model_validator(mode="after")
-    def _price_the_budget(self) -> Self:
+    def _check_prices(self) -> Self:
+        # Without prices every request would cost 0, and the limit would never be reached.
         if self.max_cost is not None and not (self.price_in or self.price_out):
             raise ValueError("'max_cost' needs 'price_in' and 'price_out', US dollars per million tokens")
         return self

@@ -34,13 +34,14 @@ class OpenAIBackend:
         """Yield each answer as soon as it arrives. If a server refuses a request, the answer has the reason.
 
         Raises:
-            ModelError: A server refuses even a short question, or gives no usable answer after all retries.
+            ModelError: A server refuses even a short question, or there is no usable answer after all retries.
             RlaifError: The budget is used up.
         """
         with asyncio.Runner() as runner:  # cancels requests in flight if the caller stops, e.g. by Ctrl-C
             exchange = Exchange(self.service, requests)
             while (arrived := runner.run(exchange.next())) is not None:
                 yield arrived
+        # All answers have arrived and are paid for, so this is no error.
         if self.service.budget.is_exceeded:
             reached = self.service.budget.reached()
             warnings.warn(f"backend 'openai' exceeded its {reached}: answers took more than estimated", stacklevel=2)

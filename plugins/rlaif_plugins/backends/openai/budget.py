@@ -38,6 +38,7 @@ class Budget:
     def estimate(self, prompt_tokens: int, generated_tokens: int) -> Reservation:
         """Estimate the usage of a request, with the prompt's estimate corrected by the servers' counts so far."""
         prompt = prompt_tokens
+        # The ratio of counted to estimated tokens depends on the tokenizer, which is not known here.
         if self.estimated_prompt_tokens:
             prompt = math.ceil(prompt_tokens * self.prompt_tokens / self.estimated_prompt_tokens)
         return Reservation(prompt + generated_tokens, self.price(prompt, generated_tokens))
@@ -57,7 +58,7 @@ class Budget:
         return True
 
     def release(self, reservation: Reservation) -> None:
-        """Release a reservation: its request is answered, and its actual usage counted, or it failed."""
+        """Release the reservation of a request that was answered, after its usage was counted, or that failed."""
         self.reservations -= 1
         self.reserved_tokens -= reservation.tokens
         # Exactly 0 without reservations, so that rounding errors do not accumulate.

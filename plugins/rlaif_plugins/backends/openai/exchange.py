@@ -34,12 +34,15 @@ class Exchange:
         self.total = len(requests)
         self.answered = 0
         self.remaining = iter(enumerate(requests))
+        """Requests that no worker has taken yet. The workers share the iterator."""
         self.queue: asyncio.Queue[tuple[int, Answer] | None] = asyncio.Queue()
+        """Answers that have arrived, then None."""
         self.released = asyncio.Event()
         """Set when a reservation of the budget is released."""
         self.exceeded: str | None = None
         """The limit that the next request might exceed."""
         self.checking = asyncio.Lock()
+        """Held during the check of the set-up, which one worker makes while the others wait for its result."""
         self.failure: RlaifError | None = None
         self.running: asyncio.Task[None] | None = None
 
@@ -54,15 +57,15 @@ class Exchange:
         arrived = await self.queue.get()
         if arrived is not None:
             return arrived
-        await self.running
+        await self.running  # raises unexpected errors of the workers
         progress = f"{self.answered:,} of {self.total:,} requests are answered and cached"
         if self.failure is not None:
             raise type(self.failure)(f"{self.failure} ({progress})")
         if self.answered < self.total:
             limit = self.service.budget.reached() or self.exceeded
             raise RlaifError(
-                f"backend 'openai' reached its {limit}: {progress}; to resume, run the same command with a higher "
-                "budget, or again with the same one"
+                f"backend 'openai' reached its {limit}: {progress}; rerun the same command to resume, "
+                "with a higher budget or with the same one"
             )
         return None
 
@@ -70,14 +73,16 @@ class Exchange:
         headers = {"Content-Type": "application/json"}
         if self.service.key:
             headers["Authorization"] = f"Bearer {self.service.key}"
+        # `concurrency` limits the requests; the client's default of 100 connections might be lower.
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=self.config.concurrency)
         try:
             async with (
+                # No timeout here: `Sender` limits the whole request, the client only each read.
                 httpx2.AsyncClient(headers=headers, timeout=None, limits=limits) as client,
                 asyncio.TaskGroup() as group,
             ):
                 self.sender = Sender(self.service, client)
-                if self.service.budget.reached():
+                if self.service.budget.reached():  # by earlier calls
                     self.sender.draining.set()
                 for _ in range(min(self.config.concurrency, self.total)):
                     group.create_task(self._work())
@@ -96,9 +101,9 @@ class Exchange:
                 self.answered += 1
                 self.queue.put_nowait((index, answer))
         except Stopped:
-            pass
+            pass  # `next` reports the requests that are not answered
         except RlaifError as error:
-            self.failure = self.failure or error
+            self.failure = self.failure or error  # the first one is the cause
             self.sender.draining.set()
             self.sender.stopped.set()
 
@@ -115,7 +120,7 @@ class Exchange:
             estimate = partial(budget.estimate, samples * prompt, samples * sample_tokens(request))
         # Estimated again in each round, since estimates improve with every answer.
         while not budget.reserve(reservation := estimate()):
-            if not budget.reservations:
+            if not budget.reservations:  # waiting would not help
                 self.exceeded = budget.exceeded_by(reservation)
                 self.sender.draining.set()
             if self.sender.draining.is_set():
@@ -140,6 +145,7 @@ class Exchange:
             ModelError: The short question is refused as well.
         """
         async with self.checking:
+            # A server that has answered any request of this call is set up correctly.
             if self.sender.has_answered:
                 return
             question = Question(SHORT_QUESTION, "Answer=" if request.question.prefill else "")
@@ -175,10 +181,11 @@ class Exchange:
             # Temperature 1, so that the probabilities are the model's own on servers that report them after scaling.
             body = partial(self.dialect.body, request.question, 1, 1.0, 0, logprobs=True)
             done = await self.sender.complete(body, used)
+            # Once a server has returned log-probabilities, a single answer without them changes nothing.
             self.dialect.saw_logprobs = bool(done.logprobs) or bool(self.dialect.saw_logprobs)
             weights = option_weights(request.options, done.logprobs)
             if weights is not None:
-                mass = sum(weights)
+                mass = sum(weights)  # may exceed 1 by rounding
                 return self._reply(used, probabilities=tuple(w / mass for w in weights), mass=min(1.0, mass))
         sampled = await self._sample(request, used)
         ending = last_line(request.question)
@@ -194,6 +201,7 @@ class Exchange:
             partial(self.dialect.body, request.question, length, 1.0, seed) for seed in range(self.config.samples)
         ]
         first = await self.sender.complete(bodies[0], used)  # alone: if it is refused, so are the others
+        # Waits for all even if one fails, since answers in flight are paid for and must be counted in `used`.
         rest = await asyncio.gather(*(self.sender.complete(body, used) for body in bodies[1:]), return_exceptions=True)
         for one in rest:
             if isinstance(one, BaseException):

@@ -9,6 +9,7 @@ from typing import Any
 
 from rlaif_framework import Question
 
+# Messages of vLLM, SGLang, llama.cpp, text-generation-inference and OpenAI, in lower case.
 LIMIT = re.compile(r"(?:context (?:length|window|size)|max_model_len|must be <=)\D{0,30}?(\d+)")
 PROMPT = (
     re.compile(r"(\d+) (?:input tokens|inputs tokens|prompt tokens|inputs and|tokens from the input)"),
@@ -17,6 +18,7 @@ PROMPT = (
 )
 """Phrases in which servers state the number of tokens of a prompt. The last one may include the answer's."""
 TOO_LONG = ("context length", "context window", "context size", "context_length", "too long", "too many tokens")
+"""Phrases in refusals of prompts that are too long, for servers that state no numbers."""
 DEFAULT_FRACTION = 0.75
 """Fraction of a question to try if the server does not say by how much it is too long."""
 SAFETY_FACTOR = 0.97

@@ -12,6 +12,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 MAX_BACKOFF = 60.0
+"""Maximum number of seconds between two attempts."""
 
 
 class TokenBucket:
@@ -19,8 +20,9 @@ class TokenBucket:
 
     def __init__(self, per_minute: float | None) -> None:
         self.rate = math.inf if per_minute is None else per_minute / 60
-        self.capacity = max(1.0, self.rate)
+        self.capacity = max(1.0, self.rate)  # at least one request, even if less than one per second is allowed
         self.level = self.capacity
+        """Available amount; below 0 if amounts were taken in advance."""
         self.filled = time.monotonic()
 
     def take(self, amount: float) -> float:
@@ -77,6 +79,7 @@ def least_busy(servers: Iterable[Server], failed: Counter[str]) -> Server:
 
 def backoff(attempt: int) -> float:
     """Return the seconds to wait before an attempt, counted from 0: exponential backoff with jitter."""
+    # Not seeded: waiting times do not affect results.
     return min(MAX_BACKOFF, 0.5 * 2.0 ** min(attempt, 10)) * random.uniform(0.5, 1.0)
 
 
@@ -92,4 +95,4 @@ def read_retry_after(value: str | None) -> float:
         except ValueError:
             return 0.0
         seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - time.time()
-    return max(0.0, seconds) if math.isfinite(seconds) else 0.0
+    return max(0.0, seconds) if math.isfinite(seconds) else 0.0  # float() also parses "inf" and "nan"

@@ -18,6 +18,7 @@ def option_weights(options: Sequence[str], logprobs: Sequence[tuple[str, float]]
     An option that is not among the most likely tokens has probability 0. If a likely token is only a prefix of an
     option (`1` of `10`), the next token does not distinguish the options, and the result is None.
     """
+    # Tokenizers differ in whether the space before a label belongs to its token.
     words = [option.strip() for option in options]
     weights = dict.fromkeys(words, 0.0)
     prefix_mass = 0.0
@@ -25,6 +26,7 @@ def option_weights(options: Sequence[str], logprobs: Sequence[tuple[str, float]]
     for token, logprob in logprobs:
         word = token.strip()
         if word in weights:
+            # Rounding can make a log-probability slightly positive.
             weights[word] += math.exp(min(0.0, logprob))
         if word and any(o not in tokens and o.startswith(word) for o in words):
             prefix_mass += math.exp(min(0.0, logprob))
@@ -41,6 +43,7 @@ def last_line(question: Question) -> str:
 
 def sample_tokens(request: Choose) -> int:
     """Return the maximum length of a sampled answer to a choice, which may repeat the question's last line."""
+    # An option has at most one token per character, and the repeated line about one for two characters.
     return 4 + max(len(option) for option in request.options) + min(32, len(last_line(request.question)) // 2)
 
 

@@ -25,18 +25,19 @@ from rlaif_plugins.backends.openai.service import Service
 from rlaif_plugins.backends.openai.wire import Completion
 
 TRANSIENT_STATUSES = (408, 409, 425, 429)
+"""Request timeout, conflict, too early, too many requests."""
 REQUEST_STATUSES = (400, 413, 422)
 """Statuses that may be caused by the content of one request, e.g. by a content filter, rather than by the set-up."""
 MAX_WAIT = 3600.0
-"""Maximum number of seconds to wait for a server that asks to be left alone."""
+"""Maximum number of seconds to wait if a server requests a pause."""
 MIN_KEY_LENGTH = 16
-"""Keys of this length are also removed from answers. A shorter one, like `EMPTY`, may be an ordinary word there."""
+"""Keys of at least this length are also removed from answers, where a shorter one (`EMPTY`) may be an ordinary word."""
 BuildBody = Callable[[], tuple[dict[str, Any], tuple[str, ...]]]
 """Builds the body of a request from the settings that the server supports, see `Dialect.body`."""
 
 
 class TransientError(Exception):
-    """A failure that may not occur again."""
+    """A failure after which the same request may succeed."""
 
 
 class Stopped(Exception):
@@ -67,6 +68,7 @@ class Sender:
         self.has_answered = False
         """True once a server has answered any request of this call."""
         self.listing = asyncio.Lock()
+        """Held while a server's list of models is requested, so that each list is requested once."""
 
     async def complete(self, build: BuildBody, used: list[Completion]) -> Completion:
         """Get one completion, retry after transient failures, and append it to those used for the same request.
@@ -80,9 +82,9 @@ class Sender:
         failed: Counter[str] = Counter()
         async with self.slots:
             for attempt in range(self.config.retries + 1):
-                if attempt:
+                if attempt:  # the slot is kept during the pause, which slows all requests down when servers fail
                     await self._pause(backoff(attempt), self.stopped)
-                server = least_busy(self.service.servers, failed)
+                server = least_busy(self.service.servers, failed)  # preferably another one than before
                 try:
                     done = await self._attempt(server, build, self.draining if is_new and not attempt else self.stopped)
                     used.append(done)
@@ -90,18 +92,18 @@ class Sender:
                 except TransientError as error:
                     last = error
                     failed[server.url] += 1
-        times = "once" if not self.config.retries else f"{self.config.retries + 1} times"
+        attempts = "one attempt" if not self.config.retries else f"{self.config.retries + 1} attempts"
         raise ModelError(
-            f"backend 'openai': no usable answer after asking {times}; the last failure: {last}. Check the server, or "
-            "raise 'retries' or 'timeout', and run the same command again"
+            f"backend 'openai': no usable answer after {attempts}; the last failure: {last}. Check the server, or "
+            "raise 'retries' or 'timeout', and rerun the same command"
         )
 
     async def _attempt(self, server: Server, build: BuildBody, until: asyncio.Event) -> Completion:
         service = self.service
         if server.remaining_wait() > MAX_WAIT:
             raise ModelError(
-                f"backend 'openai': {server.url} asks to wait for {server.remaining_wait() / 3600:.1f} hours; run the "
-                "same command again then"
+                f"backend 'openai': {server.url} requests a pause of {server.remaining_wait() / 3600:.1f} hours; rerun "
+                "the same command after it"
             )
         server.in_flight += 1
         server.sent += 1
@@ -110,10 +112,10 @@ class Sender:
             estimate = estimate_prompt(body) + answer_tokens(body)
             wait = max(service.requests.take(1), service.tokens.take(estimate))
             await self._pause(max(wait, server.remaining_wait()), until)
-            while True:
+            while True:  # ends, since each refused setting is left out from then on
                 body, dropped = build()
                 if (done := await self._send(server, body)) is not None:
-                    break  # otherwise the server refused a setting, which the next body does without
+                    break
             # Replace the estimate by the actual usage.
             service.tokens.take(done.prompt_tokens + done.generated_tokens - estimate)
             service.budget.spend(done.prompt_tokens, done.generated_tokens, estimate_prompt(body))
@@ -141,11 +143,11 @@ class Sender:
                 response = await self.client.post(url, content=json.dumps(body))
         except TimeoutError:
             raise TransientError(f"{url} did not answer within {self.config.timeout:g} s") from None
-        except httpx2.RequestError as error:
+        except httpx2.RequestError as error:  # no response: the connection failed or was closed
             server.mark_lost()
             reason = self.service.hide_key(f"{type(error).__name__} {error}").strip()
             raise TransientError(f"{url}: {reason}") from None
-        server.failures = 0
+        server.failures = 0  # any response shows that the server is alive
         if response.status_code == 200:
             return self._read(url, response, body)
         await self._handle_error(server, url, response, body)
@@ -157,6 +159,7 @@ class Sender:
         status = response.status_code
         if status in TRANSIENT_STATUSES:
             server.rest(read_retry_after(response.headers.get("Retry-After")))
+        # Some servers refuse log-probabilities with another status, e.g. 500.
         elif (status in (400, 422) or "logprobs" in message) and self.service.dialect.learn(body, message):
             return
         elif status >= 500:
@@ -196,6 +199,7 @@ def _error_message(response: httpx2.Response) -> str:
         data: Any = response.json()
     except ValueError:
         data = response.text
+    # OpenAI nests `message` in `error`; FastAPI has `detail`.
     for name in ("error", "message", "detail"):
         if isinstance(data, dict) and name in data:
             data = data[name]

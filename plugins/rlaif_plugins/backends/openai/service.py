@@ -12,7 +12,7 @@ from rlaif_plugins.backends.openai.wire import Dialect
 
 
 class Service:
-    """The servers of one backend, and everything that is learned about them."""
+    """The servers of one backend, with their limits, usage and supported settings."""
 
     def __init__(self, config: OpenAIConfig) -> None:
         self.config = config

@@ -14,7 +14,9 @@ from rlaif_plugins.backends.openai.lengths import estimate_prompt, estimate_toke
 SMALLER_TOP = {20: 5, 5: 0}
 """Number of log-probabilities to request after a number was refused: most servers allow 20, some 5."""
 PREFILL_WORDS = ("continue_final_message", "add_generation_prompt", "assistant", "prefill")
+"""Words in refusals of a prefilled answer."""
 OPTIONAL = ("top_k", "top_p", "seed")
+"""Settings that are left out for servers that refuse them. `Answer.dropped` lists them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class Dialect:
         self, question: Question, max_tokens: int, temperature: float, seed: int, top_k: int = 0, logprobs: bool = False
     ) -> tuple[dict[str, Any], tuple[str, ...]]:
         """Build the body of a request; also return the settings that are left out because they were refused."""
+        # OpenAI's reasoning models accept only the newer name.
         length = "max_completion_tokens" if "max_tokens" in self.refused else "max_tokens"
         body = self._question(question) | {
             "model": self.config.model,
@@ -72,6 +75,7 @@ class Dialect:
         return kept, tuple(dropped)
 
     def _question(self, question: Question) -> dict[str, Any]:
+        # The server tokenises the text, so data with control tokens could end the user's turn.
         question = Question(escape_control_tokens(question.text), escape_control_tokens(question.prefill))
         whole = f"{question.text}\n\n{question.prefill}" if question.prefill else question.text
         if not self.chat:
@@ -79,12 +83,14 @@ class Dialect:
         if not (self.prefill and question.prefill):
             return {"messages": [{"role": "user", "content": whole}]}
         messages = [{"role": "user", "content": question.text}, {"role": "assistant", "content": question.prefill}]
+        # Parameters of vLLM and SGLang, with which the answer continues the last message.
         return {"messages": messages, "continue_final_message": True, "add_generation_prompt": False}
 
     def learn(self, body: Mapping[str, Any], message: str) -> bool:
         """Learn from a refusal; return True if the request can be sent with other settings."""
         named = message.lower()
         learnt = {name for name in OPTIONAL if name in body and name in named}
+        # A message may name a setting for another reason, e.g. a value out of range, so more words are required.
         if "temperature" in body and "temperature" in named and "support" in named:
             learnt.add("temperature")
         if "max_tokens" in body and "max_completion_tokens" in named and "unsupported" in named:
@@ -110,7 +116,7 @@ class Dialect:
         text = (choice["message"]["content"] if self.chat else choice["text"]) or ""
         if not isinstance(text, str):
             raise TypeError("the text is not a string")
-        usage = data.get("usage") or {}
+        usage = data.get("usage") or {}  # optional on some servers; estimated if missing
         return Completion(
             text,
             _read_logprobs(choice.get("logprobs") or {}, self.chat),
@@ -121,6 +127,7 @@ class Dialect:
 
 def _read_logprobs(logprobs: Mapping[str, Any], chat: bool) -> list[tuple[str, float]]:
     """Return the most likely first tokens with their log-probabilities."""
+    # The two endpoints have different formats. Only the first generated token matters.
     if chat:
         tokens = logprobs.get("content") or []
         pairs = [(top["token"], top["logprob"]) for top in (tokens[0].get("top_logprobs") or [])] if tokens else []

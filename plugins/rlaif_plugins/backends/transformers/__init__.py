@@ -19,8 +19,8 @@ class TransformersConfig(BackendConfig):
     dtype: DType = "auto"
     """Compute precision (auto: bf16 if the hardware supports it)."""
     chat: Literal["auto", "yes", "no"] = "auto"
-    """Apply the model's chat template, with the question's ending as the start of the answer (auto: if the
-    model has a template)."""
+    """Apply the model's chat template, with the question's ending as the start of the answer (auto: if the model has a
+    template)."""
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
         """List the model."""

@@ -37,10 +37,12 @@ class TransformersBackend:
         """The common prefix of all questions of the last call, whose keys and values are kept for the next one."""
         self.prefix_cache: list[tuple[torch.Tensor, torch.Tensor]] = []
         added = [str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special]
+        # A single character cannot be split by a space.
         self.control_tokens = [token for token in {*self.tokenizer.all_special_tokens, *added} if len(token) > 1]
         self.budget = context.batch_tokens
         self.chat = config.chat == "yes" or (config.chat == "auto" and self.tokenizer.chat_template is not None)
         self.source = source
+        # Some architectures, such as ALiBi models, have no limit in their config.
         self.context: int | None = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         if config.chat == "yes" and self.tokenizer.chat_template is None:
             raise ModelError(f"backend 'transformers': '{config.model}' has no chat template; set chat: no")
@@ -58,6 +60,7 @@ class TransformersBackend:
         answers: dict[int, Answer] = {}
         choices = [(i, r) for i, r in enumerate(requests) if isinstance(r, Choose)]
         answers |= self._choose(choices) if choices else {}
+        # Seeds may differ within a batch, since each row has its own random stream.
         texts: dict[tuple[int, float, int], list[tuple[int, Generate]]] = {}
         for i, request in enumerate(requests):
             if isinstance(request, Generate):
@@ -101,9 +104,11 @@ class TransformersBackend:
         Raises:
             ModelError: Two options have the same tokens.
         """
+        # The end suffices, since only its last characters can merge with an option.
         ending = (question.prefill or question.text)[-40:]
         before = self.tokenizer(ending, add_special_tokens=False)["input_ids"]
         after = [self.tokenizer(ending + option, add_special_tokens=False)["input_ids"] for option in options]
+        # The minimum, so that all options follow the same tokens.
         kept = min(count_common(before, ids) for ids in after)
         found = [ids[kept:] for ids in after]
         if len({tuple(ids) for ids in found}) < len(found):
@@ -120,24 +125,16 @@ class TransformersBackend:
             taken, found = self.option_ids(request.question, request.options)
             questions.append(ids[: len(ids) - taken])
             options.append(found)
-        reads: dict[tuple[int, tuple[int, ...]], list[int]] = {}
-        """For each request and prefix of an option, the text whose next token is needed."""
-        for number, found in enumerate(options):
-            # The first token identifies an option, unless another option begins with the same token.
-            shared = {ids[0] for ids in found if sum(other[0] == ids[0] for other in found) > 1}
-            for ids in found:
-                for length in range(len(ids) if ids[0] in shared else 1):
-                    reads[number, tuple(ids[:length])] = questions[number] + ids[:length]
+        reads = _plan_reads(questions, options)
         wanted = {key: {ids[len(key[1])] for ids in options[key[0]] if len(ids) > len(key[1])} for key in reads}
         logprobs = self._read_next(reads, wanted)
         answers: dict[int, Answer] = {}
         for number, (index, _) in enumerate(requests):
-            chances = option_probabilities(
-                options[number], {path: logprobs[n, path] for n, path in reads if n == number}
-            )
-            mass = sum(chances)
-            shares = tuple(chance / mass for chance in chances) if mass > 0 else ()
-            answers[index] = Answer(shares, mass, prompt_tokens=len(questions[number]))
+            own = {path: logprobs[n, path] for n, path in reads if n == number}
+            weights = option_probabilities(options[number], own)
+            mass = sum(weights)
+            probabilities = tuple(weight / mass for weight in weights) if mass > 0 else ()
+            answers[index] = Answer(probabilities, mass, prompt_tokens=len(questions[number]))
         return answers
 
     @torch.no_grad()
@@ -152,15 +149,16 @@ class TransformersBackend:
         size = len(branches.prefix)
         if self.prefix[:size] != branches.prefix:
             self.prefix, self.prefix_cache = branches.prefix, compute_prefix(self.model, branches.prefix)
+        # The kept prefix may be longer than the common one. Keys and values: (batch, heads, positions, width)
         prefix = [(keys_[:, :, :size], values[:, :, :size]) for keys_, values in self.prefix_cache] if size else []
         found = {}
         for batch in split_by_tokens([group.length for group in branches.groups], self.budget):
             groups = [branches.groups[i] for i in batch]
             logits, _ = forward_groups(self.model, groups, prefix, self.tokenizer.pad_token_id)
-            owners = [owner for i in batch for owner in branches.members[i]]
-            for row, same in zip(logits, owners, strict=True):
-                logprobs = row.float().log_softmax(0)
-                for place in same:
+            members = [places for i in batch for places in branches.members[i]]  # equal texts are one row
+            for row, places in zip(logits, members, strict=True):
+                logprobs = row.float().log_softmax(0)  # (vocabulary), in fp32 because bf16 has 8 significant bits
+                for place in places:
                     key = keys[place]
                     ids = sorted(wanted[key])
                     found[key] = dict(zip(ids, logprobs[ids].tolist(), strict=True))
@@ -183,6 +181,20 @@ class TransformersBackend:
             index: Answer(text=sample.text, prompt_tokens=len(ids), generated_tokens=len(sample.ids))
             for (index, _), ids, sample in zip(requests, encoded, samples, strict=True)
         }
+
+
+def _plan_reads(
+    questions: Sequence[list[int]], options: Sequence[Sequence[list[int]]]
+) -> dict[tuple[int, tuple[int, ...]], list[int]]:
+    """Return, for each question and prefix of an option, the tokens after which probabilities are needed."""
+    reads = {}
+    for number, found in enumerate(options):
+        # The first token identifies an option, unless another option begins with the same token.
+        shared = {ids[0] for ids in found if sum(other[0] == ids[0] for other in found) > 1}
+        for ids in found:
+            for length in range(len(ids) if ids[0] in shared else 1):
+                reads[number, tuple(ids[:length])] = questions[number] + ids[:length]
+    return reads
 
 
 def option_probabilities(
@@ -212,4 +224,5 @@ def option_probabilities(
         )
         for ids in options
     ]
+    # Rounding can make a difference slightly negative.
     return [max(0.0, whole - rest) for whole, rest in zip(found, longer, strict=True)]

@@ -25,7 +25,7 @@ from rlaif_plugins.labelers.likelihood import LikelihoodConfig
 
 
 class LikelihoodLabeler:
-    """Scores each response by itself, so it has no position bias."""
+    """Scores each response independently, so it has no position bias."""
 
     def __init__(self, config: LikelihoodConfig, context: Context) -> None:
         self.config = config
@@ -40,17 +40,18 @@ class LikelihoodLabeler:
         """Label comparisons by the log-likelihood per token, EOS token included.
 
         Raises:
-            DataError: A response by itself is longer than the model's context.
+            DataError: A response alone is longer than the model's context.
         """
+        # Before scoring: both instructions must see the same prompt.
         whole, comparisons = comparisons, [replace(c, prompt=self._truncate(c)) for c in comparisons]
         scores, tokens = self.score(comparisons, self.config.instruction)
         if self.config.against is not None:
             others, more = self.score(comparisons, self.config.against)
             scores = [(a - c, b - d) for (a, b), (c, d) in zip(scores, others, strict=True)]
             tokens = [a + b for a, b in zip(tokens, more, strict=True)]
-        for given, comparison, (a, b), used in zip(whole, comparisons, scores, tokens, strict=True):
+        for original, comparison, (a, b), used in zip(whole, comparisons, scores, tokens, strict=True):
             first = float(expit((a - b) / self.config.scale))
-            source_truncated = comparison.prompt is not given.prompt
+            source_truncated = comparison.prompt is not original.prompt
             evidence = Evidence(self.config.kind, scores=(a, b), prompt_tokens=used, source_truncated=source_truncated)
             yield Preference(comparison.id, (first, 1.0 - first), evidence)
 
@@ -70,7 +71,7 @@ class LikelihoodLabeler:
             return self.task.truncate(comparison.prompt, fits)
         except DataError as error:
             raise DataError(
-                f"labeler 'likelihood', comparison '{comparison.id}': a response by itself is longer than the "
+                f"labeler 'likelihood', comparison '{comparison.id}': a response alone is longer than the "
                 "model's context"
             ) from error
 
@@ -88,6 +89,7 @@ class LikelihoodLabeler:
         for batch in split_by_tokens([group.length for group in groups], self.budget):
             packed = pack_groups([groups[i] for i in batch], self.tokenizer.pad_token_id, self.model.device)
             sums = packed.per_response(response_logprobs(self.model, packed))  # (responses,)
+            # Per token, the EOS token included: sums would favour short responses.
             lengths = packed.per_response(torch.ones_like(packed.targets, dtype=torch.float32))
             means = iter((sums / lengths).tolist())
             for i in batch:

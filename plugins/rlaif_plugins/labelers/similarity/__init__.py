@@ -19,7 +19,7 @@ class SimilarityConfig(LabelerConfig):
     model: str = MINILM
     """A sentence-transformers model with mean pooling, in the same forms as `policy.model`."""
     against: Literal["source", "reference"] = "source"
-    """Text that responses are compared with."""
+    """Text to compare responses with."""
     scale: float = Field(0.05, gt=0)
     """Scale of the logits: this difference in cosine similarity gives odds of e to 1."""
     copy_penalty: float = Field(0.2, ge=0)

@@ -16,7 +16,7 @@ from rlaif_plugins.labelers.similarity import SimilarityConfig
 
 
 class SimilarityLabeler:
-    """Scores each response by itself, so it has no position bias."""
+    """Scores each response independently, so it has no position bias."""
 
     def __init__(self, config: SimilarityConfig, context: Context) -> None:
         self.config = config
@@ -25,7 +25,7 @@ class SimilarityLabeler:
         self.model = load_model(config.model, "plain", torch.float32, context.device)
         self.limit: int = min(self.model.config.max_position_embeddings, self.tokenizer.model_max_length)
         self.budget = context.batch_tokens
-        self._known: dict[str, Tensor] = {}
+        self._known: dict[str, Tensor] = {}  # embeddings of the current call, by text
 
     def label(self, comparisons: Sequence[Comparison]) -> Iterator[Preference]:
         """Label comparisons by similarity.
@@ -51,7 +51,7 @@ class SimilarityLabeler:
         prompt = comparison.prompt
         if self.config.against == "source":
             short = truncate_source(self.task, prompt, self.fits)
-            # A source that cannot be truncated at a word, because its first word is too long, is truncated by `embed`.
+            # None if even the first word is too long: `embed` then truncates the source within it.
             return (prompt.source, True) if short is None else (short.source, short is not prompt)
         if not prompt.reference:
             raise DataError(f"labeler 'similarity': the prompt of comparison '{comparison.id}' has no reference")
@@ -70,15 +70,15 @@ class SimilarityLabeler:
     @torch.no_grad()
     def embed(self, texts: set[str]) -> dict[str, Tensor]:
         """Return unit-length embeddings of texts, (width,) each; long texts are truncated at their end."""
-        ordered = sorted(texts)
+        ordered = sorted(texts)  # sets have no fixed order, and rounding depends on the batches
         encoded = [self.tokenizer(t, truncation=True, max_length=self.limit)["input_ids"] for t in ordered]
         vectors: dict[str, Tensor] = {}
         for batch in split_by_tokens([len(ids) for ids in encoded], self.budget):
             padded = self.tokenizer.pad({"input_ids": [encoded[i] for i in batch]}, return_tensors="pt")
             padded = padded.to(self.model.device)
             hidden = self.model(**padded).last_hidden_state  # (texts, length, width)
-            mask = padded["attention_mask"][:, :, None]
-            means = (hidden * mask).sum(1) / mask.sum(1)
+            mask = padded["attention_mask"][:, :, None]  # (texts, length, 1)
+            means = (hidden * mask).sum(1) / mask.sum(1)  # (texts, width)
             for i, vector in zip(batch, torch.nn.functional.normalize(means, dim=1).cpu(), strict=True):
                 vectors[ordered[i]] = vector
         return vectors

@@ -10,7 +10,8 @@ from itertools import chain
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
 from rlaif_framework import Context, LabelledComparison, Prompt, Stage, TrainingError
 from rlaif_framework.models import (
@@ -27,6 +28,7 @@ from rlaif_framework.models import (
 )
 from rlaif_framework.training import (
     MetricAverager,
+    PromptPairs,
     accumulate,
     clamp,
     draw_batch,
@@ -43,9 +45,9 @@ from rlaif_framework.training import (
 from rlaif_plugins.rewards.bradley_terry import BradleyTerryConfig
 
 REFERENCES = 1024
-"""Maximum number of references that scores are centred with."""
+"""Maximum number of reference responses whose mean score becomes 0."""
 LEVEL = "reward_level.json"
-"""File with the mean score of the references, which is subtracted from scores: the head has no bias."""
+"""File with the mean score of the references. It is subtracted from scores, because the head has no bias to change."""
 
 
 class BradleyTerry:
@@ -56,42 +58,21 @@ class BradleyTerry:
         self.context = context
 
     def fit(self, labels: Sequence[LabelledComparison], initial: Path, stage: Stage) -> None:
-        """Train and save. A step computes each prompt and response once, for all comparisons they are in."""
+        """Train and save. A step computes each prompt and response once for all its comparisons."""
         config, context, accelerator = self.config, self.context, self.context.accelerator
-        start = self._find_start(initial)
-        tokenizer = load_tokenizer(start)
-        lora = context.policy.lora if config.lora == "policy" else config.lora
-        model = ScoreModel.load(start, tokenizer, context.dtype, context.device, lora, train=True, head=config.head)
-        if context.policy.gradient_checkpointing:
-            checkpoint_gradients(model)
+        model, tokenizer = self._load_trainable(initial)
         units = group_by_prompt([self.shape(label) for label in labels], tokenizer, config.max_response_tokens)
         parameters = [p for p in model.parameters() if p.requires_grad]
         optimizer = make_optimizer(parameters, config)
         trained, optimizer = accelerator.prepare(model, optimizer)
         trained.train()
-        # Draw all comparisons of a prompt together: spread over an epoch, they make a reward model overfit.
+        # Batches are of prompts: comparisons of a prompt in several batches of an epoch make a reward model overfit.
         prompts = max(1, round(config.batch_size * len(units) / len(labels)))
         steps = max(1, round(config.epochs * len(units) / prompts))
 
         def step(number: int) -> Iterator[dict[str, float]]:
             batch = [units[i] for i in local_shard(accelerator, draw_batch(stage, len(units), prompts, number))]
-            total = sum(pair.weight for unit in batch for pair in unit.pairs) or 1.0
-            averager = MetricAverager()
-            parts = split_by_tokens([unit.group.length for unit in batch], context.policy.train_tokens)
-            for part in accumulate(accelerator, [trained], parts):
-                chosen = [batch[i] for i in part]
-                rows = choose_rows([unit.group for unit in chosen])
-                packed = pack_groups(rows, tokenizer.pad_token_id, context.device)
-                with torch.autocast(context.device.type, context.dtype, enabled=context.dtype != torch.float32):
-                    rewards = trained(packed, packed.ends[:, 0], packed.ends[:, 1])  # (responses,)
-                pairs = index_pairs(chosen, context.device)
-                margins = rewards[pairs.first] - rewards[pairs.second]  # (pairs,)
-                losses = self.loss(margins, pairs.labels) * pairs.weights
-                accelerator.backward(losses.sum() / total)
-                averager.add("loss", losses, total * len(chosen) / len(batch))
-                averager.add("accuracy", ((margins.detach() > 0) == (pairs.labels > 0.5)).float())
-                averager.add("margin", margins * (2 * (pairs.labels > 0.5) - 1))
-            yield averager.means(accelerator)
+            yield self._accumulate_gradients(trained, tokenizer.pad_token_id, batch).means(accelerator)
 
         train_steps(
             stage,
@@ -107,6 +88,39 @@ class BradleyTerry:
             accelerator.unwrap_model(trained).save(tokenizer, stage.folder, context.dtype)
             if config.centre:
                 self._centre(stage)
+
+    def _load_trainable(self, initial: Path) -> tuple[ScoreModel, PreTrainedTokenizerBase]:
+        """Load the initial model with its adapters, and its tokenizer."""
+        config, context = self.config, self.context
+        start = self._find_start(initial)
+        tokenizer = load_tokenizer(start)
+        lora = context.policy.lora if config.lora == "policy" else config.lora
+        model = ScoreModel.load(start, tokenizer, context.dtype, context.device, lora, train=True, head=config.head)
+        if context.policy.gradient_checkpointing:
+            checkpoint_gradients(model)
+        return model, tokenizer
+
+    def _accumulate_gradients(self, model: nn.Module, pad_id: int, batch: Sequence[PromptPairs]) -> MetricAverager:
+        """Accumulate the gradients of the loss on a batch, and return its metrics."""
+        context, averager = self.context, MetricAverager()
+        # 1 if all weights are 0, so that the loss is 0 instead of NaN.
+        total = sum(pair.weight for unit in batch for pair in unit.pairs) or 1.0
+        parts = split_by_tokens([unit.group.length for unit in batch], context.policy.train_tokens)
+        for part in accumulate(context.accelerator, [model], parts):
+            chosen = [batch[i] for i in part]
+            rows = choose_rows([unit.group for unit in chosen])
+            packed = pack_groups(rows, pad_id, context.device)
+            with torch.autocast(context.device.type, context.dtype, enabled=context.dtype != torch.float32):
+                rewards = model(packed, packed.ends[:, 0], packed.ends[:, 1])  # (responses,)
+            pairs = index_pairs(chosen, context.device)
+            margins = rewards[pairs.first] - rewards[pairs.second]  # (pairs,)
+            losses = self.loss(margins, pairs.labels) * pairs.weights
+            context.accelerator.backward(losses.sum() / total)
+            # The counts of all microbatches add up to `total`, the divisor of the loss.
+            averager.add("loss", losses, total * len(chosen) / len(batch))
+            averager.add("accuracy", ((margins.detach() > 0) == (pairs.labels > 0.5)).float())
+            averager.add("margin", margins * (2 * (pairs.labels > 0.5) - 1))
+        return averager
 
     def shape(self, label: LabelledComparison) -> LabelledComparison:
         """Apply the label settings to a label: temperature, bounds, weight and hardening."""
@@ -145,7 +159,9 @@ class BradleyTerry:
             raise TrainingError("centre: the task's training prompts have no reference responses; remove 'centre'")
         prompts = random.Random(stage.seed("references")).sample(prompts, min(REFERENCES, len(prompts)))
         short, _ = truncate_prompts(self.context, prompts, load_tokenizer(stage.folder))
-        (stage.folder / LEVEL).unlink(missing_ok=True)  # of an interrupted run
+        (stage.folder / LEVEL).unlink(
+            missing_ok=True
+        )  # an interrupted run may have left one, which `load` would subtract
         scores = self.load(stage.folder).score(short, [prompt.reference or "" for prompt in short])
         level = sum(scores) / len(scores)
         (stage.folder / LEVEL).write_text(json.dumps({"level": level, "references": len(scores)}), encoding="utf-8")
@@ -165,7 +181,7 @@ class BradleyTerryReward:
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Sequence[float]:
         """Score responses; those to the same prompt share its computation."""
-        by_prompt: dict[str, list[int]] = {}
+        by_prompt: dict[str, list[int]] = {}  # indices of the responses to each prompt
         for index, prompt in enumerate(prompts):
             by_prompt.setdefault(prompt.text, []).append(index)
         longest = self.config.max_response_tokens

@@ -22,7 +22,7 @@ from rlaif_plugins.rewards.pretrained import PretrainedRewardConfig
 
 
 class PretrainedReward:
-    """Needs no training."""
+    """Uses an existing model as the reward, without training."""
 
     def __init__(self, config: PretrainedRewardConfig, context: Context) -> None:
         self.config = config
@@ -46,7 +46,8 @@ class PretrainedScorer:
 
         Raises:
             ModelError: It is not a sequence-classification model with one output, or lacks a token that the format
-            needs."""
+            needs.
+        """
         self.config, self.context = config, context
         source = find_model(config.model, config.revision)
         self.tokenizer = load_tokenizer(source, needs_end=False)
@@ -58,15 +59,16 @@ class PretrainedScorer:
             raise ModelError(
                 f"reward 'pretrained': '{source.name}' has {facts.num_labels} outputs, a reward model has one"
             )
-        # The model scores the last token that is not padding: a padding token that occurs in texts would change scores.
+        # The model scores the last token that is not padding: the padding token must not occur in texts.
         if facts.pad_token_id is None:
             facts.pad_token_id = separate_padding(self.tokenizer)
             embed_padding(self.model, facts.pad_token_id)
         head = dict(self.model.named_children()).get("score")
-        if isinstance(head, nn.Linear):  # the 8 bits of bf16 could not tell similar responses apart
+        if isinstance(head, nn.Linear):  # bf16 has 8 significant bits: similar responses would get equal scores
             head.float().register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
         self.format = self._choose_format()
-        # RoBERTa has fewer positions than its config says: the tokenizer has the number. Some models have no limit.
+        # RoBERTa has fewer positions than `max_position_embeddings`: its tokenizer has the right number. For models
+        # without a limit, the number of the tokenizer is huge.
         limits = getattr(facts.get_text_config(), "max_position_embeddings", None), self.tokenizer.model_max_length
         self.most: int | None = config.max_tokens or min(filter(None, limits))
 
@@ -90,6 +92,7 @@ class PretrainedScorer:
             return dict(tokenizer(prompt, response, return_attention_mask=False))
         turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
         text = tokenizer.apply_chat_template(turns, tokenize=False)
+        # The template has written the special tokens already.
         return {"input_ids": tokenizer(text, add_special_tokens=False)["input_ids"]}
 
     @torch.no_grad()

@@ -14,6 +14,7 @@ from rlaif_plugins.tasks.dialogue import DialogueConfig
 
 MAX_SHOWN = 20
 """Maximum number of invalid rows that an error lists."""
+# The speaker stays at the start of each turn.
 TURN = re.compile(r"\n\n(?=Human:|Assistant:)")
 
 
@@ -33,6 +34,7 @@ class DialogueTask:
             better = None
             if comparison.preference not in (None, 0.5):
                 better = comparison.responses[0 if (comparison.preference or 0) > 0.5 else 1]
+            # A dialogue may have several pairs, of which the first provides the reference.
             found.setdefault(comparison.prompt.text, replace(comparison.prompt, reference=better))
         return list(found.values())
 
@@ -44,7 +46,7 @@ class DialogueTask:
     def _comparisons(self) -> dict[Split, list[Comparison]]:
         if self.config.data is None:
             raise DataError(
-                "task.data is missing: give a file or folder of pairs, e.g. a folder of Anthropic's hh-rlhf"
+                "task.data is missing: set it to a file or folder of pairs, e.g. a folder of Anthropic's hh-rlhf"
             )
         rows = read_splits(self.config.data, (self.config.validation_fraction, self.config.test_fraction))
         found: dict[Split, list[Comparison]] = {split: [] for split in rows}
@@ -81,6 +83,7 @@ class DialogueTask:
 
     def clean(self, response: str) -> str:
         """Drop everything after the assistant's turn."""
+        # Policies trained on transcripts often continue with the user's next turn.
         return re.split(r"\n\n(?:Human|Assistant):", response)[0].strip()
 
     def measure(self, prompt: Prompt, response: str) -> Mapping[str, float]:
@@ -94,4 +97,5 @@ def _with_cue(comparison: Comparison) -> Comparison:
     if not source.startswith(("Human:", "Assistant:")):
         source = f"Human: {source}"
     prompt = replace(comparison.prompt, source=source, text=source + ASSISTANT_CUE)
+    # Only `rlaif label` writes responses back unchanged.
     return replace(comparison, prompt=prompt, raw_responses=None)

@@ -38,6 +38,7 @@ class TldrTask:
             Path(__file__).with_name("annotator_prompts.yaml"), config.annotator_prompts
         )
         self.fractions = (config.validation_fraction, config.test_fraction)
+        # Checked now, so that a template without the post is found before anything is computed.
         try:
             self.template = Environment(undefined=StrictUndefined).from_string(config.template)
             rendered = self.template.render(subreddit="s", title="t", post="\0")
@@ -48,7 +49,7 @@ class TldrTask:
 
     @cached_property
     def _scorer(self) -> Any:
-        from rouge_score.rouge_scorer import RougeScorer
+        from rouge_score.rouge_scorer import RougeScorer  # only the evaluation needs it, and it imports nltk
 
         return RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
 
@@ -73,6 +74,7 @@ class TldrTask:
 
     def truncate(self, prompt: Prompt, fits: Callable[[str], bool]) -> Prompt:
         """Truncate the post at its last lines until the prompt fits (Huang et al. 2024)."""
+        # The last occurrence: the title before the post may contain the same text.
         before, _, after = prompt.text.rpartition(prompt.source)
         source = truncate_text(prompt.source, lambda text: fits(before + text + after))
         if not source.strip():
@@ -150,6 +152,7 @@ class TldrTask:
         prompt = self._prompt(values)
         for flaw, (good, bad) in read_flaws(values):
             identity = f"{prompt.id}/{flaw}"
+            # By a hash, so that about half of the good candidates come second, in the same places in every run.
             swap = int(hash_texts(identity), 16) % 2 == 1
             pair = (bad, good) if swap else (good, bad)
             yield Comparison(identity, prompt, pair, 0.0 if swap else 1.0, "synthetic", slice=flaw)
@@ -179,6 +182,7 @@ def _make_ids_unique(found: Mapping[Split, Sequence[tuple[Row, Prompt]]]) -> dic
     """
     seen: dict[tuple[str, str], Row] = {}
     prompts: dict[Split, list[Prompt]] = {split: [] for split in found}
+    # In the order of the rows, so that the error names the later of two rows.
     everything = [(row, split, prompt) for split, pairs in found.items() for row, prompt in pairs]
     for row, split, prompt in sorted(everything, key=lambda item: item[0].number):
         file = row.where.rpartition(", ")[0]
