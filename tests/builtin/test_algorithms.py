@@ -85,8 +85,8 @@ BANDITS: dict[str, dict[str, Any]] = {
     "a2c": {"responses_per_prompt": 8, "value_lr": 0.01},
     "ppo": {"responses_per_prompt": 8, "value_lr": 0.01, "epochs": 2, "minibatches": 2, "whiten_advantages": False},
     "rloo": {"responses_per_prompt": 8},
-    "grpo": {"responses_per_prompt": 8, "scale_groups": False, "steps": 150},
-    "online-dpo": {"responses_per_prompt": 32, "labels": "soft", "lr": 0.002, "steps": 120},
+    "grpo": {"responses_per_prompt": 32, "scale_groups": False, "lr": 0.02},
+    "online-dpo": {"responses_per_prompt": 32, "labels": "soft", "lr": 0.004},
 }
 
 
