@@ -8,7 +8,7 @@ from functools import cache
 from importlib.metadata import distributions
 from typing import Any
 
-from rlaif_framework.plugins.discovery import framework_version
+from rlaif_framework.plugins.versions import framework_version
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -12,7 +12,7 @@ from rlaif_framework.assembly.identity import describe_component, describe_provi
 from rlaif_framework.config import Config
 from rlaif_framework.pipeline.steps import Recipe, Step, TaskScope
 from rlaif_framework.plugins.component import ComponentConfig
-from rlaif_framework.plugins.discovery import DISTRIBUTION, framework_version
+from rlaif_framework.plugins.versions import DISTRIBUTION, framework_version
 from rlaif_framework.records.preferences import Comparison, Prompt
 from rlaif_framework.store import hash_content
 

@@ -13,7 +13,8 @@ from rlaif_framework.errors import PluginError, suggest
 from rlaif_framework.plugins import hookspecs
 from rlaif_framework.plugins.component import Component, Slot
 from rlaif_framework.plugins.configs import BASES
-from rlaif_framework.plugins.discovery import DISTRIBUTION, Plugin
+from rlaif_framework.plugins.discovery import Plugin
+from rlaif_framework.plugins.versions import DISTRIBUTION
 
 
 def check_name(plugin: Plugin, others: Sequence[Plugin]) -> None:

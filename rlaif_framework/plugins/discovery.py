@@ -1,22 +1,20 @@
-"""Find installed plugins and check their requirements."""
+"""Find installed plugins and load them, each guarded on its own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, entry_points, version
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from types import ModuleType
 from typing import Any, cast
 
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 from stevedore.extension import Extension, ExtensionManager
 
 from rlaif_framework.errors import PluginError
+from rlaif_framework.plugins.versions import check_requirement
 
 GROUP = "rlaif_framework.plugins"
 """Group of the entry points that name plugins."""
-DISTRIBUTION = "rlaif-framework"
 
 
 @dataclass
@@ -79,40 +77,3 @@ def _describe(ep: EntryPoint, module: ModuleType | None = None, error: str | Non
 def describe_error(error: BaseException) -> str:
     """Return an error's message, with its type unless it is a `PluginError`."""
     return str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
-
-
-def check_requirement(dist: Distribution) -> None:
-    """Refuse a plugin that requires another version of this framework, before its code is imported."""
-    for text in dist.requires or ():
-        requirement = Requirement(text)
-        if canonicalize_name(requirement.name) != DISTRIBUTION:
-            continue
-        # A requirement of an extra, or of another Python version, does not apply.
-        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
-            continue
-        installed = framework_version()
-        if not requirement.specifier.contains(installed, prereleases=True):
-            raise PluginError(f"needs {requirement}, installed is {installed}; upgrade one of the two with pip")
-
-
-def framework_version() -> str:
-    """Return the version of the installed framework."""
-    try:
-        return version(DISTRIBUTION)
-    except PackageNotFoundError:  # a checkout that is not installed
-        return "0.0.0"
-
-
-def require_plugins(requirements: Iterable[str]) -> list[str]:
-    """List the requirements of a spec that are not met, each with the pip command that installs it."""
-    unmet = []
-    for text in requirements:
-        requirement = Requirement(text)
-        try:
-            have = version(requirement.name)
-        except PackageNotFoundError:
-            unmet.append(f"{text} is not installed; install it: pip install '{text}'")
-            continue
-        if not requirement.specifier.contains(have, prereleases=True):
-            unmet.append(f"{text} is required, installed is {have}; upgrade it: pip install -U '{text}'")
-    return unmet

@@ -14,7 +14,8 @@ from rlaif_framework.plugins import hookspecs
 from rlaif_framework.plugins.builtins import BUILTINS
 from rlaif_framework.plugins.checks import check_component, check_hooks, check_name, check_target
 from rlaif_framework.plugins.component import SLOTS, Component, ComponentConfig, Slot
-from rlaif_framework.plugins.discovery import DISTRIBUTION, Discovery, Plugin, describe_error, framework_version
+from rlaif_framework.plugins.discovery import Discovery, Plugin, describe_error
+from rlaif_framework.plugins.versions import DISTRIBUTION, framework_version
 
 Offers = dict[Slot, dict[str, tuple[Component, Plugin]]]
 """Components by slot and name, with the plugin that offers each."""

@@ -25,5 +25,5 @@ from .learner import ValueLearner as ValueLearner
 from .policy_gradient import PolicyGradient as PolicyGradient
 from .rollouts import Rollout as Rollout
 from .rollouts import describe_rollout as describe_rollout
-from .rollouts import penalise_missing_eos as penalise_missing_eos
-from .rollouts import score_rollout as score_rollout
+from .scoring import penalise_missing_eos as penalise_missing_eos
+from .scoring import score_rollout as score_rollout

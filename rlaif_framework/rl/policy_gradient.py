@@ -29,7 +29,8 @@ from rlaif_framework.rl.estimators import (
 )
 from rlaif_framework.rl.experience import Experience, Microbatch, Predictions, Targets, ValueTargets
 from rlaif_framework.rl.learner import OnlineLearner, ValueLearner
-from rlaif_framework.rl.rollouts import Rollout, describe_rollout, penalise_missing_eos, score_rollout
+from rlaif_framework.rl.rollouts import Rollout, describe_rollout
+from rlaif_framework.rl.scoring import penalise_missing_eos, score_rollout
 from rlaif_framework.training.averages import MetricAverager
 from rlaif_framework.training.loop import accumulate
 

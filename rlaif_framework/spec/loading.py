@@ -11,9 +11,9 @@ from pydantic import TypeAdapter, ValidationError
 from rlaif_framework.errors import SpecError
 from rlaif_framework.plugins.component import AnyConfig
 from rlaif_framework.plugins.configs import LabelerConfig, TaskConfig
-from rlaif_framework.plugins.discovery import require_plugins
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.plugins.slots import LabelerSlot, TaskSlot
+from rlaif_framework.plugins.versions import require_plugins
 from rlaif_framework.spec.files import SUFFIXES, read_mapping, set_value
 from rlaif_framework.spec.model import Name, Spec, slug
 

@@ -26,8 +26,9 @@ from rlaif_framework.plugins import hookspecs
 from rlaif_framework.plugins.builtins import BUILTINS
 from rlaif_framework.plugins.component import SLOTS, Slot, walk_configs
 from rlaif_framework.plugins.configs import BASES
-from rlaif_framework.plugins.discovery import Plugin, framework_version
+from rlaif_framework.plugins.discovery import Plugin
 from rlaif_framework.plugins.slots import narrow
+from rlaif_framework.plugins.versions import framework_version
 from support.fake_plugins import HEAD, Site, labeler_code
 
 ROOT = Path(__file__).parents[2]
