@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from filelock import FileLock
 
 from rlaif_framework import (
     Comparison,
@@ -61,8 +62,26 @@ def _offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for what all processes of pytest-xdist use and one of them makes, under a lock."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(shared: Path) -> Path:
     """A Llama of 2 layers with random weights, and a tokenizer trained on the embedded set."""
+    folder = shared / "tiny"
+    with FileLock(shared / "tiny.lock"):
+        if not (folder / "tokenizer.json").exists():
+            save_tiny_model(folder)
+    return folder
+
+
+def save_tiny_model(folder: Path) -> None:
+    """Save the model, then its tokenizer."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -99,10 +118,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         eos_token_id=2,
         pad_token_id=2,
     )
-    folder = tmp_path_factory.mktemp("models") / "tiny"
     LlamaForCausalLM(config).save_pretrained(folder)
     wrapped.save_pretrained(folder)
-    return folder
 
 
 class TasteConfig(LabelerConfig):
