@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from rlaif_framework import (
     PluginManager,
@@ -18,7 +19,6 @@ from rlaif_framework import (
 from rlaif_framework.plugins.discovery import Plugin
 from rlaif_framework.spec.loading import build_spec
 from support.oracle import oracle_module
-from support.runs import finished as finished
 from support.runs import run_folder as run_folder
 from support.world import world as world
 
@@ -53,8 +53,26 @@ def _offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for what all processes of pytest-xdist use and one of them makes, under a lock."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(shared: Path) -> Path:
     """A Llama of 2 layers with random weights, and a tokenizer trained on the embedded set."""
+    folder = shared / "tiny"
+    with FileLock(shared / "tiny.lock"):
+        if not (folder / "tokenizer.json").exists():
+            save_tiny_model(folder)
+    return folder
+
+
+def save_tiny_model(folder: Path) -> None:
+    """Save the model, then its tokenizer."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -91,10 +109,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         eos_token_id=2,
         pad_token_id=2,
     )
-    folder = tmp_path_factory.mktemp("models") / "tiny"
     LlamaForCausalLM(config).save_pretrained(folder)
     wrapped.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture

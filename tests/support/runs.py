@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from rlaif_framework import PluginManager, Spec, Store, run_spec
 from rlaif_framework.pipeline.engine import Run
@@ -27,15 +28,10 @@ def digest(folder: Path) -> dict[str, str]:
     return {str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(files)}
 
 
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Holds one run for the tests that only look at it."""
-    return {"folder": tmp_path_factory.mktemp("runs") / "run"}
-
-
 @pytest.fixture
-def run_folder(finished: dict[str, Any], tiny_spec: Callable[..., Spec], manager: PluginManager) -> Path:
-    folder: Path = finished["folder"]
-    if not (folder / "report.html").exists():
-        execute(tiny_spec(), folder, manager)
-    return folder
+def run_folder(shared: Path, tiny_spec: Callable[..., Spec], manager: PluginManager) -> Path:
+    """One finished run for all tests that only look at it."""
+    with FileLock(shared / "run.lock"):
+        if not (shared / "run" / "report.html").exists():
+            execute(tiny_spec(), shared / "run", manager)
+    return shared / "run"
