@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -702,10 +703,9 @@ def test_after_a_kill_only_what_was_not_answered_is_asked(build: Build, tmp_path
             [(kept,)] = db.execute("SELECT count(*) FROM answers").fetchall()
         assert 12 <= kept < 60
         assert len(before) - kept <= 8  # in flight at the kill
-        wait_for(lambda: server.in_flight == 0)
-        asked = len(server.bodies)
+    with serve() as server:  # another one: requests of the killed process may still arrive at the first
         assert len(drive(choices(60), build(server.url))) == 60
-    assert len(server.bodies) - asked == 60 - kept
+    assert len(server.bodies) == 60 - kept
 
 
 def test_a_cache_that_is_full_or_damaged_says_what_to_do(tmp_path: Path) -> None:
@@ -732,13 +732,14 @@ def test_ctrl_c_stops_at_once(tmp_path: Path) -> None:
 
 def test_a_caller_that_stops_leaves_nothing_running(build: Build) -> None:
     with serve(delay=0.05) as server:
-        answers = build(server.url, concurrency=2).answer(choices(50))
+        backend = build(server.url, concurrency=2)
+        answers = backend.answer(choices(50))
         next(answers)
         answers.close()
-        wait_for(lambda: server.in_flight == 0)
-        asked = len(server.bodies)
+        assert not [task for task in gc.get_objects() if isinstance(task, asyncio.Task) and not task.done()]
+        # Requests that were on their way when it stopped may still arrive: no more than were sent at once.
         list(build(server.url).answer(texts(1)))
-    assert len(server.bodies) == asked + 1 < 10
+        assert len(server.bodies) < 10
 
 
 # Identity and configuration
