@@ -297,6 +297,7 @@ def test_an_unknown_key_or_kind_is_named_with_the_nearest_one_at_its_path(
         ("requires=[a b]", "requires.0", "not a requirement such as 'rlaif-acme>=0.2'"),
         ("name=a b", "name", "should match pattern"),
         ("task={kind: tldr, test_fraction: 0.6, validation_fraction: 0.5}", "task", "nothing to train on"),
+        ("task={kind: dialogue, test_fraction: 0.6, validation_fraction: 0.5}", "task", "nothing to train on"),
     ],
 )
 def test_a_value_of_the_wrong_type_is_reported_at_its_path(

@@ -8,9 +8,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from rlaif_framework import Component, Split, TaskConfig, hookimpl
-
-Place = str | dict[Split, str]
+from rlaif_framework import Component, TaskConfig, hookimpl
+from rlaif_plugins.tasks.splits import Place, check_fractions
 
 
 class DialogueConfig(TaskConfig):
@@ -34,10 +33,7 @@ class DialogueConfig(TaskConfig):
 
     @model_validator(mode="after")
     def _check_fractions(self) -> DialogueConfig:
-        if self.validation_fraction + self.test_fraction >= 1:
-            raise ValueError(
-                "validation_fraction and test_fraction leave nothing to train on: their sum must be below 1"
-            )
+        check_fractions(self.validation_fraction, self.test_fraction)
         return self
 
 

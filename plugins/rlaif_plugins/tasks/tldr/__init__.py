@@ -8,7 +8,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from rlaif_framework import Component, Split, TaskConfig, hookimpl
+from rlaif_framework import Component, TaskConfig, hookimpl
+from rlaif_plugins.tasks.splits import Place, check_fractions
 
 TEMPLATE = """\
 {% if subreddit %}SUBREDDIT: r/{{ subreddit }}
@@ -18,7 +19,6 @@ TEMPLATE = """\
 {% endif %}POST: {{ post }}
 
 TL;DR:"""
-Place = str | dict[Split, str]
 
 
 class TldrConfig(TaskConfig):
@@ -44,10 +44,7 @@ class TldrConfig(TaskConfig):
 
     @model_validator(mode="after")
     def _check_fractions(self) -> TldrConfig:
-        if self.validation_fraction + self.test_fraction >= 1:
-            raise ValueError(
-                "validation_fraction and test_fraction leave nothing to train on: their sum must be below 1"
-            )
+        check_fractions(self.validation_fraction, self.test_fraction)
         return self
 
 

@@ -14,7 +14,8 @@ from jinja2 import Environment, StrictUndefined, TemplateError
 
 from rlaif_framework import Comparison, Context, DataError, PreferenceSource, Prompt, Split
 from rlaif_framework.data import AnnotatorPrompts, Row, copy_rate, hash_texts, read_id, read_splits, truncate_text
-from rlaif_plugins.tasks.tldr import Place, TldrConfig
+from rlaif_plugins.tasks.splits import Place
+from rlaif_plugins.tasks.tldr import TldrConfig
 from rlaif_plugins.tasks.tldr.rows import (
     Values,
     find_post,
