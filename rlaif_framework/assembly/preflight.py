@@ -77,4 +77,7 @@ def check_models(context: Context, names: Iterable[str]) -> None:
     for name in dict.fromkeys(names):  # each once, in order
         source = find_model(name, policy.revision if name == policy.model else None)
         if not source.is_gguf or converted_folder(source).exists():  # otherwise the first stage converts it
-            load_tokenizer(source, needs_end=name == policy.model)
+            if name == policy.model:
+                context.load_policy_tokenizer(source)
+            else:
+                load_tokenizer(source, needs_end=False)

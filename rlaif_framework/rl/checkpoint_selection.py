@@ -122,7 +122,7 @@ class CheckpointSelector:
         return cast(torch.nn.Module, self.learner.accelerator.unwrap_model(self.learner.policy))
 
     def _respond(self) -> list[str]:
-        samples = self.learner.respond([p.text for p in self.prompts], 0.0, self.stage.seed("watch"))
+        samples = self.learner.respond(self.prompts, 0.0, self.stage.seed("watch"))
         return [self.learner.context.task.clean(s.text) for s in samples]
 
     def _measure(self, number: int) -> dict[str, Any]:

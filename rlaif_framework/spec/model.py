@@ -54,6 +54,13 @@ class PolicyConfig(Config):
     dtype: DType = "auto"
     """Compute precision. `auto` is bf16 if the CPU or GPU supports it natively, else fp32. Trained weights are always
     kept in fp32."""
+    save_dtype: DType = "auto"
+    """Precision of saved weights. `auto` is that in which they were trained: fp32 if all weights are trained, and with
+    adapters, which are merged, that of `dtype`."""
+    chat: Literal["auto", "template", "plain"] = "auto"
+    """Format of prompts and responses, also for reward and value models: the turns of the tokenizer's chat template, or
+    plain text. `auto` is the template if the tokenizer has one. Base models of some families have a template that they
+    were not trained with: set `plain` for these."""
     lora: LoraSettings | None = None
     """Train low-rank adapters with these settings. By default all weights are trained."""
     gradient_checkpointing: bool = False

@@ -12,8 +12,8 @@ from rlaif_framework import Comparison, Context, DataError, Evidence, Preference
 from rlaif_framework.models import (
     Group,
     compute_dtype,
-    encode_prompt,
-    encode_response,
+    encode_continuation,
+    encode_text,
     find_model,
     load_model,
     load_tokenizer,
@@ -59,13 +59,13 @@ class LikelihoodLabeler:
         """Truncate a prompt to fit the model's context, in the same way for both responses and instructions."""
         if self.context is None:
             return comparison.prompt
-        room = self.context - max(len(encode_response(self.tokenizer, text)) for text in comparison.responses)
+        room = self.context - max(len(encode_continuation(self.tokenizer, text)) for text in comparison.responses)
         instructions = [self.config.instruction, self.config.against or ""]
 
-        def fits(text: str) -> bool:
-            return all(len(encode_prompt(self.tokenizer, instruct(i, text))) <= room for i in instructions)
+        def fits(prompt: Prompt) -> bool:
+            return all(len(encode_text(self.tokenizer, instruct(i, prompt.text))) <= room for i in instructions)
 
-        if fits(comparison.prompt.text):
+        if fits(comparison.prompt):
             return comparison.prompt
         try:
             return self.task.truncate(comparison.prompt, fits)
@@ -80,8 +80,8 @@ class LikelihoodLabeler:
         """Return the mean log-probability per token of both responses of each comparison, and the tokens processed."""
         groups = [
             Group(
-                encode_prompt(self.tokenizer, instruct(instruction, c.prompt.text)),
-                [encode_response(self.tokenizer, text) for text in c.responses],
+                encode_text(self.tokenizer, instruct(instruction, c.prompt.text)),
+                [encode_continuation(self.tokenizer, text) for text in c.responses],
             )
             for c in comparisons
         ]

@@ -73,14 +73,12 @@ class TldrTask:
             return {"train": [], "validation": [], "test": []}
         return {split: [pair for _, pair in pairs] for split, pairs in self._read(place, self._compare).items()}
 
-    def truncate(self, prompt: Prompt, fits: Callable[[str], bool]) -> Prompt:
+    def truncate(self, prompt: Prompt, fits: Callable[[Prompt], bool]) -> Prompt:
         """Truncate the post at its last lines until the prompt fits (Huang et al. 2024)."""
-        # The last occurrence: the title before the post may contain the same text.
-        before, _, after = prompt.text.rpartition(prompt.source)
-        source = truncate_text(prompt.source, lambda text: fits(before + text + after))
+        source = truncate_text(prompt.source, lambda text: fits(prompt.replace_source(text)))
         if not source.strip():
             raise DataError(f"prompt '{prompt.id}': not even one word of the post fits; raise policy.max_prompt_tokens")
-        return replace(prompt, text=before + source + after, source=source)
+        return prompt.replace_source(source)
 
     def annotator_prompts(self) -> AnnotatorPrompts:
         """Return the prompts for annotators. They have the structure of the paper's prompts, but not their wording."""
