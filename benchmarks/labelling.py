@@ -260,7 +260,7 @@ def read_pairs(path: str | None, count: int) -> list[Pair]:
     rows = [json.loads(line) for line in Path(path or MINI).read_text(encoding="utf-8").splitlines()]
     if path:
         return [Pair(r["prompt"], r["response_a"], r["response_b"]) for r in rows[:count]]
-    return [Pair(r["post"], r["candidate"], f["text"]) for r in rows for f in r["flawed"][:1]][:count]
+    return [Pair(r["post"], r["candidate"], f["text"]) for r in rows for f in r.get("flawed", [])[:1]][:count]
 
 
 def count_perfect(sequences: Sequence[Sequence[int]]) -> int:

@@ -82,7 +82,7 @@ def read_rows(case: str, path: str | None, count: int) -> list[dict[str, str]]:
     if path:
         pairs = [{"prompt": r["prompt"], "chosen": r["response_a"], "rejected": r["response_b"]} for r in rows]
     else:
-        texts = [(r["post"], r["candidate"], r["flawed"][0]["text"]) for r in rows]
+        texts = [(r["post"], r["candidate"], r["flawed"][0]["text"]) for r in rows if "candidate" in r]
         pairs = [{"prompt": post, "chosen": good, "rejected": bad} for post, good, bad in texts]
     pairs = [{**p, "prompt": f"POST: {p['prompt']}\n\nTL;DR:"} for p in pairs]
     if case == "responses":

@@ -1,7 +1,6 @@
 from .annotator_prompts import AnnotatorPrompts as AnnotatorPrompts
 from .annotator_prompts import Exemplar as Exemplar
 from .annotator_prompts import flatten as flatten
-from .pairs import ASSISTANT_CUE as ASSISTANT_CUE
 from .pairs import check_responses as check_responses
 from .pairs import hash_texts as hash_texts
 from .pairs import read_fraction as read_fraction
@@ -14,3 +13,7 @@ from .splits import read_splits as read_splits
 from .text import copy_rate as copy_rate
 from .text import escape_control_tokens as escape_control_tokens
 from .text import truncate_text as truncate_text
+from .transcripts import ASSISTANT_CUE as ASSISTANT_CUE
+from .transcripts import join_transcript as join_transcript
+from .transcripts import split_transcript as split_transcript
+from .transcripts import strip_cue as strip_cue

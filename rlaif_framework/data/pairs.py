@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from reprlib import repr as short
 from typing import Any
 
+from rlaif_framework.data.transcripts import ASSISTANT_CUE
 from rlaif_framework.errors import DataError
 from rlaif_framework.records.preferences import Comparison, Prompt
-
-ASSISTANT_CUE = "\n\nAssistant:"
-"""Ends the prompt of a transcript in the format of Anthropic's HH data."""
 
 FORMS = (  # for error messages
     "prompt + responses, prompt + chosen + rejected, prompt + response_a + response_b (+ label), "

@@ -15,7 +15,8 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Self
 
-from rlaif_framework.data.pairs import ASSISTANT_CUE, read_pair
+from rlaif_framework.data.pairs import read_pair
+from rlaif_framework.data.transcripts import ASSISTANT_CUE
 from rlaif_framework.errors import DataError
 from rlaif_framework.records.jsonl import parse_line, read_lines
 from rlaif_framework.records.preferences import Comparison

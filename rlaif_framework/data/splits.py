@@ -10,7 +10,7 @@ from reprlib import repr as short
 from typing import Any, TypeVar
 
 from rlaif_framework.config import HUB_ID
-from rlaif_framework.data.pairs import ASSISTANT_CUE
+from rlaif_framework.data.transcripts import ASSISTANT_CUE
 from rlaif_framework.errors import DataError
 from rlaif_framework.records.jsonl import read_rows
 from rlaif_framework.records.preferences import Split

@@ -35,7 +35,7 @@ LEARNED = [
 
 def as_trl(folder: Path) -> tuple[Path, Path]:
     """The forms of trl-lib/tldr and trl-lib/tldr-preference."""
-    rows = [json.loads(line) for line in MINI.read_text(encoding="utf-8").splitlines()][::4]
+    rows = [r for r in map(json.loads, MINI.read_text(encoding="utf-8").splitlines()) if "candidate" in r][::4]
     posts, pairs = folder / "posts", folder / "pairs.jsonl"
     posts.mkdir()
     for split, part in {"train": rows[:30], "validation": rows[30:38], "test": rows[38:]}.items():
@@ -52,7 +52,7 @@ def as_trl(folder: Path) -> tuple[Path, Path]:
 
 def as_openai(folder: Path) -> tuple[Path, Path]:
     """The files that OpenAI published, with the confidence of raters."""
-    rows = [json.loads(line) for line in MINI.read_text(encoding="utf-8").splitlines()][::4]
+    rows = [r for r in map(json.loads, MINI.read_text(encoding="utf-8").splitlines()) if "candidate" in r][::4]
     posts, pairs = folder / "posts", folder / "comparisons"
     posts.mkdir()
     pairs.mkdir()

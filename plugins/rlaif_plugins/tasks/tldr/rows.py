@@ -83,7 +83,14 @@ def read_comparison(values: Values) -> RatedSummaries | None:
 
 
 def read_flaws(values: Values) -> list[tuple[str, tuple[str, str]]]:
-    """Return each flaw of a row of `tldr-mini`, with the good candidate and the one that has the flaw."""
+    """Return each flaw of a row of `tldr-mini`, with the good candidate and the one that has the flaw.
+
+    A post that serves as a prompt only has neither.
+    """
+    if "candidate" not in values and "flawed" not in values:
+        return []
+    if "flawed" not in values:
+        raise DataError("'flawed' is missing")
     good, flawed = _required(values, "candidate"), values["flawed"]
     if not (isinstance(flawed, list) and all(isinstance(item, dict) for item in flawed)):
         raise DataError("'flawed' is not a list of texts with their flaws")

@@ -71,7 +71,8 @@ class TldrTask:
         place = self.config.comparisons or ("mini" if self.config.data == "mini" else None)
         if place is None:
             return {"train": [], "validation": [], "test": []}
-        return {split: [pair for _, pair in pairs] for split, pairs in self._read(place, self._compare).items()}
+        parse = self._compare_mini if place == "mini" else self._compare
+        return {split: [pair for _, pair in pairs] for split, pairs in self._read(place, parse).items()}
 
     def truncate(self, prompt: Prompt, fits: Callable[[Prompt], bool]) -> Prompt:
         """Truncate the post at its last lines until the prompt fits (Huang et al. 2024)."""
@@ -136,7 +137,7 @@ class TldrTask:
 
     def _compare(self, row: Row) -> Iterator[Comparison]:
         if "flawed" in row.values:
-            yield from self._compare_mini(row.values)
+            yield from self._compare_mini(row)
             return
         found = read_comparison(row.values)
         if found is None:
@@ -146,10 +147,13 @@ class TldrTask:
         identity = f"{prompt.id}/{hash_texts(''.join(found.responses))}"
         yield Comparison(identity, prompt, found.responses, found.preference, source, found.confidence)
 
-    def _compare_mini(self, values: Values) -> Iterator[Comparison]:
-        """Compare the good candidate with each flawed one. The reference is neither, so that judges may use it."""
-        prompt = self._prompt(values)
-        for flaw, (good, bad) in read_flaws(values):
+    def _compare_mini(self, row: Row) -> Iterator[Comparison]:
+        """Compare the good candidate with each flawed one, if the row has them.
+
+        The reference is neither, so that judges may use it.
+        """
+        prompt = self._prompt(row.values)
+        for flaw, (good, bad) in read_flaws(row.values):
             identity = f"{prompt.id}/{flaw}"
             # By a hash, so that about half of the good candidates come second, in the same places in every run.
             swap = int(hash_texts(identity), 16) % 2 == 1
