@@ -78,7 +78,7 @@ def encode_turns(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], cont
     except TemplateError as error:
         roles = ", ".join(turn.role for turn in turns)
         raise ModelError(
-            f"the chat template of '{tokenizer.name_or_path}' cannot render a dialogue with the turns {roles}: {error}; "
+            f"the chat template of '{tokenizer.name_or_path}' cannot render the turns {roles}: {error}; "
             "set policy.chat: plain, or change the dialogue"
         ) from error
 
@@ -130,11 +130,11 @@ def encode_response(
         finished: If False, the end is left out.
     """
     if tokenizer.chat_template is None:
-        ids, end = _split(tokenizer, " " + text.strip()), (tokenizer.eos_token_id,)
+        ids, end = _split(tokenizer, " " + text.strip()), [int(tokenizer.eos_token_id)]
     else:
         turn = _read_turn(tokenizer)
-        ids, end = _encode_assistant(tokenizer, turn, text.strip()), turn.end
-    return [*ids, *(end if finished else ())][:max_tokens]
+        ids, end = _encode_assistant(tokenizer, turn, text.strip()), list(turn.end)
+    return (ids + end if finished else ids)[:max_tokens]
 
 
 def _encode_assistant(tokenizer: PreTrainedTokenizerBase, turn: _AssistantTurn, text: str) -> list[int]:

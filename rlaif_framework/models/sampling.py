@@ -33,7 +33,8 @@ def sample_responses(
 ) -> list[Sample]:
     """Sample one response to each prompt, batched by length, without top-p truncation of the distribution.
 
-    A response ends at any of `find_stop_ids`. While sampling, adapters are merged into copies of the weights that they adapt.
+    A response ends at any of `find_stop_ids`. While sampling, adapters are merged into copies of the
+    weights that they adapt.
 
     Args:
         model: A causal LM of transformers, with or without adapters.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from rlaif_framework.records.ballots import Ballot
 
@@ -12,11 +12,13 @@ Split = Literal["train", "validation", "test"]
 PreferenceSource = Literal["human", "synthetic"]
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+Role = Literal["system", "user", "assistant"]
+
+
+class Turn(NamedTuple):
     """A message of a dialogue."""
 
-    role: Literal["system", "user", "assistant"]
+    role: Role
     content: str
 
 

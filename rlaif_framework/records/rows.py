@@ -33,7 +33,7 @@ def read_comparison(row: Mapping[str, Any]) -> Comparison:
     return Comparison(
         **{
             **row,
-            "prompt": Prompt(**{**row["prompt"], "turns": tuple(Turn(**turn) for turn in row["prompt"]["turns"])}),
+            "prompt": Prompt(**{**row["prompt"], "turns": tuple(Turn(*turn) for turn in row["prompt"]["turns"])}),
             "responses": (first, second),
             "raw_responses": None if raw is None else (raw[0], raw[1]),
         }

@@ -27,7 +27,7 @@ from rlaif_framework import (
     run_spec,
 )
 from rlaif_framework.metrics.agreement import measure_labeler
-from rlaif_framework.models.sampling import encode_prompt, encode_response
+from rlaif_framework.models.chat import encode_prompt, encode_response
 from rlaif_framework.plugins.slots import narrow
 from rlaif_framework.progress import Progress
 from rlaif_framework.records.rows import load_preferences

@@ -98,7 +98,9 @@ class BradleyTerry:
         config, context = self.config, self.context
         start = self._find_start(initial)
         tokenizer = context.load_policy_tokenizer(start)
-        model = ScoreModel.load(start, tokenizer, context.dtype, context.device, self._lora, train=True, head=config.head)
+        model = ScoreModel.load(
+            start, tokenizer, context.dtype, context.device, self._lora, train=True, head=config.head
+        )
         if context.policy.gradient_checkpointing:
             checkpoint_gradients(model)
         return model, tokenizer

@@ -14,9 +14,21 @@ FORMS = (
     "info + summaries + choice, prompt + responses, prompt + chosen + rejected, or prompt + response_a + response_b "
     "(+ label)"
 )
-POST_IN_PROMPT = re.compile(r"POST: (.*?)\n+TL;DR:\s*$", re.DOTALL)
+RENDERED = re.compile(
+    r"(?:SUBREDDIT: r/(?P<subreddit>[^\n]*)\n+)?(?:TITLE: (?P<title>[^\n]*)\n+)?POST: (?P<post>.*?)\n+TL;DR:\s*$",
+    re.DOTALL,
+)
+"""A prompt of OpenAI's TL;DR data."""
 
 Values = Mapping[str, Any]
+
+
+class Post(NamedTuple):
+    """A post to be summarised. The subreddit and the title may be empty."""
+
+    subreddit: str
+    title: str
+    post: str
 
 
 class RatedSummaries(NamedTuple):
@@ -47,10 +59,10 @@ def read_first(values: Values, name: str) -> str:
     return _plain(value[0], name) if value else ""
 
 
-def find_post(whole: str) -> str | None:
+def find_post(whole: str) -> Post | None:
     """Return the post in a prompt that is already rendered; None if there is none."""
-    found = POST_IN_PROMPT.search(whole)
-    return found[1].strip() if found else None
+    found = RENDERED.search(whole)
+    return Post(*((part or "").strip() for part in found.groups())) if found and found["post"].strip() else None
 
 
 def find_subject(values: Values, post: str) -> str:
@@ -61,7 +73,8 @@ def find_subject(values: Values, post: str) -> str:
     info = values.get("info")
     given = info if isinstance(info, dict) else values
     if given.get(post) is None and isinstance(whole := given.get("prompt"), str):
-        return find_post(whole) or whole
+        found = find_post(whole)
+        return found.post if found else whole
     try:
         return read_text(given, post)
     except DataError:

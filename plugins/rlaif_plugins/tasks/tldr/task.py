@@ -10,13 +10,14 @@ from pathlib import Path
 from reprlib import repr as short
 from typing import Any, TypeVar
 
-from jinja2 import Environment, StrictUndefined, TemplateError
+from jinja2 import Environment, StrictUndefined, Template, TemplateError
 
-from rlaif_framework import Comparison, Context, DataError, PreferenceSource, Prompt, Split
+from rlaif_framework import Comparison, Context, DataError, PreferenceSource, Prompt, Split, Turn
 from rlaif_framework.data import AnnotatorPrompts, Row, copy_rate, hash_texts, read_id, read_splits, truncate_text
 from rlaif_plugins.tasks.splits import Place
 from rlaif_plugins.tasks.tldr import TldrConfig
 from rlaif_plugins.tasks.tldr.rows import (
+    Post,
     Values,
     find_post,
     find_subject,
@@ -40,13 +41,8 @@ class TldrTask:
         )
         self.fractions = (config.validation_fraction, config.test_fraction)
         # Checked now, so that a template without the post is found before anything is computed.
-        try:
-            self.template = Environment(undefined=StrictUndefined).from_string(config.template)
-            rendered = self.template.render(subreddit="s", title="t", post="\0")
-        except (TemplateError, TypeError, ValueError) as error:
-            raise DataError(f"task.template: {error}; it may use subreddit, title and post") from error
-        if "\0" not in rendered:
-            raise DataError("task.template: it does not use {{ post }}, so all prompts would be the same")
+        self.template = _compile("task.template", config.template)
+        self.instruction = _compile("task.instruction", config.instruction)
 
     @cached_property
     def _scorer(self) -> Any:
@@ -117,23 +113,30 @@ class TldrTask:
             raise DataError(f"'{names.get('summary', 'summary')}' is missing or empty")
         title = read_text(values, names.get("title", "title"))
         subreddit = read_text(values, names.get("subreddit", "subreddit"))
-        text = self.template.render(subreddit=subreddit, title=title, post=post)
-        if post not in text:
-            raise DataError(
-                "task.template changes the post; prompts must contain it unchanged, so that it can be truncated"
-            )
-        return Prompt(identity or hash_texts(text), text, post, summary or None)
+        return self._render(Post(subreddit, title, post), identity, summary)
 
     def _whole_prompt(self, whole: str, identity: str | None, summary: str) -> Prompt:
         """Return the prompt for a text that is already rendered, as in trl-lib/tldr, or for a bare post."""
-        post = find_post(whole)
-        text = whole.rstrip()
-        if post is None:
-            post = whole.strip()
-            text = self.template.render(subreddit="", title="", post=post)
-        if not post:
+        found = find_post(whole)
+        if found is None and not whole.strip():
             raise DataError("'prompt' is empty")
-        return Prompt(identity or hash_texts(text), text, post, summary or None)
+        if found is None:
+            return self._render(Post("", "", whole.strip()), identity, summary)
+        prompt = self._render(found, identity, summary)
+        # The text stays as it is in the data.
+        return replace(prompt, id=identity or hash_texts(whole.rstrip()), text=whole.rstrip())
+
+    def _render(self, post: Post, identity: str | None, summary: str) -> Prompt:
+        """Return the prompt for a post: its text, and its turns for a policy with a chat template."""
+        text, message = self.template.render(post._asdict()), self.instruction.render(post._asdict())
+        for name, rendered in (("template", text), ("instruction", message)):
+            if post.post not in rendered:
+                raise DataError(
+                    f"task.{name} changes the post; prompts must contain it unchanged, so that it can be truncated"
+                )
+        system = [Turn("system", self.config.system)] if self.config.system else []
+        turns = (*system, Turn("user", message))
+        return Prompt(identity or hash_texts(text), text, post.post, summary or None, turns)
 
     def _compare(self, row: Row) -> Iterator[Comparison]:
         if "flawed" in row.values:
@@ -175,6 +178,22 @@ class TldrTask:
         if bad:
             raise DataError(min(bad)[1])
         return found
+
+
+def _compile(name: str, template: str) -> Template:
+    """Compile the template of a prompt.
+
+    Raises:
+        DataError: It is invalid, or does not use the post.
+    """
+    try:
+        compiled = Environment(undefined=StrictUndefined).from_string(template)
+        rendered = compiled.render(subreddit="s", title="t", post="\0")
+    except (TemplateError, TypeError, ValueError) as error:
+        raise DataError(f"{name}: {error}; it may use subreddit, title and post") from error
+    if "\0" not in rendered:
+        raise DataError(f"{name}: it does not use {{{{ post }}}}, so all prompts would be the same")
+    return compiled
 
 
 def _make_ids_unique(found: Mapping[Split, Sequence[tuple[Row, Prompt]]]) -> dict[Split, list[Prompt]]:
