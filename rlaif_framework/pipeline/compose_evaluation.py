@@ -38,6 +38,9 @@ def compose_evaluation(
         DataError: A labeler or the judge cannot label its comparisons, or two test prompts have the same id.
     """
     prompts, comparisons = _held_out(factory, spec, config)
+    for name, (_, reward) in arms.items():
+        if reward is not None:  # it scores the test prompts and the validation comparisons as well
+            check_labeler(f"arms.{name}.reward", reward.config, [*comparisons, *_compare_nothing(prompts)])
     labelers, labeler_of_arm = _name_labelers(spec, config)
     for name, labeler in labelers.items():
         check_labeler(f"evaluate: {name}: labeler", labeler, comparisons)
@@ -83,9 +86,14 @@ def _held_out(factory: StepFactory, spec: Spec, config: EvaluateConfig) -> tuple
         )
     _check_ids(prompts)
     if matchups:
-        check_labeler("evaluate.judge", config.judge, [Comparison(p.id, p, ("", "")) for p in prompts])
+        check_labeler("evaluate.judge", config.judge, _compare_nothing(prompts))
     comparisons = sample_subset(task.comparisons("validation"), config.comparisons, derive_seed(seed, "validation"))
     return prompts, comparisons
+
+
+def _compare_nothing(prompts: Sequence[Prompt]) -> list[Comparison]:
+    """Return comparisons of empty responses, to check what only prompts may lack."""
+    return [Comparison(prompt.id, prompt, ("", "")) for prompt in prompts]
 
 
 def _check_ids(prompts: Sequence[Prompt]) -> None:

@@ -89,7 +89,7 @@ def test_likelihood_cuts_a_prompt_to_the_models_context(
     # Two instructions, each with a prompt and both responses: more is read than one context, and not much beyond two.
     assert 1024 < found.evidence.prompt_tokens < 2 * 1024 + 100
     endless = replace(long, responses=("dog " * 2000, "mud"))
-    with pytest.raises(DataError, match="comparison 'long': a response alone is longer than the model's context"):
+    with pytest.raises(DataError, match="prompt 'p': a response alone is longer than the model's context"):
         label(manager, tiny_spec(), config, [endless])
 
 
