@@ -38,6 +38,7 @@ def compose_evaluation(
         DataError: A labeler or the judge cannot label its comparisons, or two test prompts have the same id.
     """
     prompts, comparisons = _held_out(factory, spec, config)
+    prompts = [prompt for prompt in prompts for _ in range(config.responses)]
     labelers, labeler_of_arm = _name_labelers(spec, config)
     for name, labeler in labelers.items():
         check_labeler(f"evaluate: {name}: labeler", labeler, comparisons)
@@ -83,7 +84,10 @@ def _held_out(factory: StepFactory, spec: Spec, config: EvaluateConfig) -> tuple
         )
     _check_ids(prompts)
     if matchups:
-        check_labeler("evaluate.judge", config.judge, [Comparison(p.id, p, ("", "")) for p in prompts])
+        pairs = [Comparison(p.id, p, ("", "")) for p in prompts]
+        check_labeler("evaluate.judge", config.judge, pairs)
+        for name, judge in config.judges.items():
+            check_labeler(f"evaluate.judges.{name}", judge, pairs)
     comparisons = sample_subset(task.comparisons("validation"), config.comparisons, derive_seed(seed, "validation"))
     return prompts, comparisons
 
@@ -100,9 +104,9 @@ def _name_labelers(spec: Spec, config: EvaluateConfig) -> tuple[dict[str, Labele
     """Collect the labelers to measure, each once.
 
     Returns:
-        The labelers by name (`judge`, arms, and those of `evaluate.labelers`), and the name of each arm's labeler.
+        The labelers by name (the judges, arms, and those of `evaluate.labelers`), and the name of each arm's labeler.
     """
-    labelers: dict[str, LabelerConfig] = {"judge": config.judge}
+    labelers: dict[str, LabelerConfig] = {"judge": config.judge, **config.judges}
     of_arm: dict[str, str | None] = {}
     for arm, settings in spec.arms.items():
         if settings.feedback is None:
@@ -141,9 +145,13 @@ def _judge(
     responses: Mapping[str, Step],
     prompts: Sequence[Prompt],
 ) -> Matchup:
-    # The reference responses have no step.
-    recipe = JudgeRecipe(judge=config.judge, first=responses.get(first), second=responses.get(second), prompts=prompts)
-    return Matchup(first, second, factory.create(f"evaluation/wins/{first}-vs-{second}", recipe))
+    names = {"judge": "wins"} | {name: f"judges/{name}" for name in config.judges}
+    judged = {}
+    for name, judge in {"judge": config.judge, **config.judges}.items():
+        # The reference responses have no step.
+        recipe = JudgeRecipe(judge=judge, first=responses.get(first), second=responses.get(second), prompts=prompts)
+        judged[name] = factory.create(f"evaluation/{names[name]}/{first}-vs-{second}", recipe)
+    return Matchup(first, second, judged)
 
 
 def _score_arm(
