@@ -140,7 +140,7 @@ class CheckpointSelector:
             }
             tie = Evidence(source="tie")
             labels = [judged.get(c.id) or Preference(c.id, (0.5, 0.5), tie) for c in comparisons]
-            row["wins"] = asdict(measure_wins("policy", "initial", comparisons, labels))
+            row["wins"] = asdict(measure_wins("policy", "initial", self.judge_kind, comparisons, labels))
         return row
 
     def _read(self) -> list[dict[str, Any]]:
