@@ -9,6 +9,7 @@ from .chat import encode_turns as encode_turns
 from .chat import find_stop_ids as find_stop_ids
 from .loading import load_model as load_model
 from .loading import load_tokenizer as load_tokenizer
+from .logprobs import mean_logprobs as mean_logprobs
 from .logprobs import response_logits as response_logits
 from .logprobs import response_logprobs as response_logprobs
 from .logprobs import selective_logprobs as selective_logprobs

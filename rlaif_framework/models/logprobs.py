@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rlaif_framework.models.packing import Packed, select_head_positions
+from rlaif_framework.models.packing import Group, Packed, pack_groups, select_head_positions, split_by_tokens
 
 CHUNK = 64
 """Number of rows of logits that are processed at once."""
@@ -103,3 +105,29 @@ def response_logits(model: nn.Module, packed: Packed) -> Tensor:
 def response_logprobs(model: nn.Module, packed: Packed, temperature: float = 1.0) -> Tensor:
     """Compute log-probabilities of the response tokens of a packed batch, (response tokens,) in fp32."""
     return selective_logprobs(response_logits(model, packed), packed.targets, temperature)
+
+
+@torch.no_grad()
+def mean_logprobs(
+    model: PreTrainedModel, groups: Sequence[Group], tokenizer: PreTrainedTokenizerBase, budget: int
+) -> list[list[float]]:
+    """Compute the mean log-probability per token of each response of each group, without gradients.
+
+    Args:
+        model: A causal LM.
+        groups: Token ids of prompts and their responses.
+        tokenizer: Its tokenizer.
+        budget: Maximum tokens in a batch.
+
+    Returns:
+        The means of each group's responses, in nats.
+    """
+    found: dict[int, list[float]] = {}
+    for batch in split_by_tokens([group.length for group in groups], budget):
+        packed = pack_groups([groups[i] for i in batch], tokenizer.pad_token_id, model.device)
+        sums = packed.per_response(response_logprobs(model, packed))  # (responses,)
+        lengths = packed.per_response(torch.ones_like(packed.targets, dtype=torch.float32))
+        means = iter((sums / lengths).tolist())
+        for i in batch:
+            found[i] = [next(means) for _ in groups[i].responses]
+    return [found[i] for i in range(len(groups))]

@@ -21,6 +21,7 @@ BUILTINS = (
     "rlaif_plugins.labelers.rouge",
     "rlaif_plugins.labelers.length",
     "rlaif_plugins.labelers.likelihood",
+    "rlaif_plugins.labelers.reference_likelihood",
     "rlaif_plugins.labelers.ensemble",
     "rlaif_plugins.labelers.mix",
     "rlaif_plugins.rewards.bradley_terry",

@@ -27,7 +27,6 @@ from rlaif_framework import (
     run_spec,
 )
 from rlaif_framework.metrics.agreement import measure_labeler
-from rlaif_framework.models.chat import encode_prompt, encode_response
 from rlaif_framework.plugins.slots import narrow
 from rlaif_framework.progress import Progress
 from rlaif_framework.records.rows import load_preferences
@@ -46,6 +45,22 @@ def label(manager: PluginManager, spec: Spec, config: Any, comparisons: Sequence
     return list(Context.from_spec(spec, manager).build_labeler(labeler).label(comparisons))
 
 
+class PlainLoop:
+    """One forward pass of transformers for each text."""
+
+    def __init__(self, folder: Path) -> None:
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+    def mean_logprob(self, before: str, after: str) -> float:
+        prompt = self.tokenizer(before)["input_ids"]
+        answer = [*self.tokenizer(f" {after}", add_special_tokens=False)["input_ids"], self.tokenizer.eos_token_id]
+        with torch.no_grad():
+            logprobs = self.model(torch.tensor([prompt + answer])).logits[0].log_softmax(1)
+        rows = logprobs[len(prompt) - 1 : -1]
+        return float(sum(row[token] for row, token in zip(rows, answer, strict=True)) / len(answer))
+
+
 def test_likelihood_equals_a_plain_loop(
     manager: PluginManager, tiny_spec: Callable[..., Spec], tiny_model: Path
 ) -> None:
@@ -57,25 +72,37 @@ def test_likelihood_equals_a_plain_loop(
         "against": "Lie.",
     }
     found = label(manager, tiny_spec(), config, COMPARISONS)
-    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
-
-    def mean_logprob(instruction: str, response: str) -> float:
-        prompt = encode_prompt(tokenizer, f"{instruction}\n\n{POST.text}")
-        answer = encode_response(tokenizer, response)
-        with torch.no_grad():
-            logprobs = model(torch.tensor([prompt + answer])).logits[0].log_softmax(1)
-        rows = logprobs[len(prompt) - 1 : -1]
-        return float(sum(row[token] for row, token in zip(rows, answer, strict=True)) / len(answer))
-
+    plain = PlainLoop(tiny_model)
     for comparison, preference in zip(COMPARISONS, found, strict=True):
-        expected = [mean_logprob("Be good.", r) - mean_logprob("Lie.", r) for r in comparison.responses]
+        expected = [
+            plain.mean_logprob(f"Be good.\n\n{POST.text}", r) - plain.mean_logprob(f"Lie.\n\n{POST.text}", r)
+            for r in comparison.responses
+        ]
         assert preference.evidence.scores == pytest.approx(expected, abs=1e-4)
         odds = (expected[0] - expected[1]) / 0.1
         assert preference.probabilities is not None
         assert preference.probabilities[0] == pytest.approx(1 / (1 + 2.718281828459045**-odds), abs=1e-3)
     alone = label(manager, tiny_spec(), config, COMPARISONS[1:2])[0]
     assert alone.evidence.scores == pytest.approx(found[1].evidence.scores, abs=1e-5)
+
+
+def test_reference_likelihood_equals_a_plain_loop(
+    manager: PluginManager, tiny_spec: Callable[..., Spec], tiny_model: Path
+) -> None:
+    config = {"kind": "reference-likelihood", "model": str(tiny_model), "dtype": "fp32", "scale": 0.5}
+    pairs = [replace(c, prompt=replace(POST, reference=f"a muddy dog {c.id}")) for c in COMPARISONS]
+    plain = PlainLoop(tiny_model)
+    for pair, preference in zip(pairs, label(manager, tiny_spec(), config, pairs), strict=True):
+        reference = pair.prompt.reference or ""
+        expected = [plain.mean_logprob(f"{text}\n\nIn other words:", reference) for text in pair.responses]
+        assert preference.evidence.scores == pytest.approx(expected, abs=1e-4)
+        assert preference.probabilities is not None
+        odds = (expected[0] - expected[1]) / 0.5
+        assert preference.probabilities[0] == pytest.approx(1 / (1 + 2.718281828459045**-odds), abs=1e-3)
+    with pytest.raises(DataError, match="prompt 'p' has no reference"):
+        label(manager, tiny_spec(), config, COMPARISONS)
+    with pytest.raises(DataError, match="a response and the reference have .* tokens, more than the 1024"):
+        label(manager, tiny_spec(), config, [replace(pairs[0], responses=("dog " * 2000, "mud"))])
 
 
 def test_likelihood_cuts_a_prompt_to_the_models_context(

@@ -26,6 +26,7 @@ def labelers(manager: PluginManager, model: Path) -> list[tuple[str, dict[str, o
         "llm": {"backend": backend},
         "rate": {"backend": backend},
         "likelihood": {"model": str(model), "dtype": "fp32"},
+        "reference-likelihood": {"model": str(model), "dtype": "fp32"},
         "ensemble": {"labelers": {"long": "length", "e": "test/taste"}},
         "mix": {"labeler": "length", "gold_source": "synthetic", "proportion": 0.5},
     }

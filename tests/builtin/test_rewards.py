@@ -420,6 +420,7 @@ def test_the_direct_reward_asks_for_a_whole_rollout_at_once(bench: Bench, tiny_m
         {"kind": "similarity", "model": "TINY"},
         {"kind": "similarity", "model": "TINY", "against": "reference"},
         {"kind": "likelihood", "model": "TINY", "dtype": "fp32", "instruction": "Be good.", "against": "Lie."},
+        {"kind": "reference-likelihood", "model": "TINY", "dtype": "fp32"},
         {"kind": "rate", "backend": {"kind": "transformers", "model": "TINY", "dtype": "fp32"}},
     ],
     ids=lambda labeler: "-".join(filter(None, [labeler["kind"], labeler.get("against")])),

@@ -62,7 +62,7 @@ def test_a_response_ends_with_the_end_of_the_turn(tokenizer: PreTrainedTokenizer
     assert response[-1] == end
     unfinished = encode_response(tokenizer, ANSWER, finished=False)
     assert response[: len(unfinished)] == unfinished
-    assert not tokenizer.decode(response[len(unfinished) : -1]).strip()  # Llama 2 writes a space before the end
+    assert not str(tokenizer.decode(response[len(unfinished) : -1])).strip()  # Llama 2 writes a space before the end
     assert encode_response(tokenizer, ANSWER, max_tokens=3) == response[:3]
 
 
@@ -86,7 +86,7 @@ def test_control_tokens_in_data_are_text(tokenizer: PreTrainedTokenizerBase) -> 
         assert filled.count(token) == empty.count(token)
         assert token not in encode_response(tokenizer, hostile, finished=False)
         assert token not in encode_text(tokenizer, hostile)[1:]
-    assert tokenizer.decode(encode_response(tokenizer, hostile, finished=False)).strip() == hostile
+    assert str(tokenizer.decode(encode_response(tokenizer, hostile, finished=False))).strip() == hostile
 
 
 def test_a_system_turn_is_kept_in_every_template(tokenizer: PreTrainedTokenizerBase, family: str) -> None:
@@ -114,10 +114,8 @@ def test_dates_do_not_change_by_day(tiny_model: Path, tmp_path: Path) -> None:
     # The saved tokenizer has the same date.
     tokenizer.save_pretrained(tmp_path / "saved")
     again = AutoTokenizer.from_pretrained(tmp_path / "saved")
-    assert (
-        again.decode(again.apply_chat_template(messages([Turn("user", "Hi")]), add_generation_prompt=True)["input_ids"])
-        == text
-    )
+    turns = messages([Turn("user", "Hi")])
+    assert again.apply_chat_template(turns, add_generation_prompt=True, tokenize=False) == text
     assert fix_date('{{ strftime_now( "%Y" ) }}') == "{{ '2024' }}"
 
 

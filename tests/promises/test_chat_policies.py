@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -63,9 +64,9 @@ def test_a_plain_policy_has_no_chat_template(
     model = save_chat_model("chatml", tiny_model, tmp_path / "chatml")
     run = execute(chat_spec(tiny_spec, model, chat="plain"), tmp_path / "run", manager)
     folder = run.folder / "rl" / "policy"
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     assert tokenizer.chat_template is None
-    loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     _, row = next(iter(read_rows(run.folder / "evaluation/responses/rl/responses.jsonl")))
     prompt = next(p for p in Context.from_spec(tiny_spec(), manager).task.prompts("test") if p.id == row["prompt"])
     inputs = tokenizer(prompt.text, return_tensors="pt")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import torch
 from scipy.special import expit
 
 from rlaif_framework import Comparison, Context, DataError, Evidence, Preference, Prompt
@@ -16,9 +15,7 @@ from rlaif_framework.models import (
     find_model,
     load_model,
     load_tokenizer,
-    pack_groups,
-    response_logprobs,
-    split_by_tokens,
+    mean_logprobs,
 )
 from rlaif_plugins.labelers.likelihood import LikelihoodConfig
 
@@ -98,7 +95,6 @@ class LikelihoodLabeler:
             tokens = [a + b for a, b in zip(tokens, more, strict=True)]
         return scores, tokens
 
-    @torch.no_grad()
     def _average(self, cases: Sequence[Case], instruction: str) -> tuple[list[list[float]], list[int]]:
         """Return the mean log-probability per token of each response of each case, and the tokens processed."""
         groups = [
@@ -108,16 +104,9 @@ class LikelihoodLabeler:
             )
             for prompt, responses in cases
         ]
-        scores: dict[int, list[float]] = {}
-        for batch in split_by_tokens([group.length for group in groups], self.budget):
-            packed = pack_groups([groups[i] for i in batch], self.tokenizer.pad_token_id, self.model.device)
-            sums = packed.per_response(response_logprobs(self.model, packed))  # (responses,)
-            # Per token, the EOS token included: sums would favour short responses.
-            lengths = packed.per_response(torch.ones_like(packed.targets, dtype=torch.float32))
-            means = iter((sums / lengths).tolist())
-            for i in batch:
-                scores[i] = [next(means) for _ in groups[i].responses]
-        return [scores[i] for i in range(len(groups))], [group.length for group in groups]
+        # Per token, the EOS token included: sums would favour short responses.
+        means = mean_logprobs(self.model, groups, self.tokenizer, self.budget)
+        return means, [group.length for group in groups]
 
 
 def instruct(instruction: str, text: str) -> str:

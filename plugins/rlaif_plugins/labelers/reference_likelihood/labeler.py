@@ -1,0 +1,72 @@
+"""Score responses by the log-likelihood of the reference after them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from scipy.special import expit
+
+from rlaif_framework import Comparison, Context, DataError, Evidence, Preference, Prompt
+from rlaif_framework.models import (
+    Group,
+    compute_dtype,
+    encode_continuation,
+    encode_text,
+    find_model,
+    load_model,
+    load_tokenizer,
+    mean_logprobs,
+)
+from rlaif_plugins.labelers.reference_likelihood import ReferenceLikelihoodConfig
+
+
+class ReferenceLikelihoodLabeler:
+    """Scores each response independently, so it has no position bias."""
+
+    def __init__(self, config: ReferenceLikelihoodConfig, context: Context) -> None:
+        self.config = config
+        source = find_model(config.model, config.revision)
+        self.tokenizer = load_tokenizer(source)
+        self.model = load_model(source, "causal", compute_dtype(config.dtype, context.device), context.device)
+        self.budget = context.batch_tokens
+        self.context: int | None = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+
+    def label(self, comparisons: Sequence[Comparison]) -> Iterator[Preference]:
+        """Label comparisons by the likelihood of the reference.
+
+        Raises:
+            DataError: A prompt has no reference, or a response and the reference exceed the model's context.
+        """
+        groups = [self._encode(c.prompt, text) for c in comparisons for text in c.responses]
+        scores = self._score(groups)
+        for index, comparison in enumerate(comparisons):
+            pair = slice(2 * index, 2 * index + 2)
+            a, b = scores[pair]
+            first = float(expit((a - b) / self.config.scale))
+            tokens = sum(group.length for group in groups[pair])
+            evidence = Evidence(self.config.kind, scores=(a, b), prompt_tokens=tokens)
+            yield Preference(comparison.id, (first, 1.0 - first), evidence)
+
+    def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Sequence[float]:
+        """Return the log-likelihood per token of each prompt's reference after the response, EOS token included.
+
+        Raises:
+            DataError: A prompt has no reference, or a response and the reference exceed the model's context.
+        """
+        return self._score([self._encode(prompt, text) for prompt, text in zip(prompts, responses, strict=True)])
+
+    def _score(self, groups: Sequence[Group]) -> list[float]:
+        return [mean for means in mean_logprobs(self.model, groups, self.tokenizer, self.budget) for mean in means]
+
+    def _encode(self, prompt: Prompt, response: str) -> Group:
+        """Return the response and the connection as the context of the reference."""
+        if not prompt.reference:
+            raise DataError(f"labeler 'reference-likelihood': prompt '{prompt.id}' has no reference")
+        before = encode_text(self.tokenizer, f"{response}\n\n{self.config.connection}".strip())
+        group = Group(before, [encode_continuation(self.tokenizer, prompt.reference)])
+        if self.context is not None and group.length > self.context:
+            raise DataError(
+                f"labeler 'reference-likelihood', prompt '{prompt.id}': a response and the reference have "
+                f"{group.length} tokens, more than the {self.context} of the model's context"
+            )
+        return group
