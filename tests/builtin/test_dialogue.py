@@ -100,3 +100,16 @@ def test_all_bad_rows_are_named_at_once_and_left_out_where_asked_for(make: Calla
     assert len(make(rows, skip_invalid=True).comparisons("train")) == 2
     with pytest.raises(DataError, match="line 1: a response is empty"):
         make([empty], skip_invalid=True).comparisons("train")
+
+
+def test_a_chat_policy_is_given_the_turns(make: Callable[..., Any]) -> None:
+    (prompt,) = make([transcripts(1)]).prompts("train")
+    last = ("user", "Tell me about eels. Number 1.")
+    assert prompt.turns == (("user", "Hi"), ("assistant", "Hello!"), last)
+    (with_system,) = make([transcripts(1)], system="Be brief.").prompts("train")
+    assert with_system.turns == (("system", "Be brief."), *prompt.turns)
+    task = make([transcripts(1)], system="Be brief.")
+    short = task.truncate(with_system, lambda shorter: len(shorter.text) <= 60)
+    assert short.turns == (("system", "Be brief."), last)
+    (bare,) = make([{"prompt": "Why?", "responses": ["Because.", "No idea."]}]).prompts("train")
+    assert bare.turns == (("user", "Why?"),)

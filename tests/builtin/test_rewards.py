@@ -34,6 +34,7 @@ from rlaif_framework import (
     SpecError,
     Stage,
     TrainingError,
+    Turn,
 )
 from rlaif_framework.contracts import read_metrics
 from rlaif_framework.models import encode_prompt, load_tokenizer
@@ -77,7 +78,7 @@ class Bench:
 
 @pytest.fixture
 def bench(tiny_spec: Callable[..., Spec], manager: PluginManager, tiny_model: Path, tmp_path: Path) -> Bench:
-    policy = {"model": str(tiny_model), "dtype": "fp32", "max_prompt_tokens": 96, "max_new_tokens": 8}
+    policy = {"model": str(tiny_model), "dtype": "fp32", "max_prompt_tokens": 96, "max_new_tokens": 8, "chat": "plain"}
     return Bench(tiny_spec(policy=policy, arms={}, evaluate=None), manager, tiny_model, tmp_path)
 
 
@@ -175,7 +176,7 @@ def test_a_new_head_may_be_random_as_in_huang_et_al(bench: Bench) -> None:
 
 def test_centred_scores_of_references_average_zero(bench: Bench) -> None:
     reward = bench.fit("bradley-terry", LABELS, bench.stage(), centre=True, **TRAIN)
-    task, tokenizer = bench.context.task, load_tokenizer(bench.model)
+    task, tokenizer = bench.context.task, bench.context.load_policy_tokenizer(bench.model)
     prompts, _ = truncate_prompts(bench.context, task.prompts("train"), tokenizer)
     references = [p.reference or "" for p in prompts]
     scores = reward.score(prompts, references)
@@ -204,16 +205,22 @@ def trained(bench: Bench) -> Path:
 
 
 @pytest.mark.parametrize("format", ["text", "chat"])
-def test_a_pretrained_model_scores_as_transformers_does_one_by_one(bench: Bench, trained: Path, format: str) -> None:
+def test_a_pretrained_model_scores_as_transformers_does_one_by_one(
+    bench: Bench, trained: Path, tiny_model: Path, format: str
+) -> None:
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(trained)  # has a chat template
     reward = bench.build("pretrained", model=str(trained), format=format, batch_size=2).load(bench.folder)
-    scores = reward.score(PROMPTS, RESPONSES)
+    dialogue = (Turn("user", "Hi"), Turn("assistant", "Hello!"), Turn("user", "Name a lake."))
+    prompts = [*PROMPTS[:2], replace(PROMPTS[2], turns=dialogue)]
+    scores = reward.score(prompts, RESPONSES)
     tokenizer: Any = AutoTokenizer.from_pretrained(trained)
     model = AutoModelForSequenceClassification.from_pretrained(trained, dtype=torch.float32).eval()
-    for prompt, response, found in zip(PROMPTS, RESPONSES, scores, strict=True):
+    for prompt, response, found in zip(prompts, RESPONSES, scores, strict=True):
         text = f"{prompt.text} {response}{tokenizer.eos_token}"
         if format == "chat":
-            turns = [{"role": "user", "content": prompt.text}, {"role": "assistant", "content": response}]
-            text = tokenizer.apply_chat_template(turns, tokenize=False)
+            turns = [*(prompt.turns or [("user", prompt.text)]), ("assistant", response)]
+            messages = [{"role": role, "content": content} for role, content in turns]
+            text = tokenizer.apply_chat_template(messages, tokenize=False)
         with torch.no_grad():
             ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])
             assert found == pytest.approx(float(model(ids).logits), abs=1e-5)

@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 import pytest
 
-from rlaif_framework import Comparison, DataError, Prompt, Split
+from rlaif_framework import Comparison, DataError, Prompt, Split, Turn
 from rlaif_framework.data import copy_rate
 from rlaif_framework.data.splits import _hash_split
 from rlaif_plugins.labelers.annotated import AnnotationLabeler, HumanConfig, SyntheticConfig
@@ -108,7 +108,11 @@ def test_other_field_names_and_lists_of_sentences_are_read(tmp_path: Path) -> No
     task = make_task(data=str(write_rows(tmp_path / "a.jsonl", rows)), fields=fields, template=template)
     (prompt,) = all_prompts(task)
     assert prompt == Prompt(
-        "p1", "TITLE: Cats\n\nABSTRACT: We study cats. They sit.\n\nTL;DR:", "We study cats. They sit.", "Cats sit."
+        "p1",
+        "TITLE: Cats\n\nABSTRACT: We study cats. They sit.\n\nTL;DR:",
+        "We study cats. They sit.",
+        "Cats sit.",
+        (Turn("user", "Summarize the following text in one or two sentences.\n\nCats\n\nWe study cats. They sit."),),
     )
 
 
@@ -640,3 +644,27 @@ def test_the_good_candidate_is_never_the_reference_that_a_judge_compares_with(mi
     for comparison in all_comparisons(mini):
         assert comparison.prompt.reference
         assert comparison.prompt.reference not in comparison.responses
+
+
+def test_a_chat_policy_is_given_an_instruction(tmp_path: Path) -> None:
+    whole = "SUBREDDIT: r/pets\n\nTITLE: My dog\n\nPOST: My dog ran off.\nHe is back.\n\nTL;DR:"
+    rows = [
+        {"id": "a", "title": "My dog", "subreddit": "pets", "post": "My dog ran off.\nHe is back.", "summary": "He ran."},
+        {"id": "b", "prompt": whole.replace("ran", "swam"), "completion": "He swam."},
+    ]
+    path = str(write_rows(tmp_path / "a.jsonl", rows))
+    instruction = "In r/{{ subreddit }}, {{ title }}: {{ post }} Sum up."
+    first, second = sorted(
+        all_prompts(make_task(data=path, instruction=instruction, system="Be brief.")), key=lambda prompt: prompt.id
+    )
+    system = Turn("system", "Be brief.")
+    assert first.turns == (system, Turn("user", "In r/pets, My dog: My dog ran off.\nHe is back. Sum up."))
+    assert second.turns == (system, Turn("user", "In r/pets, My dog: My dog swam off.\nHe is back. Sum up."))
+    task = make_task(data=path, instruction=instruction)
+    short = task.truncate(first, lambda shorter: len(shorter.conversation[-1].content) <= 50)
+    assert short.conversation[-1].content == "In r/pets, My dog: My dog ran off. Sum up."
+    assert short.text.endswith("POST: My dog ran off.\n\nTL;DR:")
+    with pytest.raises(DataError, match=r"task\.instruction: it does not use \{\{ post \}\}"):
+        make_task(data=path, instruction="Sum up.")
+    with pytest.raises(DataError, match=r"task\.instruction: 'post_' is undefined; it may use subreddit"):
+        make_task(data=path, instruction="{{ post_ }}")

@@ -49,6 +49,7 @@ class World:
             "lora": {"rank": 4} if lora else None,
             "max_prompt_tokens": 96,
             "max_new_tokens": 6,
+            "chat": "plain",
             **policy,
         }
         context = Context.from_spec(self.build(policy=settings, arms={}, evaluate=None), self.manager)
