@@ -20,6 +20,7 @@ from rlaif_framework.metrics.estimates import (
     estimate_rate,
     estimate_rate_at,
 )
+from rlaif_framework.metrics.response_metrics import average_metrics, measure_differences
 from rlaif_framework.metrics.wins import WinRate, measure_wins
 
 
@@ -278,3 +279,47 @@ def test_agreement_and_accuracy_count_prompts_and_not_comparisons() -> None:
         assert found.high - found.low > independent.high - independent.low
     assert quality.longer_wins is not None
     assert quality.longer_wins.clusters == 20
+
+
+def test_no_readable_verdict_is_no_win_rate() -> None:
+    prompts = [Prompt(str(i), f"post {i}", "?") for i in range(4)]
+    texts = [("a", "b"), ("same", "same"), ("c", "d"), ("", "")]
+    comparisons = [Comparison(p.id, p, pair) for p, pair in zip(prompts, texts, strict=True)]
+    # As the stage writes them: pairs of identical responses are ties, and are not judged.
+    labels = [
+        Preference(p.id, (0.5, 0.5) if a == b else None, Evidence("x"))
+        for p, (a, b) in zip(prompts, texts, strict=True)
+    ]
+    found = measure_wins("new", "old", "judge", comparisons, labels)
+    assert (found.rate, found.length_adjusted, found.ties, found.unread, found.empty) == (None, None, 0, 2, 1)
+    labels[0] = Preference("0", (0.9, 0.1), Evidence("x"))
+    found = measure_wins("new", "old", "judge", comparisons, labels)
+    assert found.rate is not None
+    assert (found.rate.value, found.rate.count, found.ties, found.unread) == (0.75, 2, 1, 1)
+
+
+def test_two_policies_without_any_text_have_no_win_rate() -> None:
+    found = judge([(0, 0)] * 5, [0.5] * 5)
+    assert (found.rate, found.ties, found.empty, found.lengths_overlap) == (None, 0, 5, False)
+    assert judge([(0, 4)] * 5, [0.0] * 5).rate == estimate_rate(0, 5)
+
+
+@pytest.mark.parametrize("factor", [0.2, 5.0])
+def test_lengths_that_do_not_overlap_are_not_extrapolated(factor: float) -> None:
+    random = np.random.default_rng(0)
+    lengths = [(int(factor * n), int(n * random.uniform(0.8, 1.2))) for n in random.integers(60, 120, 40)]
+    found = judge(lengths, (random.random(40) < 0.7).astype(float).tolist())
+    assert found.rate is not None
+    assert (found.length_adjusted, found.lengths_overlap) == (None, False)
+
+
+def test_means_of_shares_stay_between_0_and_1_and_other_means_do_not() -> None:
+    prompts = [Prompt(str(i), f"post {i}", "?") for i in range(40)]
+    rows = [{"eos_rate": float(i > 0), "copy_rate": 0.05 * (i == 3), "tokens": float(i % 7)} for i in range(40)]
+    found = average_metrics({"sft": rows}, prompts)["sft"]
+    assert found["eos_rate"] == estimate_rate(39, 40)
+    assert found["tokens"] == estimate_mean([row["tokens"] for row in rows])
+    assert found["copy_rate"] is not None
+    assert 0 <= found["copy_rate"].low < found["copy_rate"].value < found["copy_rate"].high < 0.1
+    difference = measure_differences(rows, [{**row, "tokens": row["tokens"] - 1} for row in rows], prompts)
+    assert difference["tokens"] == Estimate(1.0, 1.0, 1.0, 40)
