@@ -29,9 +29,17 @@ def derive_seed(seed: int, *names: str | int) -> int:
 T = TypeVar("T")
 
 
-def sample_subset(items: Sequence[T], limit: int | None, seed: int) -> list[T]:
-    """Sample at most `limit` items, and keep their order."""
+def sample_subset(items: Sequence[T], limit: int | None, seed: int, draw: int = 0) -> list[T]:
+    """Sample at most `limit` items, and keep their order. A larger sample contains the smaller ones of the same seed.
+
+    Args:
+        items: The items.
+        limit: Size of the sample; None for all items.
+        seed: Seed of the sample.
+        draw: Number of the sample. Samples with consecutive numbers have no item in common until all were drawn.
+    """
     if limit is None or limit >= len(items):
         return list(items)
-    chosen = sorted(random.Random(seed).sample(range(len(items)), limit))
-    return [items[i] for i in chosen]
+    epoch, place = divmod(draw, len(items) // limit)
+    order = random.Random(derive_seed(seed, "epoch", epoch)).sample(range(len(items)), len(items))
+    return [items[i] for i in sorted(order[place * limit : (place + 1) * limit])]

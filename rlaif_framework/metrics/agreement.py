@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from sys import intern
 from typing import get_args
 
-from rlaif_framework.metrics.estimates import Estimate, estimate_mean, estimate_rate
+from rlaif_framework.metrics.estimates import Estimate, estimate_clustered_rate, estimate_fraction
 from rlaif_framework.records.preferences import Comparison, Preference, PreferenceSource
 
 
@@ -41,6 +41,8 @@ class LabelerQuality:
 class Observation:
     """A label and its comparison, reduced to what measurements need. Texts are not kept."""
 
+    prompt: int
+    """Hash of the prompt: comparisons of one prompt are not independent."""
     first: float | None
     """The label's probability that the first response is better; None if unparsed, inconsistent or refused."""
     gold: float | None
@@ -86,6 +88,7 @@ def observe(comparison: Comparison, preference: Preference) -> Observation:
     """Reduce a label and its comparison to what measurements need."""
     ballots = preference.evidence.orders
     return Observation(
+        hash(comparison.prompt.text),
         None if preference.probabilities is None else preference.probabilities[0],
         comparison.preference,
         comparison.preference_source,
@@ -121,31 +124,46 @@ def measure_observations(observations: Sequence[Observation]) -> LabelerQuality:
     names = sorted({x.slice for x in decided if x.slice is not None})
     slices = {name: measure_agreement(x for x in decided if x.slice == name) for name in names}
     # Position bias is measured on ballots, which are kept even if the comparison has no label in the end.
-    both = [x.orders for x in observations if len(x.orders) == 2]
-    firsts = [(a[0] > 0.5, b[0] > 0.5) for a, b in both if a is not None and b is not None and 0.5 not in (a[0], b[0])]
-    same = [a for a, b in firsts if a == b]  # the responses were swapped, the preferred position was not
-    lengths = [score_choice(x.first, x.longer > 0) for x in parsed if x.longer != 0 and x.first is not None]
+    both = [(x.prompt, x.orders) for x in observations if len(x.orders) == 2]
+    firsts = [
+        (prompt, a[0] > 0.5, b[0] > 0.5)
+        for prompt, (a, b) in both
+        if a is not None and b is not None and 0.5 not in (a[0], b[0])
+    ]
+    lengths = [(x.prompt, score_choice(x.first, x.longer > 0)) for x in parsed if x.longer and x.first is not None]
     sources = sorted({x.gold_source for x in decided if x.gold_source is not None})
     return LabelerQuality(
         agreement=measure_agreement(decided),
         slices={name: value for name, value in slices.items() if value is not None},
-        same_position=estimate_rate(len(same), len(firsts)),
-        first_when_same=estimate_rate(sum(same), len(same)),
-        label_token_mass=estimate_mean([mass for x in observations for mass in x.masses]),
-        unparsed=estimate_rate(
-            sum(x.first is None and not (x.inconsistent or x.refused) for x in observations), len(observations)
+        # The responses were swapped: if the answers are equal, the preferred position was not.
+        same_position=estimate_by_prompt((prompt, a == b) for prompt, a, b in firsts),
+        first_when_same=estimate_by_prompt((prompt, a) for prompt, a, b in firsts if a == b),
+        label_token_mass=estimate_by_prompt((x.prompt, mass) for x in observations for mass in x.masses),
+        unparsed=estimate_by_prompt(
+            (x.prompt, x.first is None and not (x.inconsistent or x.refused)) for x in observations
         ),
-        refused=estimate_rate(sum(x.refused for x in observations), len(observations)),
-        sampled=estimate_rate(sum(sum(x.sampled) for x in observations), sum(len(x.sampled) for x in observations)),
-        longer_wins=estimate_rate(sum(lengths), len(lengths)),
+        refused=estimate_by_prompt((x.prompt, x.refused) for x in observations),
+        sampled=estimate_by_prompt((x.prompt, sampled) for x in observations for sampled in x.sampled),
+        longer_wins=estimate_by_prompt(lengths),
         gold_source=" and ".join(sources) or None,
     )
 
 
 def measure_agreement(observations: Iterable[Observation]) -> Estimate | None:
     """Return the fraction of decided observations whose label agrees with the gold preference."""
-    scores = [x.correct for x in observations if x.decided]
-    return estimate_rate(sum(scores), len(scores))
+    return estimate_by_prompt((x.prompt, x.correct) for x in observations if x.decided)
+
+
+def estimate_by_prompt(values: Iterable[tuple[Hashable, float]]) -> Estimate | None:
+    """Estimate the mean of values between 0 and 1, each with its prompt; None without values.
+
+    Values of 0, 0.5 and 1 are losses, ties and wins.
+    """
+    rows = list(values)
+    prompts, numbers = [prompt for prompt, _ in rows], [float(value) for _, value in rows]
+    if all(number in (0, 0.5, 1) for number in numbers):
+        return estimate_clustered_rate(numbers, prompts)
+    return estimate_fraction(numbers, prompts)
 
 
 def score_choice(first: float, first_is_better: bool) -> float:
@@ -176,5 +194,6 @@ def measure_margins(
         first = better(index)
         if first is None or first == 0.5:
             continue
-        scores.append(0.5 if margins[index] == 0 else float((margins[index] > 0) == (first > 0.5)))
-    return estimate_rate(sum(scores), len(scores))
+        score = 0.5 if margins[index] == 0 else float((margins[index] > 0) == (first > 0.5))
+        scores.append((comparisons[index].prompt.text, score))
+    return estimate_by_prompt(scores)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rlaif_framework.metrics.agreement import Observation, measure_agreement
-from rlaif_framework.metrics.estimates import Estimate, estimate_mean, estimate_rate
+from rlaif_framework.metrics.agreement import Observation, estimate_by_prompt, measure_agreement
+from rlaif_framework.metrics.estimates import Estimate
 
 HIGH_CONFIDENCE = 0.75
 """Minimum human confidence for the agreement on confident comparisons: ratings of 1, 2, 8 or 9 (RLAIF)."""
@@ -47,21 +47,23 @@ def measure_calibration(observations: Sequence[Observation]) -> Calibration | No
     Probabilities are folded at 0.5, so that the result does not depend on the arbitrary order of the responses. Gold
     ties are left out, as in the agreement.
     """
-    rows = [(x.first, x.gold) for x in observations if x.decided and x.first is not None and x.gold is not None]
-    brier = estimate_mean([(first - gold) ** 2 for first, gold in rows])
+    rows = [
+        (x.prompt, x.first, x.gold) for x in observations if x.decided and x.first is not None and x.gold is not None
+    ]
+    brier = estimate_by_prompt((prompt, (first - gold) ** 2) for prompt, first, gold in rows)
     if brier is None:
         return None
-    folded: list[list[tuple[float, float]]] = [[] for _ in range(CALIBRATION_BINS)]
+    folded: list[list[tuple[int, float, float]]] = [[] for _ in range(CALIBRATION_BINS)]
     width = 0.5 / CALIBRATION_BINS
-    for first, gold in rows:
+    for prompt, first, gold in rows:
         confidence, correct = (first, gold) if first > 0.5 else (1 - first, 0.5 if first == 0.5 else 1 - gold)
         # 1e-9: a confidence on the edge of two bins must not depend on rounding; 1.0 belongs to the last bin.
-        folded[min(int((confidence - 0.5) / width + 1e-9), CALIBRATION_BINS - 1)].append((confidence, correct))
+        folded[min(int((confidence - 0.5) / width + 1e-9), CALIBRATION_BINS - 1)].append((prompt, confidence, correct))
     bins = []
     for index, members in enumerate(folded):
-        accuracy = estimate_rate(sum(correct for _, correct in members), len(members))
+        accuracy = estimate_by_prompt((prompt, correct) for prompt, _, correct in members)
         if accuracy is not None:
-            confidence = sum(c for c, _ in members) / len(members)
+            confidence = sum(c for _, c, _ in members) / len(members)
             bins.append(ReliabilityBin(0.5 + index * width, 0.5 + (index + 1) * width, confidence, accuracy))
     ece = sum(abs(b.confidence - b.accuracy.value) * b.accuracy.count for b in bins) / len(rows)
     return Calibration(brier, ece, bins)
@@ -99,14 +101,14 @@ def measure_disagreement(observations: Sequence[Observation]) -> Estimate | None
 
     Comparisons are left out if the answers of fewer than two members could be read.
     """
-    several = [x.votes for x in observations if len(x.votes) > 1]
-    return estimate_rate(sum(min(votes) < 0.5 < max(votes) for votes in several), len(several))
+    several = [x for x in observations if len(x.votes) > 1]
+    return estimate_by_prompt((x.prompt, min(x.votes) < 0.5 < max(x.votes)) for x in several)
 
 
 def measure_human_length(observations: Sequence[Observation]) -> Estimate | None:
     """Return the fraction of comparisons whose better response is the longer one, as a baseline for the agreement."""
-    differences = [_longer_choice(x) for x in observations if x.gold not in (None, 0.5) and x.longer]
-    return estimate_rate(sum(d > 0 for d in differences), len(differences))
+    decided = [x for x in observations if x.gold not in (None, 0.5) and x.longer]
+    return estimate_by_prompt((x.prompt, _longer_choice(x) > 0) for x in decided)
 
 
 def _longer_choice(observation: Observation) -> int:

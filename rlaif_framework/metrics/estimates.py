@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
-from scipy.special import expit
+from scipy.special import expit, ndtri, stdtrit
 
 CONFIDENCE = 0.95
 """Coverage of all intervals."""
@@ -40,7 +40,7 @@ def estimate_rate(wins: float, count: int) -> Estimate | None:
     """
     if count == 0:
         return None
-    low, high = _wilson(wins / count, count, float(stats.norm.ppf(0.5 + CONFIDENCE / 2)))
+    low, high = _wilson(wins / count, count, float(ndtri(0.5 + CONFIDENCE / 2)))
     return Estimate(wins / count, low, high, count)
 
 
@@ -62,13 +62,36 @@ def estimate_clustered_rate(wins: Sequence[float], clusters: Sequence[Hashable])
     rate = math.fsum(wins) / count
     if groups == 1:  # a single prompt says nothing about others
         return Estimate(rate, 0.0, 1.0, count, groups)
-    # In the form of `_variance_of_mean`, so that the design effect of independent observations is 1 on average.
-    independent = _variance_of_mean(wins, range(count))
+    independent = float(np.var(wins)) / (count - 1)
     # Without variance in the sample, the design effect cannot be estimated, and is taken to be 1.
-    effect = _variance_of_mean(wins, clusters) / independent if independent else 1.0
+    effect = variance_of_mean(wins, clusters) / independent if independent else 1.0
     # A floor, because it is 0 if all clusters happen to have the same rate.
     low, high = _wilson(rate, count / max(effect, groups / count), _critical(groups))
     return Estimate(rate, low, high, count, groups)
+
+
+def estimate_fraction(values: Sequence[float], clusters: Sequence[Hashable]) -> Estimate | None:
+    """Estimate a mean of values between 0 and 1, with an interval between 0 and 1; None without values.
+
+    This is `estimate_clustered_rate` if all values are 0 or 1. Otherwise, it is the Wilson interval with the number of
+    0s and 1s whose mean has the same variance.
+
+    Args:
+        values: The values.
+        clusters: The cluster of each value, such as its prompt.
+    """
+    count, groups = len(values), len(set(clusters))
+    if all(value in (0, 1) for value in values):
+        return estimate_clustered_rate(values, clusters)
+    mean = math.fsum(values) / count
+    several = groups if groups < count else None
+    if groups == 1:  # a single prompt says nothing about others
+        return Estimate(mean, 0.0, 1.0, count, several)
+    variance = variance_of_mean(values, clusters)
+    if variance == 0 or max(values) == min(values):
+        return Estimate(mean, mean, mean, count, several)
+    low, high = _wilson(mean, mean * (1 - mean) / variance, _critical(groups))
+    return Estimate(mean, low, high, count, several)
 
 
 def _wilson(rate: float, count: float, z: float) -> tuple[float, float]:
@@ -81,10 +104,10 @@ def _wilson(rate: float, count: float, z: float) -> tuple[float, float]:
 
 def _critical(clusters: int) -> float:
     """Return the critical value of Student's t for a number of clusters."""
-    return float(stats.t.ppf(0.5 + CONFIDENCE / 2, clusters - 1))
+    return float(stdtrit(clusters - 1, 0.5 + CONFIDENCE / 2))
 
 
-def _variance_of_mean(values: Sequence[float], clusters: Sequence[Hashable]) -> float:
+def variance_of_mean(values: Sequence[float], clusters: Sequence[Hashable]) -> float:
     """Estimate the variance of a mean, robust to correlation within clusters (Liang & Zeger 1986).
 
     There must be two clusters or more. If each has one value, this is the square of the standard error.
@@ -153,7 +176,7 @@ def estimate_rate_at(
 
     best = optimize.minimize(cost, np.zeros(2), jac=True, hess=curvature, method="trust-exact").x
     # The inverse of the curvature at the optimum is the covariance of the weights, if observations are independent.
-    covariance, critical = np.linalg.inv(curvature(best)), float(stats.norm.ppf(0.5 + CONFIDENCE / 2))
+    covariance, critical = np.linalg.inv(curvature(best)), float(ndtri(0.5 + CONFIDENCE / 2))
     if groups < count:
         scores = inputs * (targets - expit(inputs @ best))[:, None]
         covariance, critical = covariance @ _sum_products(scores, members) @ covariance, _critical(groups)
@@ -179,8 +202,22 @@ def estimate_mean(values: Sequence[float], clusters: Sequence[Hashable] | None =
     several = groups if groups < count else None
     if groups == 1 or max(values) == min(values):  # without rounding errors of the mean
         return Estimate(mean, mean, mean, count, several)
-    half = _critical(groups) * math.sqrt(_variance_of_mean(values, range(count) if clusters is None else clusters))
+    half = _critical(groups) * math.sqrt(variance_of_mean(values, range(count) if clusters is None else clusters))
     return Estimate(mean, mean - half, mean + half, count, several)
+
+
+def clustered_p_value(differences: Sequence[float], clusters: Sequence[Hashable]) -> float:
+    """Return the p-value of a test that the mean of paired differences is 0, robust to correlation within clusters.
+
+    Args:
+        differences: The difference of each pair.
+        clusters: The cluster of each pair, such as its prompt.
+    """
+    groups, mean = len(set(clusters)), math.fsum(differences) / len(differences)
+    if mean == 0 or groups == 1:  # a single prompt says nothing about others
+        return 1.0
+    error = math.sqrt(variance_of_mean(differences, clusters))
+    return float(2 * stats.t.sf(abs(mean) / error, groups - 1)) if error else 0.0
 
 
 def paired_p_value(first_only: int, second_only: int) -> float:

@@ -93,7 +93,8 @@ class Evaluation(Measured):
     """The judges, the arms' labelers and those that were only measured, by name."""
     arms: dict[str, MeasuredArm]
     policies: dict[str, dict[str, Estimate | None]]
-    """Means over the test responses: for `sft`, each arm and `reference`, each metric."""
+    """Means over the test responses: for `sft`, each arm and `reference`, each metric. Those of policies include
+    `tokens`, `eos_rate` and `empty_rate`."""
     wins: list[WinRate]
     """For each matchup, a win rate by each judge: that of `judge` first."""
     differences: list[PairedDifference]
@@ -105,6 +106,8 @@ class Evaluation(Measured):
     """Number of responses of each policy to each test prompt."""
     comparisons: int
     """Number of validation comparisons."""
+    gold_comparisons: int
+    """Number of those with a gold preference that is not a tie."""
     longer_is_better: Estimate | None
     """Share of validation comparisons whose longer response is preferred: the accuracy of always picking it."""
     sft_loss: Curve

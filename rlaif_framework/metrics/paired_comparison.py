@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
-from rlaif_framework.metrics.agreement import Observation
-from rlaif_framework.metrics.estimates import Estimate, adjust_holm, estimate_rate, paired_p_value
+from rlaif_framework.metrics.agreement import Observation, estimate_by_prompt
+from rlaif_framework.metrics.estimates import Estimate, adjust_holm, clustered_p_value, paired_p_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,8 @@ class PairedComparison:
     difference: float | None
     """Agreement of the first minus that of the second."""
     p: float | None
-    """P-value of the exact McNemar test; None without gold preferences."""
+    """P-value of the exact McNemar test or, if some prompts have several comparisons, of a cluster-robust t-test; None
+    without gold preferences."""
     p_holm: float | None
     """The p-value, adjusted for multiple comparisons by Holm's method."""
 
@@ -37,32 +38,32 @@ def compare_labelers(observations: dict[str, Sequence[Observation]]) -> list[Pai
 
     Labels copied from gold preferences are left out, since they are always correct.
     """
-    pairs = list(combinations(observations, 2))
-    counted = [_count_pair(observations[a], observations[b]) for a, b in pairs]
+    found = [_compare_pair(a, b, observations[a], observations[b]) for a, b in combinations(observations, 2)]
     # Only pairs with comparisons to test count for the adjustment.
-    values = [paired_p_value(first, second) for _, count, first, second in counted if count]
-    adjusted = iter(adjust_holm(values))
-    raw = iter(values)
-    return [
-        PairedComparison(
-            a,
-            b,
-            same_preference,
-            count,
-            first,
-            second,
-            (first - second) / count if count else None,
-            next(raw) if count else None,
-            next(adjusted) if count else None,
-        )
-        for (a, b), (same_preference, count, first, second) in zip(pairs, counted, strict=True)
-    ]
+    adjusted = iter(adjust_holm([pair.p for pair in found if pair.p is not None]))
+    return [pair if pair.p is None else replace(pair, p_holm=next(adjusted)) for pair in found]
 
 
-def _count_pair(a: Sequence[Observation], b: Sequence[Observation]) -> tuple[Estimate | None, int, int, int]:
+def _compare_pair(first: str, second: str, a: Sequence[Observation], b: Sequence[Observation]) -> PairedComparison:
     both = [(x, y) for x, y in zip(a, b, strict=True) if x.first not in (None, 0.5) and y.first not in (None, 0.5)]
-    same = sum(((x.first or 0.0) > 0.5) == ((y.first or 0.0) > 0.5) for x, y in both)
-    decided = [(x.correct, y.correct) for x, y in both if x.decided and not (x.copied or y.copied)]
-    first = sum(x > y for x, y in decided)
-    second = sum(y > x for x, y in decided)
-    return estimate_rate(same, len(both)), len(decided), first, second
+    same = [(x.prompt, ((x.first or 0.0) > 0.5) == ((y.first or 0.0) > 0.5)) for x, y in both]
+    decided = [(x, y) for x, y in both if x.decided and not (x.copied or y.copied)]
+    differences = [x.correct - y.correct for x, y in decided]
+    first_only, second_only = differences.count(1), differences.count(-1)
+    prompts = [x.prompt for x, _ in decided]
+    p = None
+    if decided and len(set(prompts)) < len(prompts):
+        p = clustered_p_value(differences, prompts)
+    elif decided:
+        p = paired_p_value(first_only, second_only)
+    return PairedComparison(
+        first,
+        second,
+        estimate_by_prompt(same),
+        len(decided),
+        first_only,
+        second_only,
+        (first_only - second_only) / len(decided) if decided else None,
+        p,
+        None,
+    )

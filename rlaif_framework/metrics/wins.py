@@ -1,13 +1,13 @@
-"""Win rates between policies, from a judge's preferences, and differences of their metrics."""
+"""Win rates between policies, from a judge's preferences."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rlaif_framework.metrics.agreement import score_choice
-from rlaif_framework.metrics.estimates import Estimate, estimate_clustered_rate, estimate_mean, estimate_rate_at
-from rlaif_framework.records.preferences import Comparison, Preference, Prompt
+from rlaif_framework.metrics.estimates import Estimate, estimate_clustered_rate, estimate_rate_at
+from rlaif_framework.records.preferences import Comparison, Preference
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,43 +19,44 @@ class WinRate:
     judge: str
     """Name of the judge among the evaluation's labelers."""
     rate: Estimate | None
-    """Fraction of pairs of responses that the first wins. Ties count half."""
+    """Fraction of pairs of responses that the first wins. Ties count half. None if no verdict could be read, or all
+    responses are empty."""
     length_adjusted: Estimate | None
     """Win rate for responses of equal length (RLAIF J): a logistic regression on the ratio of their lengths in
-    characters, evaluated at 1. None if the regression has no finite solution."""
+    characters, evaluated at 1. None if the regression has no finite solution, or all ratios are on one side of 1."""
+    lengths_overlap: bool
+    """True if each policy has the longer response of some pairs, or both have the same length."""
     ties: int
     """Pairs without a preference, including those with identical responses."""
+    unread: int
+    """Pairs whose verdict could not be read, was inconsistent or refused. They are left out of the win rate."""
+    empty: int
+    """Pairs of two empty responses. They are left out of the win rate."""
 
 
 def measure_wins(
     first: str, second: str, judge: str, comparisons: Sequence[Comparison], preferences: Sequence[Preference]
 ) -> WinRate:
     """Compute a win rate. The first policy's response must be the first of each comparison."""
-    judged = [(c, p.probabilities[0]) for c, p in zip(comparisons, preferences, strict=True) if p.probabilities]
+    pairs = [(c, p.probabilities) for c, p in zip(comparisons, preferences, strict=True) if any(c.responses)]
+    judged = [(c, probabilities[0]) for c, probabilities in pairs if probabilities]
+    unread = len(pairs) - len(judged)
+    if all(c.responses[0] == c.responses[1] for c, _ in judged) and unread:
+        judged = []  # identical responses are ties without a judge, who could read nothing
     wins = [score_choice(p, True) for _, p in judged]
     sizes = [tuple(map(len, c.responses)) for c, _ in judged]
-    # An empty response has no ratio of lengths.
     prompts = [c.prompt.text for c, _ in judged]
+    # An empty response has no ratio of lengths.
     both = [(win, a / b, prompt) for win, (a, b), prompt in zip(wins, sizes, prompts, strict=True) if a and b]
+    ratios = [ratio for _, ratio, _ in both]
     return WinRate(
         first,
         second,
         judge,
         rate=estimate_clustered_rate(wins, prompts),
-        length_adjusted=estimate_rate_at(
-            [win for win, _, _ in both], [ratio for _, ratio, _ in both], 1.0, [prompt for _, _, prompt in both]
-        ),
+        length_adjusted=estimate_rate_at([win for win, _, _ in both], ratios, 1.0, [prompt for _, _, prompt in both]),
+        lengths_overlap=bool(ratios) and min(ratios) <= 1 <= max(ratios),
         ties=sum(win == 0.5 for win in wins),
+        unread=unread,
+        empty=len(comparisons) - len(pairs),
     )
-
-
-def measure_differences(
-    first: Sequence[Mapping[str, float]], second: Sequence[Mapping[str, float]], prompts: Sequence[Prompt]
-) -> dict[str, Estimate]:
-    """Compute the mean difference of each metric that both policies have, first minus second, paired by response."""
-    clusters = [prompt.text for prompt in prompts]
-    names = [name for name in first[0] if name in second[0]] if first and second else []
-    found = {
-        name: estimate_mean([a[name] - b[name] for a, b in zip(first, second, strict=True)], clusters) for name in names
-    }
-    return {name: estimate for name, estimate in found.items() if estimate is not None}

@@ -73,13 +73,20 @@ def _compose_arm(factory: StepFactory, spec: Spec, name: str, sft: Step, prompts
     for number in range(1, arm.rounds + 1):
         # The last round has the folder of the arm, as the only round of other arms has.
         folder = name if number == arm.rounds else f"{name}/round-{number}"
-        current = _compose_round(factory, arm, name, folder, sft, current.improve, prompts)
+        current = _compose_round(factory, arm, name, folder, number, sft, current.improve, prompts)
         steps += current.steps
     return ArmSteps(current.improve, current.reward, steps)
 
 
 def _compose_round(
-    factory: StepFactory, arm: Arm, name: str, folder: str, sft: Step, policy: Step, prompts: Sequence[Prompt]
+    factory: StepFactory,
+    arm: Arm,
+    name: str,
+    folder: str,
+    number: int,
+    sft: Step,
+    policy: Step,
+    prompts: Sequence[Prompt],
 ) -> ArmSteps:
     # Pairs do not exist before the run: checked with empty responses, because only prompts may lack a field.
     as_sampled = [Comparison(prompt.id, prompt, ("", "")) for prompt in prompts]
@@ -89,15 +96,18 @@ def _compose_round(
     steps: list[Step] = []
     labels: ArmLabels | None = None
     if arm.feedback is not None:
-        labels = _compose_labels(factory, arm.feedback, name, folder, policy, prompts)
+        labels = _compose_labels(factory, arm.feedback, name, folder, number, policy, prompts)
         steps += [labels.sample, labels.label]
     reward: FittedReward | None = None
     if arm.reward is not None:
-        recipe = RewardRecipe(reward=arm.reward, sft=sft, labels=labels if arm.reward.needs_preferences else None)
+        recipe = RewardRecipe(
+            round=number, reward=arm.reward, sft=sft, labels=labels if arm.reward.needs_preferences else None
+        )
         reward = FittedReward(arm.reward, factory.create(f"{folder}/reward", recipe))
     improve = factory.create(
         f"{folder}/policy",
         ImproveRecipe(
+            round=number,
             algorithm=arm.algorithm,
             initial=policy,
             reward=reward,
@@ -115,15 +125,16 @@ def _compose_labels(
     feedback: AiFeedback | HumanFeedback,
     name: str,
     folder: str,
+    number: int,
     policy: Step,
     prompts: Sequence[Prompt],
 ) -> ArmLabels:
     pairs, labeler = feedback.pairs, feedback.labeler
-    own = _task_comparisons(factory.context, f"arms.{name}", pairs)
+    own = _task_comparisons(factory.context, f"arms.{name}", pairs, number)
     as_sampled = [Comparison(p.id, p, ("", "")) for p in prompts] if pairs.source != "task" else []
     check_labeler(f"arms.{name}.feedback.labeler", labeler, [*own, *as_sampled])
     sample = factory.create(
-        f"{folder}/pairs", SampleRecipe(pairs=pairs, policy=policy, comparisons=own, prompts=prompts)
+        f"{folder}/pairs", SampleRecipe(round=number, pairs=pairs, policy=policy, comparisons=own, prompts=prompts)
     )
     validation = list(factory.context.task.comparisons("validation"))
     label = factory.create(f"{folder}/labels", LabelRecipe(labeler=labeler, sample=sample, validation=validation))
@@ -132,8 +143,8 @@ def _compose_labels(
     return ArmLabels(sample, label, allow_weak)
 
 
-def _task_comparisons(context: Context, place: str, pairs: PairsConfig) -> list[Comparison]:
-    """Return the comparisons of the task that an arm labels, none if all its pairs are sampled.
+def _task_comparisons(context: Context, place: str, pairs: PairsConfig, number: int) -> list[Comparison]:
+    """Return the comparisons of the task that a round of an arm labels, none if all its pairs are sampled.
 
     Raises:
         SpecError: The task has no comparisons for training.
@@ -147,4 +158,4 @@ def _task_comparisons(context: Context, place: str, pairs: PairsConfig) -> list[
             "pairs from the policy, or add comparisons to the task"
         )
     # Not by the seed of a stage: the choice is part of the recipe, before any stage runs.
-    return sample_subset(own, pairs.limit, derive_seed(context.seed, "sample", "task pairs"))
+    return sample_subset(own, pairs.limit, derive_seed(context.seed, "sample", "task pairs"), number - 1)

@@ -24,6 +24,7 @@ from rlaif_framework.pipeline.steps import Step
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.progress import Progress
 from rlaif_framework.report.run_report import RunReport, StepReport
+from rlaif_framework.seeds import derive_seed
 from rlaif_framework.spec.model import Spec
 from rlaif_framework.store import Store, link_tree, read_json, write_atomic
 
@@ -192,11 +193,12 @@ def _compute(run: Run, step: Step, main: bool) -> None:
 
 
 def _create_stage(run: Run, step: Step, work: Path, checkpoint: Path, main: bool) -> Stage:
+    seed, number = run.spec.seed, step.recipe.round
     return Stage(
         name=step.stage,
         folder=work,
         checkpoint=checkpoint,
-        run_seed=run.spec.seed,
+        run_seed=seed if number == 1 else derive_seed(seed, "round", number),
         accelerator=run.context.accelerator,
         progress=run.progress if main else Progress(),
         checkpoint_seconds=run.checkpoint_seconds,

@@ -48,6 +48,9 @@ class Recipe:
     distributed: ClassVar[bool] = False
     """If True, all processes of `accelerate launch` work on the stage; otherwise only the main process does."""
 
+    round: int = 1
+    """Number of the arm's round. Each round has random streams of its own, so that it draws other prompts."""
+
     def loads(self, policy: str) -> Sequence[ModelLoad]:
         """List the models that the stage holds in memory; `policy` is the policy's model name."""
         return ()

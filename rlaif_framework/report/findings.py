@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rlaif_framework.metrics.agreement import LabelerQuality
 from rlaif_framework.metrics.estimates import Estimate
 from rlaif_framework.metrics.evaluation import Evaluation, MeasuredReward, PairedDifference
 from rlaif_framework.metrics.wins import WinRate
@@ -12,6 +13,10 @@ from rlaif_framework.report.page import metric_name, rate
 SpecDict = dict[str, Any]
 MAX_COPY_RATE = 0.1
 """Copy rates below this are not reported, even if the baseline copies less."""
+MAX_UNREAD = 0.1
+"""Share of answers that could not be read above which it is reported."""
+MAX_EMPTY = 0.05
+"""Share of empty responses above which it is reported."""
 NEAR_LIMIT = 0.9
 """Share of `max_new_tokens` above which the mean length of responses is reported."""
 
@@ -28,9 +33,15 @@ def summarise(evaluation: Evaluation) -> list[str]:
                 f"labeler {name}, {labeler.title}, agrees with {quality.gold_source} gold preferences: "
                 f"{rate(quality.agreement)}{biased}"
             )
+        elif evaluation.gold_comparisons:
+            lines.append(f"labeler {name}, {labeler.title}: {_explain_missing(quality, evaluation)}")
     for arm, measured in evaluation.arms.items():
         if measured.reward is not None:
             lines += _summarise_reward(arm, measured.reward, evaluation.longer_is_better)
+    for policy in evaluation.policies:
+        empty = _empty_rate(policy, evaluation)
+        if empty is not None:
+            lines.append(f"empty responses of {policy}: {rate(empty)}")
     lines += [_summarise_win(win, evaluation) for win in evaluation.wins]
     lines += [_summarise_difference(difference) for difference in evaluation.differences if difference.metrics]
     return lines
@@ -60,8 +71,10 @@ def _judge_gain(gain: Estimate) -> str:
 
 def _summarise_win(win: WinRate, evaluation: Evaluation) -> str:
     judge = evaluation.labelers[win.judge]
+    left_out = f", unread verdicts: {win.unread}" if win.unread else ""
+    left_out += f", pairs of empty responses: {win.empty}" if win.empty else ""
     return (
-        f"{win.first} against {win.second}: win rate {rate(win.rate)}, {win.ties} ties; length-adjusted "
+        f"{win.first} against {win.second}: win rate {rate(win.rate)}, {win.ties} ties{left_out}; length-adjusted "
         f"{rate(win.length_adjusted)}; judge {judge.title}, whose own agreement is {rate(judge.quality.agreement)}"
     )
 
@@ -87,18 +100,44 @@ def find_warnings(evaluation: Evaluation, spec: SpecDict) -> list[str]:
         if measured.reward is not None:
             warnings += _check_reward(arm, measured.reward, evaluation.longer_is_better)
         warnings += _check_policy(arm, evaluation, spec)
+    for policy in evaluation.policies:
+        empty = _empty_rate(policy, evaluation)
+        if empty is not None:
+            all_or_some = "all" if empty.value == 1 else f"{empty.value:.0%} of the"
+            warnings.append(f"{all_or_some} responses of '{policy}' to the test prompts are empty")
     return warnings
+
+
+def _empty_rate(policy: str, evaluation: Evaluation) -> Estimate | None:
+    """Return the share of empty responses of a policy, if it is worth reporting."""
+    empty = evaluation.policies[policy].get("empty_rate")
+    return empty if empty is not None and empty.value > MAX_EMPTY else None
+
+
+def _explain_missing(quality: LabelerQuality, evaluation: Evaluation) -> str:
+    """Explain why a labeler has no agreement although there are gold preferences."""
+    unparsed = quality.unparsed.value if quality.unparsed else 0.0
+    refused = quality.refused.value if quality.refused else 0.0
+    return (
+        f"no answer could be read as a label on the {evaluation.comparisons} validation comparisons (unparsed "
+        f"{unparsed:.0%}, refused {refused:.0%}, the two orders disagree {max(0.0, 1 - unparsed - refused):.0%})"
+    )
 
 
 def _check_labelers(evaluation: Evaluation) -> list[str]:
     warnings = []
     used = {arm.labeler for arm in evaluation.arms.values() if arm.labeler}
     for name in dict.fromkeys([*sorted(used), *evaluation.judges]):
-        agreement = evaluation.labelers[name].quality.agreement
-        if agreement is None:
+        quality = evaluation.labelers[name].quality
+        agreement, unparsed = quality.agreement, quality.unparsed
+        if agreement is None and evaluation.gold_comparisons:
+            warnings.append(f"the quality of '{name}' is unknown: {_explain_missing(quality, evaluation)}")
+        elif agreement is None:
             warnings.append(f"the quality of '{name}' is unknown: the task has no comparisons with gold preferences")
         elif not agreement.beats_chance:
             warnings.append(f"'{name}' agrees with the gold preferences no better than chance: {rate(agreement)}")
+        if agreement is not None and unparsed is not None and unparsed.value > MAX_UNREAD:
+            warnings.append(f"the answers of '{name}' could not be read on {rate(unparsed)} of the comparisons")
     if any(x.quality.gold_source == "synthetic" for x in evaluation.labelers.values()):
         warnings.append(
             "the gold preferences are synthetic (one response was written to be worse), not from human raters"
@@ -152,12 +191,27 @@ def _find_models(value: Any) -> set[str]:
 def _check_win(win: WinRate, judge: str) -> list[str]:
     by = "" if win.judge == "judge" else f" by {judge}"
     names, adjusted = f"{win.first} against {win.second}{by}", win.length_adjusted
-    if win.rate and _winner(win.rate) is None:
-        return [f"{names}: no significant difference (the 95 % interval includes 50 %)"]
+    if win.rate is None:
+        unread = f"the judge's verdict could not be read on any of {win.unread} pairs"
+        reason = unread if win.unread else "all responses of both are empty"
+        return [f"{names}: the win rate is not measured: {reason}"]
+    warnings = []
+    if win.unread > MAX_UNREAD * (win.unread + win.rate.count):
+        pairs = win.unread + win.rate.count
+        warnings.append(f"{names}: the judge's verdict could not be read on {win.unread} of {pairs} pairs")
+    if _winner(win.rate) is None:
+        warnings.append(f"{names}: no significant difference (the 95 % interval includes 50 %)")
     # Also if only the adjusted interval includes one half.
-    if win.rate and adjusted and _winner(adjusted) != _winner(win.rate):
-        return [f"{names}: the difference may be due to length; the length-adjusted win rate is {rate(adjusted)}"]
-    return []
+    elif adjusted and _winner(adjusted) != _winner(win.rate):
+        warnings.append(
+            f"{names}: the difference may be due to length; the length-adjusted win rate is {rate(adjusted)}"
+        )
+    elif not win.lengths_overlap:
+        warnings.append(
+            f"{names}: the difference may be due to length; no length-adjusted win rate can be measured, because the "
+            "same policy has the longer response on every prompt"
+        )
+    return warnings
 
 
 def _winner(estimate: Estimate) -> bool | None:

@@ -174,11 +174,12 @@ class CheckpointSelector:
 def _to_metrics(row: dict[str, Any]) -> dict[str, float]:
     """Convert an evaluation to metrics of a step."""
     metrics = {"validation/reward": _mean_reward(row)} if row["reward"] else {}
-    return metrics | ({"validation/win_rate": _win_rate(row)} if row["wins"] else {})
+    measured = row["wins"] and row["wins"]["rate"]  # None if no verdict could be read
+    return metrics | ({"validation/win_rate": _win_rate(row)} if measured else {})
 
 
 def _win_rate(row: dict[str, Any]) -> float:
-    """Return the win rate of an evaluation; 0 without a judge."""
+    """Return the win rate of an evaluation; 0 without a judge or a readable verdict."""
     rate = (row["wins"] or {}).get("rate")
     return float(rate["value"]) if rate else 0.0
 

@@ -31,7 +31,7 @@ from rlaif_framework.rl.experience import Experience, Microbatch, Predictions, T
 from rlaif_framework.rl.learner import OnlineLearner, ValueLearner
 from rlaif_framework.rl.rollouts import Rollout, describe_rollout
 from rlaif_framework.rl.scoring import penalise_missing_eos, score_rollout
-from rlaif_framework.training.averages import MetricAverager
+from rlaif_framework.training.averages import MetricAverager, average_total
 from rlaif_framework.training.loop import accumulate
 
 C = TypeVar("C", bound=PolicyGradientConfig)
@@ -343,10 +343,7 @@ class _Trainer:
         per_token = lengths.repeat_interleave(lengths.long())  # length of each token's response
         chosen = [len(response) for i in prompts for response in rollout.groups[i].responses]
         if self.config.average == "tokens":
-            total: Tensor = torch.tensor(float(sum(chosen)), device=lengths.device)
-            # Gradients are averaged over processes: divided by the mean token count, they are those of all tokens.
-            total = learner.accelerator.reduce(total, reduction="mean")
-            return torch.ones_like(per_token) / total
+            return torch.ones_like(per_token) / average_total(learner.accelerator, sum(chosen))
         if self.config.average == "response-tokens":
             return 1 / (per_token * len(chosen))
         return torch.ones_like(per_token) / len(chosen)

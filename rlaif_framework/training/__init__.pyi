@@ -1,4 +1,5 @@
 from .averages import MetricAverager as MetricAverager
+from .averages import average_total as average_total
 from .fine_tuning import Demonstration as Demonstration
 from .fine_tuning import fine_tune as fine_tune
 from .fine_tuning import imitate as imitate

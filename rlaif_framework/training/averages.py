@@ -7,6 +7,18 @@ from accelerate import Accelerator
 from torch import Tensor
 
 
+def average_total(accelerator: Accelerator, total: float) -> float:
+    """Return the mean of a total over processes, such as of the number of tokens in a batch.
+
+    Gradients are averaged over processes. Divided by this mean, sums of losses therefore give the gradient of the mean
+    over the tokens of all processes, and not the mean of each process's own mean. All processes must call this.
+    """
+    if accelerator.num_processes == 1:
+        return total
+    value = torch.tensor(total, dtype=torch.float64, device=accelerator.device)
+    return float(accelerator.reduce(value, reduction="mean"))
+
+
 class MetricAverager:
     """Computes means of metrics over batches and processes."""
 

@@ -21,6 +21,7 @@ from rlaif_framework.models.source import ModelSource
 from rlaif_framework.records.jsonl import write_rows
 from rlaif_framework.records.preferences import Prompt
 from rlaif_framework.spec.model import SftConfig
+from rlaif_framework.training.averages import MetricAverager, average_total
 from rlaif_framework.training.loop import accumulate, draw_batch, local_shard, make_optimizer, train_steps
 from rlaif_framework.training.policies import save_policy
 
@@ -107,7 +108,7 @@ def fine_tune(
 
     def step(number: int) -> Iterator[dict[str, float]]:
         batch = local_shard(accelerator, draw_batch(stage, len(groups), config.batch_size, number))
-        yield {"loss": _accumulate_gradients(context, trained, tokenizer.pad_token_id, [groups[i] for i in batch])}
+        yield _accumulate_gradients(context, trained, tokenizer.pad_token_id, [groups[i] for i in batch])
 
     train_steps(
         stage,
@@ -123,19 +124,19 @@ def fine_tune(
         save_policy(context, accelerator.unwrap_model(trained), tokenizer, stage.folder)
 
 
-def _accumulate_gradients(context: Context, model: nn.Module, pad_id: int, batch: Sequence[Group]) -> float:
-    """Accumulate the gradients of the loss on a batch, and return the loss."""
-    # Target tokens of the whole batch: the loss does not depend on the division into microbatches.
-    tokens = sum(len(group.responses[0]) for group in batch)
-    total = 0.0
+def _accumulate_gradients(context: Context, model: nn.Module, pad_id: int, batch: Sequence[Group]) -> dict[str, float]:
+    """Accumulate the gradients of the loss on this process's part of a batch, and return the loss on the batch."""
+    # Target tokens of the whole batch: the loss does not depend on the division into microbatches and processes.
+    tokens = average_total(context.accelerator, sum(len(group.responses[0]) for group in batch))
+    averager = MetricAverager()
     parts = split_by_tokens([group.length for group in batch], context.policy.train_tokens)
     for part in accumulate(context.accelerator, [model], parts):
         packed = pack_groups([batch[i] for i in part], pad_id, context.device)
         with torch.autocast(context.device.type, context.dtype, enabled=context.dtype != torch.float32):
-            loss = -response_logprobs(model, packed).sum() / tokens
-        context.accelerator.backward(loss)
-        total += float(loss.detach())
-    return total
+            losses = -response_logprobs(model, packed)  # (tokens,)
+        context.accelerator.backward(losses.sum() / tokens)
+        averager.add("loss", losses)
+    return averager.means(context.accelerator)
 
 
 def _load_trainable(context: Context, source: Path | ModelSource) -> nn.Module:

@@ -77,7 +77,7 @@ def train_steps(
     for number in stage.track(range(start, steps), steps, text, done=start):
         # numpy takes seeds below 2**32; with `device_specific`, processes draw different random numbers.
         set_seed(stage.seed("step", number) % 2**32, device_specific=True)
-        rate = min(1.0, (number + 1) / (warmup + 1)) * _decay(schedule, number / steps)
+        rate = learning_rate(number, steps, warmup, schedule)
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * rate  # set directly: a scheduler would be another state to save
         place = f"stage '{stage.name}', step {number + 1} of {steps}"
@@ -166,8 +166,22 @@ def make_optimizer(
     return torch.optim.AdamW(parameters, lr=config.lr, eps=config.adam_eps, weight_decay=0.0, fused=True)
 
 
-def _decay(schedule: Schedule, done: float) -> float:
-    """Return the factor of the learning rate when a fraction `done` in [0, 1) of all steps is complete."""
+def learning_rate(number: int, steps: int, warmup: int, schedule: Schedule) -> float:
+    """Return a step's learning rate as a fraction of the peak rate.
+
+    The rate rises linearly to the peak, which step `warmup` has, and decays from there to zero. It is the schedule of
+    transformers without its first step, whose rate is zero.
+
+    Args:
+        number: Number of the step, in 0 .. steps-1.
+        steps: Total number of steps.
+        warmup: Steps before the peak.
+        schedule: Learning rate after the peak.
+    """
+    warmup = min(warmup, steps - 1)  # so that the last step has the peak, if all are used for warm-up
+    if number < warmup:
+        return (number + 1) / (warmup + 1)
+    done = (number - warmup) / (steps - warmup)
     return {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[schedule]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -537,8 +538,16 @@ def test_many_comparisons_stream_in_constant_memory(label: Callable[..., Outcome
 # Numbers of the report
 
 
+PROMPTS = itertools.count()
+
+
 def seen(first: float | None, known: float | None, longer: int = 0) -> Observation:
-    return Observation(first, known, "human", None, None, longer, (), ())
+    return Observation(next(PROMPTS), first, known, "human", None, None, longer, (), ())
+
+
+def apart(observations: list[Observation]) -> list[Observation]:
+    """Give each observation a prompt of its own."""
+    return [replace(x, prompt=i) for i, x in enumerate(observations)]
 
 
 def test_brier_and_calibration_error_by_hand() -> None:
@@ -600,13 +609,26 @@ def test_labelers_are_compared_on_the_comparisons_both_decide() -> None:
     other = (
         [seen(0.1, 1.0)] * 7 + [seen(0.9, 1.0), seen(0.1, 0.0), seen(0.5, 0.0), seen(0.9, 1.0)] + [seen(0.9, None)] * 2
     )
-    (pair,) = compare_labelers({"one": one, "other": other})
+    (pair,) = compare_labelers({"one": apart(one), "other": apart(other)})
     assert (pair.first_only, pair.second_only, pair.count) == (7, 1, 9)
     assert pair.difference == pytest.approx(6 / 9)
     assert pair.p == pair.p_holm == pytest.approx(stats.binomtest(7, 8).pvalue)
     assert pair.same_preference is not None
     assert pair.same_preference.count == 11
     assert pair.same_preference.value == pytest.approx(3 / 11)
+
+
+def test_labelers_are_compared_by_prompt_if_prompts_have_several_comparisons() -> None:
+    one = [replace(seen(0.9, 1.0), prompt=i % 5) for i in range(20)]
+    other = [replace(seen(0.1 if i % 5 < 3 else 0.9, 1.0), prompt=i % 5) for i in range(20)]
+    (pair,) = compare_labelers({"one": one, "other": other})
+    assert (pair.first_only, pair.second_only) == (12, 0)
+    assert pair.difference == pytest.approx(0.6)
+    # As if each of the five prompts had been observed once.
+    expected = stats.ttest_1samp([1, 1, 1, 0, 0], 0).pvalue
+    assert pair.p is not None
+    assert pair.p == pytest.approx(expected)
+    assert pair.p > 100 * stats.binomtest(12, 12).pvalue
 
 
 def test_the_report_of_one_labeler(label: Callable[..., Outcome]) -> None:

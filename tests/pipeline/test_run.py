@@ -279,6 +279,13 @@ def test_arms_of_every_shape_run_together_and_are_reported(
     assert first in find_steps(steps["twice/policy"].recipe)
     texts = [(folder / name / "comparisons.jsonl").read_text() for name in ("twice/pairs", "twice/round-1/pairs")]
     assert texts[0] != texts[1]
+    prompts = [{row["prompt"]["id"] for row in map(json.loads, text.splitlines())} for text in texts]
+    assert not prompts[0] & prompts[1], "both rounds label pairs of the same prompts"
+    drawn = [
+        {row["prompt"] for path in (folder / name / "samples").iterdir() for row in run_rows(path)}
+        for name in ("twice/policy", "twice/round-1/policy")
+    ]
+    assert drawn[0] != drawn[1], "both rounds train on the same prompts"
     assert {"reward/taste", "reward/length"} <= read_metrics(folder / "twice/policy")[0].keys()
     # Round 1 labels what the offline arm labels: the work is shared.
     assert steps["twice/round-1/labels"].key == steps["offline/labels"].key

@@ -42,8 +42,17 @@ def win(rate: dict[str, float] | None, adjusted: dict[str, float] | None, ties: 
         "judge": "judge",
         "rate": rate,
         "length_adjusted": adjusted,
+        "lengths_overlap": True,
         "ties": ties,
+        "unread": 0,
+        "empty": 0,
     }
+
+
+UNREADABLE = labeler("x", None)
+UNREADABLE["quality"] |= {"unparsed": estimate(1.0, 0.0)}
+PARTLY_READABLE = labeler("x", estimate(0.7))
+PARTLY_READABLE["quality"] |= {"unparsed": estimate(0.4)}
 
 
 def by_judges(**judges: dict[str, Any]) -> dict[str, Any]:
@@ -99,6 +108,7 @@ EVALUATION: dict[str, Any] = {
     "prompts": 50,
     "responses": 1,
     "comparisons": 50,
+    "gold_comparisons": 50,
     "longer_is_better": estimate(0.6),
     "sft_loss": [],
 }
@@ -156,6 +166,17 @@ def test_the_summary_says_whether_the_reward_rose(gain: dict[str, float], words:
     assert any(words in line for line in report(arms=arms).summary)
 
 
+def test_what_could_not_be_measured_is_said_in_summary_and_page() -> None:
+    judge = {**EVALUATION["labelers"], "judge": UNREADABLE}
+    empty = {"sft": POLICY, "rlaif": {**POLICY, "empty_rate": estimate(1.0, 0.0)}}
+    made = report(wins=[{**win(None, None), "unread": 3, "empty": 1}], labelers=judge, policies=empty)
+    summary = "\n".join(made.summary)
+    assert "labeler judge, x: no answer could be read as a label" in summary
+    assert "win rate not measured, 0 ties, unread verdicts: 3, pairs of empty responses: 1" in summary
+    assert "empty responses of rlaif: 100.0 %" in summary
+    assert "<td>not measured</td>" in made.render()
+
+
 def test_a_good_run_has_no_warnings() -> None:
     assert report().warnings == []
 
@@ -208,7 +229,7 @@ def test_a_title_is_the_kind_with_what_is_not_the_default(manager: PluginManager
     [
         ({"labelers": {**EVALUATION["labelers"], "rlaif": labeler("x", estimate(0.52))}}, "no better than chance"),
         (
-            {"labelers": {**EVALUATION["labelers"], "rlaif": labeler("x", None)}},
+            {"labelers": {**EVALUATION["labelers"], "rlaif": labeler("x", None)}, "gold_comparisons": 0},
             "no comparisons with gold preferences",
         ),
         (
@@ -221,6 +242,26 @@ def test_a_title_is_the_kind_with_what_is_not_the_default(manager: PluginManager
         (by_judges(llm={"kind": "llm", "model": "package:mini"}), "judge 'llm' and labeler of arm 'rlaif' share"),
         (by_judges(llm={"kind": "llm"}), "'llm' agrees with the gold preferences no better than chance"),
         ({"wins": [{**win(estimate(0.52), None), "judge": "llm"}]}, "rlaif against sft by llm: no significant"),
+        (
+            {"labelers": {**EVALUATION["labelers"], "rlaif": UNREADABLE}},
+            "'rlaif' is unknown: no answer could be read as a label on the 50 validation comparisons (unparsed 100%",
+        ),
+        (
+            {"labelers": {**EVALUATION["labelers"], "rlaif": PARTLY_READABLE}},
+            "the answers of 'rlaif' could not be read on 40.0 %",
+        ),
+        (
+            {"wins": [{**win(None, None), "unread": 4}]},
+            "not measured: the judge's verdict could not be read on any of 4 pairs",
+        ),
+        ({"wins": [{**win(None, None), "empty": 4}]}, "not measured: all responses of both are empty"),
+        ({"wins": [{**win(estimate(0.7), None), "unread": 10}]}, "verdict could not be read on 10 of 60 pairs"),
+        ({"wins": [{**win(estimate(0.7), None), "lengths_overlap": False}]}, "the longer response on every prompt"),
+        ({"policies": {"sft": POLICY, "rlaif": {**POLICY, "empty_rate": estimate(1.0)}}}, "all responses of 'rlaif'"),
+        (
+            {"policies": {"sft": {**POLICY, "empty_rate": estimate(0.3)}, "rlaif": POLICY}},
+            "30% of the responses of 'sft'",
+        ),
         ({"wins": [win(estimate(0.52), None)]}, "no significant difference"),
         ({"wins": [win(estimate(0.7), estimate(0.52))]}, "may be due to length"),
         ({"wins": [win(estimate(0.3), estimate(0.7))]}, "may be due to length"),

@@ -11,7 +11,7 @@ from rlaif_framework.assembly.context import Context
 from rlaif_framework.contracts.stage import Stage, read_metrics
 from rlaif_framework.metrics.agreement import measure_labeler, measure_margins, observe
 from rlaif_framework.metrics.calibration import measure_calibration, measure_human_length, measure_lengths
-from rlaif_framework.metrics.estimates import Estimate, estimate_mean
+from rlaif_framework.metrics.estimates import estimate_mean
 from rlaif_framework.metrics.evaluation import (
     Evaluation,
     MeasuredArm,
@@ -20,13 +20,14 @@ from rlaif_framework.metrics.evaluation import (
     PairedDifference,
     SampleResponses,
 )
-from rlaif_framework.metrics.wins import WinRate, measure_differences, measure_wins
+from rlaif_framework.metrics.response_metrics import average_metrics, measure_differences
+from rlaif_framework.metrics.wins import WinRate, measure_wins
 from rlaif_framework.pipeline.recipes import ArmResults, EvaluateRecipe, LabelHeldOutRecipe
 from rlaif_framework.pipeline.stages.judge import pair_responses
 from rlaif_framework.pipeline.stages.label import PREFERENCES, label_comparisons
 from rlaif_framework.pipeline.stages.respond import read_response_metrics, read_responses
 from rlaif_framework.pipeline.stages.score import read_scores
-from rlaif_framework.records.preferences import Comparison, Evidence, Preference, Prompt
+from rlaif_framework.records.preferences import Comparison, Evidence, Preference
 from rlaif_framework.records.rows import load_preferences
 from rlaif_framework.spec.model import REFERENCE
 
@@ -61,7 +62,7 @@ def evaluate_run(stage: Stage, context: Context, recipe: EvaluateRecipe) -> None
             )
             for name, arm in recipe.arms.items()
         },
-        policies={name: _average_metrics(rows, recipe.prompts) for name, rows in metrics.items()},
+        policies=average_metrics(metrics, recipe.prompts),
         wins=_measure_wins(stage, recipe),
         differences=[
             PairedDifference(
@@ -75,6 +76,7 @@ def evaluate_run(stage: Stage, context: Context, recipe: EvaluateRecipe) -> None
         prompts=len(recipe.prompts) // recipe.evaluate.responses,
         responses=recipe.evaluate.responses,
         comparisons=len(recipe.comparisons),
+        gold_comparisons=sum(c.preference not in (None, 0.5) for c in recipe.comparisons),
         longer_is_better=measure_human_length(unlabelled),
         sft_loss=read_metrics(stage.artefact(recipe.sft)),
     ).save(stage.folder)
@@ -121,11 +123,6 @@ def _collect_metrics(stage: Stage, context: Context, recipe: EvaluateRecipe) -> 
     if all(p.reference for p in recipe.prompts):
         rows[REFERENCE] = [dict(context.task.measure(p, p.reference or "")) for p in recipe.prompts]
     return rows
-
-
-def _average_metrics(rows: Sequence[Mapping[str, float]], prompts: Sequence[Prompt]) -> dict[str, Estimate | None]:
-    clusters = [prompt.text for prompt in prompts]
-    return {key: estimate_mean([row[key] for row in rows], clusters) for key in rows[0]}
 
 
 def _measure_wins(stage: Stage, recipe: EvaluateRecipe) -> list[WinRate]:

@@ -35,6 +35,7 @@ def respond_to_prompts(stage: Stage, context: Context, recipe: RespondRecipe) ->
             **context.task.measure(prompt, text),
             "tokens": len(sample.ids),
             "eos_rate": float(sample.finished),  # 0 or 1 for a single response
+            "empty_rate": float(not text.strip()),
         }
         rows.append({"prompt": prompt.id, "response": text, "metrics": metrics})
     write_rows(stage.folder / RESPONSES, rows)

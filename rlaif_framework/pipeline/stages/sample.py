@@ -13,7 +13,7 @@ from rlaif_framework.errors import DataError
 from rlaif_framework.pipeline.recipes import SampleRecipe
 from rlaif_framework.records.preferences import Comparison, Prompt
 from rlaif_framework.records.rows import save_comparisons
-from rlaif_framework.seeds import sample_subset
+from rlaif_framework.seeds import derive_seed, sample_subset
 from rlaif_framework.training.responses import sample_from, truncate_prompts
 
 COMPARISONS = "comparisons.jsonl"
@@ -27,7 +27,9 @@ def gather_pairs(stage: Stage, context: Context, recipe: SampleRecipe) -> None:
     """
     pairs = list(recipe.comparisons)
     if recipe.pairs.source in ("policy", "both"):
-        prompts = sample_subset(recipe.prompts, recipe.pairs.prompts, stage.seed("prompts"))
+        # By the seed of the run, not of the round, so that rounds draw different prompts.
+        seed = derive_seed(context.seed, "sample", "prompts")
+        prompts = sample_subset(recipe.prompts, recipe.pairs.prompts, seed, recipe.round - 1)
         pairs += _sample_pairs(stage, context, recipe, prompts)
     if not pairs:
         raise DataError("sample: all sampled pairs have equal responses; raise pairs.temperature or pairs.prompts")

@@ -16,6 +16,7 @@ from rlaif_framework.training import (
     PairIndex,
     PromptPairs,
     accumulate,
+    average_total,
     draw_batch,
     group_by_prompt,
     harden_labels,
@@ -54,8 +55,9 @@ class Dpo:
     def _accumulate_gradients(self, learner: Learner, batch: Sequence[PromptPairs], averager: MetricAverager) -> None:
         """Accumulate the gradients of the loss on a batch."""
         config = self.config
+        weight = sum(pair.weight for prompt in batch for pair in prompt.pairs)
         # 1 if all weights are 0, so that the loss is 0 instead of NaN.
-        total = sum(pair.weight for prompt in batch for pair in prompt.pairs) or 1.0
+        total = average_total(learner.accelerator, weight) or 1.0
         parts = split_by_tokens([prompt.group.length for prompt in batch], self.context.policy.train_tokens)
         for part in accumulate(learner.accelerator, [learner.policy], parts):
             chosen = [batch[i] for i in part]

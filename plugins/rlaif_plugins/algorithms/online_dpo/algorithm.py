@@ -22,7 +22,7 @@ from rlaif_framework.rl import (
     score_rollout,
     train_online,
 )
-from rlaif_framework.training import MetricAverager, accumulate, harden_labels, soft_label_loss
+from rlaif_framework.training import MetricAverager, accumulate, average_total, harden_labels, soft_label_loss
 from rlaif_plugins.algorithms.online_dpo import OnlineDpoConfig
 
 
@@ -64,8 +64,8 @@ class OnlineDpo:
             labels: (pairs,) probability that the first response is better; NaN where there is no label.
             averager: Metrics are added to it.
         """
-        # At least 1: a step whose pairs are all unlabelled has a loss of 0.
-        count = max(1, int((~labels.isnan()).sum()))
+        # 1 if all pairs are unlabelled: such a step has a loss of 0.
+        count = average_total(learner.accelerator, int((~labels.isnan()).sum())) or 1.0
         by_prompt = labels.view(len(rollout.groups), -1)  # (prompts, pairs per prompt)
         parts = split_by_tokens([g.length for g in rollout.groups], self.context.policy.train_tokens)
         for part in accumulate(learner.accelerator, [learner.policy], parts):

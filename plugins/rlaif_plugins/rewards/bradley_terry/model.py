@@ -29,6 +29,7 @@ from rlaif_framework.training import (
     MetricAverager,
     PromptPairs,
     accumulate,
+    average_total,
     clamp,
     draw_batch,
     group_by_prompt,
@@ -108,8 +109,9 @@ class BradleyTerry:
     def _accumulate_gradients(self, model: nn.Module, pad_id: int, batch: Sequence[PromptPairs]) -> MetricAverager:
         """Accumulate the gradients of the loss on a batch, and return its metrics."""
         context, averager = self.context, MetricAverager()
+        weight = sum(pair.weight for unit in batch for pair in unit.pairs)
         # 1 if all weights are 0, so that the loss is 0 instead of NaN.
-        total = sum(pair.weight for unit in batch for pair in unit.pairs) or 1.0
+        total = average_total(context.accelerator, weight) or 1.0
         parts = split_by_tokens([unit.group.length for unit in batch], context.policy.train_tokens)
         for part in accumulate(context.accelerator, [model], parts):
             chosen = [batch[i] for i in part]
@@ -121,7 +123,7 @@ class BradleyTerry:
             margins = rewards[pairs.first] - rewards[pairs.second]  # (pairs,)
             losses = self.loss(margins, pairs.labels) * pairs.weights
             context.accelerator.backward(losses.sum() / total)
-            # The counts of all microbatches add up to `total`, the divisor of the loss.
+            # The counts of all microbatches and processes add up to the divisor of the loss.
             averager.add("loss", losses, total * len(chosen) / len(batch))
             averager.add("accuracy", ((margins.detach() > 0) == (pairs.labels > 0.5)).float())
             averager.add("margin", margins * (2 * (pairs.labels > 0.5) - 1))
