@@ -13,10 +13,13 @@ from .packing import choose_rows as choose_rows
 from .packing import pack_groups as pack_groups
 from .packing import split_by_tokens as split_by_tokens
 from .precision import compute_dtype as compute_dtype
+from .precision import use_fp32_head as use_fp32_head
 from .prefixes import compute_prefix as compute_prefix
 from .prefixes import count_common as count_common
 from .prefixes import forward_groups as forward_groups
 from .prefixes import share_prefixes as share_prefixes
+from .questions import QuestionTemplate as QuestionTemplate
+from .questions import fix_date as fix_date
 from .sampling import encode_prompt as encode_prompt
 from .sampling import encode_response as encode_response
 from .sampling import group_samples as group_samples
