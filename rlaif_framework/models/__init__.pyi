@@ -20,10 +20,12 @@ from .packing import choose_rows as choose_rows
 from .packing import pack_groups as pack_groups
 from .packing import split_by_tokens as split_by_tokens
 from .precision import compute_dtype as compute_dtype
+from .precision import use_fp32_head as use_fp32_head
 from .prefixes import compute_prefix as compute_prefix
 from .prefixes import count_common as count_common
 from .prefixes import forward_groups as forward_groups
 from .prefixes import share_prefixes as share_prefixes
+from .questions import QuestionTemplate as QuestionTemplate
 from .sampling import group_samples as group_samples
 from .sampling import sample_responses as sample_responses
 from .score_model import ScoreModel as ScoreModel

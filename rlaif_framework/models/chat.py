@@ -7,10 +7,9 @@ tokenizer alone determines the format, here and wherever the saved folder is use
 
 from __future__ import annotations
 
-import re
+import datetime
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date
 from functools import lru_cache
 from typing import Any
 
@@ -24,15 +23,24 @@ from rlaif_framework.records.preferences import Prompt, Turn
 PROBE = "Zebra"
 """Content of the messages from which the format of the assistant's turn is read."""
 
-DATE = date(2024, 7, 26)
-"""Date for chat templates that print today's, so that prompts do not change by day. It is the default of Llama 3."""
+DATE = datetime.date(2025, 1, 1)
+"""Date for chat templates that print the date of today."""
 
-_NOW = re.compile(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""")
+_DIRECTIVES = ("-d", "-m", "-I", "-H", *"aAbBcdHIjmMpSUwWxXyYZ")
+"""Directives of `strftime` that templates may use."""
 
 
-def fix_date(template: str) -> str:
-    """Replace the calls of `strftime_now` in a chat template by the date `DATE`."""
-    return _NOW.sub(lambda call: repr(DATE.strftime(call[2])), template)
+def fix_date(template: str, date: datetime.date = DATE) -> str:
+    """Replace the date of today in a chat template by a fixed one, so that prompts do not change from day to day.
+
+    Templates get today's date by the function `strftime_now`. transformers passes no functions to templates, so a macro
+    of this name is put before the template, which hides the function.
+    """
+    if "strftime_now" not in template:
+        return template
+    noon = datetime.datetime.combine(date, datetime.time(12))
+    filters = "".join(f" | replace('%{name}', '{noon.strftime(f'%{name}')}')" for name in _DIRECTIVES)
+    return f"{{%- macro strftime_now(format) -%}}{{{{ format{filters} }}}}{{%- endmacro -%}}{template}"
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt | str) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, Literal, cast
@@ -20,7 +21,7 @@ from transformers import (
 )
 
 from rlaif_framework.errors import ModelError
-from rlaif_framework.models.chat import fix_date
+from rlaif_framework.models.chat import DATE, fix_date
 from rlaif_framework.models.gguf import materialise
 from rlaif_framework.models.packed_attention import prepare_attention
 from rlaif_framework.models.source import ModelSource, find_model
@@ -90,14 +91,17 @@ def _disable_dropout(config: Any) -> None:
             setattr(part, name, 0.0)
 
 
-def load_tokenizer(where: str | Path | ModelSource, needs_end: bool = True) -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    where: str | Path | ModelSource, needs_end: bool = True, date: datetime.date = DATE
+) -> PreTrainedTokenizerBase:
     """Load a model's tokenizer. Without a padding token, the EOS token is used (attention masks are always explicit).
 
-    Today's date in a chat template is replaced by a fixed one, see `fix_date`.
+    The date of today in a chat template is replaced by a fixed one, so that prompts do not change from day to day.
 
     Args:
         where: A model folder, a name in the same forms as `policy.model`, or a source.
         needs_end: If True, require an EOS token; an embedding model needs none.
+        date: Date for chat templates that print the date of today.
 
     Raises:
         ModelError: The tokenizer is missing or damaged, or has no EOS token.
@@ -112,7 +116,7 @@ def load_tokenizer(where: str | Path | ModelSource, needs_end: bool = True) -> P
         raise ModelError(f"cannot load the tokenizer of '{source.name}': {_explain(error)}") from error
     templates = tokenizer.chat_template
     template = templates.get("default") if isinstance(templates, dict) else templates
-    tokenizer.chat_template = None if template is None else fix_date(template)
+    tokenizer.chat_template = None if template is None else fix_date(template, date)
     if not needs_end:
         return tokenizer
     if tokenizer.eos_token_id is None:

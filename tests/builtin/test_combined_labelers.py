@@ -101,7 +101,7 @@ def test_reference_likelihood_equals_a_plain_loop(
         assert preference.probabilities[0] == pytest.approx(1 / (1 + 2.718281828459045**-odds), abs=1e-3)
     with pytest.raises(DataError, match="prompt 'p' has no reference"):
         label(manager, tiny_spec(), config, COMPARISONS)
-    with pytest.raises(DataError, match="a response and the reference have .* tokens, more than the 1024"):
+    with pytest.raises(DataError, match=r"a response and the reference have .* tokens, more than the 1024"):
         label(manager, tiny_spec(), config, [replace(pairs[0], responses=("dog " * 2000, "mud"))])
 
 

@@ -649,7 +649,7 @@ def test_the_good_candidate_is_never_the_reference_that_a_judge_compares_with(mi
 def test_a_chat_policy_is_given_an_instruction(tmp_path: Path) -> None:
     whole = "SUBREDDIT: r/pets\n\nTITLE: My dog\n\nPOST: My dog ran off.\nHe is back.\n\nTL;DR:"
     rows = [
-        {"id": "a", "title": "My dog", "subreddit": "pets", "post": "My dog ran off.\nHe is back.", "summary": "He ran."},
+        {"id": "a", "title": "My dog", "subreddit": "pets", "post": "My dog ran off.\nHe is back.", "summary": "Ran."},
         {"id": "b", "prompt": whole.replace("ran", "swam"), "completion": "He swam."},
     ]
     path = str(write_rows(tmp_path / "a.jsonl", rows))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -19,7 +18,6 @@ from rlaif_framework.models import (
     load_model,
     load_tokenizer,
 )
-from rlaif_framework.models.chat import DATE, fix_date
 from support.chat_models import TEMPLATES, TURN_ENDS, save_chat_model
 
 QUESTION, ANSWER = Turn("user", "Why is the sky blue?"), "Because of  Rayleigh's scattering."
@@ -109,14 +107,12 @@ def test_turns_that_a_template_refuses_are_an_error(tiny_model: Path, tmp_path: 
 def test_dates_do_not_change_by_day(tiny_model: Path, tmp_path: Path) -> None:
     tokenizer = load_tokenizer(save_chat_model("llama3", tiny_model, tmp_path / "llama3"))
     text = tokenizer.decode(encode_prompt(tokenizer, "Hi"))
-    assert "Today Date: 26 Jul 2024" in text
-    assert date(2024, 7, 26) == DATE
+    assert "Today Date: 01 Jan 2025" in text
     # The saved tokenizer has the same date.
     tokenizer.save_pretrained(tmp_path / "saved")
     again = AutoTokenizer.from_pretrained(tmp_path / "saved")
     turns = messages([Turn("user", "Hi")])
     assert again.apply_chat_template(turns, add_generation_prompt=True, tokenize=False) == text
-    assert fix_date('{{ strftime_now( "%Y" ) }}') == "{{ '2024' }}"
 
 
 def test_text_is_one_user_turn_or_plain(tokenizer: PreTrainedTokenizerBase) -> None:

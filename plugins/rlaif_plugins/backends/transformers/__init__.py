@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
@@ -21,6 +22,8 @@ class TransformersConfig(BackendConfig):
     chat: Literal["auto", "yes", "no"] = "auto"
     """Apply the model's chat template, with the question's ending as the start of the answer (auto: if the model has a
     template)."""
+    date: datetime.date = datetime.date(2025, 1, 1)
+    """The date that chat templates with the current date get, so that labels do not change from day to day."""
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
         """List the model."""

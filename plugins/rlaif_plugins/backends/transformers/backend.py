@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
 
 import torch
 
 from rlaif_framework import Answer, Choose, Context, Generate, ModelError, Question, Request
 from rlaif_framework.data import escape_control_tokens
 from rlaif_framework.models import (
+    QuestionTemplate,
     compute_dtype,
     compute_prefix,
     count_common,
@@ -21,6 +23,7 @@ from rlaif_framework.models import (
     sample_responses,
     share_prefixes,
     split_by_tokens,
+    use_fp32_head,
 )
 from rlaif_plugins.backends.transformers import TransformersConfig
 
@@ -31,7 +34,7 @@ class TransformersBackend:
     def __init__(self, config: TransformersConfig, context: Context) -> None:
         source = find_model(config.model, config.revision)
         self.name = config.model
-        self.tokenizer = load_tokenizer(source)
+        self.tokenizer = load_tokenizer(source, date=config.date)
         self.model = load_model(source, "causal", compute_dtype(config.dtype, context.device), context.device)
         self.prefix: list[int] = []
         """The common prefix of all questions of the last call, whose keys and values are kept for the next one."""
@@ -40,16 +43,19 @@ class TransformersBackend:
         # A single character cannot be split by a space.
         self.control_tokens = [token for token in {*self.tokenizer.all_special_tokens, *added} if len(token) > 1]
         self.budget = context.batch_tokens
-        self.chat = config.chat == "yes" or (config.chat == "auto" and self.tokenizer.chat_template is not None)
         self.source = source
         # Some architectures, such as ALiBi models, have no limit in their config.
         self.context: int | None = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         if config.chat == "yes" and self.tokenizer.chat_template is None:
             raise ModelError(f"backend 'transformers': '{config.model}' has no chat template; set chat: no")
+        chat = config.chat != "no" and self.tokenizer.chat_template is not None
+        self.template = QuestionTemplate(self.tokenizer) if chat else None
 
     def identity(self) -> str:
-        """Return the model's contents and precision, and whether a chat template is applied."""
-        return f"transformers {self.source.identity} {self.model.dtype} {'chat' if self.chat else 'plain'}"
+        """Return the model's contents and precision, the versions of libraries, and how questions are rendered."""
+        chat = "plain" if self.template is None else f"chat {self.template.template_hash}"
+        libraries = f"transformers {version('transformers')} torch {version('torch')}"
+        return f"{libraries} {self.source.identity} {self.model.dtype} {chat}"
 
     def fits(self, question: Question, new_tokens: int) -> bool:
         """Return True if a question and an answer of this length fit into the model's context."""
@@ -71,12 +77,14 @@ class TransformersBackend:
         return answers.items()
 
     def render(self, question: Question) -> str:
-        """Return the model's input as text. With a chat template, the prefill starts the assistant's turn."""
+        """Return the model's input as text. With a chat template, the prefill starts the assistant's turn.
+
+        The thought of a model that reasons before it answers is left empty.
+        """
         text, prefill = self.escape(question.text), self.escape(question.prefill)
-        if not self.chat:
+        if self.template is None:
             return f"{text}\n\n{prefill}" if prefill else text
-        messages = [{"role": "user", "content": text}]
-        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)) + prefill
+        return self.template.render(text) + prefill
 
     def escape(self, text: str) -> str:
         """Escape control tokens in a text: data that contains `<|im_end|>` must not end the question."""
@@ -87,10 +95,9 @@ class TransformersBackend:
     def encode(self, question: Question) -> list[int]:
         """Return the token ids of a rendered question. A chat template has its own start token."""
         text = self.render(question)
-        if not self.chat:
+        if self.template is None:
             return encode_text(self.tokenizer, text)
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
+        return self._split(text)
 
     def option_ids(self, question: Question, options: Sequence[str]) -> tuple[int, list[list[int]]]:
         """Return the tokens of each option when it follows the question.
@@ -105,9 +112,9 @@ class TransformersBackend:
             ModelError: Two options have the same tokens.
         """
         # The end suffices, since only its last characters can merge with an option.
-        ending = (question.prefill or question.text)[-40:]
-        before = self.tokenizer(ending, add_special_tokens=False)["input_ids"]
-        after = [self.tokenizer(ending + option, add_special_tokens=False)["input_ids"] for option in options]
+        ending = self.render(question)[-40:]
+        before = self._split(ending)
+        after = [self._split(ending + option) for option in options]
         # The minimum, so that all options follow the same tokens.
         kept = min(count_common(before, ids) for ids in after)
         found = [ids[kept:] for ids in after]
@@ -116,6 +123,10 @@ class TransformersBackend:
                 f"the tokenizer of '{self.name}' has the same tokens for {', '.join(options)}; choose other options"
             )
         return len(before) - kept, found
+
+    def _split(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
 
     def _choose(self, requests: Sequence[tuple[int, Choose]]) -> dict[int, Answer]:
         """Compute the probabilities of options, from their first tokens if these differ, else from more tokens."""
@@ -154,10 +165,11 @@ class TransformersBackend:
         found = {}
         for batch in split_by_tokens([group.length for group in branches.groups], self.budget):
             groups = [branches.groups[i] for i in batch]
-            logits, _ = forward_groups(self.model, groups, prefix, self.tokenizer.pad_token_id)
+            with use_fp32_head(self.model):
+                logits, _ = forward_groups(self.model, groups, prefix, self.tokenizer.pad_token_id)
             members = [places for i in batch for places in branches.members[i]]  # equal texts are one row
             for row, places in zip(logits, members, strict=True):
-                logprobs = row.float().log_softmax(0)  # (vocabulary), in fp32 because bf16 has 8 significant bits
+                logprobs = row.float().log_softmax(0)  # (vocabulary)
                 for place in places:
                     key = keys[place]
                     ids = sorted(wanted[key])
