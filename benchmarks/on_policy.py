@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from rlaif_framework import Comparison, Context, PluginManager, Preference, load_spec
-from rlaif_framework.models import load_model, load_tokenizer
+from rlaif_framework.models import load_model
 from rlaif_framework.training.responses import sample_texts, truncate_prompts
 
 NEAR = 15
@@ -36,12 +36,11 @@ def main() -> None:
     if arm.feedback is None or arm.reward is None or spec.evaluate is None:
         raise SystemExit(f"arm '{given.arm}' needs feedback and a reward model, and the spec a judge")
     prompts = [*context.task.prompts("validation"), *context.task.prompts("test")]
-    tokenizer = load_tokenizer(first / "sft")
+    tokenizer = context.load_policy_tokenizer(first / "sft")
     prompts, _ = truncate_prompts(context, prompts, tokenizer)
     model = load_model(first / "sft", "causal", context.dtype, context.device)
-    texts = [p.text for p in prompts for _ in range(given.responses)]
-    samples = sample_texts(context, model, tokenizer, texts, temperature=0.9, seed=0)
     repeated = [p for p in prompts for _ in range(given.responses)]
+    samples = sample_texts(context, model, tokenizer, repeated, temperature=0.9, seed=0)
     texts = [context.task.clean(sample.text) for sample in samples]
     written = {p.id: list(dict.fromkeys(t for q, t in zip(repeated, texts, strict=True) if q is p)) for p in prompts}
     # Duplicates were removed above: identical responses have no better one.

@@ -51,6 +51,7 @@ from .records.preferences import Preference as Preference
 from .records.preferences import PreferenceSource as PreferenceSource
 from .records.preferences import Prompt as Prompt
 from .records.preferences import Split as Split
+from .records.preferences import Turn as Turn
 from .records.preferences import Vote as Vote
 from .records.requests import Answer as Answer
 from .records.requests import Asked as Asked

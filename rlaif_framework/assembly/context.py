@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Self, cast
 
 from rlaif_framework.contracts.protocols import (
@@ -13,7 +14,7 @@ from rlaif_framework.contracts.protocols import (
     RewardModel,
     Task,
 )
-from rlaif_framework.errors import SpecError
+from rlaif_framework.errors import ModelError, SpecError
 from rlaif_framework.models.source import ModelSource, find_model
 from rlaif_framework.plugins.configs import (
     AlgorithmConfig,
@@ -24,11 +25,12 @@ from rlaif_framework.plugins.configs import (
     TaskConfig,
 )
 from rlaif_framework.plugins.manager import PluginManager
-from rlaif_framework.spec.model import BATCH_TOKENS, PolicyConfig, Spec
+from rlaif_framework.spec.model import BATCH_TOKENS, LoraSettings, PolicyConfig, Spec
 
 if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
+    from transformers import PreTrainedTokenizerBase
 
 
 class Context:
@@ -111,6 +113,42 @@ class Context:
         from rlaif_framework.models.precision import compute_dtype
 
         return compute_dtype(self.policy.dtype, self.device)
+
+    @property
+    def weights_dtype(self) -> torch.dtype:
+        """Precision of the policy's weights in memory: fp32 if all are trained, as bf16 would round small updates to
+        0; with adapters, which are kept in fp32, the compute precision."""
+        return self._weights_dtype(self.policy.lora)
+
+    def _weights_dtype(self, lora: LoraSettings | None) -> torch.dtype:
+        import torch
+
+        return torch.float32 if lora is None else self.dtype
+
+    def saved_dtype(self, lora: LoraSettings | None) -> torch.dtype:
+        """Return the precision in which a model is saved that was trained with these adapters, or in full."""
+        from rlaif_framework.models.precision import compute_dtype
+
+        if self.policy.save_dtype != "auto":
+            return compute_dtype(self.policy.save_dtype, self.device)
+        return self._weights_dtype(lora)
+
+    def load_policy_tokenizer(self, where: str | Path | ModelSource) -> PreTrainedTokenizerBase:
+        """Load the tokenizer of a policy, or of a reward or value model, without its chat template if `chat` is
+        `plain`.
+
+        Raises:
+            ModelError: It cannot be loaded, or has no chat template although `chat` is `template`.
+        """
+        from rlaif_framework.models.loading import load_tokenizer
+
+        tokenizer = load_tokenizer(where)
+        if self.policy.chat == "plain":
+            tokenizer.chat_template = None
+        elif self.policy.chat == "template" and tokenizer.chat_template is None:
+            name = where.name if isinstance(where, ModelSource) else where
+            raise ModelError(f"policy.chat: the tokenizer of '{name}' has no chat template; set 'chat: auto'")
+        return tokenizer
 
     # `resolve` has checked that the class has the methods of the protocol, so the casts below are safe.
 

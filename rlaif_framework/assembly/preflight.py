@@ -29,7 +29,7 @@ def check_components(spec: Spec, context: Context) -> None:
         used += [part for part in (arm.reward, arm.algorithm) if part is not None]
         used += [arm.feedback.labeler] if arm.feedback else []
     if spec.evaluate is not None:
-        used += [spec.evaluate.judge, *spec.evaluate.labelers.values()]
+        used += [spec.evaluate.judge, *spec.evaluate.judges.values(), *spec.evaluate.labelers.values()]
     for config in used:
         check_component(config, context.manager)
         check_prompts(config, context)
@@ -84,4 +84,7 @@ def check_models(context: Context, names: Iterable[str]) -> None:
     for name in dict.fromkeys(names):  # each once, in order
         source = find_model(name, policy.revision if name == policy.model else None)
         if not source.is_gguf or converted_folder(source).exists():  # otherwise the first stage converts it
-            load_tokenizer(source, needs_end=name == policy.model)
+            if name == policy.model:
+                context.load_policy_tokenizer(source)
+            else:
+                load_tokenizer(source, needs_end=False)

@@ -30,8 +30,10 @@ class Task(Protocol):
         """Return the comparisons of a split with their gold preferences; empty if the data has none."""
         ...
 
-    def truncate(self, prompt: Prompt, fits: Callable[[str], bool]) -> Prompt:
-        """Truncate the source of a prompt until `fits(prompt.text)`; the cue and the responses stay as they are.
+    def truncate(self, prompt: Prompt, fits: Callable[[Prompt], bool]) -> Prompt:
+        """Truncate the source of a prompt until it fits; the cue and the instruction stay as they are.
+
+        `Prompt.replace_source` returns the prompt with a shorter source.
 
         Raises:
             DataError: The prompt does not fit even without its source.

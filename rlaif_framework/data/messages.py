@@ -11,9 +11,10 @@ from reprlib import repr as short
 from typing import Any
 
 from rlaif_framework.data.faults import RowFault
-from rlaif_framework.data.transcripts import ASSISTANT_CUE, SPEAKERS, Turn, join_transcript, split_transcript
+from rlaif_framework.data.transcripts import ASSISTANT_CUE, SPEAKERS, join_transcript, split_transcript
+from rlaif_framework.records.preferences import Role, Turn
 
-ROLES = {
+ROLES: dict[str, Role] = {
     "system": "system",
     "developer": "system",
     "user": "user",
@@ -77,7 +78,7 @@ def read_messages(value: Sequence[Any], name: str) -> list[Turn]:
         role = _role(message)
         if role not in ROLES:
             raise RowFault(f"'{name}' has a message of role {short(role)}; known roles: {', '.join(ROLES)}")
-        turns.append((ROLES[role], _content(message, name)))
+        turns.append(Turn(ROLES[role], _content(message, name)))
     if any(role == "system" for role, _ in turns[1:]):
         raise RowFault(f"'{name}' has a system message after its first message")
     return turns
@@ -100,7 +101,7 @@ def check_prompt(turns: Sequence[Turn]) -> None:
 
 def strip_turns(turns: Sequence[Turn]) -> list[Turn]:
     """Remove surrounding white space from the contents of turns."""
-    return [(role, text.strip()) for role, text in turns]
+    return [Turn(turn.role, turn.content.strip()) for turn in turns]
 
 
 def to_prompt(turns: Sequence[Turn]) -> str:
@@ -127,9 +128,9 @@ def convert_marks(text: str) -> str:
     first, *rest = _TURN_MARK.split(text)
     if not rest:
         return text
-    turns = [("user", first)] if first.strip() else []
+    turns = [Turn("user", first)] if first.strip() else []
     turns += [
-        ("user" if speaker == "User" else "assistant", content)
+        Turn("user" if speaker == "User" else "assistant", content)
         for speaker, content in zip(rest[::2], rest[1::2], strict=True)
     ]
     if turns[-1][0] == "assistant" and not turns[-1][1].strip():

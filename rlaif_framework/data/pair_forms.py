@@ -22,7 +22,8 @@ from rlaif_framework.data.messages import (
     strip_turns,
     to_prompt,
 )
-from rlaif_framework.data.transcripts import ASSISTANT_CUE, SPEAKERS, Turn, split_transcript
+from rlaif_framework.data.transcripts import ASSISTANT_CUE, SPEAKERS, split_transcript
+from rlaif_framework.records.preferences import Turn
 
 FORMS = (  # for error messages
     "prompt + responses, prompt + chosen + rejected, prompt + response_a + response_b (+ label), "
@@ -365,7 +366,7 @@ def _read_pair_of_dialogues(row: Row, *names: str) -> tuple[str, tuple[str, str]
 def _read_dialogue(row: Row, name: str) -> list[Turn]:
     """Read a column with messages, or with one response as text."""
     value = decode_messages(row.get(name), name)
-    turns = read_messages(value, name) if is_messages(value) else [("assistant", _string(value, name))]
+    turns = read_messages(value, name) if is_messages(value) else [Turn("assistant", _string(value, name))]
     if turns[-1][0] != "assistant":
         raise RowFault(f"'{name}' ends with a turn of {SPEAKERS[turns[-1][0]]}, not with a response")
     return turns
@@ -428,7 +429,7 @@ def _interleave(questions: Sequence[str], answers: Sequence[str]) -> list[Turn]:
     return [
         turn
         for question, answer in zip(questions, answers, strict=True)
-        for turn in (("user", question), ("assistant", answer))
+        for turn in (Turn("user", question), Turn("assistant", answer))
     ]
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-Turn = tuple[str, str]
-"""Role (`system`, `user` or `assistant`) and content."""
+from rlaif_framework.records.preferences import Role, Turn
 
 ASSISTANT_CUE = "\n\nAssistant:"
 """Ends the prompt of a transcript."""
 
-SPEAKERS = {"system": "System", "user": "Human", "assistant": "Assistant"}
+SPEAKERS: dict[Role, str] = {"system": "System", "user": "Human", "assistant": "Assistant"}
 """Names of the roles in a transcript."""
 
 _ROLES = {name: role for role, name in SPEAKERS.items()}
@@ -30,13 +29,13 @@ def split_transcript(text: str) -> list[Turn]:
     text = strip_cue(text)
     start = _START.match(text)
     if start is None:
-        return [("user", text.strip())] if text.strip() else []
+        return [Turn("user", text.strip())] if text.strip() else []
     # `split` with a group yields the first content, then the speaker and the content of each further turn.
     first, *rest = _TURN.split(text[start.end() :])
-    turns = [(_ROLES[start[1]], first.strip())]
-    turns += [(_ROLES[speaker], content.strip()) for speaker, content in zip(rest[::2], rest[1::2], strict=True)]
-    if len(turns) == 1 and turns[0][0] == "system":
-        return [("user", text.strip())]  # a text such as "System: Windows", which is not a transcript
+    turns = [Turn(_ROLES[start[1]], first.strip())]
+    turns += [Turn(_ROLES[speaker], content.strip()) for speaker, content in zip(rest[::2], rest[1::2], strict=True)]
+    if len(turns) == 1 and turns[0].role == "system":
+        return [Turn("user", text.strip())]  # a text such as "System: Windows", which is not a transcript
     return turns
 
 
@@ -45,7 +44,7 @@ def join_transcript(turns: Sequence[Turn]) -> str:
 
     Empty lines before a speaker's name inside a content become a line break, so that they do not begin a turn.
     """
-    contents = [(SPEAKERS[role], _IMITATED_TURN.sub("\n", content.strip())) for role, content in turns]
+    contents = [(SPEAKERS[turn.role], _IMITATED_TURN.sub("\n", turn.content.strip())) for turn in turns]
     return "\n\n".join(f"{speaker}: {content}".rstrip() for speaker, content in contents)
 
 

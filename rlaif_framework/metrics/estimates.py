@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,9 @@ class Estimate:
     low: float
     high: float
     count: int
+    clusters: int | None = None
+    """Number of prompts that the observations are from, if some have several, which the interval then takes into
+    account; otherwise None."""
 
     @property
     def beats_chance(self) -> bool:
@@ -31,33 +34,110 @@ class Estimate:
 
 
 def estimate_rate(wins: float, count: int) -> Estimate | None:
-    """Estimate a proportion with its Wilson interval; None without observations. A tie may count as half a win."""
+    """Estimate a proportion of independent observations with its Wilson interval; None without observations.
+
+    A tie may count as half a win.
+    """
     if count == 0:
         return None
-    rate = wins / count
+    low, high = _wilson(wins / count, count, float(stats.norm.ppf(0.5 + CONFIDENCE / 2)))
+    return Estimate(wins / count, low, high, count)
+
+
+def estimate_clustered_rate(wins: Sequence[float], clusters: Sequence[Hashable]) -> Estimate | None:
+    """Estimate a proportion of observations that may be correlated within clusters; None without observations.
+
+    The Wilson interval has the effective number of observations: their number divided by the design effect, which is
+    the cluster-robust variance of the rate divided by its variance with independent observations. Critical values are
+    of Student's t with one degree of freedom less than clusters (Korn & Graubard 1998). If no cluster has several
+    observations, this is `estimate_rate`.
+
+    Args:
+        wins: 1 for a win, 0 for a loss, 0.5 for a tie.
+        clusters: The cluster of each observation, such as its prompt.
+    """
+    count, groups = len(wins), len(set(clusters))
+    if groups == count:
+        return estimate_rate(math.fsum(wins), count)
+    rate = math.fsum(wins) / count
+    if groups == 1:  # a single prompt says nothing about others
+        return Estimate(rate, 0.0, 1.0, count, groups)
+    # In the form of `_variance_of_mean`, so that the design effect of independent observations is 1 on average.
+    independent = _variance_of_mean(wins, range(count))
+    # Without variance in the sample, the design effect cannot be estimated, and is taken to be 1.
+    effect = _variance_of_mean(wins, clusters) / independent if independent else 1.0
+    # A floor, because it is 0 if all clusters happen to have the same rate.
+    low, high = _wilson(rate, count / max(effect, groups / count), _critical(groups))
+    return Estimate(rate, low, high, count, groups)
+
+
+def _wilson(rate: float, count: float, z: float) -> tuple[float, float]:
+    """Compute a Wilson interval, for which `count` need not be whole."""
     # Not scipy's proportion_ci, which needs a whole number of successes: a tie is half of one.
-    z = float(stats.norm.ppf(0.5 + CONFIDENCE / 2))
     centre = (rate + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(rate * (1 - rate) / count + z * z / (4 * count * count))
-    return Estimate(rate, max(0.0, centre - half), min(1.0, centre + half), count)
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def estimate_rate_at(wins: Sequence[float], features: Sequence[float], at: float) -> Estimate | None:
+def _critical(clusters: int) -> float:
+    """Return the critical value of Student's t for a number of clusters."""
+    return float(stats.t.ppf(0.5 + CONFIDENCE / 2, clusters - 1))
+
+
+def _variance_of_mean(values: Sequence[float], clusters: Sequence[Hashable]) -> float:
+    """Estimate the variance of a mean, robust to correlation within clusters (Liang & Zeger 1986).
+
+    There must be two clusters or more. If each has one value, this is the square of the standard error.
+    """
+    residuals = np.asarray(values, dtype=float) - math.fsum(values) / len(values)
+    return float(_sum_products(residuals[:, None], clusters)[0, 0]) / len(values) ** 2
+
+
+def _sum_products(scores: NDArray[np.float64], clusters: Sequence[Hashable]) -> NDArray[np.float64]:
+    """Sum scores within clusters, and the products of these sums over clusters, corrected for their number.
+
+    Args:
+        scores: (observations, parameters).
+        clusters: The cluster of each observation.
+
+    Returns:
+        (parameters, parameters)
+    """
+    numbers: dict[Hashable, int] = {}
+    index = [numbers.setdefault(cluster, len(numbers)) for cluster in clusters]
+    sums = np.zeros((len(numbers), scores.shape[1]))
+    np.add.at(sums, index, scores)
+    products: NDArray[np.float64] = sums.T @ sums
+    return products * len(numbers) / (len(numbers) - 1)
+
+
+def estimate_rate_at(
+    wins: Sequence[float], features: Sequence[float], at: float, clusters: Sequence[Hashable] | None = None
+) -> Estimate | None:
     """Estimate the win rate at a value of a feature, by logistic regression.
 
     Args:
         wins: 1 for a win, 0 for a loss, 0.5 for a tie.
         features: The feature of each observation.
         at: The feature's value at which the rate is predicted.
+        clusters: The cluster of each observation, such as its prompt; None if all observations are independent.
 
     Returns:
-        The rate with its Wald interval on the logits. None if the regression has no finite solution: the feature is
-        constant, or separates wins from losses perfectly.
+        The rate with its Wald interval on the logits; if clusters have several observations, by the cluster-robust
+        covariance and Student's t. None if all features are on one side of the value, to which the regression would
+        have to extrapolate, or if they separate wins from losses perfectly, so that it has no finite solution.
     """
     targets = np.asarray(wins, dtype=float)
     distances = np.asarray(features, dtype=float) - at
     won, lost = distances[targets > 0], distances[targets < 1]
     if not (len(won) and len(lost) and won.min() < lost.max() and lost.min() < won.max()):
+        return None
+    if not distances.min() <= 0 <= distances.max():
+        return None
+    count = len(wins)
+    members = range(count) if clusters is None else clusters
+    groups = len(set(members))
+    if groups == 1 < count:  # a single prompt says nothing about others
         return None
     # The scale of the feature helps the optimiser and does not change the intercept, which is the result.
     inputs = np.stack([np.ones_like(distances), distances / np.abs(distances).max()], axis=1)
@@ -72,22 +152,35 @@ def estimate_rate_at(wins: Sequence[float], features: Sequence[float], at: float
         return second
 
     best = optimize.minimize(cost, np.zeros(2), jac=True, hess=curvature, method="trust-exact").x
-    # The inverse of the curvature at the optimum is the covariance of the weights.
-    half = stats.norm.ppf(0.5 + CONFIDENCE / 2) * math.sqrt(np.linalg.inv(curvature(best))[0, 0])
+    # The inverse of the curvature at the optimum is the covariance of the weights, if observations are independent.
+    covariance, critical = np.linalg.inv(curvature(best)), float(stats.norm.ppf(0.5 + CONFIDENCE / 2))
+    if groups < count:
+        scores = inputs * (targets - expit(inputs @ best))[:, None]
+        covariance, critical = covariance @ _sum_products(scores, members) @ covariance, _critical(groups)
+    half = critical * math.sqrt(covariance[0, 0])
     rate, low, high = map(float, expit(best[0] + np.array([0, -half, half])))
-    return Estimate(rate, low, high, len(targets))
+    return Estimate(rate, low, high, count, groups if groups < count else None)
 
 
-def estimate_mean(values: Sequence[float]) -> Estimate | None:
-    """Estimate a mean with its Student-t interval; None without values. A single value is its own interval."""
+def estimate_mean(values: Sequence[float], clusters: Sequence[Hashable] | None = None) -> Estimate | None:
+    """Estimate a mean with its Student-t interval; None without values.
+
+    A single value, or a mean of values from a single cluster, is its own interval.
+
+    Args:
+        values: The values.
+        clusters: The cluster of each value, such as its prompt, within which values may be correlated; None if all
+            values are independent.
+    """
     if not values:
         return None
-    mean = math.fsum(values) / len(values)
-    # scipy returns NaN for a standard error of 0.
-    if len(values) == 1 or max(values) == min(values):
-        return Estimate(mean, mean, mean, len(values))
-    low, high = stats.t.interval(CONFIDENCE, len(values) - 1, loc=mean, scale=stats.sem(values))
-    return Estimate(mean, float(low), float(high), len(values))
+    mean, count = math.fsum(values) / len(values), len(values)
+    groups = count if clusters is None else len(set(clusters))
+    several = groups if groups < count else None
+    if groups == 1 or max(values) == min(values):  # without rounding errors of the mean
+        return Estimate(mean, mean, mean, count, several)
+    half = _critical(groups) * math.sqrt(_variance_of_mean(values, range(count) if clusters is None else clusters))
+    return Estimate(mean, mean - half, mean + half, count, several)
 
 
 def paired_p_value(first_only: int, second_only: int) -> float:

@@ -66,29 +66,43 @@ class MeasuredArm(Measured):
     """The policy's training metrics."""
 
 
+class PairedDifference(Measured):
+    """The differences between two policies on the same prompts."""
+
+    first: str
+    second: str
+    metrics: dict[str, Estimate]
+    """Mean difference of each metric, first minus second."""
+
+
 class SampleResponses(Measured):
     """A test prompt and the responses to it."""
 
     prompt: str
     reference: str | None
     responses: dict[str, str]
-    """The response of each policy."""
+    """The response of each policy, the first one if there are several."""
 
 
 class Evaluation(Measured):
     """All measurements of a run."""
 
-    judge: dict[str, Any]
-    """The judge's settings."""
+    judges: dict[str, dict[str, Any]]
+    """The settings of `judge` and of the additional judges, by name."""
     labelers: dict[str, MeasuredLabeler]
-    """The judge, the arms' labelers and those that were only measured, by name."""
+    """The judges, the arms' labelers and those that were only measured, by name."""
     arms: dict[str, MeasuredArm]
     policies: dict[str, dict[str, Estimate | None]]
     """Means over the test responses: for `sft`, each arm and `reference`, each metric."""
     wins: list[WinRate]
+    """For each matchup, a win rate by each judge: that of `judge` first."""
+    differences: list[PairedDifference]
+    """For each matchup, the differences of the metrics."""
     samples: list[SampleResponses]
     prompts: int
     """Number of test prompts."""
+    responses: int
+    """Number of responses of each policy to each test prompt."""
     comparisons: int
     """Number of validation comparisons."""
     longer_is_better: Estimate | None

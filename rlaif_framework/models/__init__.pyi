@@ -1,6 +1,12 @@
 from .adapters import add_lora as add_lora
 from .adapters import checkpoint_gradients as checkpoint_gradients
 from .adapters import save_model as save_model
+from .chat import encode_continuation as encode_continuation
+from .chat import encode_prompt as encode_prompt
+from .chat import encode_response as encode_response
+from .chat import encode_text as encode_text
+from .chat import encode_turns as encode_turns
+from .chat import find_stop_ids as find_stop_ids
 from .loading import load_model as load_model
 from .loading import load_tokenizer as load_tokenizer
 from .logprobs import response_logits as response_logits
@@ -17,8 +23,6 @@ from .prefixes import compute_prefix as compute_prefix
 from .prefixes import count_common as count_common
 from .prefixes import forward_groups as forward_groups
 from .prefixes import share_prefixes as share_prefixes
-from .sampling import encode_prompt as encode_prompt
-from .sampling import encode_response as encode_response
 from .sampling import group_samples as group_samples
 from .sampling import sample_responses as sample_responses
 from .score_model import ScoreModel as ScoreModel

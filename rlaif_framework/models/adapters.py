@@ -82,6 +82,11 @@ def merged_adapters(model: nn.Module) -> Iterator[PreTrainedModel]:
                 weight.data = data
 
 
+def unwrap_adapters(model: nn.Module) -> PreTrainedModel:
+    """Return the transformers model under adapters, or the model itself if it has none."""
+    return cast(PreTrainedModel, model.get_base_model() if isinstance(model, PeftModel) else model)
+
+
 def _adapted(model: nn.Module) -> list[LoraLayer]:
     return [module for module in model.modules() if isinstance(module, LoraLayer)]
 

@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from rlaif_framework.errors import ModelError
+from rlaif_framework.models.chat import fix_date
 from rlaif_framework.models.gguf import materialise
 from rlaif_framework.models.packed_attention import prepare_attention
 from rlaif_framework.models.source import ModelSource, find_model
@@ -92,6 +93,8 @@ def _disable_dropout(config: Any) -> None:
 def load_tokenizer(where: str | Path | ModelSource, needs_end: bool = True) -> PreTrainedTokenizerBase:
     """Load a model's tokenizer. Without a padding token, the EOS token is used (attention masks are always explicit).
 
+    Today's date in a chat template is replaced by a fixed one, see `fix_date`.
+
     Args:
         where: A model folder, a name in the same forms as `policy.model`, or a source.
         needs_end: If True, require an EOS token; an embedding model needs none.
@@ -107,6 +110,9 @@ def load_tokenizer(where: str | Path | ModelSource, needs_end: bool = True) -> P
         if folder.is_dir() and not any(any(folder.glob(pattern)) for pattern in TOKENIZER_FILES):
             raise ModelError(f"the tokenizer of '{source.name}' is missing: no tokenizer.json in {folder}") from error
         raise ModelError(f"cannot load the tokenizer of '{source.name}': {_explain(error)}") from error
+    templates = tokenizer.chat_template
+    template = templates.get("default") if isinstance(templates, dict) else templates
+    tokenizer.chat_template = None if template is None else fix_date(template)
     if not needs_end:
         return tokenizer
     if tokenizer.eos_token_id is None:

@@ -1,4 +1,4 @@
-"""Encode prompts and sample responses from a causal language model."""
+"""Sample responses from a causal language model."""
 
 from __future__ import annotations
 
@@ -9,38 +9,20 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from rlaif_framework.models.adapters import merged_adapters
+from rlaif_framework.models.chat import encode_prompt, find_stop_ids
 from rlaif_framework.models.decoder import Sampling
 from rlaif_framework.models.decoding import can_share_prefixes, generate_padded, generate_shared
 from rlaif_framework.models.packing import Group
+from rlaif_framework.records.preferences import Prompt
 from rlaif_framework.records.samples import Sample
 from rlaif_framework.seeds import derive_seed
-
-
-def encode_prompt(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Return the token ids of a prompt, with the tokenizer's start token, if it has one, exactly once."""
-    ids: list[int] = tokenizer(text)["input_ids"]
-    if ids and ids[-1] == tokenizer.eos_token_id:  # some tokenizers end every text; a prompt is continued
-        ids = ids[:-1]
-    # A template may contain the start token, and the tokenizer adds another one.
-    if len(ids) > 1 and ids[0] == ids[1] == tokenizer.bos_token_id:
-        ids = ids[1:]
-    return ids
-
-
-def encode_response(tokenizer: PreTrainedTokenizerBase, text: str, max_tokens: int | None = None) -> list[int]:
-    """Return the token ids of a response: a space, the text and the end token (Huang et al. 2024).
-
-    More than `max_tokens` tokens are truncated.
-    """
-    ids = [*tokenizer(" " + text.strip(), add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-    return ids[:max_tokens]
 
 
 @torch.no_grad()
 def sample_responses(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[str | list[int]],
+    prompts: Sequence[Prompt | str | list[int]],
     *,
     max_new_tokens: int,
     temperature: float,
@@ -51,13 +33,14 @@ def sample_responses(
 ) -> list[Sample]:
     """Sample one response to each prompt, batched by length, without top-p truncation of the distribution.
 
-    While sampling, adapters are merged into copies of the weights that they adapt.
+    A response ends at any of `find_stop_ids`. While sampling, adapters are merged into copies of the
+    weights that they adapt.
 
     Args:
         model: A causal LM of transformers, with or without adapters.
         tokenizer: Tokenizer of the model.
-        prompts: Rendered prompts or their token ids. Repeat one to sample several responses to it; it is computed
-            once.
+        prompts: Prompts, texts (see `encode_prompt`) or token ids. Repeat one to sample several responses to it; it is
+            computed once.
         max_new_tokens: Maximum length of a response.
         temperature: Divisor of the logits; 0 is greedy.
         seed: One seed, from which each prompt's is derived by its index, or one seed for each prompt.
@@ -65,21 +48,22 @@ def sample_responses(
         budget: Maximum tokens in a batch, padding and new tokens included.
         track: Wrapper of the list of batches, for a progress bar.
     """
-    ids = [encode_prompt(tokenizer, p) if isinstance(p, str) else p for p in prompts]
+    ids = [p if isinstance(p, list) else encode_prompt(tokenizer, p) for p in prompts]
     seeds = [derive_seed(seed, i) for i in range(len(ids))] if isinstance(seed, int) else list(seed)
     sampling = Sampling(max_new_tokens, temperature, top_k)
     with merged_adapters(model) as plain:
         generate = generate_shared if can_share_prefixes(plain) else generate_padded
-        new = generate(plain, ids, sampling, seeds, [tokenizer.eos_token_id], tokenizer.pad_token_id, budget, track)
-    return [_decode_sample(x, tokenizer) for x in new]
+        stop = find_stop_ids(tokenizer, plain)
+        new = generate(plain, ids, sampling, seeds, stop, tokenizer.pad_token_id, budget, track)
+    return [_decode_sample(x, tokenizer, stop) for x in new]
 
 
-def _decode_sample(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> Sample:
-    """Truncate generated ids after the end token and decode them."""
-    finished = tokenizer.eos_token_id in ids
-    if finished:
-        ids = ids[: ids.index(tokenizer.eos_token_id) + 1]
-    return Sample(ids, str(tokenizer.decode(ids, skip_special_tokens=True)).strip(), finished)
+def _decode_sample(ids: list[int], tokenizer: PreTrainedTokenizerBase, stop: Sequence[int]) -> Sample:
+    """Decode generated ids, which end at a stop token or at the length limit."""
+    finished = bool(ids) and ids[-1] in stop
+    # Stop tokens are removed by their ids: not all of them are special tokens.
+    text = str(tokenizer.decode(ids[:-1] if finished else ids, skip_special_tokens=True))
+    return Sample(ids, text.strip(), finished)
 
 
 def group_samples(prompt_ids: Sequence[list[int]], samples: Sequence[Sample], per_prompt: int) -> list[Group]:

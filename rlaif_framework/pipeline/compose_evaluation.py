@@ -38,6 +38,10 @@ def compose_evaluation(
         DataError: A labeler or the judge cannot label its comparisons, or two test prompts have the same id.
     """
     prompts, comparisons = _held_out(factory, spec, config)
+    for name, (_, reward) in arms.items():
+        if reward is not None:  # it scores the test prompts and the validation comparisons as well
+            check_labeler(f"arms.{name}.reward", reward.config, [*comparisons, *_compare_nothing(prompts)])
+    prompts = [prompt for prompt in prompts for _ in range(config.responses)]
     labelers, labeler_of_arm = _name_labelers(spec, config)
     for name, labeler in labelers.items():
         check_labeler(f"evaluate: {name}: labeler", labeler, comparisons)
@@ -83,9 +87,17 @@ def _held_out(factory: StepFactory, spec: Spec, config: EvaluateConfig) -> tuple
         )
     _check_ids(prompts)
     if matchups:
-        check_labeler("evaluate.judge", config.judge, [Comparison(p.id, p, ("", "")) for p in prompts])
+        pairs = _compare_nothing(prompts)
+        check_labeler("evaluate.judge", config.judge, pairs)
+        for name, judge in config.judges.items():
+            check_labeler(f"evaluate.judges.{name}", judge, pairs)
     comparisons = sample_subset(task.comparisons("validation"), config.comparisons, derive_seed(seed, "validation"))
     return prompts, comparisons
+
+
+def _compare_nothing(prompts: Sequence[Prompt]) -> list[Comparison]:
+    """Return comparisons of empty responses, to check what only prompts may lack."""
+    return [Comparison(prompt.id, prompt, ("", "")) for prompt in prompts]
 
 
 def _check_ids(prompts: Sequence[Prompt]) -> None:
@@ -100,9 +112,9 @@ def _name_labelers(spec: Spec, config: EvaluateConfig) -> tuple[dict[str, Labele
     """Collect the labelers to measure, each once.
 
     Returns:
-        The labelers by name (`judge`, arms, and those of `evaluate.labelers`), and the name of each arm's labeler.
+        The labelers by name (the judges, arms, and those of `evaluate.labelers`), and the name of each arm's labeler.
     """
-    labelers: dict[str, LabelerConfig] = {"judge": config.judge}
+    labelers: dict[str, LabelerConfig] = {"judge": config.judge, **config.judges}
     of_arm: dict[str, str | None] = {}
     for arm, settings in spec.arms.items():
         if settings.feedback is None:
@@ -141,9 +153,13 @@ def _judge(
     responses: Mapping[str, Step],
     prompts: Sequence[Prompt],
 ) -> Matchup:
-    # The reference responses have no step.
-    recipe = JudgeRecipe(judge=config.judge, first=responses.get(first), second=responses.get(second), prompts=prompts)
-    return Matchup(first, second, factory.create(f"evaluation/wins/{first}-vs-{second}", recipe))
+    names = {"judge": "wins"} | {name: f"judges/{name}" for name in config.judges}
+    judged = {}
+    for name, judge in {"judge": config.judge, **config.judges}.items():
+        # The reference responses have no step.
+        recipe = JudgeRecipe(judge=judge, first=responses.get(first), second=responses.get(second), prompts=prompts)
+        judged[name] = factory.create(f"evaluation/{names[name]}/{first}-vs-{second}", recipe)
+    return Matchup(first, second, judged)
 
 
 def _score_arm(

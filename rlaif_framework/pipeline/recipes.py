@@ -150,6 +150,7 @@ class RespondRecipe(Recipe):
     work = f"{WORK}.respond:respond_to_prompts"
     policy: Step
     prompts: Sequence[Prompt]
+    """The test prompts, each as often as it is answered."""
     temperature: float
     responder: AlgorithmConfig | None
     """The arm's algorithm, if it is a `Responder`: it then answers test prompts instead of the policy."""
@@ -213,11 +214,12 @@ class JudgeRecipe(Recipe):
 
 @dataclass(frozen=True)
 class Matchup:
-    """Two policies compared by the judge."""
+    """Two policies compared by the judges."""
 
     first: str
     second: str
-    judged: Step
+    judged: Mapping[str, Step]
+    """The preferences of each judge."""
 
 
 @dataclass(frozen=True)
@@ -241,6 +243,7 @@ class EvaluateRecipe(Recipe):
     evaluate: EvaluateConfig
     comparisons: Sequence[Comparison]
     prompts: Sequence[Prompt]
+    """The test prompts, each as often as it is answered."""
     sft: Step
     labelers: Mapping[str, LabelerConfig]
     labels: Mapping[str, Step]

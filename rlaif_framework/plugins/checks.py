@@ -8,11 +8,11 @@ from types import ModuleType
 
 import pluggy
 
-from rlaif_framework.contracts.protocols import PROTOCOLS
+from rlaif_framework.contracts.protocols import PROTOCOLS, Reward
 from rlaif_framework.errors import PluginError, suggest
 from rlaif_framework.plugins import hookspecs
 from rlaif_framework.plugins.component import Component, Slot
-from rlaif_framework.plugins.configs import BASES
+from rlaif_framework.plugins.configs import BASES, LabelerConfig
 from rlaif_framework.plugins.discovery import Plugin
 from rlaif_framework.plugins.versions import DISTRIBUTION
 
@@ -82,8 +82,11 @@ def _check_config(where: str, slot: Slot, component: Component, plugin: Plugin) 
 
 
 def check_target(where: str, target: object, component: Component, slot: Slot) -> None:
-    """Refuse a class without the methods of its slot's protocol."""
-    methods = [name for name in vars(PROTOCOLS[slot]) if not name.startswith("_")]
+    """Refuse a class without the methods of its slot's protocol, or of `Reward` if its config promises scores."""
+    protocols = [PROTOCOLS[slot]]
+    if issubclass(component.config, LabelerConfig) and component.config.scores_responses:
+        protocols.append(Reward)
+    methods = [name for protocol in protocols for name in vars(protocol) if not name.startswith("_")]
     missing = [name for name in methods if not callable(getattr(target, name, None))]
     if missing:
         raise PluginError(f"{where}: {component.target} lacks {', '.join(missing)}()")

@@ -54,6 +54,10 @@ class StrategyConfig(ComponentConfig):
 class LabelerConfig(ComponentConfig):
     """Base of the config of a labeler."""
 
+    scores_responses: ClassVar[bool] = False
+    """True if the labeler scores each response alone: its class then has the method `score` of `Reward`, and reward
+    `direct` can use it."""
+
     def missing_field(self, comparison: Comparison) -> str | None:
         """Describe what a comparison lacks to be labelled, such as `has no human preference`.
 

@@ -136,7 +136,6 @@ def truncate_source(task: Task, prompt: Prompt, fits: Callable[[str], bool]) -> 
         return prompt
     try:
         # The source only: the question does not contain the rest of the policy's prompt.
-        truncated = task.truncate(replace(prompt, text=prompt.source), fits)
+        return task.truncate(prompt, lambda shorter: fits(shorter.source))
     except DataError:
         return None
-    return replace(prompt, source=truncated.source)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 from rlaif_framework.records.ballots import Ballot
 
@@ -12,17 +12,48 @@ Split = Literal["train", "validation", "test"]
 PreferenceSource = Literal["human", "synthetic"]
 
 
+Role = Literal["system", "user", "assistant"]
+
+
+class Turn(NamedTuple):
+    """A message of a dialogue."""
+
+    role: Role
+    content: str
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """The input of a policy: one post, question or dialogue."""
 
     id: str
     text: str
-    """The policy's input. It ends with the cue for the response."""
+    """The input of a policy without a chat template. It ends with the cue for the response."""
     source: str
     """The text that a response is about: the post without the cue."""
     reference: str | None = None
     """A reference response, for SFT and reference-based judges."""
+    turns: tuple[Turn, ...] = ()
+    """The input of a policy with a chat template; the assistant's next turn is the response. Without turns, `text` is
+    one user turn."""
+
+    @property
+    def conversation(self) -> tuple[Turn, ...]:
+        """The turns of the prompt, or its text as one user turn."""
+        return self.turns or (Turn("user", self.text),)
+
+    def replace_source(self, source: str) -> Prompt:
+        """Return the prompt with another source, such as a truncated one, in its text and its turns.
+
+        The last occurrence of the old source is replaced, since a title before the post may contain the same text.
+        """
+
+        def exchange(text: str) -> str:
+            before, found, after = text.rpartition(self.source)
+            return before + source + after if found else text
+
+        turns = tuple(Turn(turn.role, exchange(turn.content)) for turn in self.turns)
+        return replace(self, text=exchange(self.text), source=source, turns=turns)
 
 
 @dataclass(frozen=True, slots=True)

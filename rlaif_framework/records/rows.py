@@ -9,7 +9,7 @@ from typing import Any
 
 from rlaif_framework.records.ballots import Ballot
 from rlaif_framework.records.jsonl import read_rows, write_rows
-from rlaif_framework.records.preferences import Comparison, Evidence, Preference, Prompt, Vote
+from rlaif_framework.records.preferences import Comparison, Evidence, Preference, Prompt, Turn, Vote
 
 
 def save_comparisons(path: Path, comparisons: Iterable[Comparison]) -> None:
@@ -33,7 +33,7 @@ def read_comparison(row: Mapping[str, Any]) -> Comparison:
     return Comparison(
         **{
             **row,
-            "prompt": Prompt(**row["prompt"]),
+            "prompt": Prompt(**{**row["prompt"], "turns": tuple(Turn(*turn) for turn in row["prompt"]["turns"])}),
             "responses": (first, second),
             "raw_responses": None if raw is None else (raw[0], raw[1]),
         }

@@ -64,7 +64,11 @@ def draw_wins(wins: Sequence[WinRate]) -> Markup:
     axes.axvline(0.5, color="#888888", linewidth=1, linestyle="--")
     axes.set_xlim(0, 1)
     axes.set_ylim(-0.6, len(rows) - 0.4)
-    axes.set_yticks(range(len(rows)), [f"{win.first} against {win.second}" for win, _ in reversed(rows)], fontsize=8)
+    several = len({win.judge for win in wins}) > 1
+    names = [
+        f"{win.first} against {win.second}" + (f", by {win.judge}" if several else "") for win, _ in reversed(rows)
+    ]
+    axes.set_yticks(range(len(rows)), names, fontsize=8)
     axes.set_xlabel("win rate of the first", fontsize=8)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from rlaif_framework.metrics.estimates import Estimate
-from rlaif_framework.metrics.evaluation import Evaluation, MeasuredReward
+from rlaif_framework.metrics.evaluation import Evaluation, MeasuredReward, PairedDifference
 from rlaif_framework.metrics.wins import WinRate
-from rlaif_framework.report.page import rate
+from rlaif_framework.report.page import metric_name, rate
 
 SpecDict = dict[str, Any]
 MAX_COPY_RATE = 0.1
@@ -32,6 +32,7 @@ def summarise(evaluation: Evaluation) -> list[str]:
         if measured.reward is not None:
             lines += _summarise_reward(arm, measured.reward, evaluation.longer_is_better)
     lines += [_summarise_win(win, evaluation) for win in evaluation.wins]
+    lines += [_summarise_difference(difference) for difference in evaluation.differences if difference.metrics]
     return lines
 
 
@@ -58,11 +59,18 @@ def _judge_gain(gain: Estimate) -> str:
 
 
 def _summarise_win(win: WinRate, evaluation: Evaluation) -> str:
-    judge = evaluation.labelers["judge"]
+    judge = evaluation.labelers[win.judge]
     return (
         f"{win.first} against {win.second}: win rate {rate(win.rate)}, {win.ties} ties; length-adjusted "
         f"{rate(win.length_adjusted)}; judge {judge.title}, whose own agreement is {rate(judge.quality.agreement)}"
     )
+
+
+def _summarise_difference(difference: PairedDifference) -> str:
+    changes = (
+        f"{metric_name(name)} {x.value:+.3g} [{x.low:+.3g}, {x.high:+.3g}]" for name, x in difference.metrics.items()
+    )
+    return f"{difference.first} minus {difference.second}, paired by prompt: {', '.join(changes)}"
 
 
 def find_warnings(evaluation: Evaluation, spec: SpecDict) -> list[str]:
@@ -74,7 +82,7 @@ def find_warnings(evaluation: Evaluation, spec: SpecDict) -> list[str]:
     """
     warnings = _check_labelers(evaluation) + _check_judge(evaluation, spec)
     for win in evaluation.wins:
-        warnings += _check_win(win)
+        warnings += _check_win(win, evaluation.labelers[win.judge].title)
     for arm, measured in evaluation.arms.items():
         if measured.reward is not None:
             warnings += _check_reward(arm, measured.reward, evaluation.longer_is_better)
@@ -85,7 +93,7 @@ def find_warnings(evaluation: Evaluation, spec: SpecDict) -> list[str]:
 def _check_labelers(evaluation: Evaluation) -> list[str]:
     warnings = []
     used = {arm.labeler for arm in evaluation.arms.values() if arm.labeler}
-    for name in [*sorted(used), "judge"]:
+    for name in dict.fromkeys([*sorted(used), *evaluation.judges]):
         agreement = evaluation.labelers[name].quality.agreement
         if agreement is None:
             warnings.append(f"the quality of '{name}' is unknown: the task has no comparisons with gold preferences")
@@ -99,20 +107,27 @@ def _check_labelers(evaluation: Evaluation) -> list[str]:
 
 
 def _check_judge(evaluation: Evaluation, spec: SpecDict) -> list[str]:
-    """Compare the judge with every labeler that a policy learned from."""
-    judge, warnings = evaluation.judge, []
+    """Compare each judge with every labeler that a policy learned from."""
+    warnings = []
     for arm, settings in spec["arms"].items():
         # The policy does not learn from the judge of the checkpoint selection.
         algorithm = {k: v for k, v in (settings.get("algorithm") or {}).items() if k != "checkpoint_selection"}
         labelers = [(settings.get("feedback") or {}).get("labeler")]
         labelers += _find_labelers([settings.get("reward"), algorithm])
         learned_from = [labeler for labeler in labelers if labeler is not None]
-        shared = set().union(*map(_find_models, learned_from)) & _find_models(judge)
-        if judge in learned_from:
-            warnings.append(f"THE JUDGE IS THE LABELER of arm '{arm}': its win rates are not evidence of quality")
-        elif shared:  # another prompt or strategy, but the same model
-            names = ", ".join(sorted(shared))
-            warnings.append(f"judge and labeler of arm '{arm}' share a model ({names}) and may share its errors")
+        models = set().union(*map(_find_models, learned_from))
+        for name, judge in evaluation.judges.items():
+            own = "" if name == "judge" else f" '{name}'"
+            shared = models & _find_models(judge)
+            if judge in learned_from:
+                warnings.append(
+                    f"THE JUDGE{own} IS THE LABELER of arm '{arm}': its win rates are not evidence of quality"
+                )
+            elif shared:  # another prompt or strategy, but the same model
+                names = ", ".join(sorted(shared))
+                warnings.append(
+                    f"judge{own} and labeler of arm '{arm}' share a model ({names}) and may share its errors"
+                )
     return warnings
 
 
@@ -134,8 +149,9 @@ def _find_models(value: Any) -> set[str]:
     return own.union(*(_find_models(nested) for nested in value.values()))
 
 
-def _check_win(win: WinRate) -> list[str]:
-    names, adjusted = f"{win.first} against {win.second}", win.length_adjusted
+def _check_win(win: WinRate, judge: str) -> list[str]:
+    by = "" if win.judge == "judge" else f" by {judge}"
+    names, adjusted = f"{win.first} against {win.second}{by}", win.length_adjusted
     if win.rate and _winner(win.rate) is None:
         return [f"{names}: no significant difference (the 95 % interval includes 50 %)"]
     # Also if only the adjusted interval includes one half.

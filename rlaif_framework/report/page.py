@@ -14,7 +14,13 @@ def render_page(template: str, **values: Any) -> str:
     environment = Environment(loader=PackageLoader("rlaif_framework.report", "."), autoescape=True)
     environment.filters["percent"] = percent
     environment.filters["number"] = number
+    environment.filters["metric"] = metric_name
     return environment.get_template(template).render(**values)
+
+
+def metric_name(key: str) -> str:
+    """Format the name of a metric of responses: `EOS rate`, `copy rate`."""
+    return "EOS rate" if key == "eos_rate" else key.replace("_", " ")
 
 
 def rate(estimate: Estimate | None) -> str:
@@ -22,7 +28,7 @@ def rate(estimate: Estimate | None) -> str:
     if estimate is None:
         return "not measured"
     low, high = 100 * estimate.low, 100 * estimate.high
-    return f"{100 * estimate.value:.1f} % [{low:.1f}, {high:.1f}], n={estimate.count}"
+    return f"{100 * estimate.value:.1f} % [{low:.1f}, {high:.1f}], n={_count(estimate)}"
 
 
 def percent(estimate: Estimate | None) -> str:
@@ -30,7 +36,12 @@ def percent(estimate: Estimate | None) -> str:
     if estimate is None:
         return "-"
     low, high = 100 * estimate.low, 100 * estimate.high
-    return f"{100 * estimate.value:.1f} % [{low:.0f}, {high:.0f}] n={estimate.count}"
+    return f"{100 * estimate.value:.1f} % [{low:.0f}, {high:.0f}] n={_count(estimate)}"
+
+
+def _count(estimate: Estimate) -> str:
+    """Format the number of observations, with that of prompts if some have several: `600 on 100 prompts`."""
+    return f"{estimate.count}" if estimate.clusters is None else f"{estimate.count} on {estimate.clusters} prompts"
 
 
 def number(estimate: Estimate | None) -> str:

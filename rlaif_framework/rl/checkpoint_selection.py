@@ -122,7 +122,7 @@ class CheckpointSelector:
         return cast(torch.nn.Module, self.learner.accelerator.unwrap_model(self.learner.policy))
 
     def _respond(self) -> list[str]:
-        samples = self.learner.respond([p.text for p in self.prompts], 0.0, self.stage.seed("watch"))
+        samples = self.learner.respond(self.prompts, 0.0, self.stage.seed("watch"))
         return [self.learner.context.task.clean(s.text) for s in samples]
 
     def _measure(self, number: int) -> dict[str, Any]:
@@ -140,7 +140,7 @@ class CheckpointSelector:
             }
             tie = Evidence(source="tie")
             labels = [judged.get(c.id) or Preference(c.id, (0.5, 0.5), tie) for c in comparisons]
-            row["wins"] = asdict(measure_wins("policy", "initial", comparisons, labels))
+            row["wins"] = asdict(measure_wins("policy", "initial", self.judge_kind, comparisons, labels))
         return row
 
     def _read(self) -> list[dict[str, Any]]:

@@ -12,11 +12,12 @@ from transformers import PreTrainedModel
 
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.contracts.stage import Stage
-from rlaif_framework.models.adapters import add_lora, checkpoint_gradients, save_model, share_weights
-from rlaif_framework.models.loading import load_model, load_tokenizer
+from rlaif_framework.models.adapters import add_lora, checkpoint_gradients, share_weights
+from rlaif_framework.models.chat import encode_prompt
+from rlaif_framework.models.loading import load_model
 from rlaif_framework.models.logprobs import response_logits, response_logprobs, selective_logprobs, token_entropies
 from rlaif_framework.models.packing import Group, Packed, choose_rows, pack_groups
-from rlaif_framework.models.sampling import encode_prompt, group_samples
+from rlaif_framework.models.sampling import group_samples
 from rlaif_framework.records.jsonl import write_rows
 from rlaif_framework.records.preferences import Prompt
 from rlaif_framework.records.samples import Sample
@@ -25,6 +26,7 @@ from rlaif_framework.rl.estimators import ends_response, value_loss
 from rlaif_framework.rl.rollouts import Rollout
 from rlaif_framework.rl.value_model import ValueModel, load_value_model
 from rlaif_framework.training.loop import StepFunction, draw_batch, local_shard, make_optimizer, train_steps
+from rlaif_framework.training.policies import save_policy
 from rlaif_framework.training.responses import sample_texts
 
 
@@ -48,9 +50,8 @@ class Learner:
         self.temperature = 1.0
         """Temperature at which log-probabilities are computed."""
         self.accelerator: Accelerator = context.accelerator
-        self.tokenizer = load_tokenizer(initial)
-        weights = torch.float32 if context.policy.lora is None else context.dtype
-        base = load_model(initial, "causal", weights, context.device)
+        self.tokenizer = context.load_policy_tokenizer(initial)
+        base = load_model(initial, "causal", context.weights_dtype, context.device)
         # Before the policy: initial adapters are drawn from one random stream, in this order.
         others = self._load_others(initial, base)
         # Before adapters are added to `base`, whose weights the reference may share.
@@ -146,9 +147,7 @@ class Learner:
     def save(self) -> None:
         """Save the policy as the stage's result."""
         if self.stage.is_main:
-            save_model(
-                self.accelerator.unwrap_model(self.policy), self.tokenizer, self.stage.folder, self.context.dtype
-            )
+            save_policy(self.context, self.accelerator.unwrap_model(self.policy), self.tokenizer, self.stage.folder)
 
 
 class OnlineLearner(Learner):
@@ -173,17 +172,17 @@ class OnlineLearner(Learner):
         prompts = [pool[i] for i in batch]
         repeated = [p for p in prompts for _ in range(config.responses_per_prompt)]
         samples = self.respond(
-            [p.text for p in repeated],
+            repeated,
             self.temperature,
             # A stream per process, because seeds of responses are derived by their index within a process.
             stage.seed("rollout", number, self.accelerator.process_index),
         )
         texts = [context.task.clean(s.text) for s in samples]
-        ids = [encode_prompt(self.tokenizer, p.text) for p in prompts]
+        ids = [encode_prompt(self.tokenizer, p) for p in prompts]
         # Training uses the sampled ids: decoding and encoding them again may yield other tokens.
         return Rollout(repeated, samples, texts, group_samples(ids, samples, config.responses_per_prompt))
 
-    def respond(self, prompts: Sequence[str], temperature: float, seed: int) -> list[Sample]:
+    def respond(self, prompts: Sequence[Prompt], temperature: float, seed: int) -> list[Sample]:
         """Sample one response of the current policy to each prompt."""
         policy = self.accelerator.unwrap_model(self.policy)
         policy.eval()  # in training mode, gradient checkpointing would turn off the cache of keys and values

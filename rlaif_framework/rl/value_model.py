@@ -10,7 +10,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.errors import TrainingError
-from rlaif_framework.models.loading import load_tokenizer
 from rlaif_framework.models.packing import Packed
 from rlaif_framework.models.score_model import ScoreModel
 from rlaif_framework.rl.config import ValueConfig
@@ -79,7 +78,7 @@ def load_value_model(
     source = initial if config.value_from == "sft" else reward_folder
     if source is None or not (source / "config.json").exists():
         raise TrainingError("value_from: reward needs a reward that is a trained model; use value_from: sft")
-    own = load_tokenizer(source)
+    own = context.load_policy_tokenizer(source)
     # A subset, because a reward model's tokenizer may have a padding token in addition (see `separate_padding`).
     if not tokenizer.get_vocab().items() <= own.get_vocab().items():
         raise TrainingError("value_from: the reward model's tokenizer is not the policy's; use value_from: sft")

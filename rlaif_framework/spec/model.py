@@ -54,6 +54,13 @@ class PolicyConfig(Config):
     dtype: DType = "auto"
     """Compute precision. `auto` is bf16 if the CPU or GPU supports it natively, else fp32. Trained weights are always
     kept in fp32."""
+    save_dtype: DType = "auto"
+    """Precision of saved weights. `auto` is that in which they were trained: fp32 if all weights are trained, and with
+    adapters, which are merged, that of `dtype`."""
+    chat: Literal["auto", "template", "plain"] = "auto"
+    """Format of prompts and responses, also for reward and value models: the turns of the tokenizer's chat template, or
+    plain text. `auto` is the template if the tokenizer has one. Base models of some families have a template that they
+    were not trained with: set `plain` for these."""
     lora: LoraSettings | None = None
     """Train low-rank adapters with these settings. By default all weights are trained."""
     gradient_checkpointing: bool = False
@@ -210,6 +217,8 @@ class EvaluateConfig(Config):
 
     judge: LabelerSlot
     """Labeler that decides win rates. A judge that shares a model with an arm's labeler is reported with a warning."""
+    judges: dict[Name, LabelerSlot] = Field({})
+    """Additional judges, by name: every win rate is also reported by each of them."""
     matchups: list[tuple[str, str]] | None = None
     """Pairs of policies to compare: names of arms, `sft`, or `reference`. By default every arm is compared with `sft`
     and with every other arm."""
@@ -221,8 +230,17 @@ class EvaluateConfig(Config):
     """Maximum number of validation comparisons, chosen at random with the seed. By default all are used."""
     temperature: float = Field(0.0, ge=0)
     """Sampling temperature of the compared responses; 0 is greedy decoding."""
+    responses: int = Field(1, ge=1)
+    """Number of responses of each policy to each test prompt, sampled at `temperature`. Intervals take into account
+    that responses to the same prompt are not independent."""
     show: int = Field(8, ge=0)
     """Number of sample responses in the report."""
+
+    @model_validator(mode="after")
+    def _check_responses(self) -> EvaluateConfig:
+        if self.responses > 1 and self.temperature == 0:
+            raise ValueError("responses: greedy decoding gives equal responses; set 'temperature' above 0")
+        return self
 
 
 def _check_requirement(value: str) -> str:
@@ -261,10 +279,7 @@ class Spec(Config):
         for name in self.arms:
             if name in TAKEN:
                 raise ValueError(f"arms.{name}: the name '{name}' is reserved; choose another")
-        for name in self.evaluate.labelers if self.evaluate else ():
-            if name in (*self.arms, "judge"):
-                owner = "the judge" if name == "judge" else "an arm, whose labeler is measured anyway"
-                raise ValueError(f"evaluate.labelers.{name}: the name is taken by {owner}; choose another")
+        self._check_labeler_names()
         known = [*self.arms, *BASELINES]
         for pair in (self.evaluate and self.evaluate.matchups) or []:
             for name in pair:
@@ -273,6 +288,16 @@ class Spec(Config):
             if pair[0] == pair[1]:
                 raise ValueError(f"evaluate.matchups: '{pair[0]}' is compared with itself")
         return self
+
+    def _check_labeler_names(self) -> None:
+        """Check that the evaluation's labelers, which are reported by name, have names of their own."""
+        taken = {"judge": "the judge"} | dict.fromkeys(self.arms, "an arm, whose labeler is measured anyway")
+        judges, labelers = (self.evaluate.judges, self.evaluate.labelers) if self.evaluate else ({}, {})
+        for slot, names in (("judges", judges), ("labelers", labelers)):
+            for name in names:
+                if name in taken:
+                    raise ValueError(f"evaluate.{slot}.{name}: the name is taken by {taken[name]}; choose another")
+                taken[name] = "an additional judge, which is measured anyway"
 
     def matchups(self) -> list[tuple[str, str]]:
         """Return the matchups of the evaluation, or the default ones: arms against `sft`, then against each other."""

@@ -11,6 +11,8 @@ from .loop import draw_batch as draw_batch
 from .loop import local_shard as local_shard
 from .loop import make_optimizer as make_optimizer
 from .loop import train_steps as train_steps
+from .policies import copy_policy as copy_policy
+from .policies import save_policy as save_policy
 from .preference_batches import PairIndex as PairIndex
 from .preference_batches import PromptPairs as PromptPairs
 from .preference_batches import group_by_prompt as group_by_prompt

@@ -12,16 +12,17 @@ from transformers import PreTrainedTokenizerBase
 
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.contracts.stage import Stage
-from rlaif_framework.models.adapters import add_lora, checkpoint_gradients, save_model
-from rlaif_framework.models.loading import load_model, load_tokenizer
+from rlaif_framework.models.adapters import add_lora, checkpoint_gradients
+from rlaif_framework.models.chat import encode_prompt, encode_response
+from rlaif_framework.models.loading import load_model
 from rlaif_framework.models.logprobs import response_logprobs
 from rlaif_framework.models.packing import Group, pack_groups, split_by_tokens
-from rlaif_framework.models.sampling import encode_prompt, encode_response
 from rlaif_framework.models.source import ModelSource
 from rlaif_framework.records.jsonl import write_rows
 from rlaif_framework.records.preferences import Prompt
 from rlaif_framework.spec.model import SftConfig
 from rlaif_framework.training.loop import accumulate, draw_batch, local_shard, make_optimizer, train_steps
+from rlaif_framework.training.policies import save_policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +69,14 @@ def imitate(
     if stage.is_main:
         rows = ({"prompt": d.prompt.id, "response": d.response, "finished": d.finished, **d.facts} for d in used)
         write_rows(stage.folder / file, rows)
-    fine_tune(context, stage, source, [(d.prompt.text, d.response) for d in used], config, [d.finished for d in used])
+    fine_tune(context, stage, source, [(d.prompt, d.response) for d in used], config, [d.finished for d in used])
 
 
 def fine_tune(
     context: Context,
     stage: Stage,
     source: Path | ModelSource,
-    demonstrations: Sequence[tuple[str, str]],
+    demonstrations: Sequence[tuple[Prompt, str]],
     config: SftConfig,
     finished: Sequence[bool] | None = None,
 ) -> None:
@@ -92,7 +93,7 @@ def fine_tune(
         finished: False for a response that was cut off, whose end token is then not learned; default: all True.
     """
     accelerator = context.accelerator
-    tokenizer = load_tokenizer(source)
+    tokenizer = context.load_policy_tokenizer(source)
     complete = finished or [True] * len(demonstrations)
     groups = [
         _encode(tokenizer, prompt, response, ends, config)
@@ -119,7 +120,7 @@ def fine_tune(
         schedule=config.schedule,
     )
     if stage.is_main:
-        save_model(accelerator.unwrap_model(trained), tokenizer, stage.folder, context.dtype)
+        save_policy(context, accelerator.unwrap_model(trained), tokenizer, stage.folder)
 
 
 def _accumulate_gradients(context: Context, model: nn.Module, pad_id: int, batch: Sequence[Group]) -> float:
@@ -140,20 +141,19 @@ def _accumulate_gradients(context: Context, model: nn.Module, pad_id: int, batch
 def _load_trainable(context: Context, source: Path | ModelSource) -> nn.Module:
     """Load a causal LM with the policy's adapters, or with all weights to be trained."""
     policy = context.policy
-    # Weights that are trained are kept in fp32, because bf16 would round small updates to 0.
-    weights = torch.float32 if policy.lora is None else context.dtype
-    model = load_model(source, "causal", weights, context.device)
+    model = load_model(source, "causal", context.weights_dtype, context.device)
     trained = model if policy.lora is None else add_lora(model, policy.lora, "CAUSAL_LM")
     if policy.gradient_checkpointing:
         checkpoint_gradients(trained)
     return trained
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str, finished: bool, config: SftConfig) -> Group:
+def _encode(
+    tokenizer: PreTrainedTokenizerBase, prompt: Prompt, response: str, finished: bool, config: SftConfig
+) -> Group:
     """Encode a demonstration as a group; the loss is computed on its response only, which may begin with the prompt."""
     before = encode_prompt(tokenizer, prompt)
-    after = encode_response(tokenizer, response, config.max_response_tokens)
-    if not finished and after[-1] == tokenizer.eos_token_id:
-        del after[-1]  # the policy must not learn to end at the length limit
+    # The policy must not learn to end at the length limit.
+    after = encode_response(tokenizer, response, config.max_response_tokens, finished)
     context = len(before) if config.loss == "response" else 1  # no token predicts the first one
     return Group(before[:context], [before[context:] + after])

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from rlaif_framework.models.chat import encode_prompt, encode_response
 from rlaif_framework.models.packing import Group
-from rlaif_framework.models.sampling import encode_prompt, encode_response
-from rlaif_framework.records.preferences import LabelledComparison
+from rlaif_framework.records.preferences import LabelledComparison, Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +63,14 @@ def group_by_prompt(
         tokenizer: Tokenizer of the model that is trained.
         max_tokens: Longer responses are truncated.
     """
-    grouped: dict[str, PromptPairs] = {}  # by the text of the prompt, which may occur under several ids
-    indices: dict[str, dict[str, int]] = {}  # index of each response, by prompt and text
+    grouped: dict[tuple[Turn, ...], PromptPairs] = {}  # by the contents of the prompt, which may have several ids
+    indices: dict[tuple[Turn, ...], dict[str, int]] = {}  # index of each response, by prompt and text
     for label in labels:
-        text = label.comparison.prompt.text
-        if text not in grouped:
-            grouped[text] = PromptPairs(Group(encode_prompt(tokenizer, text), []), [])
-            indices[text] = {}
-        prompt, seen = grouped[text], indices[text]
+        key = label.comparison.prompt.conversation
+        if key not in grouped:
+            grouped[key] = PromptPairs(Group(encode_prompt(tokenizer, label.comparison.prompt), []), [])
+            indices[key] = {}
+        prompt, seen = grouped[key], indices[key]
         for response in label.comparison.responses:
             if response not in seen:
                 seen[response] = len(seen)

@@ -11,8 +11,9 @@ from transformers import PreTrainedTokenizerBase
 
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.contracts.stage import Stage
-from rlaif_framework.models.loading import load_model, load_tokenizer
-from rlaif_framework.models.sampling import encode_prompt, sample_responses
+from rlaif_framework.models.chat import encode_prompt
+from rlaif_framework.models.loading import load_model
+from rlaif_framework.models.sampling import sample_responses
 from rlaif_framework.records.preferences import Prompt
 from rlaif_framework.records.samples import Sample
 
@@ -27,11 +28,11 @@ def truncate_prompts(
     """
     limit = context.policy.max_prompt_tokens
 
-    def fits(text: str) -> bool:
-        return len(encode_prompt(tokenizer, text)) <= limit
+    def fits(prompt: Prompt) -> bool:
+        return len(encode_prompt(tokenizer, prompt)) <= limit
 
     # A prompt that fits stays the same object, so that identity tells which ones were truncated.
-    short = [prompt if fits(prompt.text) else context.task.truncate(prompt, fits) for prompt in prompts]
+    short = [prompt if fits(prompt) else context.task.truncate(prompt, fits) for prompt in prompts]
     return short, sum(a is not b for a, b in zip(prompts, short, strict=True))
 
 
@@ -39,7 +40,7 @@ def sample_texts(
     context: Context,
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     *,
     temperature: float,
     seed: int,
@@ -51,7 +52,7 @@ def sample_texts(
         context: Settings of the policy.
         model: A loaded causal LM, with or without adapters.
         tokenizer: Tokenizer of the model.
-        prompts: Rendered prompts; repeat one to sample several responses to it.
+        prompts: Prompts within the length limit; repeat one to sample several responses to it.
         temperature: Sampling temperature; 0 is greedy.
         seed: Seed from which each prompt's seed is derived by its index.
         track: Wrapper of the list of batches, for a progress bar.
@@ -95,8 +96,8 @@ def sample_from(
     return sample_texts(
         context,
         load_model(folder, "causal", context.dtype, context.device),
-        load_tokenizer(folder),
-        [prompt.text for prompt in prompts for _ in range(responses)],
+        context.load_policy_tokenizer(folder),
+        [prompt for prompt in prompts for _ in range(responses)],
         temperature=temperature,
         seed=seed,
         track=lambda batches: stage.track(batches, len(batches), "sampling, batches"),

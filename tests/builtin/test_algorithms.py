@@ -500,7 +500,7 @@ def trainers() -> dict[str, Callable[[World, ComponentStage], object]]:
         )
 
     def supervise(world: World, stage: ComponentStage) -> None:
-        demonstrations = [(p.text, "my dog") for p in world.prompts]
+        demonstrations = [(p, "my dog") for p in world.prompts]
         fine_tune(stage.context, stage, world.model, demonstrations, SftConfig(lr=1e-3, batch_size=2, epochs=2))
 
     def fit(world: World, stage: ComponentStage) -> None:

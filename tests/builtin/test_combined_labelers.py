@@ -27,7 +27,7 @@ from rlaif_framework import (
     run_spec,
 )
 from rlaif_framework.metrics.agreement import measure_labeler
-from rlaif_framework.models.sampling import encode_prompt, encode_response
+from rlaif_framework.models.chat import encode_prompt, encode_response
 from rlaif_framework.plugins.slots import narrow
 from rlaif_framework.progress import Progress
 from rlaif_framework.records.rows import load_preferences
@@ -89,7 +89,7 @@ def test_likelihood_cuts_a_prompt_to_the_models_context(
     # Two instructions, each with a prompt and both responses: more is read than one context, and not much beyond two.
     assert 1024 < found.evidence.prompt_tokens < 2 * 1024 + 100
     endless = replace(long, responses=("dog " * 2000, "mud"))
-    with pytest.raises(DataError, match="comparison 'long': a response alone is longer than the model's context"):
+    with pytest.raises(DataError, match="prompt 'p': a response alone is longer than the model's context"):
         label(manager, tiny_spec(), config, [endless])
 
 

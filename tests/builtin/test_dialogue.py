@@ -68,9 +68,9 @@ def test_the_harmlessness_prompt_asks_for_the_worse_and_says_so(make: Callable[.
 def test_long_dialogues_lose_their_oldest_turns_first(make: Callable[..., Any]) -> None:
     task = make([transcripts(1)])
     (prompt,) = task.prompts("train")
-    short = task.truncate(prompt, lambda text: len(text) <= 60)
+    short = task.truncate(prompt, lambda shorter: len(shorter.text) <= 60)
     assert short.text == "Human: Tell me about eels. Number 1.\n\nAssistant:"
-    shorter = task.truncate(prompt, lambda text: len(text) <= 25)
+    shorter = task.truncate(prompt, lambda shorter: len(shorter.text) <= 25)
     assert shorter.text == "Number 1.\n\nAssistant:"
     with pytest.raises(DataError, match="not even one word of the dialogue fits"):
         task.truncate(prompt, lambda text: False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -405,10 +406,62 @@ def test_the_direct_reward_asks_for_a_whole_rollout_at_once(bench: Bench, tiny_m
     labeler = {"kind": "rate", "backend": {"kind": "transformers", "model": str(tiny_model)}}
     reward = bench.build("direct", labeler=labeler).load(bench.folder)
     judge = Judge()
-    reward.backend = cast(Any, judge)
+    reward.labeler.backend = cast(Any, judge)
     scores = reward.score([p for p in PROMPTS for _ in range(3)], RESPONSES * 3)
     assert scores == pytest.approx([(i - 5.5) / 4.5 for i in (1, 2, 3)] * 3)
     assert judge.batches == [9]
+
+
+@pytest.mark.parametrize(
+    "labeler",
+    [
+        {"kind": "length", "prefer": "shorter"},
+        {"kind": "rouge", "metric": "rouge1"},
+        {"kind": "similarity", "model": "TINY"},
+        {"kind": "similarity", "model": "TINY", "against": "reference"},
+        {"kind": "likelihood", "model": "TINY", "dtype": "fp32", "instruction": "Be good.", "against": "Lie."},
+        {"kind": "rate", "backend": {"kind": "transformers", "model": "TINY", "dtype": "fp32"}},
+    ],
+    ids=lambda labeler: "-".join(filter(None, [labeler["kind"], labeler.get("against")])),
+)
+def test_a_direct_reward_is_the_score_in_the_labelers_evidence(
+    bench: Bench, tiny_model: Path, labeler: dict[str, Any]
+) -> None:
+    named = json.loads(json.dumps(labeler).replace("TINY", str(tiny_model).replace("\\", "/")))
+    reward = bench.build("direct", labeler=named, scale=10).load(bench.folder)
+    prompts = [replace(prompt, reference=f"a {prompt.source}") for prompt in PROMPTS]
+    pairs = [(prompt, text) for prompt in prompts for text in RESPONSES]
+    scores = reward.score([prompt for prompt, _ in pairs], [text for _, text in pairs])
+    comparisons = [Comparison(f"c{i}", prompt, (text, RESPONSES[0])) for i, (prompt, text) in enumerate(pairs)]
+    labels = bench.context.build_labeler(narrow("labeler", named, bench.manager)).label(comparisons)
+    expected = [10 * preference.evidence.scores[0] for preference in labels if preference.evidence.scores]
+    assert scores == pytest.approx(expected, abs=1e-4)
+    assert len(set(scores)) >= 3
+    assert reward.score([pairs[4][0]], [pairs[4][1]]) == pytest.approx([scores[4]], abs=1e-4)
+
+
+def test_likelihood_truncates_a_prompt_for_each_response_of_a_reward_alone(bench: Bench, tiny_model: Path) -> None:
+    reward = bench.build("direct", labeler={"kind": "likelihood", "model": str(tiny_model), "dtype": "fp32"})
+    reward = reward.load(bench.folder)
+    post = "the dog ran off and came back muddy. " * 400
+    long = Prompt("p", f"POST: {post}\n\nTL;DR:", post.strip())
+    responses = ["mud", "dog ran " * 40, "mud"]
+    together = reward.score([long] * 3, responses)
+    assert together == pytest.approx([reward.score([long], [text])[0] for text in responses], abs=1e-4)
+
+
+@pytest.mark.parametrize("labeler", ["rouge", {"kind": "similarity", "model": "TINY", "against": "reference"}])
+def test_a_direct_reward_names_the_prompt_without_a_reference(bench: Bench, tiny_model: Path, labeler: Any) -> None:
+    named = {**labeler, "model": str(tiny_model)} if isinstance(labeler, dict) else labeler
+    reward = bench.build("direct", labeler=named).load(bench.folder)
+    with pytest.raises(DataError, match="prompt '0' has no reference"):
+        reward.score(PROMPTS[:1], ["a dog"])
+
+
+@pytest.mark.parametrize("labeler", ["human", "synthetic", "test/taste", {"kind": "mix", "labeler": "length"}])
+def test_a_labeler_that_only_compares_is_no_direct_reward(bench: Bench, labeler: Any) -> None:
+    with pytest.raises(ValueError, match="compares responses and cannot score one alone; use one that can, such as"):
+        narrow("reward", {"kind": "direct", "labeler": labeler}, bench.manager)
 
 
 # In the evaluation

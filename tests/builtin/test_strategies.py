@@ -26,7 +26,6 @@ from rlaif_framework import (
     Question,
     Request,
     Spec,
-    SpecError,
 )
 from rlaif_framework.data import AnnotatorPrompts
 from rlaif_framework.metrics.agreement import measure_labeler
@@ -620,20 +619,3 @@ def test_bad_words_are_refused_by_file_and_key(
         Context.from_spec(
             tiny_spec(task={"kind": "tldr", "annotator_prompts": str(own)}), manager
         ).task.annotator_prompts()
-
-
-def test_a_labeler_that_scores_is_a_reward_and_one_that_compares_is_not(
-    manager: PluginManager, tiny_spec: Callable[..., Spec], tiny_model: Path, tmp_path: Path
-) -> None:
-    backend = {"kind": "transformers", "model": str(tiny_model), "dtype": "fp32"}
-    context = Context.from_spec(tiny_spec(), manager)
-
-    def load(labeler: Any) -> Any:
-        config = narrow("reward", {"kind": "direct", "labeler": labeler}, manager)
-        return context.build_reward(config).load(tmp_path)
-
-    scores = load({"kind": "rate", "backend": backend}).score([c.prompt for c in COMPARISONS[:3]], ["a", "b", "c"])
-    assert len(scores) == 3
-    assert all(-1 <= score <= 1 for score in scores)
-    with pytest.raises(SpecError, match="'length' cannot score single responses; use one that can, such as 'rate'"):
-        load("length")

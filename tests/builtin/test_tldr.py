@@ -506,11 +506,11 @@ def test_shortening_cuts_the_post_and_never_the_cue_or_what_stands_before_it(tmp
     assert task.truncate(prompt, lambda text: True) == prompt
     for limit, left in [(1, "One two three.\nFour five six."), (20, "One two three."), (37, "One two")]:
         room = len(prompt.text) - limit
-        short = task.truncate(prompt, lambda text, room=room: len(text) <= room)  # type: ignore[misc]
+        short = task.truncate(prompt, lambda shorter, room=room: len(shorter.text) <= room)  # type: ignore[misc]
         assert short.text == before + left + cue
         assert (short.source, short.id, short.reference) == (left, prompt.id, prompt.reference)
     with pytest.raises(DataError, match=r"prompt 't3_1': not even one word of the post fits; raise policy\.max_prompt"):
-        task.truncate(prompt, lambda text: len(text) < len(before))
+        task.truncate(prompt, lambda shorter: len(shorter.text) < len(before))
 
 
 def test_the_annotator_sees_text_and_both_summaries_in_the_order_given() -> None:

@@ -240,6 +240,7 @@ def test_data_that_lacks_what_the_spec_needs_is_told_before_anything_is_written(
     pairs = [{"prompt": f"Post {i}.", "responses": ["a", "b"], "split": "train"} for i in range(4)]
     posts, compared = write_rows(tmp_path / "p.jsonl", bare), write_rows(tmp_path / "c.jsonl", pairs)
     prompts = write_rows(tmp_path / "q.jsonl", [{"prompt": f"Post {i}.", "split": s} for i, s in enumerate(SPLITS)])
+    unseen = write_rows(tmp_path / "u.jsonl", [pair | {"split": "validation"} for pair in pairs])
     other, both = f"task.data={posts}", (f"task.data={posts}", f"task.comparisons={compared}")
     direct = "arms.a={reward: {kind: direct, labeler: rouge}, algorithm: reinforce}"
     for settings, parts in [
@@ -255,6 +256,10 @@ def test_data_that_lacks_what_the_spec_needs_is_told_before_anything_is_written(
             ["evaluate.judge 'rouge'", "without a reference"],
         ),
         ([f"task.data={prompts}", direct], ["arms.a.reward 'direct'", "without a reference"]),
+        (
+            [f"task.comparisons={unseen}", direct, "evaluate={judge: length}"],
+            ["arms.a.reward 'direct'", "without a reference"],
+        ),
         (["evaluate.judge=human"], ["evaluate.judge 'human'", "has no human preference"]),
         (
             ["evaluate.judge=length", "evaluate.labelers={x: human}"],
@@ -263,6 +268,14 @@ def test_data_that_lacks_what_the_spec_needs_is_told_before_anything_is_written(
     ]:
         refused(rlaif(command, spec("sft=null", *settings)), *parts)
     assert files(Path()) == set()
+
+
+def test_check_refuses_a_labeler_that_cannot_be_a_reward(
+    rlaif: Callable[..., Outcome], spec: Callable[..., Path]
+) -> None:
+    llm = "{kind: llm, backend: {kind: transformers, model: m}}"
+    found = rlaif("check", spec(f"arms.a={{reward: {{kind: direct, labeler: {llm}}}, algorithm: reinforce}}"))
+    refused(found, "arms.a.reward.labeler: labeler 'llm' compares responses and cannot score one alone")
 
 
 # Models

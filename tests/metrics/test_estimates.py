@@ -128,12 +128,14 @@ def test_the_interval_of_a_regression_covers_the_true_rate_about_95_times_in_100
 
 
 def judge(lengths: list[tuple[int, int]], firsts: list[float | None]) -> WinRate:
-    comparisons = [Comparison(str(i), Prompt(str(i), "", "?"), ("a" * a, "b" * b)) for i, (a, b) in enumerate(lengths)]
+    comparisons = [
+        Comparison(str(i), Prompt(str(i), f"post {i}", "?"), ("a" * a, "b" * b)) for i, (a, b) in enumerate(lengths)
+    ]
     preferences = [
         Preference(str(i), None if first is None else (first, 1 - first), Evidence("judge"))
         for i, first in enumerate(firsts)
     ]
-    return measure_wins("new", "old", comparisons, preferences)
+    return measure_wins("new", "old", "judge", comparisons, preferences)
 
 
 def test_a_judge_that_likes_length_and_nothing_else_has_no_winner_once_adjusted() -> None:

@@ -121,6 +121,14 @@ def test_a_changed_setting_changes_a_key(
         assert changed[0] == FIRST[path]
 
 
+def test_another_judge_samples_and_judges_nothing_again(tiny_spec: Callable[..., Spec], manager: PluginManager) -> None:
+    evaluate = tiny_spec().model_dump(mode="json")["evaluate"]
+    before = keys_of(tiny_spec(), manager)
+    after = keys_of(tiny_spec(evaluate={**evaluate, "judges": {"other": "rouge"}}), manager)
+    assert after.keys() - before.keys() == {"evaluation/judges/other/rlaif-vs-sft", "evaluation/labels/other"}
+    assert [name for name in before if after[name] != before[name]] == ["evaluation/summary"]
+
+
 def test_equal_recipes_share_a_key_and_names_do_not_matter(
     tiny_spec: Callable[..., Spec], manager: PluginManager
 ) -> None:

@@ -21,7 +21,7 @@ from rlaif_framework.pipeline.steps import find_steps
 from rlaif_framework.plugins.discovery import Plugin
 from rlaif_framework.progress import Progress
 from support.oracle import taste
-from support.runs import digest, execute
+from support.runs import digest, execute, run_rows
 
 
 def test_a_run_folder_holds_what_it_promises(run_folder: Path) -> None:
@@ -77,6 +77,30 @@ def test_arms_share_the_stages_they_have_in_common(
     assert not run.reused["high/policy"]
     evaluation = json.loads((tmp_path / "two/evaluation/summary/evaluation.json").read_text())
     assert [(w["first"], w["second"]) for w in evaluation["wins"]] == [("low", "sft"), ("high", "sft"), ("low", "high")]
+
+
+def test_every_matchup_is_judged_by_every_judge_on_every_response(
+    run_folder: Path, tmp_path: Path, tiny_spec: Callable[..., Spec], manager: PluginManager
+) -> None:
+    evaluate = tiny_spec().model_dump(mode="json")["evaluate"]
+    evaluate |= {"judges": {"by-rouge": "rouge"}, "responses": 3, "temperature": 1.0, "prompts": 4}
+    store = run_folder.parent / f"{run_folder.name}-store"
+    run = execute(tiny_spec(evaluate=evaluate), tmp_path / "run", manager, store)
+    assert run.reused["rlaif/policy"]
+    responses = read_responses(tmp_path / "run/evaluation/responses/rlaif")
+    assert len(responses) == 12
+    assert len(set(responses[:3])) > 1, "the responses to a prompt are copies"
+    evaluation = json.loads((tmp_path / "run/evaluation/summary/evaluation.json").read_text())
+    assert (evaluation["prompts"], evaluation["responses"]) == (4, 3)
+    assert [(win["judge"], win["rate"]["count"], win["rate"]["clusters"]) for win in evaluation["wins"]] == [
+        ("judge", 12, 4),
+        ("by-rouge", 12, 4),
+    ]
+    judged = run_rows(tmp_path / "run/evaluation/judges/by-rouge/rlaif-vs-sft/preferences.jsonl")
+    assert len({row["comparison"] for row in judged}) == 12
+    (difference,) = evaluation["differences"]
+    means = [evaluation["policies"][name]["rougeL"]["value"] for name in ("rlaif", "sft")]
+    assert difference["metrics"]["rougeL"]["value"] == pytest.approx(means[0] - means[1])
 
 
 WATCHING = """

@@ -14,21 +14,32 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from rlaif_framework import Comparison, DataError, MissingPackageError, PluginError, PluginManager, Prompt
+from rlaif_framework import (
+    Comparison,
+    Component,
+    DataError,
+    LabelerConfig,
+    MissingPackageError,
+    PluginError,
+    PluginManager,
+    Prompt,
+)
 from rlaif_framework.assembly.preflight import check_labeler
 from rlaif_framework.cli.main import main
 from rlaif_framework.contracts.protocols import PROTOCOLS
 from rlaif_framework.plugins import hookspecs
 from rlaif_framework.plugins.builtins import BUILTINS
+from rlaif_framework.plugins.checks import check_target
 from rlaif_framework.plugins.component import SLOTS, Slot, walk_configs
 from rlaif_framework.plugins.configs import BASES
 from rlaif_framework.plugins.discovery import Plugin
 from rlaif_framework.plugins.slots import narrow
 from rlaif_framework.plugins.versions import framework_version
+from rlaif_plugins.labelers.annotated import AnnotationLabeler
 from support.fake_plugins import HEAD, Site, labeler_code
 
 ROOT = Path(__file__).parents[2]
@@ -267,6 +278,18 @@ def test_a_target_without_the_protocols_methods_is_refused_by_name(site: Site) -
         resolve(site, "rlaif_plugins.strategies.direct:Direct")
 
 
+def test_a_labeler_that_promises_scores_has_the_method() -> None:
+    class ScoringConfig(LabelerConfig):
+        """Promises scores."""
+
+        scores_responses: ClassVar[bool] = True
+
+    component = Component("t/scoring", ScoringConfig, "rlaif_plugins.labelers.annotated:AnnotationLabeler")
+    target = "rlaif_plugins.labelers.annotated:AnnotationLabeler lacks score()"
+    with pytest.raises(PluginError, match=f"labeler 't/scoring': {re.escape(target)}"):
+        check_target("labeler 't/scoring'", AnnotationLabeler, component, "labeler")
+
+
 @pytest.mark.parametrize("slot", SLOTS)
 def test_every_builtin_target_can_be_imported_and_satisfies_its_protocol(slot: str) -> None:
     manager = PluginManager.load()
@@ -398,10 +421,12 @@ def test_the_outer_labeler_answers_for_the_inner_one(manager: PluginManager) -> 
     """A mix asks its labeler only about comparisons whose preference it does not copy."""
     mix = config(manager, "labeler", {"kind": "mix", "labeler": "rouge", "gold_source": "synthetic"})
     assert mix.missing_field(COMPARISON) is None
-    direct = config(manager, "reward", {"kind": "direct", "labeler": mix})
-    check_labeler("reward", direct, [COMPARISON])
+    check_labeler("evaluate.judge", mix, [COMPARISON])
+    with pytest.raises(DataError, match="judge 'mix': comparison 'c' has a prompt without a reference"):
+        check_labeler("evaluate.judge", mix, [replace(COMPARISON, preference_source="human")])
+    direct = config(manager, "reward", {"kind": "direct", "labeler": "rouge"})
     with pytest.raises(DataError, match="reward 'direct': comparison 'c' has a prompt without a reference"):
-        check_labeler("reward", direct, [replace(COMPARISON, preference_source="human")])
+        check_labeler("reward", direct, [COMPARISON])
 
 
 def test_slots_inside_groups_of_settings_are_found(manager: PluginManager) -> None:

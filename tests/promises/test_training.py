@@ -93,9 +93,7 @@ TRAINERS: dict[str, Callable[[World, Any], Any]] = {
     "online-dpo": lambda world, stage: world.train("online-dpo", stage, **ONE_STEP),
     "dpo": lambda world, stage: world.train("dpo", stage, given=labels(), batch_size=4),
     "bradley-terry": lambda world, stage: fit_reward(world, stage, labels()),
-    "sft": lambda world, stage: fine_tune(
-        stage.context, stage, world.model, [(PROMPTS[0].text, "a dog")] * 2, SftConfig()
-    ),
+    "sft": lambda world, stage: fine_tune(stage.context, stage, world.model, [(PROMPTS[0], "a dog")] * 2, SftConfig()),
 }
 
 
@@ -530,7 +528,7 @@ def test_a_response_that_was_cut_off_is_learned_without_an_end(world: World, mon
 
     monkeypatch.setattr(fine_tuning, "pack_groups", note)
     end = load_tokenizer(world.model).eos_token_id
-    pairs = [(world.prompts[0].text, "my dog"), (world.prompts[0].text, "my cat sat")]
+    pairs = [(world.prompts[0], "my dog"), (world.prompts[0], "my cat sat")]
     fine_tune(
         (stage := world.stage("run")).context,
         stage,

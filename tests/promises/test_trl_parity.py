@@ -13,8 +13,8 @@ from torch import nn
 
 from rlaif_framework import Comparison, LabelledComparison, PluginManager, Prompt, Sample, Spec
 from rlaif_framework.models import load_model, load_tokenizer
+from rlaif_framework.models.chat import encode_prompt
 from rlaif_framework.models.packing import Group
-from rlaif_framework.models.sampling import encode_prompt
 from rlaif_framework.rl import OnlineLearner, Rollout
 from support.world import World
 

@@ -36,7 +36,18 @@ def labeler(
 
 
 def win(rate: dict[str, float] | None, adjusted: dict[str, float] | None, ties: int = 0) -> dict[str, Any]:
-    return {"first": "rlaif", "second": "sft", "rate": rate, "length_adjusted": adjusted, "ties": ties}
+    return {
+        "first": "rlaif",
+        "second": "sft",
+        "judge": "judge",
+        "rate": rate,
+        "length_adjusted": adjusted,
+        "ties": ties,
+    }
+
+
+def by_judges(**judges: dict[str, Any]) -> dict[str, Any]:
+    return {"judges": {"judge": {"kind": "rouge"}, **judges}}
 
 
 POLICY = {
@@ -68,7 +79,7 @@ ARM: dict[str, Any] = {
     "curve": [{"step": 1, "reward": 0.0, "kl_k1": 0.0, "tokens": 20.0}, {"step": 2, "reward": 0.2, "kl_k1": 0.1}],
 }
 EVALUATION: dict[str, Any] = {
-    "judge": {"kind": "rouge"},
+    "judges": {"judge": {"kind": "rouge"}},
     "labelers": {
         "judge": labeler("rouge", estimate(0.65)),
         "rlaif": labeler("similarity", estimate(0.72)),
@@ -77,6 +88,7 @@ EVALUATION: dict[str, Any] = {
     "arms": {"rlaif": ARM},
     "policies": {"sft": POLICY, "rlaif": POLICY, "reference": {"copy_rate": estimate(0.0), "rougeL": estimate(1.0)}},
     "wins": [win(estimate(0.7), estimate(0.61), ties=3)],
+    "differences": [{"first": "rlaif", "second": "sft", "metrics": {"rougeL": estimate(0.031, 0.01)}}],
     "samples": [
         {
             "prompt": "POST: <b>bold</b>",
@@ -85,6 +97,7 @@ EVALUATION: dict[str, Any] = {
         }
     ],
     "prompts": 50,
+    "responses": 1,
     "comparisons": 50,
     "longer_is_better": estimate(0.6),
     "sft_loss": [],
@@ -115,6 +128,7 @@ def test_the_page_shows_every_measurement() -> None:
         "prompts_truncated 2",
         "1.00 GiB",
         "<svg",
+        "0.031 [0.021, 0.041]",
     ):
         assert text in page, text
     assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
@@ -159,6 +173,24 @@ def test_every_win_rate_names_its_judge_and_the_judges_own_agreement() -> None:
     assert "65.0 % [60, 70] n=50" in row
 
 
+def test_every_judge_and_the_difference_of_every_metric_is_reported() -> None:
+    other = {**win(estimate(0.55), None), "judge": "llm"}
+    made = report(**by_judges(llm={"kind": "llm"}), wins=[*EVALUATION["wins"], other])
+    assert [line.split("; judge ")[1] for line in made.summary if "against sft" in line] == [
+        "rouge, whose own agreement is 65.0 % [60.0, 70.0], n=50",
+        "llm, whose own agreement is 45.0 % [40.0, 50.0], n=50",
+    ]
+    assert "rlaif minus sft, paired by prompt: rougeL +0.031 [+0.021, +0.041]" in made.summary
+    assert made.render().count("<td>rlaif</td><td>sft</td>") == 3
+
+
+def test_a_rate_over_several_observations_of_a_prompt_says_so() -> None:
+    rate = {**estimate(0.7), "count": 600, "clusters": 100}
+    made = report(wins=[win(rate, None)], responses=6)
+    assert any("win rate 70.0 % [65.0, 75.0], n=600 on 100 prompts" in line for line in made.summary)
+    assert "50 test prompts with 6 responses each" in made.render()
+
+
 def test_a_title_is_the_kind_with_what_is_not_the_default(manager: PluginManager) -> None:
     llm = {"kind": "llm", "backend": {"kind": "transformers", "model": "m"}, "strategy": {"kind": "direct"}}
     for given, expected in [
@@ -183,8 +215,12 @@ def test_a_title_is_the_kind_with_what_is_not_the_default(manager: PluginManager
             {"labelers": {**EVALUATION["labelers"], "llm": labeler("llm", estimate(0.6), "synthetic")}},
             "preferences are synthetic",
         ),
-        ({"judge": {"kind": "similarity", "model": "package:mini"}}, "THE JUDGE IS THE LABELER"),
-        ({"judge": {"kind": "similarity", "model": "package:mini", "against": "reference"}}, "share a model"),
+        (by_judges(judge={"kind": "similarity", "model": "package:mini"}), "THE JUDGE IS THE LABELER"),
+        (by_judges(judge={"kind": "similarity", "model": "package:mini", "against": "reference"}), "share a model"),
+        (by_judges(llm={"kind": "similarity", "model": "package:mini"}), "THE JUDGE 'llm' IS THE LABELER"),
+        (by_judges(llm={"kind": "llm", "model": "package:mini"}), "judge 'llm' and labeler of arm 'rlaif' share"),
+        (by_judges(llm={"kind": "llm"}), "'llm' agrees with the gold preferences no better than chance"),
+        ({"wins": [{**win(estimate(0.52), None), "judge": "llm"}]}, "rlaif against sft by llm: no significant"),
         ({"wins": [win(estimate(0.52), None)]}, "no significant difference"),
         ({"wins": [win(estimate(0.7), estimate(0.52))]}, "may be due to length"),
         ({"wins": [win(estimate(0.3), estimate(0.7))]}, "may be due to length"),
@@ -230,7 +266,7 @@ def test_a_report_is_read_back_as_it_was_written(tmp_path: Path) -> None:
 )
 def test_a_judge_that_a_policy_learned_from_without_labels_is_told(arm: dict[str, Any]) -> None:
     def about_judge(judge: dict[str, Any], arm: dict[str, Any]) -> list[str]:
-        made = report({**SPEC, "arms": {"rlaif": {"feedback": None, **arm}}}, judge=judge)
+        made = report({**SPEC, "arms": {"rlaif": {"feedback": None, **arm}}}, judges={"judge": judge})
         return [text for text in made.warnings if "judge" in text.lower()]
 
     (same,) = about_judge({"kind": "rate", "model": "m"}, arm)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from rlaif_framework import PluginManager, Prompt, Sample, Spec
 from rlaif_framework.models import load_model, load_tokenizer
+from rlaif_framework.models.chat import encode_prompt
 from rlaif_framework.models.packing import Group
-from rlaif_framework.models.sampling import encode_prompt
 from rlaif_framework.rl import Experience, OnlineLearner, Rollout
 from rlaif_framework.rl.experience import Targets
 from rlaif_framework.rl.policy_gradient import _Trainer

@@ -362,6 +362,15 @@ def test_an_arm_without_preferences_needs_no_feedback(manager: PluginManager) ->
             "evaluate.labelers.a: the name is taken by an arm, whose labeler is measured anyway; choose another",
         ),
         ("evaluate.labelers.judge=length", "evaluate.labelers.judge: the name is taken by the judge; choose another"),
+        ("evaluate.judges.judge=length", "evaluate.judges.judge: the name is taken by the judge; choose another"),
+        (
+            "evaluate.judges.a=length",
+            "evaluate.judges.a: the name is taken by an arm, whose labeler is measured anyway; choose another",
+        ),
+        (
+            "evaluate.responses=2",
+            "evaluate: responses: greedy decoding gives equal responses; set 'temperature' above 0",
+        ),
     ],
 )
 def test_names_in_evaluate_must_exist_and_be_free(override: str, expected: str, manager: PluginManager) -> None:

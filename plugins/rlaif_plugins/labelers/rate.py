@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -36,6 +36,8 @@ SCORE_TOKENS = 4
 
 class RateConfig(LabelerConfig):
     """Ask a language model to score each response from 1 to 10, and take the expected score."""
+
+    scores_responses: ClassVar[bool] = True
 
     kind: Literal["rate"] = "rate"
     backend: BackendSlot

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from rlaif_framework import Comparison, Component, Context, DataError, Evidence, LabelerConfig, Preference, hookimpl
+from rlaif_framework import (
+    Comparison,
+    Component,
+    Context,
+    DataError,
+    Evidence,
+    LabelerConfig,
+    Preference,
+    Prompt,
+    hookimpl,
+)
 
 
 class RougeConfig(LabelerConfig):
     """Prefer the response with the higher ROUGE F1 against the prompt's reference."""
+
+    scores_responses: ClassVar[bool] = True
 
     kind: Literal["rouge"] = "rouge"
     metric: Literal["rouge1", "rouge2", "rougeL"] = "rougeL"
@@ -42,12 +54,22 @@ class RougeLabeler:
         from scipy.special import expit
 
         for comparison in comparisons:
-            reference = comparison.prompt.reference
-            if not reference:
-                raise DataError(f"labeler 'rouge': the prompt of comparison '{comparison.id}' has no reference")
-            a, b = (self.scorer.score(reference, text)[self.config.metric].fmeasure for text in comparison.responses)
+            a, b = self.score([comparison.prompt] * 2, comparison.responses)
             first = float(expit((a - b) / self.config.scale))
             yield Preference(comparison.id, (first, 1.0 - first), Evidence("rouge", scores=(a, b)))
+
+    def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Sequence[float]:
+        """Return the F1 of responses, in [0, 1].
+
+        Raises:
+            DataError: A prompt has no reference.
+        """
+        return [self._score(prompt, text) for prompt, text in zip(prompts, responses, strict=True)]
+
+    def _score(self, prompt: Prompt, text: str) -> float:
+        if not prompt.reference:
+            raise DataError(f"labeler 'rouge': prompt '{prompt.id}' has no reference")
+        return float(self.scorer.score(prompt.reference, text)[self.config.metric].fmeasure)
 
 
 @hookimpl

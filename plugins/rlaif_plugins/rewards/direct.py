@@ -4,27 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, cast
+
+from pydantic import AfterValidator, Field
 
 from rlaif_framework import (
     Component,
     Context,
+    LabelerConfig,
     LabelerSlot,
     LabelledComparison,
+    Prompt,
     Reward,
     RewardConfig,
-    SpecError,
     Stage,
     hookimpl,
 )
+
+
+def _check_scores(labeler: LabelerConfig) -> LabelerConfig:
+    if not labeler.scores_responses:
+        raise ValueError(
+            f"labeler '{labeler.kind}' compares responses and cannot score one alone; use one that can, such as "
+            "'rate', 'similarity', 'likelihood', 'rouge' or 'length'"
+        )
+    return labeler
 
 
 class DirectRewardConfig(RewardConfig):
     """Use the scores of a labeler as the reward, without a reward model."""
 
     kind: Literal["direct"] = "direct"
-    labeler: LabelerSlot
-    """The labeler. It must be able to score single responses, such as `rate`."""
+    labeler: Annotated[LabelerSlot, AfterValidator(_check_scores)]
+    """The labeler. It must score each response alone, as `rate`, `similarity`, `likelihood`, `rouge` and `length`
+    do."""
+    scale: float = Field(1.0, gt=0)
+    """Factor of the scores, e.g. 10 for the cosine similarities of `similarity`."""
 
 
 class DirectReward:
@@ -36,21 +51,23 @@ class DirectReward:
 
     def fit(self, labels: Sequence[LabelledComparison], initial: Path, stage: Stage) -> None:
         """Write the name of the labeler."""
-        (stage.folder / "reward.txt").write_text(f"the scores of labeler '{self.config.labeler.kind}'\n")
+        (stage.folder / "reward.txt").write_text(
+            f"{self.config.scale:g} x the scores of labeler '{self.config.labeler.kind}'\n"
+        )
 
     def load(self, folder: Path) -> Reward:
-        """Build the labeler.
+        """Build the labeler."""
+        # Its class has `score`, since its config says so: checked when the class is imported.
+        return _Scaled(cast(Reward, self.context.build_labeler(self.config.labeler)), self.config.scale)
 
-        Raises:
-            SpecError: It cannot score single responses.
-        """
-        labeler = self.context.build_labeler(self.config.labeler)
-        if not isinstance(labeler, Reward):
-            raise SpecError(
-                f"reward 'direct': labeler '{self.config.labeler.kind}' cannot score single responses; "
-                "use one that can, such as 'rate'"
-            )
-        return labeler
+
+class _Scaled:
+    def __init__(self, labeler: Reward, scale: float) -> None:
+        self.labeler, self.scale = labeler, scale
+
+    def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Sequence[float]:
+        """Multiply the labeler's scores by the factor."""
+        return [self.scale * score for score in self.labeler.score(prompts, responses)]
 
 
 @hookimpl

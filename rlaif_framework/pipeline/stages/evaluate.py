@@ -17,15 +17,16 @@ from rlaif_framework.metrics.evaluation import (
     MeasuredArm,
     MeasuredLabeler,
     MeasuredReward,
+    PairedDifference,
     SampleResponses,
 )
-from rlaif_framework.metrics.wins import WinRate, measure_wins
+from rlaif_framework.metrics.wins import WinRate, measure_differences, measure_wins
 from rlaif_framework.pipeline.recipes import ArmResults, EvaluateRecipe, LabelHeldOutRecipe
 from rlaif_framework.pipeline.stages.judge import pair_responses
 from rlaif_framework.pipeline.stages.label import PREFERENCES, label_comparisons
 from rlaif_framework.pipeline.stages.respond import read_response_metrics, read_responses
 from rlaif_framework.pipeline.stages.score import read_scores
-from rlaif_framework.records.preferences import Comparison, Evidence, Preference
+from rlaif_framework.records.preferences import Comparison, Evidence, Preference, Prompt
 from rlaif_framework.records.rows import load_preferences
 from rlaif_framework.spec.model import REFERENCE
 
@@ -37,11 +38,13 @@ def label_held_out(stage: Stage, context: Context, recipe: LabelHeldOutRecipe) -
 
 def evaluate_run(stage: Stage, context: Context, recipe: EvaluateRecipe) -> None:
     """Combine all measurements and write `evaluation.json`."""
+    judges = {"judge": recipe.evaluate.judge, **recipe.evaluate.judges}
+    metrics = _collect_metrics(stage, context, recipe)
     labels = {name: load_preferences(stage.artefact(step) / PREFERENCES) for name, step in recipe.labels.items()}
     # Without labels: the accuracy of picking the longer response depends on the gold preferences only.
     unlabelled = [observe(c, Preference(c.id, None, Evidence("gold"))) for c in recipe.comparisons]
     Evaluation(
-        judge=recipe.evaluate.judge.model_dump(mode="json"),
+        judges={name: judge.model_dump(mode="json") for name, judge in judges.items()},
         labelers={
             name: MeasuredLabeler(
                 kind=recipe.labelers[name].kind,
@@ -58,10 +61,19 @@ def evaluate_run(stage: Stage, context: Context, recipe: EvaluateRecipe) -> None
             )
             for name, arm in recipe.arms.items()
         },
-        policies=_measure_policies(stage, context, recipe),
+        policies={name: _average_metrics(rows, recipe.prompts) for name, rows in metrics.items()},
         wins=_measure_wins(stage, recipe),
+        differences=[
+            PairedDifference(
+                first=m.first,
+                second=m.second,
+                metrics=measure_differences(metrics[m.first], metrics[m.second], recipe.prompts),
+            )
+            for m in recipe.matchups
+        ],
         samples=_show_samples(stage, recipe),
-        prompts=len(recipe.prompts),
+        prompts=len(recipe.prompts) // recipe.evaluate.responses,
+        responses=recipe.evaluate.responses,
         comparisons=len(recipe.comparisons),
         longer_is_better=measure_human_length(unlabelled),
         sft_loss=read_metrics(stage.artefact(recipe.sft)),
@@ -78,6 +90,7 @@ def _measure_reward(
     margins, baseline = on_comparisons["margins"], on_comparisons["sft"]
     policy = read_scores(stage.artefact(arm.response_scores))["policy"]
     own_labels = labels[arm.labeler] if arm.labeler is not None else []
+    clusters = [prompt.text for prompt in recipe.prompts]
     # The probability of the first response in the Bradley-Terry model.
     stated = [float(p) for p in expit(margins)]
     observations = [
@@ -88,10 +101,10 @@ def _measure_reward(
         accuracy_labeler=measure_margins(comparisons, margins, partial(_label_of_first, own_labels)),
         calibration=measure_calibration(observations),
         lengths=measure_lengths(observations),
-        sft=estimate_mean(baseline),
-        policy=estimate_mean(policy),
+        sft=estimate_mean(baseline, clusters),
+        policy=estimate_mean(policy, clusters),
         # Paired by prompt, which removes the variance between prompts.
-        gain=estimate_mean([after - before for after, before in zip(policy, baseline, strict=True)]),
+        gain=estimate_mean([after - before for after, before in zip(policy, baseline, strict=True)], clusters),
         loss=read_metrics(stage.artefact(arm.reward)),
     )
 
@@ -102,15 +115,17 @@ def _label_of_first(preferences: Sequence[Preference], index: int) -> float | No
     return None if probabilities is None else probabilities[0]
 
 
-def _measure_policies(stage: Stage, context: Context, recipe: EvaluateRecipe) -> dict[str, dict[str, Estimate | None]]:
-    """Average each metric over the test prompts, for each policy and for the references if every prompt has one."""
+def _collect_metrics(stage: Stage, context: Context, recipe: EvaluateRecipe) -> dict[str, list[dict[str, float]]]:
+    """Read the metrics of each response, for each policy and for the references if every prompt has one."""
     rows = {name: read_response_metrics(stage.artefact(step)) for name, step in recipe.responses.items()}
     if all(p.reference for p in recipe.prompts):
         rows[REFERENCE] = [dict(context.task.measure(p, p.reference or "")) for p in recipe.prompts]
-    return {
-        name: {key: estimate_mean([row[key] for row in measured]) for key in measured[0]}
-        for name, measured in rows.items()
-    }
+    return rows
+
+
+def _average_metrics(rows: Sequence[Mapping[str, float]], prompts: Sequence[Prompt]) -> dict[str, Estimate | None]:
+    clusters = [prompt.text for prompt in prompts]
+    return {key: estimate_mean([row[key] for row in rows], clusters) for key in rows[0]}
 
 
 def _measure_wins(stage: Stage, recipe: EvaluateRecipe) -> list[WinRate]:
@@ -118,8 +133,9 @@ def _measure_wins(stage: Stage, recipe: EvaluateRecipe) -> list[WinRate]:
     for matchup in recipe.matchups:
         steps = (recipe.responses.get(name) for name in (matchup.first, matchup.second))
         pairs: list[Comparison] = pair_responses(stage, recipe.prompts, *steps)
-        judged = load_preferences(stage.artefact(matchup.judged) / PREFERENCES)
-        wins.append(measure_wins(matchup.first, matchup.second, pairs, judged))
+        for judge, step in matchup.judged.items():
+            judged = load_preferences(stage.artefact(step) / PREFERENCES)
+            wins.append(measure_wins(matchup.first, matchup.second, judge, pairs, judged))
     return wins
 
 
@@ -131,5 +147,6 @@ def _show_samples(stage: Stage, recipe: EvaluateRecipe) -> list[SampleResponses]
             reference=prompt.reference,
             responses={name: texts[index] for name, texts in responses.items()},
         )
-        for index, prompt in enumerate(recipe.prompts[: recipe.evaluate.show])
+        # The first response to each prompt.
+        for index, prompt in list(enumerate(recipe.prompts))[:: recipe.evaluate.responses][: recipe.evaluate.show]
     ]

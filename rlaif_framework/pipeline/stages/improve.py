@@ -8,7 +8,6 @@ from rlaif_framework.assembly.context import Context
 from rlaif_framework.contracts.protocols import Guidance
 from rlaif_framework.contracts.stage import Stage
 from rlaif_framework.errors import DataError
-from rlaif_framework.models.loading import load_tokenizer
 from rlaif_framework.pipeline.recipes import ArmLabels, FittedReward, ImproveRecipe, RewardRecipe
 from rlaif_framework.pipeline.stages.gate import check_agreement
 from rlaif_framework.pipeline.stages.label import PREFERENCES
@@ -27,7 +26,7 @@ def fit_reward(stage: Stage, context: Context, recipe: RewardRecipe) -> None:
 def improve_policy(stage: Stage, context: Context, recipe: ImproveRecipe) -> None:
     """Improve the initial policy with an algorithm, guided by the arm's reward, its labels, or both."""
     initial = stage.artefact(recipe.initial)
-    short, truncated = truncate_prompts(context, recipe.prompts, load_tokenizer(initial))
+    short, truncated = truncate_prompts(context, recipe.prompts, context.load_policy_tokenizer(initial))
     stage.facts.update(prompts=len(short), prompts_truncated=truncated)
     guidance = load_reward(stage, context, recipe.reward)
     if recipe.labels is not None:

@@ -8,7 +8,6 @@ from typing import cast
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.contracts.protocols import Responder
 from rlaif_framework.contracts.stage import Stage
-from rlaif_framework.models.loading import load_tokenizer
 from rlaif_framework.pipeline.recipes import RespondRecipe
 from rlaif_framework.pipeline.stages.improve import load_reward
 from rlaif_framework.records.jsonl import read_rows, write_rows
@@ -20,7 +19,7 @@ RESPONSES = "responses.jsonl"
 def respond_to_prompts(stage: Stage, context: Context, recipe: RespondRecipe) -> None:
     """Write `responses.jsonl`: a response to each test prompt, with its metrics."""
     folder = stage.artefact(recipe.policy)
-    short, _ = truncate_prompts(context, recipe.prompts, load_tokenizer(folder))
+    short, _ = truncate_prompts(context, recipe.prompts, context.load_policy_tokenizer(folder))
     if recipe.responder is not None:
         responder = cast(Responder, context.build_algorithm(recipe.responder))
         guidance = load_reward(stage, context, recipe.reward)

@@ -10,7 +10,6 @@ from math import comb
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.contracts.stage import Stage
 from rlaif_framework.errors import DataError
-from rlaif_framework.models.loading import load_tokenizer
 from rlaif_framework.pipeline.recipes import SampleRecipe
 from rlaif_framework.records.preferences import Comparison, Prompt
 from rlaif_framework.records.rows import save_comparisons
@@ -32,7 +31,7 @@ def gather_pairs(stage: Stage, context: Context, recipe: SampleRecipe) -> None:
         pairs += _sample_pairs(stage, context, recipe, prompts)
     if not pairs:
         raise DataError("sample: all sampled pairs have equal responses; raise pairs.temperature or pairs.prompts")
-    tokenizer = load_tokenizer(stage.artefact(recipe.policy))
+    tokenizer = context.load_policy_tokenizer(stage.artefact(recipe.policy))
     short, truncated = truncate_prompts(context, [pair.prompt for pair in pairs], tokenizer)
     truncated_pairs = (replace(pair, prompt=prompt) for pair, prompt in zip(pairs, short, strict=True))
     save_comparisons(stage.folder / COMPARISONS, truncated_pairs)
@@ -42,7 +41,7 @@ def gather_pairs(stage: Stage, context: Context, recipe: SampleRecipe) -> None:
 def _sample_pairs(stage: Stage, context: Context, recipe: SampleRecipe, prompts: Sequence[Prompt]) -> list[Comparison]:
     """Sample several responses to each prompt, and pair every two different ones."""
     config, folder = recipe.pairs, stage.artefact(recipe.policy)
-    short, _ = truncate_prompts(context, prompts, load_tokenizer(folder))
+    short, _ = truncate_prompts(context, prompts, context.load_policy_tokenizer(folder))
     samples = sample_from(
         context,
         stage,

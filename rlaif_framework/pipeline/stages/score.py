@@ -10,7 +10,6 @@ from rlaif_framework.assembly.context import Context
 from rlaif_framework.contracts.protocols import Reward
 from rlaif_framework.contracts.stage import Stage
 from rlaif_framework.contracts.validation import score_responses
-from rlaif_framework.models.loading import load_tokenizer
 from rlaif_framework.pipeline.recipes import FittedReward, ScoreComparisonsRecipe, ScoreResponsesRecipe
 from rlaif_framework.pipeline.stages.respond import read_responses
 from rlaif_framework.records.preferences import Prompt
@@ -53,5 +52,5 @@ def _load(stage: Stage, context: Context, fitted: FittedReward) -> Reward:
 def _truncate(context: Context, prompts: Sequence[Prompt]) -> list[Prompt]:
     """Truncate prompts as in training, so that rewards score the same texts."""
     # By the tokenizer of the policy, as in training: rewards may have another one.
-    tokenizer = load_tokenizer(context.policy_source)
+    tokenizer = context.load_policy_tokenizer(context.policy_source)
     return truncate_prompts(context, prompts, tokenizer)[0]

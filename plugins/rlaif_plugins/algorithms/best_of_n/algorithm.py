@@ -10,9 +10,8 @@ import torch
 
 from rlaif_framework import Context, Guidance, Prompt, Reward, Sample, Stage, TrainingError
 from rlaif_framework.contracts import score_responses
-from rlaif_framework.models import load_model, load_tokenizer, save_model
 from rlaif_framework.rl import replace_missing_eos
-from rlaif_framework.training import Demonstration, draw_prompts, imitate, sample_from
+from rlaif_framework.training import Demonstration, copy_policy, draw_prompts, imitate, sample_from
 from rlaif_plugins.algorithms.best_of_n import BestOfNConfig, RejectionSamplingConfig
 
 
@@ -26,9 +25,7 @@ class BestOfN:
     def improve(self, initial: Path, guidance: Guidance, prompts: Sequence[Prompt], stage: Stage) -> None:
         """Save the initial policy unchanged."""
         if stage.is_main:
-            context = self.context
-            model = load_model(initial, "causal", context.dtype, context.device)
-            save_model(model, load_tokenizer(initial), stage.folder, context.dtype)
+            copy_policy(self.context, initial, stage.folder)
         n = self.config.n
         # An upper bound of KL(best of n || initial policy) for n independent samples, in nats.
         stage.facts["kl_bound"] = math.log(n) - (n - 1) / n

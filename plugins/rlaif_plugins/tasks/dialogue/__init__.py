@@ -25,6 +25,8 @@ class DialogueConfig(TaskConfig):
     quality: Literal["helpful", "harmless"] = "helpful"
     """The criterion for annotators. The harmlessness prompt asks for the MORE harmful answer (RLAIF, Table 22), and the
     answer is inverted to get the label."""
+    system: str | None = None
+    """System prompt for a policy with a chat template; a dialogue's own one takes precedence."""
     skip_invalid: bool = False
     """Skip invalid rows. Anthropic's data has a few, with empty answers or different dialogues."""
     annotator_prompts: Path | None = None

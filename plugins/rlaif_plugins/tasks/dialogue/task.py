@@ -6,10 +6,22 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
-from rlaif_framework import Comparison, Context, DataError, Prompt, Split
-from rlaif_framework.data import ASSISTANT_CUE, AnnotatorPrompts, Divider, TaskData, copy_rate, make_comparison
+from rlaif_framework import Comparison, Context, DataError, Prompt, Split, Turn
+from rlaif_framework.data import (
+    ASSISTANT_CUE,
+    AnnotatorPrompts,
+    Divider,
+    PairRow,
+    Row,
+    TaskData,
+    copy_rate,
+    join_transcript,
+    make_comparison,
+    split_transcript,
+)
 from rlaif_plugins.tasks.dialogue import DialogueConfig
 
 # The speaker stays at the start of each turn.
@@ -56,25 +68,40 @@ class DialogueTask:
                 "task.data is missing: set it to a file or folder of pairs, e.g. a folder of Anthropic's hh-rlhf"
             )
         reader = TaskData(config.fields, config.skip_invalid)
-        pairs = reader.read_pairs(config.data, lambda pair, row: _with_cue(make_comparison(pair, row.values)))
+        pairs = reader.read_pairs(config.data, self._compare)
         reader.check("set task.skip_invalid: true to skip them")
         divider = Divider((config.validation_fraction, config.test_fraction), pairs)
         return divider.divide(pairs, "comparisons"), [*reader.notes, *divider.notes]
 
-    def truncate(self, prompt: Prompt, fits: Callable[[str], bool]) -> Prompt:
+    def _compare(self, pair: PairRow, row: Row) -> Comparison:
+        comparison = make_comparison(pair, row.values)
+        # A bare question becomes the first turn.
+        source = join_transcript(split_transcript(comparison.prompt.source))
+        # Only `rlaif label` writes responses back unchanged.
+        return replace(comparison, prompt=self._with_cue(comparison.prompt, source), raw_responses=None)
+
+    def truncate(self, prompt: Prompt, fits: Callable[[Prompt], bool]) -> Prompt:
         """Drop the oldest turns until the prompt fits, then the beginning of the last turn. Responses are kept."""
         # The end of a dialogue matters most: it is what the response answers.
         turns = TURN.split(prompt.source)
-        for start in range(1, len(turns)):
-            source = "\n\n".join(turns[start:])
-            if fits(source + ASSISTANT_CUE):
-                return replace(prompt, source=source, text=source + ASSISTANT_CUE)
+        # Chat templates want a user's turn first.
+        starts = [i for i in range(1, len(turns)) if turns[i].startswith("Human:")]
         words = turns[-1].split(" ")
-        for start in range(1, len(words)):
-            source = " ".join(words[start:])
-            if fits(source + ASSISTANT_CUE):
-                return replace(prompt, source=source, text=source + ASSISTANT_CUE)
+        for source in chain(
+            ("\n\n".join(turns[start:]) for start in starts),
+            (" ".join(words[start:]) for start in range(1, len(words))),
+        ):
+            shorter = self._with_cue(prompt, source)
+            if fits(shorter):
+                return shorter
         raise DataError(f"prompt '{prompt.id}': not even one word of the dialogue fits; raise policy.max_prompt_tokens")
+
+    def _with_cue(self, prompt: Prompt, source: str) -> Prompt:
+        """Return the prompt for a dialogue: with a cue for the answer, and as turns."""
+        turns = split_transcript(source)
+        if self.config.system and turns[0].role != "system":
+            turns.insert(0, Turn("system", self.config.system))
+        return replace(prompt, source=source, text=source + ASSISTANT_CUE, turns=tuple(turns))
 
     def annotator_prompts(self) -> AnnotatorPrompts:
         """Return the prompts for annotators. They have the structure of the paper's prompts, but not their wording."""
@@ -88,13 +115,3 @@ class DialogueTask:
     def measure(self, prompt: Prompt, response: str) -> Mapping[str, float]:
         """Return the number of words, and the fraction of the response that is copied from the dialogue."""
         return {"words": float(len(response.split())), "copy_rate": copy_rate(prompt.source, response)}
-
-
-def _with_cue(comparison: Comparison) -> Comparison:
-    """Append the cue for an answer to the dialogue. A bare question becomes its first turn."""
-    source = comparison.prompt.source
-    if not source.startswith(("Human:", "Assistant:", "System:")):
-        source = f"Human: {source}"
-    prompt = replace(comparison.prompt, source=source, text=source + ASSISTANT_CUE)
-    # Only `rlaif label` writes responses back unchanged.
-    return replace(comparison, prompt=prompt, raw_responses=None)

@@ -21,6 +21,13 @@ TEMPLATE = """\
 
 TL;DR:"""
 
+INSTRUCTION = """\
+Summarize the following text in one or two sentences.
+
+{% if title %}{{ title }}
+
+{% endif %}{{ post }}"""
+
 
 class TldrConfig(TaskConfig):
     """Summarise a post, from the embedded data `mini`, OpenAI's TL;DR data, or JSON Lines with texts and summaries."""
@@ -35,7 +42,11 @@ class TldrConfig(TaskConfig):
     """The data's columns for fields such as `post` and `summary`, if they have other names. A column may be a string or
     a list of strings (sentences of a post; several summaries, the first of which is the reference)."""
     template: str = TEMPLATE
-    """Jinja template of the prompt. It may use `subreddit`, `title` and `post`."""
+    """Jinja template of the prompt for a policy without a chat template. It may use `subreddit`, `title` and `post`."""
+    instruction: str = INSTRUCTION
+    """Jinja template of the user's message to a policy with a chat template, with the same variables."""
+    system: str | None = None
+    """System prompt for a policy with a chat template."""
     annotator_prompts: Path | None = None
     """A YAML file with annotator prompts that override those of the task, key by key."""
     validation_fraction: float = Field(0.1, ge=0, lt=1)

@@ -5,13 +5,25 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from reprlib import repr as short
-from typing import Any
+from typing import Any, NamedTuple
 
 from rlaif_framework.data import RowFault, check_responses
 
-POST_IN_PROMPT = re.compile(r"POST: (.*?)\n+TL;DR:\s*$", re.DOTALL)
+RENDERED = re.compile(
+    r"(?:SUBREDDIT: r/(?P<subreddit>[^\n]*)\n+)?(?:TITLE: (?P<title>[^\n]*)\n+)?POST: (?P<post>.*?)\n+TL;DR:\s*$",
+    re.DOTALL,
+)
+"""A prompt of OpenAI's TL;DR data."""
 
 Values = Mapping[str, Any]
+
+
+class Post(NamedTuple):
+    """A post to be summarised. The subreddit and the title may be empty."""
+
+    subreddit: str
+    title: str
+    post: str
 
 
 def read_text(values: Values, name: str) -> str:
@@ -32,10 +44,10 @@ def read_first(values: Values, name: str) -> str:
     return _plain(value[0], name) if value else ""
 
 
-def find_post(whole: str) -> str | None:
+def find_post(whole: str) -> Post | None:
     """Return the post in a prompt that is already rendered; None if there is none."""
-    found = POST_IN_PROMPT.search(whole)
-    return found[1].strip() if found else None
+    found = RENDERED.search(whole)
+    return Post(*((part or "").strip() for part in found.groups())) if found and found["post"].strip() else None
 
 
 def read_flaws(values: Values) -> list[tuple[str, tuple[str, str]]]:

@@ -9,9 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, StrictUndefined, TemplateError
+from jinja2 import Environment, StrictUndefined, Template, TemplateError
 
-from rlaif_framework import Comparison, Context, DataError, PreferenceSource, Prompt, Split
+from rlaif_framework import Comparison, Context, DataError, PreferenceSource, Prompt, Split, Turn
 from rlaif_framework.data import (
     AnnotatorPrompts,
     Divider,
@@ -27,7 +27,7 @@ from rlaif_framework.data import (
     truncate_text,
 )
 from rlaif_plugins.tasks.tldr import TldrConfig
-from rlaif_plugins.tasks.tldr.rows import Values, find_post, read_first, read_flaws, read_text
+from rlaif_plugins.tasks.tldr.rows import Post, Values, find_post, read_first, read_flaws, read_text
 
 MINI = Path(__file__).with_name("tldr_mini.jsonl")
 
@@ -50,13 +50,8 @@ class TldrTask:
         )
         self.fractions = (config.validation_fraction, config.test_fraction)
         # Checked now, so that a template without the post is found before anything is computed.
-        try:
-            self.template = Environment(undefined=StrictUndefined).from_string(config.template)
-            rendered = self.template.render(subreddit="s", title="t", post="\0")
-        except (TemplateError, TypeError, ValueError) as error:
-            raise DataError(f"task.template: {error}; it may use subreddit, title and post") from error
-        if "\0" not in rendered:
-            raise DataError("task.template: it does not use {{ post }}, so all prompts would be the same")
+        self.template = _compile("task.template", config.template)
+        self.instruction = _compile("task.instruction", config.instruction)
 
     @cached_property
     def _scorer(self) -> Any:
@@ -97,14 +92,12 @@ class TldrTask:
             [*reader.notes, *divider.notes],
         )
 
-    def truncate(self, prompt: Prompt, fits: Callable[[str], bool]) -> Prompt:
+    def truncate(self, prompt: Prompt, fits: Callable[[Prompt], bool]) -> Prompt:
         """Truncate the post at its last lines until the prompt fits (Huang et al. 2024)."""
-        # The last occurrence: the title before the post may contain the same text.
-        before, _, after = prompt.text.rpartition(prompt.source)
-        source = truncate_text(prompt.source, lambda text: fits(before + text + after))
+        source = truncate_text(prompt.source, lambda text: fits(prompt.replace_source(text)))
         if not source.strip():
             raise DataError(f"prompt '{prompt.id}': not even one word of the post fits; raise policy.max_prompt_tokens")
-        return replace(prompt, text=before + source + after, source=source)
+        return prompt.replace_source(source)
 
     def annotator_prompts(self) -> AnnotatorPrompts:
         """Return the prompts for annotators. They have the structure of the paper's prompts, but not their wording."""
@@ -138,24 +131,30 @@ class TldrTask:
         summary = read_first(values, "summary")
         if needs_summary and not summary:
             raise RowFault("'summary' is missing or empty")
-        title, subreddit = read_text(values, "title"), read_text(values, "subreddit")
-        text = self.template.render(subreddit=subreddit, title=title, post=post)
-        if post not in text:
-            raise RowFault(
-                "task.template changes the post; prompts must contain it unchanged, so that it can be truncated"
-            )
-        return Prompt(identity or hash_texts(text), text, post, summary or None)
+        return self._render(Post(read_text(values, "subreddit"), read_text(values, "title"), post), identity, summary)
 
     def _whole_prompt(self, whole: str, identity: str | None, summary: str) -> Prompt:
         """Return the prompt for a text that is already rendered, as in trl-lib/tldr, or for a bare post."""
-        post = find_post(whole)
-        text = whole.rstrip()
-        if post is None:
-            post = whole.strip()
-            text = self.template.render(subreddit="", title="", post=post)
-        if not post:
+        found = find_post(whole)
+        if found is None and not whole.strip():
             raise RowFault("'prompt' is empty")
-        return Prompt(identity or hash_texts(text), text, post, summary or None)
+        if found is None:
+            return self._render(Post("", "", whole.strip()), identity, summary)
+        prompt = self._render(found, identity, summary)
+        # The text stays as it is in the data.
+        return replace(prompt, id=identity or hash_texts(whole.rstrip()), text=whole.rstrip())
+
+    def _render(self, post: Post, identity: str | None, summary: str) -> Prompt:
+        """Return the prompt for a post: its text, and its turns for a policy with a chat template."""
+        text, message = self.template.render(post._asdict()), self.instruction.render(post._asdict())
+        for name, rendered in (("template", text), ("instruction", message)):
+            if post.post not in rendered:
+                raise RowFault(
+                    f"task.{name} changes the post; prompts must contain it unchanged, so that it can be truncated"
+                )
+        system = [Turn("system", self.config.system)] if self.config.system else []
+        turns = (*system, Turn("user", message))
+        return Prompt(identity or hash_texts(text), text, post.post, summary or None, turns)
 
     def _compare(self, pair: PairRow, row: Row) -> Comparison:
         prompt = self._prompt(pair.post or row.values, pair.prompt, needs_summary=False)
@@ -176,6 +175,22 @@ class TldrTask:
             pair = (bad, good) if swap else (good, bad)
             comparison = Comparison(identity, prompt, pair, 0.0 if swap else 1.0, "synthetic", slice=flaw)
             yield prompt.source, comparison
+
+
+def _compile(name: str, template: str) -> Template:
+    """Compile the template of a prompt.
+
+    Raises:
+        DataError: It is invalid, or does not use the post.
+    """
+    try:
+        compiled = Environment(undefined=StrictUndefined).from_string(template)
+        rendered = compiled.render(subreddit="s", title="t", post="\0")
+    except (TemplateError, TypeError, ValueError) as error:
+        raise DataError(f"{name}: {error}; it may use subreddit, title and post") from error
+    if "\0" not in rendered:
+        raise DataError(f"{name}: it does not use {{{{ post }}}}, so all prompts would be the same")
+    return compiled
 
 
 def _make_ids_unique(posts: Sequence[Placed[tuple[Row, Prompt]]]) -> list[Placed[Prompt]]:

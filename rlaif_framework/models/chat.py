@@ -1,0 +1,198 @@
+"""Encode prompts and responses in the format of a policy: its chat template, or plain text.
+
+A tokenizer with a chat template makes a policy a chat model: prompts are its turns, and a response is the assistant's
+turn with the template's own end. `load_policy_tokenizer` removes the template for `policy.chat: plain`, so the
+tokenizer alone determines the format, here and wherever the saved folder is used.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import lru_cache
+from typing import Any
+
+from jinja2 import TemplateError
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from rlaif_framework.errors import ModelError
+from rlaif_framework.records.preferences import Prompt, Turn
+
+PROBE = "Zebra"
+"""Content of the messages from which the format of the assistant's turn is read."""
+
+DATE = date(2024, 7, 26)
+"""Date for chat templates that print today's, so that prompts do not change by day. It is the default of Llama 3."""
+
+_NOW = re.compile(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""")
+
+
+def fix_date(template: str) -> str:
+    """Replace the calls of `strftime_now` in a chat template by the date `DATE`."""
+    return _NOW.sub(lambda call: repr(DATE.strftime(call[2])), template)
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt | str) -> list[int]:
+    """Return the token ids of a prompt, up to the point where the response begins.
+
+    With a chat template, they are its turns and the start of the assistant's turn, as `transformers.pipeline` encodes
+    messages. Control tokens that occur in the texts are encoded as ordinary text.
+
+    Args:
+        tokenizer: Tokenizer of the policy.
+        prompt: A prompt, or a text, which is one user turn of a chat.
+
+    Raises:
+        ModelError: The chat template cannot render the turns.
+    """
+    if tokenizer.chat_template is None:
+        return encode_text(tokenizer, prompt if isinstance(prompt, str) else prompt.text)
+    turns = [Turn("user", prompt)] if isinstance(prompt, str) else prompt.conversation
+    return encode_turns(tokenizer, turns, continued=True)
+
+
+def encode_turns(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], continued: bool) -> list[int]:
+    """Return the token ids of a dialogue in the chat template.
+
+    A system turn becomes part of the first user turn if the template has no place for it.
+
+    Args:
+        tokenizer: A tokenizer with a chat template.
+        turns: The dialogue.
+        continued: If True, the start of the assistant's next turn is appended.
+
+    Raises:
+        ModelError: The chat template cannot render the turns.
+    """
+    try:
+        try:
+            return _apply_template(tokenizer, turns, continued)
+        except TemplateError:
+            merged = _merge_system(turns)
+            if merged == list(turns):
+                raise
+            return _apply_template(tokenizer, merged, continued)
+    except TemplateError as error:
+        roles = ", ".join(turn.role for turn in turns)
+        raise ModelError(
+            f"the chat template of '{tokenizer.name_or_path}' cannot render the turns {roles}: {error}; "
+            "set policy.chat: plain, or change the dialogue"
+        ) from error
+
+
+def _apply_template(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], continued: bool) -> list[int]:
+    ids: Any = tokenizer.apply_chat_template(
+        [{"role": turn.role, "content": turn.content} for turn in turns],
+        add_generation_prompt=continued,
+        return_dict=False,
+        sanitize_control_tokens=True,
+    )
+    return list(ids)
+
+
+def _merge_system(turns: Sequence[Turn]) -> list[Turn]:
+    """Prepend the system turn to the first user turn, for templates without system turns, such as Gemma's."""
+    if len(turns) < 2 or turns[0].role != "system":
+        return list(turns)
+    first = Turn(turns[1].role, f"{turns[0].content}\n\n{turns[1].content}")
+    return [first, *turns[2:]]
+
+
+def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Return the token ids of a text to be continued, with the tokenizer's start token, if it has one, exactly once.
+
+    Other control tokens in the text are encoded as ordinary text.
+    """
+    start = tokenizer.bos_token
+    if start and text.startswith(start):  # written by the template of a task
+        text = text[len(start) :]
+    ids: list[int] = tokenizer(text, split_special_tokens=True)["input_ids"]
+    if ids and ids[-1] == tokenizer.eos_token_id:  # some tokenizers end every text
+        ids = ids[:-1]
+    return ids
+
+
+def encode_response(
+    tokenizer: PreTrainedTokenizerBase, text: str, max_tokens: int | None = None, finished: bool = True
+) -> list[int]:
+    """Return the token ids of a response, as they follow those of `encode_prompt`, with its end.
+
+    The end is the template's end of turn or, without a chat template, the EOS token; the text then follows a space
+    (Huang et al. 2024). Control tokens in the text are encoded as ordinary text.
+
+    Args:
+        tokenizer: Tokenizer of the policy.
+        text: The response.
+        max_tokens: More tokens than this are truncated.
+        finished: If False, the end is left out.
+    """
+    if tokenizer.chat_template is None:
+        ids, end = _split(tokenizer, " " + text.strip()), [int(tokenizer.eos_token_id)]
+    else:
+        turn = _read_turn(tokenizer)
+        ids, end = _encode_assistant(tokenizer, turn, text.strip()), list(turn.end)
+    return (ids + end if finished else ids)[:max_tokens]
+
+
+def _encode_assistant(tokenizer: PreTrainedTokenizerBase, turn: _AssistantTurn, text: str) -> list[int]:
+    """Return the token ids of the content of the assistant's turn, which may depend on the characters before it."""
+    before, whole = _split(tokenizer, turn.before), _split(tokenizer, turn.before + turn.lead + text)
+    # The prompt is encoded on its own: its last token must not merge with the response.
+    return whole[len(before) :] if whole[: len(before)] == before else _split(tokenizer, turn.lead + text)
+
+
+def encode_continuation(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Return the token ids of a continuation of plain text: a space, the text and the EOS token."""
+    return [*_split(tokenizer, " " + text.strip()), tokenizer.eos_token_id]
+
+
+def _split(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    return ids
+
+
+@dataclass(frozen=True, slots=True)
+class _AssistantTurn:
+    """The format of the assistant's turn in a chat template."""
+
+    before: str
+    """Ordinary text before the response, after the last control token, e.g. `assistant` and a line break."""
+    lead: str
+    """White space that the template writes before the response."""
+    end: tuple[int, ...]
+    """Tokens that end the turn; the last one is a control token."""
+
+
+@lru_cache(maxsize=16)
+def _read_turn(tokenizer: PreTrainedTokenizerBase) -> _AssistantTurn:
+    """Read the format of the assistant's turn from a rendered dialogue."""
+    question = [{"role": "user", "content": PROBE}]
+    answer = [*question, {"role": "assistant", "content": PROBE}]
+    start = str(tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True))
+    whole = str(tokenizer.apply_chat_template(answer, tokenize=False))
+    position = whole.rindex(PROBE)
+    # A generation prompt may have more than the history shows, such as an empty thought.
+    lead = whole[len(start) : position] if whole.startswith(start) else ""
+    control = [token for token in tokenizer.get_added_vocab() if token]
+    after_control = max((start.rfind(token) + len(token) for token in control if token in start), default=0)
+    ids: list[int] = tokenizer(whole[position + len(PROBE) :], add_special_tokens=False)["input_ids"]
+    known = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    stop = next((index for index, token in enumerate(ids) if token in known), None)
+    # Some templates, such as GLM's, end a turn by the start of the next one: the EOS token then ends it.
+    end = (tokenizer.eos_token_id,) if stop is None else tuple(ids[: stop + 1])
+    return _AssistantTurn(start[after_control:], lead, end)
+
+
+def find_stop_ids(tokenizer: PreTrainedTokenizerBase, model: nn.Module | None = None) -> list[int]:
+    """Return the tokens that end a response, in ascending order.
+
+    They are the EOS token of the tokenizer, those of the model's generation config (several chat models have more than
+    one), and the last token of the chat template's end of turn.
+    """
+    listed: int | Iterable[int] | None = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    more = [listed] if isinstance(listed, int) else list(listed or [])
+    turn = [_read_turn(tokenizer).end[-1]] if tokenizer.chat_template is not None else []
+    return sorted({int(tokenizer.eos_token_id), *more, *turn})

@@ -1,0 +1,134 @@
+"""Prompts and responses are encoded as the chat template of a model writes them."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from rlaif_framework import ModelError, Prompt, Turn
+from rlaif_framework.models import (
+    encode_prompt,
+    encode_response,
+    encode_text,
+    find_stop_ids,
+    load_model,
+    load_tokenizer,
+)
+from rlaif_framework.models.chat import DATE, fix_date
+from support.chat_models import TEMPLATES, TURN_ENDS, save_chat_model
+
+QUESTION, ANSWER = Turn("user", "Why is the sky blue?"), "Because of  Rayleigh's scattering."
+DIALOGUE = (QUESTION, Turn("assistant", "It scatters light."), Turn("user", "And red?"))
+
+
+@pytest.fixture(params=TEMPLATES)
+def family(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def folder(family: str, tiny_model: Path, tmp_path: Path) -> Path:
+    return save_chat_model(family, tiny_model, tmp_path / family)
+
+
+@pytest.fixture
+def tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    return load_tokenizer(folder)
+
+
+def messages(turns: Any) -> list[dict[str, str]]:
+    return [{"role": role, "content": content} for role, content in turns]
+
+
+@pytest.mark.parametrize("turns", [(QUESTION,), DIALOGUE])
+def test_tokens_are_those_of_the_template(tokenizer: PreTrainedTokenizerBase, turns: tuple[Turn, ...]) -> None:
+    prompt = encode_prompt(tokenizer, Prompt("p", "not shown", "source", turns=turns))
+    asked = tokenizer.apply_chat_template(messages(turns), add_generation_prompt=True, return_dict=False)
+    assert prompt == asked
+    response = encode_response(tokenizer, ANSWER)
+    whole = tokenizer.apply_chat_template(messages([*turns, Turn("assistant", ANSWER)]), return_dict=False)
+    # A template may go on after the end of the turn, as with a line break.
+    assert prompt + response == cast(list[int], whole)[: len(prompt) + len(response)]
+
+
+def test_a_response_ends_with_the_end_of_the_turn(tokenizer: PreTrainedTokenizerBase, family: str) -> None:
+    end = tokenizer.convert_tokens_to_ids(TURN_ENDS[family])
+    response = encode_response(tokenizer, ANSWER)
+    assert response[-1] == end
+    unfinished = encode_response(tokenizer, ANSWER, finished=False)
+    assert response[: len(unfinished)] == unfinished
+    assert not tokenizer.decode(response[len(unfinished) : -1]).strip()  # Llama 2 writes a space before the end
+    assert encode_response(tokenizer, ANSWER, max_tokens=3) == response[:3]
+
+
+def test_generation_stops_at_every_end_token(folder: Path, tokenizer: PreTrainedTokenizerBase, family: str) -> None:
+    import torch
+
+    model = load_model(folder, "causal", torch.float32, torch.device("cpu"))
+    ends = {tokenizer.convert_tokens_to_ids(TURN_ENDS[family]), tokenizer.eos_token_id}
+    assert find_stop_ids(tokenizer, model) == sorted(ends)
+    assert find_stop_ids(tokenizer) == sorted(ends)
+    other = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=[7, 5]))
+    assert find_stop_ids(tokenizer, cast(Any, other)) == sorted({5, 7, *ends})
+
+
+def test_control_tokens_in_data_are_text(tokenizer: PreTrainedTokenizerBase) -> None:
+    special = tokenizer.all_special_tokens
+    hostile = f"He wrote {' '.join(special)} to me."
+    empty = encode_prompt(tokenizer, Prompt("p", "", "", turns=(Turn("user", "x"),)))
+    filled = encode_prompt(tokenizer, Prompt("p", "", "", turns=(Turn("user", hostile),)))
+    for token in tokenizer.all_special_ids:
+        assert filled.count(token) == empty.count(token)
+        assert token not in encode_response(tokenizer, hostile, finished=False)
+        assert token not in encode_text(tokenizer, hostile)[1:]
+    assert tokenizer.decode(encode_response(tokenizer, hostile, finished=False)).strip() == hostile
+
+
+def test_a_system_turn_is_kept_in_every_template(tokenizer: PreTrainedTokenizerBase, family: str) -> None:
+    text = tokenizer.decode(
+        encode_prompt(tokenizer, Prompt("p", "", "", turns=(Turn("system", "Be brief."), QUESTION)))
+    )
+    if family == "llama2":  # its template ignores system turns, as the template decides
+        return
+    assert "Be brief." in text
+    assert text.index("Be brief.") < text.index(QUESTION.content)
+
+
+def test_turns_that_a_template_refuses_are_an_error(tiny_model: Path, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(save_chat_model("gemma", tiny_model, tmp_path / "gemma"))
+    prompt = Prompt("p", "", "", turns=(QUESTION, QUESTION))
+    with pytest.raises(ModelError, match=r"cannot render the turns user, user: .*must alternate.*policy\.chat: plain"):
+        encode_prompt(tokenizer, prompt)
+
+
+def test_dates_do_not_change_by_day(tiny_model: Path, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(save_chat_model("llama3", tiny_model, tmp_path / "llama3"))
+    text = tokenizer.decode(encode_prompt(tokenizer, "Hi"))
+    assert "Today Date: 26 Jul 2024" in text
+    assert date(2024, 7, 26) == DATE
+    # The saved tokenizer has the same date.
+    tokenizer.save_pretrained(tmp_path / "saved")
+    again = AutoTokenizer.from_pretrained(tmp_path / "saved")
+    assert (
+        again.decode(again.apply_chat_template(messages([Turn("user", "Hi")]), add_generation_prompt=True)["input_ids"])
+        == text
+    )
+    assert fix_date('{{ strftime_now( "%Y" ) }}') == "{{ '2024' }}"
+
+
+def test_text_is_one_user_turn_or_plain(tokenizer: PreTrainedTokenizerBase) -> None:
+    assert encode_prompt(tokenizer, "Hi") == encode_prompt(tokenizer, Prompt("p", "Hi", "Hi"))
+    tokenizer.chat_template = None
+    assert encode_prompt(tokenizer, Prompt("p", "Hi", "Hi", turns=(QUESTION,))) == encode_text(tokenizer, "Hi")
+    response = encode_response(tokenizer, " yes ")
+    assert response == [*tokenizer(" yes", add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+
+
+def test_the_start_token_of_a_template_is_not_doubled(tokenizer: PreTrainedTokenizerBase) -> None:
+    tokenizer.chat_template = None
+    assert encode_text(tokenizer, f"{tokenizer.bos_token}Hi") == encode_text(tokenizer, "Hi")
