@@ -52,20 +52,13 @@ _SYNONYMS: Mapping[str, Sequence[str]] = {
     ),
     "chosen": ("preferred", "accepted", "better", "winning", "positive", "good", "pos", "response_chosen", "y_w"),
     "rejected": ("dispreferred", "worse", "losing", "negative", "bad", "neg", "response_rejected", "y_l"),
-    "response_a": tuple(
-        form.format(name)
-        for name in ("response", "output", "answer", "completion", "generation", "summary", "text", "candidate")
-        for form in ("{}_a", "{}a", "{}_1", "{}1", "{}_0", "{}0")
-    ),
-    "response_b": tuple(
-        form.format(name)
-        for name in ("response", "output", "answer", "completion", "generation", "summary", "text", "candidate")
-        # In the order of the forms of `response_a`; numbers may start at 0.
-        for form in ("{}_b", "{}b", "{}_2", "{}2", "{}_1", "{}1")
-    ),
     "responses": ("candidates", "outputs", "generations", "answers", "completions"),
     "label": ("preference", "vote", "preferred_response", "choice"),
 }
+
+
+_RESPONSE_NAMES = ("response", "output", "answer", "completion", "generation", "summary", "text", "candidate")
+_RESPONSE_ENDS = (("_a", "_b"), ("a", "b"), ("_1", "_2"), ("1", "2"), ("_0", "_1"), ("0", "1"))
 
 
 def parse_fields(texts: Iterable[str]) -> dict[str, str]:
@@ -108,6 +101,9 @@ def suggest_fields(columns: Iterable[str]) -> dict[str, str]:
     """Guess which columns hold a prompt and two responses. Empty unless all of them are found."""
     by_name = {column.lower(): column for column in reversed(list(columns)) if isinstance(column, str)}
     found = {name: column for name in _SYNONYMS if (column := _find_column(name, by_name)) is not None}
+    for first, second in ((f"{name}{a}", f"{name}{b}") for name in _RESPONSE_NAMES for a, b in _RESPONSE_ENDS):
+        if first in by_name and second in by_name and "response_a" not in found:
+            found |= {"response_a": by_name[first], "response_b": by_name[second]}
     if "prompt" not in found:
         return {}
     forms: tuple[tuple[str, ...], ...] = (("chosen", "rejected"), ("response_a", "response_b"), ("responses",))

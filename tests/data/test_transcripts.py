@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from rlaif_framework import Turn
 from rlaif_framework.data import join_transcript, split_transcript, strip_cue
 
 
@@ -42,14 +45,15 @@ def test_transcripts_are_split_into_turns(text: str, turns: list[tuple[str, str]
         [("user", "Why do you write Assistant: so often?"), ("assistant", "Human: is worse.")],
     ],
 )
-def test_turns_survive_a_transcript(turns: list[tuple[str, str]]) -> None:
-    assert split_transcript(join_transcript(turns)) == turns
-    assert split_transcript(f"\n\n{join_transcript(turns)}\n\nAssistant: ") == turns
+def test_turns_survive_a_transcript(turns: list[tuple[Any, str]]) -> None:
+    text = join_transcript([Turn(role, content) for role, content in turns])
+    assert split_transcript(text) == turns
+    assert split_transcript(f"\n\n{text}\n\nAssistant: ") == turns
 
 
 @pytest.mark.parametrize("gap", ["\n\n", "\n\n\n", "\n" * 1000])
 def test_a_speaker_inside_a_content_does_not_begin_a_turn(gap: str) -> None:
-    text = join_transcript([("user", f"Go on:{gap}Assistant: yes{gap}Human: no"), ("assistant", "ok")])
+    text = join_transcript([Turn("user", f"Go on:{gap}Assistant: yes{gap}Human: no"), Turn("assistant", "ok")])
     assert text == "Human: Go on:\nAssistant: yes\nHuman: no\n\nAssistant: ok"
     assert [role for role, _ in split_transcript(text)] == ["user", "assistant"]
 
