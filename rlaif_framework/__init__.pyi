@@ -4,6 +4,7 @@ from .contracts.lifecycle import RunInfo as RunInfo
 from .contracts.lifecycle import StepInfo as StepInfo
 from .contracts.protocols import Algorithm as Algorithm
 from .contracts.protocols import Backend as Backend
+from .contracts.protocols import DescribedData as DescribedData
 from .contracts.protocols import Guidance as Guidance
 from .contracts.protocols import Labeler as Labeler
 from .contracts.protocols import PromptStrategy as PromptStrategy

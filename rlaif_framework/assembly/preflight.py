@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from rlaif_framework.assembly.context import Context
+from rlaif_framework.contracts.protocols import DescribedData
 from rlaif_framework.errors import DataError
 from rlaif_framework.models.source import find_model
 from rlaif_framework.plugins.component import ComponentConfig, outermost_configs, walk_configs
@@ -32,6 +33,12 @@ def check_components(spec: Spec, context: Context) -> None:
     for config in used:
         check_component(config, context.manager)
         check_prompts(config, context)
+
+
+def describe_data(context: Context) -> list[str]:
+    """Return sentences about rows of the task's data that were left out; empty if the task does not describe them."""
+    task = context.task
+    return [f"data: {note}" for note in task.data_notes()] if isinstance(task, DescribedData) else []
 
 
 def check_component(config: ComponentConfig, manager: PluginManager) -> None:

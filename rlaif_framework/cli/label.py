@@ -21,8 +21,10 @@ def label(
         Path,
         typer.Argument(
             metavar="PAIRS",
-            help="File of pairs, .jsonl or .jsonl.gz. A row has prompt + responses, prompt + chosen + rejected, "
-            "prompt + response_a + response_b (+ label), or chosen + rejected as whole transcripts.",
+            help="Pairs: a file (.jsonl, .json, .csv, .parquet; text may be .gz), a folder, or a hub data set "
+            "OWNER/NAME or OWNER/NAME:SPLIT. A row has prompt + responses, prompt + chosen + rejected, "
+            "prompt + response_a + response_b (+ label), chosen + rejected as whole dialogues, or another form of "
+            "published data.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="File for the labels, .jsonl; a .parquet copy is written beside it.")],
@@ -47,6 +49,13 @@ def label(
     export: Annotated[
         Path | None, typer.Option(help="File for prompt, chosen, rejected and margin, .jsonl or .parquet.")
     ] = None,
+    fields: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=COLUMN,...",
+            help="Columns with other names, such as prompt=instruction,response_a=output1,response_b=output2.",
+        ),
+    ] = None,
     skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Skip invalid rows.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace existing files that no earlier run of this command wrote.")
@@ -67,6 +76,7 @@ def label(
     # Imported here, like all larger modules in `cli`, so that `rlaif --help` is fast.
     from rich.console import Console
 
+    from rlaif_framework.data.fields import parse_fields
     from rlaif_framework.labelling.command import label_file
     from rlaif_framework.labelling.job import Job
     from rlaif_framework.progress import Progress
@@ -78,7 +88,8 @@ def label(
     labelers = _load_labelers(labeler, compare, set_ or [], manager)
     settings = load_task(task, (), manager)  # `--set` applies to the labelers only
     prepare_libraries()
-    job = Job(pairs, labelers, settings, out, report, export, skip_invalid, overwrite, seed, batch_tokens)
+    mapping = parse_fields(fields or [])
+    job = Job(pairs, labelers, settings, out, report, export, skip_invalid, overwrite, seed, mapping, batch_tokens)
     found = label_file(job, manager, Progress(Console()))
     if compare is not None:
         print_comparison(found)

@@ -50,11 +50,15 @@ def plan(spec: SpecPath, store: StorePath = None, set_: Overrides = None, as_jso
     """List the stages of a run, cached or to do, with the models they load and their memory. Loads no model."""
     loaded, manager = load_spec_file(spec, set_)
     prepare_libraries()
+    from rich.console import Console
+
     from rlaif_framework.pipeline.planning import plan_spec
     from rlaif_framework.pipeline.run_folder import default_store
+    from rlaif_framework.progress import Progress
     from rlaif_framework.store import Store
 
-    steps = plan_spec(loaded, Store(store or default_store()), manager)
+    # To stderr, so that stdout can be parsed as JSON.
+    steps = plan_spec(loaded, Store(store or default_store()), manager, Progress(Console(stderr=True)))
     if as_json:
         print_json([asdict(step) for step in steps])
     else:

@@ -54,6 +54,15 @@ class Task(Protocol):
 
 
 @runtime_checkable
+class DescribedData(Protocol):
+    """A task that describes what it left out of its data; a run and `rlaif plan` print it."""
+
+    def data_notes(self) -> Sequence[str]:
+        """Return a sentence for each group of rows that were left out, such as those of two splits."""
+        ...
+
+
+@runtime_checkable
 class Backend(Protocol):
     """A language model that answers requests."""
 

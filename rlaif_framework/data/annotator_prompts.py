@@ -6,11 +6,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from jinja2 import Environment, StrictUndefined, TemplateError
 from pydantic import AfterValidator, Field, ValidationError
 
 from rlaif_framework.config import Config
+from rlaif_framework.data.mappings import read_mapping
 from rlaif_framework.errors import DataError, suggest
 from rlaif_framework.records.annotation import Annotation
 from rlaif_framework.records.preferences import Prompt
@@ -101,11 +101,11 @@ class AnnotatorPrompts(Config):
         """Read a task's annotator prompts. `own` is a user's file that overrides some of them, key by key.
 
         Raises:
-            DataError: A file is missing, not a YAML mapping, or has an unknown or invalid key.
+            DataError: A file is missing, not a mapping, or has an unknown or invalid key.
         """
-        data = _read(path)
+        data = read_mapping(path, "annotator prompts")
         if own is not None:
-            data |= _read(own)
+            data |= read_mapping(own, "annotator prompts")
         try:
             return cls.model_validate(data)
         except ValidationError as error:
@@ -182,18 +182,3 @@ class AnnotatorPrompts(Config):
 def flatten(text: str) -> str:
     """Put a text on one line."""
     return " ".join(text.split())
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"no file with annotator prompts at {path}") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = str(error).replace("<unicode string>", path.name)
-        raise DataError(f"{path}: cannot be read as YAML: {reason}") from error
-    except RecursionError as error:
-        raise DataError(f"{path}: lists and mappings are nested too deeply") from error
-    if not isinstance(data, dict):
-        raise DataError(f"{path}: expected a mapping of texts, found {type(data).__name__}")
-    return data

@@ -1,195 +1,183 @@
-"""Convert rows with two responses to comparisons, in every supported form."""
+"""Convert rows with pairs of responses to comparisons. Tasks and `rlaif label` read preference data with this."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import groupby
 from reprlib import repr as short
 from typing import Any
 
-from rlaif_framework.data.transcripts import ASSISTANT_CUE
+from rlaif_framework.data.faults import RowFault
+from rlaif_framework.data.fields import map_fields, suggest_column, suggest_fields
+from rlaif_framework.data.pair_forms import PairRow, combine_rated, hash_texts, is_rated, read_forms
+from rlaif_framework.data.row_files import Row
+from rlaif_framework.data.transcripts import strip_cue
 from rlaif_framework.errors import DataError
 from rlaif_framework.records.preferences import Comparison, Prompt
 
-FORMS = (  # for error messages
-    "prompt + responses, prompt + chosen + rejected, prompt + response_a + response_b (+ label), "
-    "or chosen + rejected as whole transcripts"
-)
-
-LABELS = {"a": 1.0, "b": 0.0, "tie": 0.5}
-"""Probability that the first response is the better one, by the row's `label`."""
-
-Row = Mapping[str, Any]
-
 
 @dataclass(frozen=True, slots=True)
-class ResponsePair:
-    """The two responses of a row, and the preference between them if the row states one."""
+class UnknownColumn:
+    """An ignored column whose name is probably a misspelling of a known one."""
 
-    responses: tuple[str, str]
-    """Without surrounding white space."""
-    raw_responses: tuple[str, str]
-    """As they are in the row."""
-    preference: float | None
-    """Probability that the first response is the better one."""
+    name: str
+    suggestion: str
+    """The known column that it resembles."""
+    place: str
+    """Place of the first row that has it."""
+    count: int = 1
+    """Number of rows that have it."""
 
 
-def read_pair(row: Row) -> Comparison:
-    """Convert a row in any of the supported forms to a comparison.
+class PairReader:
+    """Reads the rows of a data set in order.
+
+    Args:
+        fields: The data set's column for each field whose column has another name; see `map_fields`.
+        option: How a user writes such a mapping: `--fields` for a command, or the name of a setting.
+    """
+
+    def __init__(self, fields: Mapping[str, str], option: str) -> None:
+        self.fields = fields
+        self.option = option
+        self.unknown_columns: dict[str, UnknownColumn] = {}
+
+    def read(self, rows: Iterable[Row]) -> Iterator[tuple[Row, list[PairRow] | DataError]]:
+        """Yield each row, its columns renamed, with its pairs or the reason why it has none."""
+        mapped = (replace(row, values=map_fields(row.values, self.fields)) if self.fields else row for row in rows)
+        # Consecutive rows with one rated response each to the same prompt are read together.
+        for prompt, group in groupby(mapped, _rated_prompt):
+            if prompt is None:
+                for row in group:
+                    yield row, self._read(row, [row.values])
+            else:
+                rated = list(group)
+                yield rated[0], self._read(rated[0], [row.values for row in rated])
+
+    def _read(self, row: Row, rated: list[Mapping[str, Any]]) -> list[PairRow] | DataError:
+        if row.fault is not None:
+            return row.fault
+        self._note_unknown_columns(row)
+        try:
+            return read_forms(combine_rated(rated) if is_rated(row.values) else row.values)
+        except RowFault as error:
+            return self._suggest_mapping(row, error)
+        except DataError as error:
+            return error
+
+    def _suggest_mapping(self, row: Row, error: RowFault) -> RowFault:
+        """Add a mapping of the row's columns to an error about missing ones."""
+        text = str(error)
+        mapping = suggest_fields(map(str, row.values)) if "expected " in text or "is missing" in text else {}
+        if not mapping or self.fields:
+            return error
+        if self.option.startswith("--"):
+            advice = f"{self.option} {','.join(f'{name}={column}' for name, column in mapping.items())}"
+        else:
+            advice = f"{self.option}: {{{', '.join(f'{name}: {column}' for name, column in mapping.items())}}}"
+        return RowFault(f"{text}; did you mean {advice}?", error.kind)
+
+    def _note_unknown_columns(self, row: Row) -> None:
+        for name in sorted(map(str, row.values)):  # sorted, so that warnings have the same order in each run
+            noted = self.unknown_columns.get(name)
+            suggestion = noted.suggestion if noted else suggest_column(name)
+            if suggestion is not None and suggestion not in row.values:
+                new = UnknownColumn(name, suggestion, row.place)
+                self.unknown_columns[name] = replace(noted, count=noted.count + 1) if noted else new
+
+
+class IdRegistry:
+    """Gives each comparison an id of its own."""
+
+    def __init__(self) -> None:
+        # By the hash of the id, which takes less memory than the id.
+        self._places: dict[int, str] = {}
+        self._preferences: dict[int, float | None] = {}
+        self._counts: dict[int, int] = {}
+        self.repeated = 0
+        """Number of rows without an id whose prompt and responses are those of an earlier row."""
+        self.contradicted = 0
+        """Number of these whose preference is another one."""
+        self.first_repeated = ""
+        """Place of the first of these rows."""
+
+    def register(self, comparison: Comparison, place: str) -> Comparison:
+        """Return a comparison whose row states its id.
+
+        Raises:
+            RowFault: An earlier row has the same id.
+        """
+        first = self._places.setdefault(hash(comparison.id), place)
+        if first != place:
+            raise RowFault(f"the id '{comparison.id}' is already used in {first}", kind="the id is already used")
+        return comparison
+
+    def make_unique(self, comparison: Comparison, place: str) -> Comparison:
+        """Return a comparison with an id that no earlier one has: the same texts may be there twice."""
+        key = hash(comparison.id)
+        if key not in self._preferences:
+            self._preferences[key] = comparison.preference
+            return comparison
+        self._counts[key] = self._counts.get(key, 1) + 1
+        self.repeated += 1
+        self.contradicted += self._preferences[key] != comparison.preference
+        self.first_repeated = self.first_repeated or place
+        return replace(comparison, id=f"{comparison.id}-{self._counts[key]}")
+
+
+def make_comparison(pair: PairRow, values: Mapping[str, Any]) -> Comparison:
+    """Create the comparison of a pair.
+
+    Args:
+        pair: The pair.
+        values: The columns of its row, which may have `id`, `reference` and `slice`.
 
     Raises:
-        DataError: The row is invalid.
+        RowFault: There is no prompt, or one of these columns is invalid.
     """
-    if "prompt" not in row and ("chosen" in row or "rejected" in row):
-        row = {**row, **_split_transcripts(row)}
-    # Ordered by a hash, so that neither the position nor the content of a response reveals the preference.
-    pair = read_responses(
-        row, chosen_first=lambda chosen, rejected: hash_texts(_prompt(row), chosen) < hash_texts(_prompt(row), rejected)
-    )
-    if pair is None:
-        raise DataError(f"expected {FORMS}; found {', '.join(list(row)[:8]) or 'no keys'}")
-    text = _prompt(row)
-    source = text.removesuffix(ASSISTANT_CUE).strip()
+    text = pair.prompt
+    if text is None:
+        text = _read_text(pair.post or values, "post" if "post" in (pair.post or values) else "prompt") or ""
+    source = strip_cue(text).strip()
     if not source:
-        raise DataError("'prompt' is empty")
-    identity = read_id(row) or hash_texts(text, *pair.responses)
-    reference = None if row.get("reference") is None else _text(row, "reference").strip()
+        raise RowFault("'prompt' is empty")
+    stated = read_id(values)
+    row_id = stated or hash_texts(text, *pair.responses)
+    reference = _read_text(values, "reference")
     return Comparison(
-        id=identity,
-        prompt=Prompt(identity, text, source, reference),
+        id=f"{row_id}/{pair.part}" if stated and pair.part else row_id,
+        prompt=Prompt(row_id, text, source, None if reference is None else reference.strip()),
         responses=pair.responses,
         preference=pair.preference,
         preference_source=None if pair.preference is None else "human",
-        confidence=read_fraction(row, "confidence"),
-        slice=None if row.get("slice") is None else _text(row, "slice"),
+        confidence=pair.confidence,
+        slice=_read_text(values, "slice"),
         raw_responses=None if pair.raw_responses == pair.responses else pair.raw_responses,
     )
 
 
-def read_responses(
-    row: Row, chosen_first: Callable[[str, str], bool], read_text: Callable[[Row, str], str] | None = None
-) -> ResponsePair | None:
-    """Read the responses of a row and their preference, from its form or its key `human`.
-
-    Args:
-        row: A row in one of three forms: `responses`; `response_a` and `response_b`, with or without `label`; `chosen`
-            and `rejected`.
-        chosen_first: Given the chosen and the rejected response, returns True to put the chosen one first.
-        read_text: Reads the text of `chosen` and `rejected`. Default: they must be strings.
-
-    Returns:
-        None if the row is in none of these forms.
-
-    Raises:
-        DataError: The row is invalid.
-    """
-    stated = None
-    if "responses" in row:
-        raw = _read_list(row["responses"])
-        responses = check_responses(*raw)
-    elif "response_a" in row or "response_b" in row:
-        stated = _read_label(row.get("label"))
-        raw = _text(row, "response_a"), _text(row, "response_b")
-        responses = check_responses(*raw)
-    elif "chosen" in row or "rejected" in row:
-        read_text = read_text or _text
-        raw = read_text(row, "chosen"), read_text(row, "rejected")
-        responses = check_responses(*raw)
-        stated = 1.0
-        if not chosen_first(*responses):
-            raw, responses, stated = raw[::-1], responses[::-1], 0.0
-    else:
-        return None
-    human = read_fraction(row, "human")
-    if human is not None and stated is not None:
-        raise DataError("the row states its preference twice, by 'human' and by its form; remove one of them")
-    return ResponsePair(responses, raw, human if stated is None else stated)
-
-
-def check_responses(first: str, second: str) -> tuple[str, str]:
-    """Strip two responses and check that neither is empty and that they differ.
-
-    Raises:
-        DataError: A response is empty, or they are identical.
-    """
-    first, second = first.strip(), second.strip()
-    if not first or not second:
-        raise DataError("a response is empty")
-    if first == second:
-        raise DataError("the two responses are identical")
-    return first, second
-
-
-def read_fraction(row: Row, name: str) -> float | None:
-    """Read a number in [0, 1]; None if it is missing.
-
-    Raises:
-        DataError: The value is not such a number.
-    """
-    value = row.get(name)
-    if value is None:
-        return None
-    # bool is a subclass of int; the comparison fails for NaN as well.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise DataError(f"'{name}' is {short(value)}, not a number between 0 and 1")
-    return float(value)
-
-
-def read_id(row: Row, name: str = "id") -> str | None:
+def read_id(row: Mapping[str, Any], name: str = "id") -> str | None:
     """Read the id of a row as text; None if it is missing.
 
     Raises:
-        DataError: The value is neither a non-empty string nor an integer.
+        RowFault: The value is neither a non-empty string nor an integer.
     """
     value = row.get(name)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        raise DataError(f"'{name}' is {short(value)}, not a string or an integer")
+        raise RowFault(f"'{name}' is {short(value)}, not a string or an integer", kind=f"'{name}' is not an id")
     return str(value)
 
 
-def hash_texts(*texts: str) -> str:
-    """Return a short hash, for ids of rows without one and for choices that must not depend on the order of a file."""
-    # With a separator that texts do not contain: ("ab", "c") and ("a", "bc") must differ.
-    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12]
+def _rated_prompt(row: Row) -> str | None:
+    """Return the prompt of a row with one rated response; None for other rows."""
+    return str(row.values.get("prompt")) if row.fault is None and is_rated(row.values) else None
 
 
-def _split_transcripts(row: Row) -> dict[str, str]:
-    """Split two transcripts at their last assistant turn."""
-    chosen, rejected = _text(row, "chosen"), _text(row, "rejected")
-    before, cue, better = chosen.rpartition(ASSISTANT_CUE)
-    other, _, worse = rejected.rpartition(ASSISTANT_CUE)
-    if not cue:
-        raise DataError("'prompt' is missing, and 'chosen' is not a transcript: it has no '\\n\\nAssistant:'")
-    if before != other:
-        raise DataError("'chosen' and 'rejected' differ before their last '\\n\\nAssistant:'")
-    return {"prompt": before + cue, "chosen": better, "rejected": worse}
-
-
-def _read_list(responses: object) -> tuple[str, str]:
-    if not (isinstance(responses, list) and len(responses) == 2 and all(isinstance(r, str) for r in responses)):
-        raise DataError("'responses' is not a list of two strings")
-    return responses[0], responses[1]
-
-
-def _read_label(label: object) -> float | None:
-    if label is None:
-        return None
-    if not (isinstance(label, str) and label in LABELS):
-        raise DataError(f"'label' is {short(label)}, not 'a', 'b' or 'tie'")
-    return LABELS[label]
-
-
-def _prompt(row: Row) -> str:
-    return _text(row, "prompt")
-
-
-def _text(row: Row, name: str) -> str:
+def _read_text(row: Mapping[str, Any], name: str) -> str | None:
     value = row.get(name)
-    if value is None:
-        raise DataError(f"'{name}' is missing")
-    if not isinstance(value, str):
-        raise DataError(f"'{name}' must be a string, not {type(value).__name__}")
+    if value is not None and not isinstance(value, str):
+        raise RowFault(f"'{name}' must be a string, not {type(value).__name__}")
     return value

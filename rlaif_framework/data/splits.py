@@ -1,18 +1,19 @@
-"""Read the rows of a data set by split, from files, folders or the Hugging Face Hub."""
+"""Read the rows of a data set from files, folders or the hub, and divide them into splits that share no text."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from reprlib import repr as short
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
-from rlaif_framework.config import HUB_ID
-from rlaif_framework.data.transcripts import ASSISTANT_CUE
+from rlaif_framework.data.faults import RowFault
+from rlaif_framework.data.row_files import SUFFIXES, Row, is_row_file, load_hub, read_row_file, split_hub_id
 from rlaif_framework.errors import DataError
-from rlaif_framework.records.jsonl import read_rows
 from rlaif_framework.records.preferences import Split
 
 # Names of splits in published data sets. OpenAI selected models on valid1 and kept valid2 for the final evaluation.
@@ -22,128 +23,194 @@ SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
     "test": ("test", "valid2"),
 }
 
+_SHARD = re.compile(r"-\d+-of-\d+$")
+_PRIORITY: Mapping[Split, int] = {"train": 0, "validation": 1, "test": 2}
+
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One row of a data set and its location."""
-
-    values: Mapping[str, Any]
-    where: str
-    """File and line, for error messages."""
-    number: int = 0
-    """The line number, from 1."""
-
-
-Splits = dict[Split, list[Row]]
-
-Subject = Callable[[Mapping[str, Any]], str]
-"""Returns the text that a row is about. Rows about the same text must be in the same split."""
-
-
-def find_subject(values: Mapping[str, Any]) -> str:
-    """Return the text that a row is about: its post, its prompt, or its transcript up to the last turn; else its id."""
-    text = next((values[name] for name in ("post", "prompt") if values.get(name)), None)
-    if text is None and isinstance(chosen := values.get("chosen"), str):
-        text = chosen.rpartition(ASSISTANT_CUE)[0]
-    return str(text).removesuffix(ASSISTANT_CUE) if text else str(values.get("id") or "")
-
-
-def read_splits(
-    place: str | dict[Split, str],
-    fractions: tuple[float, float],
-    subject: Subject = find_subject,
-) -> Splits:
-    """Read all rows of a data set by split. All are read at once, so that invalid rows are found before training.
+def read_rows(place: str | Mapping[Split, str]) -> Iterator[Row]:
+    """Yield the rows of a data set, with the splits that the names of its files or parts state.
 
     Args:
-        place: A file, a folder, a hub id, or a file for each split.
-        fractions: Fractions of validation and test rows, for data without splits.
-        subject: Returns the text a row is about. Rows about the same text are put into the same split, even if they
-            are in different files.
+        place: A file, a folder, a hub id `owner/name` or `owner/name:split`, or one of these for each split.
 
     Raises:
         DataError: There is no such data set, or it cannot be read.
     """
-    if isinstance(place, dict):
-        return {split: list(_read_file(Path(place[split]))) if split in place else [] for split in SPLIT_NAMES}
+    if not isinstance(place, str):
+        for split in SPLIT_NAMES:
+            if split in place:
+                yield from _name_split(read_part(place[split]), split)
+        return
     path = Path(place).expanduser()
     if path.is_dir():
-        return _read_folder(path, fractions, subject)
-    hub_id = "/" in place and HUB_ID.fullmatch(place)
-    # A missing file is reported as such, and not as an unknown data set of the hub.
-    if path.exists() or not hub_id or place.endswith((".jsonl", ".json", ".gz")):
-        return _divide(_read_file(path), fractions, subject)
-    return _read_hub(place, fractions, subject)
+        yield from _read_folder(path)
+    elif (hub := split_hub_id(place)) is None:  # a missing file is reported as such, and not as an unknown data set
+        yield from read_row_file(path)
+    elif hub[1] is not None:
+        yield from read_part(place)
+    else:
+        yield from _read_hub(place)
 
 
-def _read_file(path: Path) -> Iterator[Row]:
-    for number, values in read_rows(path):
-        yield Row(values, f"{path}, line {number}", number)
+def read_part(place: str) -> Iterator[Row]:
+    """Yield the rows of a file, of all files of a folder, or of one split of a hub data set.
+
+    Raises:
+        DataError: There is no such data set, it cannot be read, or a hub data set has several splits.
+    """
+    path = Path(place).expanduser()
+    if path.is_dir():
+        for file in _list_files(path):
+            yield from read_row_file(file)
+    elif split_hub_id(place) is None:
+        yield from read_row_file(path)
+    else:
+        parts = load_hub(place)
+        if len(parts) > 1:
+            raise DataError(
+                f"{place} has the splits {', '.join(parts)}; choose one, such as {place}:{next(iter(parts))}"
+            )
+        for rows in parts.values():
+            yield from rows
 
 
-def _read_folder(folder: Path, fractions: tuple[float, float], subject: Subject) -> Splits:
-    files = sorted(f for pattern in ("*.jsonl", "*.jsonl.gz", "*.json") for f in folder.glob(pattern))
+def _read_folder(folder: Path) -> Iterator[Row]:
+    parts: dict[str, list[Path]] = {}
+    for file in _list_files(folder):
+        parts.setdefault(_SHARD.sub("", file.name.partition(".")[0]), []).append(file)
+    named = _select_splits(parts)
+    if set(named) <= {"train"}:  # without held-out rows: divided like a single file
+        for files in [named["train"]] if named else parts.values():
+            for file in files:
+                yield from read_row_file(file)
+        return
+    for split, files in named.items():
+        for file in files:
+            yield from _name_split(read_row_file(file), split)
+
+
+def _list_files(folder: Path) -> list[Path]:
+    files = sorted(file for file in folder.iterdir() if is_row_file(file) and file.is_file())
     if not files:
-        raise DataError(f"{folder} has no .jsonl file")
-    found = _select_splits({f.name.partition(".")[0]: f for f in files})
-    if found:
-        return {split: list(_read_file(found[split])) if split in found else [] for split in SPLIT_NAMES}
-    return _divide((row for file in files for row in _read_file(file)), fractions, subject)
+        raise DataError(f"{folder} has no file of rows; their names end in {', '.join(SUFFIXES)}")
+    return files
 
 
-def _read_hub(place: str, fractions: tuple[float, float], subject: Subject) -> Splits:
-    from datasets import load_dataset
-
-    try:
-        data = load_dataset(place)
-    except Exception as error:  # datasets raises many types: no network, no such data set, a loading script, a bad file
+def _read_hub(place: str) -> Iterator[Row]:
+    parts = load_hub(place)
+    named = _select_splits(parts)
+    if not named and len(parts) > 1:
+        first = next(iter(parts))
         raise DataError(
-            f"no file or folder '{place}', and it cannot be loaded from the hub: {type(error).__name__}: {error}. "
-            f"Data sets with a loading script are no longer supported: download the JSON Lines files and use the path "
-            "of their folder"
-        ) from error
-    rows = {name: [Row(dict(r), f"{place}, {name}, row {i}", i) for i, r in enumerate(data[name])] for name in data}
-    found = _select_splits(rows)
-    if set(found) == {"train"}:  # without held-out rows, like a single file
-        return _divide(iter(found["train"]), fractions, subject)
-    return {split: found.get(split, []) for split in SPLIT_NAMES}
+            f"{place} has the splits {', '.join(parts)}, of which none is named train, validation or test; "
+            f"choose one, such as {place}:{first}, or give one for each split, such as {{train: '{place}:{first}'}}"
+        )
+    if set(named) <= {"train"}:
+        for rows in [named["train"]] if named else parts.values():
+            yield from rows
+        return
+    for split, rows in named.items():
+        yield from _name_split(rows, split)
 
 
-def _select_splits(named: Mapping[str, T]) -> dict[Split, T]:
+def _select_splits(parts: Mapping[str, T]) -> dict[Split, T]:
     """Select the items that are named like a split. If a split has several names, the first one that occurs is used."""
     return {
-        split: named[name]
+        split: parts[name]
         for split, names in SPLIT_NAMES.items()
-        for name in [next((n for n in names if n in named), "")]
+        for name in [next((n for n in names if n in parts), "")]
         if name
     }
 
 
-def _divide(rows: Iterator[Row], fractions: tuple[float, float], subject: Subject) -> Splits:
-    """Divide rows by their `split` field, or by a hash of the text they are about."""
-    found: Splits = {split: [] for split in SPLIT_NAMES}
-    for row in rows:
-        named = row.values.get("split")
-        if isinstance(named, str):
-            split = next((s for s, names in SPLIT_NAMES.items() if named in names), None)
-            if split is None:
-                known = ", ".join(name for names in SPLIT_NAMES.values() for name in names)
-                raise DataError(f"{row.where}: unknown split '{named}'; known splits: {known}")
-        elif named is not None:
-            raise DataError(f"{row.where}: 'split' is {short(named)}, not the name of a split")
-        else:
-            split = _hash_split(subject(row.values) or str(row.values), fractions)
-        found[split].append(row)
-    return found
+def _name_split(rows: Iterable[Row], split: Split) -> Iterator[Row]:
+    return (replace(row, split=split) for row in rows)
 
 
-def _hash_split(subject: str, fractions: tuple[float, float]) -> Split:
+def read_split(row: Row) -> Split | None:
+    """Return the split that the data set names for a row, in the name of its file or in its column `split`.
+
+    Raises:
+        RowFault: There is no such split.
+    """
+    named = row.values.get("split")
+    if row.split is not None or named is None:
+        return row.split
+    if not isinstance(named, str):
+        raise RowFault(f"'split' is {short(named)}, not the name of a split")
+    split = next((split for split, names in SPLIT_NAMES.items() if named in names), None)
+    if split is None:
+        known = ", ".join(name for names in SPLIT_NAMES.values() for name in names)
+        raise RowFault(f"unknown split '{named}'; known splits: {known}")
+    return split
+
+
+@dataclass(frozen=True, slots=True)
+class Placed(Generic[T]):
+    """An item of a data set, with what determines its split."""
+
+    item: T
+    text: str
+    """The text that it is about, such as a post. Items about the same text are in the same split."""
+    split: Split | None
+    """The split that the data set names for it, if any."""
+
+
+class Divider:
+    """Divides data sets into splits that share no text.
+
+    An item without a named split gets the one that another item names for its text; else a hash of its text decides.
+    If the data sets name several splits for a text, it stays in one of them: test before validation before train.
+
+    Args:
+        fractions: Fractions of validation and test, for texts for which no split is named.
+        data: All items of all data sets.
+    """
+
+    def __init__(self, fractions: tuple[float, float], data: Iterable[Placed[Any]]) -> None:
+        self.fractions = fractions
+        self.notes: list[str] = []
+        """One sentence for each group of items that were dropped or placed by another data set."""
+        self._owners: dict[str, Split] = {}
+        for placed in data:
+            if placed.split is not None:
+                text = _normalise(placed.text)
+                self._owners[text] = max(placed.split, self._owners.get(text, placed.split), key=_PRIORITY.__getitem__)
+
+    def divide(self, data: Sequence[Placed[T]], name: str) -> dict[Split, list[T]]:
+        """Return the items of each split, in order; `name` says what they are, in the notes."""
+        found: dict[Split, list[T]] = {split: [] for split in SPLIT_NAMES}
+        dropped: Counter[tuple[Split, Split]] = Counter()
+        followed = 0
+        for placed in data:
+            text = _normalise(placed.text)
+            hashed = _hash_split(text, self.fractions)
+            split = self._owners.get(text, hashed)
+            if placed.split not in (None, split):
+                dropped[placed.split or "train", split] += 1
+                continue
+            followed += placed.split is None and split != hashed
+            found[split].append(placed.item)
+        totals = Counter(placed.split for placed in data)
+        self.notes += [
+            f"dropped {count} of {totals[split]} {name} of split '{split}', because their text is also in '{owner}'"
+            for (split, owner), count in dropped.items()
+        ]
+        if followed:
+            self.notes.append(f"{followed} {name} without a split are in the split that the data names for their text")
+        return found
+
+
+def _normalise(text: str) -> str:
     # The split depends on the text only: not on its file, the order of rows, their ids, or white space.
-    words = " ".join(subject.split())
+    return " ".join(text.split())
+
+
+def _hash_split(text: str, fractions: tuple[float, float]) -> Split:
     # A point in [0, 1) that is uniformly distributed over texts.
-    point = int.from_bytes(hashlib.sha256(words.encode()).digest()[:8], "big") / 2**64
+    point = int.from_bytes(hashlib.sha256(_normalise(text).encode()).digest()[:8], "big") / 2**64
     if point < fractions[1]:
         return "test"
     return "validation" if point < fractions[0] + fractions[1] else "train"

@@ -10,6 +10,7 @@ from pathlib import Path
 from rlaif_framework.assembly.identity import find_models
 from rlaif_framework.assembly.preflight import check_component
 from rlaif_framework.data.pairs_file import PairsFile, scan_pairs
+from rlaif_framework.data.row_files import Row
 from rlaif_framework.errors import DataError, RlaifError
 from rlaif_framework.labelling.job import Job, check_existing, check_paths
 from rlaif_framework.labelling.loop import LabelRecord, label_pairs
@@ -36,13 +37,15 @@ def label_file(job: Job, manager: PluginManager, progress: Progress) -> LabelRep
     # Before the pairs are read, so that a wrong setting is reported without waiting for a large file.
     _check_labelers(job, manager)
     missing: dict[str, DataError] = {}
-    with scan_pairs(job.pairs, partial(_note_missing_fields, job, missing)) as pairs:
+    with scan_pairs(job.pairs, partial(_note_missing_fields, job, missing), job.fields) as pairs:
         pairs.check(job.skip_invalid)
         for name, error in missing.items():
             with _prefix_errors(name):
                 raise error
         if pairs.skipped:
-            progress.print(f"{job.pairs}: skipped {pairs.skipped} invalid rows of {pairs.count + pairs.skipped}")
+            progress.print(f"{job.pairs}: skipped {pairs.skipped} invalid rows of {pairs.rows}")
+            for line in pairs.faults.describe(with_file=False):
+                progress.print(f"  {line}")
         warnings = pairs.find_warnings(job.task.kind)
         for text in warnings:
             progress.print(f"warning: {text}")
@@ -85,12 +88,12 @@ def _check_labelers(job: Job, manager: PluginManager) -> None:
             find_models(config, context)
 
 
-def _note_missing_fields(job: Job, missing: dict[str, DataError], line: int, pair: Comparison) -> None:
+def _note_missing_fields(job: Job, missing: dict[str, DataError], row: Row, pair: Comparison) -> None:
     """Keep the first row for each labeler that lacks a field which the labeler needs."""
     for name, config in job.labelers.items():
         if name not in missing and (field := config.missing_field(pair)) is not None:
             missing[name] = DataError(
-                f"{job.pairs}, line {line}: the row {field}, which labeler '{config.kind}' needs; add it, or use 'mix' "
+                f"{row.where}: the row {field}, which labeler '{config.kind}' needs; add it, or use 'mix' "
                 "to label such rows with another labeler"
             )
 

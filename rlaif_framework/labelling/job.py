@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rlaif_framework.assembly.context import Context
@@ -18,6 +18,7 @@ class Job:
     """The arguments of `rlaif label`."""
 
     pairs: Path
+    """A file, a folder, or a hub data set `owner/name` or `owner/name:split`."""
     labelers: Mapping[str, LabelerConfig]
     """By name. The name is empty if there is only one labeler."""
     task: TaskConfig
@@ -29,6 +30,8 @@ class Job:
     """If True, replace files that no earlier run of the same job wrote."""
     seed: int = 0
     """Seed of all random choices: orders, exemplars, principles, sampled text, and the choices of a mix."""
+    fields: Mapping[str, str] = field(default_factory=dict)
+    """The column of the pairs for each field whose column has another name."""
     batch_tokens: int | None = None
     """Maximum number of tokens per batch of a local model. Default: the default of a spec's `policy.batch_tokens`."""
 

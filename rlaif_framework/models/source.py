@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -95,20 +96,80 @@ def _find_in_package(package: str) -> Path:
 
 def _describe_local(name: str, path: Path) -> ModelSource:
     if path.is_dir():
-        weights = sorted(path.glob("*.safetensors"))
+        weights = find_weights(path)
         gguf = sorted(path.glob("*.gguf"))
-        if weights and (path / "config.json").exists():
+        missing = [file.name for file in weights if not file.exists()]
+        if missing:
+            raise ModelError(f"{path} lacks {missing[0]}, one of {len(missing)} missing files of its index of weights")
+        if weights:
             files = [path / "config.json", *weights]
             texts = sorted({file for pattern in TEXT_FILES for file in path.glob(pattern) if file.is_file()})
             return ModelSource(name, str(path.resolve()), **_identify(files, texts))
-        if weights or len(gguf) != 1:
+        if len(gguf) != 1:
             raise ModelError(
-                f"{path} is not a model folder: it needs config.json and *.safetensors (or one .gguf file)"
+                f"{path} is not a model folder: it needs config.json and model.safetensors, or the files of "
+                f"model.safetensors.index.json (or one .gguf file){_describe_others(path)}"
             )
         path = gguf[0]
     if path.suffix != ".gguf":
         raise ModelError(f"{path} is not a model: give its folder, or a .gguf file")
     return ModelSource(name, str(path.resolve()), **_identify([path], []))
+
+
+def find_weights(folder: Path) -> list[Path]:
+    """Return the files of weights that transformers loads from a model folder; empty if there are none.
+
+    A folder may have the same weights in other formats, which are not loaded, such as `consolidated.safetensors`.
+
+    Raises:
+        ModelError: The folder has adapters, or its index of weights is damaged.
+    """
+    found: list[Path] = []
+    if (folder / "config.json").exists():
+        single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+        if single.exists():
+            found = [single]
+        elif index.exists():
+            found = _read_index(index)
+    adapters = folder / "adapter_config.json"
+    if adapters.exists():
+        raise ModelError(_describe_adapters(adapters, has_weights=bool(found)))
+    return found
+
+
+def _read_index(index: Path) -> list[Path]:
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        return [index.parent / name for name in sorted(names)]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ModelError(f"{index} is not an index of weights: {error}") from error
+
+
+def _describe_adapters(config: Path, has_weights: bool) -> str:
+    try:
+        base = json.loads(config.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError):
+        base = None
+    if has_weights:
+        # transformers would apply them, which someone who sees the whole model beside them may not expect.
+        return (
+            f"{config.parent} has adapters ({config.name}) beside a whole model; remove them, or merge them with "
+            "PEFT's merge_and_unload and give the merged folder"
+        )
+    return (
+        f"{config.parent} has adapters only, for the base model {base or 'that they were trained on'}; merge them with "
+        "PEFT's merge_and_unload, save the result with its tokenizer by save_pretrained, and give that folder"
+    )
+
+
+def _describe_others(folder: Path) -> str:
+    """Describe weights that are not loaded, for the error about missing ones."""
+    others = sorted(
+        file.name for pattern in ("*.safetensors", "*.bin", "*.pth", "*.pt") for file in folder.glob(pattern)
+    )
+    if not others:
+        return ""
+    return f"; found {', '.join(others[:3])}, which can be converted by from_pretrained and save_pretrained"
 
 
 def _identify(weights: list[Path], texts: list[Path]) -> dict[str, Any]:
@@ -134,8 +195,10 @@ def _describe_hub(name: str, revision: str | None) -> ModelSource:
     config = try_to_load_from_cache(name, "config.json", revision=revision)
     if isinstance(config, str):  # .../snapshots/<commit>/config.json
         folder = Path(config).parent
-        weights = sorted(folder.glob("*.safetensors"))
-        sizes = measure_safetensors([folder / "config.json", *weights]) if weights else {}
+        weights = find_weights(folder)
+        # Some files may not have been downloaded yet.
+        complete = bool(weights) and all(file.exists() for file in weights)
+        sizes = measure_safetensors([folder / "config.json", *weights]) if complete else {}
         return ModelSource(name, name, f"{name}@{folder.name}", revision, **sizes)
     return ModelSource(name, name, f"{name}@{_find_commit(name, revision)}", revision)
 

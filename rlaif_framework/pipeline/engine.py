@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rlaif_framework.assembly.context import Context
-from rlaif_framework.assembly.preflight import check_components, check_models
+from rlaif_framework.assembly.preflight import check_components, check_models, describe_data
 from rlaif_framework.contracts.lifecycle import StepInfo
 from rlaif_framework.contracts.stage import Stage, resume_step
 from rlaif_framework.errors import RlaifError
@@ -95,6 +95,8 @@ def run_spec(
     # All checks come before the first file is written and the first model is loaded.
     check_components(spec, context)
     run.steps = compose(spec, context)
+    for note in describe_data(context):
+        progress.print(note)
     # Only models of steps that will be computed: a finished run needs none of them.
     check_models(
         context, [load.model for step in run.steps if not store.has(step.stage, step.key) for load in step.loads]
@@ -237,4 +239,5 @@ def _write_report(run: Run) -> None:
     environment = read_json(run.folder / "environment.json")
     # The last step is the summary of the evaluation.
     evaluation = Evaluation.load(run.artefact(run.steps[-1]))
-    RunReport.build(run.spec.model_dump(mode="json"), evaluation, steps, environment).write(run.folder)
+    report = RunReport.build(run.spec.model_dump(mode="json"), evaluation, steps, environment)
+    report.model_copy(update={"warnings": [*report.warnings, *describe_data(run.context)]}).write(run.folder)

@@ -8,13 +8,14 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from rlaif_framework.data.mappings import SUFFIXES
 from rlaif_framework.errors import SpecError
 from rlaif_framework.plugins.component import AnyConfig
 from rlaif_framework.plugins.configs import LabelerConfig, TaskConfig
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.plugins.slots import LabelerSlot, TaskSlot
 from rlaif_framework.plugins.versions import require_plugins
-from rlaif_framework.spec.files import SUFFIXES, read_mapping, set_value
+from rlaif_framework.spec.files import read_mapping, set_value
 from rlaif_framework.spec.model import Name, Spec, slug
 
 

@@ -604,9 +604,10 @@ def test_a_users_words_replace_the_tasks_key_by_key(
             r"sample: .*not a valid template .*division by zero",
         ),
         ("few_shot_rationale_ending: 3", "few_shot_rationale_ending: Input should be a valid string"),
-        ("- a", "expected a mapping"),
-        ("a: [", "cannot be read as YAML"),
-        (None, "no file with annotator prompts"),
+        ("- a", "does not hold a mapping"),
+        ("a: [", "is not valid YAML"),
+        ("label: a\nlabel: b", "duplicate key 'label'"),
+        (None, "no annotator prompts file at"),
     ],
 )
 def test_bad_words_are_refused_by_file_and_key(

@@ -298,8 +298,8 @@ TRUNCATED = len(HEADER).to_bytes(8, "little") + HEADER + bytes(27)
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"config_json": None}, "is not a model folder: it needs config.json and *.safetensors"),
-        ({"model_safetensors": None}, "is not a model folder: it needs config.json and *.safetensors"),
+        ({"config_json": None}, "is not a model folder: it needs config.json and model.safetensors"),
+        ({"model_safetensors": None}, "is not a model folder: it needs config.json and model.safetensors"),
         ({"config_json": b"{"}, "config.json is not valid JSON"),
         ({"config_json": b"[]"}, "config.json is not a model config"),
         ({"model_safetensors": b""}, "model.safetensors is not a complete safetensors file"),

@@ -9,13 +9,18 @@ from typing import Any
 
 import pytest
 
-from rlaif_framework import DataError
-from rlaif_framework.data.pairs import read_pair
+from rlaif_framework import Comparison, DataError
+from rlaif_framework.data import Row, make_comparison, read_forms
 from rlaif_framework.data.pairs_file import scan_pairs
 from support.fake_plugins import write_rows
 
 GOOD = {"prompt": "p", "responses": ["a", "b"]}
 HEAD = "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: How are you?"
+
+
+def read_pair(row: dict[str, Any]) -> Comparison:
+    (pair,) = read_forms(row)
+    return make_comparison(pair, row)
 
 
 def transcripts(chosen: str, rejected: str, head: str = HEAD, other: str | None = None) -> dict[str, str]:
@@ -106,6 +111,7 @@ BAD: list[tuple[Any, str]] = [
     ),
     ({"prompt": "p", "chosen": "x"}, "'rejected' is missing"),
     ({"prompt": "p", "chosen": "x", "rejected": ["y"]}, "'rejected' must be a string, not list"),
+    ({"prompt": "p", "chosen": [], "rejected": "y"}, "'chosen' must be a string, not list"),
     ({"chosen": "x", "rejected": "y"}, "'prompt' is missing, and 'chosen' is not a transcript"),
     (transcripts("x", "y", other="\n\nHuman: Something else"), "differ before their last"),
     (transcripts("", "y"), "a response is empty"),
@@ -122,34 +128,44 @@ def test_a_bad_row_is_named_with_its_line(tmp_path: Path, row: Any, reason: str)
     with scan_pairs(path) as found:
         assert (found.count, found.skipped) == (2, 1)
         assert [pair.responses for pair in found.read()] == [("a", "b")] * 2
-        (invalid,) = found.invalid
-    assert invalid.line == 2
-    assert reason in invalid.reason
+        (line,) = found.faults.describe(with_file=False)
+    assert line.startswith("line 2: ")
+    assert reason in line
 
 
 def test_all_bad_rows_of_a_large_file_are_reported_together(tmp_path: Path) -> None:
     rows: list[Any] = [{**GOOD, "prompt": f"p{i}"} for i in range(100_000)]
     bad = [3, 17, 999, 5000, 5001, 40_000, 77_777, 88_888, 99_998, 99_999]
     for place in bad:
-        rows[place] = {"prompt": "p"}
+        rows[place] = {"prompt": "p"} if place < 1000 else {**GOOD, "human": place}
     scanned = scan_pairs(write_rows(tmp_path / "pairs.jsonl", rows))
     assert (scanned.count, scanned.skipped) == (99_990, 10)
     with pytest.raises(DataError) as caught:
         scanned.check(skip_invalid=False)
     message = str(caught.value)
     assert "10 of 100000 rows are invalid" in message
-    for place in bad:
-        assert f"line {place + 1}:" in message
+    assert message.splitlines()[1:-1] == [
+        "  line 4: " + message.splitlines()[1].partition("line 4: ")[2],
+        "    likewise line 18, line 1000",
+        "  line 5001: 'human' is 5000, not a number between 0 and 1",
+        "    likewise line 5002, line 40001, line 77778, line 88889, line 99999 and 1 more",
+    ]
     assert "use --skip-invalid to label the other 99990" in message
     scanned.check(skip_invalid=True)
     assert sum(1 for _ in scanned.read()) == 99_990
 
 
-def test_more_bad_rows_than_fit_a_screen_are_counted(tmp_path: Path) -> None:
+def test_a_fault_of_all_rows_is_said_once(tmp_path: Path) -> None:
     scanned = scan_pairs(write_rows(tmp_path / "pairs.jsonl", [GOOD, *({"x": 1} for _ in range(50))]))
-    with pytest.raises(DataError, match="and 30 more") as caught:
+    with pytest.raises(DataError, match="line 3, line 4, line 5, line 6, line 7 and 44 more") as caught:
         scanned.check(skip_invalid=False)
-    assert len(str(caught.value).splitlines()) == 23
+    assert len(str(caught.value).splitlines()) == 4
+
+
+def test_more_kinds_of_faults_than_fit_a_screen_are_counted(tmp_path: Path) -> None:
+    rows = [{f"column {i}": 1} for i in range(50)]
+    with pytest.raises(DataError, match="and 30 more kinds of faults"):
+        scan_pairs(write_rows(tmp_path / "pairs.jsonl", rows)).check(skip_invalid=False)
 
 
 def test_an_id_that_stands_there_twice_is_a_bad_row(tmp_path: Path) -> None:
@@ -157,9 +173,9 @@ def test_an_id_that_stands_there_twice_is_a_bad_row(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "pairs.jsonl", rows)
     scanned = scan_pairs(path)
     assert (scanned.count, scanned.skipped) == (4, 2)  # rows that state no id may be equal
-    assert [(b.line, b.reason) for b in scanned.invalid] == [
-        (3, "the id '1' is already used in line 1"),
-        (6, "the id '2' is already used in line 2"),
+    assert scanned.faults.describe(with_file=False) == [
+        "line 3: the id '1' is already used in line 1",
+        "  likewise line 6",
     ]
     assert len(list(scanned.read())) == 4
 
@@ -170,18 +186,26 @@ def test_a_misspelt_key_is_doubted_once_and_a_column_of_ones_own_is_not(tmp_path
         {**GOOD, "humn": 1},
         {**GOOD, "humn": 0, "Slice": "s"},
         {**GOOD, "human": 1, "humn": 1},  # the key it looks like is there
-        {"prompt": "p", "response": ["a", "b"]},
+        {"prompt": "p", "respnses": ["a", "b"]},
     ]
     scanned = scan_pairs(write_rows(tmp_path / "pairs.jsonl", rows))
-    found = {x.key: (x.suggestion, x.line, x.count) for x in scanned.unknown_keys}
-    assert found == {"humn": ("human", 2, 2), "Slice": ("slice", 3, 1), "response": ("responses", 5, 1)}
+    found = {x.name: (x.suggestion, x.place, x.count) for x in scanned.unknown_columns}
+    assert found == {
+        "humn": ("human", "line 2", 2),
+        "Slice": ("slice", "line 3", 1),
+        "respnses": ("responses", "line 5", 1),
+    }
     assert any("2 rows have the unknown key 'humn', first in line 2" in text for text in scanned.find_warnings("tldr"))
 
 
 def test_the_comparisons_are_those_that_were_validated(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "pairs.jsonl", [{**GOOD, "prompt": f"p{i}", "human": 0.25} for i in range(5)])
-    seen = []
-    with scan_pairs(path, lambda line, pair: seen.append((line, pair))) as scanned:
+    seen: list[tuple[int, Comparison]] = []
+
+    def note(row: Row, comparison: Comparison) -> None:
+        seen.append((row.number, comparison))
+
+    with scan_pairs(path, note) as scanned:
         expected = [read_pair({**GOOD, "prompt": f"p{i}", "human": 0.25}) for i in range(5)]
         path.write_text("changed while labelling\n")
         assert list(scanned.read()) == list(scanned.read()) == expected
@@ -219,8 +243,8 @@ def test_what_is_no_file_of_rows_is_refused(tmp_path: Path) -> None:
     for name, reason in [
         ("nowhere.jsonl", "no data file"),
         ("empty.jsonl", "is empty"),
-        ("folder.jsonl", "is not a file"),
-        ("pairs.csv", "from .jsonl and .jsonl.gz"),
+        ("folder.jsonl", "has no file of rows"),
+        ("pairs.txt", "names end in .jsonl, .jsonl.gz, .json,"),
     ]:
         with pytest.raises(DataError, match=reason):
             scan_pairs(tmp_path / name)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from rlaif_framework import Turn
 from rlaif_framework.data import join_transcript, split_transcript, strip_cue
-from rlaif_framework.records.preferences import Role
 
 
 @pytest.mark.parametrize(
@@ -44,10 +45,10 @@ def test_transcripts_are_split_into_turns(text: str, turns: list[tuple[str, str]
         [("user", "Why do you write Assistant: so often?"), ("assistant", "Human: is worse.")],
     ],
 )
-def test_turns_survive_a_transcript(turns: list[tuple[Role, str]]) -> None:
-    transcript = join_transcript([Turn(role, content) for role, content in turns])
-    assert split_transcript(transcript) == turns
-    assert split_transcript(f"\n\n{transcript}\n\nAssistant: ") == turns
+def test_turns_survive_a_transcript(turns: list[tuple[Any, str]]) -> None:
+    text = join_transcript([Turn(role, content) for role, content in turns])
+    assert split_transcript(text) == turns
+    assert split_transcript(f"\n\n{text}\n\nAssistant: ") == turns
 
 
 @pytest.mark.parametrize("gap", ["\n\n", "\n\n\n", "\n" * 1000])

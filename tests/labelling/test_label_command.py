@@ -494,7 +494,7 @@ def test_ctrl_c_says_that_the_same_command_goes_on(work: Path) -> None:
 def test_the_pairs_are_read_once_for_all_labelers(
     label: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rlaif_framework.data import pairs_file
+    from rlaif_framework.data import row_files
     from rlaif_framework.records.jsonl import read_lines
 
     pairs, reads = make_pairs(5), []
@@ -503,7 +503,7 @@ def test_the_pairs_are_read_once_for_all_labelers(
         reads.append(path)
         return read_lines(path)
 
-    monkeypatch.setattr(pairs_file, "read_lines", spy)
+    monkeypatch.setattr(row_files, "read_lines", spy)
     Path("c.yaml").write_text("a: length\nb: {kind: length, prefer: shorter}\nc: human\n")
     assert label(pairs, "--compare", "c.yaml", "--out", "labels.jsonl")[0] == 0
     assert reads == [pairs]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rlaif_framework import Split
 
 Place = str | dict[Split, str]
-"""A file, a folder, a hub id, or a file for each split, as `rlaif_framework.data.read_splits` takes it."""
+"""A file, a folder, a hub id, or one of these for each split, as `rlaif_framework.data.read_rows` takes it."""
 
 
 def check_fractions(validation: float, test: float) -> None:

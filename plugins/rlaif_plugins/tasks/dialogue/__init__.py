@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from rlaif_framework import Component, TaskConfig, hookimpl
+from rlaif_framework.data import PairField
 from rlaif_plugins.tasks.splits import Place, check_fractions
 
 
@@ -17,8 +18,10 @@ class DialogueConfig(TaskConfig):
 
     kind: Literal["dialogue"] = "dialogue"
     data: Place | None = None
-    """Pairs of answers: a `.jsonl` or `.jsonl.gz` file, a folder with one file per split, a hub id, or a file for each
-    split. Rows are `chosen` and `rejected` transcripts, or a prompt with two responses, as for `rlaif label`."""
+    """Pairs of answers: a file (JSON Lines, JSON, CSV, Parquet), a folder with one file per split, a hub id, or one of
+    these for each split. Rows have the forms that `rlaif label` reads."""
+    fields: dict[PairField, str] = Field({})
+    """The data's columns for fields such as `prompt` and `chosen`, if they have other names."""
     quality: Literal["helpful", "harmless"] = "helpful"
     """The criterion for annotators. The harmlessness prompt asks for the MORE harmful answer (RLAIF, Table 22), and the
     answer is inverted to get the label."""

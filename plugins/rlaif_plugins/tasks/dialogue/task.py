@@ -13,16 +13,17 @@ from rlaif_framework import Comparison, Context, DataError, Prompt, Split, Turn
 from rlaif_framework.data import (
     ASSISTANT_CUE,
     AnnotatorPrompts,
+    Divider,
+    PairRow,
+    Row,
+    TaskData,
     copy_rate,
     join_transcript,
-    read_pair,
-    read_splits,
+    make_comparison,
     split_transcript,
 )
 from rlaif_plugins.tasks.dialogue import DialogueConfig
 
-MAX_SHOWN = 20
-"""Maximum number of invalid rows that an error lists."""
 # The speaker stays at the start of each turn.
 TURN = re.compile(r"\n\n(?=Human:|Assistant:)")
 
@@ -51,29 +52,33 @@ class DialogueTask:
         """Return pairs of answers with the preference of human raters."""
         return self._comparisons[split]
 
-    @cached_property
+    def data_notes(self) -> Sequence[str]:
+        """Describe rows of the data that are left out."""
+        return self._data[1]
+
+    @property
     def _comparisons(self) -> dict[Split, list[Comparison]]:
-        if self.config.data is None:
+        return self._data[0]
+
+    @cached_property
+    def _data(self) -> tuple[dict[Split, list[Comparison]], list[str]]:
+        config = self.config
+        if config.data is None:
             raise DataError(
                 "task.data is missing: set it to a file or folder of pairs, e.g. a folder of Anthropic's hh-rlhf"
             )
-        rows = read_splits(self.config.data, (self.config.validation_fraction, self.config.test_fraction))
-        found: dict[Split, list[Comparison]] = {split: [] for split in rows}
-        invalid = []
-        for split, row in ((split, row) for split, own in rows.items() for row in own):
-            try:
-                pair = read_pair(row.values)
-                # A bare question becomes the first turn.
-                source = join_transcript(split_transcript(pair.prompt.source))
-                # Only `rlaif label` writes responses back unchanged.
-                found[split].append(replace(pair, prompt=self._with_cue(pair.prompt, source), raw_responses=None))
-            except DataError as error:
-                invalid.append(f"{row.where}: {error}")
-        if invalid and not (self.config.skip_invalid and any(found.values())):
-            more = [f"and {len(invalid) - MAX_SHOWN} more"] if len(invalid) > MAX_SHOWN else []
-            advice = ["set task.skip_invalid: true to skip them"] if any(found.values()) else []
-            raise DataError("\n  ".join([*invalid[:MAX_SHOWN], *more, *advice]))
-        return found
+        reader = TaskData(config.fields, config.skip_invalid)
+        pairs = reader.read_pairs(config.data, self._compare)
+        reader.check("set task.skip_invalid: true to skip them")
+        divider = Divider((config.validation_fraction, config.test_fraction), pairs)
+        return divider.divide(pairs, "comparisons"), [*reader.notes, *divider.notes]
+
+    def _compare(self, pair: PairRow, row: Row) -> Comparison:
+        comparison = make_comparison(pair, row.values)
+        # A bare question becomes the first turn.
+        source = join_transcript(split_transcript(comparison.prompt.source))
+        # Only `rlaif label` writes responses back unchanged.
+        return replace(comparison, prompt=self._with_cue(comparison.prompt, source), raw_responses=None)
 
     def truncate(self, prompt: Prompt, fits: Callable[[Prompt], bool]) -> Prompt:
         """Drop the oldest turns until the prompt fits, then the beginning of the last turn. Responses are kept."""

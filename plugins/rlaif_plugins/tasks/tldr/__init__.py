@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from rlaif_framework import Component, TaskConfig, hookimpl
+from rlaif_framework.data import PairField
 from rlaif_plugins.tasks.splits import Place, check_fractions
 
 TEMPLATE = """\
@@ -33,13 +34,13 @@ class TldrConfig(TaskConfig):
 
     kind: Literal["tldr"] = "tldr"
     data: Place = "mini"
-    """Posts with reference summaries: `mini`, a `.jsonl` file, a folder with one file per split, a hub id, or a file
-    for each split."""
+    """Posts with reference summaries: `mini`, a file (JSON Lines, JSON, CSV, Parquet), a folder with one file per
+    split, a hub id, or one of these for each split."""
     comparisons: Place | None = None
     """Comparisons, in the same forms. `mini` has its own."""
-    fields: dict[Literal["id", "subreddit", "title", "post", "summary"], str] = Field({})
-    """Names of the data's fields if they differ. A field may be a string or a list of strings (sentences of a post;
-    several summaries, the first of which is the reference)."""
+    fields: dict[Literal["subreddit", "title", "post", "summary"] | PairField, str] = Field({})
+    """The data's columns for fields such as `post` and `summary`, if they have other names. A column may be a string or
+    a list of strings (sentences of a post; several summaries, the first of which is the reference)."""
     template: str = TEMPLATE
     """Jinja template of the prompt for a policy without a chat template. It may use `subreddit`, `title` and `post`."""
     instruction: str = INSTRUCTION

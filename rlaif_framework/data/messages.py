@@ -1,0 +1,154 @@
+"""Read dialogues that data sets store as lists of messages, and check their turns."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+from reprlib import repr as short
+from typing import Any
+
+from rlaif_framework.data.faults import RowFault
+from rlaif_framework.data.transcripts import ASSISTANT_CUE, SPEAKERS, join_transcript, split_transcript
+from rlaif_framework.records.preferences import Role, Turn
+
+ROLES: dict[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",  # ShareGPT
+    "prompter": "user",  # OpenAssistant
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "model": "assistant",
+}
+"""Roles of messages in published data sets."""
+
+_LOOKS_LIKE_MESSAGES = re.compile(r"\s*\[\s*\{\s*['\"](?:role|content|from|value)['\"]\s*:")
+_TURN_MARK = re.compile(r"\n*<extra_id_1>(User|Assistant)\n")
+_NEXT_TURN = re.compile(r"\n\n(?:Human|Assistant):")
+
+
+def is_messages(value: object) -> bool:
+    """Return True for a list of messages."""
+    return isinstance(value, list) and bool(value) and all(isinstance(m, dict) and _role(m) for m in value)
+
+
+def decode(value: Any) -> Any:
+    """Decode a list or object that a data set stores as text, in JSON or as Python prints it; else return the value."""
+    if not (isinstance(value, str) and value.strip()[:1] in ("[", "{") and value.strip()[-1:] in ("]", "}")):
+        return value
+    try:
+        found = json.loads(value)
+        json.dumps(found, ensure_ascii=False).encode()  # fails for lone surrogates, which cannot be written
+    except UnicodeError:
+        raise RowFault("a text has a lone surrogate, which is not valid text") from None
+    except (ValueError, RecursionError):
+        try:
+            found = ast.literal_eval(value.strip())  # CSV files that pandas wrote
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            return value
+    return found if isinstance(found, list | dict) else value
+
+
+def decode_messages(value: Any, name: str) -> Any:
+    """Decode a list of messages that is stored as text; other texts are returned unchanged.
+
+    Raises:
+        RowFault: The text looks like a list of messages, but cannot be decoded.
+    """
+    if not isinstance(value, str) or not _LOOKS_LIKE_MESSAGES.match(value):
+        return value
+    found = decode(value)
+    if not is_messages(found):
+        raise RowFault(f"'{name}' looks like a list of messages, but is neither JSON nor a Python literal")
+    return found
+
+
+def read_messages(value: Sequence[Any], name: str) -> list[Turn]:
+    """Convert a list of messages to turns. Contents keep their surrounding white space.
+
+    Raises:
+        RowFault: A message has another role or no text.
+    """
+    turns = []
+    for message in value:
+        role = _role(message)
+        if role not in ROLES:
+            raise RowFault(f"'{name}' has a message of role {short(role)}; known roles: {', '.join(ROLES)}")
+        turns.append(Turn(ROLES[role], _content(message, name)))
+    if any(role == "system" for role, _ in turns[1:]):
+        raise RowFault(f"'{name}' has a system message after its first message")
+    return turns
+
+
+def check_prompt(turns: Sequence[Turn]) -> None:
+    """Check that a dialogue waits for an answer of the assistant.
+
+    Raises:
+        RowFault: It is empty, ends with a turn of the assistant, or has two turns of one speaker in a row.
+    """
+    if not turns or all(role == "system" or not text.strip() for role, text in turns):
+        raise RowFault("'prompt' is empty")
+    for (role, _), (other, _) in pairwise(turns):
+        if role == other:
+            raise RowFault(f"the dialogue has two turns of {SPEAKERS[role]} in a row")
+    if turns[-1][0] == "assistant":
+        raise RowFault("the prompt ends with a turn of Assistant, so there is nothing to answer")
+
+
+def strip_turns(turns: Sequence[Turn]) -> list[Turn]:
+    """Remove surrounding white space from the contents of turns."""
+    return [Turn(turn.role, turn.content.strip()) for turn in turns]
+
+
+def to_prompt(turns: Sequence[Turn]) -> str:
+    """Return the text of a prompt: a single question as it is, other dialogues as a transcript with a cue."""
+    if len(turns) == 1 and turns[0][0] == "user":
+        return turns[0][1]
+    return join_transcript(turns) + ASSISTANT_CUE
+
+
+def is_transcript(text: str) -> bool:
+    """Return True if a prompt is a dialogue in the format of Anthropic's HH data."""
+    begins = text.lstrip().startswith(("Human:", "Assistant:"))
+    has_system = text.lstrip().startswith("System:") and len(split_transcript(text)) > 1
+    return (begins or has_system) and (text.rstrip().endswith(ASSISTANT_CUE) or len(split_transcript(text)) > 1)
+
+
+def has_turn(text: str) -> bool:
+    """Return True if a response goes on with another turn."""
+    return _NEXT_TURN.search(f"\n\n{text.strip()}") is not None
+
+
+def convert_marks(text: str) -> str:
+    """Convert a prompt with the turn marks of NVIDIA's HelpSteer data to a transcript; return other texts unchanged."""
+    first, *rest = _TURN_MARK.split(text)
+    if not rest:
+        return text
+    turns = [Turn("user", first)] if first.strip() else []
+    turns += [
+        Turn("user" if speaker == "User" else "assistant", content)
+        for speaker, content in zip(rest[::2], rest[1::2], strict=True)
+    ]
+    if turns[-1][0] == "assistant" and not turns[-1][1].strip():
+        turns.pop()  # the cue
+    return to_prompt(turns)
+
+
+def _role(message: dict[str, Any]) -> str | None:
+    role = message.get("role", message.get("from"))
+    return role if isinstance(role, str) else None
+
+
+def _content(message: dict[str, Any], name: str) -> str:
+    content = message.get("content", message.get("value"))
+    if isinstance(content, list):  # parts, of which only texts can be judged
+        texts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type", "text") == "text"]
+        if len(texts) == len(content) and all(isinstance(text, str) for text in texts):
+            return "".join(str(text) for text in texts)
+    if not isinstance(content, str):
+        raise RowFault(f"'{name}' has a message without text", kind="a message without text")
+    return content

@@ -1,0 +1,78 @@
+"""A model folder is what transformers would load from it: no adapters, no second copies, no other format."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from rlaif_framework import ModelError
+from rlaif_framework.models import find_model
+
+
+@pytest.fixture
+def folder(tiny_model: Path, tmp_path: Path) -> Path:
+    shutil.copytree(tiny_model, tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_a_second_copy_of_the_weights_is_neither_counted_nor_part_of_the_identity(folder: Path) -> None:
+    before = find_model(str(folder))
+    weights = load_file(folder / "model.safetensors")
+    save_file({f"layers.{name}": tensor for name, tensor in weights.items()}, folder / "consolidated.safetensors")
+    shutil.copy(folder / "model.safetensors", folder / "model.fp16.safetensors")
+    shutil.copy(folder / "model.safetensors", folder / "adapter_model.safetensors")
+    found = find_model(str(folder))
+    assert (found.identity, found.parameters, found.linear_width) == (
+        before.identity,
+        before.parameters,
+        before.linear_width,
+    )
+
+
+def test_only_the_files_of_the_index_are_weights(folder: Path) -> None:
+    whole = find_model(str(folder))
+    weights = load_file(folder / "model.safetensors")
+    names = sorted(weights)
+    parts = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
+    for file, own in parts.items():
+        save_file({name: weights[name] for name in own}, folder / file, metadata={"format": "pt"})
+    (folder / "model.safetensors").rename(folder / "consolidated.safetensors")
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {name: file for file, own in parts.items() for name in own}}))
+    assert find_model(str(folder)).parameters == whole.parameters
+    (folder / "b.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"lacks b\.safetensors"):
+        find_model(str(folder))
+    index.write_text("[]")
+    with pytest.raises(ModelError, match="is not an index of weights"):
+        find_model(str(folder))
+
+
+def test_weights_of_another_format_are_not_taken_for_those_that_are_loaded(folder: Path) -> None:
+    """The library would load pytorch_model.bin, and the key would hash the safetensors beside it."""
+    (folder / "model.safetensors").rename(folder / "consolidated.safetensors")
+    (folder / "pytorch_model.bin").write_bytes(b"weights")
+    with pytest.raises(
+        ModelError, match=r"needs config.json and model\.safetensors.*found consolidated.*pytorch_model"
+    ):
+        find_model(str(folder))
+
+
+@pytest.mark.parametrize("has_config", [False, True])
+def test_a_folder_of_adapters_is_told_for_what_it_is(folder: Path, has_config: bool) -> None:
+    (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "some/base"}')
+    if not has_config:
+        (folder / "config.json").unlink()
+    with pytest.raises(ModelError, match="has adapters only, for the base model some/base; merge them with PEFT"):
+        find_model(str(folder))
+
+
+def test_adapters_that_transformers_would_apply_are_not_ignored(folder: Path) -> None:
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "some/base"}')
+    with pytest.raises(ModelError, match=r"has adapters .* beside a whole model"):
+        find_model(str(folder))
