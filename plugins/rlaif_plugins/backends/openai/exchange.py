@@ -194,6 +194,7 @@ def _open_client(headers: dict[str, str], limits: httpx2.Limits) -> httpx2.Async
         # No timeout here: `Sender` limits the whole request, the client only each read.
         return httpx2.AsyncClient(headers=headers, timeout=None, limits=limits)
     except (ImportError, ValueError):  # a scheme that the library does not know, or for which a package is missing
+        # The library reads both cases of each name.
         names = sorted(name for name in os.environ if name.lower() in PROXY_VARIABLES and os.environ[name])
         # The address is not shown, since it may contain a password.
         raise ModelError(
