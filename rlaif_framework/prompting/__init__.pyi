@@ -6,3 +6,5 @@ from .coroutines import run_in_lockstep as run_in_lockstep
 from .fitting import PromptQuery as PromptQuery
 from .fitting import run_queries as run_queries
 from .fitting import truncate_source as truncate_source
+from .options import option_paths as option_paths
+from .options import option_probabilities as option_probabilities

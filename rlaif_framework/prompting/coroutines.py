@@ -30,6 +30,8 @@ class Outcome(Generic[R]):
     """If it was refused as too long: approximate fraction of its question that would fit."""
     dropped: tuple[str, ...] = ()
     """Settings of the requests that were not sent, in alphabetical order."""
+    read_from: tuple[str, ...] = ()
+    """Sources of the probabilities of choices, in alphabetical order."""
 
 
 def run_coroutines(coroutines: Iterable[Generator[Asked, Reply, R]], backend: Backend) -> list[Outcome[R]]:
@@ -91,6 +93,7 @@ class _Task(Generic[R]):
             refused=self.refusal.refused if self.refusal else None,
             fitting_fraction=self.refusal.fitting_fraction if self.refusal else None,
             dropped=tuple(sorted({name for a in self.answers for name in a.dropped})),
+            read_from=tuple(sorted({a.read_from for a in self.answers if a.read_from})),
         )
 
 

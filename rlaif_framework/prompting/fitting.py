@@ -61,6 +61,7 @@ class PromptQuery(Generic[R]):
             "generated_tokens": sum(o.generated_tokens for o in self.all_outcomes),
             "cost": sum(o.cost for o in self.all_outcomes),
             "dropped": tuple(sorted({name for o in self.all_outcomes for name in o.dropped})),
+            "read_from": tuple(sorted({name for o in self.all_outcomes for name in o.read_from})),
         }
 
     def truncate(self, task: Task, backend: Backend, reserved_tokens: int) -> bool:

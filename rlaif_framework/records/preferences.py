@@ -115,6 +115,10 @@ class Evidence:
     """The backend's reason for refusing to answer; None if it did not refuse."""
     dropped: tuple[str, ...] = ()
     """Settings that were not sent because the server does not support them, e.g. `top_k`."""
+    read_from: tuple[str, ...] = ()
+    """Sources of the label probabilities, for backends with several. Of `openai`: `logprob_token_ids` (vLLM) and
+    `score` (SGLang) are exact, `top_logprobs` counts labels outside the most likely tokens as 0, and `samples` are
+    counted answers."""
 
 
 @dataclass(frozen=True, slots=True)

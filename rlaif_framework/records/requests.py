@@ -57,6 +57,8 @@ class Answer:
     generated_tokens: int = 0
     sampled: int = 0
     """Number of sampled answers from which the probabilities are counted; 0 if they are the model's own."""
+    read_from: str = ""
+    """Source of a choice's probabilities, for backends with several: e.g. `logprob_token_ids` or `samples`."""
     cost: float = 0.0
     """US dollars, for backends with known prices."""
     refused: str | None = None

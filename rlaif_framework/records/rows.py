@@ -56,11 +56,12 @@ def read_preference(row: Mapping[str, Any]) -> Preference:
     )
     scores = _pair(evidence.pop("scores"))
     members = tuple(Vote(v["labeler"], _pair(v["probabilities"])) for v in evidence.pop("members", ()))
-    dropped = tuple(evidence.pop("dropped", ()))
+    for name in ("dropped", "read_from"):
+        evidence[name] = tuple(evidence.pop(name, ()))
     return Preference(
         row["comparison"],
         _pair(row["probabilities"]),
-        Evidence(orders=orders, scores=scores, members=members, dropped=dropped, **evidence),
+        Evidence(orders=orders, scores=scores, members=members, **evidence),
     )
 
 

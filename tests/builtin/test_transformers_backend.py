@@ -11,8 +11,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlaif_framework import Choose, Context, Generate, ModelError, PluginManager, Question, Spec
+from rlaif_framework.prompting import option_probabilities
 from rlaif_plugins.backends.transformers import TransformersConfig
-from rlaif_plugins.backends.transformers.backend import TransformersBackend, option_probabilities
+from rlaif_plugins.backends.transformers.backend import TransformersBackend
 
 PREAMBLE = "You are an experienced editor who rates summaries of posts. Say which summary is the better one. " * 3
 

@@ -35,6 +35,9 @@ class Server(ThreadingHTTPServer):
         self.models: list[dict[str, Any]] | None = None
         """What `/v1/models` lists, if there is one."""
         self.listed = 0
+        self.openapi: dict[str, Any] | None = None
+        """The description of the API at `/openapi.json`, if there is one."""
+        self.described = 0
 
     @property
     def url(self) -> str:
@@ -55,10 +58,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         server = self.server
-        server.listed += 1
-        known = self.path == "/v1/models" and server.models is not None
-        content = json.dumps({"object": "list", "data": server.models}).encode() if known else b"{}"
-        self.send_response(200 if known else 404)
+        server.listed += self.path == "/v1/models"
+        server.described += self.path == "/openapi.json"
+        models = None if server.models is None else {"object": "list", "data": server.models}
+        found = {"/v1/models": models, "/openapi.json": server.openapi}.get(self.path)
+        content = json.dumps(found or {}).encode()
+        self.send_response(200 if found else 404)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)

@@ -64,6 +64,7 @@ class EnsembleLabeler:
                 generated_tokens=sum(p.evidence.generated_tokens for p in own.values()),
                 cost=sum(p.evidence.cost for p in own.values()),
                 dropped=tuple(sorted({name for p in own.values() for name in p.evidence.dropped})),
+                read_from=tuple(sorted({name for p in own.values() for name in p.evidence.read_from})),
                 members=tuple(Vote(name, p.probabilities) for name, p in own.items()),
                 source_truncated=any(p.evidence.source_truncated for p in own.values()),
                 responses_truncated=max(p.evidence.responses_truncated for p in own.values()),

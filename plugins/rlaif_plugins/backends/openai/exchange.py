@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -10,16 +11,19 @@ from typing import Any
 
 import httpx2
 
-from rlaif_framework import Answer, Choose, Generate, ModelError, Question, Request, RlaifError
+from rlaif_framework import Answer, Generate, ModelError, Question, Request, RlaifError
 from rlaif_plugins.backends.openai.budget import Reservation
+from rlaif_plugins.backends.openai.choices import Chooser
 from rlaif_plugins.backends.openai.lengths import estimate_question
-from rlaif_plugins.backends.openai.options import last_line, option_weights, read_option, sample_tokens
+from rlaif_plugins.backends.openai.options import count_reads, sample_tokens
+from rlaif_plugins.backends.openai.reading import Completion
 from rlaif_plugins.backends.openai.sending import Refused, Sender, Stopped
 from rlaif_plugins.backends.openai.service import Service
-from rlaif_plugins.backends.openai.wire import Completion
 
 SHORT_QUESTION = "Which is the larger number, 1 or 2? Answer with 1 or 2."
 """Sent if there have been only refusals: a server that refuses this as well refuses all of our requests."""
+PROXY_VARIABLES = ("all_proxy", "http_proxy", "https_proxy")
+"""Environment variables with proxies, in lower case. Both cases are in use."""
 MAX_REASON_LENGTH = 300
 """Maximum number of characters of a refusal that are kept."""
 
@@ -76,12 +80,9 @@ class Exchange:
         # `concurrency` limits the requests; the client's default of 100 connections might be lower.
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=self.config.concurrency)
         try:
-            async with (
-                # No timeout here: `Sender` limits the whole request, the client only each read.
-                httpx2.AsyncClient(headers=headers, timeout=None, limits=limits) as client,
-                asyncio.TaskGroup() as group,
-            ):
+            async with _open_client(headers, limits) as client, asyncio.TaskGroup() as group:
                 self.sender = Sender(self.service, client)
+                self.chooser = Chooser(self.sender)
                 if self.service.budget.reached():  # by earlier calls
                     self.sender.draining.set()
                 for _ in range(min(self.config.concurrency, self.total)):
@@ -114,7 +115,8 @@ class Exchange:
         if isinstance(request, Generate):
             estimate = partial(budget.estimate, prompt, request.max_new_tokens)
         elif self.dialect.gives_logprobs:
-            estimate = partial(budget.estimate, prompt, 1)
+            reads = count_reads(request) if any(server.methods for server in self.service.servers) else 1
+            estimate = partial(budget.estimate, reads * prompt, reads)
         else:
             samples = self.config.samples
             estimate = partial(budget.estimate, samples * prompt, samples * sample_tokens(request))
@@ -139,14 +141,14 @@ class Exchange:
             return self._reply(used, refused=reason, fitting_fraction=refusal.fitting_fraction)
 
     async def _check_setup(self, request: Request, refusal: Refused) -> None:
-        """Check that a refusal is caused by its request: if nothing has been answered yet, ask a short question.
+        """Check that a refusal is caused by its request: ask a short question if the servers may refuse all requests.
 
         Raises:
             ModelError: The short question is refused as well.
         """
         async with self.checking:
-            # A server that has answered any request of this call is set up correctly.
-            if self.sender.has_answered:
+            # A server that has answered any request of this call is set up correctly, unless it has stopped to.
+            if self.sender.has_answered and not refusal.may_be_outage:
                 return
             question = Question(SHORT_QUESTION, "Answer=" if request.question.prefill else "")
             try:
@@ -161,55 +163,41 @@ class Exchange:
         """Answer a request. Completions are appended to `used`, so that they are counted even if the request fails."""
         if isinstance(request, Generate):
             return await self._generate(request, used)
-        return await self._choose(request, used)
+        return self._reply(used, **await self.chooser.choose(request, used))
 
     async def _generate(self, request: Generate, used: list[Completion]) -> Answer:
-        body = partial(
-            self.dialect.body,
+        call = partial(
+            self.dialect.ask_text,
             request.question,
             request.max_new_tokens,
             request.temperature,
             request.seed,
             top_k=request.top_k,
         )
-        done = await self.sender.complete(body, used)
+        done = await self.sender.complete(call, used)
         return self._reply(used, text=done.text)
-
-    async def _choose(self, request: Choose, used: list[Completion]) -> Answer:
-        """Read the options' probabilities from those of the next token; if that is not possible, count samples."""
-        if self.dialect.gives_logprobs:
-            # Temperature 1, so that the probabilities are the model's own on servers that report them after scaling.
-            body = partial(self.dialect.body, request.question, 1, 1.0, 0, logprobs=True)
-            done = await self.sender.complete(body, used)
-            # Once a server has returned log-probabilities, a single answer without them changes nothing.
-            self.dialect.saw_logprobs = bool(done.logprobs) or bool(self.dialect.saw_logprobs)
-            weights = option_weights(request.options, done.logprobs)
-            if weights is not None:
-                mass = sum(weights)  # may exceed 1 by rounding
-                return self._reply(used, probabilities=tuple(w / mass for w in weights), mass=min(1.0, mass))
-        sampled = await self._sample(request, used)
-        ending = last_line(request.question)
-        readings = [read_option(request.options, one.text, ending) for one in sampled]
-        counts = [readings.count(index) for index in range(len(request.options))]
-        readable = sum(counts)
-        probabilities = tuple(count / readable for count in counts) if readable else ()
-        return self._reply(used, probabilities=probabilities, sampled=readable)
-
-    async def _sample(self, request: Choose, used: list[Completion]) -> list[Completion]:
-        length = sample_tokens(request)
-        bodies = [
-            partial(self.dialect.body, request.question, length, 1.0, seed) for seed in range(self.config.samples)
-        ]
-        first = await self.sender.complete(bodies[0], used)  # alone: if it is refused, so are the others
-        # Waits for all even if one fails, since answers in flight are paid for and must be counted in `used`.
-        rest = await asyncio.gather(*(self.sender.complete(body, used) for body in bodies[1:]), return_exceptions=True)
-        for one in rest:
-            if isinstance(one, BaseException):
-                raise one
-        return [first, *(one for one in rest if isinstance(one, Completion))]
 
     def _reply(self, used: Sequence[Completion], **parts: Any) -> Answer:
         prompt, generated = sum(c.prompt_tokens for c in used), sum(c.generated_tokens for c in used)
         cost = self.service.budget.price(prompt, generated)
         dropped = tuple(sorted({name for c in used for name in c.dropped}))
         return Answer(prompt_tokens=prompt, generated_tokens=generated, cost=cost, dropped=dropped, **parts)
+
+
+def _open_client(headers: dict[str, str], limits: httpx2.Limits) -> httpx2.AsyncClient:
+    """Open a client that uses the proxies of the environment.
+
+    Raises:
+        ModelError: A proxy cannot be used.
+    """
+    try:
+        # No timeout here: `Sender` limits the whole request, the client only each read.
+        return httpx2.AsyncClient(headers=headers, timeout=None, limits=limits)
+    except (ImportError, ValueError):  # a scheme that the library does not know, or for which a package is missing
+        # The library reads both cases of each name.
+        names = sorted(name for name in os.environ if name.lower() in PROXY_VARIABLES and os.environ[name])
+        # The address is not shown, since it may contain a password.
+        raise ModelError(
+            f"backend 'openai': the proxy of {', '.join(names)} cannot be used (only http:// and https:// proxies "
+            "can); unset the variable, or set another proxy"
+        ) from None

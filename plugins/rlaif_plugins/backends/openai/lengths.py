@@ -42,6 +42,8 @@ def estimate_question(question: Question) -> int:
 
 def estimate_prompt(body: Mapping[str, Any]) -> int:
     """Estimate the number of tokens of a request's prompt."""
+    if "query" in body:
+        return len(body["query"]) if isinstance(body["query"], list) else estimate_tokens(body["query"])
     texts = [body["prompt"]] if "prompt" in body else [message["content"] for message in body["messages"]]
     return sum(map(estimate_tokens, texts))
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
+from rlaif_plugins.backends.openai.label_tokens import Method
+
 MAX_BACKOFF = 60.0
 """Maximum number of seconds between two attempts."""
 
@@ -51,6 +53,13 @@ class Server:
     """Length of the model's context, if the server lists it."""
     listed: bool = False
     """True if the server has been asked for its list of models."""
+    methods: frozenset[Method] | None = None
+    """How it returns the probabilities of chosen tokens; None until it has described its API."""
+
+    @property
+    def root(self) -> str:
+        """The URL of paths that are not part of OpenAI's API."""
+        return self.url.removesuffix("/v1")
 
     def rest(self, seconds: float) -> None:
         """Send no requests for some time, with jitter so that requests do not all resume at once."""

@@ -47,6 +47,15 @@ def sample_tokens(request: Choose) -> int:
     return 4 + max(len(option) for option in request.options) + min(32, len(last_line(request.question)) // 2)
 
 
+def count_reads(request: Choose) -> int:
+    """Return the number of requests for the exact probabilities of the options.
+
+    An option that is a prefix of another one (`1` of `10`) may be its first token, after which the next one is read.
+    """
+    options = request.options
+    return 1 + sum(any(other != option and other.startswith(option) for other in options) for option in options)
+
+
 def read_option(options: Sequence[str], text: str, ending: str) -> int | None:
     """Return the index of the option with which a sampled answer begins; None if there is none.
 

@@ -7,6 +7,7 @@ import os
 from rlaif_framework import ModelError
 from rlaif_plugins.backends.openai import OpenAIConfig
 from rlaif_plugins.backends.openai.budget import Budget
+from rlaif_plugins.backends.openai.label_tokens import LabelTokens
 from rlaif_plugins.backends.openai.limits import Server, TokenBucket
 from rlaif_plugins.backends.openai.wire import Dialect
 
@@ -22,6 +23,8 @@ class Service:
         self.requests = TokenBucket(config.requests_per_minute)
         self.tokens = TokenBucket(config.tokens_per_minute)
         self.servers = [Server(url) for url in config.base_urls]
+        self.label_tokens: dict[tuple[str, tuple[str, ...]], LabelTokens | None] = {}
+        """The tokens of options after the ending of a question, by both; None if they cannot be read exactly."""
 
     def hide_key(self, text: str) -> str:
         """Remove the key from a text."""

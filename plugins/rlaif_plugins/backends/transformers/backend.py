@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 
@@ -25,6 +24,7 @@ from rlaif_framework.models import (
     split_by_tokens,
     use_fp32_head,
 )
+from rlaif_framework.prompting import option_paths, option_probabilities
 from rlaif_plugins.backends.transformers import TransformersConfig
 
 
@@ -201,40 +201,6 @@ def _plan_reads(
     """Return, for each question and prefix of an option, the tokens after which probabilities are needed."""
     reads = {}
     for number, found in enumerate(options):
-        # The first token identifies an option, unless another option begins with the same token.
-        shared = {ids[0] for ids in found if sum(other[0] == ids[0] for other in found) > 1}
-        for ids in found:
-            for length in range(len(ids) if ids[0] in shared else 1):
-                reads[number, tuple(ids[:length])] = questions[number] + ids[:length]
+        for path in option_paths(found):
+            reads[number, path] = questions[number] + list(path)
     return reads
-
-
-def option_probabilities(
-    options: Sequence[Sequence[int]], logprobs: Mapping[tuple[int, ...], Mapping[int, float]]
-) -> list[float]:
-    """Return the probabilities of options of one or more tokens each, over all continuations.
-
-    Args:
-        options: Token ids of each option.
-        logprobs: Log-probabilities of the next token after each prefix of an option. Prefixes of two or more tokens are
-            needed only for options that begin with the same token.
-
-    Returns:
-        The probability of each option. That of a longer option is subtracted from that of its prefix (`10` and `1`).
-    """
-
-    def chance(ids: Sequence[int]) -> float:
-        steps = [logprobs[tuple(ids[:i])][ids[i]] for i in range(len(ids)) if tuple(ids[:i]) in logprobs]
-        return math.exp(sum(steps))
-
-    found = [chance(ids) for ids in options]
-    longer = [
-        sum(
-            found[j]
-            for j, other in enumerate(options)
-            if len(other) > len(ids) and list(other[: len(ids)]) == list(ids)
-        )
-        for ids in options
-    ]
-    # Rounding can make a difference slightly negative.
-    return [max(0.0, whole - rest) for whole, rest in zip(found, longer, strict=True)]
