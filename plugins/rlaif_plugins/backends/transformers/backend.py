@@ -10,6 +10,7 @@ import torch
 from rlaif_framework import Answer, Choose, Context, Generate, ModelError, Question, Request
 from rlaif_framework.data import escape_control_tokens
 from rlaif_framework.models import (
+    arrange_sequences,
     compute_dtype,
     compute_prefix,
     count_common,
@@ -19,7 +20,6 @@ from rlaif_framework.models import (
     load_model,
     load_tokenizer,
     sample_responses,
-    share_prefixes,
     split_by_tokens,
 )
 from rlaif_plugins.backends.transformers import TransformersConfig
@@ -145,7 +145,7 @@ class TransformersBackend:
     ) -> dict[tuple[int, tuple[int, ...]], dict[int, float]]:
         """Return the log-probabilities of the wanted tokens after each text. Common prefixes are computed once."""
         keys = list(reads)
-        branches = share_prefixes([reads[key] for key in keys], self.prefix)
+        branches = arrange_sequences(self.model, [reads[key] for key in keys], self.prefix)
         size = len(branches.prefix)
         if self.prefix[:size] != branches.prefix:
             self.prefix, self.prefix_cache = branches.prefix, compute_prefix(self.model, branches.prefix)
