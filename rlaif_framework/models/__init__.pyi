@@ -21,6 +21,7 @@ from .packing import pack_groups as pack_groups
 from .packing import split_by_tokens as split_by_tokens
 from .precision import compute_dtype as compute_dtype
 from .precision import use_fp32_head as use_fp32_head
+from .prefixes import arrange_sequences as arrange_sequences
 from .prefixes import compute_prefix as compute_prefix
 from .prefixes import count_common as count_common
 from .prefixes import forward_groups as forward_groups

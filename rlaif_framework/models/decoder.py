@@ -95,7 +95,7 @@ class Decoder:
         results: list[tuple[Tensor, Tensor, Tensor]] = []
         order: list[tuple[int, int]] = []  # group and branch of each result
         for part in split_by_tokens([group.length for group in groups], budget):
-            cache = DynamicCache(config=self.model.config)
+            cache = DynamicCache()
             logits, packed = forward_groups(self.model, [groups[i] for i in part], prefix, pad_id, cache)
             self._store_prompts(read_cache(cache), part, len(groups), length)
             rows, columns = packed.ends.T
@@ -359,7 +359,7 @@ def attend_shared(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    mask: Tensor | None,
+    attention_mask: Tensor | None,
     scaling: float | None = None,
     **rest: Any,
 ) -> tuple[Tensor, None]:

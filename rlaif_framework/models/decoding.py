@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface, GenerationConfig, PreTrainedModel
 
+from rlaif_framework.errors import ModelError
 from rlaif_framework.models.decoder import ATTENTION, Decoder, Sampling, attend_shared
+from rlaif_framework.models.layouts import layout_of
 from rlaif_framework.models.packing import split_by_tokens
 from rlaif_framework.models.prefixes import compute_prefix, share_prefixes
 
@@ -90,6 +92,9 @@ def generate_padded(
     """Continue each sequence with transformers' `generate` on left-padded rows, for any causal LM.
 
     Arguments and results are those of `generate_shared`, but each batch, rather than each sequence, has a seed.
+
+    Raises:
+        ModelError: The model cannot generate.
     """
     distribution = {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": 1.0}
     settings = GenerationConfig(
@@ -100,9 +105,9 @@ def generate_padded(
         eos_token_id=list(stop_ids),
     )
     results: list[list[int]] = [[] for _ in sequences]
-    batches = split_by_tokens([len(x) + sampling.max_new_tokens for x in sequences], budget, overhead=budget)
+    batches = _split_prompts(model, sequences, sampling.max_new_tokens, budget)
     for batch in track(batches) if track else batches:
-        inputs, mask = _pad_left([sequences[i] for i in batch], pad_id)
+        inputs, mask = pad_left([sequences[i] for i in batch], pad_id)
         # `generate` takes no generator: the global one is seeded, and restored afterwards.
         with torch.random.fork_rng(), _default_generation_config(model):
             torch.manual_seed(seeds[batch[0]])
@@ -116,7 +121,27 @@ def generate_padded(
     return results
 
 
-def _pad_left(sequences: Sequence[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+def _split_prompts(model: PreTrainedModel, sequences: Sequence[list[int]], steps: int, budget: int) -> list[list[int]]:
+    """Split prompts into batches that the model can generate from, as lists of indices."""
+    generation = layout_of(model).generation
+    if generation == "none":
+        raise ModelError(
+            f"models of type '{model.config.model_type}' cannot generate: transformers' `generate` does not follow their "
+            "forward pass; use another model"
+        )
+    if generation == "single":
+        return [[i] for i in range(len(sequences))]
+    by_length: dict[int, list[int]] = {}
+    for i, ids in enumerate(sequences):
+        by_length.setdefault(len(ids) if generation == "equal" else 0, []).append(i)
+    batches = []
+    for indices in by_length.values():
+        parts = split_by_tokens([len(sequences[i]) + steps for i in indices], budget, overhead=budget)
+        batches += [[indices[i] for i in part] for part in parts]
+    return batches
+
+
+def pad_left(sequences: Sequence[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
     """Return left-padded token ids and their attention mask, (rows, longest sequence) each."""
     width = max(map(len, sequences))
     inputs = torch.full((len(sequences), width), pad_id)

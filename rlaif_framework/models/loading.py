@@ -24,6 +24,7 @@ from rlaif_framework.errors import ModelError
 from rlaif_framework.models.chat import DATE, fix_date
 from rlaif_framework.models.gguf import materialise
 from rlaif_framework.models.packed_attention import prepare_attention
+from rlaif_framework.models.probe import probe_model
 from rlaif_framework.models.source import ModelSource, find_model
 
 ModelClass = Literal["causal", "score", "plain"]
@@ -78,15 +79,18 @@ def load_model(
     missing = sorted(set(found["missing_keys"]) & {name for name, _ in model.named_parameters()})
     if kind == "causal" and missing:  # transformers initialises them at random
         raise ModelError(f"'{source.name}' has no weights for {missing[0]} and {len(missing) - 1} more of its config")
-    model.to(device)
+    model.to(device).eval()
+    if kind == "causal":
+        probe_model(model, "causal", source.name)
     prepare_attention(model)
-    return cast(PreTrainedModel, model.eval())
+    return cast(PreTrainedModel, model)
 
 
 def _disable_dropout(config: Any) -> None:
     # In the config, not in the modules: attention and some families' layers call `dropout` with a rate of the config.
     for part in (config, config.get_text_config()):
-        rates = [name for name, value in vars(part).items() if "drop" in name and isinstance(value, float)]
+        # Jitter is noise in the inputs of experts during training.
+        rates = [n for n, value in vars(part).items() if ("drop" in n or "jitter" in n) and isinstance(value, float)]
         for name in rates:
             setattr(part, name, 0.0)
 

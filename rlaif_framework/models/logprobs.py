@@ -96,6 +96,7 @@ def response_logits(model: nn.Module, packed: Packed) -> Tensor:
     """
     inner = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
     head = inner.get_output_embeddings()  # type: ignore[operator]
+    packed = packed.fit(inner)
     with select_head_positions(head, packed.rows, packed.columns):
         # The wrapper itself is called: it synchronises gradients.
         logits: Tensor = model(**packed.model_inputs(inner), use_cache=False).logits

@@ -17,9 +17,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from rlaif_framework.errors import ModelError
 from rlaif_framework.models.adapters import add_lora, checkpoint_gradients
 from rlaif_framework.models.gguf import gguf_settings
+from rlaif_framework.models.layouts import set_layout
 from rlaif_framework.models.logprobs import response_logprobs
 from rlaif_framework.models.packed_attention import prepare_attention
 from rlaif_framework.models.packing import Group, Packed, choose_rows, pack_groups, split_by_tokens
+from rlaif_framework.models.probe import find_layout
 from rlaif_framework.models.source import ModelSource
 from rlaif_framework.spec.model import PolicyConfig
 
@@ -95,7 +97,7 @@ def _measure(config: Any, causal: bool, policy: PolicyConfig, compute: torch.dty
                 response_logprobs(trained, packed)
                 gradients = len(packed.targets) * config.get_text_config().vocab_size * compute.itemsize
             else:
-                model.base_model(**packed.model_inputs(model), use_cache=False)
+                model.base_model(**packed.fit(model).model_inputs(model), use_cache=False)
         count = sum(p.numel() for p in trained.parameters() if p.requires_grad)
         return count, kept.total() + gradients
 
@@ -128,6 +130,7 @@ def _build(config: Any, causal: bool, policy: PolicyConfig, compute: torch.dtype
     dtype = torch.float32 if policy.lora is None else compute  # weights that are trained are kept in fp32
     with torch.device("meta"):
         model: PreTrainedModel = kind.from_config(config, dtype=dtype)  # type: ignore[no-untyped-call]
+        set_layout(model, find_layout(config, "causal" if causal else "score", config.model_type))
         prepare_attention(model)
         trained: nn.Module = model
         if policy.lora is not None:

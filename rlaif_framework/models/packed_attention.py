@@ -129,7 +129,7 @@ def attend_packed(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    mask: Tensor | None,
+    attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
     packed: PackedAttention | None = None,
@@ -137,11 +137,12 @@ def attend_packed(
 ) -> tuple[Tensor, None]:
     """Compute attention by blocks if a layer receives the mask of a packed batch unchanged, else by `sdpa`.
 
-    A model that changes the mask, or uses a cache, passes another tensor, and its attention follows that mask.
+    The arguments have transformers' names, since some models pass them by name. A model that changes the mask, or uses
+    a cache, passes another tensor, and its attention follows that mask.
     """
-    if packed is None or mask is not packed.row_mask or rest.get("position_bias") is not None:
+    if packed is None or attention_mask is not packed.row_mask or rest.get("position_bias") is not None:
         with sdpa_kernel(KERNELS) if query.is_cuda else nullcontext():
-            return sdpa_attention_forward(module, query, key, value, mask, dropout, scaling, **rest)
+            return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **rest)
     return packed.attend(query, key, value, scaling, dropout), None
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlaif_framework.errors import ModelError
+from rlaif_framework.models.layouts import layout_of
 from rlaif_framework.models.packed_attention import Blocks, PackedAttention, is_prepared, make_additive
 
 
@@ -52,6 +53,8 @@ class Packed:
     """(responses, 2) row and column of each response's last token."""
     blocks: Blocks | None = None
     """Positions of prompts and responses, if attention by blocks takes less time than attention over whole rows."""
+    groups: tuple[Group, ...] = ()
+    """Groups that the rows hold."""
 
     @property
     def responses(self) -> int:
@@ -61,35 +64,61 @@ class Packed:
     def to(self, device: torch.device) -> Packed:
         """Copy the batch to another device."""
         parts = [getattr(self, field.name) for field in fields(self)]
-        moved: list[Any] = [None if part is None else part.to(device) for part in parts]
+        moved: list[Any] = [part.to(device) if isinstance(part, (Tensor, Blocks)) else part for part in parts]
         return Packed(*moved)
 
-    def model_inputs(self, model: nn.Module) -> dict[str, Any]:
+    def fit(self, model: nn.Module) -> Packed:
+        """Return the batch in rows that the model can compute: as it is, or with one row for each response."""
+        if layout_of(model).packed or len(self.ends) == len(self.input_ids):
+            return self
+        return pack_groups(separate_responses(self.groups), int(self.input_ids[0, 0]), self.input_ids.device)
+
+    def locate(self, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+        """Return where the tokens at the given rows and columns are if each response has a row of its own."""
+        length = self.input_ids.shape[1]
+        ends = self.ends[:, 0] * length + self.ends[:, 1]  # ascending
+        # The first response that has not ended; for a token of the prompt, the first one in its row.
+        return torch.searchsorted(ends, rows * length + columns), self.position_ids[rows, columns]
+
+    def model_inputs(self, model: nn.Module, before: int = 0) -> dict[str, Any]:
         """Return the inputs of a transformers model; masks are additive, which all attention implementations accept.
+
+        Args:
+            model: A model of transformers.
+            before: Length of a prefix of all rows whose keys and values are cached.
 
         Raises:
             ModelError: A row has several responses, and the model has recurrent layers, which ignore masks.
         """
+        if not layout_of(model).packed:
+            sizes = torch.tensor([group.length for group in self.groups], device=self.input_ids.device)
+            within = torch.arange(self.input_ids.shape[1], device=sizes.device) < sizes[:, None]
+            return {"input_ids": self.input_ids, "attention_mask": within.long()}
         config = cast(PreTrainedModel, model).config.get_text_config()
         dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
-        additive = make_additive(self.mask, dtype)  # (rows, 1, length, length)
-        inputs: dict[str, Any] = {"input_ids": self.input_ids, "position_ids": self.position_ids}
+        positions = self.position_ids + before
+        # All tokens attend to the whole prefix: (rows, 1, length, before + length).
+        mask = torch.cat([self.mask.new_ones(*self.mask.shape[:3], before), self.mask], 3) if before else self.mask
+        additive = make_additive(mask, dtype)
+        inputs: dict[str, Any] = {"input_ids": self.input_ids, "position_ids": positions}
         kinds = set(getattr(config, "layer_types", None) or ())
         if len(self.ends) > len(self.input_ids):  # some row has several responses
             _check_layers(config.model_type, kinds)
         window = getattr(config, "sliding_window", None)
         windowed = SLIDING in kinds or not kinds
         # Within the window, both masks are the same.
-        if window is not None and windowed and int(self.position_ids.max()) >= window:
+        if window is not None and windowed and int(positions.max()) >= window:
             # By positions instead of columns: all responses start at the same distance from their prompt.
-            distance = self.position_ids[:, :, None] - self.position_ids[:, None, :]  # (rows, length, length)
-            windowed_mask = make_additive(self.mask & (distance < window)[:, None], dtype)
+            prefix = torch.arange(before, device=positions.device).expand(len(positions), -1)
+            seen = torch.cat([prefix, positions], 1)  # (rows, before + length)
+            distance = positions[:, :, None] - seen[:, None, :]  # (rows, length, before + length)
+            windowed_mask = make_additive(mask & (distance < window)[:, None], dtype)
             if not kinds:  # all layers have the window
                 return {**inputs, "attention_mask": windowed_mask}
             inputs["attention_mask"] = {FULL: additive, SLIDING: windowed_mask}
         else:
             inputs["attention_mask"] = additive
-        if self.blocks is None or not is_prepared(cast(PreTrainedModel, model)):
+        if before or self.blocks is None or not is_prepared(cast(PreTrainedModel, model)):
             return inputs
         return {**inputs, "packed": PackedAttention(additive, self.blocks)}
 
@@ -125,8 +154,12 @@ def choose_rows(groups: Sequence[Group]) -> Sequence[Group]:
 
     Responses keep their order, so that results are the same in both layouts.
     """
-    separate = [Group(group.prompt, [response]) for group in groups for response in group.responses]
-    return min(groups, separate, key=_estimate_cost)
+    return min(groups, separate_responses(groups), key=_estimate_cost)
+
+
+def separate_responses(groups: Sequence[Group]) -> list[Group]:
+    """Return one group per response."""
+    return [Group(group.prompt, [response]) for group in groups for response in group.responses]
 
 
 def _estimate_cost(groups: Sequence[Group]) -> float:
@@ -164,6 +197,7 @@ def pack_groups(groups: Sequence[Group], pad_id: int, device: torch.device) -> P
         torch.tensor(response_index, device=device),
         torch.tensor(ends, device=device),
         _index_blocks(groups, length) if use_blocks else None,
+        tuple(groups),
     )
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from rlaif_framework.models.layouts import layout_of
 from rlaif_framework.models.packing import Group, Packed, pack_groups, select_head_positions
 
 MIN_SHARED = 16
@@ -106,6 +107,20 @@ def _extend_group(sequences: Sequence[Sequence[int]], order: list[int], first: i
     return end, shared
 
 
+def arrange_sequences(
+    model: PreTrainedModel, sequences: Sequence[Sequence[int]], known: Sequence[int] = ()
+) -> Branches:
+    """Arrange sequences as `share_prefixes` does if the model can share prefixes, else in a row for each sequence."""
+    layout = layout_of(model)
+    if layout.packed and layout.prefixes:
+        return share_prefixes(sequences, known)
+    places: dict[tuple[int, ...], list[int]] = {}
+    for i, ids in enumerate(sequences):
+        places.setdefault(tuple(ids), []).append(i)
+    groups = [Group(list(ids[:-1]), [list(ids[-1:])]) for ids in places]
+    return Branches([], groups, [[equal] for equal in places.values()])
+
+
 def count_common(a: Sequence[int], b: Sequence[int], start: int = 0) -> int:
     """Return the length of the longest common prefix; the sequences must agree before `start`."""
     end = min(len(a), len(b))
@@ -116,7 +131,7 @@ def compute_prefix(model: PreTrainedModel, ids: Sequence[int]) -> list[tuple[Ten
     """Compute the keys and values of a text in each layer, (1, key heads, length, width); an empty list for no text."""
     if not ids:
         return []
-    cache = DynamicCache(config=model.config)
+    cache = DynamicCache()  # without the config, whose windows would drop keys that later tokens of a row may need
     inputs = torch.tensor([list(ids)], device=model.device)
     nowhere = torch.zeros(0, dtype=torch.long, device=model.device)
     with select_head_positions(model.get_output_embeddings(), nowhere, nowhere):  # no logits are needed
@@ -144,16 +159,11 @@ def forward_groups(
         (branches, vocabulary) logits, and the packed rows.
     """
     packed = pack_groups(groups, pad_id, model.device)
-    inputs = packed.model_inputs(model)
+    inputs = packed.model_inputs(model, prefix[0][0].shape[2] if prefix else 0)
     if prefix:
-        size = prefix[0][0].shape[2]
-        cache = DynamicCache(config=model.config) if cache is None else cache
+        cache = DynamicCache() if cache is None else cache
         for layer, (keys, values) in enumerate(prefix):
             cache.update(keys.expand(len(groups), -1, -1, -1), values.expand(len(groups), -1, -1, -1), layer)
-        inputs["position_ids"] = inputs["position_ids"] + size
-        # One mask: only models with full attention in all layers come here. All tokens attend to the whole prefix (0).
-        mask = inputs["attention_mask"]
-        inputs["attention_mask"] = torch.cat([mask.new_zeros(*mask.shape[:3], size), mask], 3)
     with select_head_positions(model.get_output_embeddings(), packed.ends[:, 0], packed.ends[:, 1]):
         logits = model(**inputs, past_key_values=cache, use_cache=cache is not None).logits[0]
     return logits, packed

@@ -14,8 +14,10 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 from rlaif_framework.errors import ModelError
 from rlaif_framework.models.adapters import add_lora, save_model, share_weights
 from rlaif_framework.models.gguf import materialise
+from rlaif_framework.models.layouts import layout_of, set_layout
 from rlaif_framework.models.loading import load_model
 from rlaif_framework.models.packing import Group, Packed, choose_rows, pack_groups, split_by_tokens
+from rlaif_framework.models.probe import probe_model
 from rlaif_framework.models.source import ModelSource, find_model
 from rlaif_framework.spec.model import LoraSettings
 
@@ -66,6 +68,7 @@ class ScoreModel(nn.Module):
         linear = dict(inner.named_children()).get("score")
         if not isinstance(linear, nn.Linear):
             raise ModelError(f"'{source.name}': {type(inner).__name__} has no linear head named 'score'")
+        probe_model(inner, "score", source.name)
         linear.float()  # bf16 has 8 significant bits: similar responses would get equal scores
         if not any("ForSequenceClassification" in name for name in _architectures(source)):
             # Zeros are drawn too: the random stream, from which adapters come next, must not depend on the head.
@@ -86,6 +89,7 @@ class ScoreModel(nn.Module):
         with torch.device("meta"):
             inner = AutoModelForSequenceClassification.from_config(config)
         setattr(inner, inner.base_model_prefix, shared.base_model)
+        set_layout(inner, layout_of(model))
         head = dict(inner.named_children()).get("score")
         if not isinstance(head, nn.Linear):
             raise ModelError(f"{type(inner).__name__} has no linear head named 'score'")
@@ -97,8 +101,11 @@ class ScoreModel(nn.Module):
     def forward(self, packed: Packed, rows: Tensor, columns: Tensor) -> Tensor:
         """Compute scores at the given positions of a packed batch, (positions,) fp32."""
         inner = self._inner[0]
+        fitted = packed.fit(inner)
+        if fitted is not packed:
+            rows, columns = packed.locate(rows, columns)
         hidden = inner.base_model(
-            **packed.model_inputs(inner), use_cache=False
+            **fitted.model_inputs(inner), use_cache=False
         ).last_hidden_state  # (rows, length, width)
         selected = hidden[rows, columns]  # (positions, width)
         with torch.autocast(selected.device.type, enabled=False):  # the head is kept in fp32

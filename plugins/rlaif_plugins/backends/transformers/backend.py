@@ -11,6 +11,7 @@ from rlaif_framework import Answer, Choose, Context, Generate, ModelError, Quest
 from rlaif_framework.data import escape_control_tokens
 from rlaif_framework.models import (
     QuestionTemplate,
+    arrange_sequences,
     compute_dtype,
     compute_prefix,
     count_common,
@@ -20,7 +21,6 @@ from rlaif_framework.models import (
     load_model,
     load_tokenizer,
     sample_responses,
-    share_prefixes,
     split_by_tokens,
     use_fp32_head,
 )
@@ -156,7 +156,7 @@ class TransformersBackend:
     ) -> dict[tuple[int, tuple[int, ...]], dict[int, float]]:
         """Return the log-probabilities of the wanted tokens after each text. Common prefixes are computed once."""
         keys = list(reads)
-        branches = share_prefixes([reads[key] for key in keys], self.prefix)
+        branches = arrange_sequences(self.model, [reads[key] for key in keys], self.prefix)
         size = len(branches.prefix)
         if self.prefix[:size] != branches.prefix:
             self.prefix, self.prefix_cache = branches.prefix, compute_prefix(self.model, branches.prefix)
