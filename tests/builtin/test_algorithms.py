@@ -27,8 +27,8 @@ from rlaif_framework import (
 from rlaif_framework.contracts import read_metrics
 from rlaif_framework.models import (
     ScoreModel,
-    encode_prompt,
-    encode_response,
+    encode_continuation,
+    encode_text,
     load_model,
     load_tokenizer,
     pack_groups,
@@ -50,7 +50,7 @@ def next_tokens(folder: Path, prompt: Prompt, temperature: float) -> torch.Tenso
     """Log pi of every single-token response, (vocabulary,) float64."""
     tokenizer, model = load_tokenizer(folder), load_model(folder, "causal", torch.float32, CPU)
     with torch.no_grad():
-        logits = model(torch.tensor([encode_prompt(tokenizer, prompt.text)])).logits[0, -1]
+        logits = model(torch.tensor([encode_text(tokenizer, prompt.text)])).logits[0, -1]
     return (logits.double() / temperature).log_softmax(0)
 
 
@@ -266,8 +266,8 @@ def test_dpo_on_soft_labels_approaches_the_closed_form_optimum(world: World) -> 
     folder = world.train("dpo", world.stage("run"), given=labels, **settings)
 
     tokenizer = load_tokenizer(folder)
-    ids = [encode_response(tokenizer, text) for text in texts]
-    packed = pack_groups([Group(encode_prompt(tokenizer, world.prompts[0].text), ids)], tokenizer.pad_token_id, CPU)
+    ids = [encode_continuation(tokenizer, text) for text in texts]
+    packed = pack_groups([Group(encode_text(tokenizer, world.prompts[0].text), ids)], tokenizer.pad_token_id, CPU)
     with torch.no_grad():
         new, old = (
             packed.per_response(response_logprobs(load_model(where, "causal", torch.float32, CPU), packed))
@@ -315,7 +315,7 @@ def test_at_the_first_step_policy_and_reference_are_one(kind: str, lora: bool, w
 def test_log_probabilities_of_sampling_and_of_training_are_equal(world: World) -> None:
     """What was sampled from is what is differentiated: temperature included."""
     tokenizer, model = load_tokenizer(world.model), load_model(world.model, "causal", torch.float32, CPU)
-    ids = encode_prompt(tokenizer, world.prompts[0].text)
+    ids = encode_text(tokenizer, world.prompts[0].text)
     (sample,) = sample_responses(model, tokenizer, [ids], max_new_tokens=6, temperature=0.7, seed=3)
     packed = pack_groups([Group(ids, [sample.ids])], tokenizer.pad_token_id, CPU)
     with torch.no_grad():

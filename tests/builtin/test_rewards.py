@@ -37,7 +37,7 @@ from rlaif_framework import (
     Turn,
 )
 from rlaif_framework.contracts import read_metrics
-from rlaif_framework.models import encode_prompt, load_tokenizer
+from rlaif_framework.models import encode_text, load_tokenizer
 from rlaif_framework.pipeline.recipes import FittedReward, ScoreComparisonsRecipe, ScoreResponsesRecipe
 from rlaif_framework.pipeline.stages import score
 from rlaif_framework.pipeline.steps import Recipe, Step
@@ -498,4 +498,4 @@ def test_the_evaluation_scores_prompts_cut_as_in_training(
     score.score_comparisons(stage, bench.context, recipe)
     tokenizer = load_tokenizer(bench.model)
     assert len(seen) == 4
-    assert all(60 < len(encode_prompt(tokenizer, prompt.text)) <= 96 for prompt in seen)
+    assert all(60 < len(encode_text(tokenizer, prompt.text)) <= 96 for prompt in seen)

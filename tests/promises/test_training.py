@@ -33,7 +33,7 @@ from rlaif_framework import (
     TrainingError,
 )
 from rlaif_framework.contracts import read_metrics
-from rlaif_framework.models import Group, ScoreModel, encode_response, load_model, load_tokenizer, pack_groups
+from rlaif_framework.models import Group, ScoreModel, encode_continuation, load_model, load_tokenizer, pack_groups
 from rlaif_framework.models.memory_plan import plan_load
 from rlaif_framework.plugins.slots import narrow
 from rlaif_framework.records import read_rows
@@ -318,12 +318,13 @@ def test_an_epoch_is_every_comparison_once(per_prompt: int, batch_size: int, wor
 
 def test_long_responses_are_cut_to_what_is_asked_for(tiny_model: Path, world: World) -> None:
     tokenizer = load_tokenizer(tiny_model)
+    tokenizer.chat_template = None
     (unit,) = group_by_prompt(labels()[:1], tokenizer, max_tokens=3)
-    assert unit.group.responses[0] == encode_response(tokenizer, RESPONSES[0])[:3]
+    assert unit.group.responses[0] == encode_continuation(tokenizer, RESPONSES[0])[:3]
     folder = fit_reward(world, world.stage("run"), labels(), max_response_tokens=3, head="normal")
     config = narrow("reward", {"kind": "bradley-terry", "max_response_tokens": 3}, world.manager)
     scorer = world.stage("score").context.build_reward(config).load(folder)
-    start = str(tokenizer.decode(encode_response(tokenizer, RESPONSES[0])[:3]))
+    start = str(tokenizer.decode(encode_continuation(tokenizer, RESPONSES[0])[:3]))
     first, again = scorer.score([PROMPTS[0]] * 2, [RESPONSES[0], start + " and much more"])
     assert first == pytest.approx(again, abs=1e-5)
 

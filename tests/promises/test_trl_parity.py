@@ -13,7 +13,7 @@ from torch import nn
 
 from rlaif_framework import Comparison, LabelledComparison, PluginManager, Prompt, Sample, Spec
 from rlaif_framework.models import load_model, load_tokenizer
-from rlaif_framework.models.chat import encode_prompt
+from rlaif_framework.models.chat import encode_text
 from rlaif_framework.models.packing import Group
 from rlaif_framework.rl import OnlineLearner, Rollout
 from support.world import World
@@ -49,7 +49,7 @@ def fixed_rollout(tokenizer: Any) -> Rollout:
         Sample(ids, tokenizer.decode(ids, skip_special_tokens=True), ids[-1] == 2) for own in COMPLETIONS for ids in own
     ]
     groups = [
-        Group(encode_prompt(tokenizer, p.text), [list(ids) for ids in own])
+        Group(encode_text(tokenizer, p.text), [list(ids) for ids in own])
         for p, own in zip(PROMPTS, COMPLETIONS, strict=True)
     ]
     return Rollout([p for p in PROMPTS for _ in range(4)], samples, [s.text for s in samples], groups)
@@ -186,7 +186,7 @@ def run_trl_online(
 
     def generate(prompts: list[str], *rest: Any) -> Any:
         assert [order[p] for p in prompts] == [0] * 4 + [1] * 4, "TRL has shuffled the prompts"
-        ids = [encode_prompt(tokenizer, p) for p in prompts]
+        ids = [encode_text(tokenizer, p) for p in prompts]
         completions = [list(c) for own in COMPLETIONS for c in own]
         texts = tokenizer.batch_decode(completions, skip_special_tokens=True)
         if kind == "RLOO":

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rlaif_framework import PluginManager, Prompt, Sample, Spec
 from rlaif_framework.models import load_model, load_tokenizer
-from rlaif_framework.models.chat import encode_prompt
+from rlaif_framework.models.chat import encode_text
 from rlaif_framework.models.packing import Group
 from rlaif_framework.rl import Experience, OnlineLearner, Rollout
 from rlaif_framework.rl.experience import Targets
@@ -52,7 +52,7 @@ class FixedReward:
 
 def fixed_rollout(tokenizer: Any) -> Rollout:
     samples = [Sample(list(RESPONSES[i][j]), f"{i}{j}", FINISHED[i][j]) for i, j in PLACES]
-    groups = [Group(encode_prompt(tokenizer, p.text), own) for p, own in zip(PROMPTS, RESPONSES, strict=True)]
+    groups = [Group(encode_text(tokenizer, p.text), own) for p, own in zip(PROMPTS, RESPONSES, strict=True)]
     return Rollout([PROMPTS[i] for i, _ in PLACES], samples, [s.text for s in samples], groups)
 
 
@@ -175,7 +175,7 @@ def read_tokens(policy: nn.Module, value: Any, tokenizer: Any) -> Any:
     logprobs: Any = [[None] * 2 for _ in range(3)]
     entropies, values = copy.deepcopy(logprobs), copy.deepcopy(logprobs)
     for i, j in PLACES:
-        prompt = encode_prompt(tokenizer, PROMPTS[i].text)
+        prompt = encode_text(tokenizer, PROMPTS[i].text)
         ids = torch.tensor([prompt + RESPONSES[i][j]])
         rows = (policy(ids).logits[0, len(prompt) - 1 : -1] / TEMPERATURE).log_softmax(1)
         logprobs[i][j] = torch.stack([row[token] for row, token in zip(rows, RESPONSES[i][j], strict=True)])
