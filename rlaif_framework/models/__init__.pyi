@@ -12,6 +12,7 @@ from .packing import Packed as Packed
 from .packing import choose_rows as choose_rows
 from .packing import pack_groups as pack_groups
 from .packing import split_by_tokens as split_by_tokens
+from .positions import position_limit as position_limit
 from .precision import compute_dtype as compute_dtype
 from .prefixes import arrange_sequences as arrange_sequences
 from .prefixes import compute_prefix as compute_prefix

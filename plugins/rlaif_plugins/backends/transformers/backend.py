@@ -19,6 +19,7 @@ from rlaif_framework.models import (
     forward_groups,
     load_model,
     load_tokenizer,
+    position_limit,
     sample_responses,
     split_by_tokens,
 )
@@ -43,7 +44,7 @@ class TransformersBackend:
         self.chat = config.chat == "yes" or (config.chat == "auto" and self.tokenizer.chat_template is not None)
         self.source = source
         # Some architectures, such as ALiBi models, have no limit in their config.
-        self.context: int | None = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        self.context: int | None = position_limit(self.model.config)
         if config.chat == "yes" and self.tokenizer.chat_template is None:
             raise ModelError(f"backend 'transformers': '{config.model}' has no chat template; set chat: no")
 
