@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.contracts.protocols import DescribedData
-from rlaif_framework.errors import DataError
+from rlaif_framework.errors import DataError, ModelError
 from rlaif_framework.models.source import find_model
-from rlaif_framework.plugins.component import ComponentConfig, outermost_configs, walk_configs
+from rlaif_framework.plugins.component import ComponentConfig, ModelLoad, outermost_configs, walk_configs
 from rlaif_framework.plugins.configs import LabelerConfig, slot_of
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.records.preferences import Comparison
@@ -88,3 +89,49 @@ def check_models(context: Context, names: Iterable[str]) -> None:
                 context.load_policy_tokenizer(source)
             else:
                 load_tokenizer(source, needs_end=False)
+
+
+SCORE_ROLES = ("reward", "reward model", "value model")
+GENERATING_ROLES = ("policy",)
+CAUSAL_ROLES = ("policy", "KL reference", "backend", "likelihood")
+
+
+def check_architectures(context: Context, loads: Iterable[ModelLoad]) -> None:
+    """Check that models can do what they are used for, before anything is computed.
+
+    A small random copy of each architecture is tried, and the policy's lengths are compared with its positions.
+
+    Raises:
+        ModelError: An architecture cannot be used in a role, or has too few positions.
+    """
+    from rlaif_framework.models.positions import check_length
+    from rlaif_framework.models.probe import check_head, find_layout
+
+    policy = context.policy
+    for model, role, trained in dict.fromkeys((load.model, load.role, load.trained) for load in loads):
+        config = _load_config(context, model)
+        if config is None:
+            continue
+        if role in CAUSAL_ROLES:
+            layout = find_layout(config, "causal", model)
+            if role in GENERATING_ROLES and layout.generation == "none":
+                raise ModelError(f"'{model}': models of type '{config.model_type}' cannot generate; use another policy")
+        elif role in SCORE_ROLES and trained:
+            check_head(config, model)
+            find_layout(config, "score", model)
+        if model == policy.model and role != "backend":
+            length = policy.max_prompt_tokens + policy.max_new_tokens
+            what = "policy: a prompt of max_prompt_tokens with max_new_tokens"
+            check_length(config, length, what, "lower max_prompt_tokens or max_new_tokens")
+
+
+def _load_config(context: Context, model: str) -> Any:
+    """Load a model's config; None if it is a GGUF file that has not been converted."""
+    from rlaif_framework.models.gguf import converted_folder
+    from rlaif_framework.models.loading import load_config
+
+    policy = context.policy
+    source = find_model(model, policy.revision if model == policy.model else None)
+    if source.is_gguf and not converted_folder(source).exists():
+        return None
+    return load_config(source)

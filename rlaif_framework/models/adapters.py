@@ -13,6 +13,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.pytorch_utils import Conv1D
 
 from rlaif_framework.errors import ModelError
 from rlaif_framework.spec.model import LoraSettings
@@ -22,7 +23,8 @@ def add_lora(model: nn.Module, lora: LoraSettings, task: Literal["CAUSAL_LM", "S
     """Add trainable LoRA adapters in fp32 to a model; a scalar head is trained in full.
 
     Raises:
-        ModelError: The model has no modules with the names in `lora.targets`.
+        ModelError: The model has no modules with the names in `lora.targets`, or one of them shares its weights with
+            another module.
     """
     inner = cast(PreTrainedModel, model)
     depth = inner.config.get_text_config().num_hidden_layers
@@ -34,12 +36,27 @@ def add_lora(model: nn.Module, lora: LoraSettings, task: Literal["CAUSAL_LM", "S
         target_modules=_linear_names(inner) if isinstance(lora.targets, str) else list(lora.targets),
         layers_to_transform=layers,
         task_type=task,
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in inner.modules()),  # as in GPT-2
     )
     try:
         wrapped: nn.Module = get_peft_model(inner, config)
     except ValueError as error:
-        raise ModelError(f"policy.lora: {error}") from error
+        raise ModelError(f"policy.lora: {' '.join(str(error).split())}") from error
+    _check_untied(wrapped)
     return wrapped
+
+
+def _check_untied(model: nn.Module) -> None:
+    """Raise a `ModelError` if an adapted weight is also that of another module, which merging would change."""
+    owners: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        owners.setdefault(id(parameter), []).append(name)
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLayer) and len(owners[id(module.get_base_layer().weight)]) > 1:
+            raise ModelError(
+                f"policy.lora.targets: '{name.rpartition('.')[2]}' shares its weights with another module (tied "
+                "embeddings), which an adapter would change too when it is merged; leave it out of the targets"
+            )
 
 
 def share_weights(model: PreTrainedModel) -> PreTrainedModel:
@@ -102,7 +119,7 @@ def _merge(layer: LoraLayer) -> None:
 def _linear_names(model: PreTrainedModel) -> list[str]:
     """Return the names of the linear modules inside the layers, without the heads."""
     # `base_model` is the model without its head.
-    inside = [name for name, module in model.base_model.named_modules() if isinstance(module, nn.Linear)]
+    inside = [name for name, module in model.base_model.named_modules() if isinstance(module, (nn.Linear, Conv1D))]
     # peft matches the last part of a module's name.
     return sorted({name.rpartition(".")[2] for name in inside})
 

@@ -126,8 +126,8 @@ def _split_prompts(model: PreTrainedModel, sequences: Sequence[list[int]], steps
     generation = layout_of(model).generation
     if generation == "none":
         raise ModelError(
-            f"models of type '{model.config.model_type}' cannot generate: transformers' `generate` does not follow their "
-            "forward pass; use another model"
+            f"models of type '{model.config.model_type}' cannot generate: transformers' `generate` does not follow "
+            "their forward pass; use another model"
         )
     if generation == "single":
         return [[i] for i in range(len(sequences))]

@@ -16,6 +16,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -84,6 +85,19 @@ def load_model(
         probe_model(model, "causal", source.name)
     prepare_attention(model)
     return cast(PreTrainedModel, model)
+
+
+def load_config(source: ModelSource) -> PreTrainedConfig:
+    """Load a model's config.
+
+    Raises:
+        ModelError: It is damaged.
+    """
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(materialise(source), revision=source.revision or "main")
+    except DAMAGE as error:
+        raise ModelError(f"cannot load the config of '{source.name}': {_explain(error)}") from error
+    return config
 
 
 def _disable_dropout(config: Any) -> None:

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from rlaif_framework.errors import ModelError
 from rlaif_framework.models.layouts import layout_of
 from rlaif_framework.models.packed_attention import Blocks, PackedAttention, is_prepared, make_additive
+from rlaif_framework.models.positions import check_length
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +89,12 @@ class Packed:
             before: Length of a prefix of all rows whose keys and values are cached.
 
         Raises:
-            ModelError: A row has several responses, and the model has recurrent layers, which ignore masks.
+            ModelError: A sequence is longer than the model's positions, or a row has several responses, and the model
+                has recurrent layers, which ignore masks.
         """
+        longest = max((len(g.prompt) + max(map(len, g.responses)) for g in self.groups), default=0)
+        whole = cast(PreTrainedModel, model).config
+        check_length(whole, before + longest, "a prompt with its response", "shorten the prompts or responses")
         if not layout_of(model).packed:
             sizes = torch.tensor([group.length for group in self.groups], device=self.input_ids.device)
             within = torch.arange(self.input_ids.shape[1], device=sizes.device) < sizes[:, None]

@@ -16,6 +16,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     GenerationConfig,
@@ -79,6 +80,19 @@ def find_layout(config: PreTrainedConfig, head: Head, name: str) -> Layout:
     return _make_layout(_probe_config(config, head), name)
 
 
+def check_head(config: PreTrainedConfig, name: str) -> None:
+    """Check that transformers has a scoring model of an architecture.
+
+    Raises:
+        ModelError: It has none.
+    """
+    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        raise ModelError(
+            f"'{name}': transformers has no sequence classification model of type '{config.model_type}', which reward "
+            "and value models need; use another model"
+        )
+
+
 def _make_layout(result: dict[str, Any], name: str) -> Layout:
     if result["error"]:
         raise ModelError(f"'{name}': {result['error']}")
@@ -91,14 +105,15 @@ def _probe_config(config: PreTrainedConfig, head: Head) -> dict[str, Any]:
     for irrelevant in ("_name_or_path", "architectures", "dtype", "transformers_version", "id2label", "label2id"):
         settings.pop(irrelevant, None)
     attention = str(config.get_text_config()._attn_implementation)
-    return _probe(type(config), json.dumps(settings, sort_keys=True, default=str), head, attention)
+    return _probe(cast(Any, type(config)), json.dumps(settings, sort_keys=True, default=str), head, attention)
 
 
 @cache
 def _probe(kind: type[PreTrainedConfig], text: str, head: Head, attention: str) -> dict[str, Any]:
     versions = {name: version(name) for name in ("torch", "transformers")}
     key = {"config": text, "head": head, "attention": attention, "edition": EDITION, **versions}
-    return remember("layouts", key, lambda: _measure(kind.from_dict(json.loads(text)), head, attention))
+    with torch.device("cpu"):  # whatever device the caller builds on
+        return remember("layouts", key, lambda: _measure(kind.from_dict(json.loads(text)), head, attention))
 
 
 def _measure(config: PreTrainedConfig, head: Head, attention: str) -> dict[str, Any]:
@@ -165,7 +180,7 @@ def _read_responses(model: PreTrainedModel, head: Head) -> Tensor:
     Raises:
         ModelError: A token's values depend on later tokens.
     """
-    parts = []
+    parts: list[Tensor] = []
     for group in GROUPS:
         for ids in group.responses:
             values = _read_alone(model, head, group.prompt + ids)

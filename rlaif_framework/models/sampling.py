@@ -13,6 +13,7 @@ from rlaif_framework.models.chat import encode_prompt, find_stop_ids
 from rlaif_framework.models.decoder import Sampling
 from rlaif_framework.models.decoding import can_share_prefixes, generate_padded, generate_shared
 from rlaif_framework.models.packing import Group
+from rlaif_framework.models.positions import check_length
 from rlaif_framework.records.preferences import Prompt
 from rlaif_framework.records.samples import Sample
 from rlaif_framework.seeds import derive_seed
@@ -52,6 +53,8 @@ def sample_responses(
     seeds = [derive_seed(seed, i) for i in range(len(ids))] if isinstance(seed, int) else list(seed)
     sampling = Sampling(max_new_tokens, temperature, top_k)
     with merged_adapters(model) as plain:
+        longest = max(map(len, ids), default=0) + max_new_tokens
+        check_length(plain.config, longest, "a prompt with its new tokens", "lower max_prompt_tokens or max_new_tokens")
         generate = generate_shared if can_share_prefixes(plain) else generate_padded
         stop = find_stop_ids(tokenizer, plain)
         new = generate(plain, ids, sampling, seeds, stop, tokenizer.pad_token_id, budget, track)

@@ -17,6 +17,7 @@ from rlaif_framework.models.gguf import materialise
 from rlaif_framework.models.layouts import layout_of, set_layout
 from rlaif_framework.models.loading import load_model
 from rlaif_framework.models.packing import Group, Packed, choose_rows, pack_groups, split_by_tokens
+from rlaif_framework.models.positions import check_length
 from rlaif_framework.models.probe import probe_model
 from rlaif_framework.models.source import ModelSource, find_model
 from rlaif_framework.spec.model import LoraSettings
@@ -110,6 +111,16 @@ class ScoreModel(nn.Module):
         selected = hidden[rows, columns]  # (positions, width)
         with torch.autocast(selected.device.type, enabled=False):  # the head is kept in fp32
             return inner.score(selected.float()).squeeze(-1)  # type: ignore[operator,no-any-return]
+
+    def check_lengths(self, groups: Sequence[Group]) -> None:
+        """Check that all prompts with their responses fit into the model's positions.
+
+        Raises:
+            ModelError: One does not.
+        """
+        longest = max((len(g.prompt) + len(ids) for g in groups for ids in g.responses), default=0)
+        advice = "lower policy.max_prompt_tokens, or set max_response_tokens"
+        check_length(self._inner[0].config, longest, "a prompt with a response to score", advice)
 
     def save(self, tokenizer: PreTrainedTokenizerBase, folder: Path, dtype: torch.dtype) -> None:
         """Save a folder that `AutoModelForSequenceClassification` loads, with the same scores."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rlaif_framework.assembly.context import Context
-from rlaif_framework.assembly.preflight import check_components, check_models, describe_data
+from rlaif_framework.assembly.preflight import check_architectures, check_components, check_models, describe_data
 from rlaif_framework.contracts.lifecycle import StepInfo
 from rlaif_framework.contracts.stage import Stage, resume_step
 from rlaif_framework.errors import RlaifError
@@ -98,9 +98,9 @@ def run_spec(
     for note in describe_data(context):
         progress.print(note)
     # Only models of steps that will be computed: a finished run needs none of them.
-    check_models(
-        context, [load.model for step in run.steps if not store.has(step.stage, step.key) for load in step.loads]
-    )
+    loads = [load for step in run.steps if not store.has(step.stage, step.key) for load in step.loads]
+    check_models(context, [load.model for load in loads])
+    check_architectures(context, loads)
     _run_steps(run)
     return run
 

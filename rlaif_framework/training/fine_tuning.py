@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -17,6 +18,7 @@ from rlaif_framework.models.chat import encode_prompt, encode_response
 from rlaif_framework.models.loading import load_model
 from rlaif_framework.models.logprobs import response_logprobs
 from rlaif_framework.models.packing import Group, pack_groups, split_by_tokens
+from rlaif_framework.models.positions import check_length
 from rlaif_framework.models.source import ModelSource
 from rlaif_framework.records.jsonl import write_rows
 from rlaif_framework.records.preferences import Prompt
@@ -101,6 +103,9 @@ def fine_tune(
         for (prompt, response), ends in zip(demonstrations, complete, strict=True)
     ]
     trained = _load_trainable(context, source)
+    longest = max(group.length for group in groups)
+    advice = "lower policy.max_prompt_tokens, or set max_response_tokens"
+    check_length(cast(Any, trained).config, longest, "a prompt with its demonstration", advice)
     optimizer = make_optimizer([p for p in trained.parameters() if p.requires_grad], config)
     trained, optimizer = accelerator.prepare(trained, optimizer)
     trained.train()

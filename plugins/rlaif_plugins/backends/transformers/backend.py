@@ -20,6 +20,7 @@ from rlaif_framework.models import (
     forward_groups,
     load_model,
     load_tokenizer,
+    position_limit,
     sample_responses,
     split_by_tokens,
     use_fp32_head,
@@ -45,7 +46,7 @@ class TransformersBackend:
         self.budget = context.batch_tokens
         self.source = source
         # Some architectures, such as ALiBi models, have no limit in their config.
-        self.context: int | None = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        self.context: int | None = position_limit(self.model.config)
         if config.chat == "yes" and self.tokenizer.chat_template is None:
             raise ModelError(f"backend 'transformers': '{config.model}' has no chat template; set chat: no")
         chat = config.chat != "no" and self.tokenizer.chat_template is not None

@@ -62,6 +62,7 @@ class BradleyTerry:
         config, context, accelerator = self.config, self.context, self.context.accelerator
         model, tokenizer = self._load_trainable(initial)
         units = group_by_prompt([self.shape(label) for label in labels], tokenizer, config.max_response_tokens)
+        model.check_lengths([unit.group for unit in units])
         parameters = [p for p in model.parameters() if p.requires_grad]
         optimizer = make_optimizer(parameters, config)
         trained, optimizer = accelerator.prepare(model, optimizer)
