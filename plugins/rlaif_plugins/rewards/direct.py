@@ -17,6 +17,7 @@ from rlaif_framework import (
     Stage,
     hookimpl,
 )
+from rlaif_framework.plugins.configs import MODEL_FREE
 
 
 class DirectRewardConfig(RewardConfig):
@@ -25,6 +26,16 @@ class DirectRewardConfig(RewardConfig):
     kind: Literal["direct"] = "direct"
     labeler: LabelerSlot
     """The labeler. It must be able to score single responses, such as `rate`."""
+
+    @property
+    def needs_baseline(self) -> bool:
+        """Always False: nothing is trained."""
+        return False
+
+    @property
+    def unused_policy_settings(self) -> frozenset[str]:
+        """All that only matter for a policy."""
+        return MODEL_FREE
 
 
 class DirectReward:
