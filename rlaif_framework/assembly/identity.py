@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rlaif_framework.assembly.context import Context
+from rlaif_framework.config import Config
 from rlaif_framework.models.source import ModelSource, find_model
 from rlaif_framework.plugins.component import ComponentConfig, walk_configs
 from rlaif_framework.plugins.configs import slot_of
@@ -14,10 +15,22 @@ from rlaif_framework.plugins.manager import PluginManager
 def describe_component(config: ComponentConfig, context: Context) -> dict[str, Any]:
     """Describe a component: its settings, the contents of its models, and the distributions that provide it."""
     return {
-        "config": config.model_dump(mode="json"),
+        "config": describe_settings(config, config.model_dump(mode="json")),
         "models": {name: source.identity for name, source in find_models(config, context).items()},
         "from": sorted({describe_provider(part, context.manager) for part in walk_configs([config])}),
     }
+
+
+def describe_settings(value: object, dumped: Any) -> Any:
+    """Remove the settings that cannot change a result (`unused_settings`) from dumped settings, at any depth."""
+    if isinstance(value, Config):
+        unused = value.unused_settings if isinstance(value, ComponentConfig) else frozenset()
+        return {name: describe_settings(inner, dumped[name]) for name, inner in value if name not in unused}
+    if isinstance(value, dict):
+        return {name: describe_settings(value[name], inner) for name, inner in dumped.items()}
+    if isinstance(value, list | tuple):
+        return [describe_settings(inner, plain) for inner, plain in zip(value, dumped, strict=True)]
+    return dumped
 
 
 def find_models(config: ComponentConfig, context: Context) -> dict[str, ModelSource]:

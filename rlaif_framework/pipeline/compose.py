@@ -13,6 +13,7 @@ from rlaif_framework.pipeline.keys import StepFactory
 from rlaif_framework.pipeline.recipes import (
     ArmLabels,
     FittedReward,
+    GateRecipe,
     ImproveRecipe,
     LabelRecipe,
     RewardRecipe,
@@ -98,10 +99,17 @@ def _compose_round(
     if arm.feedback is not None:
         labels = _compose_labels(factory, arm.feedback, name, folder, number, policy, prompts)
         steps += [labels.sample, labels.label]
+        # The gate is for AI labels: human ones are the standard it measures against. No key depends on it, so that
+        # labels that pass are not trained on again when it is added.
+        if isinstance(arm.feedback, AiFeedback) and not arm.feedback.allow_weak_labels:
+            steps.append(factory.create(f"{folder}/gate", GateRecipe(label=labels.label)))
     reward: FittedReward | None = None
     if arm.reward is not None:
         recipe = RewardRecipe(
-            round=number, reward=arm.reward, sft=sft, labels=labels if arm.reward.needs_preferences else None
+            round=number,
+            reward=arm.reward,
+            sft=sft if arm.reward.needs_baseline else None,
+            labels=labels if arm.reward.needs_preferences else None,
         )
         reward = FittedReward(arm.reward, factory.create(f"{folder}/reward", recipe))
     improve = factory.create(
@@ -134,13 +142,18 @@ def _compose_labels(
     as_sampled = [Comparison(p.id, p, ("", "")) for p in prompts] if pairs.source != "task" else []
     check_labeler(f"arms.{name}.feedback.labeler", labeler, [*own, *as_sampled])
     sample = factory.create(
-        f"{folder}/pairs", SampleRecipe(round=number, pairs=pairs, policy=policy, comparisons=own, prompts=prompts)
+        f"{folder}/pairs",
+        SampleRecipe(
+            round=number,
+            pairs=pairs,
+            policy=policy if pairs.source != "task" else None,
+            comparisons=own,
+            prompts=prompts if pairs.source != "task" else [],
+        ),
     )
     validation = list(factory.context.task.comparisons("validation"))
     label = factory.create(f"{folder}/labels", LabelRecipe(labeler=labeler, sample=sample, validation=validation))
-    # The gate is for AI labels: human ones are the standard it measures against.
-    allow_weak = not isinstance(feedback, AiFeedback) or feedback.allow_weak_labels
-    return ArmLabels(sample, label, allow_weak)
+    return ArmLabels(sample, label)
 
 
 def _task_comparisons(context: Context, place: str, pairs: PairsConfig, number: int) -> list[Comparison]:

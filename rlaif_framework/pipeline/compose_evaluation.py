@@ -175,10 +175,10 @@ def _score_arm(
     if reward is None:
         return ArmResults(labeler, policy)
     # Two steps, because the first does not depend on the policy: arms with the same reward share it.
-    on_comparisons = ScoreComparisonsRecipe(
-        reward=reward, comparisons=comparisons, prompts=prompts, responses=responses["sft"]
+    on_comparisons = ScoreComparisonsRecipe(reward=reward, comparisons=comparisons)
+    on_responses = ScoreResponsesRecipe(
+        reward=reward, prompts=prompts, baseline=responses["sft"], responses=responses[name]
     )
-    on_responses = ScoreResponsesRecipe(reward=reward, prompts=prompts, responses=responses[name])
     return ArmResults(
         labeler,
         policy,

@@ -20,6 +20,11 @@ KEYED_VERSIONS = ("torch", "transformers", "tokenizers", "peft")
 """Packages whose version is part of every key."""
 
 
+NEVER_KEYED = frozenset({"gradient_checkpointing", "revision"})
+"""Settings of the policy that change no result: recomputed activations are equal, and the identity of the model says
+more than its revision."""
+
+
 class StepFactory:
     """Creates the steps of one run."""
 
@@ -28,10 +33,10 @@ class StepFactory:
         self.policy = context.policy.model
         self.common = {
             "seed": context.seed,
-            # The identity of its contents replaces the name of the model, which may be a path.
-            "policy": {**context.policy.model_dump(mode="json"), "model": context.policy_source.identity},
             "versions": {name: _installed(name) for name in KEYED_VERSIONS} | {DISTRIBUTION: framework_version()},
         }
+        # The identity of its contents replaces the name of the model, which may be a path.
+        self.policy_settings = {**context.policy.model_dump(mode="json"), "model": context.policy_source.identity}
         # Cached, because many steps have the same task and the same rows.
         self._tasks: dict[TaskScope, Any] = {}
         self._hashes: dict[int, tuple[Sequence[Any], str]] = {}
@@ -39,7 +44,9 @@ class StepFactory:
 
     def create(self, name: str, recipe: Recipe) -> Step:
         """Create a step. Its key depends on the recipe and not on the name."""
-        contents = {**self.common, "recipe": self.describe(recipe)}
+        unused = recipe.unused_policy_settings(self.policy) | NEVER_KEYED
+        used = {setting: value for setting, value in self.policy_settings.items() if setting not in unused}
+        contents = {**self.common, "policy": used, "recipe": self.describe(recipe)}
         return Step(name, recipe, contents, recipe.loads(self.policy))
 
     def describe(self, value: Any) -> Any:

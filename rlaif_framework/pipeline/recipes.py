@@ -6,12 +6,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rlaif_framework.pipeline.steps import Recipe, Step, TaskScope
-from rlaif_framework.plugins.component import ModelLoad
+from rlaif_framework.plugins.component import ModelLoad, find_unused_policy_settings
 from rlaif_framework.plugins.configs import AlgorithmConfig, LabelerConfig, RewardConfig
 from rlaif_framework.records.preferences import Comparison, Prompt
-from rlaif_framework.spec.model import EvaluateConfig, PairsConfig, SftConfig
+from rlaif_framework.spec.model import EvaluateConfig, PairsConfig, PolicyConfig, SftConfig
 
 WORK = "rlaif_framework.pipeline.stages"
+
+TRAINING = frozenset({"lora", "train_tokens"})
+"""Settings of the policy that matter only where something is trained."""
+SAMPLING = frozenset({"max_new_tokens", "batch_tokens"})
+"""Settings of the policy that matter only where something is sampled, labelled or scored."""
+ALL = frozenset(PolicyConfig.model_fields)
+
+
+def _unused_by_labeler(labeler: LabelerConfig, policy: str) -> frozenset[str]:
+    """Return the settings of the policy that a labeler does not use."""
+    unused, models = find_unused_policy_settings(labeler), {load.model for load in labeler.loads(policy)}
+    # A labeler may have the policy's model as its own; one without a local model has no batches.
+    unused |= frozenset() if policy in models else {"model"}
+    return unused if models else unused | {"batch_tokens"}
 
 
 @dataclass(frozen=True)
@@ -22,8 +36,6 @@ class ArmLabels:
     """The comparisons."""
     label: Step
     """Their preferences."""
-    allow_weak: bool
-    """If True, train on labels even if their agreement with gold preferences is not above chance."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +49,10 @@ class SftRecipe(Recipe):
     """None saves the policy's model unchanged."""
     prompts: Sequence[Prompt]
     task: TaskScope = TaskScope.CODE
+
+    def unused_policy_settings(self, policy: str) -> frozenset[str]:
+        """Return those of sampling; without training, also those of training."""
+        return SAMPLING if self.sft is not None else SAMPLING | TRAINING | {"max_prompt_tokens"}
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
         """List the policy, trained unless `sft` is None."""
@@ -52,10 +68,15 @@ class SampleRecipe(Recipe):
     stage = "sample"
     work = f"{WORK}.sample:gather_pairs"
     pairs: PairsConfig
-    policy: Step
+    policy: Step | None
+    """The policy that is sampled from; None for pairs of the task only."""
     comparisons: Sequence[Comparison]
     prompts: Sequence[Prompt]
     task: TaskScope = TaskScope.SETTINGS
+
+    def unused_policy_settings(self, policy: str) -> frozenset[str]:
+        """Return those of training; without sampling, also those of sampling."""
+        return TRAINING if self.policy is not None else TRAINING | SAMPLING | {"dtype"}
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
         """List the policy, if responses are sampled from it."""
@@ -70,6 +91,10 @@ class LabelerRecipe(Recipe):
     labeler: LabelerConfig
     task: TaskScope = TaskScope.ANNOTATOR_PROMPTS
 
+    def unused_policy_settings(self, policy: str) -> frozenset[str]:
+        """Return those that the labeler does not use."""
+        return _unused_by_labeler(self.labeler, policy)
+
     def loads(self, policy: str) -> Sequence[ModelLoad]:
         """List the labeler's models."""
         return self.labeler.loads(policy)
@@ -82,6 +107,19 @@ class LabelRecipe(LabelerRecipe):
     work = f"{WORK}.gate:label_arm"
     sample: Step
     validation: Sequence[Comparison]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateRecipe(Recipe):
+    """Stop the run if the labels of an arm do not agree with gold preferences better than chance."""
+
+    stage = "gate"
+    work = f"{WORK}.gate:check_labels"
+    label: Step
+
+    def unused_policy_settings(self, policy: str) -> frozenset[str]:
+        """Return all: the result depends on the labels only."""
+        return ALL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,9 +138,14 @@ class RewardRecipe(Recipe):
     work = f"{WORK}.improve:fit_reward"
     distributed = True
     reward: RewardConfig
-    sft: Step
+    sft: Step | None
+    """None for a reward that does not start from the baseline."""
     labels: ArmLabels | None
     task: TaskScope = TaskScope.ANNOTATOR_PROMPTS
+
+    def unused_policy_settings(self, policy: str) -> frozenset[str]:
+        """Return those that the reward does not use."""
+        return find_unused_policy_settings(self.reward)
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
         """List the reward's models."""
@@ -137,6 +180,10 @@ class ImproveRecipe(Recipe):
     """Prompts of the checkpoint selection."""
     task: TaskScope = TaskScope.ANNOTATOR_PROMPTS
 
+    def unused_policy_settings(self, policy: str) -> frozenset[str]:
+        """Return those that the algorithm does not use."""
+        return find_unused_policy_settings(self.algorithm)
+
     def loads(self, policy: str) -> Sequence[ModelLoad]:
         """List the models of the algorithm and of the reward."""
         return [*self.algorithm.loads(policy), *(self.reward.loads(policy) if self.reward else [])]
@@ -158,6 +205,10 @@ class RespondRecipe(Recipe):
     """The reward that the responder chooses by."""
     task: TaskScope = TaskScope.ANNOTATOR_PROMPTS
 
+    def unused_policy_settings(self, policy: str) -> frozenset[str]:
+        """Return those of training, unless an algorithm responds."""
+        return TRAINING if self.responder is None else frozenset()
+
     def loads(self, policy: str) -> Sequence[ModelLoad]:
         """List the policy, and the models of the reward for an algorithm that answers test prompts."""
         return [ModelLoad(policy, "policy"), *(self.reward.loads(policy) if self.reward else [])]
@@ -169,10 +220,12 @@ class ScoreRecipe(Recipe):
 
     stage = "score"
     reward: FittedReward
-    prompts: Sequence[Prompt]
-    responses: Step
-    """The responses to the prompts."""
     task: TaskScope = TaskScope.ANNOTATOR_PROMPTS
+
+    def unused_policy_settings(self, policy: str) -> frozenset[str]:
+        """Return those that the reward does not use, except those of truncating prompts and of scoring."""
+        unused = find_unused_policy_settings(self.reward.config)
+        return unused - {"dtype", "max_prompt_tokens", "batch_tokens"}
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
         """List the reward's models."""
@@ -181,7 +234,7 @@ class ScoreRecipe(Recipe):
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreComparisonsRecipe(ScoreRecipe):
-    """Score held-out comparisons, and the baseline's responses."""
+    """Score held-out comparisons."""
 
     work = f"{WORK}.score:score_comparisons"
     comparisons: Sequence[Comparison]
@@ -189,9 +242,14 @@ class ScoreComparisonsRecipe(ScoreRecipe):
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreResponsesRecipe(ScoreRecipe):
-    """Score the responses of an arm's policy."""
+    """Score the responses of the baseline and of an arm's policy."""
 
-    work = f"{WORK}.score:score_policy"
+    work = f"{WORK}.score:score_policies"
+    prompts: Sequence[Prompt]
+    baseline: Step
+    """The baseline's responses to the prompts."""
+    responses: Step
+    """The policy's responses to the prompts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,6 +264,10 @@ class JudgeRecipe(Recipe):
     second: Step | None
     prompts: Sequence[Prompt]
     task: TaskScope = TaskScope.ANNOTATOR_PROMPTS
+
+    def unused_policy_settings(self, policy: str) -> frozenset[str]:
+        """Return those that the judge does not use."""
+        return _unused_by_labeler(self.judge, policy)
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
         """List the judge's models."""
@@ -253,3 +315,7 @@ class EvaluateRecipe(Recipe):
     arms: Mapping[str, ArmResults]
     matchups: Sequence[Matchup]
     task: TaskScope = TaskScope.ANNOTATOR_PROMPTS
+
+    def unused_policy_settings(self, policy: str) -> frozenset[str]:
+        """Return all: nothing is computed with a model."""
+        return ALL

@@ -2,7 +2,8 @@
 
 A recipe is one frozen record of everything the result of a stage depends on. The key of the artefact is the hash of the
 recipe (see `keys`), and the work of the stage receives the same recipe, so a setting that changes a result is always
-part of the key. Seed, policy settings and package versions, which all stages of a run share, are part of every key.
+part of the key. Seed and package versions, which all stages of a run share, are part of every key, as are the settings
+of the policy, except those that a recipe declares as unused.
 """
 
 from __future__ import annotations
@@ -50,6 +51,13 @@ class Recipe:
 
     round: int = 1
     """Number of the arm's round. Each round has random streams of its own, so that it draws other prompts."""
+
+    def unused_policy_settings(self, policy: str) -> frozenset[str]:
+        """Return the settings of the policy that cannot change the result; `policy` is the policy's model name.
+
+        All others, also those that are added later, are part of the key.
+        """
+        return frozenset()
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
         """List the models that the stage holds in memory; `policy` is the policy's model name."""

@@ -60,6 +60,23 @@ class ComponentConfig(Config):
         return [load for part in nested_configs(self) for load in part.loads(policy)]
 
     @property
+    def unused_policy_settings(self) -> frozenset[str]:
+        """Names of the settings of the policy (`PolicyConfig`) that cannot change what this component computes.
+
+        They are then not part of the keys of its artefacts. The default is none; components in the slots of this one
+        have their own.
+        """
+        return frozenset()
+
+    @property
+    def unused_settings(self) -> frozenset[str]:
+        """Names of this component's own settings that cannot change a result, such as a timeout.
+
+        They are then not part of the keys of its artefacts. The default is none.
+        """
+        return frozenset()
+
+    @property
     def title(self) -> str:
         """The kind, followed by the settings that differ from their defaults: `similarity (against: reference)`."""
         changed = []
@@ -101,6 +118,11 @@ def walk_configs(configs: Iterable[ComponentConfig]) -> Iterator[ComponentConfig
     for config in configs:
         yield config
         yield from walk_configs(nested_configs(config))
+
+
+def find_unused_policy_settings(config: ComponentConfig) -> frozenset[str]:
+    """Return the settings of the policy that no component in a config uses."""
+    return frozenset.intersection(*(part.unused_policy_settings for part in walk_configs([config])))
 
 
 def outermost_configs(configs: Iterable[ComponentConfig], kind: type[AnyConfig]) -> Iterator[AnyConfig]:

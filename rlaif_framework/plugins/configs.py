@@ -12,12 +12,22 @@ if TYPE_CHECKING:
     from rlaif_framework.records.preferences import Comparison
 
 
+MODEL_FREE = frozenset({"dtype", "lora", "max_prompt_tokens", "max_new_tokens", "train_tokens"})
+"""Settings of the policy that labelers, backends and strategies do not use: they also work where there is no policy, as
+in `rlaif label`."""
+
+
 class TaskConfig(ComponentConfig):
     """Base of the config of a task."""
 
 
 class BackendConfig(ComponentConfig):
     """Base of the config of a backend."""
+
+    @property
+    def unused_policy_settings(self) -> frozenset[str]:
+        """All that only matter for a policy; override this if the backend uses one of them."""
+        return MODEL_FREE
 
     def preferred_chunk_size(self) -> int:
         """Return the preferred number of comparisons per call, 0 for no preference.
@@ -29,6 +39,11 @@ class BackendConfig(ComponentConfig):
 
 class StrategyConfig(ComponentConfig):
     """Base of the config of a prompt strategy."""
+
+    @property
+    def unused_policy_settings(self) -> frozenset[str]:
+        """All that only matter for a policy; override this if the strategy uses one of them."""
+        return MODEL_FREE
 
     @property
     def longest_answer(self) -> int:
@@ -57,6 +72,11 @@ class LabelerConfig(ComponentConfig):
     scores_responses: ClassVar[bool] = False
     """True if the labeler scores each response alone: its class then has the method `score` of `Reward`, and reward
     `direct` can use it."""
+
+    @property
+    def unused_policy_settings(self) -> frozenset[str]:
+        """All that only matter for a policy; override this if the labeler uses one of them."""
+        return MODEL_FREE
 
     def missing_field(self, comparison: Comparison) -> str | None:
         """Describe what a comparison lacks to be labelled, such as `has no human preference`.
@@ -104,6 +124,15 @@ class RewardConfig(ComponentConfig):
         The default is True if a reward in one of its slots is trained on preferences.
         """
         return any(part.needs_preferences for part in _nested(self, RewardConfig))
+
+    @property
+    def needs_baseline(self) -> bool:
+        """True if `fit` reads the folder of the supervised baseline; otherwise `initial` is an empty path.
+
+        The default is True for a reward without rewards in its slots, else that of any of these.
+        """
+        parts = list(_nested(self, RewardConfig))
+        return any(part.needs_baseline for part in parts) if parts else True
 
 
 class AlgorithmConfig(ComponentConfig):

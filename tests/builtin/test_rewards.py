@@ -492,9 +492,10 @@ def test_the_evaluation_scores_prompts_cut_as_in_training(
     stage.artefact = lambda step: tmp_path
     step = Step("made", Recipe(), {}, ())
     reward = FittedReward(narrow("reward", {"kind": "length"}, bench.manager), step)
-    score.score_policy(stage, bench.context, ScoreResponsesRecipe(reward=reward, prompts=[long], responses=step))
+    texts = ScoreResponsesRecipe(reward=reward, prompts=[long], baseline=step, responses=step)
+    score.score_policies(stage, bench.context, texts)
     pairs = [Comparison("c", long, ("a", "b"))]
-    recipe = ScoreComparisonsRecipe(reward=reward, prompts=[long], responses=step, comparisons=pairs)
+    recipe = ScoreComparisonsRecipe(reward=reward, comparisons=pairs)
     score.score_comparisons(stage, bench.context, recipe)
     tokenizer = load_tokenizer(bench.model)
     assert len(seen) == 4

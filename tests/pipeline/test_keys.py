@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import pkgutil
+import shutil
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -12,11 +14,25 @@ from typing import Any
 import pytest
 
 from rlaif_framework import Comparison, Context, PluginManager, Prompt, Spec
+from rlaif_framework.assembly import context as run_context
+from rlaif_framework.assembly import identity
 from rlaif_framework.assembly.context import Context as RunContext
+from rlaif_framework.models.source import find_model
 from rlaif_framework.pipeline import recipes
 from rlaif_framework.pipeline.compose import compose
 from rlaif_framework.pipeline.keys import StepFactory
 from rlaif_framework.pipeline.steps import Recipe, Step, TaskScope, find_steps
+from rlaif_framework.plugins.component import SLOTS, ComponentConfig, Slot
+from rlaif_framework.plugins.slots import narrow
+from rlaif_framework.spec.model import (
+    AiFeedback,
+    Arm,
+    EvaluateConfig,
+    LoraSettings,
+    PairsConfig,
+    PolicyConfig,
+    SftConfig,
+)
 
 RECIPES = [value for value in vars(recipes).values() if inspect.isclass(value) and issubclass(value, Recipe)]
 for base in (Recipe, recipes.LabelerRecipe, recipes.ScoreRecipe):
@@ -37,7 +53,9 @@ def test_the_work_of_every_recipe_takes_that_recipe(recipe: type[Recipe]) -> Non
 
 
 def test_every_field_of_every_recipe_is_part_of_the_key(tiny_spec: Callable[..., Spec], manager: PluginManager) -> None:
-    spec = tiny_spec()
+    arms = tiny_spec().model_dump(mode="json")["arms"]
+    arms["rlaif"]["feedback"]["allow_weak_labels"] = False
+    spec = tiny_spec(arms=arms)
     factory = StepFactory(Context.from_spec(spec, manager))
     checked = set()
     for step in compose(spec, factory.context):
@@ -71,54 +89,217 @@ def test_a_value_that_cannot_be_described_is_refused(tiny_spec: Callable[..., Sp
         factory.describe(Fruit(object()))
 
 
-CHANGES: dict[str, Any] = {
-    "seed": 4,
-    "policy.max_new_tokens": 11,
-    "policy.max_prompt_tokens": 95,
-    "policy.lora.rank": 5,
-    "sft.lr": 2e-3,
-    "sft.limit": 23,
-    "arms.rlaif.feedback.labeler.letter": "a",
-    "arms.rlaif.feedback.pairs.limit": 23,
-    "arms.rlaif.feedback.pairs.temperature": 0.8,
-    "arms.rlaif.feedback.allow_weak_labels": False,
-    "arms.rlaif.reward.lr": 2e-3,
-    "arms.rlaif.algorithm.lr": 2e-3,
-    "arms.rlaif.algorithm.value_from": "sft",
-    "arms.rlaif.rounds": 2,
-    "evaluate.judge": {"kind": "rouge"},
-    "evaluate.prompts": 5,
-    "evaluate.comparisons": 11,
-    "evaluate.temperature": 0.5,
-    "evaluate.show": 3,
-    "evaluate.labelers": {},
-    "task.validation_fraction": 0.3,
+RESPONSES = [f"evaluation/responses/{name}" for name in ("sft", "rlaif", "offline")]
+WINS = ["rlaif-vs-sft", "offline-vs-sft", "rlaif-vs-offline"]
+SFT, PAIRS, SUMMARY = ["sft"], ["rlaif/pairs"], ["evaluation/summary"]
+LABELS = ["rlaif/labels", "evaluation/labels/rlaif"]
+SAMPLED = [*PAIRS, "evaluation/responses/sft", "evaluation/responses/offline"]
+ROOTS: dict[str, tuple[Any, list[str]]] = {
+    # The name of the run and the plugins that must be installed change nothing.
+    "name": ("other", []),
+    "requires": (["pytest"], []),
+    "policy.dtype": ("bf16", SFT),
+    "policy.lora": (None, SFT),
+    "policy.lora.rank": (5, SFT),
+    "policy.lora.alpha": (5.0, SFT),
+    "policy.lora.targets": (["q_proj"], SFT),
+    "policy.lora.last_layers": (1, SFT),
+    "policy.gradient_checkpointing": (True, []),
+    # The pairs of the task are truncated too.
+    "policy.max_prompt_tokens": (95, [*SFT, "offline/pairs"]),
+    # DPO and supervised fine-tuning sample nothing.
+    "policy.max_new_tokens": (11, SAMPLED),
+    "policy.batch_tokens": (4096, SAMPLED),
+    "policy.train_tokens": (1024, SFT),
+    "sft": (None, SFT),
+    "sft.lr": (2e-3, SFT),
+    "sft.schedule": ("cosine", SFT),
+    "sft.adam_eps": (1e-6, SFT),
+    "sft.optimizer": ("adafactor", SFT),
+    "sft.epochs": (2.0, SFT),
+    "sft.warmup": (0.2, SFT),
+    "sft.batch_size": (4, SFT),
+    "sft.loss": ("all", SFT),
+    "sft.max_response_tokens": (20, SFT),
+    "sft.limit": (23, SFT),
+    "arms.rlaif.feedback": (
+        {"kind": "human", "labeler": "synthetic", "pairs": {"source": "task", "limit": 24}},
+        # Pairs of the task are what the other arm has already.
+        ["rlaif/labels"],
+    ),
+    "arms.rlaif.feedback.labeler": ({"kind": "test/taste", "letter": "a"}, LABELS),
+    # Nothing but the gate, which was not asked before.
+    "arms.rlaif.feedback.allow_weak_labels": (False, ["rlaif/gate"]),
+    "arms.rlaif.feedback.pairs": ({"source": "policy"}, PAIRS),
+    "arms.rlaif.feedback.pairs.source": ("policy", PAIRS),
+    "arms.rlaif.feedback.pairs.limit": (23, PAIRS),
+    "arms.rlaif.feedback.pairs.prompts": (11, PAIRS),
+    "arms.rlaif.feedback.pairs.responses": (3, PAIRS),
+    "arms.rlaif.feedback.pairs.temperature": (0.8, PAIRS),
+    "arms.rlaif.reward": ({"kind": "bradley-terry", "lr": 2e-3}, ["rlaif/reward"]),
+    "arms.rlaif.algorithm": ({"kind": "rloo", "steps": 2}, ["rlaif/policy"]),
+    # The first round is the only one of before.
+    "arms.rlaif.rounds": (2, PAIRS),
+    "evaluate": (None, []),
+    "evaluate.judge": ("rouge", ["evaluation/labels/judge", *(f"evaluation/wins/{pair}" for pair in WINS)]),
+    "evaluate.judges": (
+        {"other": "rouge"},
+        ["evaluation/labels/other", *(f"evaluation/judges/other/{pair}" for pair in WINS)],
+    ),
+    "evaluate.matchups": ([["rlaif", "sft"]], SUMMARY),
+    "evaluate.labelers": ({}, SUMMARY),
+    "evaluate.prompts": (5, RESPONSES),
+    "evaluate.comparisons": (
+        11,
+        [*(f"evaluation/labels/{name}" for name in ("judge", "rlaif", "own")), "evaluation/margins/rlaif"],
+    ),
+    "evaluate.temperature": (0.5, RESPONSES),
+    "evaluate.responses": (2, RESPONSES),
+    "evaluate.show": (3, SUMMARY),
 }
-FIRST: dict[str, str] = {
-    "arms.rlaif.feedback.allow_weak_labels": "rlaif/reward",
-    "arms.rlaif.algorithm.lr": "rlaif/policy",
-    "arms.rlaif.reward.lr": "rlaif/reward",
-    "evaluate.temperature": "evaluation/responses/sft",
-    "evaluate.show": "evaluation/summary",
-}
-"""The first step that a change must recompute: those before it are reused."""
+"""For every setting: another value, and the steps that must be recomputed although all they depend on is reused. The
+steps that depend on these follow. A new setting must be declared here."""
+GROUPS = ("seed", "task", "policy", "arms", "policy.model", "policy.revision")
+"""Settings with tests of their own."""
 
 
-@pytest.mark.parametrize(("path", "value"), CHANGES.items())
-def test_a_changed_setting_changes_a_key(
-    path: str, value: Any, tiny_spec: Callable[..., Spec], manager: PluginManager
+def test_every_setting_of_a_spec_is_declared() -> None:
+    names = [*Spec.model_fields]
+    names += [f"policy.{name}" for name in PolicyConfig.model_fields]
+    names += [f"policy.lora.{name}" for name in LoraSettings.model_fields]
+    names += [f"sft.{name}" for name in SftConfig.model_fields]
+    names += [f"arms.rlaif.{name}" for name in Arm.model_fields]
+    names += [f"arms.rlaif.feedback.{name}" for name in AiFeedback.model_fields if name != "kind"]
+    names += [f"arms.rlaif.feedback.pairs.{name}" for name in PairsConfig.model_fields]
+    names += [f"evaluate.{name}" for name in EvaluateConfig.model_fields]
+    assert {*ROOTS, *GROUPS} == set(names)
+
+
+def find_roots(before: Spec, after: Spec, manager: PluginManager) -> list[str]:
+    """List the steps that are not reused although those they depend on are, and check that the later ones follow."""
+    known = set(keys_of(before, manager).values())
+    steps = compose(after, Context.from_spec(after, manager))
+    for step in steps:
+        if any(earlier.key not in known for earlier in find_steps(step.recipe)):
+            assert step.key not in known, f"{step.name} is reused although a step it depends on is not"
+    new = [step for step in steps if step.key not in known]
+    return [step.name for step in new if all(earlier.key in known for earlier in find_steps(step.recipe))]
+
+
+@pytest.fixture
+def two_arms(tiny_spec: Callable[..., Spec]) -> Callable[..., Spec]:
+    """A spec with an arm that samples and one that does not; keyword arguments replace top-level keys."""
+
+    def build(**changes: Any) -> Spec:
+        data = tiny_spec().model_dump(mode="json")
+        feedback = {**data["arms"]["rlaif"]["feedback"], "pairs": {"source": "task", "limit": 24}}
+        data["arms"]["offline"] = {"feedback": feedback, "algorithm": {"kind": "dpo"}}
+        data["evaluate"]["temperature"] = 0.9
+        return tiny_spec(**{**data, **changes})
+
+    return build
+
+
+@pytest.mark.parametrize("path", ROOTS)
+def test_a_setting_recomputes_what_it_changes_and_nothing_else(
+    path: str, two_arms: Callable[..., Spec], manager: PluginManager
 ) -> None:
-    data = tiny_spec().model_dump(mode="json")
+    value, expected = ROOTS[path]
+    data = two_arms().model_dump(mode="json")
     *parents, last = path.split(".")
     node = data
     for part in parents:
         node = node[part]
+    assert node[last] != value
     node[last] = value
-    before, after = keys_of(tiny_spec(), manager), keys_of(tiny_spec(**data), manager)
-    changed = [name for name, key in after.items() if before.get(name) != key]
-    assert "evaluation/summary" in changed
-    if path in FIRST:
-        assert changed[0] == FIRST[path]
+    found = find_roots(two_arms(), two_arms(**data), manager)
+    assert sorted(found) == sorted(expected)
+
+
+def test_another_seed_recomputes_everything(two_arms: Callable[..., Spec], manager: PluginManager) -> None:
+    assert not set(keys_of(two_arms(), manager).values()) & set(keys_of(two_arms(seed=4), manager).values())
+
+
+def test_another_model_is_known_by_its_contents(
+    tiny_model: Path, tmp_path: Path, two_arms: Callable[..., Spec], manager: PluginManager
+) -> None:
+    shutil.copytree(tiny_model, tmp_path / "copy")
+    copy = two_arms(policy={**two_arms().policy.model_dump(mode="json"), "model": str(tmp_path / "copy")})
+    assert find_roots(two_arms(), copy, manager) == []
+    (tmp_path / "copy/chat_template.jinja").write_text("another template")
+    assert sorted(find_roots(two_arms(), copy, manager)) == ["offline/pairs", "sft"]
+
+
+LOCAL = {"kind": "transformers", "model": "m"}
+
+
+def test_a_model_is_known_by_its_contents_and_not_by_its_revision(
+    two_arms: Callable[..., Spec], manager: PluginManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As for a hub model of which both revisions are the same commit.
+    monkeypatch.setattr(run_context, "find_model", lambda name, revision=None: find_model(name))
+    pinned = two_arms(policy={**two_arms().policy.model_dump(mode="json"), "revision": "v1"})
+    assert find_roots(two_arms(), pinned, manager) == []
+
+
+REQUIRED: dict[tuple[str, str], dict[str, Any]] = {
+    ("backend", "transformers"): {"model": "m"},
+    ("backend", "openai"): {"model": "m", "base_urls": "http://localhost/v1"},
+    ("labeler", "ensemble"): {"labelers": {"a": "length", "b": "rouge"}},
+    ("labeler", "likelihood"): {"model": "m"},
+    ("labeler", "llm"): {"backend": LOCAL},
+    ("labeler", "rate"): {"backend": LOCAL},
+    ("labeler", "mix"): {"labeler": "length"},
+    ("reward", "pretrained"): {"model": "m"},
+    ("reward", "direct"): {"labeler": {"kind": "rate", "backend": LOCAL}},
+    ("reward", "ensemble"): {"members": ["length", "length"]},
+    ("reward", "sum"): {"terms": {"a": "length"}},
+    ("algorithm", "teacher"): {"backend": LOCAL},
+}
+"""Settings without defaults."""
+NO_EFFECT = {
+    ("backend", "openai"): {
+        "api_key_env",
+        "concurrency",
+        "requests_per_minute",
+        "tokens_per_minute",
+        "timeout",
+        "retries",
+        "max_tokens_budget",
+        "max_cost",
+    }
+}
+"""Settings of components that change no result. All others are part of the keys of what the component computes."""
+
+
+def another_setting(value: Any) -> Any:
+    return not value if isinstance(value, bool) else [value] if value is not None else "another"
+
+
+@pytest.mark.parametrize("slot", SLOTS)
+def test_every_setting_of_every_component_is_part_of_its_key_or_declared_to_have_no_effect(
+    slot: Slot, tiny_spec: Callable[..., Spec], manager: PluginManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = Context.from_spec(tiny_spec(), manager)
+    monkeypatch.setattr(identity, "find_models", lambda config, context: {})  # none of the models exists
+    for component, _ in manager.components(slot):
+        settings = REQUIRED.get((slot, component.name), {})
+        config = narrow(slot, {"kind": component.name, **settings}, manager)
+        before = identity.describe_component(config, context)
+        same = {
+            name
+            for name in type(config).model_fields
+            if name != "kind" and describe_changed(config, name, context) == before
+        }
+        assert same == NO_EFFECT.get((slot, component.name), set()), component.name
+
+
+def describe_changed(config: ComponentConfig, name: str, context: Context) -> Any:
+    """Describe a config with another value of a setting, which need not be valid."""
+    changed = config.model_copy(update={name: another_setting(getattr(config, name))})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the type of the value
+        return identity.describe_component(changed, context)
 
 
 def test_another_judge_samples_and_judges_nothing_again(tiny_spec: Callable[..., Spec], manager: PluginManager) -> None:

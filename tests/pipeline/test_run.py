@@ -154,7 +154,7 @@ def test_a_hook_that_fails_hides_no_error(
     watch_with(manager, "first")
     weak = tiny_spec().model_dump(mode="json")["arms"]
     weak["rlaif"]["feedback"]["allow_weak_labels"] = False
-    with pytest.raises(TrainingError, match=r"rlaif/reward: .* not above chance"):
+    with pytest.raises(TrainingError, match=r"rlaif/gate: .* not above chance"):
         execute(tiny_spec(arms=weak, sft=None), tmp_path / "run", manager)
 
 

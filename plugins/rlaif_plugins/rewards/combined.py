@@ -14,6 +14,7 @@ from rlaif_framework import (
     Component,
     Context,
     LabelledComparison,
+    PolicyConfig,
     Prompt,
     Reward,
     RewardConfig,
@@ -45,6 +46,11 @@ class EnsembleRewardConfig(RewardConfig):
     spread_weight: float = Field(1.0, ge=0)
     """Weight of the standard deviation in `mean-minus-spread`."""
 
+    @property
+    def unused_policy_settings(self) -> frozenset[str]:
+        """Those that no member uses."""
+        return frozenset(PolicyConfig.model_fields)
+
 
 class SumRewardConfig(RewardConfig):
     """Sum weighted rewards and penalties; each term is logged separately."""
@@ -54,6 +60,11 @@ class SumRewardConfig(RewardConfig):
     """Rewards by name, e.g. `{quality: bradley-terry, length: {kind: length, per: 100}}`."""
     weights: dict[str, float] = Field(default_factory=dict)
     """Weights of terms, by name; the default is 1, and a negative weight makes a penalty, e.g. `{length: -0.1}`."""
+
+    @property
+    def unused_policy_settings(self) -> frozenset[str]:
+        """Those that no term uses."""
+        return frozenset(PolicyConfig.model_fields)
 
     @model_validator(mode="after")
     def _check_weights(self) -> SumRewardConfig:

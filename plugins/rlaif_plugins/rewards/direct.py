@@ -20,6 +20,7 @@ from rlaif_framework import (
     Stage,
     hookimpl,
 )
+from rlaif_framework.plugins.configs import MODEL_FREE
 
 
 def _check_scores(labeler: LabelerConfig) -> LabelerConfig:
@@ -40,6 +41,16 @@ class DirectRewardConfig(RewardConfig):
     do."""
     scale: float = Field(1.0, gt=0)
     """Factor of the scores, e.g. 10 for the cosine similarities of `similarity`."""
+
+    @property
+    def needs_baseline(self) -> bool:
+        """Always False: nothing is trained."""
+        return False
+
+    @property
+    def unused_policy_settings(self) -> frozenset[str]:
+        """All that only matter for a policy."""
+        return MODEL_FREE
 
 
 class DirectReward:

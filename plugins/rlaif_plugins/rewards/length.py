@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from rlaif_framework import Component, Context, LabelledComparison, Prompt, Reward, RewardConfig, Stage, hookimpl
+from rlaif_framework.plugins.configs import MODEL_FREE
 
 
 class LengthRewardConfig(RewardConfig):
@@ -21,6 +22,16 @@ class LengthRewardConfig(RewardConfig):
     """Number of units per reward of 1."""
     target: int | None = Field(None, ge=0)
     """Target length: the reward is minus the distance to it. By default, longer responses have higher rewards."""
+
+    @property
+    def needs_baseline(self) -> bool:
+        """Always False: nothing is trained."""
+        return False
+
+    @property
+    def unused_policy_settings(self) -> frozenset[str]:
+        """All that only matter for a policy."""
+        return MODEL_FREE
 
 
 class LengthReward:

@@ -88,9 +88,9 @@ def _measure_reward(
     if arm.reward is None or arm.comparison_scores is None or arm.response_scores is None:
         return None
     comparisons = recipe.comparisons
-    on_comparisons = read_scores(stage.artefact(arm.comparison_scores))
-    margins, baseline = on_comparisons["margins"], on_comparisons["sft"]
-    policy = read_scores(stage.artefact(arm.response_scores))["policy"]
+    margins = read_scores(stage.artefact(arm.comparison_scores))["margins"]
+    on_responses = read_scores(stage.artefact(arm.response_scores))
+    baseline, policy = on_responses["sft"], on_responses["policy"]
     own_labels = labels[arm.labeler] if arm.labeler is not None else []
     clusters = [prompt.text for prompt in recipe.prompts]
     # The probability of the first response in the Bradley-Terry model.

@@ -12,7 +12,7 @@ from rlaif_framework.contracts.stage import Stage
 from rlaif_framework.errors import TrainingError
 from rlaif_framework.metrics.agreement import measure_labeler
 from rlaif_framework.metrics.estimates import Estimate
-from rlaif_framework.pipeline.recipes import LabelRecipe
+from rlaif_framework.pipeline.recipes import GateRecipe, LabelRecipe
 from rlaif_framework.pipeline.stages.label import label_comparisons
 from rlaif_framework.pipeline.stages.sample import COMPARISONS
 from rlaif_framework.records.preferences import Comparison, Preference
@@ -66,22 +66,18 @@ def read_agreement(folder: Path) -> tuple[str, Estimate | None]:
     return found["on"], found["agreement"] and Estimate(**found["agreement"])
 
 
-def check_agreement(folder: Path, place: str, allow_weak: bool) -> None:
-    """Raise an error if labels are not better than chance.
-
-    Args:
-        folder: The artefact of the labels.
-        place: Where the labels are used, for the error message.
-        allow_weak: Accept any labels.
+def check_labels(stage: Stage, context: Context, recipe: GateRecipe) -> None:
+    """Raise an error if labels are not better than chance; write `gate.json` if they are.
 
     Raises:
         TrainingError: The 95 % interval of the agreement includes 50 %.
     """
-    measured_on, agreement = read_agreement(folder)
-    if allow_weak or agreement is None or agreement.beats_chance:
+    measured_on, agreement = read_agreement(stage.artefact(recipe.label))
+    if agreement is None or agreement.beats_chance:
+        (stage.folder / "gate.json").write_text(json.dumps({"measured": agreement is not None}), encoding="utf-8")
         return
     raise TrainingError(
-        f"{place}: the labels agree with gold preferences on {agreement.value:.1%} of {agreement.count} {measured_on} "
+        f"the labels agree with gold preferences on {agreement.value:.1%} of {agreement.count} {measured_on} "
         f"comparisons (95 % interval from {agreement.low:.1%}), which is not above chance. Training on chance-level "
         "labels is useless or harmful, so the run stops. Choose another labeler, provide more comparisons with gold "
         "preferences, or set 'allow_weak_labels: true' in the arm's feedback"

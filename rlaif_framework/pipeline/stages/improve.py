@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.contracts.protocols import Guidance
 from rlaif_framework.contracts.stage import Stage
 from rlaif_framework.errors import DataError
 from rlaif_framework.pipeline.recipes import ArmLabels, FittedReward, ImproveRecipe, RewardRecipe
-from rlaif_framework.pipeline.stages.gate import check_agreement
 from rlaif_framework.pipeline.stages.label import PREFERENCES
 from rlaif_framework.pipeline.stages.sample import COMPARISONS
 from rlaif_framework.records.preferences import LabelledComparison
@@ -20,7 +20,8 @@ from rlaif_framework.training.responses import truncate_prompts
 def fit_reward(stage: Stage, context: Context, recipe: RewardRecipe) -> None:
     """Fit a reward model to the labels of its arm, if it learns from labels."""
     labels = _read_labels(stage, recipe.labels) if recipe.labels is not None else []
-    context.build_reward(recipe.reward).fit(labels, stage.artefact(recipe.sft), stage)
+    initial = stage.artefact(recipe.sft) if recipe.sft is not None else Path()
+    context.build_reward(recipe.reward).fit(labels, initial, stage)
 
 
 def improve_policy(stage: Stage, context: Context, recipe: ImproveRecipe) -> None:
@@ -43,14 +44,12 @@ def load_reward(stage: Stage, context: Context, fitted: FittedReward | None) -> 
 
 
 def _read_labels(stage: Stage, labels: ArmLabels) -> list[LabelledComparison]:
-    """Read an arm's labels, after a check of their agreement. Comparisons without a label are dropped and counted.
+    """Read an arm's labels. Comparisons without a label are dropped and counted.
 
     Raises:
-        TrainingError: The labels are not better than chance.
         DataError: No comparison has a label.
     """
     folder = stage.artefact(labels.label)
-    check_agreement(folder, f"stage '{stage.name}'", labels.allow_weak)
     comparisons = load_comparisons(stage.artefact(labels.sample) / COMPARISONS)
     preferences = load_preferences(folder / PREFERENCES)
     labelled = [

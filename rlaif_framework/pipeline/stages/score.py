@@ -19,29 +19,29 @@ SCORES = "scores.json"
 
 
 def score_comparisons(stage: Stage, context: Context, recipe: ScoreComparisonsRecipe) -> None:
-    """Write the margin of each comparison, and the score of each response of the baseline."""
+    """Write the margin of each comparison."""
     comparisons, reward = recipe.comparisons, _load(stage, context, recipe.reward)
-    prompts = _truncate(context, [*(c.prompt for c in comparisons), *recipe.prompts])
-    repeated = [prompt for prompt in prompts[: len(comparisons)] for _ in range(2)]
+    prompts = _truncate(context, [c.prompt for c in comparisons])
+    repeated = [prompt for prompt in prompts for _ in range(2)]
     responses = [text for c in comparisons for text in c.responses]
     # In one call, so that the responses to a prompt share its computation.
     scores = score_responses(reward, repeated, responses) if comparisons else []
     margins = [a - b for a, b in zip(scores[::2], scores[1::2], strict=True)]
-    baseline = read_responses(stage.artefact(recipe.responses))
-    content = {"margins": margins, "sft": score_responses(reward, prompts[len(comparisons) :], baseline)}
-    (stage.folder / SCORES).write_text(json.dumps(content))
+    (stage.folder / SCORES).write_text(json.dumps({"margins": margins}))
 
 
-def score_policy(stage: Stage, context: Context, recipe: ScoreResponsesRecipe) -> None:
-    """Write the score of each response of a policy."""
-    reward = _load(stage, context, recipe.reward)
-    responses = read_responses(stage.artefact(recipe.responses))
-    scores = score_responses(reward, _truncate(context, recipe.prompts), responses)
-    (stage.folder / SCORES).write_text(json.dumps({"policy": scores}))
+def score_policies(stage: Stage, context: Context, recipe: ScoreResponsesRecipe) -> None:
+    """Write the score of each response of the baseline and of a policy."""
+    reward, prompts = _load(stage, context, recipe.reward), _truncate(context, recipe.prompts)
+    scores = {
+        name: score_responses(reward, prompts, read_responses(stage.artefact(step)))
+        for name, step in (("sft", recipe.baseline), ("policy", recipe.responses))
+    }
+    (stage.folder / SCORES).write_text(json.dumps(scores))
 
 
 def read_scores(folder: Path) -> dict[str, list[float]]:
-    """Read the scores that `score_comparisons` or `score_policy` wrote, by name."""
+    """Read the scores that `score_comparisons` or `score_policies` wrote, by name."""
     return dict(json.loads((folder / SCORES).read_text(encoding="utf-8")))
 
 

@@ -21,6 +21,11 @@ class BestOfNConfig(MissingEosConfig, AlgorithmConfig):
     temperature: float = Field(0.9, gt=0)
     """Sampling temperature."""
 
+    @property
+    def unused_policy_settings(self) -> frozenset[str]:
+        """Those of training and sampling: the policy is saved unchanged."""
+        return frozenset({"lora", "train_tokens", "max_new_tokens", "batch_tokens"})
+
     def loads(self, policy: str) -> Sequence[ModelLoad]:
         """List the policy, which is saved unchanged."""
         return [ModelLoad(policy, "policy")]

@@ -28,6 +28,11 @@ class DpoConfig(LearnerConfig):
     """Learning-rate schedule after the warm-up: constant, or decay to zero."""
 
     @property
+    def unused_policy_settings(self) -> frozenset[str]:
+        """Those of sampling."""
+        return frozenset({"max_new_tokens", "batch_tokens"})
+
+    @property
     def needs_reward(self) -> bool:
         """Always False."""
         return False

@@ -75,6 +75,22 @@ class OpenAIConfig(BackendConfig):
     price_out: float = Field(0.0, ge=0)
     """US dollars per million generated tokens (0: unknown)."""
 
+    @property
+    def unused_settings(self) -> frozenset[str]:
+        """Those that change when an answer comes, and not the answer."""
+        return frozenset(
+            {
+                "api_key_env",
+                "concurrency",
+                "requests_per_minute",
+                "tokens_per_minute",
+                "timeout",
+                "retries",
+                "max_tokens_budget",
+                "max_cost",
+            }
+        )
+
     def preferred_chunk_size(self) -> int:
         """Return the number of comparisons that keeps all requests in flight."""
         return self.concurrency

@@ -53,6 +53,17 @@ class BradleyTerryConfig(OptimizerConfig, RewardConfig):
         """Always True."""
         return True
 
+    @property
+    def needs_baseline(self) -> bool:
+        """True if training starts from the supervised baseline."""
+        return self.model == "sft"
+
+    @property
+    def unused_policy_settings(self) -> frozenset[str]:
+        """Those of sampling; only centring scores responses to prompts."""
+        unused = {"max_new_tokens"} if self.centre else {"max_new_tokens", "max_prompt_tokens", "batch_tokens"}
+        return frozenset(unused if self.lora == "policy" else {*unused, "lora"})
+
     def loads(self, policy: str) -> Sequence[ModelLoad]:
         """List the initial model."""
         model = policy if self.model in ("sft", "base") else self.model

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from rlaif_framework import Component, ModelLoad, RewardConfig, hookimpl
+from rlaif_framework.plugins.configs import MODEL_FREE
 
 
 class PretrainedRewardConfig(RewardConfig):
@@ -27,6 +28,16 @@ class PretrainedRewardConfig(RewardConfig):
     max_tokens: int | None = Field(None, ge=16)
     """Maximum length of an input in tokens. The prompt is truncated, never the response. By default the number of
     positions of the model."""
+
+    @property
+    def needs_baseline(self) -> bool:
+        """Always False: nothing is trained."""
+        return False
+
+    @property
+    def unused_policy_settings(self) -> frozenset[str]:
+        """All that only matter for a policy, except its precision."""
+        return MODEL_FREE - {"dtype"}
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
         """List the model."""
