@@ -221,6 +221,6 @@ def load_hub(place: str) -> dict[str, Iterator[Row]]:
             "of their folder"
         ) from error
     return {
-        part: (Row(place, number, f"{part}, row", dict(row)) for number, row in enumerate(rows, 1))
+        part: (Row(f"{place}, {part}", number, "row", dict(row)) for number, row in enumerate(rows, 1))
         for part, rows in data.items()
     }

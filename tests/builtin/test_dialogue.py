@@ -21,8 +21,8 @@ def make(manager: PluginManager, tiny_spec: Callable[..., Spec], tmp_path: Path)
         path = tmp_path / "pairs.jsonl.gz"
         with gzip.open(path, "wt") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
-        data = {"train": str(path)}
-        return Context.from_spec(tiny_spec(task={"kind": "dialogue", "data": data, **config}), manager).task
+        settings = {"kind": "dialogue", "data": {"train": str(path)}, **config}
+        return Context.from_spec(tiny_spec(task=settings), manager).task
 
     return build
 
@@ -113,3 +113,70 @@ def test_a_chat_policy_is_given_the_turns(make: Callable[..., Any]) -> None:
     assert short.turns == (("system", "Be brief."), last)
     (bare,) = make([{"prompt": "Why?", "responses": ["Because.", "No idea."]}]).prompts("train")
     assert bare.turns == (("user", "Why?"),)
+
+
+def test_lists_of_messages_are_read_as_dialogues(make: Callable[..., Any]) -> None:
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]
+    question = {"role": "user", "content": "Why?"}
+    row = {"prompt": [*turns, question], "chosen": [turns[1]], "rejected": [{"role": "assistant", "content": "No."}]}
+    (prompt,) = make([row]).prompts("train")
+    assert prompt.text == "Human: Hi\n\nAssistant: Hello!\n\nHuman: Why?\n\nAssistant:"
+    assert prompt.reference == "Hello!"
+
+
+def test_a_cue_with_white_space_stands_once_in_the_prompt(make: Callable[..., Any]) -> None:
+    rows = [
+        {"prompt": text, "responses": ["a", f"b{i}"]}
+        for i, text in enumerate(("\n\nHuman: Why?\n\nAssistant: ", "Human: Why?\n\nAssistant:\n", "Why?"))
+    ]
+    assert [p.text for p in make(rows).prompts("train")] == ["Human: Why?\n\nAssistant:"]
+
+
+def test_columns_with_other_names_are_mapped(make: Callable[..., Any]) -> None:
+    rows = [{"question": "Why?", "chosen": "Because.", "rejected": "No."}]
+    with pytest.raises(DataError, match=r"did you mean task\.fields: \{prompt: question\}\?"):
+        make(rows).comparisons("train")
+    (prompt,) = make(rows, fields={"prompt": "question"}).prompts("train")
+    assert prompt.text == "Human: Why?\n\nAssistant:"
+
+
+def test_the_same_pair_twice_has_two_ids(make: Callable[..., Any]) -> None:
+    rows = [{"prompt": "Why?", "chosen": c, "rejected": r} for c, r in (("a", "b"), ("b", "a"))]
+    task = make(rows)
+    assert len({c.id for c in task.comparisons("train")}) == 2
+    assert "1 comparisons repeat the prompt and responses of an earlier one" in task.data_notes()[0]
+
+
+@pytest.mark.parametrize("form", ["transcripts", "messages", "question"])
+def test_splits_share_no_dialogue_in_whatever_form(make: Callable[..., Any], tmp_path: Path, form: str) -> None:
+    """The same question as a transcript, as messages and as text is one prompt."""
+
+    def row(number: int, form: str) -> dict[str, Any]:
+        question = f"What is {number}?"
+        if form == "transcripts":
+            head = f"\n\nHuman: {question}\n\nAssistant:"
+            return {"chosen": f"{head} x {form}", "rejected": f"{head} y"}
+        if form == "messages":
+            user = {"role": "user", "content": question}
+            pair = {name: [user, {"role": "assistant", "content": f"{name} {form}"}] for name in ("chosen", "rejected")}
+            return {**pair}
+        return {"prompt": question, "chosen": f"x {form}", "rejected": "y"}
+
+    held_out = tmp_path / "held.jsonl"
+    held_out.write_text("".join(json.dumps(row(i, "transcripts")) + "\n" for i in range(5)))
+    rows = tmp_path / "train.jsonl"
+    rows.write_text("".join(json.dumps(row(i, form)) + "\n" for i in range(20)))
+    task = make([], data={"train": str(rows), "test": str(held_out)})
+    texts = [{p.text for p in task.prompts(split)} for split in ("train", "test")]
+    assert [len(found) for found in texts] == [15, 5]
+    assert not texts[0] & texts[1]
+    (note,) = [note for note in task.data_notes() if note.startswith("dropped")]
+    assert note == "dropped 5 of 20 comparisons of split 'train', because their text is also in 'test'"
+
+
+def test_a_folder_with_train_only_is_divided(make: Callable[..., Any], tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text("".join(json.dumps(transcripts(n)) + "\n" for n in range(60)))
+    task = make([], data=str(folder))
+    assert all(task.prompts(split) for split in ("train", "validation", "test"))

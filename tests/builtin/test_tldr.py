@@ -6,6 +6,7 @@ import gzip
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -113,6 +114,10 @@ def test_other_field_names_and_lists_of_sentences_are_read(tmp_path: Path) -> No
         "We study cats. They sit.",
         "Cats sit.",
         (Turn("user", "Summarize the following text in one or two sentences.\n\nCats\n\nWe study cats. They sit."),),
+
+
+    assert replace(prompt, turns=()) == Prompt(
+        "p1", "TITLE: Cats\n\nABSTRACT: We study cats. They sit.\n\nTL;DR:", "We study cats. They sit.", "Cats sit."
     )
 
 
@@ -128,7 +133,7 @@ def test_other_field_names_and_lists_of_sentences_are_read(tmp_path: Path) -> No
         ({"id": "1", "post": "x", "summary": " "}, "'summary' is missing or empty"),
         ({"id": "1", "post": "x", "summary": []}, "'summary' is missing or empty"),
         ({"prompt": " ", "completion": "x"}, "'prompt' is empty"),
-        ({"prompt": ["x"], "completion": "x"}, "'prompt' is ['x'], not a string"),
+        ({"prompt": ["x"], "completion": "x"}, "'prompt' must be a string, not list"),
         ({"id": "1", "post": 3, "summary": "y"}, "'post' is 3, not a string"),
         ({"id": "1", "post": ["a", 3], "summary": "y"}, "'post' is ['a', 3], not a string"),
         ({"id": "1", "post": "x", "summary": {"a": 1}}, "'summary' is {'a': 1}, not a string"),
@@ -236,7 +241,9 @@ def test_a_post_that_stands_there_twice_without_an_id_gets_two(tmp_path: Path) -
 def test_of_several_bad_rows_the_first_in_the_file_is_named(tmp_path: Path) -> None:
     rows = [*posts(2), *(row | {"summary": {"a": 1}} for row in posts(60)[2:])]
     path = write_rows(tmp_path / "a.jsonl", rows)
-    assert error_of(path, "data") == f"{path}, line 3: 'summary' is {{'a': 1}}, not a string"
+    first, likewise = error_of(path, "data").splitlines()
+    assert first == f"{path}, line 3: 'summary' is {{'a': 1}}, not a string"
+    assert likewise.strip() == "likewise line 4, line 5, line 6, line 7, line 8 and 52 more"
 
 
 def test_all_comparisons_of_one_post_are_in_one_split_and_with_its_post(tmp_path: Path) -> None:
@@ -258,7 +265,7 @@ def test_all_comparisons_of_one_post_are_in_one_split_and_with_its_post(tmp_path
 
 def test_rows_that_name_their_split_go_there(tmp_path: Path) -> None:
     names = {"train": "train", "valid1": "validation", "dev": "validation", "valid2": "test", "test": "test"}
-    rows = [{"id": f"{name}/{i}", "post": "x", "summary": "y", "split": name} for name in names for i in range(3)]
+    rows = [{"id": f"{n}/{i}", "post": f"{n}/{i}", "summary": "y", "split": n} for n in names for i in range(3)]
     task = make_task(data=str(write_rows(tmp_path / "a.jsonl", rows)))
     for split in SPLITS:
         expected = {f"{name}/{i}" for name, goes_to in names.items() if goes_to == split for i in range(3)}
@@ -282,7 +289,7 @@ def test_a_bad_row_is_met_whatever_split_is_asked_for(tmp_path: Path) -> None:
 )
 def test_a_folder_with_a_file_a_split_is_read_by_their_names(tmp_path: Path, names: tuple[str, ...]) -> None:
     for i, name in enumerate(names):
-        path = write_rows(tmp_path / "plain", [{"id": f"p{i}", "post": "x", "summary": "y"}])
+        path = write_rows(tmp_path / "plain", [{"id": f"p{i}", "post": f"Post {i}.", "summary": "y"}])
         shutil.move(path, tmp_path / name)
         if name.endswith(".gz"):
             (tmp_path / name).write_bytes(gzip.compress((tmp_path / name).read_bytes()))
@@ -303,14 +310,15 @@ def test_a_folder_of_other_files_is_divided_like_one_file(tmp_path: Path) -> Non
 
 
 def test_a_file_for_each_split_may_be_given(tmp_path: Path) -> None:
-    places = {split: str(write_rows(tmp_path / f"{split}-x.jsonl", posts(2))) for split in ("train", "test")}
+    rows = {"train": posts(4)[:2], "test": posts(4)[2:]}
+    places = {split: str(write_rows(tmp_path / f"{split}-x.jsonl", own)) for split, own in rows.items()}
     task = make_task(data=places)
     assert [len(task.prompts(split)) for split in SPLITS] == [2, 0, 2]
 
 
 def test_data_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert f"no data file at {tmp_path / 'gone.jsonl'}" in error_of(tmp_path / "gone.jsonl", "data")
-    assert f"{tmp_path} has no .jsonl file" in error_of(tmp_path, "data")
+    assert f"{tmp_path} has no file of rows; their names end in .jsonl, " in error_of(tmp_path, "data")
     with pytest.raises(DataError, match=r"no file or folder 'not/there', and it cannot be loaded from the hub"):
         make_task(data="not/there").prompts("train")
 
@@ -320,6 +328,132 @@ def test_shares_that_leave_nothing_to_train_on_are_refused() -> None:
         TldrConfig(validation_fraction=0.5, test_fraction=0.5)
     with pytest.raises(ValueError, match="greater than or equal to 0"):
         TldrConfig(validation_fraction=-0.1)
+
+
+# Splits that share no text
+
+
+def splits_of(task: TldrTask) -> dict[str, set[Split]]:
+    """The splits in which each text occurs, as a prompt or in a comparison."""
+    found: dict[str, set[Split]] = {}
+    for split in SPLITS:
+        texts = [p.source for p in task.prompts(split)] + [c.prompt.source for c in task.comparisons(split)]
+        for text in texts:
+            found.setdefault(text, set()).add(split)
+    return found
+
+
+def pairs_of(rows: list[dict[str, Any]], **more: Any) -> list[dict[str, Any]]:
+    """Two comparisons of each post; white space around the post is another one in each file."""
+    return [
+        {"prompt": f" {row['post']}\n", "responses": ["a", f"b{i}"], "human": 1, **more}
+        for row in rows
+        for i in range(2)
+    ]
+
+
+def as_folder(folder: Path, parts: dict[str, list[dict[str, Any]]], suffix: str = ".jsonl") -> str:
+    folder.mkdir()
+    for name, rows in parts.items():
+        write_rows(folder / f"{name}{suffix}", rows)
+    return str(folder)
+
+
+NAMED = {"train": posts(90)[:50], "validation": posts(90)[50:70], "test": posts(90)[70:]}
+"""90 posts in named splits."""
+
+
+@pytest.mark.parametrize("comparisons", ["file", "folder", "only-train", "mapping", "column", "other-splits"])
+@pytest.mark.parametrize("data", ["file", "folder", "only-train", "mapping", "column", "overlapping"])
+def test_splits_share_no_text_whatever_they_come_from(tmp_path: Path, data: str, comparisons: str) -> None:
+    everything = [row for rows in NAMED.values() for row in rows]
+    shuffled = {"train": everything[20:], "validation": everything[10:20], "test": everything[:10]}
+
+    def write(name: str, kind: str, make: Any) -> Any:
+        parts = {split: make(rows) for split, rows in (shuffled if kind == "other-splits" else NAMED).items()}
+        together = [row for rows in parts.values() for row in rows]
+        match kind:
+            case "file":
+                return str(write_rows(tmp_path / f"{name}.jsonl", together))
+            case "only-train":
+                return as_folder(tmp_path / name, {"train": together})
+            case "mapping":
+                return {
+                    split: str(write_rows(tmp_path / f"{name}-{split}.jsonl", rows)) for split, rows in parts.items()
+                }
+            case "column":
+                rows = [{**row, "split": split} for split, rows in parts.items() for row in rows]
+                return str(write_rows(tmp_path / f"{name}.jsonl", rows))
+            case "overlapping":  # every post of test is in train, too, under another id
+                again = [{**row, "id": f"again-{row['id']}"} for row in parts["test"]]
+                return as_folder(tmp_path / name, {**parts, "train": parts["train"] + again})
+        return as_folder(tmp_path / name, parts)
+
+    places = {"data": write("posts", data, list), "comparisons": write("pairs", comparisons, pairs_of)}
+    task = make_task(**places)
+    found = splits_of(task)
+    assert set(found) == {row["post"] for row in everything}
+    assert all(len(splits) == 1 for splits in found.values()), found
+    kept = sum(len(task.prompts(split)) for split in SPLITS)
+    given = len(everything) + (len(NAMED["test"]) if data == "overlapping" else 0)
+    dropped = sum(
+        int(note.split()[1]) for note in task.data_notes() if note.startswith("dropped") and "prompts" in note
+    )
+    assert kept + dropped == given, "rows were dropped without a word"
+    if data in ("folder", "mapping", "column", "overlapping") and comparisons != "other-splits":
+        for split, rows in NAMED.items():
+            assert {p.source for p in task.prompts(split)} == {row["post"] for row in rows}
+        assert sum(len(task.comparisons(split)) for split in SPLITS) == 180, (
+            "comparisons without a split follow their post"
+        )
+
+
+def test_what_was_dropped_is_said(tmp_path: Path) -> None:
+    data = as_folder(tmp_path / "posts", {"train": posts(10), "test": [{**p, "id": f"t{p['id']}"} for p in posts(4)]})
+    pairs = {"train": str(write_rows(tmp_path / "pairs.jsonl", pairs_of(posts(12))))}
+    task = make_task(data=data, comparisons=pairs)
+    assert task.data_notes() == [
+        "dropped 4 of 10 prompts of split 'train', because their text is also in 'test'",
+        "dropped 8 of 24 comparisons of split 'train', because their text is also in 'test'",
+    ]
+    assert [len(task.comparisons(split)) for split in SPLITS] == [16, 0, 0]
+
+
+def test_shards_of_a_split_are_read_together(tmp_path: Path) -> None:
+    rows = posts(6)
+    parts = {"train-00000-of-00002": rows[:2], "train-00001-of-00002": rows[2:4], "test-00000-of-00001": rows[4:]}
+    task = make_task(data=as_folder(tmp_path / "shards", parts))
+    assert [len(task.prompts(split)) for split in SPLITS] == [4, 0, 2]
+
+
+def test_splits_of_the_hub_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    parts = {
+        "some/posts": {"train": posts(4), "test": posts(6)[2:]},
+        "some/pairs": {"train_prefs": pairs_of(posts(6)), "test_prefs": pairs_of(posts(8)[6:])},
+        "some/whole": {"train": pairs_of(posts(60))},
+    }
+
+    def load(name: str, split: str | None = None) -> Any:
+        found = {part: datasets.Dataset.from_list(rows) for part, rows in parts[name].items()}
+        return found if split is None else found[split]
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    with pytest.raises(
+        DataError, match=r"none is named train, validation or test; choose one, such as some/pairs:train"
+    ):
+        make_task(data="some/posts", comparisons="some/pairs").comparisons("train")
+    task = make_task(
+        data="some/posts", comparisons={"train": "some/pairs:train_prefs", "test": "some/pairs:test_prefs"}
+    )
+    assert all(len(splits) == 1 for splits in splits_of(task).values())
+    assert [len(task.prompts(split)) for split in SPLITS] == [2, 0, 4]
+    assert [len(task.comparisons(split)) for split in SPLITS] == [4, 0, 4]
+    assert len(task.data_notes()) == 2
+    divided = make_task(data="some/posts", comparisons="some/whole")
+    assert all(len(splits) == 1 for splits in splits_of(divided).values())
+    assert all(divided.comparisons(split) for split in SPLITS)
 
 
 # Comparisons
@@ -458,16 +592,16 @@ def test_the_plain_form_may_carry_a_preference_or_none(tmp_path: Path) -> None:
         ({"prompt": "p", "responses": ["a", "b"], "human": "a"}, "'human' is 'a', not a number between 0 and 1"),
         ({"prompt": "p", "responses": ["a", "b"], "human": 7}, "'human' is 7, not a number between 0 and 1"),
         ({"prompt": "p", "responses": ["a", "b"], "confidence": True}, "'confidence' is True, not a number"),
-        ({"prompt": {"x": 1}, "responses": ["a", "b"]}, "'prompt' is {'x': 1}, not a string"),
+        ({"prompt": {"x": 1}, "responses": ["a", "b"]}, "'prompt' must be a string, not dict"),
         ({"prompt": "p", "response_a": "a", "response_b": "b", "label": "c"}, "'label' is 'c', not 'a', 'b' or 'tie'"),
         ({"prompt": "p", "response_a": "a", "label": "a"}, "'response_b' is missing"),
         ({"prompt": "p", "response_a": None, "response_b": "b", "label": "a"}, "'response_a' is missing"),
         ({"prompt": "p", "chosen": "a", "rejected": "a "}, "the two responses are identical"),
         ({"prompt": "p", "chosen": "a"}, "'rejected' is missing"),
-        ({"prompt": "p", "chosen": [], "rejected": "b"}, "a response is empty"),
+        ({"prompt": "p", "chosen": [], "rejected": "b"}, "'chosen' must be a string, not list"),
         ({"prompt": " ", "chosen": "a", "rejected": "b"}, "'prompt' is empty"),
-        ({"chosen": "a", "rejected": "b"}, "no 'post'; found chosen, rejected"),
-        ({"question": "q"}, "not a comparison; expected info + summaries + choice"),
+        ({"chosen": "a", "rejected": "b"}, "'prompt' is missing, and 'chosen' is not a transcript"),
+        ({"question": "q"}, "expected prompt + responses, prompt + chosen + rejected"),
         ({"id": "1", "post": "x", "summary": "y", "flawed": [{"flaw": "f", "text": "t"}]}, "'candidate' is missing"),
         (
             {"id": "1", "post": "x", "summary": "y", "candidate": "c", "flawed": ["t"]},

@@ -248,7 +248,9 @@ def test_default_matchups_are_each_arm_against_sft_and_the_arms_among_each_other
         ),
         (
             "task.fields={postt: x}",
-            "task.fields.postt: Input should be 'id', 'subreddit', 'title', 'post' or 'summary'",
+            "task.fields.postt: Input should be 'subreddit', 'title', 'post', 'summary', 'id', 'prompt', 'responses', "
+            "'chosen', 'rejected', 'response_a', 'response_b', 'label', 'winner', 'human', 'confidence', 'slice', "
+            "'reference', 'response' or 'score'",
         ),
     ],
 )

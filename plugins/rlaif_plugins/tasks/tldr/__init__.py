@@ -38,7 +38,7 @@ class TldrConfig(TaskConfig):
     split, a hub id, or one of these for each split."""
     comparisons: Place | None = None
     """Comparisons, in the same forms. `mini` has its own."""
-    fields: dict[Literal["subreddit", "title", "post", "summary"] | PairField, str] = Field({})
+    fields: dict[Literal["subreddit", "title", "post", "summary", PairField], str] = Field({})
     """The data's columns for fields such as `post` and `summary`, if they have other names. A column may be a string or
     a list of strings (sentences of a post; several summaries, the first of which is the reference)."""
     template: str = TEMPLATE
