@@ -108,14 +108,8 @@ def test_other_field_names_and_lists_of_sentences_are_read(tmp_path: Path) -> No
     template = "{% if title %}TITLE: {{ title }}\n\n{% endif %}ABSTRACT: {{ post }}\n\nTL;DR:"
     task = make_task(data=str(write_rows(tmp_path / "a.jsonl", rows)), fields=fields, template=template)
     (prompt,) = all_prompts(task)
-    assert prompt == Prompt(
-        "p1",
-        "TITLE: Cats\n\nABSTRACT: We study cats. They sit.\n\nTL;DR:",
-        "We study cats. They sit.",
-        "Cats sit.",
-        (Turn("user", "Summarize the following text in one or two sentences.\n\nCats\n\nWe study cats. They sit."),),
-
-
+    message = "Summarize the following text in one or two sentences.\n\nCats\n\nWe study cats. They sit."
+    assert prompt.turns == (Turn("user", message),)
     assert replace(prompt, turns=()) == Prompt(
         "p1", "TITLE: Cats\n\nABSTRACT: We study cats. They sit.\n\nTL;DR:", "We study cats. They sit.", "Cats sit."
     )
