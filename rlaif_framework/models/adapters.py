@@ -18,6 +18,10 @@ from transformers.pytorch_utils import Conv1D
 from rlaif_framework.errors import ModelError
 from rlaif_framework.spec.model import LoraSettings
 
+STATE_SPACE = ("mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h")
+UNADAPTABLE = {"out_proj", "conv1d"}
+"""Modules that peft refuses to adapt in these architectures, whose kernels read the weights past the adapters."""
+
 
 def add_lora(model: nn.Module, lora: LoraSettings, task: Literal["CAUSAL_LM", "SEQ_CLS"]) -> nn.Module:
     """Add trainable LoRA adapters in fp32 to a model; a scalar head is trained in full.
@@ -121,7 +125,8 @@ def _linear_names(model: PreTrainedModel) -> list[str]:
     # `base_model` is the model without its head.
     inside = [name for name, module in model.base_model.named_modules() if isinstance(module, (nn.Linear, Conv1D))]
     # peft matches the last part of a module's name.
-    return sorted({name.rpartition(".")[2] for name in inside})
+    names = {name.rpartition(".")[2] for name in inside}
+    return sorted(names - UNADAPTABLE if model.config.model_type in STATE_SPACE else names)
 
 
 def save_model(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path, dtype: torch.dtype) -> None:

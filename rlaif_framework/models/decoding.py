@@ -32,7 +32,9 @@ def can_share_prefixes(model: PreTrainedModel) -> bool:
     plain = kinds == {"full_attention"} and not getattr(config, "attn_logit_softcapping", None)
     # Qwen2 configs have a window that `use_sliding_window` turns off.
     window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-    return bool(model._supports_attention_backend and plain and not window and config.model_type in FAMILIES)
+    layout = layout_of(model)
+    exact = layout.packed and layout.prefixes
+    return bool(model._supports_attention_backend and exact and plain and not window and config.model_type in FAMILIES)
 
 
 @torch.no_grad()

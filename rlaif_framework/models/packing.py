@@ -96,6 +96,8 @@ class Packed:
         whole = cast(PreTrainedModel, model).config
         check_length(whole, before + longest, "a prompt with its response", "shorten the prompts or responses")
         if not layout_of(model).packed:
+            if before or len(self.ends) != len(self.input_ids):
+                raise ValueError("the model needs a row for each sequence; see `fit` and `arrange_sequences`")
             sizes = torch.tensor([group.length for group in self.groups], device=self.input_ids.device)
             within = torch.arange(self.input_ids.shape[1], device=sizes.device) < sizes[:, None]
             return {"input_ids": self.input_ids, "attention_mask": within.long()}
@@ -184,14 +186,21 @@ def _count_saved_scores(groups: Sequence[Group]) -> int:
     return len(groups) * width * (width - BLOCK_OVERHEAD) - by_blocks
 
 
-def pack_groups(groups: Sequence[Group], pad_id: int, device: torch.device) -> Packed:
-    """Pack prompts with their responses, one row for each group; every response must have at least one token."""
+def pack_groups(groups: Sequence[Group], pad_id: int, device: torch.device, blocks: bool | None = None) -> Packed:
+    """Pack prompts with their responses, one row for each group; every response must have at least one token.
+
+    Args:
+        groups: Prompts and responses.
+        pad_id: Any token, to fill rows.
+        device: Device of the batch.
+        blocks: Compute attention by blocks; by default, if that takes less time.
+    """
     length = max(g.length for g in groups)
     ids, positions, segments = _fill_rows(groups, length, pad_id)
     rows, columns, response_index, ends = _index_responses(groups)
     targets = [token for group in groups for response in group.responses for token in response]
     # On a GPU, launching the additional kernels takes longer than computing the scores that they save.
-    use_blocks = device.type == "cpu" and _count_saved_scores(groups) > 0
+    use_blocks = device.type == "cpu" and _count_saved_scores(groups) > 0 if blocks is None else blocks
     return Packed(
         ids.to(device),
         positions.to(device),

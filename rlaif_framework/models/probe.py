@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Any, Literal, cast
 
@@ -104,19 +104,19 @@ def _probe_config(config: PreTrainedConfig, head: Head) -> dict[str, Any]:
     settings = config.to_dict()
     for irrelevant in ("_name_or_path", "architectures", "dtype", "transformers_version", "id2label", "label2id"):
         settings.pop(irrelevant, None)
-    attention = str(config.get_text_config()._attn_implementation)
-    return _probe(cast(Any, type(config)), json.dumps(settings, sort_keys=True, default=str), head, attention)
+    eager = config.get_text_config()._attn_implementation == "eager"
+    return _probe(cast(Any, type(config)), json.dumps(settings, sort_keys=True, default=str), head, eager)
 
 
 @cache
-def _probe(kind: type[PreTrainedConfig], text: str, head: Head, attention: str) -> dict[str, Any]:
+def _probe(kind: type[PreTrainedConfig], text: str, head: Head, eager: bool) -> dict[str, Any]:
     versions = {name: version(name) for name in ("torch", "transformers")}
-    key = {"config": text, "head": head, "attention": attention, "edition": EDITION, **versions}
+    key = {"config": text, "head": head, "eager": eager, "edition": EDITION, **versions}
     with torch.device("cpu"):  # whatever device the caller builds on
-        return remember("layouts", key, lambda: _measure(kind.from_dict(json.loads(text)), head, attention))
+        return remember("layouts", key, lambda: _measure(kind.from_dict(json.loads(text)), head, eager))
 
 
-def _measure(config: PreTrainedConfig, head: Head, attention: str) -> dict[str, Any]:
+def _measure(config: PreTrainedConfig, head: Head, eager: bool) -> dict[str, Any]:
     """Return the fields of a layout, an error in one sentence or an empty text, and whether a copy could be tried."""
     kind = AutoModelForCausalLM if head == "causal" else AutoModelForSequenceClassification
     build = cast(Callable[..., Any], kind.from_config)
@@ -125,7 +125,7 @@ def _measure(config: PreTrainedConfig, head: Head, attention: str) -> dict[str, 
     for few_layers in (True, False):
         try:
             tiny = shrink_config(config, few_layers)
-            model = build_tiny(tiny, build, attention if attention in ("sdpa", "eager") else None)
+            model = build_tiny(tiny, build, "eager" if eager else None)
             prepare_attention(model)
             return fields | _try_layouts(model, head) | {"tried": True}
         except ModelError as error:
@@ -151,7 +151,7 @@ def _try_layouts(model: PreTrainedModel, head: Head) -> dict[str, Any]:
     expected = _read_responses(model, head)
     if not _agrees(lambda: _read_rows(model, head, Layout(packed=False)), expected):
         raise ModelError(_padding_matters(model))
-    packed = _agrees(lambda: _read_rows(model, head, Layout()), expected)
+    packed = all(_agrees(partial(_read_rows, model, head, Layout(), blocks), expected) for blocks in (False, True))
     if head == "score":
         return {"packed": packed, "prefixes": packed}
     prefixes = packed and _agrees(lambda: _read_prefixed(model), _read_ends(model))
@@ -208,11 +208,11 @@ def _check_causal(model: PreTrainedModel, head: Head, values: Tensor) -> None:
 
 
 @torch.no_grad()
-def _read_rows(model: PreTrainedModel, head: Head, layout: Layout) -> Tensor:
+def _read_rows(model: PreTrainedModel, head: Head, layout: Layout, blocks: bool = False) -> Tensor:
     """Return the values that predict each response token, (response tokens, width), in a layout."""
     set_layout(model, layout)
     groups = GROUPS if layout.packed else separate_responses(GROUPS)
-    packed = pack_groups(groups, 5, model.device)
+    packed = pack_groups(groups, 5, model.device, blocks)
     if head == "causal":
         return response_logits(model, packed)
     hidden = model.base_model(**packed.model_inputs(model), use_cache=False).last_hidden_state

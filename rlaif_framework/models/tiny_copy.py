@@ -111,7 +111,7 @@ def _shrink(part: dict[str, Any], few_layers: bool, kinds: list[str]) -> None:
     for name, value in part.items():
         if not isinstance(name, str):
             continue  # the keys of `id2label` are numbers
-        if isinstance(value, list) and len(value) == depth:
+        if isinstance(value, list) and len(value) == depth > 0:
             part[name] = [sizes(name, item) for item in value[:few]]
         elif isinstance(value, dict) and name == "per_layer_config":
             part[name] = {key: item for key, item in value.items() if int(key) < few}
@@ -168,7 +168,7 @@ def _find_factor(part: dict[str, Any]) -> int:
 
 def _count_layers(part: dict[str, Any], depth: int, kinds: list[str]) -> int:
     """Return how many of the first layers include one of each kind."""
-    lists = [value for value in (kinds, *part.values()) if isinstance(value, list) and len(value) == depth]
+    lists = [value for value in (kinds, *part.values()) if isinstance(value, list) and len(value) == depth > 0]
     few = min(FEW_LAYERS, depth)
     for values in lists:
         names = [str(value) for value in values]

@@ -21,6 +21,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from rlaif_framework import ModelError
 from rlaif_framework.models import add_lora, decoder
 from rlaif_framework.models.adapters import merged_adapters, save_model
 from rlaif_framework.models.decoder import Sampling, can_capture, capture, sample_tokens
@@ -243,8 +244,9 @@ def test_branches_hold_every_sequence_once() -> None:
     assert seen == dict(enumerate(texts))
 
 
-def test_merged_adapters_generate_what_adapters_do_and_leave_no_trace() -> None:
-    model = small_model("llama")
+@pytest.mark.parametrize("family", ["llama", "gpt2"])  # GPT-2's linear modules are transposed
+def test_merged_adapters_generate_what_adapters_do_and_leave_no_trace(family: str) -> None:
+    model = small_model(family)
     wrapped = add_lora(model, LoraSettings(rank=4), "CAUSAL_LM").eval()
     torch.manual_seed(1)
     for name, parameter in wrapped.named_parameters():
@@ -259,6 +261,13 @@ def test_merged_adapters_generate_what_adapters_do_and_leave_no_trace() -> None:
         after = wrapped.state_dict()
         assert all(torch.equal(value, after[name]) for name, value in before.items())
         assert torch.equal(wrapped(ids).logits, expected)
+
+
+def test_a_tied_head_is_no_target_of_adapters() -> None:
+    lora = LoraSettings(rank=4, targets=["q_proj", "lm_head"])
+    with pytest.raises(ModelError, match="'lm_head' shares its weights with another module"):
+        add_lora(small_model("llama", tie_word_embeddings=True), lora, "CAUSAL_LM")
+    assert add_lora(small_model("llama", tie_word_embeddings=False), lora, "CAUSAL_LM") is not None
 
 
 @pytest.mark.parametrize("head", ["CAUSAL_LM", "SEQ_CLS"])

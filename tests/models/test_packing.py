@@ -35,6 +35,7 @@ from rlaif_framework.models import (
     split_by_tokens,
 )
 from rlaif_framework.models.adapters import checkpoint_gradients
+from rlaif_framework.models.layouts import Layout, set_layout
 from rlaif_framework.models.packed_attention import PackedAttention, attend_packed, prepare_attention
 
 CPU = torch.device("cpu")
@@ -98,13 +99,40 @@ def test_a_window_of_attention_counts_a_sequences_own_tokens(name: str, tmp_path
     check_logprobs(model)
 
 
-def test_layers_that_read_whole_rows_refuse_several_responses_in_one(tmp_path: Path) -> None:
+def lfm2_folder(folder: Path) -> Path:
     sizes = {**SIZES, "num_hidden_layers": 2, "layer_types": ["conv", "full_attention"]}
-    AutoModelForCausalLM.from_config(Lfm2Config(**sizes)).save_pretrained(tmp_path)
-    model = load_model(tmp_path, "causal", torch.float32, CPU)
+    AutoModelForCausalLM.from_config(Lfm2Config(**sizes)).save_pretrained(folder)
+    return folder
+
+
+def test_models_with_layers_that_read_whole_rows_get_a_row_for_each_response(tmp_path: Path) -> None:
+    check_logprobs(load_model(lfm2_folder(tmp_path), "causal", torch.float32, CPU))
+
+
+def test_layers_that_read_whole_rows_refuse_several_responses_in_one(tmp_path: Path) -> None:
+    model = load_model(lfm2_folder(tmp_path), "causal", torch.float32, CPU)
+    set_layout(model, Layout())
     with pytest.raises(ModelError, match="'lfm2' has layers of kind conv, which ignore attention masks"):
         response_logprobs(model, pack_groups(GROUPS, 0, CPU))
-    assert response_logprobs(model, pack_groups(GROUPS[1:2], 0, CPU)).isfinite().all()
+
+
+def test_a_separate_row_has_each_token_where_it_is_looked_up(tmp_path: Path) -> None:
+    model = load_model(lfm2_folder(tmp_path), "causal", torch.float32, CPU)
+    packed = pack_groups(GROUPS, 0, CPU)
+    separate = packed.fit(model)
+    assert len(separate.input_ids) == len(separate.ends) == packed.responses
+    for rows, columns in ((packed.rows, packed.columns), packed.ends.T):
+        found = separate.input_ids[packed.locate(rows, columns)]
+        assert found.tolist() == packed.input_ids[rows, columns].tolist()
+    rows, columns = packed.locate(packed.rows, packed.columns)
+    assert (rows.tolist(), columns.tolist())[1] == separate.columns.tolist()
+    assert torch.stack(packed.locate(*packed.ends.T), 1).tolist() == separate.ends.tolist()
+
+
+def test_a_sequence_longer_than_the_models_positions_is_refused(tiny_model: Path) -> None:
+    model = load_model(tiny_model, "causal", torch.float32, CPU)
+    with pytest.raises(ModelError, match=r"has 1,030 tokens, and the model \(llama\) has 1,024 positions"):
+        response_logprobs(model, pack_groups([Group([5] * 1020, [[6] * 10])], 0, CPU))
 
 
 @pytest.mark.usefixtures("way")
