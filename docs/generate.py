@@ -7,6 +7,7 @@ the stale files (drawings included) and exit with 1 if there are any.
 from __future__ import annotations
 
 import ast
+import datetime
 import inspect
 import json
 import os
@@ -30,7 +31,15 @@ ROOT = Path(__file__).parents[1]
 SCHEMA = ROOT / "specs/schema.json"
 NOTE = "<!-- Written by docs/generate.py; do not edit. -->"
 BEGIN, END = "<!-- generated:hooks -->", "<!-- end of generated:hooks -->"
-PLAIN = {int: "integer", float: "number", str: "text", bool: "true or false", object: "anything", Path: "a path"}
+PLAIN = {
+    int: "integer",
+    float: "number",
+    str: "text",
+    bool: "true or false",
+    object: "anything",
+    Path: "a path",
+    datetime.date: "a date",
+}
 LONG = 60
 
 
@@ -203,7 +212,7 @@ def _default(field: FieldInfo) -> str:
         return "its defaults"
     if isinstance(value, dict) and set(value) == {"kind"}:
         return f"`{value['kind']}`"
-    return f"`{json.dumps(value, ensure_ascii=False)}`"
+    return f"`{json.dumps(value, ensure_ascii=False, default=str)}`"
 
 
 def _docstring(item: object) -> str:

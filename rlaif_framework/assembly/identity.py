@@ -7,8 +7,9 @@ from typing import Any
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.config import Config
 from rlaif_framework.models.source import ModelSource, find_model
+from rlaif_framework.plugins.code import hash_code
 from rlaif_framework.plugins.component import ComponentConfig, walk_configs
-from rlaif_framework.plugins.configs import slot_of
+from rlaif_framework.plugins.configs import BackendConfig, slot_of
 from rlaif_framework.plugins.manager import PluginManager
 
 
@@ -18,7 +19,17 @@ def describe_component(config: ComponentConfig, context: Context) -> dict[str, A
         "config": describe_settings(config, config.model_dump(mode="json")),
         "models": {name: source.identity for name, source in find_models(config, context).items()},
         "from": sorted({describe_provider(part, context.manager) for part in walk_configs([config])}),
+        "backends": {part.kind: _hash_backend(part, context.manager) for part in _find_backends(config)},
     }
+
+
+def _find_backends(config: ComponentConfig) -> list[BackendConfig]:
+    return [part for part in walk_configs([config]) if isinstance(part, BackendConfig)]
+
+
+def _hash_backend(config: BackendConfig, manager: PluginManager) -> str:
+    """Hash the code that reads answers: labels by older code must not be reused, even by the same version."""
+    return hash_code(manager.find("backend", config.kind).target.partition(":")[0])
 
 
 def describe_settings(value: object, dumped: Any) -> Any:

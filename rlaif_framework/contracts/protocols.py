@@ -124,6 +124,15 @@ class TermedReward(Protocol):
 
 
 @runtime_checkable
+class ReportingReward(Protocol):
+    """A reward that measures something besides the scores, which is logged."""
+
+    def measures(self) -> Mapping[str, Sequence[float]]:
+        """Return what the last call of `score` measured about responses, by name, e.g. `label_token_mass`."""
+        ...
+
+
+@runtime_checkable
 class RewardModel(Protocol):
     """A reward that can be trained on preferences. If there is nothing to train, `fit` does nothing."""
 

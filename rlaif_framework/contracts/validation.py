@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from rlaif_framework.contracts.protocols import Reward
+from rlaif_framework.contracts.protocols import ReportingReward, Reward
 from rlaif_framework.errors import RlaifError, TrainingError
 from rlaif_framework.records.preferences import Comparison, Preference, Prompt
 
@@ -21,6 +21,11 @@ def score_responses(reward: Reward, prompts: Sequence[Prompt], responses: Sequen
     scores = list(reward.score(prompts, responses))
     check_scores(scores, prompts, responses)
     return scores
+
+
+def read_measures(reward: Reward) -> Mapping[str, Sequence[float]]:
+    """Return what the last call of a reward measured besides the scores; nothing for most rewards."""
+    return reward.measures() if isinstance(reward, ReportingReward) else {}
 
 
 def check_scores(scores: Sequence[float], prompts: Sequence[Prompt], responses: Sequence[str]) -> None:

@@ -119,7 +119,13 @@ class AnnotatorPrompts(Config):
         return _JINJA.from_string(self.sample)
 
     def annotate(
-        self, prompt: Prompt, responses: tuple[str, str], *, preamble: str = "base", identity: str = ""
+        self,
+        prompt: Prompt,
+        responses: tuple[str, str],
+        *,
+        preamble: str = "base",
+        identity: str = "",
+        swapped: bool = False,
     ) -> Annotation:
         """Render one comparison in the given order.
 
@@ -128,6 +134,7 @@ class AnnotatorPrompts(Config):
             responses: The responses in the order in which they are shown.
             preamble: Name of the preamble.
             identity: The comparison's id, for random choices of a strategy.
+            swapped: True if the responses are shown in the other order than in the data.
         """
         self.check_preamble(preamble)
         return Annotation(
@@ -140,6 +147,7 @@ class AnnotatorPrompts(Config):
             rationale_ending=self.rationale_ending.strip(),
             after_exemplars=self.after_exemplars,
             identity=identity,
+            swapped=swapped,
         )
 
     def check_preamble(self, name: str) -> None:
@@ -173,10 +181,10 @@ class AnnotatorPrompts(Config):
         )
         return first, second, third
 
-    def ask_rating(self, prompt: Prompt, response: str) -> Question:
-        """Create the question for a score of one response (RLAIF D)."""
+    def ask_rating(self, prompt: Prompt, response: str, ending: str | None = None) -> Question:
+        """Create the question for a score of one response (RLAIF D); `ending` replaces the ending of the prompts."""
         sample = _JINJA.from_string(self.rate.sample).render(source=prompt.source.strip(), response=flatten(response))
-        return Question(f"{self.rate.preamble.strip()}\n\n{sample.strip()}", prefill=self.rate.ending)
+        return Question(f"{self.rate.preamble.strip()}\n\n{sample.strip()}", prefill=ending or self.rate.ending)
 
 
 def flatten(text: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from rlaif_framework.labelling.report_model import LabelerReport, LabelReport, PairsSummary
 from rlaif_framework.metrics.paired_comparison import PairedComparison
+from rlaif_framework.records.ballots import LOW_MASS
 from rlaif_framework.report.page import percent, rate
 
 SIGNIFICANCE = 0.05
@@ -89,9 +90,10 @@ def _doubt_quality(x: LabelerReport, pairs: PairsSummary) -> Iterator[str]:
 def _doubt_answers(x: LabelerReport) -> Iterator[str]:
     quality, counts = x.quality, x.record.counts
     if quality.label_token_mass and quality.label_token_mass.value < 0.5:
+        low = "almost always" if quality.label_token_mass.value < LOW_MASS else "mostly"
         yield (
-            "mostly answers with something other than a label: the probability mass on the label tokens is "
-            f"{quality.label_token_mass.value:.0%}"
+            f"{low} answers with something other than a label: the probability mass on the label tokens is "
+            f"{quality.label_token_mass.value:.2g}"
         )
     if quality.unparsed and quality.unparsed.value > 0.05:
         yield f"has answers that could not be read: {rate(quality.unparsed)}"

@@ -43,7 +43,7 @@ def use_fp32_head(model: PreTrainedModel) -> Iterator[None]:
         return
     linear = head
     # On the instance: the method of the class is used again once the attribute is gone.
-    linear.forward = lambda hidden: _apply_in_fp32(linear, hidden)  # type: ignore[method-assign]
+    linear.forward = lambda hidden: _apply_in_fp32(linear, hidden)  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:

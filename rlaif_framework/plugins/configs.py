@@ -24,6 +24,10 @@ class TaskConfig(ComponentConfig):
 class BackendConfig(ComponentConfig):
     """Base of the config of a backend."""
 
+    exact_mass: ClassVar[bool] = False
+    """True if the answer to a choice has the whole probability mass on the options, at the cost of a forward pass.
+    Labelers then find out with up to two more questions whether the model puts a space before its answer."""
+
     @property
     def unused_policy_settings(self) -> frozenset[str]:
         """All that only matter for a policy; override this if the backend uses one of them."""

@@ -1,4 +1,4 @@
-"""A persistent cache of answers, keyed by backend and content of the request."""
+"""A persistent cache of answers, keyed by backend, code and content of the request."""
 
 from __future__ import annotations
 
@@ -12,8 +12,17 @@ from typing import Any
 
 from rlaif_framework.contracts.protocols import Backend
 from rlaif_framework.errors import RlaifError
+from rlaif_framework.plugins.code import hash_code
 from rlaif_framework.records.requests import Answer, Generate, Request
 from rlaif_framework.store import cache_folder
+
+
+def identify_backend(backend: Backend) -> str:
+    """Return what makes a backend's answers: its identity, and a hash of its code.
+
+    Answers that an older version of the code computed or read differently are thus not returned.
+    """
+    return f"{backend.identity()} code {hash_code(type(backend).__module__)}"
 
 
 class AnswerCache:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from rlaif_framework.contracts.protocols import Backend
-from rlaif_framework.prompting.answer_cache import AnswerCache
+from rlaif_framework.prompting.answer_cache import AnswerCache, identify_backend
 from rlaif_framework.records.requests import Answer, Asked, Question, Reply, Request
 
 R = TypeVar("R")
@@ -44,7 +44,7 @@ def run_coroutines(coroutines: Iterable[Generator[Asked, Reply, R]], backend: Ba
     tasks = [_Task(coroutine) for coroutine in coroutines]
     for task in tasks:
         task.advance(None)
-    with closing(AnswerCache(backend.identity())) as cache:
+    with closing(AnswerCache(identify_backend(backend))) as cache:
         while waiting := [task for task in tasks if task.pending]:
             answers = cache.ask(backend, [request for task in waiting for request in task.pending])
             for task in waiting:  # answers are in the order of the requests

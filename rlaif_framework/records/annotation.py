@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rlaif_framework.records.requests import Question
+from rlaif_framework.seeds import derive_seed
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +33,14 @@ class Annotation:
     with a verdict."""
     identity: str = ""
     """The comparison's id. Random choices that depend on it are the same in both orders."""
+    swapped: bool = False
+    """True if the responses are shown in the other order than in the data."""
     options: tuple[str, str] = ("1", "2")
     """The labels of the response shown first and the one shown second."""
+
+    def derive_seed(self, seed: int, *path: str | int) -> int:
+        """Derive a seed for sampled text: every comparison and order has its own."""
+        return derive_seed(seed, *path, self.identity, int(self.swapped))
 
     def ask_label(self, rationale: str | None = None) -> Question:
         """Create the question for the label.

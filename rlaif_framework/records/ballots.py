@@ -7,6 +7,15 @@ from dataclasses import dataclass, replace
 
 from rlaif_framework.records.requests import Answer
 
+LABEL_TOKEN_MASS = "label_token_mass"
+"""Name of the probability mass on the label tokens in logs and reports."""
+
+LOW_MASS = 0.1
+"""A lower mean probability mass on the label tokens is reported: the model mostly writes something else."""
+
+MIN_MASS = 0.01
+"""With a lower mean probability mass on the label tokens, labels and scores are not trained on unless allowed."""
+
 
 def average_ballots(ballots: Sequence[Ballot]) -> Ballot:
     """Average the distributions of all ballots that could be read; unparsed if none could."""

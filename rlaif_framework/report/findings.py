@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from statistics import fmean
 from typing import Any
 
 from rlaif_framework.metrics.agreement import LabelerQuality
 from rlaif_framework.metrics.estimates import Estimate
-from rlaif_framework.metrics.evaluation import Evaluation, MeasuredReward, PairedDifference
+from rlaif_framework.metrics.evaluation import Curve, Evaluation, MeasuredReward, PairedDifference
 from rlaif_framework.metrics.wins import WinRate
+from rlaif_framework.records.ballots import LABEL_TOKEN_MASS, LOW_MASS
 from rlaif_framework.report.page import metric_name, rate
 
 SpecDict = dict[str, Any]
@@ -100,6 +102,7 @@ def find_warnings(evaluation: Evaluation, spec: SpecDict) -> list[str]:
         if measured.reward is not None:
             warnings += _check_reward(arm, measured.reward, evaluation.longer_is_better)
         warnings += _check_policy(arm, evaluation, spec)
+        warnings += _check_reward_log(arm, measured.curve)
     for policy in evaluation.policies:
         empty = _empty_rate(policy, evaluation)
         if empty is not None:
@@ -138,10 +141,31 @@ def _check_labelers(evaluation: Evaluation) -> list[str]:
             warnings.append(f"'{name}' agrees with the gold preferences no better than chance: {rate(agreement)}")
         if agreement is not None and unparsed is not None and unparsed.value > MAX_UNREAD:
             warnings.append(f"the answers of '{name}' could not be read on {rate(unparsed)} of the comparisons")
+        mass = evaluation.labelers[name].quality.label_token_mass
+        if mass is not None and mass.value < LOW_MASS:
+            warnings.append(_describe_low_mass(f"'{name}'", mass.value))
     if any(x.quality.gold_source == "synthetic" for x in evaluation.labelers.values()):
         warnings.append(
             "the gold preferences are synthetic (one response was written to be worse), not from human raters"
         )
+    return warnings
+
+
+def _describe_low_mass(owner: str, mass: float) -> str:
+    return (
+        f"{owner} mostly answers with something other than a label: the mean probability mass on the label tokens is "
+        f"{mass:.2g}"
+    )
+
+
+def _check_reward_log(arm: str, curve: Curve) -> list[str]:
+    """Find rewards during RL whose scores were read from tokens that the labeler's model rarely writes."""
+    warnings = []
+    for name in sorted({name for row in curve for name in row if name.endswith(f"/{LABEL_TOKEN_MASS}")}):
+        # 0 stands for a mass that is unknown: a probability that is exactly 0 does not occur.
+        masses = [row[name] for row in curve if row.get(name)]
+        if masses and fmean(masses) < LOW_MASS:
+            warnings.append(_describe_low_mass(f"the reward of '{arm}' ({name})", fmean(masses)))
     return warnings
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rlaif_framework.contracts.protocols import Reward, TermedReward
-from rlaif_framework.contracts.validation import check_scores, score_responses
+from rlaif_framework.contracts.validation import check_scores, read_measures, score_responses
 from rlaif_framework.rl.config import MissingEosConfig
 from rlaif_framework.rl.estimators import replace_missing_eos
 from rlaif_framework.rl.rollouts import Rollout
@@ -14,7 +14,8 @@ from rlaif_framework.training.averages import MetricAverager
 
 
 def score_rollout(reward: Reward, rollout: Rollout, averager: MetricAverager) -> Tensor:
-    """Score responses, (responses,) fp32, and add the terms of a `TermedReward` to the metrics.
+    """Score responses, (responses,) fp32, and add the terms of a `TermedReward` and the measures of a
+    `ReportingReward` to the metrics.
 
     Raises:
         TrainingError: A score is not a finite number; the message names the prompt.
@@ -28,6 +29,8 @@ def score_rollout(reward: Reward, rollout: Rollout, averager: MetricAverager) ->
         check_scores(scores, rollout.prompts, rollout.texts)
     else:
         scores = score_responses(reward, rollout.prompts, rollout.texts)
+    for name, values in read_measures(reward).items():
+        averager.add(f"reward/{name}", torch.tensor(list(values), dtype=torch.float32))
     return torch.tensor(scores, dtype=torch.float32)
 
 

@@ -136,7 +136,8 @@ class AiFeedback(Config):
     """The comparisons to label."""
     allow_weak_labels: bool = False
     """If True, train even if the labels' agreement with gold preferences is not significantly above chance (95 %
-    interval). Training on chance-level labels is useless or harmful, so by default the run stops."""
+    interval), or if the mean probability mass on the label tokens is below 0.01. Training on chance-level labels is
+    useless or harmful, so by default the run stops."""
 
 
 class HumanFeedback(Config):

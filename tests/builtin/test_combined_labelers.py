@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,10 @@ from rlaif_framework import (
     run_spec,
 )
 from rlaif_framework.metrics.agreement import measure_labeler
+from rlaif_framework.pipeline.stages.gate import check_agreement
 from rlaif_framework.plugins.slots import narrow
 from rlaif_framework.progress import Progress
+from rlaif_framework.records import LABEL_TOKEN_MASS
 from rlaif_framework.records.rows import load_preferences
 
 POST = Prompt("p", "POST: my dog ran off and came back muddy\n\nTL;DR:", "my dog ran off and came back muddy")
@@ -279,6 +282,30 @@ def test_the_gate_asks_about_validation_comparisons_where_the_labelled_ones_are_
     spec = tiny_spec(arms=arms({"kind": "length", "prefer": "shorter"}, **own), evaluate=None)
     with pytest.raises(TrainingError, match="validation comparisons"):
         run_spec(spec, tmp_path / "run", Store(tmp_path / "store"), manager, Progress())
+
+
+@pytest.mark.parametrize("mass", [0.005, 0.02, None])
+def test_the_gate_stops_labels_from_tokens_that_the_model_almost_never_writes(
+    tmp_path: Path, mass: float | None
+) -> None:
+    (tmp_path / "agreement.json").write_text(json.dumps({"on": "labelled", "agreement": None, LABEL_TOKEN_MASS: mass}))
+    expected = pytest.raises(TrainingError, match=r"almost never writes a label: .* is 0\.005\..*allow_weak_labels")
+    with expected if mass == 0.005 else nullcontext():
+        check_agreement(tmp_path)
+
+
+def test_the_mass_of_an_arms_labels_is_measured(
+    manager: PluginManager, tiny_spec: Callable[..., Spec], tiny_model: Path, tmp_path: Path
+) -> None:
+    llm = {"kind": "llm", "backend": {"kind": "transformers", "model": str(tiny_model), "dtype": "fp32"}}
+    spec = tiny_spec(arms=arms(llm, pairs={"limit": 4}), evaluate=None)
+    # A model with random weights puts next to nothing on two tokens of its vocabulary.
+    with pytest.raises(TrainingError, match="almost never writes a label"):
+        run_spec(spec, tmp_path / "run", Store(tmp_path / "store"), manager, Progress())
+    (folder,) = tmp_path.glob("store/label-*")
+    ballots = [ballot for p in load_preferences(folder / "preferences.jsonl") for ballot in p.evidence.orders]
+    mass = json.loads((folder / "agreement.json").read_text())[LABEL_TOKEN_MASS]
+    assert mass == pytest.approx(sum(ballot.mass or 0 for ballot in ballots) / 8)
 
 
 def test_known_preferences_themselves_pass_the_gate(

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -43,8 +44,10 @@ from rlaif_framework.pipeline.stages import score
 from rlaif_framework.pipeline.steps import Recipe, Step
 from rlaif_framework.plugins.slots import narrow
 from rlaif_framework.records import write_rows
+from rlaif_framework.rl import score_rollout
 from rlaif_framework.spec.loading import build_spec
 from rlaif_framework.training import truncate_prompts
+from rlaif_framework.training.averages import MetricAverager
 from support.oracle import ComponentStage
 
 TEXTS = ["my dog ate the whole cake and was sick", "we met at noon and talked about the house", "he left"]
@@ -393,11 +396,11 @@ def test_what_is_wrong_with_a_reward_is_said(manager: PluginManager, reward: dic
 class Judge:
     """A backend that gives each response the score its text says, and notes how it was asked."""
 
-    def __init__(self) -> None:
-        self.batches: list[int] = []
+    def __init__(self, name: str = "judge") -> None:
+        self.name, self.batches = name, list[int]()
 
     def identity(self) -> str:
-        return "judge"
+        return self.name
 
     def fits(self, question: Any, new_tokens: int) -> bool:
         return True
@@ -416,7 +419,8 @@ def test_the_direct_reward_asks_for_a_whole_rollout_at_once(bench: Bench, tiny_m
     reward.labeler.backend = cast(Any, judge)
     scores = reward.score([p for p in PROMPTS for _ in range(3)], RESPONSES * 3)
     assert scores == pytest.approx([(i - 5.5) / 4.5 for i in (1, 2, 3)] * 3)
-    assert judge.batches == [9]
+    assert judge.batches == [1, 9]  # one question decides about the ending
+    assert reward.measures() == {"label_token_mass": [0.5] * 9}
 
 
 @pytest.mark.parametrize(
@@ -464,6 +468,40 @@ def test_a_direct_reward_names_the_prompt_without_a_reference(bench: Bench, tiny
     reward = bench.build("direct", labeler=named).load(bench.folder)
     with pytest.raises(DataError, match="prompt '0' has no reference"):
         reward.score(PROMPTS[:1], ["a dog"])
+
+
+@pytest.mark.parametrize(("mass", "allowed"), [(0.005, False), (0.005, True), (0.02, False)])
+def test_a_direct_reward_is_not_read_from_tokens_that_the_model_almost_never_writes(
+    bench: Bench, tiny_model: Path, mass: float, allowed: bool
+) -> None:
+    class Rare(Judge):
+        def answer(self, requests: Sequence[Request]) -> Iterable[tuple[int, Answer]]:
+            return ((index, replace(answer, mass=mass)) for index, answer in super().answer(requests))
+
+    labeler = {"kind": "rate", "backend": {"kind": "transformers", "model": str(tiny_model)}}
+    reward = bench.build("direct", labeler=labeler, allow_weak_labels=allowed).load(bench.folder)
+    reward.labeler.backend = cast(Any, Rare(f"rare {mass}"))
+    if mass == 0.005 and not allowed:
+        with pytest.raises(TrainingError, match=r"almost never writes a score: .* is 0\.005\..*allow_weak_labels"):
+            reward.score(PROMPTS, RESPONSES)
+    else:
+        assert len(reward.score(PROMPTS, RESPONSES)) == 3
+
+
+def test_measures_of_a_reward_are_logged_also_from_within_others(bench: Bench, tiny_model: Path) -> None:
+    rate = {"kind": "rate", "backend": {"kind": "transformers", "model": str(tiny_model), "dtype": "fp32"}}
+    direct = {"kind": "direct", "labeler": rate, "allow_weak_labels": True}
+    both = {"kind": "ensemble", "members": [direct, "length"]}
+    reward = bench.fit("sum", [], bench.stage(), terms={"good": both, "long": "length"})
+    averager = MetricAverager()
+    rollout: Any = SimpleNamespace(prompts=PROMPTS, texts=RESPONSES)
+    score_rollout(reward, rollout, averager)
+    means = averager.means(bench.stage("means").accelerator)
+    labels = bench.context.build_labeler(narrow("labeler", rate, bench.manager)).label(
+        [Comparison("c", prompt, (text, text)) for prompt, text in zip(PROMPTS, RESPONSES, strict=True)]
+    )
+    masses = [label.evidence.orders[0].mass or 0 for label in labels]
+    assert means["reward/good/member-1/label_token_mass"] == pytest.approx(sum(masses) / 3)
 
 
 @pytest.mark.parametrize("labeler", ["human", "synthetic", "test/taste", {"kind": "mix", "labeler": "length"}])

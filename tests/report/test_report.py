@@ -181,6 +181,23 @@ def test_a_good_run_has_no_warnings() -> None:
     assert report().warnings == []
 
 
+def test_a_low_mass_on_the_label_tokens_is_told() -> None:
+    low, fine = labeler("llm", estimate(0.7)), labeler("similarity", estimate(0.65))
+    low["quality"]["label_token_mass"] = estimate(0.06)
+    fine["quality"]["label_token_mass"] = estimate(0.2)
+    arm = EVALUATION["arms"]["rlaif"]
+    curve = [{"step": 1, "reward/label_token_mass": 0.05}, {"step": 2, "reward/label_token_mass": 0.03}]
+    made = report(
+        labelers={**EVALUATION["labelers"], "rlaif": low, "judge": fine}, arms={"rlaif": {**arm, "curve": curve}}
+    )
+    found = [text for text in made.warnings if "probability mass on the label tokens" in text]
+    assert [text.partition(" mostly")[0] for text in found] == [
+        "'rlaif'",
+        "the reward of 'rlaif' (reward/label_token_mass)",
+    ]
+    assert found[1].endswith("is 0.04")
+
+
 def test_every_win_rate_names_its_judge_and_the_judges_own_agreement() -> None:
     """Judge and labeler may be of one kind: their settings tell them apart."""
     judge = labeler("similarity", estimate(0.65), settings=" (against: reference)")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
@@ -12,6 +14,7 @@ from rlaif_framework import (
     Asked,
     BackendSlot,
     Ballot,
+    Choose,
     Comparison,
     Component,
     Context,
@@ -25,7 +28,14 @@ from rlaif_framework import (
     derive_seed,
     hookimpl,
 )
-from rlaif_framework.prompting import PromptQuery, first_questions, run_queries
+from rlaif_framework.prompting import (
+    PROBE,
+    PROBE_RESPONSES,
+    PromptQuery,
+    choose_ending,
+    first_questions,
+    run_queries,
+)
 from rlaif_framework.training import Bounds, clamp, soften
 
 if TYPE_CHECKING:
@@ -78,6 +88,23 @@ class LLMLabeler:
         self.backend = context.build_backend(config.backend)
         self.strategy = context.build_strategy(config.strategy)
 
+    @cached_property
+    def ending(self) -> str:
+        """The text right before the label, with a space if the model puts one there."""
+        ending = self.prompts.ending
+        if not self.config.backend.exact_mass:
+            return ending
+        probe = self.prompts.annotate(PROBE, PROBE_RESPONSES, preamble=self.config.preamble)
+        return choose_ending(ending, lambda text: self._probe(replace(probe, ending=text)), self.backend)
+
+    def _probe(self, ask: Annotation) -> Choose:
+        """Return the strategy's first question if it asks for the label, else the question after an explanation."""
+        coroutine = self.strategy.elicit(ask)
+        asked = next(coroutine, ())
+        coroutine.close()
+        first = next(iter(asked), None) if isinstance(asked, Sequence) else asked
+        return first if isinstance(first, Choose) else Choose(ask.ask_label(rationale=RATIONALE), ask.options)
+
     def label(self, comparisons: Sequence[Comparison]) -> Iterator[Preference]:
         """Label comparisons; the evidence has a ballot for each order."""
         queries = [self._make_query(c) for c in comparisons]
@@ -120,7 +147,10 @@ class LLMLabeler:
     def _ask(self, prompt: Prompt, comparison: Comparison, swapped: bool) -> Annotation:
         first, second = comparison.responses
         shown = (second, first) if swapped else (first, second)
-        return self.prompts.annotate(prompt, shown, preamble=self.config.preamble, identity=comparison.id)
+        ask = self.prompts.annotate(
+            prompt, shown, preamble=self.config.preamble, identity=comparison.id, swapped=swapped
+        )
+        return replace(ask, ending=self.ending)
 
     def _make_query(self, comparison: Comparison) -> PromptQuery[Ballot]:
         def start(prompt: Prompt) -> list[Generator[Asked, Any, Ballot]]:
@@ -133,6 +163,9 @@ class LLMLabeler:
 
         return PromptQuery(comparison.prompt, start, questions)
 
+
+RATIONALE = "The first one says what happened and why."
+"""The explanation before the label of the question that decides about the ending."""
 
 LABEL_TOKENS = 32
 """Number of tokens reserved for the label, and for the text between an explanation and the label."""

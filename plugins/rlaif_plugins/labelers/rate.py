@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -25,7 +26,8 @@ from rlaif_framework import (
     Question,
     hookimpl,
 )
-from rlaif_framework.prompting import PromptQuery, run_queries
+from rlaif_framework.prompting import PROBE, PROBE_RESPONSES, PromptQuery, choose_ending, run_queries
+from rlaif_framework.records import LABEL_TOKEN_MASS
 
 NUMBERS = tuple(str(number) for number in range(1, 11))
 MIDDLE, SPREAD = 5.5, 4.5
@@ -54,6 +56,19 @@ class Rater:
         self.task = context.task
         self.prompts = context.task.annotator_prompts()
         self.backend = context.build_backend(config.backend)
+        self.masses: list[float] = []
+        """Probability mass on the scores, of each response that `score` scored last."""
+
+    @cached_property
+    def ending(self) -> str:
+        """The text right before the score, with a space if the model puts one there."""
+        ending = self.prompts.rate.ending
+        if not self.config.backend.exact_mass:
+            return ending
+        response = PROBE_RESPONSES[0]
+        return choose_ending(
+            ending, lambda text: Choose(self.prompts.ask_rating(PROBE, response, text), NUMBERS), self.backend
+        )
 
     def label(self, comparisons: Sequence[Comparison]) -> Iterator[Preference]:
         """Label comparisons by their scores; there is no preference if a score was refused or is unparsed.
@@ -83,15 +98,22 @@ class Rater:
             DataError: The model refused to score a response, or its answer is not a score.
         """
         scores = []
+        self.masses = []
         queries = self._make_query([(p, (text,)) for p, text in zip(prompts, responses, strict=True)])
         for prompt, query in zip(prompts, queries, strict=True):
             if query.refused is not None:
                 raise DataError(f"labeler 'rate', prompt '{prompt.id}': {query.refused}")
-            score = read_score(query.values[0] or Answer())
+            answer = query.values[0] or Answer()
+            score = read_score(answer)
             if score is None:
                 raise DataError(f"labeler 'rate': the answer for prompt '{prompt.id}' is not a score from 1 to 10")
             scores.append(score)
+            self.masses += [] if answer.mass is None else [answer.mass]
         return scores
+
+    def measures(self) -> Mapping[str, Sequence[float]]:
+        """Return the probability mass on the scores, for each response of the last call of `score` that has one."""
+        return {LABEL_TOKEN_MASS: self.masses}
 
     def _make_query(self, cases: Sequence[tuple[Prompt, Sequence[str]]]) -> list[PromptQuery[Answer]]:
         """Run a query for each prompt. All its responses are rated with the same truncated source."""
@@ -101,7 +123,7 @@ class Rater:
 
     def _open(self, prompt: Prompt, responses: Sequence[str]) -> PromptQuery[Answer]:
         def questions(prompt: Prompt) -> list[Question]:
-            return [self.prompts.ask_rating(prompt, text) for text in responses]
+            return [self.prompts.ask_rating(prompt, text, self.ending) for text in responses]
 
         return PromptQuery(prompt, lambda prompt: [_rate(question) for question in questions(prompt)], questions)
 

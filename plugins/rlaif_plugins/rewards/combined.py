@@ -23,6 +23,7 @@ from rlaif_framework import (
     Stage,
     hookimpl,
 )
+from rlaif_framework.contracts import read_measures
 
 FITTED = "fitted.json"
 
@@ -99,6 +100,10 @@ class _Ensemble:
         columns = [member.score(prompts, responses) for member in self.members]
         return [self.combine(scores) for scores in zip(*columns, strict=True)]
 
+    def measures(self) -> Mapping[str, Sequence[float]]:
+        """Return the measures of the members."""
+        return _name_measures({f"member-{i}": member for i, member in enumerate(self.members, 1)})
+
     def combine(self, scores: Sequence[float]) -> float:
         """Combine the scores of one response."""
         if self.config.combine == "worst":
@@ -140,6 +145,15 @@ class _Sum:
             name: [self.weights[name] * score for score in term.score(prompts, responses)]
             for name, term in self.terms.items()
         }
+
+    def measures(self) -> Mapping[str, Sequence[float]]:
+        """Return the measures of the terms."""
+        return _name_measures(self.terms)
+
+
+def _name_measures(rewards: Mapping[str, Reward]) -> dict[str, Sequence[float]]:
+    found = {name: read_measures(reward) for name, reward in rewards.items()}
+    return {f"{name}/{key}": values for name, own in found.items() for key, values in own.items()}
 
 
 def _build(configs: Mapping[str, RewardConfig], context: Context) -> dict[str, RewardModel]:

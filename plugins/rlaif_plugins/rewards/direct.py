@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated, Literal, cast
 
 from pydantic import AfterValidator, Field
@@ -18,9 +19,12 @@ from rlaif_framework import (
     Reward,
     RewardConfig,
     Stage,
+    TrainingError,
     hookimpl,
 )
+from rlaif_framework.contracts import read_measures
 from rlaif_framework.plugins.configs import MODEL_FREE
+from rlaif_framework.records import LABEL_TOKEN_MASS, MIN_MASS
 
 
 def _check_scores(labeler: LabelerConfig) -> LabelerConfig:
@@ -41,6 +45,9 @@ class DirectRewardConfig(RewardConfig):
     do."""
     scale: float = Field(1.0, gt=0)
     """Factor of the scores, e.g. 10 for the cosine similarities of `similarity`."""
+    allow_weak_labels: bool = False
+    """If True, train even if the labeler's mean probability mass on the label tokens is below 0.01. The scores are then
+    read from tokens that the model would almost never write, so by default the run stops."""
 
     @property
     def needs_baseline(self) -> bool:
@@ -69,16 +76,32 @@ class DirectReward:
     def load(self, folder: Path) -> Reward:
         """Build the labeler."""
         # Its class has `score`, since its config says so: checked when the class is imported.
-        return _Scaled(cast(Reward, self.context.build_labeler(self.config.labeler)), self.config.scale)
+        return _Scaled(cast(Reward, self.context.build_labeler(self.config.labeler)), self.config)
 
 
 class _Scaled:
-    def __init__(self, labeler: Reward, scale: float) -> None:
-        self.labeler, self.scale = labeler, scale
+    def __init__(self, labeler: Reward, config: DirectRewardConfig) -> None:
+        self.labeler, self.config = labeler, config
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Sequence[float]:
-        """Multiply the labeler's scores by the factor."""
-        return [self.scale * score for score in self.labeler.score(prompts, responses)]
+        """Multiply the labeler's scores by the factor.
+
+        Raises:
+            TrainingError: The probability mass on the label tokens is too low.
+        """
+        scores = [self.config.scale * score for score in self.labeler.score(prompts, responses)]
+        masses = self.measures().get(LABEL_TOKEN_MASS)
+        if masses and not self.config.allow_weak_labels and (mass := fmean(masses)) < MIN_MASS:
+            raise TrainingError(
+                f"reward 'direct': the model of labeler '{self.config.labeler.kind}' almost never writes a score: the "
+                f"mean probability mass on the label tokens is {mass:.2g}. Use another model or another ending of the "
+                "annotator prompts, or set 'allow_weak_labels: true' in the reward"
+            )
+        return scores
+
+    def measures(self) -> Mapping[str, Sequence[float]]:
+        """Return what the labeler measured."""
+        return read_measures(self.labeler)
 
 
 @hookimpl

@@ -16,7 +16,6 @@ from rlaif_framework import (
     Context,
     Generate,
     StrategyConfig,
-    derive_seed,
     hookimpl,
 )
 
@@ -41,14 +40,13 @@ class ChainOfThought:
 
     def __init__(self, config: ChainOfThoughtConfig, context: Context) -> None:
         self.config = config
-        self.seed = derive_seed(context.seed, "chain of thought")
+        self.seed = context.seed
 
     def elicit(self, ask: Annotation) -> Generator[Asked, Any, Ballot]:
         """Ask for an explanation, then for the label."""
-        # The same seed for all comparisons: identical questions have identical answers, which can be cached.
-        thought = yield Generate(
-            ask.ask_rationale(), self.config.max_new_tokens, self.config.temperature, seed=self.seed
-        )
+        # A seed of its own: with a common one, the random numbers of all rationales would be the same.
+        seed = ask.derive_seed(self.seed, "chain of thought")
+        thought = yield Generate(ask.ask_rationale(), self.config.max_new_tokens, self.config.temperature, seed=seed)
         answer = yield Choose(ask.ask_label(rationale=thought.text), ask.options)
         return Ballot.read(answer, rationale=thought.text)
 

@@ -16,7 +16,6 @@ from rlaif_framework import (
     Context,
     Generate,
     StrategyConfig,
-    derive_seed,
     hookimpl,
 )
 
@@ -49,11 +48,12 @@ class FreeForm:
 
     def __init__(self, config: FreeFormConfig, context: Context) -> None:
         self.config = config
-        self.seed = derive_seed(context.seed, "free form")
+        self.seed = context.seed
 
     def elicit(self, ask: Annotation) -> Generator[Asked, Any, Ballot]:
         """Ask for free text, and parse the verdict."""
-        answer = yield Generate(ask.ask_verdict(), self.config.max_new_tokens, self.config.temperature, seed=self.seed)
+        seed = ask.derive_seed(self.seed, "free form")
+        answer = yield Generate(ask.ask_verdict(), self.config.max_new_tokens, self.config.temperature, seed=seed)
         verdict = read_verdict(answer.text)
         return Ballot(verdict, rationale=answer.text, sampled=0 if verdict is None else 1)
 

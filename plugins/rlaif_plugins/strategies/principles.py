@@ -13,6 +13,8 @@ from rlaif_framework import (
     Component,
     Context,
     DataError,
+    Generate,
+    Request,
     StrategyConfig,
     StrategySlot,
     default_component,
@@ -60,10 +62,17 @@ class Principles:
             ballot = yield from self.strategy.elicit(self._state(ask, self.principles[place]))
             return replace(ballot, principle=self.principles[place])
         asked = [self.strategy.elicit(self._state(ask, principle)) for principle in self.principles]
-        return average_ballots((yield from run_in_lockstep(asked)))
+        return average_ballots((yield from run_in_lockstep(asked, _change_seed)))
 
     def _state(self, ask: Annotation, principle: str) -> Annotation:
         return replace(ask, preamble=f"{ask.preamble} {principle}")
+
+
+def _change_seed(number: int, request: Request) -> Request:
+    """Give the sampled text of each principle a seed of its own."""
+    if not isinstance(request, Generate):
+        return request
+    return replace(request, seed=derive_seed(request.seed, "principle", number))
 
 
 def select_principles(config: PrinciplesConfig, prompts: AnnotatorPrompts) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import Field
@@ -19,7 +20,6 @@ from rlaif_framework import (
     StrategyConfig,
     StrategySlot,
     default_component,
-    derive_seed,
     hookimpl,
 )
 from rlaif_framework.prompting import run_in_lockstep
@@ -51,13 +51,13 @@ class SelfConsistency:
     def elicit(self, ask: Annotation) -> Generator[Asked, Any, Ballot]:
         """Run all copies and average the samples that could be read."""
         copies = [self.strategy.elicit(ask) for _ in range(self.config.samples)]
-        return average_ballots((yield from run_in_lockstep(copies, self._sample)))
+        return average_ballots((yield from run_in_lockstep(copies, partial(self._sample, ask))))
 
-    def _sample(self, number: int, request: Request) -> Request:
+    def _sample(self, ask: Annotation, number: int, request: Request) -> Request:
         if not isinstance(request, Generate):
             return request  # the label is read from probabilities, which are not sampled
-        # The seed depends on the copy only: copies differ, and identical questions share cached answers.
-        seed = derive_seed(self.seed, "self-consistency", number)
+        # Of the request's own seed too, by which a strategy inside tells several questions apart.
+        seed = ask.derive_seed(self.seed, "self-consistency", number, request.seed)
         return replace(request, temperature=self.config.temperature, top_k=self.config.top_k, seed=seed)
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.contracts.stage import Stage
@@ -15,6 +16,7 @@ from rlaif_framework.metrics.estimates import Estimate
 from rlaif_framework.pipeline.recipes import GateRecipe, LabelRecipe
 from rlaif_framework.pipeline.stages.label import label_comparisons
 from rlaif_framework.pipeline.stages.sample import COMPARISONS
+from rlaif_framework.records.ballots import LABEL_TOKEN_MASS, MIN_MASS
 from rlaif_framework.records.preferences import Comparison, Preference
 from rlaif_framework.records.rows import load_comparisons
 from rlaif_framework.seeds import sample_subset
@@ -38,12 +40,14 @@ def measure_agreement(
     comparisons: Sequence[Comparison],
     preferences: Sequence[Preference],
 ) -> None:
-    """Write `agreement.json`: how often the labels agree with gold preferences, or null if there are none.
+    """Write `agreement.json`: how often the labels agree with gold preferences, or null if there are none, and the mean
+    probability mass on the label tokens, or null if it is unknown.
 
     The agreement is measured on the labelled comparisons where they have gold preferences. Otherwise validation
     comparisons are labelled for it. Labels that are copies of the gold preferences are not measured.
     """
     measured_on, quality = "labelled", measure_labeler(comparisons, preferences)
+    mass = quality.label_token_mass.value if quality.label_token_mass else None
     copied = all(p.evidence.source == c.preference_source for c, p in zip(comparisons, preferences, strict=True))
     if quality.agreement is None and not copied:
         # As few as the gate needs: they are labelled only for it, and may cost money.
@@ -54,27 +58,51 @@ def measure_agreement(
             measured_on, quality = "validation", measure_labeler(chosen, labels)
     # Labels that were copied from the gold preferences agree with them trivially.
     estimate = None if copied or quality.agreement is None else asdict(quality.agreement)
-    content = json.dumps({"on": measured_on, "agreement": estimate})
+    content = json.dumps({"on": measured_on, "agreement": estimate, LABEL_TOKEN_MASS: mass})
     (stage.folder / AGREEMENT).write_text(content, encoding="utf-8")
     if estimate is not None:
         stage.facts.update(label_agreement=estimate["value"], label_agreement_count=estimate["count"])
+    if mass is not None:
+        stage.facts.update({LABEL_TOKEN_MASS: mass})
 
 
 def read_agreement(folder: Path) -> tuple[str, Estimate | None]:
     """Return the set of comparisons that an arm's labels were measured on, and their agreement there."""
-    found = json.loads((folder / AGREEMENT).read_text(encoding="utf-8"))
+    found = _read(folder)
     return found["on"], found["agreement"] and Estimate(**found["agreement"])
 
 
+def _read(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / AGREEMENT).read_text(encoding="utf-8")))
+
+
 def check_labels(stage: Stage, context: Context, recipe: GateRecipe) -> None:
-    """Raise an error if labels are not better than chance; write `gate.json` if they are.
+    """Check the labels of an arm; write `gate.json` if they are accepted."""
+    folder = stage.artefact(recipe.label)
+    check_agreement(folder)
+    _, agreement = read_agreement(folder)
+    (stage.folder / "gate.json").write_text(json.dumps({"measured": agreement is not None}), encoding="utf-8")
+
+
+def check_agreement(folder: Path) -> None:
+    """Raise an error if labels are not better than chance, or read from tokens that the model almost never writes.
+
+    Args:
+        folder: The artefact of the labels.
 
     Raises:
-        TrainingError: The 95 % interval of the agreement includes 50 %.
+        TrainingError: The 95 % interval of the agreement includes 50 %, or the mean probability mass on the label
+        tokens is below 0.01.
     """
-    measured_on, agreement = read_agreement(stage.artefact(recipe.label))
+    mass = _read(folder).get(LABEL_TOKEN_MASS)
+    if mass is not None and mass < MIN_MASS:
+        raise TrainingError(
+            "the labeler's model almost never writes a label: the mean probability mass on the label tokens is "
+            f"{mass:.2g}. Such labels are mostly noise, so the run stops. Choose another labeler, prompt strategy or "
+            "ending of the annotator prompts, or set 'allow_weak_labels: true' in the arm's feedback"
+        )
+    measured_on, agreement = read_agreement(folder)
     if agreement is None or agreement.beats_chance:
-        (stage.folder / "gate.json").write_text(json.dumps({"measured": agreement is not None}), encoding="utf-8")
         return
     raise TrainingError(
         f"the labels agree with gold preferences on {agreement.value:.1%} of {agreement.count} {measured_on} "

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from rlaif_framework import BackendConfig, Component, DType, ModelLoad, hookimpl
 
 
 class TransformersConfig(BackendConfig):
     """A causal language model on this machine, from the hub, a folder, a GGUF file or an installed package."""
+
+    exact_mass: ClassVar[bool] = True
 
     kind: Literal["transformers"] = "transformers"
     model: str

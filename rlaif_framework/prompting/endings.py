@@ -1,0 +1,47 @@
+"""Find out whether a model puts a space between the end of a question and its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any
+
+from rlaif_framework.contracts.protocols import Backend
+from rlaif_framework.prompting.coroutines import run_coroutines
+from rlaif_framework.records.ballots import LOW_MASS
+from rlaif_framework.records.preferences import Prompt
+from rlaif_framework.records.requests import Answer, Asked, Choose
+
+PROBE = Prompt("probe", *["It rained on Sunday, so we stayed at home, played cards and baked a cake."] * 2)
+"""A prompt whose questions decide about the ending, the same in every run."""
+PROBE_RESPONSES = ("We stayed at home because of the rain.", "We went to the sea on Sunday.")
+
+
+def choose_ending(ending: str, ask: Callable[[str], Choose], backend: Backend) -> str:
+    """Return an ending, followed by a space if the model puts one before its answer.
+
+    After `SCORE:`, many models write a space before a number. If the space is a token of its own, the numbers have
+    almost no probability right after the colon, and what they have says little about the score.
+
+    Args:
+        ending: The text right before the answer.
+        ask: Returns the request with another ending. It must not depend on the data, so that the choice is the same
+            when a run is resumed.
+        backend: Answers the requests; with chat templates and tokenizers of its own.
+    """
+    if not ending or ending[-1].isspace():
+        return ending
+    mass = _measure_mass(ask(ending), backend)
+    if mass is None or mass >= LOW_MASS:
+        return ending
+    spaced = f"{ending} "
+    mass = _measure_mass(ask(spaced), backend)
+    return spaced if mass is not None and mass >= LOW_MASS else ending
+
+
+def _measure_mass(request: Choose, backend: Backend) -> float | None:
+    def elicit() -> Generator[Asked, Any, Answer]:
+        answer: Answer = yield request
+        return answer
+
+    (outcome,) = run_coroutines([elicit()], backend)
+    return outcome.value.mass if outcome.value is not None else None
