@@ -7,7 +7,7 @@ import gzip
 import json
 import sys
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -220,7 +220,8 @@ def load_hub(place: str) -> dict[str, Iterator[Row]]:
             f"Data sets with a loading script are no longer supported: download the JSON Lines files and use the path "
             "of their folder"
         ) from error
-    return {
-        part: (Row(f"{place}, {part}", number, "row", dict(row)) for number, row in enumerate(rows, 1))
-        for part, rows in data.items()
-    }
+    return {part: _number_rows(f"{place}, {part}", rows) for part, rows in data.items()}
+
+
+def _number_rows(file: str, rows: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
+    return (Row(file, number, "row", dict(values)) for number, values in enumerate(rows, 1))

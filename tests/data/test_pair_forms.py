@@ -347,6 +347,11 @@ def write_packed_csv(path: Path) -> None:
     pack(path.with_suffix(""), path.name)
 
 
+def write_folder(path: Path) -> None:
+    path.mkdir()
+    write_csv(path / "a.csv")
+
+
 WRITERS: dict[str, Callable[[Path], object]] = {
     "p.jsonl": lambda path: write_rows(path, ROWS),
     "p.json": lambda path: path.write_text(json.dumps(ROWS)),
@@ -358,7 +363,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "p.tsv": lambda path: write_csv(path, "\t"),
     "p.csv.gz": write_packed_csv,
     "p.parquet": lambda path: pq.write_table(pa.Table.from_pylist(ROWS), path),
-    "folder": lambda path: (path.mkdir(), write_csv(path / "a.csv")),
+    "folder": write_folder,
 }
 
 

@@ -236,6 +236,18 @@ def test_transcripts_are_labelled(label: Callable[..., Outcome]) -> None:
     assert 0 < sum(r["human"] for r in rows("labels.jsonl")) < 20
 
 
+def test_columns_with_other_names_are_mapped_and_a_mapping_is_suggested(label: Callable[..., Outcome]) -> None:
+    Path("pairs.csv").write_text("instruction,output1,output2\nWhy?,a longer one,short\nHow?,short,a longer one\n")
+    code, _, err = label("pairs.csv", "--labeler", "length", "--out", "labels.jsonl")
+    assert code == 2
+    assert "did you mean --fields prompt=instruction,response_a=output1,response_b=output2?" in " ".join(err.split())
+    fields = ("--fields", "prompt=instruction", "--fields", "response_a=output1,response_b=output2")
+    assert label("pairs.csv", "--labeler", "length", "--out", "labels.jsonl", *fields)[0] == 0
+    assert [(r["prompt"], r["probabilities"]) for r in rows("labels.jsonl")] == [("Why?", [1, 0]), ("How?", [0, 1])]
+    code, _, err = label("pairs.csv", "--labeler", "length", "--out", "labels.jsonl", "--fields", "promt=instruction")
+    assert (code, "did you mean 'prompt'?" in err) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
