@@ -16,6 +16,7 @@ from rlaif_framework.cli.main import main
 from rlaif_plugins.backends.openai.exchange import SHORT_QUESTION
 from support.fake_plugins import write_rows
 from support.server import Behave, Reply, complete, fail, prompt, serve
+from support.token_server import serve_tokens
 
 KEY = "sk-made-for-a-test-0123456789"
 Label = Callable[..., tuple[int, str, str]]
@@ -287,6 +288,18 @@ def test_settings_that_a_server_refuses_are_named_in_the_evidence(label: Label) 
         Path("labels.jsonl").unlink()
         assert label(server.url, ", samples: 7", STRATEGIES["self-consistency"])[0] == 0  # another identity: no cache
     assert [row["evidence"]["dropped"] for row in read_labels()] == [["top_k"]] * 2
+
+
+@pytest.mark.parametrize(("kind", "source"), [("vllm", "logprob_token_ids"), ("sglang", "score")])
+def test_the_evidence_says_where_probabilities_are_from(label: Label, kind: str, source: str) -> None:
+    make_pairs(3)
+    with serve_tokens(kind) as server:
+        assert label(server.url)[0] == 0
+    assert [row["evidence"]["read_from"] for row in read_labels()] == [[source]] * 3
+    Path("labels.jsonl").unlink()
+    with serve(lambda body, number: judge(body)) as server:
+        assert label(server.url, ", samples: 9")[0] == 0  # another identity: no cache
+    assert [row["evidence"]["read_from"] for row in read_labels()] == [["top_logprobs"]] * 3
 
 
 def test_a_sampled_rating_says_so(label: Label) -> None:

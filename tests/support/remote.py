@@ -6,7 +6,7 @@ import asyncio
 import types
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
@@ -56,8 +56,10 @@ def local(manager: PluginManager) -> Callable[[str, str], Any]:
     """Build the local backend in fp32, for a folder and with or without its chat template."""
     context = Context(TaskConfig(kind="tldr"), PolicyConfig(model="none"), 0, manager)
 
-    def make(folder: str, chat: Literal["yes", "no"]) -> Any:
-        return context.build_backend(TransformersConfig(model=folder, dtype="fp32", chat=chat))
+    def make(folder: str, chat: str) -> Any:
+        return context.build_backend(
+            TransformersConfig.model_validate({"model": folder, "dtype": "fp32", "chat": chat})
+        )
 
     return make
 

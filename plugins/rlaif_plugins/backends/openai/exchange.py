@@ -196,6 +196,8 @@ def _open_client(headers: dict[str, str], limits: httpx2.Limits) -> httpx2.Async
     except (ImportError, ValueError):  # a scheme that the library does not know, or for which a package is missing
         # The library reads both cases of each name.
         names = sorted(name for name in os.environ if name.lower() in PROXY_VARIABLES and os.environ[name])
+        if not names:
+            raise
         # The address is not shown, since it may contain a password.
         raise ModelError(
             f"backend 'openai': the proxy of {', '.join(names)} cannot be used (only http:// and https:// proxies "

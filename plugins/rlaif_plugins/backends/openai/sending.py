@@ -186,7 +186,8 @@ class Sender:
                 return call.read(data, call.body)
         except (LookupError, TypeError, ValueError, AttributeError) as fault:
             start = self.service.hide_key(text)[:200]
-            raise UnusableError(f"{url} answered with something other than a completion ({fault}): {start!r}") from None
+            reason = self.service.hide_key(f"something other than a completion ({fault})")
+            raise UnusableError(f"{url} answered with {reason}: {start!r}") from None
         await self._handle_inner_error(server, url, *inner, call.body)
         return None
 
@@ -241,9 +242,12 @@ class Sender:
         return next((m for m in METHODS if m in common and m not in self.service.dialect.refused), None)
 
     async def _read_methods(self, server: Server) -> frozenset[Method] | None:
+        """Return what a server offers according to its description; None if it cannot be asked now."""
         with suppress(TimeoutError, httpx2.RequestError):
             async with asyncio.timeout(min(self.config.timeout, MAX_PROBE_SECONDS)):
                 response = await self.client.get(f"{server.root}/openapi.json")
+            if response.status_code >= 500 or response.status_code in TRANSIENT_STATUSES:
+                return None
             with suppress(ValueError):
                 return read_methods(response.json(), self.service.dialect.path)
             return frozenset()
