@@ -13,7 +13,7 @@ from rlaif_framework.spec.model import EvaluateConfig, PairsConfig, PolicyConfig
 
 WORK = "rlaif_framework.pipeline.stages"
 
-TRAINING = frozenset({"lora", "train_tokens"})
+TRAINING = frozenset({"lora", "train_tokens", "save_dtype"})
 """Settings of the policy that matter only where something is trained."""
 SAMPLING = frozenset({"max_new_tokens", "batch_tokens"})
 """Settings of the policy that matter only where something is sampled, labelled or scored."""
@@ -51,8 +51,9 @@ class SftRecipe(Recipe):
     task: TaskScope = TaskScope.CODE
 
     def unused_policy_settings(self, policy: str) -> frozenset[str]:
-        """Return those of sampling; without training, also those of training."""
-        return SAMPLING if self.sft is not None else SAMPLING | TRAINING | {"max_prompt_tokens"}
+        """Return those of batches; without training, also those of training data."""
+        # The saved generation config has the length limit.
+        return frozenset({"batch_tokens"} if self.sft else {"batch_tokens", "train_tokens", "max_prompt_tokens"})
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
         """List the policy, trained unless `sft` is None."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rlaif_framework.records.preferences import Comparison
 
 
-MODEL_FREE = frozenset({"dtype", "lora", "max_prompt_tokens", "max_new_tokens", "train_tokens"})
+MODEL_FREE = frozenset({"dtype", "save_dtype", "chat", "lora", "max_prompt_tokens", "max_new_tokens", "train_tokens"})
 """Settings of the policy that labelers, backends and strategies do not use: they also work where there is no policy, as
 in `rlaif label`."""
 

@@ -107,8 +107,11 @@ ROOTS: dict[str, tuple[Any, list[str]]] = {
     "policy.gradient_checkpointing": (True, []),
     # The pairs of the task are truncated too.
     "policy.max_prompt_tokens": (95, [*SFT, "offline/pairs"]),
+    # The generation config of a saved policy has the length limit.
+    "policy.max_new_tokens": (11, SFT),
+    "policy.save_dtype": ("bf16", SFT),
+    "policy.chat": ("plain", [*SFT, "offline/pairs"]),
     # DPO and supervised fine-tuning sample nothing.
-    "policy.max_new_tokens": (11, SAMPLED),
     "policy.batch_tokens": (4096, SAMPLED),
     "policy.train_tokens": (1024, SFT),
     "sft": (None, SFT),
