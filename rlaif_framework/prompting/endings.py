@@ -11,7 +11,8 @@ from rlaif_framework.records.ballots import LOW_MASS
 from rlaif_framework.records.preferences import Prompt
 from rlaif_framework.records.requests import Answer, Asked, Choose
 
-PROBE = Prompt("probe", *["It rained on Sunday, so we stayed at home, played cards and baked a cake."] * 2)
+_TEXT = "It rained on Sunday, so we stayed at home, played cards and baked a cake."
+PROBE = Prompt("probe", _TEXT, _TEXT)
 """A prompt whose questions decide about the ending, the same in every run."""
 PROBE_RESPONSES = ("We stayed at home because of the rain.", "We went to the sea on Sunday.")
 
