@@ -76,7 +76,8 @@ def test_labels_are_read_where_the_model_puts_them(
         labeler.__dict__.pop("ending", None)
         labeler.backend = backend
         (found,) = labeler.label(context.task.comparisons("validation")[:1])
-        assert [ballot.mass for ballot in found.evidence.orders] == [0.9 if ending.endswith(" ") else 0.5] * 2
+        expected = 0.9 if ending.endswith(" ") else 0.5
+        assert [ballot.mass for ballot in found.evidence.orders] == pytest.approx([expected] * 2)
         assert backend.asked[-1].endswith(ending)
 
 
