@@ -140,10 +140,11 @@ def test_the_margin_loss_is_the_closed_form(bench: Bench) -> None:
 
 def test_a_weightless_comparison_changes_nothing(bench: Bench) -> None:
     """Of a prompt of its own and of no weight, so that only its weight keeps it from being learned."""
-    settings = {**TRAIN, "epochs": 1, "batch_size": 8, "weights": "certainty"}
+    # One batch with every comparison once.
+    settings = {**TRAIN, "epochs": 1, "weights": "certainty"}
     tie = label(2, "he left her", "nobody knows", 0.5)
-    plain = bench.fit("bradley-terry", LABELS[:2], bench.stage("plain"), **settings)
-    tied = bench.fit("bradley-terry", [*LABELS[:2], tie], bench.stage("tied"), **settings)
+    plain = bench.fit("bradley-terry", LABELS[:2], bench.stage("plain"), **{**settings, "batch_size": 2})
+    tied = bench.fit("bradley-terry", [*LABELS[:2], tie], bench.stage("tied"), **{**settings, "batch_size": 3})
     assert plain.score(PROMPTS, RESPONSES) == pytest.approx(tied.score(PROMPTS, RESPONSES), abs=1e-6)
     assert any(plain.score(PROMPTS, RESPONSES))
 
@@ -440,7 +441,8 @@ def test_a_direct_reward_is_the_score_in_the_labelers_evidence(
     bench: Bench, tiny_model: Path, labeler: dict[str, Any]
 ) -> None:
     named = json.loads(json.dumps(labeler).replace("TINY", str(tiny_model).replace("\\", "/")))
-    reward = bench.build("direct", labeler=named, scale=10).load(bench.folder)
+    # A model with random weights puts little on ratings.
+    reward = bench.build("direct", labeler=named, scale=10, allow_weak_labels=True).load(bench.folder)
     prompts = [replace(prompt, reference=f"a {prompt.source}") for prompt in PROMPTS]
     pairs = [(prompt, text) for prompt in prompts for text in RESPONSES]
     scores = reward.score([prompt for prompt, _ in pairs], [text for _, text in pairs])

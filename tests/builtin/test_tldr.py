@@ -738,8 +738,11 @@ def test_the_splits_of_the_embedded_set_share_no_post(mini: TldrTask) -> None:
         assert {c.prompt.source for c in mini.comparisons(split)} <= known
 
 
-def test_every_split_of_the_embedded_set_has_every_flaw_and_balanced_orders(mini: TldrTask) -> None:
-    for split in SPLITS:
+def test_the_embedded_comparisons_have_every_flaw_and_balanced_orders(mini: TldrTask) -> None:
+    assert {split: len(mini.prompts(split)) for split in SPLITS} == {"train": 170, "validation": 30, "test": 180}
+    assert not mini.comparisons("test")
+    splits: tuple[Split, ...] = ("train", "validation")
+    for split in splits:
         comparisons = mini.comparisons(split)
         assert {c.slice for c in comparisons} == FLAWS, split
         assert Counter(c.preference for c in comparisons).keys() == {0.0, 1.0}
