@@ -66,8 +66,8 @@ def probe_model(model: PreTrainedModel, head: Head, name: str) -> None:
     Raises:
         ModelError: No layout gives the tokens of a sequence what a forward pass of its own gives them.
     """
-    result = _probe_config(model.config, head)
-    set_layout(model, _make_layout(result, name))
+    result = _probe_config(model.config, head, name)
+    set_layout(model, _make_layout(result))
     if not result["tried"]:
         try:
             _check_model(model, head)
@@ -77,7 +77,7 @@ def probe_model(model: PreTrainedModel, head: Head, name: str) -> None:
 
 def find_layout(config: PreTrainedConfig, head: Head, name: str) -> Layout:
     """Find the layout of an architecture before a model is loaded; see `probe_model`."""
-    return _make_layout(_probe_config(config, head), name)
+    return _make_layout(_probe_config(config, head, name))
 
 
 def check_head(config: PreTrainedConfig, name: str) -> None:
@@ -93,19 +93,24 @@ def check_head(config: PreTrainedConfig, name: str) -> None:
         )
 
 
-def _make_layout(result: dict[str, Any], name: str) -> Layout:
-    if result["error"]:
-        raise ModelError(f"'{name}': {result['error']}")
+def _make_layout(result: dict[str, Any]) -> Layout:
     return Layout(result["packed"], result["prefixes"], result["generation"])
 
 
-def _probe_config(config: PreTrainedConfig, head: Head) -> dict[str, Any]:
-    """Return the fields of a layout, and what is wrong; the result is cached in this process and on disk."""
+def _probe_config(config: PreTrainedConfig, head: Head, name: str) -> dict[str, Any]:
+    """Return the fields of a layout, and whether a copy could be tried; cached in this process and on disk.
+
+    Raises:
+        ModelError: No layout is exact. This is not cached.
+    """
     settings = config.to_dict()
     for irrelevant in ("_name_or_path", "architectures", "dtype", "transformers_version", "id2label", "label2id"):
         settings.pop(irrelevant, None)
     eager = config.get_text_config()._attn_implementation == "eager"
-    return _probe(cast(Any, type(config)), json.dumps(settings, sort_keys=True, default=str), head, eager)
+    try:
+        return _probe(cast(Any, type(config)), json.dumps(settings, sort_keys=True, default=str), head, eager)
+    except ModelError as error:
+        raise ModelError(f"'{name}': {error}") from error
 
 
 @cache
@@ -117,19 +122,19 @@ def _probe(kind: type[PreTrainedConfig], text: str, head: Head, eager: bool) -> 
 
 
 def _measure(config: PreTrainedConfig, head: Head, eager: bool) -> dict[str, Any]:
-    """Return the fields of a layout, an error in one sentence or an empty text, and whether a copy could be tried."""
+    """Return the fields of a layout, and whether a copy could be tried."""
     kind = AutoModelForCausalLM if head == "causal" else AutoModelForSequenceClassification
     build = cast(Callable[..., Any], kind.from_config)
     # What no architecture needs more than; used if none of the copies can be built.
-    fields: dict[str, Any] = {"packed": False, "prefixes": False, "generation": "equal", "error": "", "tried": False}
+    fields: dict[str, Any] = {"packed": False, "prefixes": False, "generation": "equal", "tried": False}
     for few_layers in (True, False):
         try:
             tiny = shrink_config(config, few_layers)
             model = build_tiny(tiny, build, "eager" if eager else None)
             prepare_attention(model)
             return fields | _try_layouts(model, head) | {"tried": True}
-        except ModelError as error:
-            return fields | {"error": str(error), "tried": True}
+        except ModelError:
+            raise
         except Exception:  # whatever a library raises for sizes that do not fit together
             continue
     return fields

@@ -206,7 +206,7 @@ PAIRS_AT_FAULT = {
     "empty-response": BadData(
         lines([*PAIRS, {"prompt": "x", "responses": ["a", ""]}]), ["{path}, line 5: a response is empty"]
     ),
-    "no-comparison": BadData(lines([{"prompt": "x"}]), ["{path}, line 1: not a comparison; expected"]),
+    "no-comparison": BadData(lines([{"prompt": "x"}]), ["{path}, line 1: expected prompt + responses", "found prompt"]),
 }
 
 
@@ -616,7 +616,7 @@ def test_a_full_disk_is_one_message_and_the_same_command_then_goes_on(
 
     path = spec("arms={}")
     with monkeypatch.context() as patch:
-        commit, save = "rlaif_framework.store.Store.commit", "rlaif_framework.pipeline.stages.sft.save_model"
+        commit, save = "rlaif_framework.store.Store.commit", "rlaif_framework.training.policies.save_model"
         patch.setattr(commit if where == "commit" else save, full)
         refused(rlaif("run", path, "--out", "out"), "the disk is full", "free some space", "run the same command")
     assert not list(Path("runs/.store").glob("sft-*/artefact.json")), "a half-written artefact counts as whole"
@@ -723,7 +723,7 @@ def test_plan_tells_what_is_to_do_and_what_it_loads_without_writing(
 ) -> None:
     found = rlaif("plan", spec())
     assert found.code == 0
-    assert "5 of 5 stages to do" in found.out
+    assert "6 of 6 stages to do" in found.out
     steps = json.loads(rlaif("plan", spec(), "--json").out)
     assert [s["stage"] for s in steps] == ["sft", "sample", "label", "reward", "improve"]
     assert not any(s["cached"] for s in steps)
