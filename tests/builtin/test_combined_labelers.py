@@ -302,7 +302,7 @@ def test_the_mass_of_an_arms_labels_is_measured(
     # A model with random weights puts next to nothing on two tokens of its vocabulary.
     with pytest.raises(TrainingError, match="almost never writes a label"):
         run_spec(spec, tmp_path / "run", Store(tmp_path / "store"), manager, Progress())
-    (folder,) = tmp_path.glob("store/label-*")
+    (folder,) = (path.parent for path in tmp_path.glob("store/label-*/preferences.jsonl"))
     ballots = [ballot for p in load_preferences(folder / "preferences.jsonl") for ballot in p.evidence.orders]
     mass = json.loads((folder / "agreement.json").read_text())[LABEL_TOKEN_MASS]
     assert mass == pytest.approx(sum(ballot.mass or 0 for ballot in ballots) / 8)

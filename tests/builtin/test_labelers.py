@@ -176,4 +176,4 @@ def test_construction_is_never_passed_off_as_human(manager: PluginManager, tiny_
     spec = tiny_spec()
     labeler = build(manager, spec, {"kind": "human"})
     with pytest.raises(DataError, match="no human preference"):
-        list(labeler.label(Context.from_spec(spec, manager).task.comparisons("test")))
+        list(labeler.label(Context.from_spec(spec, manager).task.comparisons("validation")))

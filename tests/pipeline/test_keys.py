@@ -250,6 +250,7 @@ REQUIRED: dict[tuple[str, str], dict[str, Any]] = {
     ("backend", "openai"): {"model": "m", "base_urls": "http://localhost/v1"},
     ("labeler", "ensemble"): {"labelers": {"a": "length", "b": "rouge"}},
     ("labeler", "likelihood"): {"model": "m"},
+    ("labeler", "reference-likelihood"): {"model": "m"},
     ("labeler", "llm"): {"backend": LOCAL},
     ("labeler", "rate"): {"backend": LOCAL},
     ("labeler", "mix"): {"labeler": "length"},
