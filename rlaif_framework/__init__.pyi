@@ -27,6 +27,7 @@ from .pipeline.planning import plan_spec as plan_spec
 from .plugins.component import Component as Component
 from .plugins.component import ComponentConfig as ComponentConfig
 from .plugins.component import ModelLoad as ModelLoad
+from .plugins.configs import MODEL_FREE as MODEL_FREE
 from .plugins.configs import AlgorithmConfig as AlgorithmConfig
 from .plugins.configs import BackendConfig as BackendConfig
 from .plugins.configs import LabelerConfig as LabelerConfig

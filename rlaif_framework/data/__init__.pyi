@@ -14,7 +14,7 @@ from .pairs import read_id as read_id
 from .row_files import Row as Row
 from .splits import Divider as Divider
 from .splits import Placed as Placed
-from .splits import read_rows as read_rows
+from .splits import read_data_set as read_data_set
 from .task_data import TaskData as TaskData
 from .text import copy_rate as copy_rate
 from .text import escape_control_tokens as escape_control_tokens

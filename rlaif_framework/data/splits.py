@@ -29,7 +29,7 @@ _PRIORITY: Mapping[Split, int] = {"train": 0, "validation": 1, "test": 2}
 T = TypeVar("T")
 
 
-def read_rows(place: str | Mapping[Split, str]) -> Iterator[Row]:
+def read_data_set(place: str | Mapping[Split, str]) -> Iterator[Row]:
     """Yield the rows of a data set, with the splits that the names of its files or parts state.
 
     Args:

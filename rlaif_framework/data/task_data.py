@@ -12,14 +12,14 @@ from rlaif_framework.data.fields import map_fields
 from rlaif_framework.data.pair_forms import PairRow
 from rlaif_framework.data.pairs import IdRegistry, PairReader
 from rlaif_framework.data.row_files import Row
-from rlaif_framework.data.splits import Placed, read_rows, read_split
+from rlaif_framework.data.splits import Placed, read_data_set, read_split
 from rlaif_framework.errors import DataError
 from rlaif_framework.records.preferences import Comparison, Split
 
 T = TypeVar("T")
 
 Place = str | Mapping[Split, str]
-"""A file, a folder, a hub id, or one of these for each split, as `read_rows` takes it."""
+"""A file, a folder, a hub id, or one of these for each split, as `read_data_set` takes it."""
 
 
 class TaskData:
@@ -49,7 +49,7 @@ class TaskData:
             DataError: There is no such data set, or it cannot be read. Invalid rows are collected for `check`.
         """
         found: list[Placed[T]] = []
-        for row in read_rows(place):
+        for row in read_data_set(place):
             mapped = replace(row, values=map_fields(row.values, self.fields))
             found += self._place(mapped, row.fault or partial(parse, mapped))
         return found
@@ -71,7 +71,7 @@ class TaskData:
             DataError: There is no such data set, or it cannot be read. Invalid rows are collected for `check`.
         """
         found: list[Placed[Comparison]] = []
-        for row, pairs in PairReader(self.fields, "task.fields").read(read_rows(place)):
+        for row, pairs in PairReader(self.fields, "task.fields").read(read_data_set(place)):
             own = next((own for column, own in (own_forms or {}).items() if column in row.values), None)
             if own is not None:
                 found += self._place(row, partial(own, row))

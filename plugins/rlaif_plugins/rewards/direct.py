@@ -10,6 +10,7 @@ from typing import Annotated, Literal, cast
 from pydantic import AfterValidator, Field
 
 from rlaif_framework import (
+    MODEL_FREE,
     Component,
     Context,
     LabelerConfig,
@@ -23,7 +24,6 @@ from rlaif_framework import (
     hookimpl,
 )
 from rlaif_framework.contracts import read_measures
-from rlaif_framework.plugins.configs import MODEL_FREE
 from rlaif_framework.records import LABEL_TOKEN_MASS, MIN_MASS
 
 

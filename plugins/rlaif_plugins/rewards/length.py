@@ -8,8 +8,17 @@ from typing import Literal
 
 from pydantic import Field
 
-from rlaif_framework import Component, Context, LabelledComparison, Prompt, Reward, RewardConfig, Stage, hookimpl
-from rlaif_framework.plugins.configs import MODEL_FREE
+from rlaif_framework import (
+    MODEL_FREE,
+    Component,
+    Context,
+    LabelledComparison,
+    Prompt,
+    Reward,
+    RewardConfig,
+    Stage,
+    hookimpl,
+)
 
 
 class LengthRewardConfig(RewardConfig):

@@ -7,8 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from rlaif_framework import Component, ModelLoad, RewardConfig, hookimpl
-from rlaif_framework.plugins.configs import MODEL_FREE
+from rlaif_framework import MODEL_FREE, Component, ModelLoad, RewardConfig, hookimpl
 
 
 class PretrainedRewardConfig(RewardConfig):
