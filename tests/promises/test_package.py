@@ -55,14 +55,14 @@ def test_the_catalogue_is_well_formed() -> None:
 def test_the_quickstart_runs_in_a_shortened_form_and_again_from_its_artefacts(tmp_path: Path) -> None:
     short = {
         "sft.limit": 4,
-        "arms.rlaif.feedback.pairs.limit": 4,
         "arms.rlaif.feedback.pairs.prompts": 2,
         "arms.rlaif.feedback.pairs.responses": 2,
-        "arms.rlaif.feedback.allow_weak_labels": "true",  # so few labels are not shown to be better than chance
         "arms.rlaif.reward.epochs": 1,
-        "arms.rlaif.algorithm.steps": 1,
-        "arms.rlaif.algorithm.prompts_per_step": 1,
-        "arms.rlaif.algorithm.responses_per_prompt": 2,
+        **{
+            f"arms.{arm}.algorithm.{key}": value
+            for arm in ("direct", "rlaif")
+            for key, value in {"steps": 1, "prompts_per_step": 1, "responses_per_prompt": 2}.items()
+        },
         "policy.max_new_tokens": 6,
         "policy.max_prompt_tokens": 64,
         "evaluate.prompts": 2,
@@ -77,7 +77,7 @@ def test_the_quickstart_runs_in_a_shortened_form_and_again_from_its_artefacts(tm
     assert first.stdout.splitlines()[-1].startswith("report: ")
     assert "reused" not in first.stdout
     report = json.loads((tmp_path / "run/report.json").read_text())
-    assert {"judge", "rlaif", "llm", "longer", "rouge"} == set(report["evaluation"]["labelers"])
+    assert {"judge", "rlaif", "content", "longer", "rouge"} == set(report["evaluation"]["labelers"])
     again = CliRunner().invoke(app, arguments)
     assert again.exit_code == 0, again.output
     steps = [line for line in again.output.splitlines() if line.startswith("[")]
