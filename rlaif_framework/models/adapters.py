@@ -11,6 +11,7 @@ from typing import Any, Literal, cast
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
+from peft.tuners.lora.layer import ParamWrapper
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
@@ -56,7 +57,7 @@ def _check_untied(model: nn.Module) -> None:
     for name, parameter in model.named_parameters(remove_duplicate=False):
         owners.setdefault(id(parameter), []).append(name)
     for name, module in model.named_modules():
-        if isinstance(module, LoraLayer) and len(owners[id(module.get_base_layer().weight)]) > 1:
+        if isinstance(module, LoraLayer) and len(owners[id(_adapted_weight(module))]) > 1:
             raise ModelError(
                 f"policy.lora.targets: '{name.rpartition('.')[2]}' shares its weights with another module (tied "
                 "embeddings), which an adapter would change too when it is merged; leave it out of the targets"
@@ -93,7 +94,7 @@ def merged_adapters(model: nn.Module) -> Iterator[PreTrainedModel]:
     with model.disable_adapter():
         try:
             for layer in _adapted(model):
-                weight = cast(nn.Parameter, layer.get_base_layer().weight)
+                weight = _adapted_weight(layer)
                 # `_merge` replaces the tensor instead of changing it: no copy is needed.
                 kept.append((weight, weight.data))
                 _merge(layer)
@@ -112,10 +113,17 @@ def _adapted(model: nn.Module) -> list[LoraLayer]:
     return [module for module in model.modules() if isinstance(module, LoraLayer)]
 
 
+def _adapted_weight(layer: LoraLayer) -> nn.Parameter:
+    """Return the weight that an adapter changes; peft adapts the experts of some models as parameters of one module."""
+    if isinstance(layer, ParamWrapper):
+        return cast(nn.Parameter, layer.get_param())
+    return cast(nn.Parameter, layer.get_base_layer().weight)
+
+
 @torch.no_grad()
 def _merge(layer: LoraLayer) -> None:
     """Merge a layer's adapter into its weight, in fp32, and cast the result to the precision of the weight."""
-    weight = cast(nn.Parameter, layer.get_base_layer().weight)
+    weight = _adapted_weight(layer)
     delta = cast(Any, layer).get_delta_weight("default")
     weight.data = (weight.data.float() + delta).to(weight.dtype)
 

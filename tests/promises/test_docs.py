@@ -284,9 +284,9 @@ def test_the_quickstarts_numbers_are_those_of_its_spec(builtins: PluginManager) 
     arm, page = spec.arms["rlaif"], (ROOT / "docs/quickstart.md").read_text(encoding="utf-8")
     assert arm.feedback is not None
     pairs, algorithm = arm.feedback.pairs, arm.algorithm.model_dump()
-    numbers = {4: "four", 8: "eight"}
-    assert pairs.source == "both"
-    assert f"{pairs.limit} of the data's own, and all pairs of {numbers[pairs.responses]} responses" in page
+    numbers = {4: "four", 6: "six", 8: "eight"}
+    assert pairs.source == "policy"
+    assert f"all pairs of {numbers[pairs.responses]} responses" in page
     assert f"to each of {pairs.prompts} posts" in page
     responses, posts = (numbers[algorithm[name]] for name in ("responses_per_prompt", "prompts_per_step"))
     assert f"samples {responses} responses to each of {posts} posts a step" in page

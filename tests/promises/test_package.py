@@ -64,7 +64,7 @@ def test_the_quickstart_runs_in_a_shortened_form_and_again_from_its_artefacts(tm
             for key, value in {"steps": 1, "prompts_per_step": 1, "responses_per_prompt": 2}.items()
         },
         "policy.max_new_tokens": 6,
-        "policy.max_prompt_tokens": 64,
+        "policy.max_prompt_tokens": 128,
         "evaluate.prompts": 2,
         "evaluate.comparisons": 2,
     }

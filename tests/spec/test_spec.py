@@ -89,7 +89,14 @@ def test_slots_nest_and_keep_the_settings_of_the_inner_component(manager: Plugin
     dumped = build(data, manager).model_dump(mode="json")["arms"]["a"]["feedback"]["labeler"]
     assert {key: dumped[key] for key in ("kind", "backend", "strategy")} == {
         "kind": "llm",
-        "backend": {"kind": "transformers", "model": "m", "revision": None, "dtype": "auto", "chat": "no"},
+        "backend": {
+            "kind": "transformers",
+            "model": "m",
+            "revision": None,
+            "dtype": "auto",
+            "chat": "no",
+            "date": "2025-01-01",
+        },
         "strategy": {"kind": "direct"},
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoTokenizer
 
 from rlaif_framework import Context, ModelError, PluginManager, SftConfig, Spec
 from rlaif_framework.training import fine_tune
@@ -44,11 +44,10 @@ def test_weights_are_saved_in_the_precision_of_training(
 def test_a_missing_chat_template_is_found_before_the_run(
     tiny_spec: Callable[..., Spec], tiny_model: Path, manager: PluginManager, tmp_path: Path
 ) -> None:
-    tokenizer: Any = AutoTokenizer.from_pretrained(tiny_model)
-    tokenizer.chat_template = None
-    tokenizer.save_pretrained(tmp_path)
+    bare = shutil.copytree(tiny_model, tmp_path / "bare")
+    (bare / "chat_template.jinja").unlink()
     policy = {"model": str(tiny_model), "chat": "template"}
     context = Context.from_spec(tiny_spec(policy=policy), manager)
     assert context.load_policy_tokenizer(tiny_model).chat_template
     with pytest.raises(ModelError, match=r"policy\.chat: the tokenizer of '.*' has no chat template; set 'chat: auto'"):
-        context.load_policy_tokenizer(tmp_path)
+        context.load_policy_tokenizer(bare)
