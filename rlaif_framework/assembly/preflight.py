@@ -105,13 +105,15 @@ def check_architectures(context: Context, loads: Iterable[ModelLoad]) -> None:
         ModelError: An architecture cannot be used in a role, or has too few positions.
     """
     from rlaif_framework.models.positions import check_length
-    from rlaif_framework.models.probe import check_head, find_layout
+    from rlaif_framework.models.probe import check_head, check_trainable, find_layout
 
     policy = context.policy
     for model, role, trained in dict.fromkeys((load.model, load.role, load.trained) for load in loads):
         config = _load_config(context, model)
         if config is None:
             continue
+        if trained:
+            check_trainable(config, model)
         if role in CAUSAL_ROLES:
             layout = find_layout(config, "causal", model)
             if role in GENERATING_ROLES and layout.generation == "none":

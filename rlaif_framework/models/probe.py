@@ -39,6 +39,8 @@ Head = Literal["causal", "score"]
 EDITION = 1
 """Changes with the code that this module tries, so that earlier results are not used."""
 
+RANDOM_IN_TRAINING = ("phimoe",)
+"""Architectures whose forward pass is random in training mode, apart from dropout and jitter."""
 TOLERANCE = 1e-4
 """Largest difference, as a share of the deviation of the values; rounding in fp32 gives a hundredth of it."""
 
@@ -78,6 +80,19 @@ def probe_model(model: PreTrainedModel, head: Head, name: str) -> None:
 def find_layout(config: PreTrainedConfig, head: Head, name: str) -> Layout:
     """Find the layout of an architecture before a model is loaded; see `probe_model`."""
     return _make_layout(_probe_config(config, head, name))
+
+
+def check_trainable(config: PreTrainedConfig, name: str) -> None:
+    """Check that a model gives in training what it gives otherwise.
+
+    Raises:
+        ModelError: It does not.
+    """
+    if config.get_text_config().model_type in RANDOM_IN_TRAINING:
+        raise ModelError(
+            f"'{name}': models of type '{config.model_type}' choose their experts at random in training, so the "
+            "log-probabilities of training are not those of sampling; use another model"
+        )
 
 
 def check_head(config: PreTrainedConfig, name: str) -> None:

@@ -13,7 +13,7 @@ from rlaif_framework.models import load_model, probe
 from rlaif_framework.models.decoding import FAMILIES
 from rlaif_framework.models.layouts import Layout, layout_of
 from rlaif_framework.models.positions import position_limit
-from rlaif_framework.models.probe import check_head, find_layout
+from rlaif_framework.models.probe import check_head, check_trainable, find_layout
 from rlaif_framework.models.tiny_copy import WINDOW, shrink_config
 from support.architectures import ARCHITECTURES, IN_CI, read_table, try_roles
 
@@ -66,6 +66,12 @@ def test_an_architecture_that_cannot_be_copied_gets_the_plainest_layout(
 def test_a_model_that_reads_later_tokens_is_refused() -> None:
     with pytest.raises(ModelError, match=r"^'bert-base': models of type 'bert' are not causal language models"):
         find_layout(AutoConfig.for_model("bert"), "causal", "bert-base")
+
+
+def test_a_model_that_is_random_in_training_is_not_trained() -> None:
+    check_trainable(LlamaConfig(), "llama")
+    with pytest.raises(ModelError, match="'phi-moe': models of type 'phimoe' choose their experts at random"):
+        check_trainable(AutoConfig.for_model("phimoe"), "phi-moe")
 
 
 def test_a_reward_model_needs_an_architecture_with_a_scoring_head() -> None:
