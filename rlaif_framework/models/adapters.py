@@ -116,7 +116,7 @@ def _adapted(model: nn.Module) -> list[LoraLayer]:
 def _adapted_weight(layer: LoraLayer) -> nn.Parameter:
     """Return the weight that an adapter changes; peft adapts the experts of some models as parameters of one module."""
     if isinstance(layer, ParamWrapper):
-        return cast(nn.Parameter, layer.get_param())
+        return cast(nn.Parameter, getattr(layer.get_base_layer(), layer.parameter_name))
     return cast(nn.Parameter, layer.get_base_layer().weight)
 
 
