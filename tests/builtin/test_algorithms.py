@@ -228,6 +228,7 @@ def test_a_student_comes_to_say_what_its_teacher_says(world: World) -> None:
     """The optimum of imitation: no loss, and the teacher's own words."""
     settings = settings_of("teacher", world)
     teacher, tokenizer = load_model(world.model, "causal", torch.float32, CPU), load_tokenizer(world.model)
+    tokenizer.chat_template = None
     torch.manual_seed(7)
     with torch.no_grad():
         for parameter in teacher.parameters():
@@ -610,6 +611,7 @@ def test_best_of_n_answers_with_what_the_reward_likes_best(kind: str, world: Wor
     reward = TasteReward(TasteRewardConfig(), stage.context)
     best = select_best(stage.context, world.model, reward, world.prompts, config, stage)  # type: ignore[arg-type]
     tokenizer, model = load_tokenizer(world.model), load_model(world.model, "causal", torch.float32, CPU)
+    tokenizer.chat_template = None
     samples = sample_responses(
         model,
         tokenizer,

@@ -725,7 +725,7 @@ def test_plan_tells_what_is_to_do_and_what_it_loads_without_writing(
     assert found.code == 0
     assert "6 of 6 stages to do" in found.out
     steps = json.loads(rlaif("plan", spec(), "--json").out)
-    assert [s["stage"] for s in steps] == ["sft", "sample", "label", "reward", "improve"]
+    assert [s["stage"] for s in steps] == ["sft", "sample", "label", "gate", "reward", "improve"]
     assert not any(s["cached"] for s in steps)
     assert steps[0]["loads"][0]["model"] == str(tiny_model)
     assert steps[0]["loads"][0]["parameters"] > 30_000
