@@ -49,7 +49,9 @@ def sample_responses(
         budget: Maximum tokens in a batch, padding and new tokens included.
         track: Wrapper of the list of batches, for a progress bar.
     """
-    ids = [p if isinstance(p, list) else encode_prompt(tokenizer, p) for p in prompts]
+    # Each distinct prompt once: rendering a chat template takes longer than tokenising its text.
+    encoded = {p: encode_prompt(tokenizer, p) for p in dict.fromkeys(p for p in prompts if not isinstance(p, list))}
+    ids = [p if isinstance(p, list) else encoded[p] for p in prompts]
     seeds = [derive_seed(seed, i) for i in range(len(ids))] if isinstance(seed, int) else list(seed)
     sampling = Sampling(max_new_tokens, temperature, top_k)
     with merged_adapters(model) as plain:

@@ -78,17 +78,18 @@ def _read(folder: Path) -> dict[str, Any]:
 
 def check_labels(stage: Stage, context: Context, recipe: GateRecipe) -> None:
     """Check the labels of an arm; write `gate.json` if they are accepted."""
-    folder = stage.artefact(recipe.label)
-    check_agreement(folder)
-    _, agreement = read_agreement(folder)
+    agreement = check_agreement(stage.artefact(recipe.label))
     (stage.folder / "gate.json").write_text(json.dumps({"measured": agreement is not None}), encoding="utf-8")
 
 
-def check_agreement(folder: Path) -> None:
-    """Raise an error if labels are not better than chance, or read from tokens that the model almost never writes.
+def check_agreement(folder: Path) -> Estimate | None:
+    """Refuse labels that are not better than chance, or read from tokens that the model almost never writes.
 
     Args:
         folder: The artefact of the labels.
+
+    Returns:
+        Their agreement with gold preferences; None if it is unknown.
 
     Raises:
         TrainingError: The 95 % interval of the agreement includes 50 %, or the mean probability mass on the label
@@ -103,7 +104,7 @@ def check_agreement(folder: Path) -> None:
         )
     measured_on, agreement = read_agreement(folder)
     if agreement is None or agreement.beats_chance:
-        return
+        return agreement
     raise TrainingError(
         f"the labels agree with gold preferences on {agreement.value:.1%} of {agreement.count} {measured_on} "
         f"comparisons (95 % interval from {agreement.low:.1%}), which is not above chance. Training on chance-level "

@@ -16,6 +16,7 @@ from rlaif_framework.models import (
     load_model,
     load_tokenizer,
     mean_logprobs,
+    position_limit,
 )
 from rlaif_plugins.labelers.reference_likelihood import ReferenceLikelihoodConfig
 
@@ -29,7 +30,7 @@ class ReferenceLikelihoodLabeler:
         self.tokenizer = load_tokenizer(source)
         self.model = load_model(source, "causal", compute_dtype(config.dtype, context.device), context.device)
         self.budget = context.batch_tokens
-        self.context: int | None = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        self.context: int | None = position_limit(self.model.config)
 
     def label(self, comparisons: Sequence[Comparison]) -> Iterator[Preference]:
         """Label comparisons by the likelihood of the reference.

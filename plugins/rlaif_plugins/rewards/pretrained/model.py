@@ -17,6 +17,7 @@ from rlaif_framework.models import (
     find_model,
     load_model,
     load_tokenizer,
+    position_limit,
     separate_padding,
 )
 from rlaif_plugins.rewards.pretrained import PretrainedRewardConfig
@@ -70,7 +71,7 @@ class PretrainedScorer:
         self.format = self._choose_format()
         # RoBERTa has fewer positions than `max_position_embeddings`: its tokenizer has the right number. For models
         # without a limit, the number of the tokenizer is huge.
-        limits = getattr(facts.get_text_config(), "max_position_embeddings", None), self.tokenizer.model_max_length
+        limits = position_limit(facts), self.tokenizer.model_max_length
         self.most: int | None = config.max_tokens or min(filter(None, limits))
 
     def _choose_format(self) -> str:
