@@ -15,6 +15,7 @@ from .contracts.protocols import Task as Task
 from .contracts.protocols import TermedReward as TermedReward
 from .contracts.stage import Stage as Stage
 from .errors import DataError as DataError
+from .errors import HubError as HubError
 from .errors import MissingPackageError as MissingPackageError
 from .errors import ModelError as ModelError
 from .errors import PluginError as PluginError

@@ -33,6 +33,10 @@ class ModelError(RlaifError):
     """A model cannot be found or loaded, or is of the wrong kind."""
 
 
+class HubError(RlaifError):
+    """A model or data set cannot be loaded from the Hugging Face Hub."""
+
+
 class PluginError(RlaifError):
     """A plugin cannot be loaded, or a component is unknown or defined twice."""
 

@@ -1,58 +1,38 @@
-"""Atomic files, and a content-addressed store of artefacts: a folder that exists is complete."""
+"""A content-addressed store of artefacts: a folder that exists is complete."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from rlaif_framework.errors import DataError
+from rlaif_framework.files import DAY, atomic_path, locked, read_own_json, remove_leftovers
 
 MANIFEST = "artefact.json"
 """Name of the file that makes a folder a complete artefact."""
+
+HASHED_BYTES = 4 * 2**20
+"""Files up to this size are recorded with a hash, larger ones (weights) with their size only."""
+
+ABANDONED = 30 * DAY
+"""Age in seconds at which the checkpoints of an unfinished step are removed."""
+
+UNFINISHED = re.compile(r"[\w-]+-[0-9a-f]{20}\.partial")
+"""Names of the folders of unfinished artefacts."""
 
 
 def hash_content(value: Any) -> str:
     """Return a hash of JSON content. It does not depend on the order of keys."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path for a file or folder, and rename it to `path` at the end of the block.
-
-    If the block fails, e.g. because the disk is full, the temporary path is removed and `path` stays as it was.
-    """
-    # In the same folder, since renaming across file systems is not atomic. The process id allows concurrent writers.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Write a text file atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def read_json(path: Path) -> Any:
-    """Return the content of a JSON file; None if it is missing or invalid, e.g. truncated."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None
 
 
 class Store:
@@ -71,16 +51,38 @@ class Store:
         return (self.path(stage, key) / MANIFEST).exists()
 
     def manifest(self, stage: str, key: str) -> dict[str, Any]:
-        """Return the record of a complete artefact: what its key is computed from, its cost, facts, environment."""
-        return dict(json.loads((self.path(stage, key) / MANIFEST).read_text(encoding="utf-8")))
+        """Return the record of a complete artefact: what its key is computed from, its cost, facts, environment.
+
+        Raises:
+            DataError: The record is damaged.
+        """
+        folder = self.path(stage, key)
+        return read_own_json(folder / MANIFEST, _remedy(folder))
+
+    def check(self, stage: str, key: str) -> None:
+        """Check that the files of a complete artefact are as they were written.
+
+        Raises:
+            DataError: A file is missing, or its size or content has changed. Weights are checked by their size.
+        """
+        folder = self.path(stage, key)
+        for name, written in self.manifest(stage, key).get("files", {}).items():
+            path = folder / name
+            if not path.is_file():
+                raise DataError(f"{path} is missing; {_remedy(folder)}")
+            if _describe_file(path) != written:
+                raise DataError(f"{path} is damaged: it has changed since it was written; {_remedy(folder)}")
 
     @contextmanager
-    def lock(self, stage: str, key: str) -> Iterator[None]:
-        """Prevent other processes from computing the same artefact at the same time."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        # The empty lock file is kept: if it were removed, a third process could lock a new file while a second still
-        # waits for the old one.
-        with FileLock(f"{self.path(stage, key)}.lock"):
+    def lock(self, stage: str, key: str, tell: Callable[[str], None]) -> Iterator[None]:
+        """Prevent other processes from computing the same artefact at the same time.
+
+        Args:
+            stage: The stage.
+            key: The key.
+            tell: Called with a message before waiting for another process.
+        """
+        with locked(self.path(stage, key), f"computes {stage} in {self.root}", tell):
             yield
 
     def begin(self, stage: str, key: str) -> tuple[Path, Path]:
@@ -95,11 +97,47 @@ class Store:
         """Complete an artefact: write its manifest, rename the folder to its final name, delete its checkpoints."""
         final = self.path(stage, key)
         partial = final.with_suffix(".partial")
+        work = partial / "work"
+        files = {str(path.relative_to(work)): path for path in sorted(work.rglob("*")) if path.is_file()}
+        files.pop(MANIFEST, None)  # of an earlier attempt
+        written = {name: _describe_file(path) for name, path in files.items()}
         # Written before the folder is renamed: a folder with the final name then always has its manifest.
-        (partial / "work" / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
-        (partial / "work").rename(final)
+        text = json.dumps({**manifest, "files": written}, indent=1, ensure_ascii=False)
+        (work / MANIFEST).write_text(text, encoding="utf-8")
+        work.rename(final)
         shutil.rmtree(partial, ignore_errors=True)
         return final
+
+    def remove_leftovers(self) -> None:
+        """Remove what killed runs left: temporary files, and checkpoints that no run will resume from.
+
+        These are the checkpoints of finished steps, and those of steps that nobody resumed for 30 days.
+        """
+        remove_leftovers(self.root)
+        for partial in self.root.glob("*.partial"):
+            if not UNFINISHED.fullmatch(partial.name) or partial.is_symlink():
+                continue  # not of this store
+            finished = (partial.with_suffix("") / MANIFEST).exists()
+            if finished or _newest(partial) < time.time() - ABANDONED:
+                shutil.rmtree(partial, ignore_errors=True)
+
+
+def _remedy(folder: Path) -> str:
+    return f"delete the folder {folder} and rerun the same command to compute it again"
+
+
+def _describe_file(path: Path) -> dict[str, Any]:
+    size = path.stat().st_size
+    return {"size": size} if size > HASHED_BYTES else {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def _newest(folder: Path) -> float:
+    """Return the time of the last change in a folder."""
+    times = [folder.stat().st_mtime]
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            times.append(path.lstat().st_mtime)
+    return max(times)
 
 
 def link_tree(source: Path, target: Path) -> None:
@@ -116,9 +154,3 @@ def _link_file(source: str, target: str) -> str:
     except OSError:  # another file system, or one without hard links
         shutil.copy2(source, target)
     return target
-
-
-def cache_folder() -> Path:
-    """Return the folder of converted models and cached answers: $RLAIF_CACHE or `~/.cache/rlaif-framework`."""
-    root = os.environ.get("RLAIF_CACHE")
-    return Path(root) if root else Path.home() / ".cache" / "rlaif-framework"

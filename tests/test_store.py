@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-import select
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rlaif_framework import Store
-from rlaif_framework.store import MANIFEST, atomic_path, hash_content, link_tree
+from rlaif_framework import DataError, Store
+from rlaif_framework.store import MANIFEST, hash_content, link_tree
 from support.rows import KEY
 
 
@@ -45,7 +42,8 @@ def test_an_artefact_is_there_only_once_it_is_committed(tmp_path: Path) -> None:
     final = fill(store)
     assert store.has("sft", KEY)
     assert (final / "model.bin").read_text() == "weights"
-    assert store.manifest("sft", KEY) == {"seconds": 1.5, "note": "é"}
+    manifest = store.manifest("sft", KEY)
+    assert (manifest["seconds"], manifest["note"]) == (1.5, "é")
     assert sorted(p.name for p in store.root.iterdir()) == [final.name], "checkpoints were left behind"
 
 
@@ -75,86 +73,6 @@ def test_artefacts_of_other_stages_and_keys_are_other_folders(tmp_path: Path) ->
     fill(store)
     assert not store.has("label", KEY)
     assert not store.has("sft", other)
-
-
-def test_a_file_or_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
-    file, folder = tmp_path / "file", tmp_path / "folder"
-    file.write_text("before")
-
-    def fail(path: Path) -> None:
-        with atomic_path(path) as temporary:
-            if path == folder:
-                temporary.mkdir()
-            (temporary / "half" if path == folder else temporary).write_text("half")
-            raise OSError("full")
-
-    for path in (file, folder):
-        with pytest.raises(OSError, match="full"):
-            fail(path)
-    assert file.read_text() == "before"
-    assert [p.name for p in tmp_path.iterdir()] == ["file"], "something temporary was left"
-    with atomic_path(file) as temporary:
-        temporary.write_text("after")
-    with atomic_path(folder) as temporary:
-        temporary.mkdir()
-    assert file.read_text() == "after"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
-
-
-HOLDER = """
-import sys
-from pathlib import Path
-from rlaif_framework.store import Store
-print("trying", flush=True)
-with Store(Path(sys.argv[1])).lock("sft", sys.argv[2]):
-    print("holding", flush=True)
-    sys.stdin.readline()
-"""
-
-
-class Holder:
-    """Another process that takes the lock and keeps it until it is told to let go."""
-
-    def __init__(self, root: Path) -> None:
-        argv = [sys.executable, "-c", HOLDER, str(root), KEY]
-        # Unbuffered: a buffer could take in both lines at once, and `select` would wait for what is there already.
-        self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
-        assert self.process.stdout is not None
-        self.out = self.process.stdout
-        assert self.out.readline() == b"trying\n"
-
-    def holds(self, seconds: float) -> bool:
-        """Whether it gets the lock within that time."""
-        return bool(select.select([self.out], [], [], seconds)[0]) and self.out.readline() == b"holding\n"
-
-    def let_go(self) -> None:
-        self.process.communicate(b"\n", timeout=20)
-
-
-def test_only_one_process_at_a_time_makes_an_artefact(tmp_path: Path) -> None:
-    first = Holder(tmp_path)
-    assert first.holds(20)
-    second = Holder(tmp_path)
-    assert not second.holds(0.3), "two processes hold the lock of one artefact"
-    with Store(tmp_path).lock("label", KEY):
-        pass  # another stage's artefact is free
-    first.let_go()
-    assert second.holds(20)
-    third = Holder(tmp_path)  # comes after the first has cleaned up, while the second is at work
-    assert not third.holds(0.3), "what the first left behind made way for two holders"
-    second.let_go()
-    assert third.holds(20)
-    third.let_go()
-
-
-def test_the_lock_is_free_after_an_error(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    with pytest.raises(RuntimeError), store.lock("sft", KEY):
-        raise RuntimeError
-    with store.lock("sft", KEY):  # or else this waits for ever
-        pass
-    # One who waits has the file open: with the file gone, the next would lock a new one, and both would hold on.
-    assert [p.suffix for p in tmp_path.iterdir()] == [".lock"]
 
 
 def test_a_run_folder_shares_the_files_of_the_store_and_replaces_an_earlier_artefact(tmp_path: Path) -> None:
@@ -198,3 +116,42 @@ def test_a_copy_that_fails_leaves_the_earlier_artefact_whole(tmp_path: Path, mon
         link_tree(other, target)
     assert (target / "model.bin").read_text() == "weights"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["policy", "store"]
+
+
+def test_an_artefact_that_was_changed_is_named_and_one_that_was_not_is_fine(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    folder = fill(store)
+    store.check("sft", KEY)
+    remedy = f"delete the folder {folder} and rerun"
+    (folder / "model.bin").write_text("weightz")
+    with pytest.raises(DataError, match=f"{folder / 'model.bin'} is damaged: it has changed .*; {remedy}"):
+        store.check("sft", KEY)
+    (folder / "model.bin").unlink()
+    with pytest.raises(DataError, match=f"{folder / 'model.bin'} is missing; {remedy}"):
+        store.check("sft", KEY)
+    (folder / MANIFEST).write_text("{")
+    with pytest.raises(DataError, match=f"{folder / MANIFEST} is damaged: .*; {remedy}"):
+        store.manifest("sft", KEY)
+
+
+def test_large_files_are_checked_by_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlaif_framework.store.HASHED_BYTES", 4)
+    store = Store(tmp_path)
+    (fill(store) / "model.bin").write_text("weight")
+    with pytest.raises(DataError, match=r"model\.bin is damaged"):
+        store.check("sft", KEY)
+
+
+def test_checkpoints_that_nobody_resumes_from_are_removed(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    finished = fill(store)
+    finished.with_suffix(".partial").mkdir()  # the process was killed while it deleted the checkpoints
+    keys = [hash_content(number) for number in range(2)]
+    abandoned, resumable = (store.begin("sft", key)[0].parent for key in keys)
+    for path in (*abandoned.rglob("*"), abandoned):
+        os.utime(path, (0, 0))
+    download = tmp_path / "film.partial"  # of another program, where the user chose such a folder
+    download.mkdir()
+    os.utime(download, (0, 0))
+    store.remove_leftovers()
+    assert {path.name for path in tmp_path.iterdir()} == {finished.name, resumable.name, "film.partial"}

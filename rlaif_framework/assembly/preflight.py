@@ -77,6 +77,7 @@ def check_models(context: Context, names: Iterable[str]) -> None:
 
     Raises:
         ModelError: A model or its tokenizer is missing.
+        HubError: A model is not in the local cache, and the hub cannot be reached or has no such model.
     """
     from rlaif_framework.models.gguf import converted_folder
     from rlaif_framework.models.loading import load_tokenizer

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rlaif_framework.cli.printing import print_comparison
-from rlaif_framework.cli.setup import load_plugins, prepare_libraries
+from rlaif_framework.cli.setup import load_plugins
 from rlaif_framework.errors import SpecError
 
 if TYPE_CHECKING:
@@ -87,7 +87,6 @@ def label(
     manager = load_plugins()
     labelers = _load_labelers(labeler, compare, set_ or [], manager)
     settings = load_task(task, (), manager)  # `--set` applies to the labelers only
-    prepare_libraries()
     mapping = parse_fields(fields or [])
     job = Job(pairs, labelers, settings, out, report, export, skip_invalid, overwrite, seed, mapping, batch_tokens)
     found = label_file(job, manager, Progress(Console()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import NoReturn
@@ -11,6 +12,7 @@ import typer
 from rlaif_framework.cli.label import label
 from rlaif_framework.cli.listings import components, plugins, schema, show
 from rlaif_framework.cli.runs import check, plan, run
+from rlaif_framework.cli.setup import check_arguments, prepare_process
 from rlaif_framework.errors import RlaifError, describe_missing
 
 app = typer.Typer(
@@ -27,14 +29,15 @@ for command in (run, label, plan, check, schema, plugins, components, show):
 
 def main() -> None:
     """Run the command line. An error that a user can fix is printed as one message, with exit code 2."""
+    prepare_process()
     try:
-        app()
+        check_arguments(sys.argv[1:])
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # here, since Python ignores errors when it flushes at exit
     except RlaifError as error:
         _fail(str(error), 2)
-    except SystemExit as stop:
-        if stop.code == 130:  # typer's code for Ctrl-C
-            _fail("interrupted; rerun the same command to resume", 130)
-        raise
     except ModuleNotFoundError as error:
         _fail(describe_missing(error.name or str(error)), 2)
     except OSError as error:
@@ -46,8 +49,16 @@ def _describe_os_error(error: OSError) -> str:
 
     if is_disk_full(error):
         place = error.filename or "while writing"
-        return f"the disk is full ({place}); free some space and rerun the same command"
-    return f"cannot use {error.filename}: {error.strerror or error}" if error.filename else str(error)
+        return (
+            f"the disk is full, or a quota or file-size limit is reached ({place}); free some space or raise the "
+            "limit, and rerun the same command"
+        )
+    if error.filename is None:
+        return str(error)
+    remedy = ""
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        remedy = "; change its permissions, or choose another folder (--out, --store, or the variable RLAIF_CACHE)"
+    return f"cannot use {error.filename}: {error.strerror or error}{remedy}"
 
 
 def _fail(message: str, code: int) -> NoReturn:

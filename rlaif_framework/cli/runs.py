@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rlaif_framework.cli.interrupts import raise_interrupts
 from rlaif_framework.cli.options import AsJson, Overrides, SpecPath, StorePath
 from rlaif_framework.cli.printing import format_bytes, format_count, print_json, print_table
-from rlaif_framework.cli.setup import is_first_process, load_spec_file, prepare_libraries
+from rlaif_framework.cli.setup import is_first_process, load_spec_file
 
 if TYPE_CHECKING:
     from rlaif_framework.pipeline.planning import PlannedStep
@@ -28,28 +30,26 @@ def run(
     from rich.console import Console
 
     loaded, manager = load_spec_file(spec, set_)
-    prepare_libraries()  # before the modules below import transformers
     from rlaif_framework.pipeline.engine import run_spec
-    from rlaif_framework.pipeline.run_folder import default_folder, default_store
+    from rlaif_framework.pipeline.run_folder import default_store
     from rlaif_framework.progress import Progress
     from rlaif_framework.store import Store
 
     # `accelerate launch` starts several processes, of which one prints.
     progress = Progress(Console(stderr=False, quiet=not is_first_process()))
-    folder = out or default_folder(loaded)
-    run_spec(loaded, folder, Store(store or default_store()), manager, progress)
-    if loaded.evaluate is not None:
+    with raise_interrupts():
+        finished = run_spec(loaded, out, Store(store or default_store()), manager, progress)
+    if finished.context.accelerator.is_main_process and loaded.evaluate is not None:
         from rlaif_framework.report.run_report import RunReport
 
-        for line in RunReport.read(folder).describe():
+        for line in RunReport.read(finished.folder).describe():
             progress.print(line)
-        progress.print(f"report: {(folder / 'report.html').resolve()}")
+        progress.print(f"report: {Path(os.path.realpath(finished.folder)) / 'report.html'}")
 
 
 def plan(spec: SpecPath, store: StorePath = None, set_: Overrides = None, as_json: AsJson = False) -> None:
     """List the stages of a run, cached or to do, with the models they load and their memory. Loads no model."""
     loaded, manager = load_spec_file(spec, set_)
-    prepare_libraries()
     from rich.console import Console
 
     from rlaif_framework.pipeline.planning import plan_spec
@@ -86,8 +86,14 @@ def _print_plan(steps: Sequence[PlannedStep]) -> None:
 
 
 def check(spec: SpecPath, set_: Overrides = None, as_json: AsJson = False) -> None:
-    """Validate a spec and print it with all defaults filled in."""
-    loaded, _ = load_spec_file(spec, set_)
+    """Validate a spec, look for the files, packages and models that it names, and print it with all defaults."""
+    from rich.console import Console
+
+    loaded, manager = load_spec_file(spec, set_)
+    from rlaif_framework.pipeline.planning import check_spec
+    from rlaif_framework.progress import Progress
+
+    check_spec(loaded, manager, Progress(Console(stderr=True)))
     if as_json:
         print_json(loaded.model_dump(mode="json"))
         return

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rlaif_framework.errors import SpecError
 from rlaif_framework.memory import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -41,10 +44,38 @@ def is_first_process() -> bool:
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
-def prepare_libraries() -> None:
-    """Configure memory, and silence the progress bars and advice of libraries. Call before they are imported."""
+def check_arguments(arguments: Iterable[str]) -> None:
+    """Refuse arguments that are not UTF-8, such as names of files in another encoding: records could not name them.
+
+    Raises:
+        SpecError: An argument, or the current folder, is not UTF-8.
+    """
+    for text in (*arguments, str(Path.cwd())):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            shown = os.fsencode(text).decode(errors="backslashreplace")
+            encoding = sys.getfilesystemencoding()
+            remedy = "rename the file or folder" if encoding == "utf-8" else "set PYTHONUTF8=1"
+            raise SpecError(f"{shown} is not {encoding}; {remedy}") from None
+
+
+def prepare_process() -> None:
+    """Configure output, memory and threads, and silence the progress bars and advice of libraries.
+
+    Must be called before the libraries are imported, which plugins may do.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the caller; without it, the next file to be opened would get its number
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - until the process ends
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # for locales without UTF-8
     keep_freed_memory()
     # Variables that a user has set take precedence.
+    # By default, OpenMP threads that wait for the others keep their cores busy. If another process uses one of the
+    # cores, the others wait for each other most of the time: see benchmarks/contention.py.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")  # the progress bar of the conversion of GGUF files

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from rlaif_framework.contracts.lifecycle import StepInfo
+from rlaif_framework.files import write_atomic
 from rlaif_framework.records.jsonl import dump_row, read_rows
 from rlaif_framework.seeds import derive_seed
 
@@ -101,7 +102,7 @@ class Stage:
             if row["step"] > number:
                 break
             kept.append(dump_row(row))
-        path.write_text("".join(kept), encoding="utf-8")
+        write_atomic(path, "".join(kept))
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:

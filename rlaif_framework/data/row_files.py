@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from rlaif_framework.config import HUB_ID
-from rlaif_framework.errors import DataError
+from rlaif_framework.errors import DataError, HubError
+from rlaif_framework.files import user_path
 from rlaif_framework.records.jsonl import parse_line, read_lines
 from rlaif_framework.records.preferences import Split
 
@@ -198,7 +199,9 @@ def _read_parquet(path: Path) -> Iterator[Row]:
 def split_hub_id(place: str) -> tuple[str, str | None] | None:
     """Split `owner/name` or `owner/name:split` of a hub data set; None if it is the path of a file."""
     name, colon, split = place.partition(":")
-    if "/" not in name or not HUB_ID.fullmatch(name) or place.endswith(SUFFIXES) or Path(place).expanduser().exists():
+    if "/" not in name or not HUB_ID.fullmatch(name) or place.startswith(".") or place.endswith(SUFFIXES):
+        return None
+    if user_path(place).exists():
         return None
     return name, split if colon else None
 
@@ -207,7 +210,7 @@ def load_hub(place: str) -> dict[str, Iterator[Row]]:
     """Load a data set of the hub, `owner/name` or `owner/name:split`, and return the rows of each split.
 
     Raises:
-        DataError: It cannot be loaded.
+        HubError: It cannot be loaded.
     """
     from datasets import load_dataset
 
@@ -215,7 +218,7 @@ def load_hub(place: str) -> dict[str, Iterator[Row]]:
     try:
         data = load_dataset(name) if split is None else {split: load_dataset(name, split=split)}
     except Exception as error:  # datasets raises many types: no network, no such data set, a loading script, a bad file
-        raise DataError(
+        raise HubError(
             f"no file or folder '{place}', and it cannot be loaded from the hub: {type(error).__name__}: {error}. "
             f"Data sets with a loading script are no longer supported: download the JSON Lines files and use the path "
             "of their folder"

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 from rlaif_framework.data.faults import RowFault
 from rlaif_framework.data.row_files import SUFFIXES, Row, is_row_file, load_hub, read_row_file, split_hub_id
 from rlaif_framework.errors import DataError
+from rlaif_framework.files import user_path
 from rlaif_framework.records.preferences import Split
 
 # Names of splits in published data sets. OpenAI selected models on valid1 and kept valid2 for the final evaluation.
@@ -43,7 +44,7 @@ def read_data_set(place: str | Mapping[Split, str]) -> Iterator[Row]:
             if split in place:
                 yield from _name_split(read_part(place[split]), split)
         return
-    path = Path(place).expanduser()
+    path = user_path(place)
     if path.is_dir():
         yield from _read_folder(path)
     elif (hub := split_hub_id(place)) is None:  # a missing file is reported as such, and not as an unknown data set
@@ -60,7 +61,7 @@ def read_part(place: str) -> Iterator[Row]:
     Raises:
         DataError: There is no such data set, it cannot be read, or a hub data set has several splits.
     """
-    path = Path(place).expanduser()
+    path = user_path(place)
     if path.is_dir():
         for file in _list_files(path):
             yield from read_row_file(file)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from rlaif_framework.assembly.preflight import check_component
 from rlaif_framework.data.pairs_file import PairsFile, scan_pairs
 from rlaif_framework.data.row_files import Row
 from rlaif_framework.errors import DataError, RlaifError
+from rlaif_framework.files import locked, remove_leftovers
 from rlaif_framework.labelling.job import Job, check_existing, check_paths
 from rlaif_framework.labelling.loop import LabelRecord, label_pairs
 from rlaif_framework.labelling.report import build_report, write_report
@@ -32,6 +34,21 @@ def label_file(job: Job, manager: PluginManager, progress: Progress) -> LabelRep
         RlaifError: Something that the user can fix. Everything is checked before the first comparison is labelled.
     """
     check_paths(job)
+    with _locked_outputs(job):
+        return _label_file(job, manager, progress)
+
+
+@contextmanager
+def _locked_outputs(job: Job) -> Iterator[None]:
+    """Keep other processes from writing the same files."""
+    with ExitStack() as stack:
+        for path in (*job.outputs.values(), *job.products.values()):
+            stack.enter_context(locked(path, f"writes {path}"))
+            remove_leftovers(path.parent)
+        yield
+
+
+def _label_file(job: Job, manager: PluginManager, progress: Progress) -> LabelReport:
     if not job.overwrite:
         check_existing(job)
     # Before the pairs are read, so that a wrong setting is reported without waiting for a large file.
@@ -122,7 +139,7 @@ def _label(job: Job, name: str, pairs: PairsFile, manager: PluginManager, progre
 
 def _note_products(job: Job, labels: Labels) -> None:
     """Note the report and the export in the records before they are written, so that the next run may replace them."""
-    products = {str(path.resolve()) for path in job.products.values()}
+    products = {os.path.realpath(path) for path in job.products.values()}
     for record, path in labels.values():
         if not products <= set(record.made):
             record.made = sorted({*products, *record.made})
@@ -139,4 +156,4 @@ def _write_products(job: Job, report: LabelReport, progress: Progress) -> None:
         progress.print(f"preference data set: {job.export}, {written} rows; {left_out} missing or tied labels left out")
     if job.report is not None:
         write_report(report, job.report)
-        progress.print(f"report: {job.report.resolve()}")
+        progress.print(f"report: {os.path.realpath(job.report)}")

@@ -13,10 +13,10 @@ from typing import Any, get_args, get_type_hints
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rlaif_framework.files import atomic_path
 from rlaif_framework.labelling.rows import Labelled, read_labels
 from rlaif_framework.records.jsonl import read_rows, write_rows
 from rlaif_framework.records.preferences import Evidence
-from rlaif_framework.store import atomic_path
 
 BATCH_ROWS = 1024
 """Rows per row group of a Parquet file. Memory does not grow with the number of rows."""

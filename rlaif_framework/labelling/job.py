@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,13 +69,14 @@ def check_paths(job: Job) -> None:
     if job.report is not None:
         options.append(("--report", job.report.with_suffix(".json")))
     # Resolved, since two paths may be links to the same file.
-    taken = {job.pairs.resolve(): "the pairs"}
+    taken = {os.path.realpath(job.pairs): "the pairs"}
     for option, path in options:
         if path.is_dir():
             raise SpecError(f"{option} {path} is a folder")
-        if path.resolve() in taken:
-            raise SpecError(f"{option} would write {path}, which is {taken[path.resolve()]}; choose another name")
-        taken[path.resolve()] = f"also written by {option}"
+        target = os.path.realpath(path)
+        if target in taken:
+            raise SpecError(f"{option} would write {path}, which is {taken[target]}; choose another name")
+        taken[target] = f"also written by {option}"
 
 
 def check_existing(job: Job) -> None:
@@ -95,7 +97,7 @@ def check_existing(job: Job) -> None:
         if labels.exists() and record and record.complete and labels.stat().st_size != record.counts.file_size:
             raise _refuse("--out", labels, "and has been changed since it was written")
     for option, path in job.products.items():
-        if path.exists() and str(path.resolve()) not in made:
+        if path.exists() and os.path.realpath(path) not in made:
             raise _refuse(option, path, "and was not made by an earlier run with this --out")
 
 

@@ -11,11 +11,12 @@ from pydantic import BaseModel, ValidationError
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.assembly.identity import describe_component, describe_task
 from rlaif_framework.data.pairs_file import PairsFile
+from rlaif_framework.files import write_atomic
 from rlaif_framework.labelling.rows import to_row
 from rlaif_framework.plugins.configs import LabelerConfig
 from rlaif_framework.progress import Progress
 from rlaif_framework.prompting.chunks import LabelCounts, chunk_size, label_in_chunks
-from rlaif_framework.store import hash_content, write_atomic
+from rlaif_framework.store import hash_content
 
 
 class LabelRecord(BaseModel):

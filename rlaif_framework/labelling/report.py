@@ -7,6 +7,7 @@ from heapq import nlargest, nsmallest
 from pathlib import Path
 
 from rlaif_framework.data.pairs_file import PairsFile
+from rlaif_framework.files import write_atomic
 from rlaif_framework.labelling.findings import find_warnings, summarise
 from rlaif_framework.labelling.loop import LabelRecord
 from rlaif_framework.labelling.report_model import LabelCost, LabelerReport, LabelExample, LabelReport, PairsSummary
@@ -21,7 +22,6 @@ from rlaif_framework.metrics.calibration import (
 )
 from rlaif_framework.metrics.paired_comparison import compare_labelers
 from rlaif_framework.records.preferences import Comparison, Preference
-from rlaif_framework.store import write_atomic
 
 EXAMPLES = 10
 """Number of labels that the report shows as examples."""

@@ -7,11 +7,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from rlaif_framework.files import write_atomic
 from rlaif_framework.metrics.agreement import LabelerQuality
 from rlaif_framework.metrics.calibration import Calibration, LengthBin
 from rlaif_framework.metrics.estimates import Estimate
 from rlaif_framework.metrics.wins import WinRate
-from rlaif_framework.store import write_atomic
 
 EVALUATION = "evaluation.json"
 """Name of the file in the artefact."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from rlaif_framework.errors import ModelError
+from rlaif_framework.files import atomic_path, cache_folder, locked, remove_leftovers
 from rlaif_framework.models.source import ModelSource, check_hub
-from rlaif_framework.store import atomic_path, cache_folder
 
 
 def converted_folder(source: ModelSource) -> Path:
@@ -24,11 +26,12 @@ def gguf_settings(source: ModelSource) -> Path:
     if folder.exists():
         return folder
     folder = cache_folder() / "configs" / folder.name
-    if not folder.exists():
-        file = Path(source.location)
-        with atomic_path(folder) as temporary:
-            AutoConfig.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(temporary)
-    return folder
+    file = Path(source.location)
+    return _make_once(
+        folder,
+        f"reads the config of {file}",
+        lambda temporary: AutoConfig.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(temporary),
+    )
 
 
 def materialise(source: ModelSource) -> str:
@@ -40,16 +43,25 @@ def materialise(source: ModelSource) -> str:
     if not source.is_gguf:
         check_hub(source)
         return source.location
+    file = Path(source.location)
     folder = converted_folder(source)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Another process may be converting the same file.
-    with FileLock(f"{folder}.lock"):
+    return str(_make_once(folder, f"converts {file}", lambda temporary: _convert_gguf(file, temporary)))
+
+
+def _make_once(folder: Path, work: str, make: Callable[[Path], None]) -> Path:
+    """Return a folder of the cache, which is made on first use. Other processes wait while one makes it."""
+    if folder.exists():  # before the lock, which needs a cache that can be written
+        return folder
+    with locked(folder, work, partial(print, file=sys.stderr)):
         if not folder.exists():
-            _convert_gguf(Path(source.location), folder)
-    return str(folder)
+            remove_leftovers(folder.parent)
+            with atomic_path(folder) as temporary:
+                make(temporary)
+    return folder
 
 
 def _convert_gguf(file: Path, folder: Path) -> None:
+    """Write the weights and the tokenizer of a GGUF file to a folder."""
     try:
         model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
@@ -60,6 +72,5 @@ def _convert_gguf(file: Path, folder: Path) -> None:
     facts.pop("quantization_config", None)
     plain = AutoModelForCausalLM.from_config(type(model.config)(**facts))
     plain.load_state_dict(model.state_dict())
-    with atomic_path(folder) as temporary:
-        plain.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
+    plain.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
-from rlaif_framework.store import cache_folder, hash_content, read_json, write_atomic
+from rlaif_framework.files import cache_folder, read_json, write_atomic
+from rlaif_framework.store import hash_content
 
 
 def remember(name: str, key: Any, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -22,6 +24,7 @@ def remember(name: str, key: Any, compute: Callable[[], dict[str, Any]]) -> dict
     if isinstance(found, dict):
         return found
     result = compute()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(file, json.dumps(result))
+    with suppress(OSError):  # the cache cannot be written, e.g. because the disk is full
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(file, json.dumps(result))
     return result

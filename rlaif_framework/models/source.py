@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from rlaif_framework.config import HUB_ID
-from rlaif_framework.errors import MissingPackageError, ModelError
+from rlaif_framework.errors import HubError, MissingPackageError, ModelError
+from rlaif_framework.files import user_path
 from rlaif_framework.models.remember import remember
 from rlaif_framework.models.weights import measure_gguf, measure_safetensors
 
@@ -65,7 +67,7 @@ def find_model(name: str, revision: str | None = None) -> ModelSource:
         ModelError: The folder or file does not exist or is not a model, or `revision` is given for a local model.
         MissingPackageError: The package of `package:NAME` is not installed.
     """
-    path = Path(name).expanduser()
+    path = user_path(name)
     if revision is not None and (name.startswith(PACKAGE_PREFIX) or path.exists()):
         raise ModelError(f"'{name}' is not a hub id: only hub models have revisions; remove 'revision'")
     if name.startswith(PACKAGE_PREFIX):
@@ -104,7 +106,7 @@ def _describe_local(name: str, path: Path) -> ModelSource:
         if weights:
             files = [path / "config.json", *weights]
             texts = sorted({file for pattern in TEXT_FILES for file in path.glob(pattern) if file.is_file()})
-            return ModelSource(name, str(path.resolve()), **_identify(files, texts))
+            return ModelSource(name, os.path.realpath(path), **_identify(files, texts))
         if len(gguf) != 1:
             raise ModelError(
                 f"{path} is not a model folder: it needs config.json and model.safetensors, or the files of "
@@ -113,7 +115,7 @@ def _describe_local(name: str, path: Path) -> ModelSource:
         path = gguf[0]
     if path.suffix != ".gguf":
         raise ModelError(f"{path} is not a model: give its folder, or a .gguf file")
-    return ModelSource(name, str(path.resolve()), **_identify([path], []))
+    return ModelSource(name, os.path.realpath(path), **_identify([path], []))
 
 
 def find_weights(folder: Path) -> list[Path]:
@@ -186,7 +188,7 @@ def _identify(weights: list[Path], texts: list[Path]) -> dict[str, Any]:
         sizes = measure_gguf(weights[0]) if weights[0].suffix == ".gguf" else measure_safetensors(weights)
         return {"identity": f"sha256:{digest.hexdigest()[:32]}", **sizes}
 
-    return remember("sources", [[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files], compute)
+    return remember("sources", [[os.path.realpath(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files], compute)
 
 
 def _describe_hub(name: str, revision: str | None) -> ModelSource:
@@ -219,7 +221,7 @@ def check_hub(source: ModelSource) -> None:
     Without this check, the libraries would retry for a minute before they fail.
 
     Raises:
-        ModelError: The hub cannot be reached, or has no such model.
+        HubError: The hub cannot be reached, or has no such model.
     """
     from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
@@ -234,9 +236,9 @@ def check_hub(source: ModelSource) -> None:
         return  # the user's token may have access: otherwise loading the model reports it
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         what = f"'{source.name}'" + (f" at revision '{source.revision}'" if source.revision else "")
-        raise ModelError(f"the hub has no model {what} that you have access to; check the name, or log in") from error
+        raise HubError(f"the hub has no model {what} that you have access to; check the name, or log in") from error
     except Exception as error:  # offline mode, no network, no such host, ...
-        raise ModelError(
+        raise HubError(
             f"no model '{source.name}' in the local cache or as a folder, and the hub cannot be reached "
             f"({type(error).__name__})"
         ) from error

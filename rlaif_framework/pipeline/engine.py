@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rlaif_framework.assembly.context import Context
-from rlaif_framework.assembly.preflight import check_architectures, check_components, check_models, describe_data
+from rlaif_framework.assembly.preflight import describe_data
 from rlaif_framework.contracts.lifecycle import StepInfo
 from rlaif_framework.contracts.stage import Stage, resume_step
 from rlaif_framework.errors import RlaifError
+from rlaif_framework.files import locked, read_json, write_atomic
 from rlaif_framework.memory import peak_memory, release_memory, reset_peak_memory
 from rlaif_framework.metrics.evaluation import Evaluation
 from rlaif_framework.models.memory_plan import estimate_peak, plan_load
-from rlaif_framework.pipeline.compose import compose
 from rlaif_framework.pipeline.environment import describe_environment, is_disk_full
-from rlaif_framework.pipeline.run_folder import check_folder, open_folder
+from rlaif_framework.pipeline.planning import check_loads, prepare
+from rlaif_framework.pipeline.run_folder import check_folder, create_folder, open_folder
 from rlaif_framework.pipeline.steps import Step
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.progress import Progress
 from rlaif_framework.report.run_report import RunReport, StepReport
 from rlaif_framework.seeds import derive_seed
 from rlaif_framework.spec.model import Spec
-from rlaif_framework.store import Store, link_tree, read_json, write_atomic
+from rlaif_framework.store import Store, link_tree
 
 POLL_SECONDS = 0.2
 """Seconds between checks of a waiting process for an artefact that the main process computes."""
@@ -65,7 +66,7 @@ class Run:
 
 def run_spec(
     spec: Spec,
-    folder: Path,
+    folder: Path | None,
     store: Store,
     manager: PluginManager,
     progress: Progress | None = None,
@@ -75,7 +76,7 @@ def run_spec(
 
     Args:
         spec: The spec.
-        folder: The run folder; created if missing, updated if it exists.
+        folder: The run folder; created if missing, updated if it exists. None for a new one in `runs`.
         store: The store of artefacts.
         manager: Provides the components.
         progress: Where to print; default: nowhere.
@@ -87,21 +88,22 @@ def run_spec(
     Raises:
         RlaifError: A problem that the user can solve; the message names the stage.
     """
-    check_folder(folder)
     progress = progress or Progress()
-    progress.print(f"run {spec.name} in {folder}")
     context = Context.from_spec(spec, manager)
-    run = Run(spec, folder, store, manager, context, progress, checkpoint_seconds)
+    # Of several processes that `accelerate launch` starts, only the main one uses the folder.
+    main = context.accelerator.is_main_process
+    if main and folder is not None:
+        check_folder(folder)
     # All checks come before the first file is written and the first model is loaded.
-    check_components(spec, context)
-    run.steps = compose(spec, context)
-    for note in describe_data(context):
-        progress.print(note)
+    steps = prepare(spec, context, progress)
     # Only models of steps that will be computed: a finished run needs none of them.
-    loads = [load for step in run.steps if not store.has(step.stage, step.key) for load in step.loads]
-    check_models(context, [load.model for load in loads])
-    check_architectures(context, loads)
-    _run_steps(run)
+    check_loads(context, [step for step in steps if not store.has(step.stage, step.key)])
+    if folder is None:
+        folder = create_folder(spec) if main else Path()
+    run = Run(spec, folder, store, manager, context, progress, checkpoint_seconds, steps)
+    progress.print(f"run {spec.name} in {folder}")
+    with locked(folder, f"runs {spec.name} in {folder}") if main else nullcontext():
+        _run_steps(run)
     return run
 
 
@@ -109,6 +111,7 @@ def _run_steps(run: Run) -> None:
     """Finish all steps, write the report, and call the lifecycle hooks of the run."""
     main = run.context.accelerator.is_main_process
     if main:
+        run.store.remove_leftovers()
         open_folder(run.folder, run.spec, run.steps)
         run.call_hooks("rlaif_run_started")
     error: BaseException | None = None
@@ -129,7 +132,7 @@ def _finish_step(run: Run, step: Step, position: str, main: bool) -> None:
     """Compute a step's artefact if it is not in the store, and link it into the run folder."""
     cached = run.store.has(step.stage, step.key)
     if not cached and main:
-        with run.store.lock(step.stage, step.key):
+        with run.store.lock(step.stage, step.key, run.progress.print):
             cached = run.store.has(step.stage, step.key)  # another run may have committed it before the lock
             if not cached:
                 run.progress.print(f"{position} {step.name}{_estimate_memory(run, step)}")
@@ -140,6 +143,8 @@ def _finish_step(run: Run, step: Step, position: str, main: bool) -> None:
         time.sleep(POLL_SECONDS)  # in other processes: the main one has not committed the artefact yet
     if not main:
         return
+    if cached:
+        run.store.check(step.stage, step.key)
     run.reused[step.name] = cached
     seconds = run.store.manifest(step.stage, step.key)["seconds"]
     run.progress.print(f"{position} {step.name}: {'reused' if cached else f'done in {seconds:.1f} s'}")
@@ -217,8 +222,8 @@ def _name_step(error: Exception, step: Step) -> Exception:
         return type(error)(f"{step.name}: {error}")
     if is_disk_full(error):
         return RlaifError(
-            f"{step.name}: the disk is full; free some space, or set --store to another disk, and rerun the same "
-            "command to resume from the last checkpoint"
+            f"{step.name}: the disk is full, or a quota or file-size limit is reached; free some space, or set --store "
+            "to another disk, and rerun the same command to resume from the last checkpoint"
         )
     return error
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import errno
 import platform
+import re
 from functools import cache
 from importlib.metadata import distributions
 from typing import Any
 
 from rlaif_framework.plugins.versions import framework_version
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 def is_disk_full(error: BaseException) -> bool:
-    """Return True if an error was caused by a full disk or quota, whichever library raised it."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    """Return True if an error was caused by a full disk, a quota or a file-size limit, whichever library raised it."""
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
         return True
-    # safetensors and other Rust libraries raise their own classes, with the message of the system.
-    return "No space left on device" in str(error) or "os error 28" in str(error)
+    # safetensors and other Rust libraries raise their own classes, with the number and message of the system.
+    found = re.search(r"os error (\d+)|code: (\d+)", str(error))
+    return "No space left on device" in str(error) or (found is not None and int(found[1] or found[2]) in NO_ROOM)
 
 
 def describe_environment() -> dict[str, Any]:

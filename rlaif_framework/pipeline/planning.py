@@ -1,4 +1,4 @@
-"""List the steps of a run without running them."""
+"""List and check the steps of a run without running them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rlaif_framework.assembly.context import Context
-from rlaif_framework.assembly.preflight import describe_data
+from rlaif_framework.assembly.preflight import check_architectures, check_components, check_models, describe_data
+from rlaif_framework.errors import HubError
 from rlaif_framework.models.memory_plan import PlannedLoad, estimate_peak, plan_load
 from rlaif_framework.pipeline.compose import compose
+from rlaif_framework.pipeline.steps import Step
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.progress import Progress
 from rlaif_framework.spec.model import Spec
@@ -27,6 +29,59 @@ class PlannedStep:
     loads: list[PlannedLoad]
     peak_bytes: int | None
     """Estimated peak memory; 0 for a step that holds no model, None if the size of a model is unknown."""
+
+
+def prepare(spec: Spec, context: Context, progress: Progress) -> list[Step]:
+    """Import the components of a spec, read its data, and list its steps.
+
+    Raises:
+        RlaifError: A component, a package or a file that the spec names is missing or wrong.
+    """
+    check_components(spec, context)
+    steps = compose(spec, context)
+    for note in describe_data(context):
+        progress.print(note)
+    return steps
+
+
+def check_loads(context: Context, steps: Sequence[Step]) -> None:
+    """Check that the models of steps can be found, and can do what they are used for.
+
+    Raises:
+        ModelError: A model is missing, or cannot be used.
+        HubError: A model is not in the local cache, and the hub cannot be reached or has no such model.
+    """
+    loads = [load for step in steps for load in step.loads]
+    check_models(context, [load.model for load in loads])
+    check_architectures(context, loads)
+
+
+def check_spec(spec: Spec, manager: PluginManager, progress: Progress | None = None) -> None:
+    """Check what can be known before a run: components, packages, files of data and models, architectures.
+
+    What is on the hub and cannot be reached now is not an error; a message states that it was not checked.
+
+    Args:
+        spec: The spec.
+        manager: Provides the components.
+        progress: Where to print; default: nowhere.
+
+    Raises:
+        RlaifError: Something that the spec names is missing or wrong.
+    """
+    progress = progress or Progress()
+    context = Context.from_spec(spec, manager)
+    unreachable: dict[str, None] = {}  # in order, each once
+    try:
+        for step in prepare(spec, context, progress):
+            try:
+                check_loads(context, [step])
+            except HubError as error:
+                unreachable[str(error)] = None
+    except HubError as error:  # a data set, without which the steps are unknown
+        unreachable[str(error)] = None
+    for text in unreachable:
+        progress.print(f"warning: not checked: {text}")
 
 
 def plan_spec(spec: Spec, store: Store, manager: PluginManager, progress: Progress | None = None) -> list[PlannedStep]:

@@ -7,15 +7,17 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 import yaml
 
 from rlaif_framework.errors import SpecError
+from rlaif_framework.files import read_json, write_atomic
 from rlaif_framework.pipeline.environment import describe_environment
 from rlaif_framework.pipeline.steps import Step
 from rlaif_framework.spec.model import Spec
-from rlaif_framework.store import read_json, write_atomic
 
 RECORD = "run.json"
 REPORTS = ("report.html", "report.json")
@@ -26,9 +28,15 @@ def default_store() -> Path:
     return Path(os.environ.get("RLAIF_STORE") or "runs/.store")
 
 
-def default_folder(spec: Spec) -> Path:
-    """Return the default run folder: `runs/<name>-<time>`."""
-    return Path("runs") / f"{spec.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+def create_folder(spec: Spec) -> Path:
+    """Create a new run folder: `runs/<name>-<time>`, with a number if another run has started in the same second."""
+    name = f"{spec.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    for number in count(1):
+        folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
+        with suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            return folder
+    raise AssertionError("unreachable")
 
 
 def check_folder(folder: Path) -> None:

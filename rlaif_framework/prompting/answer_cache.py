@@ -12,9 +12,9 @@ from typing import Any
 
 from rlaif_framework.contracts.protocols import Backend
 from rlaif_framework.errors import RlaifError
+from rlaif_framework.files import cache_folder
 from rlaif_framework.plugins.code import hash_code
 from rlaif_framework.records.requests import Answer, Generate, Request
-from rlaif_framework.store import cache_folder
 
 
 def identify_backend(backend: Backend) -> str:

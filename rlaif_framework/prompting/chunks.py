@@ -12,10 +12,10 @@ from typing import Any
 
 from rlaif_framework.contracts.protocols import Labeler
 from rlaif_framework.contracts.validation import check_preferences
+from rlaif_framework.files import read_json, write_atomic
 from rlaif_framework.plugins.configs import LabelerConfig
 from rlaif_framework.records.jsonl import dump_row
 from rlaif_framework.records.preferences import Comparison, Preference
-from rlaif_framework.store import read_json, write_atomic
 
 MIN_CHUNK = 64
 """Minimum number of comparisons per chunk. Rows are written after each chunk."""

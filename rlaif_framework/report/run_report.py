@@ -7,11 +7,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from rlaif_framework.files import write_atomic
 from rlaif_framework.metrics.evaluation import Evaluation
 from rlaif_framework.report.charts import draw_curves, draw_lengths, draw_reliability, draw_wins
 from rlaif_framework.report.findings import find_warnings, summarise
 from rlaif_framework.report.page import render_page
-from rlaif_framework.store import write_atomic
 
 
 class StepReport(BaseModel):

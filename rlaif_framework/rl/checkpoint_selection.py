@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from rlaif_framework.contracts.protocols import Reward
 from rlaif_framework.contracts.validation import check_preferences, score_responses
 from rlaif_framework.errors import SpecError
+from rlaif_framework.files import write_atomic
 from rlaif_framework.metrics.estimates import estimate_mean
 from rlaif_framework.metrics.wins import measure_wins
 from rlaif_framework.records.jsonl import read_rows, write_rows
@@ -21,7 +22,6 @@ from rlaif_framework.records.preferences import Comparison, Evidence, Preference
 from rlaif_framework.rl.config import CheckpointSelectionConfig
 from rlaif_framework.rl.learner import OnlineLearner
 from rlaif_framework.seeds import sample_subset
-from rlaif_framework.store import write_atomic
 from rlaif_framework.training.checkpoints import trainable
 from rlaif_framework.training.loop import StepFunction
 from rlaif_framework.training.responses import truncate_prompts

@@ -12,9 +12,12 @@ from rlaif_framework.config import Config
 from rlaif_framework.errors import suggest
 from rlaif_framework.plugins.slots import AlgorithmSlot, LabelerSlot, RewardSlot, TaskSlot, default_component
 
+MAX_NAME = 100
+"""Maximum number of characters of a name. File systems allow 255, to which runs add theirs."""
+
 DType = Literal["auto", "fp32", "bf16"]
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=MAX_NAME)]
 """A name that is also part of paths and of the names of metrics."""
 
 REFERENCE = "reference"
@@ -26,7 +29,10 @@ BATCH_TOKENS = 16384
 BASELINES = ("sft", REFERENCE)
 """Policies to compare with that are not arms: the supervised baseline, and the task's reference responses."""
 
-TAKEN = (*BASELINES, "judge", "evaluation", "tensorboard")
+RUN_FILES = ("run.json", "spec.yaml", "environment.json", "report.html", "report.json")
+"""Files that a run writes to its folder, beside the folders of its arms."""
+
+TAKEN = (*BASELINES, *RUN_FILES, "judge", "evaluation", "tensorboard")
 """Names that arms cannot have, because runs use them."""
 
 
@@ -278,7 +284,7 @@ class Spec(Config):
     @model_validator(mode="after")
     def _check_names(self) -> Spec:
         for name in self.arms:
-            if name in TAKEN:
+            if name.lower() in TAKEN:  # some file systems ignore the case of names
                 raise ValueError(f"arms.{name}: the name '{name}' is reserved; choose another")
         self._check_labeler_names()
         known = [*self.arms, *BASELINES]
@@ -312,4 +318,4 @@ class Spec(Config):
 
 def slug(name: str) -> str:
     """Convert a file stem to a valid spec name."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.") or "run"
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.")[:MAX_NAME] or "run"

@@ -5,11 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -473,12 +471,8 @@ def test_a_missing_package_of_a_component_gives_the_pip_command(
     site.install("rlaif-cli-acme", labeler_code("acme/x", target="rlaif_cli_heavy:X"))
     (site.folder / "rlaif_cli_heavy.py").write_text("import committee_models\n")
     path = spec("arms.a.feedback.labeler=acme/x")
-    assert rlaif("check", path).code == 0
-    refused(
-        rlaif("run", path, "--out", "out"),
-        "labeler 'acme/x': the package 'committee_models'",
-        "pip install committee_models",
-    )
+    for argv in (("check", path), ("run", path, "--out", "out")):
+        refused(rlaif(*argv), "labeler 'acme/x': the package 'committee_models'", "pip install committee_models")
 
 
 def test_a_package_missing_while_a_component_works_gives_the_pip_command(
@@ -602,7 +596,7 @@ def test_no_permission_is_one_message(
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
 
     monkeypatch.setattr(Path, "mkdir", deny)
-    refused(rlaif("run", spec("arms={}"), "--out", "out"), "cannot use out: Permission denied")
+    refused(rlaif("run", spec("arms={}"), "--out", "new/out"), "cannot use", "/new: Permission denied", "--out")
 
 
 @pytest.mark.parametrize("where", ["commit", "save"])
@@ -737,35 +731,6 @@ def test_debug_shows_the_traceback_to_who_asks_for_it(
 ) -> None:
     monkeypatch.setenv("RLAIF_DEBUG", "1")
     assert "Traceback" in rlaif("check", "nowhere.yaml").err
-
-
-def test_ctrl_c_says_that_the_same_command_goes_on_and_keeps_what_was_done(
-    tmp_path: Path, spec: Callable[..., Path]
-) -> None:
-    path = spec("sft={epochs: 500, batch_size: 2}", "arms={}")
-    argv = [sys.executable, "-m", "rlaif_framework", "run", str(path), "--out", "out"]
-    process = subprocess.Popen(
-        argv,
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # Whoever runs the tests in the background of a shell has them ignore Ctrl-C, and their children with them.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    metrics = tmp_path / "runs" / ".store"
-    deadline = time.monotonic() + 60
-
-    def steps() -> int:
-        return sum(len(path.read_text().splitlines()) for path in metrics.glob("*.partial/**/metrics.jsonl"))
-
-    while steps() < 5 and time.monotonic() < deadline:  # the first one still imports: a finaliser would swallow it
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert err.strip() == "rlaif: interrupted; rerun the same command to resume"
-    assert list(metrics.glob("*.partial")), "what was done is gone"
 
 
 def test_a_model_that_is_nowhere_is_told_at_once(

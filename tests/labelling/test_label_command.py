@@ -5,11 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import os
-import signal
 import subprocess
 import sys
-import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -474,33 +471,6 @@ def test_the_size_of_a_pass_reaches_the_labeler_and_is_no_new_work(
     assert label(*argv, "--batch-tokens", 777)[0] == 0
     assert "already complete" in label(*argv, "--batch-tokens", 888)[1]
     assert budgets == [777]
-
-
-def test_ctrl_c_says_that_the_same_command_goes_on(work: Path) -> None:
-    make_pairs(640)
-    Path("l.yaml").write_text("kind: fake/llm\nseconds: 0.01\n")
-    argv = [sys.executable, "-m", "rlaif_framework", "label", "pairs.jsonl", "--labeler", "l.yaml", "--out", "l.jsonl"]
-    path = os.pathsep.join([str(work.parent / "site"), *sys.path])
-    process = subprocess.Popen(
-        argv,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path},
-        # Whoever runs the tests in the background of a shell has them ignore Ctrl-C, and their children with them.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    deadline = time.monotonic() + 60
-    while not Path("l.meta.json").exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert err.strip() == "rlaif: interrupted; rerun the same command to resume"
-    kept = len(rows("l.jsonl.partial"))
-    assert kept >= 64
-    assert kept % 64 == 0
-    assert not Path("l.jsonl").exists()
 
 
 def test_the_pairs_are_read_once_for_all_labelers(

@@ -1,0 +1,188 @@
+"""Write files that several processes may write, and read files that the framework wrote."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from rlaif_framework.errors import DataError, RlaifError
+
+TEMPORARY = re.compile(r"^\..+\.(?P<process>\d+)@(?P<host>[\w-]*)\.tmp$")
+"""Names of temporary files and folders of `atomic_path`."""
+
+DAY = 86_400.0
+
+
+def cache_folder() -> Path:
+    """Return the folder of converted models and cached answers: $RLAIF_CACHE or `~/.cache/rlaif-framework`.
+
+    Raises:
+        RlaifError: The variable is not set, and the user has no home folder.
+    """
+    root = os.environ.get("RLAIF_CACHE")
+    return Path(root) if root else user_path("~/.cache/rlaif-framework")
+
+
+def user_path(text: str) -> Path:
+    """Return a path with `~` and `~user` replaced by the home folder.
+
+    Raises:
+        RlaifError: There is no such user, or the user has no home folder.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        user = Path(text).parts[0]
+        remedy = "set HOME or RLAIF_CACHE to a folder" if user == "~" else "write the path of the folder"
+        raise RlaifError(f"{text}: the home folder of '{user}' is unknown; {remedy}") from None
+
+
+# --- Atomic writes ---------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path for a file or folder, and rename it to `path` at the end of the block.
+
+    If the block fails, e.g. because the disk is full, the temporary path is removed and `path` stays as it was. What a
+    killed process leaves is removed by `remove_leftovers`.
+    """
+    # In the same folder, since renaming across file systems is not atomic. The process id allows concurrent writers.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}@{_host()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        _remove(temporary)
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files and folders that `atomic_path` left in a folder, because the process was killed."""
+    with suppress(FileNotFoundError, PermissionError):
+        for path in folder.iterdir():
+            found = TEMPORARY.match(path.name)
+            if found and not _may_be_written(path, int(found["process"]), found["host"]):
+                _remove(path)
+
+
+def _may_be_written(path: Path, process: int, host: str) -> bool:
+    """Return True if the process that writes a temporary path may be alive."""
+    if host != _host():  # a shared disk, or another container
+        with suppress(OSError):
+            return time.time() - path.lstat().st_mtime < DAY
+        return False
+    if process == os.getpid():  # in a container, all processes have the same id
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # alive, of another user
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or folder if it exists. Links are not followed."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _host() -> str:
+    return re.sub(r"[^\w-]", "-", socket.gethostname(), flags=re.ASCII)[:64]
+
+
+# --- Locks -----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def locked(path: Path, work: str, tell: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Hold the lock of a file or folder that several processes could write.
+
+    The lock file is `.NAME.lock` in the same folder. It describes the process that holds the lock. The system releases
+    the lock when that process ends, however it ends.
+
+    Args:
+        path: The file or folder; the folder that contains it is created.
+        work: What this process does, e.g. `writes labels.jsonl`; shown to others that want the lock.
+        tell: Called with a message before waiting for another process. If None, don't wait.
+
+    Raises:
+        RlaifError: Another process holds the lock, and `tell` is None. The message says which process.
+    """
+    path = Path(os.path.realpath(path))  # `.` has no name
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:  # which does not name the path
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from None
+    file = path.with_name(f".{path.name}.lock")
+    lock = FileLock(file)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        holder = _describe_holder(file)
+        if tell is None:
+            raise RlaifError(f"{holder}; wait until it has finished, or choose another name") from None
+        tell(f"waiting: {holder}")
+        lock.acquire()
+    try:
+        with suppress(OSError):  # on a full disk, the lock holds without a description
+            file.write_text(f"process {os.getpid()} on {_host()} {work}", encoding="utf-8", errors="backslashreplace")
+        yield
+    finally:
+        # Removed while the lock is held: a process that has opened the file already notices that it is gone.
+        file.unlink(missing_ok=True)
+        lock.release()
+
+
+def _describe_holder(file: Path) -> str:
+    with suppress(OSError, UnicodeDecodeError):
+        # Empty for a moment, between locking and writing.
+        return file.read_text(encoding="utf-8").strip() or f"another process holds {file}"
+    return f"another process holds {file}"
+
+
+# --- Files of the framework ------------------------------------------------------------------------------------------
+
+
+def read_json(path: Path) -> Any:
+    """Return the content of a JSON file; None if it is missing or invalid, e.g. truncated."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError, RecursionError):
+        return None
+
+
+def read_own_json(path: Path, remedy: str) -> dict[str, Any]:
+    """Read a JSON object that the framework wrote.
+
+    Args:
+        path: The file, which must exist.
+        remedy: What the user can do if the file is damaged.
+
+    Raises:
+        DataError: The file is damaged.
+    """
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise DataError(f"{path} is damaged: it does not hold a JSON object; {remedy}")
+    return found
