@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from rlaif_framework.contracts.lifecycle import StepInfo
+from rlaif_framework.errors import TrainingError
 from rlaif_framework.files import write_atomic
 from rlaif_framework.records.jsonl import dump_row, read_rows
 from rlaif_framework.seeds import derive_seed
@@ -62,6 +64,21 @@ class Stage:
         """Derive the seed of a named random stream of this stage."""
         return derive_seed(self.run_seed, self.name, *names)
 
+    @contextmanager
+    def reading_checkpoint(self) -> Iterator[None]:
+        """Report an error in this block as a damaged checkpoint; for code that reads what an interrupted run left.
+
+        Raises:
+            TrainingError: The block failed.
+        """
+        try:
+            yield
+        except Exception as error:
+            raise TrainingError(
+                f"what an interrupted run left in {self.checkpoint} cannot be read ({type(error).__name__}: {error}); "
+                f"delete {self.checkpoint} and {self.folder}, and rerun the same command to start the step over"
+            ) from error
+
     def part(self, name: str) -> Stage:
         """Create a stage within this one, with its own folders and random streams; its name prefixes its metrics."""
         folder, checkpoint = self.folder / name, self.checkpoint / name
@@ -94,14 +111,15 @@ class Stage:
         if not self.is_main or not path.exists():
             return
         kept = []
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:  # the last row, if the process was killed during a write
-                break
-            if row["step"] > number:
-                break
-            kept.append(dump_row(row))
+        with self.reading_checkpoint():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                try:
+                    row = json.loads(line)
+                except json.JSONDecodeError:  # the last row, if the process was killed during a write
+                    break
+                if row["step"] > number:
+                    break
+                kept.append(dump_row(row))
         write_atomic(path, "".join(kept))
 
 

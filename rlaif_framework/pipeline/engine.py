@@ -167,7 +167,8 @@ def _compute(run: Run, step: Step, main: bool) -> None:
     work, checkpoint = run.store.begin(step.stage, step.key)
     stage = _create_stage(run, step, work, checkpoint, main)
     spent = checkpoint / "seconds.json"
-    before = float(read_json(spent) or 0.0)  # time of earlier, interrupted runs of this step
+    earlier = read_json(spent)  # of interrupted runs of this step
+    before = float(earlier) if isinstance(earlier, int | float) else 0.0
     if main:
         run.call_hooks("rlaif_stage_started", step=step, resumed_at=resume_step(checkpoint))
         reset_peak_memory()

@@ -83,7 +83,8 @@ class CheckpointSelector:
         if stage.is_main and not first.exists():
             write_atomic(first, json.dumps(self._respond()))
         learner.accelerator.wait_for_everyone()
-        self.initial: list[str] = json.loads(first.read_text(encoding="utf-8"))
+        with stage.reading_checkpoint():
+            self.initial: list[str] = json.loads(first.read_text(encoding="utf-8"))
 
     def evaluate(self, number: int) -> bool:
         """Evaluate after `number` steps if an evaluation is due; return True if training should stop."""
@@ -112,7 +113,8 @@ class CheckpointSelector:
             return
         # RLAIF G: of the candidates with the highest reward, the one with the highest win rate.
         best = max(self._rank_candidates(self._read()), key=lambda row: (_win_rate(row), _mean_reward(row)))
-        tensors = load_file(self._candidate(best["step"]))
+        with self.stage.reading_checkpoint():
+            tensors = load_file(self._candidate(best["step"]))
         with torch.no_grad():
             for name, parameter in trainable(self._policy()).items():
                 parameter.copy_(tensors[name])

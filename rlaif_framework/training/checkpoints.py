@@ -57,10 +57,25 @@ def restore_checkpoint(
     optimizer: torch.optim.Optimizer,
     state: MutableMapping[str, float],
 ) -> int:
-    """Restore the last checkpoint in place and return the number of completed steps; 0 without a checkpoint."""
+    """Restore the last checkpoint in place and return the number of completed steps; 0 without a checkpoint.
+
+    Raises:
+        TrainingError: The checkpoint is damaged.
+    """
     number = resume_step(stage.checkpoint)
-    if number == 0:
-        return 0
+    if number:
+        with stage.reading_checkpoint():
+            _restore(stage, modules, optimizer, state, number)
+    return number
+
+
+def _restore(
+    stage: Stage,
+    modules: Mapping[str, nn.Module],
+    optimizer: torch.optim.Optimizer,
+    state: MutableMapping[str, float],
+    number: int,
+) -> None:
     folder = stage.checkpoint / f"step-{number}"
     state.update(json.loads((folder / NUMBERS).read_text())["state"])
     tensors = load_file(folder / TENSORS)
@@ -75,4 +90,3 @@ def restore_checkpoint(
             moments.setdefault(int(index), {})[key] = value
     # Its parameter groups come from the config, their learning rates from the schedule: only the moments are restored.
     optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
-    return number

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from rlaif_framework import PluginManager, Spec, Stage, Store, load_spec
+from rlaif_framework import DataError, PluginManager, Spec, Stage, Store, TrainingError, load_spec
 from rlaif_framework.prompting.chunks import MIN_CHUNK
 from rlaif_framework.records.rows import load_comparisons
 from support.fake_plugins import Site
@@ -171,3 +171,53 @@ def test_a_process_killed_in_labelling_and_in_training_goes_on_to_the_same_resul
     if torch.cuda.is_available():  # training there is not bit for bit, see docs/determinism.md
         killed, whole = ({n: d for n, d in x.items() if not n.startswith("a/policy")} for x in (killed, whole))
     assert killed == whole
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "state.json"])
+@pytest.mark.parametrize("content", [b"", b"[1]", b"\xff" * 100])
+def test_a_damaged_checkpoint_is_named_with_what_to_do(
+    run_folder: Path,
+    tmp_path: Path,
+    tiny_spec: Callable[..., Spec],
+    manager: PluginManager,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    content: bytes,
+) -> None:
+    log = Stage.log
+
+    def kill(self: Stage, number: int, metrics: Any) -> None:
+        log(self, number, metrics)
+        if self.name == "sft" and number == 2:
+            raise Killed
+
+    store = copy_store(run_folder, tmp_path / "store", without="sft")
+    with monkeypatch.context() as patch:
+        patch.setattr(Stage, "log", kill)
+        with pytest.raises(Killed):
+            execute(tiny_spec(), tmp_path / "killed", manager, store, checkpoint_seconds=0)
+    (checkpoint,) = store.glob("sft-*.partial/checkpoint")
+    (checkpoint / "step-1" / name).write_bytes(content)
+    with pytest.raises(TrainingError, match=f"left in {checkpoint} cannot be read .*; delete {checkpoint} and "):
+        execute(tiny_spec(), tmp_path / "killed", manager, store, checkpoint_seconds=0)
+    for folder in (checkpoint, checkpoint.with_name("work")):
+        shutil.rmtree(folder)
+    execute(tiny_spec(), tmp_path / "killed", manager, store)
+    assert digest(tmp_path / "killed") == digest(run_folder)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["sft-*/config.json", "score-*/scores.json", "judge-*/*.jsonl", "label-*/artefact.json"]
+)
+def test_a_damaged_artefact_is_named_with_what_to_do(
+    run_folder: Path, tmp_path: Path, tiny_spec: Callable[..., Spec], manager: PluginManager, pattern: str
+) -> None:
+    store = copy_store(run_folder, tmp_path / "store", without="nothing")
+    path = next(store.glob(pattern))
+    path.write_text("[]")
+    remedy = f"{path} is damaged: .*; delete the folder {path.parent} and rerun"
+    with pytest.raises(DataError, match=remedy):
+        execute(tiny_spec(), tmp_path / "again", manager, store)
+    shutil.rmtree(path.parent)
+    execute(tiny_spec(), tmp_path / "again", manager, store)
+    assert digest(tmp_path / "again") == digest(run_folder)

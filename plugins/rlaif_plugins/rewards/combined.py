@@ -180,7 +180,8 @@ def _fit_parts(
                 written.replace(done)
             stage.accelerator.wait_for_everyone()
             stage.accelerator.free_memory()  # otherwise the models of all parts would stay in memory
-        facts = json.loads(done.read_text(encoding="utf-8"))
+        with own.reading_checkpoint():
+            facts = json.loads(done.read_text(encoding="utf-8"))
         stage.facts.update({f"{name} {key}": value for key, value in facts.items()})
 
 
