@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # `make test FOLDER=rl` runs the tests of one folder; the default is all of them.
 FOLDER ?=
+PARTS ?=
 
-.PHONY: quickstart format generate lint fresh docs test check clean
+.PHONY: quickstart format generate lint fresh docs test torture check clean
 
 quickstart: $(VENV)/models.done
 	$(BIN)/rlaif run specs/quickstart.yaml --out runs/quickstart
@@ -31,6 +32,11 @@ docs: $(VENV)/docs.done
 
 test: $(VENV)/models.done $(VENV)/test.done
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(if $(FOLDER),tests/$(FOLDER))
+
+# Kills, broken files, faulty servers, two of everything, full disks: many random cases, for half an hour or more.
+# `make torture PARTS="kills specs"` runs some of the parts.
+torture: $(VENV)/models.done $(VENV)/test.done
+	cd tests && ../$(BIN)/python -m torture $(PARTS)
 
 # Everything that a change must pass, cheapest first.
 check:

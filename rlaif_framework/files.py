@@ -154,6 +154,15 @@ def locked(path: Path, work: str, tell: Callable[[str], None] | None = None) -> 
         lock.release()
 
 
+def remove_lock(file: Path) -> None:
+    """Remove the lock file that a killed process left, unless another process holds the lock."""
+    lock = FileLock(file)
+    with suppress(Timeout):
+        lock.acquire(blocking=False)
+        file.unlink(missing_ok=True)
+        lock.release()
+
+
 def _describe_holder(file: Path) -> str:
     with suppress(OSError, UnicodeDecodeError):
         # Empty for a moment, between locking and writing.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rlaif_framework.errors import DataError
-from rlaif_framework.files import DAY, atomic_path, locked, read_own_json, remove_leftovers
+from rlaif_framework.files import DAY, atomic_path, locked, read_own_json, remove_leftovers, remove_lock
 
 MANIFEST = "artefact.json"
 """Name of the file that makes a folder a complete artefact."""
@@ -27,6 +27,9 @@ ABANDONED = 30 * DAY
 
 UNFINISHED = re.compile(r"[\w-]+-[0-9a-f]{20}\.partial")
 """Names of the folders of unfinished artefacts."""
+
+STEP_LOCK = re.compile(r"\.[\w-]+-[0-9a-f]{20}\.lock")
+"""Names of the lock files of steps."""
 
 
 def hash_content(value: Any) -> str:
@@ -109,11 +112,14 @@ class Store:
         return final
 
     def remove_leftovers(self) -> None:
-        """Remove what killed runs left: temporary files, and checkpoints that no run will resume from.
+        """Remove what killed runs left: temporary files, locks, and checkpoints that no run will resume from.
 
         These are the checkpoints of finished steps, and those of steps that nobody resumed for 30 days.
         """
         remove_leftovers(self.root)
+        for lock in self.root.glob(".*.lock"):
+            if STEP_LOCK.fullmatch(lock.name):
+                remove_lock(lock)
         for partial in self.root.glob("*.partial"):
             if not UNFINISHED.fullmatch(partial.name) or partial.is_symlink():
                 continue  # not of this store

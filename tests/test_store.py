@@ -153,5 +153,9 @@ def test_checkpoints_that_nobody_resumes_from_are_removed(tmp_path: Path) -> Non
     download = tmp_path / "film.partial"  # of another program, where the user chose such a folder
     download.mkdir()
     os.utime(download, (0, 0))
-    store.remove_leftovers()
-    assert {path.name for path in tmp_path.iterdir()} == {finished.name, resumable.name, "film.partial"}
+    stale = tmp_path / f".{finished.name}.lock"
+    stale.touch()
+    with store.lock("label", KEY, print):
+        store.remove_leftovers()
+        held = f".{store.path('label', KEY).name}.lock"
+        assert {path.name for path in tmp_path.iterdir()} == {finished.name, resumable.name, "film.partial", held}

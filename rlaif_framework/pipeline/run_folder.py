@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 
 from rlaif_framework.errors import SpecError
-from rlaif_framework.files import read_json, write_atomic
+from rlaif_framework.files import read_json, remove_leftovers, write_atomic
 from rlaif_framework.pipeline.environment import describe_environment
 from rlaif_framework.pipeline.steps import Step
 from rlaif_framework.spec.model import Spec
@@ -50,8 +50,13 @@ def check_folder(folder: Path) -> None:
 
 
 def open_folder(folder: Path, spec: Spec, steps: Sequence[Step]) -> None:
-    """Create or update a run folder, and remove artefacts and reports of earlier versions of the spec from it."""
+    """Create or update a run folder, and remove artefacts and reports of earlier versions of the spec from it.
+
+    What a killed run left is removed as well.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    for parent in {folder, *((folder / step.name).parent for step in steps)}:
+        remove_leftovers(parent)
     record = folder / RECORD
     current = {step.name: step.key for step in steps}
     previous = (read_json(record) or {"steps": {}})["steps"]

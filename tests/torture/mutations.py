@@ -1,0 +1,225 @@
+"""Read mutated specs and data files: each is accepted, or refused with one message."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import random
+from collections import Counter
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rlaif_framework import PluginManager, RlaifError, load_spec
+from rlaif_framework.labelling.command import label_file
+from rlaif_framework.labelling.job import Job
+from rlaif_framework.pipeline.planning import check_spec
+from rlaif_framework.progress import Progress
+from rlaif_framework.spec.loading import load_labeler, load_task
+from torture.world import ALGORITHMS, make_model, make_spec
+
+ROOT = Path(__file__).parents[2]
+ODD: list[Any] = [
+    *(None, True, False, 0, 1, -1, 0.5, -0.0, 1e308, 10**400, float("inf"), float("nan"), "", " ", "x", "auto", "null"),
+    *(
+        "a\0b",
+        "\x1b[31m",
+        "\ud800",
+        "é" * 300,
+        "x" * 5000,
+        "/",
+        "..",
+        "../..",
+        "~",
+        "~nobody/x",
+        "/dev/null",
+        "/dev/zero",
+    ),
+    *("{{ 1/0 }}", "{% for i in range(10**9) %}{% endfor %}", "package:nothing", "a/b", "./nowhere", "http://", "1e5"),
+    *(
+        [],
+        {},
+        [[]],
+        [None],
+        {"": None},
+        {"kind": "llm"},
+        {"kind": None},
+        {"kind": "similarity", "kinds": 1},
+        ["a", "a"],
+    ),
+]
+"""Values that a mutation puts anywhere in a spec or a row."""
+
+
+def mutate_specs(count: int, seed: int, folder: Path) -> str:
+    """Load and check `count` mutated specs in this process."""
+    draw, manager = random.Random(seed), PluginManager.load()
+    os.chdir(folder)
+    originals = [make_spec(make_model(folder), *ALGORITHMS)]
+    for path in sorted((ROOT / "specs").glob("*.yaml")):
+        originals.append(yaml.safe_load(path.read_text(encoding="utf-8")))
+    outcomes = Counter[str]()
+    for case in range(count):
+        spec = deepcopy(draw.choice(originals))
+        for _ in range(draw.choice((1, 1, 1, 2, 3))):
+            _mutate(spec, draw)
+        text, suffix = _dump(spec, draw)
+        if draw.random() < 0.2:
+            text = _damage(text, draw)
+        path = folder / f"spec{suffix}"
+        path.write_bytes(text)
+        try:
+            check_spec(load_spec(path, manager=manager), manager)
+            outcomes["accepted"] += 1
+        except RlaifError as error:
+            _check_message(error, seed, case, path)
+            outcomes["refused"] += 1
+        except OSError as error:  # `rlaif` prints these as one message
+            outcomes["refused" if error.filename else "without a name"] += 1
+        except Exception as error:
+            raise AssertionError(f"seed {seed}, case {case}: {error!r} for {path.read_bytes()!r:.2000}") from error
+    assert not outcomes["without a name"], f"seed {seed}: an OSError names no file"
+    return f"mutated specs: {count} specs, {outcomes['accepted']} accepted, {outcomes['refused']} refused"
+
+
+PAIRS = [
+    {"id": "a", "prompt": "Post one.", "responses": ["a", "bb"], "human": 1, "model": "m"},
+    {"prompt": "Post two.", "chosen": "good", "rejected": "bad"},
+    {"instruction": "Name a lake.", "output1": "Como.", "output2": "Garda.", "preference": 2},
+    {"chosen": "\n\nHuman: Hi\n\nAssistant: Hello", "rejected": "\n\nHuman: Hi\n\nAssistant: No"},
+    {
+        "prompt": [{"role": "user", "content": "Hi"}],
+        "chosen": [{"role": "assistant", "content": "Hello"}],
+        "rejected": "x",
+    },
+    {"prompt": "p", "response_a": "x", "response_b": "y", "winner": "model_a", "score": 0.5},
+]
+
+
+def mutate_data(count: int, seed: int, folder: Path) -> str:
+    """Label `count` mutated files of pairs, or read them as a task's data, in this process."""
+    draw, manager = random.Random(seed), PluginManager.load()
+    os.chdir(folder)
+    outcomes = Counter[str]()
+    for case in range(count):
+        rows: list[Any] = (
+            [deepcopy(draw.choice(PAIRS))] * draw.randint(1, 3) if draw.random() < 0.7 else deepcopy(PAIRS)
+        )
+        for _ in range(draw.randint(0, 3)):
+            _mutate(rows, draw)
+        text, suffix = _dump_rows(rows, draw)
+        if draw.random() < 0.3:
+            text = _damage(text, draw)
+        path = folder / f"pairs{suffix}"
+        path.write_bytes(text)
+        try:
+            _read_data(path, draw, manager, folder)
+            outcomes["accepted"] += 1
+        except RlaifError as error:
+            _check_message(error, seed, case, path)
+            outcomes["refused"] += 1
+        except Exception as error:
+            raise AssertionError(f"seed {seed}, case {case}: {error!r} for {text!r:.2000}") from error
+        finally:
+            path.unlink()
+    return f"mutated data: {count} files, {outcomes['accepted']} accepted, {outcomes['refused']} refused"
+
+
+def _read_data(path: Path, draw: random.Random, manager: PluginManager, folder: Path) -> None:
+    from rlaif_framework.assembly.context import Context
+
+    kind = draw.choice(("tldr", "dialogue"))
+    if draw.random() < 0.3:
+        task = load_task(kind, [], manager).model_copy(update={"data": str(path)})
+        context = Context(task, None, 0, manager)
+        for split in ("train", "validation", "test"):
+            list(context.task.prompts(split))
+            list(context.task.comparisons(split))
+        return
+    labelers = {"": load_labeler("length", [], manager)}
+    skip = draw.random() < 0.5
+    out = folder / "labels.jsonl"
+    job = Job(
+        path, labelers, load_task(kind, [], manager), out, folder / "report.html", skip_invalid=skip, overwrite=True
+    )
+    label_file(job, manager, Progress())
+    for line in out.read_text(encoding="utf-8").splitlines():
+        probabilities = json.loads(line)["probabilities"]
+        assert probabilities is None or abs(sum(probabilities) - 1) < 1e-9
+
+
+def _check_message(error: RlaifError, seed: int, case: int, path: Path) -> None:
+    text = str(error)
+    assert text, f"seed {seed}, case {case}: an empty message"
+    assert len(text) < 6000, f"seed {seed}, case {case}: a message of {len(text)} characters: {text[:500]}"
+    assert "Traceback" not in text, f"seed {seed}, case {case}: {text} for {path.read_bytes()!r:.500}"
+
+
+def _mutate(tree: Any, draw: random.Random) -> None:
+    """Change one place of nested mappings and lists."""
+    places = list(_places(tree))
+    if not places:
+        return
+    node, key = draw.choice(places)
+    action = draw.choice(("replace", "replace", "delete", "rename", "nest", "copy"))
+    if action == "replace":
+        node[key] = deepcopy(draw.choice(ODD))
+    elif action == "delete":
+        del node[key]
+    elif action == "rename" and isinstance(node, dict):
+        name = str(key)
+        at = draw.randrange(len(name) + 1)
+        node[name[:at] + draw.choice(["", "x", "\0", ".", " "]) + name[at + 1 :]] = node.pop(key)
+    elif action == "nest":
+        for _ in range(draw.choice((1, 2, 100))):
+            node[key] = [node[key]] if draw.random() < 0.5 else {"x": node[key]}
+    elif action == "copy":
+        other, name = draw.choice(places)
+        node[key] = deepcopy(other[name])
+
+
+def _places(tree: Any) -> list[tuple[Any, Any]]:
+    found: list[tuple[Any, Any]] = []
+    stack = [tree]
+    while stack:
+        node = stack.pop()
+        keys = list(node) if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ()
+        for key in keys:
+            found.append((node, key))
+            stack.append(node[key])
+    return found
+
+
+def _dump(spec: Any, draw: random.Random) -> tuple[bytes, str]:
+    """Write a spec as JSON or YAML."""
+    if draw.random() < 0.5:
+        return json.dumps(spec).encode(), ".json"
+    return yaml.safe_dump(spec, allow_unicode=False).encode(), ".yaml"
+
+
+def _dump_rows(rows: list[Any], draw: random.Random) -> tuple[bytes, str]:
+    """Write rows in one of the formats of text files."""
+    suffix = draw.choice((".jsonl", ".jsonl", ".json", ".csv", ".jsonl.gz"))
+    if suffix == ".json":
+        return json.dumps(rows).encode(), suffix
+    if suffix == ".csv":
+        columns = list(dict.fromkeys(key for row in rows if isinstance(row, dict) for key in row))
+        cells = [[row.get(key, "") for key in columns] for row in rows if isinstance(row, dict)]
+        lines = [",".join(json.dumps(str(cell)) for cell in line) for line in (columns, *cells)]
+        return "\n".join(lines).encode(errors="replace"), suffix
+    text = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    return (gzip.compress(text) if suffix.endswith(".gz") else text), suffix
+
+
+def _damage(text: bytes, draw: random.Random) -> bytes:
+    """Change bytes: cut, flip, insert or repeat some."""
+    for _ in range(draw.randint(1, 4)):
+        at, end = sorted(draw.randrange(len(text) + 1) for _ in range(2))
+        noise = bytes(draw.randrange(256) for _ in range(draw.randint(1, 8)))
+        text = draw.choice(
+            (text[:at], text[at:], text[:at] + noise + text[at:], text[:at] + text[end:], text[:end] + text[at:])
+        )
+    return text
