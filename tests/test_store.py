@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from rlaif_framework import Store
+from rlaif_framework import RlaifError, Store
 from rlaif_framework.store import MANIFEST, atomic_path, hash_content, link_tree
 from support.rows import KEY
 
@@ -198,3 +198,15 @@ def test_a_copy_that_fails_leaves_the_earlier_artefact_whole(tmp_path: Path, mon
         link_tree(other, target)
     assert (target / "model.bin").read_text() == "weights"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["policy", "store"]
+
+
+@pytest.mark.parametrize("inside", ["", "work", "checkpoint"])
+def test_an_artefact_is_not_written_through_a_link(tmp_path: Path, inside: str) -> None:
+    store, other = Store(tmp_path / "store"), tmp_path / "other"
+    other.mkdir()
+    link = store.path("sft", KEY).with_suffix(".partial") / inside
+    link.parent.mkdir(parents=True)
+    link.symlink_to(other)
+    with pytest.raises(RlaifError, match="is a link"):
+        store.begin("sft", KEY)
+    assert not list(other.iterdir())
