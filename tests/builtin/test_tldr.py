@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 import pytest
 
-from rlaif_framework import Comparison, DataError, Prompt, Split, Turn
+from rlaif_framework import Comparison, DataError, Prompt, RlaifError, Split, Turn
 from rlaif_framework.data import copy_rate
 from rlaif_framework.data.splits import _hash_split
 from rlaif_plugins.labelers.annotated import AnnotationLabeler, HumanConfig, SyntheticConfig
@@ -150,11 +150,12 @@ def test_a_post_that_lacks_something_is_named_by_file_and_line(
         ("{{ post }", "unexpected '}'"),
         ("{{ pots }}", "'pots' is undefined; it may use subreddit, title and post"),
         ("{{ title }}", "does not use {{ post }}"),
-        ("{{ post + 1 }}", "task.template: "),
+        ("{{ post + 1 }}", "task.template, line 1: can only concatenate"),
+        ("{{ post }}{{ post.__class__ }}", "cannot use '__class__'"),
     ],
 )
 def test_a_template_that_cannot_work_is_refused_at_once(template: str, expected: str) -> None:
-    with pytest.raises(DataError, match=r"task\.template") as raised:
+    with pytest.raises(RlaifError, match=r"task\.template") as raised:
         make_task(template=template)
     assert expected in str(raised.value)
 
