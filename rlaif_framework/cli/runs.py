@@ -72,6 +72,7 @@ def _print_plan(steps: Sequence[PlannedStep]) -> None:
     for step in steps:
         loads = [
             f"{x.role}: {x.model} ({format_count(x.parameters)} parameters, {format_bytes(x.memory_bytes)})"
+            + (", runs the model's own code" if x.trust_remote_code else "")
             for x in step.loads
         ]
         peak = format_bytes(step.peak_bytes) if step.loads else "-"

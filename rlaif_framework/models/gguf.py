@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock
@@ -27,7 +28,8 @@ def gguf_settings(source: ModelSource) -> Path:
     if not folder.exists():
         file = Path(source.location)
         with atomic_path(folder) as temporary:
-            AutoConfig.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(temporary)
+            config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
+            config.save_pretrained(temporary)
     return folder
 
 
@@ -51,14 +53,15 @@ def materialise(source: ModelSource) -> str:
 
 def _convert_gguf(file: Path, folder: Path) -> None:
     try:
-        model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+        given: dict[str, Any] = {"gguf_file": file.name, "trust_remote_code": False}
+        model = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **given)
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, **given)
     except (ValueError, OSError, KeyError) as error:
         raise ModelError(f"{file} cannot be read as a language model: {error}") from error
     # `save_pretrained` refuses a model with a quantisation config: copy the dequantised weights into a plain model.
     facts = model.config.to_dict()
     facts.pop("quantization_config", None)
-    plain = AutoModelForCausalLM.from_config(type(model.config)(**facts))
+    plain = AutoModelForCausalLM.from_config(type(model.config)(**facts), trust_remote_code=False)
     plain.load_state_dict(model.state_dict())
     with atomic_path(folder) as temporary:
         plain.save_pretrained(temporary)

@@ -99,7 +99,7 @@ def run_spec(
         progress.print(note)
     # Only models of steps that will be computed: a finished run needs none of them.
     loads = [load for step in run.steps if not store.has(step.stage, step.key) for load in step.loads]
-    check_models(context, [load.model for load in loads])
+    check_models(context, loads)
     check_architectures(context, loads)
     _run_steps(run)
     return run

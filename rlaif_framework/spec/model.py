@@ -51,6 +51,8 @@ class PolicyConfig(Config):
     """Hub id, model folder, GGUF file, or `package:NAME` for weights inside an installed Python package."""
     revision: str | None = None
     """Git revision of a hub model."""
+    trust_remote_code: bool = False
+    """Run the Python code in the model's folder or repository. It can do everything that you can, so read it first."""
     dtype: DType = "auto"
     """Compute precision. `auto` is bf16 if the CPU or GPU supports it natively, else fp32. Trained weights are always
     kept in fp32."""

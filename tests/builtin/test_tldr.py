@@ -797,7 +797,7 @@ def test_a_chat_policy_is_given_an_instruction(tmp_path: Path) -> None:
     short = task.truncate(first, lambda shorter: len(shorter.conversation[-1].content) <= 50)
     assert short.conversation[-1].content == "In r/pets, My dog: My dog ran off. Sum up."
     assert short.text.endswith("POST: My dog ran off.\n\nTL;DR:")
-    with pytest.raises(DataError, match=r"task\.instruction: it does not use \{\{ post \}\}"):
+    with pytest.raises(RlaifError, match=r"task\.instruction: it does not use \{\{ post \}\}"):
         make_task(data=path, instruction="Sum up.")
-    with pytest.raises(DataError, match=r"task\.instruction: 'post_' is undefined; it may use subreddit"):
+    with pytest.raises(RlaifError, match=r"task\.instruction, line 1: 'post_' is undefined; it may use subreddit"):
         make_task(data=path, instruction="{{ post_ }}")
