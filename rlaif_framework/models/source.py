@@ -11,6 +11,7 @@ from typing import Any
 
 from rlaif_framework.config import HUB_ID
 from rlaif_framework.errors import MissingPackageError, ModelError
+from rlaif_framework.files import check_regular
 from rlaif_framework.models.remember import remember
 from rlaif_framework.models.weights import measure_gguf, measure_safetensors
 from rlaif_framework.plugins.component import ModelLoad
@@ -111,6 +112,7 @@ def _find_in_package(package: str) -> Path:
 
 
 def _describe_local(name: str, path: Path, trusted: bool) -> ModelSource:
+    _check_files(path)
     if path.is_dir():
         weights = find_weights(path)
         gguf = sorted(path.glob("*.gguf"))
@@ -131,6 +133,20 @@ def _describe_local(name: str, path: Path, trusted: bool) -> ModelSource:
     if path.suffix != ".gguf":
         raise ModelError(f"{path} is not a model: give its folder, or a .gguf file")
     return ModelSource(name, str(path.resolve()), **_identify([path], []))
+
+
+def _check_files(path: Path) -> None:
+    """Check that a model has no pipes or devices, which libraries would read without an end.
+
+    Raises:
+        ModelError: It has one.
+    """
+    for file in path.iterdir() if path.is_dir() else [path]:
+        if file.exists() and not file.is_dir():
+            try:
+                check_regular(file)
+            except OSError as error:
+                raise ModelError(f"cannot read the model file {file}: {error}") from error
 
 
 def find_weights(folder: Path) -> list[Path]:
@@ -158,14 +174,14 @@ def _read_index(index: Path) -> list[Path]:
     try:
         names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
         return [index.parent / name for name in sorted(names)]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"{index} is not an index of weights: {error}") from error
 
 
 def _describe_adapters(config: Path, has_weights: bool) -> str:
     try:
         base = json.loads(config.read_text(encoding="utf-8")).get("base_model_name_or_path")
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         base = None
     if has_weights:
         # transformers would apply them, which someone who sees the whole model beside them may not expect.

@@ -89,6 +89,6 @@ def _find_file(source: ModelSource, name: str) -> Path:
 def _read_code_references(file: Path) -> list[str]:
     try:
         found = json.loads(file.read_text(encoding="utf-8"))["auto_map"].values()
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return []
     return [str(item) for value in found for item in (value if isinstance(value, list) else [value])]

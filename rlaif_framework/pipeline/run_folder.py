@@ -17,13 +17,17 @@ from pathlib import Path
 import yaml
 
 from rlaif_framework.errors import SpecError
+from rlaif_framework.files import read_regular
 from rlaif_framework.pipeline.environment import describe_environment
 from rlaif_framework.pipeline.steps import Step
 from rlaif_framework.spec.model import Spec
-from rlaif_framework.store import MANIFEST, link_tree, read_json, write_atomic
+from rlaif_framework.store import MANIFEST, link_tree, write_atomic
 
 RECORD = "run.json"
 REPORTS = ("report.html", "report.json")
+
+LARGEST_RECORD = 2**24
+"""Maximum size of a record in bytes."""
 
 STEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*")
 """Names of steps, such as `rlaif/reward`."""
@@ -52,9 +56,12 @@ def check_folder(folder: Path) -> None:
 
 def _read_steps(folder: Path) -> dict[str, str]:
     """Return the keys of the steps of earlier runs by name; empty without a record, or if it is truncated."""
-    record = read_json(folder / RECORD)
-    if record is None:
+    try:
+        record = json.loads(read_regular(folder / RECORD, LARGEST_RECORD))
+    except (FileNotFoundError, ValueError):
         return {}
+    except (OSError, RecursionError) as error:
+        raise SpecError(f"cannot read {folder / RECORD}: {error}; choose another --out") from error
     steps = record.get("steps") if isinstance(record, dict) else None
     if not isinstance(steps, dict) or not all(STEP_NAME.fullmatch(name) for name in steps):
         raise SpecError(
