@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlaif_framework.memory import keep_freed_memory
+from rlaif_framework.terminal import escape_controls
 
 if TYPE_CHECKING:
     from rlaif_framework.plugins.manager import PluginManager
@@ -23,7 +24,7 @@ def load_plugins() -> PluginManager:
     for plugin in manager.plugins:
         if plugin.error and is_first_process():
             reason = " ".join(plugin.error.split())
-            print(f"rlaif: warning: {plugin.title} failed to load: {reason}", file=sys.stderr)
+            print(escape_controls(f"rlaif: warning: {plugin.title} failed to load: {reason}"), file=sys.stderr)
     return manager
 
 
