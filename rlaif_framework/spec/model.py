@@ -250,10 +250,12 @@ def _check_requirement(value: str) -> str:
     from packaging.requirements import InvalidRequirement, Requirement
 
     try:
-        Requirement(value)
+        requirement = Requirement(value)
     except InvalidRequirement as error:
         reason = str(error).partition("\n")[0]  # the following lines only mark a column
         raise ValueError(f"not a requirement such as 'rlaif-acme>=0.2': {reason}") from error
+    if requirement.url:
+        raise ValueError("name a package and its versions, such as 'rlaif-acme>=0.2', without an address")
     return value
 
 
