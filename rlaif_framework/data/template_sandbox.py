@@ -160,8 +160,8 @@ def _raise_exception(message: str) -> None:
 @pass_context  # Jinja then calls it when the template is rendered, and not when it is compiled
 def _finalize(_context: Any, value: Any) -> Any:
     METER.get().weigh(value)
-    if isinstance(value, Iterator):
-        raise TypeError("a sequence that is computed item by item cannot be written; use the filter 'list' or 'join'")
+    if not isinstance(value, int | float | Sized | None):  # others would be written with their address in the memory
+        raise TypeError(f"a value of type '{type(value).__name__}' cannot be written; use the filter 'list' or 'join'")
     return value
 
 

@@ -27,7 +27,12 @@ TEXT_FILES = (
     "vocab*",
     "merges*",
     "*.model",  # of sentencepiece
+    "*.spm",
+    "*.bpe",
+    "*.codes",
+    "dict.txt",
     "*.tiktoken",
+    "tekken.json",
     "chat_template*",
     "additional_chat_templates/*",
     "generation_config.json",

@@ -47,11 +47,21 @@ def check_folder(folder: Path) -> None:
     """Refuse a path that exists and is not a run folder.
 
     Raises:
-        SpecError: The path is a file, or a folder with other content, or its record was not written by a run.
+        SpecError: The path is a file, or a folder with other content, or a folder with links, or its record was not
+            written by a run.
     """
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / RECORD).exists())):
         raise SpecError(f"{folder} exists and is not a run folder; choose another --out")
+    for place, folders, files in os.walk(folder):  # follows no links
+        for name in (*folders, *files):
+            _check_link(Path(place, name))
     _read_steps(folder)
+
+
+def _check_link(place: Path) -> None:
+    # Through a link, a run would write, replace or delete files elsewhere.
+    if place.is_symlink():
+        raise SpecError(f"{place} is a link, and runs write only into their own folder; remove it")
 
 
 def _read_steps(folder: Path) -> dict[str, str]:
@@ -80,8 +90,7 @@ def _find_place(folder: Path, name: str) -> Path:
     place = folder
     for part in name.split("/"):
         place /= part
-        if place.is_symlink():
-            raise SpecError(f"{place} is a link, and runs write only into their own folder; remove it")
+        _check_link(place)
     if place.exists() and not (place / MANIFEST).is_file():
         raise SpecError(f"{place} was not written by a run; move it away, or choose another --out")
     return place

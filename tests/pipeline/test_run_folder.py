@@ -84,6 +84,19 @@ def test_no_link_is_followed(open_run: Open, out: Path, victim: Path, link: str,
     assert whole(victim)
 
 
+@pytest.mark.parametrize(
+    "link", ["tensorboard", "tensorboard/sft", "spec.yaml", "report.html", ".spec.yaml.1", "x/y/z"]
+)
+def test_a_folder_with_a_link_is_refused(open_run: Open, out: Path, victim: Path, link: str) -> None:
+    place = out / link
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(victim / "thesis.tex")
+    record(out, {})
+    with pytest.raises(SpecError, match="is a link"):
+        open_run("sft")
+    assert (victim / "thesis.tex").read_text() == "x"
+
+
 @pytest.mark.parametrize("stale", [True, False])
 def test_what_no_run_wrote_stays(open_run: Open, out: Path, victim: Path, stale: bool) -> None:
     (out / "rlaif" / "policy").mkdir(parents=True)

@@ -25,6 +25,8 @@ from rlaif_framework.data.row_files import read_row_file
 from rlaif_framework.data.splits import read_part
 from rlaif_framework.models import encode_prompt, find_model, load_model, load_tokenizer
 from rlaif_framework.pipeline.planning import plan_spec
+from rlaif_plugins.backends.openai import OpenAIConfig
+from rlaif_plugins.backends.openai.service import Service
 from support.fake_plugins import Site
 from support.own_code import save_own_code
 from support.runs import digest, execute
@@ -134,6 +136,16 @@ def test_the_store(tmp_path: Path, tiny_spec: Callable[..., Spec], manager: Plug
     second = execute(spec, tmp_path / "b", manager, tmp_path / "store")
     assert second.reused == {"sft": True}
     assert (tmp_path / "b/sft/model.safetensors").read_bytes() == changed
+
+
+def test_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The servers that a spec names get texts of the data, and the value of the environment variable that it names for
+    the key: read both before you run it."""
+    monkeypatch.setenv("SOME_VARIABLE", "its value")
+    config = OpenAIConfig(model="m", base_urls=["http://localhost/v1"], api_key_env="SOME_VARIABLE")
+    service = Service(config)
+    assert service.key == "its value"
+    assert [server.url for server in service.servers] == ["http://localhost/v1"]
 
 
 @pytest.mark.parametrize("source", [ATTACK, "{{ x.__class__.__mro__ }}", "{{ x.append(1) }}", "{% include 'x' %}"])

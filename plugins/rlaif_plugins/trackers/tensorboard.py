@@ -44,10 +44,7 @@ def rlaif_stage_started(run: RunInfo, step: StepInfo, resumed_at: int) -> None:
     if resumed_at:
         _writer(run, step, resumed_at)
     else:  # events of an attempt that had no checkpoint yet
-        events = events_folder(run, step)
-        # A run folder may come from a stranger: nothing is deleted through a link.
-        if not any(folder.is_symlink() for folder in (events.parents[1], events.parent)):
-            shutil.rmtree(events, ignore_errors=True)
+        shutil.rmtree(events_folder(run, step), ignore_errors=True)
 
 
 @hookimpl
