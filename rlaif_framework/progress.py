@@ -11,6 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, T
 from rich.progress import Progress as Bars
 from rich.text import Text
 
+from rlaif_framework.terminal import escape_controls
+
 T = TypeVar("T")
 
 LINE_SECONDS = 15.0
@@ -29,9 +31,9 @@ class Progress:
         self.console = console or Console(quiet=True)
 
     def print(self, text: str) -> None:
-        """Print a line without markup, wrapping or highlighting."""
+        """Print a line without markup, wrapping or highlighting. Control characters are escaped."""
         # Paths may contain brackets, which are not markup, and must not be wrapped, so that they can be copied.
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(escape_controls(text), highlight=False, markup=False, soft_wrap=True)
 
     def track(self, items: Iterable[T], total: int, text: str, done: int = 0) -> Iterator[T]:
         """Iterate over items and show the progress; `done` of the `total` items were finished before."""
@@ -41,14 +43,14 @@ class Progress:
 
     def _bar(self, items: Iterable[T], total: int, text: str, done: int) -> Iterator[T]:
         columns = [
-            TextColumn("  {task.description}"),
+            TextColumn("  {task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             _Rate(),
             TimeRemainingColumn(),
         ]
         with Bars(*columns, console=self.console, transient=True) as bars:
-            task = bars.add_task(text, total=total, completed=done)
+            task = bars.add_task(escape_controls(text), total=total, completed=done)
             for item in items:
                 yield item
                 bars.advance(task)  # the caller has processed the item by now

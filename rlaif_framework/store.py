@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from rlaif_framework.errors import DataError
+from rlaif_framework.errors import DataError, RlaifError
 from rlaif_framework.files import DAY, atomic_path, locked, read_own_json, remove_leftovers, remove_lock
 
 MANIFEST = "artefact.json"
@@ -89,9 +89,16 @@ class Store:
             yield
 
     def begin(self, stage: str, key: str) -> tuple[Path, Path]:
-        """Create the working folder and the checkpoint folder of an artefact. Both survive an interruption."""
+        """Create the working folder and the checkpoint folder of an artefact. Both survive an interruption.
+
+        Raises:
+            RlaifError: One of them is a link, through which the artefact would be written elsewhere.
+        """
         partial = self.path(stage, key).with_suffix(".partial")
         work, checkpoint = partial / "work", partial / "checkpoint"
+        for folder in (partial, work, checkpoint):
+            if folder.is_symlink():
+                raise RlaifError(f"{folder} is a link, and artefacts are written only into the store; remove it")
         work.mkdir(parents=True, exist_ok=True)
         checkpoint.mkdir(parents=True, exist_ok=True)
         return work, checkpoint

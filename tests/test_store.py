@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rlaif_framework import DataError, Store
+from rlaif_framework import DataError, RlaifError, Store
 from rlaif_framework.store import MANIFEST, hash_content, link_tree
 from support.rows import KEY
 
@@ -159,3 +159,15 @@ def test_checkpoints_that_nobody_resumes_from_are_removed(tmp_path: Path) -> Non
         store.remove_leftovers()
         held = f".{store.path('label', KEY).name}.lock"
         assert {path.name for path in tmp_path.iterdir()} == {finished.name, resumable.name, "film.partial", held}
+
+
+@pytest.mark.parametrize("inside", ["", "work", "checkpoint"])
+def test_an_artefact_is_not_written_through_a_link(tmp_path: Path, inside: str) -> None:
+    store, other = Store(tmp_path / "store"), tmp_path / "other"
+    other.mkdir()
+    link = store.path("sft", KEY).with_suffix(".partial") / inside
+    link.parent.mkdir(parents=True)
+    link.symlink_to(other)
+    with pytest.raises(RlaifError, match="is a link"):
+        store.begin("sft", KEY)
+    assert not list(other.iterdir())

@@ -15,7 +15,8 @@ from rlaif_framework.contracts.protocols import (
     Task,
 )
 from rlaif_framework.errors import ModelError, SpecError
-from rlaif_framework.models.source import ModelSource, find_model
+from rlaif_framework.models.source import ModelSource, find_load, find_model
+from rlaif_framework.plugins.component import ModelLoad
 from rlaif_framework.plugins.configs import (
     AlgorithmConfig,
     BackendConfig,
@@ -92,7 +93,29 @@ class Context:
     @cached_property
     def policy_source(self) -> ModelSource:
         """Source of the policy's initial weights."""
-        return find_model(self.policy.model, self.policy.revision)
+        return find_model(self.policy.model, self.policy.revision, self.policy.trust_remote_code)
+
+    def find_trained(self, where: Path | ModelSource, trust_remote_code: bool = False) -> ModelSource:
+        """Find a model that this run trained, or its source. Trusted code was copied with the model.
+
+        Args:
+            where: Its folder, or a source, which is returned as it is.
+            trust_remote_code: The setting of a model that was not trained from the policy.
+
+        Raises:
+            ModelError: The folder is not a model.
+        """
+        if isinstance(where, ModelSource):
+            return where
+        return find_model(str(where), trust_remote_code=trust_remote_code or self.policy.trust_remote_code)
+
+    def find_loaded(self, load: ModelLoad) -> ModelSource:
+        """Find the model of a load. The policy's model has the revision and the trust of the policy.
+
+        Raises:
+            ModelError: There is no such model.
+        """
+        return find_load(load, self._policy)
 
     @cached_property
     def accelerator(self) -> Accelerator:
@@ -133,7 +156,7 @@ class Context:
             return compute_dtype(self.policy.save_dtype, self.device)
         return self._weights_dtype(lora)
 
-    def load_policy_tokenizer(self, where: str | Path | ModelSource) -> PreTrainedTokenizerBase:
+    def load_policy_tokenizer(self, where: Path | ModelSource) -> PreTrainedTokenizerBase:
         """Load the tokenizer of a policy, or of a reward or value model, without its chat template if `chat` is
         `plain`.
 
@@ -142,7 +165,7 @@ class Context:
         """
         from rlaif_framework.models.loading import load_tokenizer
 
-        tokenizer = load_tokenizer(where)
+        tokenizer = load_tokenizer(self.find_trained(where))
         if self.policy.chat == "plain":
             tokenizer.chat_template = None
         elif self.policy.chat == "template" and tokenizer.chat_template is None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.config import Config
-from rlaif_framework.models.source import ModelSource, find_model
+from rlaif_framework.models.source import ModelSource
 from rlaif_framework.plugins.code import hash_code
 from rlaif_framework.plugins.component import ComponentConfig, walk_configs
 from rlaif_framework.plugins.configs import BackendConfig, slot_of
@@ -52,8 +52,8 @@ def find_models(config: ComponentConfig, context: Context) -> dict[str, ModelSou
     """
     policy = context.policy_model
     # The policy is another input of the artefacts that depend on it, at its own revision.
-    names = [load.model for load in config.loads(policy) if load.model != policy]
-    return {name: find_model(name) for name in names}
+    loads = [load for load in config.loads(policy) if load.model != policy or load.trust_remote_code]
+    return {load.model: context.find_loaded(load) for load in loads}
 
 
 def describe_task(context: Context) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.contracts.protocols import DescribedData
 from rlaif_framework.errors import DataError, ModelError
-from rlaif_framework.models.source import find_model
+from rlaif_framework.models.source import ModelSource
 from rlaif_framework.plugins.component import ComponentConfig, ModelLoad, outermost_configs, walk_configs
 from rlaif_framework.plugins.configs import LabelerConfig, slot_of
 from rlaif_framework.plugins.manager import PluginManager
@@ -72,7 +72,7 @@ def check_labeler(where: str, config: ComponentConfig, comparisons: Sequence[Com
                 raise DataError(f"{where} '{config.kind}': comparison '{comparison.id}' {reason}")
 
 
-def check_models(context: Context, names: Iterable[str]) -> None:
+def check_models(context: Context, loads: Iterable[ModelLoad]) -> None:
     """Check that every model can be found and has a tokenizer, before anything is written.
 
     Raises:
@@ -82,11 +82,9 @@ def check_models(context: Context, names: Iterable[str]) -> None:
     from rlaif_framework.models.gguf import converted_folder
     from rlaif_framework.models.loading import load_tokenizer
 
-    policy = context.policy
-    for name in dict.fromkeys(names):  # each once, in order
-        source = find_model(name, policy.revision if name == policy.model else None)
+    for source in dict.fromkeys(context.find_loaded(load) for load in loads):  # each once, in order
         if not source.is_gguf or converted_folder(source).exists():  # otherwise the first stage converts it
-            if name == policy.model:
+            if source.name == context.policy.model:
                 context.load_policy_tokenizer(source)
             else:
                 load_tokenizer(source, needs_end=False)
@@ -109,8 +107,9 @@ def check_architectures(context: Context, loads: Iterable[ModelLoad]) -> None:
     from rlaif_framework.models.probe import check_head, check_trainable, find_layout
 
     policy = context.policy
-    for model, role, trained in dict.fromkeys((load.model, load.role, load.trained) for load in loads):
-        config = _load_config(context, model)
+    parts = [(load.model, load.role, load.trained, context.find_loaded(load)) for load in loads]
+    for model, role, trained, source in dict.fromkeys(parts):
+        config = _load_config(source)
         if config is None:
             continue
         if trained:
@@ -128,13 +127,11 @@ def check_architectures(context: Context, loads: Iterable[ModelLoad]) -> None:
             check_length(config, length, what, "lower max_prompt_tokens or max_new_tokens")
 
 
-def _load_config(context: Context, model: str) -> Any:
+def _load_config(source: ModelSource) -> Any:
     """Load a model's config; None if it is a GGUF file that has not been converted."""
     from rlaif_framework.models.gguf import converted_folder
     from rlaif_framework.models.loading import load_config
 
-    policy = context.policy
-    source = find_model(model, policy.revision if model == policy.model else None)
     if source.is_gguf and not converted_folder(source).exists():
         return None
     return load_config(source)

@@ -14,6 +14,7 @@ from rlaif_framework.cli.listings import components, plugins, schema, show
 from rlaif_framework.cli.runs import check, plan, run
 from rlaif_framework.cli.setup import check_arguments, prepare_process
 from rlaif_framework.errors import RlaifError, describe_missing
+from rlaif_framework.terminal import escape_controls
 
 app = typer.Typer(
     name="rlaif",
@@ -62,7 +63,7 @@ def _describe_os_error(error: OSError) -> str:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    print(f"rlaif: {message}", file=sys.stderr)
+    print(f"rlaif: {escape_controls(message)}", file=sys.stderr)
     sys.stderr.flush()
     # Users need only the message. RLAIF_DEBUG=1 adds the traceback, for bug reports.
     if os.environ.get("RLAIF_DEBUG") and sys.exc_info()[0] is not None:

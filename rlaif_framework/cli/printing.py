@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from rlaif_framework.terminal import escape_controls, escape_json
+
 if TYPE_CHECKING:
     from rlaif_framework.labelling.report_model import LabelReport
 
@@ -22,20 +24,31 @@ def print_comparison(report: LabelReport) -> None:
 
 def print_json(value: Any) -> None:
     """Print a value as JSON."""
-    print(json.dumps(value, indent=1, ensure_ascii=False))
+    print(escape_json(json.dumps(value, indent=1, ensure_ascii=False)))
+
+
+def print_yaml(value: Any) -> None:
+    """Print a value as YAML."""
+    import yaml
+
+    text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=120)
+    if escape_controls(text) != text:  # in ASCII, YAML escapes all control characters
+        text = yaml.safe_dump(value, sort_keys=False, width=120)
+    print(text, end="")
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table, wrapped to the width of a terminal."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in head:
         table.add_column(title, overflow="fold")
     for row in rows:
-        # rich would interpret `[text]` as markup.
-        table.add_row(*(cell.replace("[", "\\[").replace("\n", " ") for cell in row))
+        # As `Text`: rich would interpret `[text]` in strings as markup.
+        table.add_row(*(Text(escape_controls(cell.replace("\n", " "))) for cell in row))
     # Without a terminal, rich would wrap at 80 columns, and the cells of a log could not be searched.
     width = None if sys.stdout.isatty() else 240
     Console(width=width, highlight=False).print(table)

@@ -13,8 +13,9 @@ import typer
 
 from rlaif_framework.cli.interrupts import raise_interrupts
 from rlaif_framework.cli.options import AsJson, Overrides, SpecPath, StorePath
-from rlaif_framework.cli.printing import format_bytes, format_count, print_json, print_table
+from rlaif_framework.cli.printing import format_bytes, format_count, print_json, print_table, print_yaml
 from rlaif_framework.cli.setup import is_first_process, load_spec_file
+from rlaif_framework.terminal import escape_controls
 
 if TYPE_CHECKING:
     from rlaif_framework.pipeline.planning import PlannedStep
@@ -72,6 +73,7 @@ def _print_plan(steps: Sequence[PlannedStep]) -> None:
     for step in steps:
         loads = [
             f"{x.role}: {x.model} ({format_count(x.parameters)} parameters, {format_bytes(x.memory_bytes)})"
+            + (", runs the model's own code" if x.trust_remote_code else "")
             for x in step.loads
         ]
         peak = format_bytes(step.peak_bytes) if step.loads else "-"
@@ -97,7 +99,5 @@ def check(spec: SpecPath, set_: Overrides = None, as_json: AsJson = False) -> No
     if as_json:
         print_json(loaded.model_dump(mode="json"))
         return
-    import yaml
-
-    print(yaml.safe_dump(loaded.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120), end="")
-    print(f"# {spec} is valid", file=sys.stderr)  # so that stdout can be redirected to a spec file
+    print_yaml(loaded.model_dump(mode="json"))
+    print(escape_controls(f"# {spec} is valid"), file=sys.stderr)  # so that stdout can be redirected to a spec file

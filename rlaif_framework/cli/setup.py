@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from rlaif_framework.errors import SpecError
 from rlaif_framework.memory import keep_freed_memory
+from rlaif_framework.terminal import escape_controls
 
 if TYPE_CHECKING:
     from rlaif_framework.plugins.manager import PluginManager
@@ -26,7 +27,7 @@ def load_plugins() -> PluginManager:
     for plugin in manager.plugins:
         if plugin.error and is_first_process():
             reason = " ".join(plugin.error.split())
-            print(f"rlaif: warning: {plugin.title} failed to load: {reason}", file=sys.stderr)
+            print(escape_controls(f"rlaif: warning: {plugin.title} failed to load: {reason}"), file=sys.stderr)
     return manager
 
 

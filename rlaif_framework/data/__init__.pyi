@@ -16,6 +16,8 @@ from .splits import Divider as Divider
 from .splits import Placed as Placed
 from .splits import read_data_set as read_data_set
 from .task_data import TaskData as TaskData
+from .templates import Template as Template
+from .templates import TemplateFault as TemplateFault
 from .text import copy_rate as copy_rate
 from .text import escape_control_tokens as escape_control_tokens
 from .text import truncate_text as truncate_text

@@ -6,27 +6,24 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from jinja2 import Environment, StrictUndefined, TemplateError
 from pydantic import AfterValidator, Field, ValidationError
 
 from rlaif_framework.config import Config
 from rlaif_framework.data.mappings import read_mapping
+from rlaif_framework.data.templates import Template, TemplateFault
 from rlaif_framework.errors import DataError, suggest
 from rlaif_framework.records.annotation import Annotation
 from rlaif_framework.records.preferences import Prompt
 from rlaif_framework.records.requests import Question
-
-# Strict: an unknown name in a template is an error, instead of an empty text.
-_JINJA = Environment(undefined=StrictUndefined, keep_trailing_newline=True)
 
 
 def _check_template(*names: str) -> Any:
     def check(text: str) -> str:
         # \0 cannot occur in a template, so a marker in the result shows that the template uses its value.
         try:
-            rendered = _JINJA.from_string(text).render({name: f"\0{name}\0" for name in names})
-        except (TemplateError, TypeError, ValueError, ArithmeticError) as error:
-            raise ValueError(f"not a valid template of {', '.join(names)}: {error}") from error
+            rendered = Template("template", text).render(**{name: f"\0{name}\0" for name in names})
+        except TemplateFault as fault:
+            raise ValueError(f"not a valid template of {', '.join(names)}: {fault.reason}") from fault
         missing = [name for name in names if f"\0{name}\0" not in rendered]
         if missing:
             raise ValueError(f"it does not use {', '.join(f'{{{{ {name} }}}}' for name in missing)}")
@@ -113,10 +110,19 @@ class AnnotatorPrompts(Config):
             lines = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_url=False)]
             raise DataError(f"{where}: " + "\n  ".join(lines)) from error
 
+    # Compiled once, since they are rendered for every comparison.
+
     @cached_property
-    def _sample(self) -> Any:
-        # Compiled once, since it is rendered for every comparison.
-        return _JINJA.from_string(self.sample)
+    def _sample(self) -> Template:
+        return Template("the annotator prompt 'sample'", self.sample)
+
+    @cached_property
+    def _exemplar(self) -> Template:
+        return Template("the annotator prompt 'exemplar'", self.exemplar)
+
+    @cached_property
+    def _rate_sample(self) -> Template:
+        return Template("the annotator prompt 'rate.sample'", self.rate.sample)
 
     def annotate(
         self,
@@ -162,7 +168,7 @@ class AnnotatorPrompts(Config):
     def render(self, source: str, responses: tuple[str, str]) -> str:
         """Render the sample. Each response is put on one line, so that it cannot imitate the lines that follow it."""
         first, second = (flatten(text) for text in responses)
-        return str(self._sample.render(source=source.strip(), first=first, second=second)).strip()
+        return self._sample.render(source=source.strip(), first=first, second=second).strip()
 
     def render_exemplar(self, exemplar: Exemplar) -> tuple[str, str, str]:
         """Render an exemplar with its answer in the three forms of `Annotation.exemplars`."""
@@ -170,9 +176,9 @@ class AnnotatorPrompts(Config):
         ending = self.few_shot_rationale_ending or self.rationale_ending
         # Free text has no ending of the prompt before it, but the rationale may continue the text of that ending.
         free_text = f"{(self.few_shot_rationale_ending or '').strip()} {rationale}".strip()
-        sample, template = self.render(exemplar.source, exemplar.responses), _JINJA.from_string(self.exemplar)
+        sample = self.render(exemplar.source, exemplar.responses)
         first, second, third = (
-            str(template.render(sample=sample, answer=answer)).strip()
+            self._exemplar.render(sample=sample, answer=answer).strip()
             for answer in (
                 label,
                 f"{ending.strip()} {rationale}\n\n{label}",
@@ -183,7 +189,7 @@ class AnnotatorPrompts(Config):
 
     def ask_rating(self, prompt: Prompt, response: str, ending: str | None = None) -> Question:
         """Create the question for a score of one response (RLAIF D); `ending` replaces the ending of the prompts."""
-        sample = _JINJA.from_string(self.rate.sample).render(source=prompt.source.strip(), response=flatten(response))
+        sample = self._rate_sample.render(source=prompt.source.strip(), response=flatten(response))
         return Question(f"{self.rate.preamble.strip()}\n\n{sample.strip()}", prefill=ending or self.rate.ending)
 
 

@@ -5,24 +5,57 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from rlaif_framework.errors import DataError, RlaifError
+from rlaif_framework.files import read_regular
 
 SUFFIXES = (".yaml", ".yml", ".toml", ".json")
 
+LARGEST = 2**20
+"""Maximum size of a file in bytes."""
+
+MAX_VALUES = 50_000
+"""Maximum number of values in a YAML file, where a value counts as often as it is referred to."""
+
+DEPTH = 100
+"""Maximum depth of nested lists and mappings."""
+
+_PART = r"""(?:[\w-]+|"[^"\n]*"|'[^'\n]*')"""
+_DOTTED = re.compile(rf"(?<![\w-]){_PART}(?:[ \t]*\.[ \t]*{_PART}){{{DEPTH}}}")
+"""A dotted key of TOML with too many parts."""
+
 
 class YamlLoader(yaml.SafeLoader):
-    """A YAML 1.2 loader, as editors expect: `no` is a string, `2024-01-01` is a string, and `5e-4` is a number."""
+    """A YAML 1.2 loader, as editors expect: `no` is a string, `2024-01-01` is a string, and `5e-4` is a number.
+
+    What aliases refer to is counted before it is copied.
+    """
+
+    composed = 0
+    """Number of values that have been read."""
 
     # YAML 1.1's booleans include `no` and `on`. Dates would become objects that pydantic refuses as strings.
     yaml_implicit_resolvers = {  # noqa: RUF012  (PyYAML's own name and form)
         first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":timestamp"))]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Compose a value, of which there may not be too many."""
+        self.composed += 1
+        if self.composed > MAX_VALUES:
+            raise yaml.YAMLError(f"it has more than {MAX_VALUES:,} values")
+        return super().compose_node(parent, index)
+
+    def construct_document(self, node: yaml.Node) -> Any:
+        """Construct the value of a document; one that is too large or too deep is an error."""
+        _count_values(node, {}, 1)
+        return super().construct_document(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Construct a mapping; a duplicate key is an error (PyYAML would silently drop the first value)."""
@@ -54,7 +87,7 @@ def read_mapping(path: Path, what: str, error: type[RlaifError] = DataError) -> 
         RlaifError: The file cannot be read, or does not hold a mapping.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_regular(path, LARGEST).decode("utf-8")
     except FileNotFoundError:
         hint = "; see specs/ for examples" if what == "spec" else ""
         raise error(f"no {what} file at {path}{hint}") from None
@@ -68,6 +101,8 @@ def read_mapping(path: Path, what: str, error: type[RlaifError] = DataError) -> 
         raise error(f"{path} is not valid {path.suffix[1:].upper()}: {reason}") from raised
     except RecursionError as raised:
         raise error(f"{path} cannot be read: its lists and mappings are nested too deeply") from raised
+    if _is_deep(data):
+        raise error(f"{path} cannot be read: its lists and mappings are nested too deeply")
     if not isinstance(data, dict):
         raise error(f"{path} does not hold a mapping of keys to values at its top level")
     return data
@@ -78,11 +113,51 @@ def _parse(text: str, path: Path, error: type[RlaifError]) -> Any:
         case ".yaml" | ".yml":
             return _copy_shared(yaml.load(text, YamlLoader))
         case ".toml":
+            if _DOTTED.search(text):  # tomllib takes the square of the length of a key
+                raise RecursionError
             return tomllib.loads(text)
         case ".json":
-            return json.loads(text)
+            return json.loads(text, object_pairs_hook=_make_object)
         case other:
             raise error(f"{path}: unknown file type '{other}'; use .yaml, .toml or .json")
+
+
+def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a mapping of a JSON object; a duplicate key is an error, as in YAML and TOML."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        (repeated, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"duplicate key '{repeated}'")
+    return made
+
+
+def _count_values(node: yaml.Node, counts: dict[yaml.Node, int], depth: int) -> int:
+    """Count the values of a YAML document, each as often as it occurs when all aliases are written out."""
+    if node in counts:
+        if not counts[node]:  # it is being counted
+            raise yaml.YAMLError(f"the value in line {node.start_mark.line + 1} contains an alias of itself")
+        return counts[node]
+    if depth > DEPTH:
+        raise RecursionError
+    counts[node] = 0
+    inner = node.value if isinstance(node, yaml.CollectionNode) else []
+    items = [item for pair in inner for item in pair] if isinstance(node, yaml.MappingNode) else inner
+    total = 1 + sum(_count_values(item, counts, depth + 1) for item in items)
+    if total > MAX_VALUES:
+        raise yaml.YAMLError(f"it has more than {MAX_VALUES:,} values when all aliases are written out")
+    counts[node] = total
+    return total
+
+
+def _is_deep(data: Any) -> bool:
+    """Return True if lists and mappings are nested more deeply than they may be."""
+    level, depth = [data], 0
+    while level := [item for item in level if isinstance(item, dict | list)]:
+        depth += 1
+        if depth > DEPTH:
+            return True
+        level = [inner for item in level for inner in (item.values() if isinstance(item, dict) else item)]
+    return False
 
 
 def _copy_shared(value: Any) -> Any:

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import json
-import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from io import TextIOWrapper
 from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
 
 from rlaif_framework.config import HUB_ID
 from rlaif_framework.errors import DataError, HubError
-from rlaif_framework.files import user_path
-from rlaif_framework.records.jsonl import parse_line, read_lines
+from rlaif_framework.files import check_regular, user_path
+from rlaif_framework.records.jsonl import MAX_LINE, open_data, parse_line, read_lines
 from rlaif_framework.records.preferences import Split
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 """Ends of the names of files that can be read."""
+
+MAX_ARRAY = 2**30
+"""Maximum size in bytes of a file that holds one JSON array."""
 
 BATCH_ROWS = 256
 """Number of rows of a Parquet file that are in memory at once."""
@@ -79,7 +81,7 @@ def _read_json(path: Path) -> Iterator[Row]:
     first = next(lines)
     start = first[1].decode("utf-8", "replace").lstrip("\ufeff").strip()
     if start.startswith("["):
-        text = b"".join(line for _, line in chain([first], lines))
+        text = _join_lines(path, (line for _, line in chain([first], lines)))
         if not _is_json(start) or text.strip() == first[1].strip():
             yield from _read_array(path, text)
             return
@@ -95,6 +97,21 @@ def _read_json(path: Path) -> Iterator[Row]:
             yield Row(str(path), number, values=parse_line(line))
         except DataError as error:
             yield Row(str(path), number, fault=error)
+
+
+def _join_lines(path: Path, lines: Iterable[bytes]) -> bytes:
+    """Join the lines of a file that must be read as a whole.
+
+    Raises:
+        DataError: It is too large.
+    """
+    found, size = [], 0
+    for line in lines:
+        size += len(line)
+        if size > MAX_ARRAY:
+            raise DataError(f"{path}: a JSON array is read as a whole, up to {MAX_ARRAY:,} bytes; use JSON Lines")
+        found.append(line)
+    return b"".join(found)
 
 
 def _read_array(path: Path, text: bytes) -> Iterator[Row]:
@@ -135,14 +152,14 @@ def _is_json(text: str) -> bool:
 
 
 def _read_csv(path: Path) -> Iterator[Row]:
-    csv.field_size_limit(sys.maxsize)  # the default of 131,072 characters is less than a long dialogue
+    csv.field_size_limit(MAX_LINE)  # the default of 131,072 characters is less than a long dialogue
     end = 0
     try:
         with _open_text(path) as file:
-            head = file.readline()
+            head = file.readline(MAX_LINE)
             file.seek(0)
             # Strict: an unclosed quote would silently make one field of the rest of the file.
-            reader = csv.reader(file, delimiter=max("\t,;", key=head.count), strict=True)
+            reader = csv.reader(_limit_lines(file, path), delimiter=max("\t,;", key=head.count), strict=True)
             header = [name.strip() for name in next(reader, [])]
             _check_header(path, header)
             end = reader.line_num
@@ -168,9 +185,19 @@ def _read_csv(path: Path) -> Iterator[Row]:
 
 
 def _open_text(path: Path) -> TextIO:
-    if path.suffix.lower() == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-    return path.open(encoding="utf-8-sig", newline="")
+    return TextIOWrapper(open_data(path), encoding="utf-8-sig", newline="")
+
+
+def _limit_lines(file: TextIO, path: Path) -> Iterator[str]:
+    """Yield the lines of a file.
+
+    Raises:
+        DataError: One is too long, perhaps because a small compressed file expands to it.
+    """
+    for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), ""), 1):
+        if len(line) > MAX_LINE:
+            raise DataError(f"{path}, line {number} is longer than {MAX_LINE:,} characters")
+        yield line
 
 
 def _check_header(path: Path, header: list[str]) -> None:
@@ -186,6 +213,7 @@ def _read_parquet(path: Path) -> Iterator[Row]:
     import pyarrow.parquet as pq
 
     try:
+        check_regular(path)
         with pq.ParquetFile(path) as file:
             if not file.metadata.num_rows:
                 raise DataError(f"{path} is empty")

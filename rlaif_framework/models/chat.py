@@ -11,13 +11,13 @@ import datetime
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
-from jinja2 import TemplateError
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from rlaif_framework.data.templates import TemplateFault
 from rlaif_framework.errors import ModelError
+from rlaif_framework.models.chat_templates import encode_chat, render_chat
 from rlaif_framework.records.preferences import Prompt, Turn
 
 PROBE = "Zebra"
@@ -77,28 +77,18 @@ def encode_turns(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], cont
     """
     try:
         try:
-            return _apply_template(tokenizer, turns, continued)
-        except TemplateError:
+            return encode_chat(tokenizer, turns, continued)
+        except TemplateFault:
             merged = _merge_system(turns)
             if merged == list(turns):
                 raise
-            return _apply_template(tokenizer, merged, continued)
-    except TemplateError as error:
+            return encode_chat(tokenizer, merged, continued)
+    except TemplateFault as fault:
         roles = ", ".join(turn.role for turn in turns)
         raise ModelError(
-            f"the chat template of '{tokenizer.name_or_path}' cannot render the turns {roles}: {error}; "
+            f"the chat template of '{tokenizer.name_or_path}' cannot render the turns {roles}: {fault.reason}; "
             "set policy.chat: plain, or change the dialogue"
-        ) from error
-
-
-def _apply_template(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], continued: bool) -> list[int]:
-    ids: Any = tokenizer.apply_chat_template(
-        [{"role": turn.role, "content": turn.content} for turn in turns],
-        add_generation_prompt=continued,
-        return_dict=False,
-        sanitize_control_tokens=True,
-    )
-    return list(ids)
+        ) from fault
 
 
 def _merge_system(turns: Sequence[Turn]) -> list[Turn]:
@@ -177,11 +167,12 @@ class _AssistantTurn:
 @lru_cache(maxsize=16)
 def _read_turn(tokenizer: PreTrainedTokenizerBase) -> _AssistantTurn:
     """Read the format of the assistant's turn from a rendered dialogue."""
-    question = [{"role": "user", "content": PROBE}]
-    answer = [*question, {"role": "assistant", "content": PROBE}]
-    start = str(tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True))
-    whole = str(tokenizer.apply_chat_template(answer, tokenize=False))
-    position = whole.rindex(PROBE)
+    question = [Turn("user", PROBE)]
+    start = render_chat(tokenizer, question, continued=True)
+    whole = render_chat(tokenizer, [*question, Turn("assistant", PROBE)])
+    position = whole.rfind(PROBE)
+    if position < 0:
+        raise ModelError(f"the chat template of '{tokenizer.name_or_path}' does not write the content of messages")
     # A generation prompt may have more than the history shows, such as an empty thought.
     lead = whole[len(start) : position] if whole.startswith(start) else ""
     control = [token for token in tokenizer.get_added_vocab() if token]

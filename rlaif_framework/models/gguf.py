@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -27,11 +28,12 @@ def gguf_settings(source: ModelSource) -> Path:
         return folder
     folder = cache_folder() / "configs" / folder.name
     file = Path(source.location)
-    return _make_once(
-        folder,
-        f"reads the config of {file}",
-        lambda temporary: AutoConfig.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(temporary),
-    )
+
+    def extract(temporary: Path) -> None:
+        config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
+        config.save_pretrained(temporary)
+
+    return _make_once(folder, f"reads the config of {file}", extract)
 
 
 def materialise(source: ModelSource) -> str:
@@ -63,14 +65,15 @@ def _make_once(folder: Path, work: str, make: Callable[[Path], None]) -> Path:
 def _convert_gguf(file: Path, folder: Path) -> None:
     """Write the weights and the tokenizer of a GGUF file to a folder."""
     try:
-        model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+        given: dict[str, Any] = {"gguf_file": file.name, "trust_remote_code": False}
+        model = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **given)
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, **given)
     except (ValueError, OSError, KeyError) as error:
         raise ModelError(f"{file} cannot be read as a language model: {error}") from error
     # `save_pretrained` refuses a model with a quantisation config: copy the dequantised weights into a plain model.
     facts = model.config.to_dict()
     facts.pop("quantization_config", None)
-    plain = AutoModelForCausalLM.from_config(type(model.config)(**facts))
+    plain = AutoModelForCausalLM.from_config(type(model.config)(**facts), trust_remote_code=False)
     plain.load_state_dict(model.state_dict())
     plain.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

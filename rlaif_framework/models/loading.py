@@ -27,6 +27,7 @@ from rlaif_framework.models.gguf import materialise
 from rlaif_framework.models.packed_attention import prepare_attention
 from rlaif_framework.models.probe import probe_model
 from rlaif_framework.models.source import ModelSource, find_model
+from rlaif_framework.models.trust import check_class, check_config, source_settings
 
 ModelClass = Literal["causal", "score", "plain"]
 
@@ -66,16 +67,22 @@ def load_model(
         ModelError: It is not a model of that kind, or its files are damaged.
     """
     source = where if isinstance(where, ModelSource) else find_model(str(where))
-    revision = source.revision or "main"
     try:
         location = materialise(source)
-        config = AutoConfig.from_pretrained(location, revision=revision, **settings)
+        config = AutoConfig.from_pretrained(location, **source_settings(source), **settings)
+        check_config(config, source.name)
         _disable_dropout(config)
         model, found = _CLASSES[kind].from_pretrained(
-            location, revision=revision, dtype=dtype, config=config, output_loading_info=True
+            location,
+            **source_settings(source),
+            dtype=dtype,
+            config=config,
+            use_safetensors=True,  # other files of weights can run code
+            output_loading_info=True,
         )
     except DAMAGE as error:
         raise ModelError(f"cannot load '{source.name}' as a {kind} model: {_explain(error)}") from error
+    check_class(model, source.name)
     # Buffers and tied weights may be absent from the files.
     missing = sorted(set(found["missing_keys"]) & {name for name, _ in model.named_parameters()})
     if kind == "causal" and missing:  # transformers initialises them at random
@@ -94,9 +101,10 @@ def load_config(source: ModelSource) -> PreTrainedConfig:
         ModelError: It is damaged.
     """
     try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(materialise(source), revision=source.revision or "main")
+        config: PreTrainedConfig = AutoConfig.from_pretrained(materialise(source), **source_settings(source))
     except DAMAGE as error:
         raise ModelError(f"cannot load the config of '{source.name}': {_explain(error)}") from error
+    check_config(config, source.name)
     return config
 
 
@@ -126,7 +134,7 @@ def load_tokenizer(
     """
     source = where if isinstance(where, ModelSource) else find_model(str(where))
     try:
-        tokenizer = AutoTokenizer.from_pretrained(materialise(source), revision=source.revision or "main")
+        tokenizer = AutoTokenizer.from_pretrained(materialise(source), **source_settings(source))
     except DAMAGE as error:
         folder = Path(source.location)
         if folder.is_dir() and not any(any(folder.glob(pattern)) for pattern in TOKENIZER_FILES):
@@ -151,4 +159,9 @@ def _explain(error: BaseException) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     if "ignore_mismatched_sizes" in text:
         return "the shapes of its weights do not match its config.json"
+    if "trust_remote_code" in text:
+        return (
+            "it needs the Python code in its folder or repository; read it, and if you trust it, set "
+            "'trust_remote_code: true' where the model is named in the spec"
+        )
     return shorten(text, 400, placeholder=" ...")

@@ -23,6 +23,7 @@ from rlaif_framework.models.packed_attention import prepare_attention
 from rlaif_framework.models.packing import Group, Packed, choose_rows, pack_groups, split_by_tokens
 from rlaif_framework.models.probe import find_layout
 from rlaif_framework.models.source import ModelSource
+from rlaif_framework.models.trust import has_own_code
 from rlaif_framework.spec.model import PolicyConfig
 
 EQUAL_LAYERS = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "olmo2", "gpt_neox", "gpt2")
@@ -48,7 +49,7 @@ def measure_training(
         groups: Number of prompts per step.
         responses: Number of responses per prompt.
     """
-    config = AutoConfig.from_pretrained(_find_config(source))
+    config = AutoConfig.from_pretrained(_find_config(source), trust_remote_code=source.trusted)
     group = Group([1] * policy.max_prompt_tokens, [[1] * policy.max_new_tokens] * responses)
     part = max(map(len, split_by_tokens([group.length] * groups, policy.train_tokens)))
     packed = pack_groups(choose_rows([group] * part), 0, torch.device("cpu"))
@@ -129,7 +130,7 @@ def _build(config: Any, causal: bool, policy: PolicyConfig, compute: torch.dtype
     kind = AutoModelForCausalLM if causal else AutoModelForSequenceClassification
     dtype = torch.float32 if policy.lora is None else compute  # weights that are trained are kept in fp32
     with torch.device("meta"):
-        model: PreTrainedModel = kind.from_config(config, dtype=dtype)  # type: ignore[no-untyped-call]
+        model: PreTrainedModel = kind.from_config(config, dtype=dtype, trust_remote_code=has_own_code(config))  # type: ignore[no-untyped-call]
         set_layout(model, find_layout(config, "causal" if causal else "score", config.model_type))
         prepare_attention(model)
         trained: nn.Module = model

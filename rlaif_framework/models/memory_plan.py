@@ -12,7 +12,7 @@ import torch
 
 from rlaif_framework.models.precision import compute_dtype
 from rlaif_framework.models.remember import remember
-from rlaif_framework.models.source import ModelSource, find_model
+from rlaif_framework.models.source import ModelSource, find_load
 from rlaif_framework.plugins.component import ModelLoad
 from rlaif_framework.spec.model import PolicyConfig
 
@@ -31,27 +31,29 @@ class PlannedLoad:
     """Weights, plus gradients and optimiser state of a trained model; None if the size of the model is unknown."""
     activation_bytes: int = 0
     """Activations of a trained model that the largest forward pass keeps for the backward pass."""
+    trust_remote_code: bool = False
+    """True if the model's own Python code will be run."""
 
 
 def plan_load(load: ModelLoad, policy: PolicyConfig) -> PlannedLoad:
     """Estimate the memory that a model takes in a stage."""
-    source = find_model(load.model, policy.revision if load.model == policy.model else None)
+    source = find_load(load, policy)
     parameters = source.parameters
     if parameters is None:
-        return PlannedLoad(load.model, load.role, None, None)
+        return PlannedLoad(load.model, load.role, None, None, trust_remote_code=source.trusted)
     if load.lora != "policy":
         policy = policy.model_copy(update={"lora": load.lora})
     full = policy.lora is None
     base = _base_bytes(load, policy, parameters)
     if not load.trained:
-        return PlannedLoad(load.model, load.role, parameters, base)
+        return PlannedLoad(load.model, load.role, parameters, base, trust_remote_code=source.trusted)
     # For a model that cannot be measured: all weights, or rank * (inputs + outputs) per linear layer.
     rough = parameters if policy.lora is None else policy.lora.rank * (source.linear_width or 0)
     trained, activations = _measure_training(source, load, policy) or (rough, 0)
     # Weights that are trained, and adapters, are kept in fp32.
     weights = 4 * parameters if full else base + 4 * trained
     memory = weights + OPTIMISER_BYTES[load.optimizer] * trained
-    return PlannedLoad(load.model, load.role, parameters, memory, activations)
+    return PlannedLoad(load.model, load.role, parameters, memory, activations, source.trusted)
 
 
 def _base_bytes(load: ModelLoad, policy: PolicyConfig, parameters: int) -> int:

@@ -33,6 +33,7 @@ from rlaif_framework.models.packing import Group, pack_groups, separate_response
 from rlaif_framework.models.prefixes import compute_prefix, forward_groups
 from rlaif_framework.models.remember import remember
 from rlaif_framework.models.tiny_copy import build_tiny, shrink_config
+from rlaif_framework.models.trust import has_own_code
 
 Head = Literal["causal", "score"]
 
@@ -52,6 +53,9 @@ GROUPS = [
     Group([11, 42, 73, 24, 55, 86, 90], [[41, 72, 23, 54, 85, 36, 67, 98, 49, 80], [25]]),
 ]
 """Prompts with a common prefix, and responses, that reach beyond the window of a tiny copy."""
+
+PLAINEST: dict[str, Any] = {"packed": False, "prefixes": False, "generation": "equal", "tried": False}
+"""What no architecture needs more than; used if no copy can be built."""
 
 PREFIX = 4
 NEW_TOKENS = 5
@@ -118,6 +122,8 @@ def _probe_config(config: PreTrainedConfig, head: Head, name: str) -> dict[str, 
     Raises:
         ModelError: No layout is exact. This is not cached.
     """
+    if has_own_code(config):  # a copy could have the code of another model of this type
+        return dict(PLAINEST)
     settings = config.to_dict()
     for irrelevant in ("_name_or_path", "architectures", "dtype", "transformers_version", "id2label", "label2id"):
         settings.pop(irrelevant, None)
@@ -139,20 +145,18 @@ def _probe(kind: type[PreTrainedConfig], text: str, head: Head, eager: bool) -> 
 def _measure(config: PreTrainedConfig, head: Head, eager: bool) -> dict[str, Any]:
     """Return the fields of a layout, and whether a copy could be tried."""
     kind = AutoModelForCausalLM if head == "causal" else AutoModelForSequenceClassification
-    build = cast(Callable[..., Any], kind.from_config)
-    # What no architecture needs more than; used if none of the copies can be built.
-    fields: dict[str, Any] = {"packed": False, "prefixes": False, "generation": "equal", "tried": False}
+    build: Callable[..., Any] = partial(cast(Any, kind).from_config, trust_remote_code=False)
     for few_layers in (True, False):
         try:
             tiny = shrink_config(config, few_layers)
             model = build_tiny(tiny, build, "eager" if eager else None)
             prepare_attention(model)
-            return fields | _try_layouts(model, head) | {"tried": True}
+            return PLAINEST | _try_layouts(model, head) | {"tried": True}
         except ModelError:
             raise
         except Exception:  # whatever a library raises for sizes that do not fit together
             continue
-    return fields
+    return dict(PLAINEST)
 
 
 def _check_model(model: PreTrainedModel, head: Head) -> None:

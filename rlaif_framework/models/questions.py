@@ -7,6 +7,9 @@ import re
 
 from transformers import PreTrainedTokenizerBase
 
+from rlaif_framework.models.chat_templates import render_chat
+from rlaif_framework.records.preferences import Turn
+
 _OPENED = re.compile(r"<(think|thinking|thought|reasoning)>(?!.*</\1>)", re.DOTALL)
 
 _PROBE = "rlaif-probe"
@@ -36,16 +39,8 @@ class QuestionTemplate:
         return self._render(text) + self.closing
 
     def _render(self, text: str) -> str:
-        messages = [{"role": "user", "content": text}]
         # Templates of models that can think or not read `enable_thinking`; others ignore it.
-        return str(
-            self.tokenizer.apply_chat_template(
-                messages,
-                tokenize=False,
-                add_generation_prompt=True,
-                enable_thinking=False,
-            )
-        )
+        return render_chat(self.tokenizer, [Turn("user", text)], continued=True, enable_thinking=False)
 
 
 def _close(start: str, tag: str) -> str:

@@ -9,17 +9,17 @@ from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from rlaif_framework.errors import ModelError
 from rlaif_framework.models.adapters import add_lora, save_model, share_weights
-from rlaif_framework.models.gguf import materialise
 from rlaif_framework.models.layouts import layout_of, set_layout
-from rlaif_framework.models.loading import load_model
+from rlaif_framework.models.loading import load_config, load_model
 from rlaif_framework.models.packing import Group, Packed, choose_rows, pack_groups, split_by_tokens
 from rlaif_framework.models.positions import check_length
 from rlaif_framework.models.probe import probe_model
 from rlaif_framework.models.source import ModelSource, find_model
+from rlaif_framework.models.trust import has_own_code
 from rlaif_framework.spec.model import LoraSettings
 
 PADDING = "<|padding|>"
@@ -88,7 +88,7 @@ class ScoreModel(nn.Module):
         config.num_labels = 1
         # On the meta device: the base model built here is replaced by the shared one and needs no memory.
         with torch.device("meta"):
-            inner = AutoModelForSequenceClassification.from_config(config)
+            inner = AutoModelForSequenceClassification.from_config(config, trust_remote_code=has_own_code(config))
         setattr(inner, inner.base_model_prefix, shared.base_model)
         set_layout(inner, layout_of(model))
         head = dict(inner.named_children()).get("score")
@@ -142,8 +142,7 @@ class ScoreModel(nn.Module):
 
 
 def _architectures(source: ModelSource) -> list[str]:
-    config = AutoConfig.from_pretrained(materialise(source), revision=source.revision or "main")
-    return list(config.architectures or [])
+    return list(load_config(source).architectures or [])
 
 
 def embed_padding(model: PreTrainedModel, pad: int) -> None:

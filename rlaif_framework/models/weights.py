@@ -55,7 +55,7 @@ def _read_shapes(file: Path) -> dict[str, list[int]]:
 def _check_config(file: Path) -> None:
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{file} is not valid JSON: {error}") from error
     if not isinstance(config, dict):
         raise ModelError(f"{file} is not a model config: it contains a {type(config).__name__}, not a mapping")

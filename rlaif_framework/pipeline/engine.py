@@ -20,14 +20,14 @@ from rlaif_framework.metrics.evaluation import Evaluation
 from rlaif_framework.models.memory_plan import estimate_peak, plan_load
 from rlaif_framework.pipeline.environment import describe_environment, is_disk_full
 from rlaif_framework.pipeline.planning import check_loads, prepare
-from rlaif_framework.pipeline.run_folder import check_folder, create_folder, open_folder
+from rlaif_framework.pipeline.run_folder import check_folder, create_folder, open_folder, place_artefact
 from rlaif_framework.pipeline.steps import Step
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.progress import Progress
 from rlaif_framework.report.run_report import RunReport, StepReport
 from rlaif_framework.seeds import derive_seed
 from rlaif_framework.spec.model import Spec
-from rlaif_framework.store import Store, link_tree
+from rlaif_framework.store import Store
 
 POLL_SECONDS = 0.2
 """Seconds between checks of a waiting process for an artefact that the main process computes."""
@@ -148,7 +148,7 @@ def _finish_step(run: Run, step: Step, position: str, main: bool) -> None:
     run.reused[step.name] = cached
     seconds = run.store.manifest(step.stage, step.key)["seconds"]
     run.progress.print(f"{position} {step.name}: {'reused' if cached else f'done in {seconds:.1f} s'}")
-    link_tree(run.artefact(step), run.folder / step.name)
+    place_artefact(run.artefact(step), run.folder, step.name)
     run.call_hooks("rlaif_stage_finished", step=step, cached=cached)
 
 

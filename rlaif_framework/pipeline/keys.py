@@ -20,9 +20,9 @@ KEYED_VERSIONS = ("torch", "transformers", "tokenizers", "peft")
 """Packages whose version is part of every key."""
 
 
-NEVER_KEYED = frozenset({"gradient_checkpointing", "revision"})
+NEVER_KEYED = frozenset({"gradient_checkpointing", "revision", "trust_remote_code"})
 """Settings of the policy that change no result: recomputed activations are equal, and the identity of the model says
-more than its revision."""
+more than its revision, and covers the code that is trusted."""
 
 
 class StepFactory:

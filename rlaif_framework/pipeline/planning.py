@@ -52,7 +52,7 @@ def check_loads(context: Context, steps: Sequence[Step]) -> None:
         HubError: A model is not in the local cache, and the hub cannot be reached or has no such model.
     """
     loads = [load for step in steps for load in step.loads]
-    check_models(context, [load.model for load in loads])
+    check_models(context, loads)
     check_architectures(context, loads)
 
 

@@ -1,9 +1,14 @@
-"""Open the folder of a run, which has its record, its resolved spec, and a copy of each artefact."""
+"""Open the folder of a run, which has its record, its resolved spec, and a copy of each artefact.
+
+A run folder may come from a stranger. Only folders with the manifest of an artefact are removed or replaced, and no
+link is followed.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Sequence
@@ -14,13 +19,20 @@ from pathlib import Path
 import yaml
 
 from rlaif_framework.errors import SpecError
-from rlaif_framework.files import read_json, remove_leftovers, write_atomic
+from rlaif_framework.files import read_regular, remove_leftovers, write_atomic
 from rlaif_framework.pipeline.environment import describe_environment
 from rlaif_framework.pipeline.steps import Step
 from rlaif_framework.spec.model import Spec
+from rlaif_framework.store import MANIFEST, link_tree
 
 RECORD = "run.json"
 REPORTS = ("report.html", "report.json")
+
+LARGEST_RECORD = 2**24
+"""Maximum size of a record in bytes."""
+
+STEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*")
+"""Names of steps, such as `rlaif/reward`."""
 
 
 def default_store() -> Path:
@@ -43,25 +55,81 @@ def check_folder(folder: Path) -> None:
     """Refuse a path that exists and is not a run folder.
 
     Raises:
-        SpecError: The path is a file, or a folder with other content.
+        SpecError: The path is a file, or a folder with other content, or a folder with links, or its record was not
+            written by a run.
     """
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / RECORD).exists())):
         raise SpecError(f"{folder} exists and is not a run folder; choose another --out")
+    for place, folders, files in os.walk(folder):  # follows no links
+        for name in (*folders, *files):
+            _check_link(Path(place, name))
+    _read_steps(folder)
+
+
+def _check_link(place: Path) -> None:
+    # Through a link, a run would write, replace or delete files elsewhere.
+    if place.is_symlink():
+        raise SpecError(f"{place} is a link, and runs write only into their own folder; remove it")
+
+
+def _read_steps(folder: Path) -> dict[str, str]:
+    """Return the keys of the steps of earlier runs by name; empty without a record, or if it is truncated."""
+    try:
+        record = json.loads(read_regular(folder / RECORD, LARGEST_RECORD))
+    except (FileNotFoundError, ValueError):
+        return {}
+    except (OSError, RecursionError) as error:
+        raise SpecError(f"cannot read {folder / RECORD}: {error}; choose another --out") from error
+    steps = record.get("steps") if isinstance(record, dict) else None
+    if not isinstance(steps, dict) or not all(STEP_NAME.fullmatch(name) for name in steps):
+        raise SpecError(
+            f"{folder / RECORD} was not written by a run: its steps are not the names of artefacts in this folder; "
+            "choose another --out"
+        )
+    return steps
+
+
+def _find_place(folder: Path, name: str) -> Path:
+    """Return the path of a step's artefact in a run folder.
+
+    Raises:
+        SpecError: It leads through a link, or something that no run wrote is there.
+    """
+    place = folder
+    for part in name.split("/"):
+        place /= part
+        _check_link(place)
+    if place.exists() and not (place / MANIFEST).is_file():
+        raise SpecError(f"{place} was not written by a run; move it away, or choose another --out")
+    return place
+
+
+def place_artefact(source: Path, folder: Path, name: str) -> None:
+    """Copy an artefact into a run folder, in place of the one of an earlier version of the spec.
+
+    Raises:
+        SpecError: Its place leads through a link, or something that no run wrote is there.
+    """
+    link_tree(source, _find_place(folder, name))
 
 
 def open_folder(folder: Path, spec: Spec, steps: Sequence[Step]) -> None:
     """Create or update a run folder, and remove artefacts and reports of earlier versions of the spec from it.
 
     What a killed run left is removed as well.
+
+    Raises:
+        SpecError: The record of the folder was not written by a run, or the place of an artefact is not free.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for parent in {folder, *((folder / step.name).parent for step in steps)}:
-        remove_leftovers(parent)
     record = folder / RECORD
     current = {step.name: step.key for step in steps}
-    previous = (read_json(record) or {"steps": {}})["steps"]
+    previous = _read_steps(folder)
+    places = {name: _find_place(folder, name) for name in {**previous, **current}}
+    for parent in {folder, *(place.parent for place in places.values())}:
+        remove_leftovers(parent)
     for name in set(previous) - set(current):
-        shutil.rmtree(folder / name, ignore_errors=True)
+        shutil.rmtree(places[name], ignore_errors=True)
     if previous != current:  # the report would describe other artefacts
         for name in REPORTS:
             (folder / name).unlink(missing_ok=True)

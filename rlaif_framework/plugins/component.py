@@ -36,6 +36,8 @@ class ModelLoad:
     """Optimiser, which determines the size of the optimiser state."""
     device: Literal["policy", "cpu"] = "policy"
     """Device that holds the model: that of the policy, or the CPU."""
+    trust_remote_code: bool = False
+    """If True, the model's own Python code is run. The policy's model has its setting in the policy."""
 
 
 class ComponentConfig(Config):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from importlib.metadata import Distribution, PackageNotFoundError, version
 
@@ -44,8 +45,13 @@ def require_plugins(requirements: Iterable[str]) -> list[str]:
         try:
             have = version(requirement.name)
         except PackageNotFoundError:
-            unmet.append(f"{text} is not installed; install it: pip install '{text}'")
+            unmet.append(f"{text} is not installed; install it: pip install {_quote(text)}")
             continue
         if not requirement.specifier.contains(have, prereleases=True):
-            unmet.append(f"{text} is required, installed is {have}; upgrade it: pip install -U '{text}'")
+            unmet.append(f"{text} is required, installed is {have}; upgrade it: pip install -U {_quote(text)}")
     return unmet
+
+
+def _quote(text: str) -> str:
+    """Quote a requirement for a shell; it may come from a stranger's spec."""
+    return shlex.quote(text) if "'" in text else f"'{text}'"

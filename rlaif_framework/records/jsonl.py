@@ -7,9 +7,13 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from rlaif_framework.errors import DataError
+from rlaif_framework.files import check_regular, open_regular
+
+MAX_LINE = 2**28
+"""Maximum length of a line in bytes."""
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -26,6 +30,18 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, row
 
 
+def open_data(path: Path) -> BinaryIO:
+    """Open a file of data, which may be compressed by gzip.
+
+    Raises:
+        OSError: It is missing, unreadable, or not a regular file.
+    """
+    if path.suffix.lower() != ".gz":
+        return open_regular(path)
+    check_regular(path)
+    return cast(BinaryIO, gzip.open(path))
+
+
 def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Yield `(line number, line)` of a text file, which may be compressed by gzip.
 
@@ -33,10 +49,12 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
         DataError: The file is missing, unreadable or empty.
     """
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with open_data(path) as file:
             empty = True
-            for number, line in enumerate(file, 1):
+            for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), b""), 1):
                 empty = False
+                if len(line) > MAX_LINE:  # perhaps what a small compressed file expands to
+                    raise DataError(f"{path}, line {number} is longer than {MAX_LINE:,} bytes")
                 yield number, line
             if empty:
                 raise DataError(f"{path} is empty")

@@ -51,7 +51,7 @@ class Learner:
         """Temperature at which log-probabilities are computed."""
         self.accelerator: Accelerator = context.accelerator
         self.tokenizer = context.load_policy_tokenizer(initial)
-        base = load_model(initial, "causal", context.weights_dtype, context.device)
+        base = load_model(context.find_trained(initial), "causal", context.weights_dtype, context.device)
         # Before the policy: initial adapters are drawn from one random stream, in this order.
         others = self._load_others(initial, base)
         # Before adapters are added to `base`, whose weights the reference may share.
@@ -72,7 +72,7 @@ class Learner:
         # All weights are trained, in fp32: the reference needs a copy of its own.
         dtypes = {"policy": torch.float32, "fp32": torch.float32, "bf16": torch.bfloat16}
         device = context.device if config.reference_device == "policy" else torch.device("cpu")
-        return load_model(initial, "causal", dtypes[config.reference_dtype], device)
+        return load_model(context.find_trained(initial), "causal", dtypes[config.reference_dtype], device)
 
     def _prepare(self, trained: Mapping[str, tuple[nn.Module, float]]) -> None:
         """Create the optimiser and let Accelerate wrap the trained modules."""

@@ -75,9 +75,10 @@ def load_value_model(
     lora = context.policy.lora
     if config.value_from == "sft" and lora is not None:
         return ValueModel(ScoreModel.over(policy, lora))
-    source = initial if config.value_from == "sft" else reward_folder
-    if source is None or not (source / "config.json").exists():
+    folder = initial if config.value_from == "sft" else reward_folder
+    if folder is None or not (folder / "config.json").exists():
         raise TrainingError("value_from: reward needs a reward that is a trained model; use value_from: sft")
+    source = context.find_trained(folder)
     own = context.load_policy_tokenizer(source)
     # A subset, because a reward model's tokenizer may have a padding token in addition (see `separate_padding`).
     if not tokenizer.get_vocab().items() <= own.get_vocab().items():

@@ -135,7 +135,9 @@ def _valid_requirements(data: Mapping[str, Any]) -> list[str]:
     requires = data.get("requires")
     for text in requires if isinstance(requires, list) else []:
         try:
-            valid.append(str(Requirement(str(text))))
+            requirement = Requirement(str(text))
         except InvalidRequirement:
             continue  # reported by `Spec`
+        if requirement.url is None:  # `Spec` refuses addresses
+            valid.append(str(requirement))
     return valid

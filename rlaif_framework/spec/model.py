@@ -57,6 +57,8 @@ class PolicyConfig(Config):
     """Hub id, model folder, GGUF file, or `package:NAME` for weights inside an installed Python package."""
     revision: str | None = None
     """Git revision of a hub model."""
+    trust_remote_code: bool = False
+    """Run the Python code in the model's folder or repository. It can do everything that you can, so read it first."""
     dtype: DType = "auto"
     """Compute precision. `auto` is bf16 if the CPU or GPU supports it natively, else fp32. Trained weights are always
     kept in fp32."""
@@ -254,10 +256,12 @@ def _check_requirement(value: str) -> str:
     from packaging.requirements import InvalidRequirement, Requirement
 
     try:
-        Requirement(value)
+        requirement = Requirement(value)
     except InvalidRequirement as error:
         reason = str(error).partition("\n")[0]  # the following lines only mark a column
         raise ValueError(f"not a requirement such as 'rlaif-acme>=0.2': {reason}") from error
+    if requirement.url:
+        raise ValueError("name a package and its versions, such as 'rlaif-acme>=0.2', without an address")
     return value
 
 

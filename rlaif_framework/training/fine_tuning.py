@@ -147,7 +147,7 @@ def _accumulate_gradients(context: Context, model: nn.Module, pad_id: int, batch
 def _load_trainable(context: Context, source: Path | ModelSource) -> nn.Module:
     """Load a causal LM with the policy's adapters, or with all weights to be trained."""
     policy = context.policy
-    model = load_model(source, "causal", context.weights_dtype, context.device)
+    model = load_model(context.find_trained(source), "causal", context.weights_dtype, context.device)
     trained = model if policy.lora is None else add_lora(model, policy.lora, "CAUSAL_LM")
     if policy.gradient_checkpointing:
         checkpoint_gradients(trained)

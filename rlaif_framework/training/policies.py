@@ -39,5 +39,5 @@ def save_policy(context: Context, model: nn.Module, tokenizer: PreTrainedTokeniz
 
 def copy_policy(context: Context, source: Path | ModelSource, folder: Path) -> None:
     """Save a policy's model unchanged."""
-    model: PreTrainedModel = load_model(source, "causal", context.weights_dtype, context.device)
+    model: PreTrainedModel = load_model(context.find_trained(source), "causal", context.weights_dtype, context.device)
     save_policy(context, model, context.load_policy_tokenizer(source), folder)

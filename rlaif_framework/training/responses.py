@@ -95,7 +95,7 @@ def sample_from(
     """
     return sample_texts(
         context,
-        load_model(folder, "causal", context.dtype, context.device),
+        load_model(context.find_trained(folder), "causal", context.dtype, context.device),
         context.load_policy_tokenizer(folder),
         [prompt for prompt in prompts for _ in range(responses)],
         temperature=temperature,

@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 import pytest
 
-from rlaif_framework import Comparison, DataError, Prompt, Split, Turn
+from rlaif_framework import Comparison, DataError, Prompt, RlaifError, Split, Turn
 from rlaif_framework.data import copy_rate
 from rlaif_framework.data.splits import _hash_split
 from rlaif_plugins.labelers.annotated import AnnotationLabeler, HumanConfig, SyntheticConfig
@@ -150,11 +150,12 @@ def test_a_post_that_lacks_something_is_named_by_file_and_line(
         ("{{ post }", "unexpected '}'"),
         ("{{ pots }}", "'pots' is undefined; it may use subreddit, title and post"),
         ("{{ title }}", "does not use {{ post }}"),
-        ("{{ post + 1 }}", "task.template: "),
+        ("{{ post + 1 }}", "task.template, line 1: can only concatenate"),
+        ("{{ post }}{{ post.__class__ }}", "cannot use '__class__'"),
     ],
 )
 def test_a_template_that_cannot_work_is_refused_at_once(template: str, expected: str) -> None:
-    with pytest.raises(DataError, match=r"task\.template") as raised:
+    with pytest.raises(RlaifError, match=r"task\.template") as raised:
         make_task(template=template)
     assert expected in str(raised.value)
 
@@ -796,7 +797,7 @@ def test_a_chat_policy_is_given_an_instruction(tmp_path: Path) -> None:
     short = task.truncate(first, lambda shorter: len(shorter.conversation[-1].content) <= 50)
     assert short.conversation[-1].content == "In r/pets, My dog: My dog ran off. Sum up."
     assert short.text.endswith("POST: My dog ran off.\n\nTL;DR:")
-    with pytest.raises(DataError, match=r"task\.instruction: it does not use \{\{ post \}\}"):
+    with pytest.raises(RlaifError, match=r"task\.instruction: it does not use \{\{ post \}\}"):
         make_task(data=path, instruction="Sum up.")
-    with pytest.raises(DataError, match=r"task\.instruction: 'post_' is undefined; it may use subreddit"):
+    with pytest.raises(RlaifError, match=r"task\.instruction, line 1: 'post_' is undefined; it may use subreddit"):
         make_task(data=path, instruction="{{ post_ }}")

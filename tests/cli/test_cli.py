@@ -225,7 +225,7 @@ def test_bad_data_is_named_by_file_and_line_before_anything_is_written(
 
 
 def test_a_bad_template_is_named(rlaif: Callable[..., Outcome], spec: Callable[..., Path]) -> None:
-    refused(rlaif("plan", spec("task.template='{{ pots }}'")), "task.template: 'pots' is undefined")
+    refused(rlaif("plan", spec("task.template='{{ pots }}'")), "task.template, line 1: 'pots' is undefined")
 
 
 @pytest.mark.parametrize("command", ["plan", "run"])

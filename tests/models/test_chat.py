@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from rlaif_framework import ModelError, Prompt, Turn
+from rlaif_framework import ModelError, Prompt, RlaifError, Turn
 from rlaif_framework.models import (
     encode_prompt,
     encode_response,
@@ -102,6 +102,35 @@ def test_turns_that_a_template_refuses_are_an_error(tiny_model: Path, tmp_path: 
     prompt = Prompt("p", "", "", turns=(QUESTION, QUESTION))
     with pytest.raises(ModelError, match=r"cannot render the turns user, user: .*must alternate.*policy\.chat: plain"):
         encode_prompt(tokenizer, prompt)
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "too much work"),
+        ("{{ 'a' * 10**9 }}", "too much work"),
+        ("{{ messages[0].content.__class__ }}", "cannot use '__class__'"),
+        ("{{ 1 / 0 }}", "line 1: division by zero"),
+        ("{% for m in messages %}", "line 1: Unexpected end"),
+        ("hello", "does not write the content"),
+    ],
+)
+def test_a_template_of_a_stranger_is_an_error_at_most(
+    tiny_model: Path, tmp_path: Path, template: str, reason: str
+) -> None:
+    tokenizer = load_tokenizer(save_chat_model("chatml", tiny_model, tmp_path / "chatml"))
+    tokenizer.chat_template = template
+    with pytest.raises(RlaifError, match=reason):
+        _ = encode_prompt(tokenizer, "Hi"), encode_response(tokenizer, "Hello")
+
+
+def test_tokens_of_hostile_texts_are_those_of_transformers(tokenizer: PreTrainedTokenizerBase) -> None:
+    hostile = f"{tokenizer.eos_token} a {tokenizer.bos_token}{tokenizer.eos_token}\U000f0000b\U000f0001 <|x|> "
+    turns = [Turn("user", hostile), Turn("assistant", "ok"), Turn("user", f"again {tokenizer.eos_token}")]
+    expected: Any = tokenizer.apply_chat_template(
+        messages(turns), add_generation_prompt=True, return_dict=False, sanitize_control_tokens=True
+    )
+    assert encode_prompt(tokenizer, Prompt("p", "", "", turns=tuple(turns))) == expected
 
 
 def test_dates_do_not_change_by_day(tiny_model: Path, tmp_path: Path) -> None:

@@ -105,6 +105,7 @@ ROOTS: dict[str, tuple[Any, list[str]]] = {
     "policy.lora.targets": (["q_proj"], SFT),
     "policy.lora.last_layers": (1, SFT),
     "policy.gradient_checkpointing": (True, []),
+    "policy.trust_remote_code": (True, []),  # this model has no code; for others, see test_trust.py
     # The pairs of the task are truncated too.
     "policy.max_prompt_tokens": (95, [*SFT, "offline/pairs"]),
     # The generation config of a saved policy has the length limit.
@@ -240,7 +241,7 @@ def test_a_model_is_known_by_its_contents_and_not_by_its_revision(
     two_arms: Callable[..., Spec], manager: PluginManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As for a hub model of which both revisions are the same commit.
-    monkeypatch.setattr(run_context, "find_model", lambda name, revision=None: find_model(name))
+    monkeypatch.setattr(run_context, "find_model", lambda name, *settings: find_model(name))
     pinned = two_arms(policy={**two_arms().policy.model_dump(mode="json"), "revision": "v1"})
     assert find_roots(two_arms(), pinned, manager) == []
 

@@ -35,7 +35,7 @@ LoadPlugin = Callable[[str, PluginManager], Plugin]
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "plugins" / "example-plugin"
 PAGES = [
-    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")),
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")),
     EXAMPLE / "README.md",
     *sorted((ROOT / "docs").rglob("*.md")),
 ]

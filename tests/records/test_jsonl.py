@@ -10,6 +10,7 @@ import pytest
 
 from rlaif_framework import DataError, Store
 from rlaif_framework.records import read_rows, write_rows
+from rlaif_framework.records.jsonl import read_lines
 from support.rows import KEY
 
 
@@ -75,3 +76,11 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         (tmp_path / f"{name}.jsonl.gz").write_bytes(content)
         with pytest.raises(DataError, match=r"cannot read|not valid"):
             list(read_rows(tmp_path / f"{name}.jsonl.gz"))
+
+
+def test_a_line_that_a_small_file_expands_to_is_not_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlaif_framework.records.jsonl.MAX_LINE", 1000)
+    path = tmp_path / "x.jsonl.gz"
+    path.write_bytes(gzip.compress(b"{}\n" + b'{"a": "' + b"x" * 10_000_000))
+    with pytest.raises(DataError, match="line 2 is longer than 1,000 bytes"):
+        list(read_lines(path))

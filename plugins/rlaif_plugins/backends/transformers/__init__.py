@@ -19,6 +19,8 @@ class TransformersConfig(BackendConfig):
     """Name of the model, as in `policy.model`."""
     revision: str | None = None
     """Git revision of a hub model."""
+    trust_remote_code: bool = False
+    """Run the Python code in the model's folder or repository. It can do everything that you can, so read it first."""
     dtype: DType = "auto"
     """Compute precision (auto: bf16 if the hardware supports it)."""
     chat: Literal["auto", "yes", "no"] = "auto"
@@ -29,7 +31,8 @@ class TransformersConfig(BackendConfig):
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
         """List the model."""
-        return [ModelLoad(self.model, "backend", dtype="fp32" if self.dtype == "fp32" else "policy")]
+        dtype: Literal["fp32", "policy"] = "fp32" if self.dtype == "fp32" else "policy"
+        return [ModelLoad(self.model, "backend", dtype=dtype, trust_remote_code=self.trust_remote_code)]
 
 
 @hookimpl

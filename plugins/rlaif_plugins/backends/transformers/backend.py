@@ -33,7 +33,7 @@ class TransformersBackend:
     """Answers requests with a causal language model of transformers."""
 
     def __init__(self, config: TransformersConfig, context: Context) -> None:
-        source = find_model(config.model, config.revision)
+        source = find_model(config.model, config.revision, config.trust_remote_code)
         self.name = config.model
         self.tokenizer = load_tokenizer(source, date=config.date)
         self.model = load_model(source, "causal", compute_dtype(config.dtype, context.device), context.device)

@@ -24,6 +24,8 @@ class ReferenceLikelihoodConfig(LabelerConfig):
     """The language model, in the same forms as `policy.model`."""
     revision: str | None = None
     """Git revision of a hub model."""
+    trust_remote_code: bool = False
+    """Run the Python code in the model's folder or repository. It can do everything that you can, so read it first."""
     dtype: DType = "auto"
     """Compute precision. `auto` is bf16 if the processor supports it natively, else fp32."""
     connection: str = "In other words:"
@@ -37,7 +39,8 @@ class ReferenceLikelihoodConfig(LabelerConfig):
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
         """List the model."""
-        return [ModelLoad(self.model, "likelihood", dtype="fp32" if self.dtype == "fp32" else "policy")]
+        dtype: Literal["fp32", "policy"] = "fp32" if self.dtype == "fp32" else "policy"
+        return [ModelLoad(self.model, "likelihood", dtype=dtype, trust_remote_code=self.trust_remote_code)]
 
 
 @hookimpl

@@ -26,7 +26,7 @@ class ReferenceLikelihoodLabeler:
 
     def __init__(self, config: ReferenceLikelihoodConfig, context: Context) -> None:
         self.config = config
-        source = find_model(config.model, config.revision)
+        source = find_model(config.model, config.revision, config.trust_remote_code)
         self.tokenizer = load_tokenizer(source)
         self.model = load_model(source, "causal", compute_dtype(config.dtype, context.device), context.device)
         self.budget = context.batch_tokens

@@ -20,6 +20,8 @@ class SimilarityConfig(LabelerConfig):
     kind: Literal["similarity"] = "similarity"
     model: str = MINILM
     """A sentence-transformers model with mean pooling, in the same forms as `policy.model`."""
+    trust_remote_code: bool = False
+    """Run the Python code in the model's folder or repository. It can do everything that you can, so read it first."""
     against: Literal["source", "reference"] = "source"
     """Text to compare responses with."""
     scale: float = Field(0.05, gt=0)
@@ -35,7 +37,7 @@ class SimilarityConfig(LabelerConfig):
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
         """List the embedding model."""
-        return [ModelLoad(self.model, "embedding", dtype="fp32")]
+        return [ModelLoad(self.model, "embedding", dtype="fp32", trust_remote_code=self.trust_remote_code)]
 
 
 @hookimpl

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rlaif_framework import Comparison, Context, DataError, Evidence, Preference, Prompt
 from rlaif_framework.data import copy_rate
-from rlaif_framework.models import load_model, load_tokenizer, split_by_tokens
+from rlaif_framework.models import find_model, load_model, load_tokenizer, split_by_tokens
 from rlaif_framework.prompting import truncate_source
 from rlaif_plugins.labelers.similarity import SimilarityConfig
 
@@ -21,8 +21,9 @@ class SimilarityLabeler:
     def __init__(self, config: SimilarityConfig, context: Context) -> None:
         self.config = config
         self.task = context.task
-        self.tokenizer = load_tokenizer(config.model, needs_end=False)
-        self.model = load_model(config.model, "plain", torch.float32, context.device)
+        source = find_model(config.model, trust_remote_code=config.trust_remote_code)
+        self.tokenizer = load_tokenizer(source, needs_end=False)
+        self.model = load_model(source, "plain", torch.float32, context.device)
         self.limit: int = min(self.model.config.max_position_embeddings, self.tokenizer.model_max_length)
         self.budget = context.batch_tokens
 

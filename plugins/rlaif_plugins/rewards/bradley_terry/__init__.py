@@ -18,6 +18,9 @@ class BradleyTerryConfig(OptimizerConfig, RewardConfig):
     model: str = "sft"
     """Initial model: `sft`, the supervised baseline (the paper's choice for AI labels); `base`, the policy's model
     before fine-tuning (its choice for human labels); or any model in the same forms as `policy.model`."""
+    trust_remote_code: bool = False
+    """Run the Python code in the folder or repository of another `model` than the policy's. It can do
+    everything that you can, so read it first."""
     lora: Literal["policy"] | LoraSettings | None = "policy"
     """Low-rank adapters: those of the policy (`policy`), other settings, or null to train all weights."""
     head: Literal["zeros", "normal"] = "zeros"
@@ -76,6 +79,7 @@ class BradleyTerryConfig(OptimizerConfig, RewardConfig):
                 responses=2,
                 lora=self.lora,
                 optimizer=self.optimizer,
+                trust_remote_code=self.trust_remote_code,
             )
         ]
 

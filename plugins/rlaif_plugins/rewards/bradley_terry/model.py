@@ -22,6 +22,7 @@ from rlaif_framework.models import (
     choose_rows,
     encode_prompt,
     encode_response,
+    find_model,
     pack_groups,
     split_by_tokens,
 )
@@ -151,10 +152,12 @@ class BradleyTerry:
         """Load a saved reward model."""
         return BradleyTerryReward(folder, self.config, self.context)
 
-    def _find_start(self, initial: Path) -> str | Path | ModelSource:
+    def _find_start(self, initial: Path) -> ModelSource:
         if self.config.model == "sft":
-            return initial
-        return self.context.policy_source if self.config.model == "base" else self.config.model
+            return self.context.find_trained(initial)
+        if self.config.model == "base":
+            return self.context.policy_source
+        return find_model(self.config.model, trust_remote_code=self.config.trust_remote_code)
 
     def _centre(self, stage: Stage) -> None:
         """Save the mean score of the references of training prompts.
@@ -166,7 +169,8 @@ class BradleyTerry:
         if not prompts:
             raise TrainingError("centre: the task's training prompts have no reference responses; remove 'centre'")
         prompts = random.Random(stage.seed("references")).sample(prompts, min(REFERENCES, len(prompts)))
-        short, _ = truncate_prompts(self.context, prompts, self.context.load_policy_tokenizer(stage.folder))
+        source = self.context.find_trained(stage.folder, self.config.trust_remote_code)
+        short, _ = truncate_prompts(self.context, prompts, self.context.load_policy_tokenizer(source))
         (stage.folder / LEVEL).unlink(
             missing_ok=True
         )  # an interrupted run may have left one, which `load` would subtract
@@ -180,9 +184,10 @@ class BradleyTerryReward:
     """Scores responses at their EOS token."""
 
     def __init__(self, folder: Path, config: BradleyTerryConfig, context: Context) -> None:
-        self.tokenizer = context.load_policy_tokenizer(folder)
+        source = context.find_trained(folder, config.trust_remote_code)
+        self.tokenizer = context.load_policy_tokenizer(source)
         self.config, self.context = config, context
-        self.model = ScoreModel.load(folder, self.tokenizer, context.dtype, context.device)
+        self.model = ScoreModel.load(source, self.tokenizer, context.dtype, context.device)
         self.model.requires_grad_(False)
         note = folder / LEVEL
         self.level: float = json.loads(note.read_text(encoding="utf-8"))["level"] if note.exists() else 0.0

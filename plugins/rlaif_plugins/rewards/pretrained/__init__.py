@@ -18,6 +18,8 @@ class PretrainedRewardConfig(RewardConfig):
     """Hub id, model folder, or `package:NAME`."""
     revision: str | None = None
     """Git revision of a hub model."""
+    trust_remote_code: bool = False
+    """Run the Python code in the model's folder or repository. It can do everything that you can, so read it first."""
     format: Literal["auto", "chat", "pair", "text"] = "auto"
     """Input format: the two turns of the model's chat template, the text pair of an encoder
     (`[CLS] prompt [SEP] response [SEP]`), or plain text that ends with the EOS token, as for `bradley-terry`. `auto` is
@@ -40,7 +42,7 @@ class PretrainedRewardConfig(RewardConfig):
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
         """List the model."""
-        return [ModelLoad(self.model, "reward model")]
+        return [ModelLoad(self.model, "reward model", trust_remote_code=self.trust_remote_code)]
 
 
 @hookimpl

@@ -32,7 +32,7 @@ class PretrainedReward:
 
     def fit(self, labels: Sequence[LabelledComparison], initial: Path, stage: Stage) -> None:
         """Write the name and identity of the model."""
-        source = find_model(self.config.model, self.config.revision)
+        source = find_model(self.config.model, self.config.revision, self.config.trust_remote_code)
         (stage.folder / "reward.txt").write_text(f"{source.name}, {source.identity}\n", encoding="utf-8")
 
     def load(self, folder: Path) -> PretrainedScorer:
@@ -51,7 +51,7 @@ class PretrainedScorer:
             needs.
         """
         self.config, self.context = config, context
-        source = find_model(config.model, config.revision)
+        source = find_model(config.model, config.revision, config.trust_remote_code)
         self.tokenizer = load_tokenizer(source, needs_end=False)
         self.model = load_model(source, "score", context.dtype, context.device).requires_grad_(False)
         facts = self.model.config

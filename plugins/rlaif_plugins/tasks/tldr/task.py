@@ -9,8 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, StrictUndefined, Template, TemplateError
-
 from rlaif_framework import Comparison, Context, DataError, PreferenceSource, Prompt, Split, Turn
 from rlaif_framework.data import (
     AnnotatorPrompts,
@@ -20,6 +18,8 @@ from rlaif_framework.data import (
     Row,
     RowFault,
     TaskData,
+    Template,
+    TemplateFault,
     copy_rate,
     hash_texts,
     read_id,
@@ -146,7 +146,7 @@ class TldrTask:
 
     def _render(self, post: Post, identity: str | None, summary: str) -> Prompt:
         """Return the prompt for a post: its text, and its turns for a policy with a chat template."""
-        text, message = self.template.render(post._asdict()), self.instruction.render(post._asdict())
+        text, message = self.template.render(**post._asdict()), self.instruction.render(**post._asdict())
         for name, rendered in (("template", text), ("instruction", message)):
             if post.post not in rendered:
                 raise RowFault(
@@ -181,13 +181,14 @@ def _compile(name: str, template: str) -> Template:
     """Compile the template of a prompt.
 
     Raises:
-        DataError: It is invalid, or does not use the post.
+        TemplateFault: It is invalid.
+        DataError: It does not use the post.
     """
     try:
-        compiled = Environment(undefined=StrictUndefined).from_string(template)
+        compiled = Template(name, template.removesuffix("\n"))
         rendered = compiled.render(subreddit="s", title="t", post="\0")
-    except (TemplateError, TypeError, ValueError) as error:
-        raise DataError(f"{name}: {error}; it may use subreddit, title and post") from error
+    except TemplateFault as fault:
+        raise TemplateFault(f"{fault}; it may use subreddit, title and post") from fault
     if "\0" not in rendered:
         raise DataError(f"{name}: it does not use {{{{ post }}}}, so all prompts would be the same")
     return compiled

@@ -1,0 +1,67 @@
+"""Mappings of strangers are small, flat, and say one thing once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rlaif_framework import DataError
+from rlaif_framework.data.mappings import DEPTH, LARGEST, MAX_VALUES, read_mapping
+
+LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10)
+)
+MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [*a{i - 1}, *a{i - 1}]}}\n" for i in range(1, 60))
+CHAIN = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}]\n" for i in range(1, 3 * DEPTH))
+
+
+def read(tmp_path: Path, text: str, suffix: str = ".yaml") -> dict[str, object]:
+    path = tmp_path / f"x{suffix}"
+    path.write_text(text)
+    return read_mapping(path, "spec")
+
+
+@pytest.mark.parametrize(
+    ("text", "suffix", "reason"),
+    [
+        (LAUGHS, ".yaml", "values when all aliases are written out"),
+        (MERGES, ".yaml", "values when all aliases are written out"),
+        (CHAIN, ".yaml", "nested too deeply"),
+        ("a: &a [*a]", ".yaml", "line 1 contains an alias of itself"),
+        ("a: &a\n  b: {c: *a}", ".yaml", "line 1 contains an alias of itself"),
+        ("a: [" + "1," * MAX_VALUES + "]", ".yaml", f"more than {MAX_VALUES:,} values"),
+        ("a: " + "[" * 5000 + "]" * 5000, ".yaml", "nested too deeply"),
+        ("a: " + "[" * 150 + "]" * 150, ".yaml", "nested too deeply"),
+        ("a: 1\na: 2", ".yaml", "duplicate key 'a', first in line 1"),
+        ("{b: {a: 1, 'a': 2}}", ".yaml", "duplicate key 'a'"),
+        ("{" + '"a": {' * 150 + "}" * 151, ".json", "nested too deeply"),
+        ('{"a": ' + "[" * 99999, ".json", "nested too deeply"),
+        ('{"a": {"b": 1, "b": 2}}', ".json", "duplicate key 'b'"),
+        ("a" + ".a" * 99999 + " = 1", ".toml", "nested too deeply"),
+        ("x = {b . 'a'" + ".a" * 99999 + " = 1}", ".toml", "nested too deeply"),
+        ("[a" + ' . "b"' * 9999 + "]", ".toml", "nested too deeply"),
+        ("a = " + "[" * 5000 + "]" * 5000, ".toml", "nested too deeply"),
+        ("a = 1\na = 2", ".toml", "not valid TOML"),
+        ("#" * (LARGEST + 1), ".yaml", f"larger than {LARGEST:,} bytes"),
+    ],
+)
+def test_hostile_files_are_one_message(tmp_path: Path, text: str, suffix: str, reason: str) -> None:
+    with pytest.raises(DataError, match=reason) as caught:
+        read(tmp_path, text, suffix)
+    assert str(tmp_path / f"x{suffix}") in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_aliases_and_merges_are_written_out(tmp_path: Path) -> None:
+    text = "base: &base {lr: 1.0, steps: 2}\na: {<<: *base, lr: 2.0}\nb: *base\nc: [*base, *base]"
+    found = read(tmp_path, text)
+    base = {"lr": 1.0, "steps": 2}
+    assert found == {"base": base, "a": {"lr": 2.0, "steps": 2}, "b": base, "c": [base, base]}
+    assert found["b"] is not found["base"]  # an override changes one place
+
+
+@pytest.mark.parametrize("suffix", [".yaml", ".json"])
+def test_values_may_be_nested_up_to_a_depth(tmp_path: Path, suffix: str) -> None:
+    depth = DEPTH - 2  # besides the mapping and the number
+    assert read(tmp_path, '{"a": ' + "[" * depth + "1" + "]" * depth + "}", suffix)

@@ -1,0 +1,446 @@
+"""Every numbered sentence of SECURITY.md has a test here, whose docstring is the sentence."""
+
+from __future__ import annotations
+
+import ast
+import gzip
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from rlaif_framework import DataError, ModelError, PluginManager, RlaifError, Spec, SpecError, Store
+from rlaif_framework.cli.main import main
+from rlaif_framework.data import AnnotatorPrompts, Template, TemplateFault
+from rlaif_framework.data.mappings import read_mapping
+from rlaif_framework.data.row_files import read_row_file
+from rlaif_framework.data.splits import read_part
+from rlaif_framework.models import encode_prompt, find_model, load_model, load_tokenizer
+from rlaif_framework.pipeline.planning import plan_spec
+from rlaif_plugins.backends.openai import OpenAIConfig
+from rlaif_plugins.backends.openai.service import Service
+from support.fake_plugins import Site
+from support.own_code import save_own_code
+from support.runs import digest, execute
+
+ROOT = Path(__file__).parents[2]
+CPU = torch.device("cpu")
+PROMPTS = ROOT / "plugins/rlaif_plugins/tasks/tldr/annotator_prompts.yaml"
+SOURCES = sorted(
+    path
+    for folder in ("rlaif_framework", "plugins/rlaif_plugins", "registry")
+    for path in (ROOT / folder).rglob("*.py")
+)
+ATTACK = "{{ lipsum.__globals__['os'].system('touch owned') }}"
+LOOP = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+HOSTILE = "\x1b]0;owned\x07\u202e"
+
+
+@pytest.fixture(autouse=True)
+def _work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run each test in an empty folder, in which attacks leave a file, and without anyone who answers questions."""
+
+    def refuse(*args: Any) -> str:
+        raise AssertionError("a question was asked")
+
+    monkeypatch.setattr("builtins.input", refuse)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    yield
+    assert not list(tmp_path.rglob("owned"))
+
+
+@pytest.fixture
+def rlaif(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run a command, and return its exit code, its output and its messages."""
+
+    def run(*argv: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["rlaif", *map(str, argv)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main()
+        captured = capsys.readouterr()
+        return int(stop.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def own_model(tiny_model: Path, tmp_path: Path) -> Path:
+    """A model whose code leaves the file `owned`."""
+    return save_own_code(tiny_model, tmp_path / "own", tmp_path / "owned")
+
+
+def sentences() -> dict[int, str]:
+    text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    found = re.findall(r"^(\d+)\. (.+(?:\n {3,4}.+)*)$", text, re.MULTILINE)
+    return {int(number): " ".join(sentence.split()) for number, sentence in found}
+
+
+def test_every_sentence_has_its_test() -> None:
+    docs = [function.__doc__ for name, function in globals().items() if name.startswith("test_")]
+    tested = [" ".join(doc.split()) for doc in docs if doc]
+    assert sorted(tested) == sorted(sentences().values())
+    assert list(sentences()) == list(range(1, len(sentences()) + 1))
+
+
+def test_all_else_in_the_page_is_an_introduction() -> None:
+    text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    intro, *sections = re.split(r"^## .*$", text, flags=re.MULTILINE)
+    for section in sections:
+        assert re.fullmatch(r"\s*(\d+\. .+\n( {3,4}.+\n)*)+\s*", section)
+    assert len(intro.split(".")) < 8
+
+
+def test_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Installed plugins are trusted: their code runs when a command starts."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv("RLAIF_PLUGINS")
+    mark = tmp_path / "ran"
+    Site(tmp_path).install("rlaif-marker", f"from pathlib import Path\nPath({str(mark)!r}).touch()\n")
+    PluginManager.load()
+    assert mark.exists()
+
+
+def test_trusted_models(
+    tiny_model: Path, tmp_path: Path, tiny_spec: Callable[..., Spec], rlaif: Callable[..., tuple[int, str, str]]
+) -> None:
+    """A model that a spec trusts by `trust_remote_code: true` may run its own Python code, and `rlaif plan` says so."""
+    folder = save_own_code(tiny_model, tmp_path / "own", tmp_path / "ran")
+    policy = {"model": str(folder), "max_prompt_tokens": 96, "max_new_tokens": 8}
+    for trusted in (False, True):
+        spec = {"task": "tldr", "policy": {**policy, "trust_remote_code": trusted}}
+        (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
+        code, out, _ = rlaif("plan", tmp_path / "spec.yaml")
+        assert code == 0
+        assert ("runs the model's own code" in " ".join(out.split())) is trusted
+    load_model(find_model(str(folder), trust_remote_code=True), "causal", torch.float32, CPU)
+    assert (tmp_path / "ran").exists()
+
+
+def test_the_store(tmp_path: Path, tiny_spec: Callable[..., Spec], manager: PluginManager) -> None:
+    """The artefact store is trusted: an artefact that is in it is used without being computed again."""
+    spec = tiny_spec(arms={}, evaluate=None, sft=None)
+    first = execute(spec, tmp_path / "a", manager, tmp_path / "store")
+    weights = first.artefact(first.steps[0]) / "model.safetensors"
+    changed = weights.read_bytes()[:-4] + b"\0\0\0\0"
+    weights.write_bytes(changed)
+    second = execute(spec, tmp_path / "b", manager, tmp_path / "store")
+    assert second.reused == {"sft": True}
+    assert (tmp_path / "b/sft/model.safetensors").read_bytes() == changed
+
+
+def test_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The servers that a spec names get texts of the data, and the value of the environment variable that it names for
+    the key: read both before you run it."""
+    monkeypatch.setenv("SOME_VARIABLE", "its value")
+    config = OpenAIConfig(model="m", base_urls=["http://localhost/v1"], api_key_env="SOME_VARIABLE")
+    service = Service(config)
+    assert service.key == "its value"
+    assert [server.url for server in service.servers] == ["http://localhost/v1"]
+
+
+@pytest.mark.parametrize("source", [ATTACK, "{{ x.__class__.__mro__ }}", "{{ x.append(1) }}", "{% include 'x' %}"])
+def test_templates_are_sandboxed(
+    source: str, tiny_model: Path, tmp_path: Path, rlaif: Callable[..., tuple[int, str, str]]
+) -> None:
+    """A template of a spec, an annotator prompt or a model reads the values it is given, calls no other code, and
+    changes nothing."""
+    spec = {"task": {"kind": "tldr", "template": "{{ post }}" + source}, "policy": {"model": str(tiny_model)}}
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
+    code, _, message = rlaif("plan", tmp_path / "spec.yaml")
+    assert code == 2
+    assert message.startswith("rlaif: task.template, line 1: ")
+    (tmp_path / "prompts.yaml").write_text(yaml.safe_dump({"sample": "{{ source }}{{ first }}{{ second }}" + source}))
+    with pytest.raises(DataError, match="not a valid template"):
+        AnnotatorPrompts.load(PROMPTS, tmp_path / "prompts.yaml")
+    tokenizer = load_tokenizer(tiny_model)
+    tokenizer.chat_template = "{% set x = messages %}" + source
+    with pytest.raises(RlaifError, match="chat template"):
+        encode_prompt(tokenizer, "Hi")
+
+
+def test_templates_end(tiny_model: Path) -> None:
+    """A template that takes too much work ends with one message, after the same amount of work on every machine."""
+    for chat in (False, True):
+        with pytest.raises(TemplateFault, match=r"^t, line 1: the template takes too much work") as caught:
+            Template("t", LOOP, chat).render()
+        assert "\n" not in str(caught.value)
+    # Each iteration takes the same units, so a template does not pass on a faster machine.
+    loop = Template("t", "{% for i in range(n) %}{% for j in range(9) %}{% endfor %}{% endfor %}")
+    assert loop.render(n=20_000) == ""
+    with pytest.raises(TemplateFault):
+        loop.render(n=60_000)
+    for path in SOURCES:
+        if path.name.startswith("template"):
+            assert not any("time" in call or "clock" in call for call in find_calls(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("x.yaml", "a: !!python/object/apply:os.system ['touch owned']"),
+        ("x.yaml", "a: !!python/name:os.system"),
+        ("x.yaml", "a: !!python/object/new:os.system ['touch owned']"),
+        ("x.yaml", "!!python/module:os {}"),
+        ("x.toml", "a = os.system('touch owned')"),
+        ("x.json", "{\"a\": os.system('touch owned')}"),
+    ],
+)
+def test_mappings_are_data(tmp_path: Path, name: str, text: str) -> None:
+    """YAML, TOML and JSON files hold data: no tag or key in them creates an object or runs code."""
+    (tmp_path / name).write_text(text)
+    with pytest.raises(SpecError, match="is not valid"):
+        read_mapping(tmp_path / name, "spec", SpecError)
+
+
+def test_mappings_are_bounded(tmp_path: Path) -> None:
+    """Files with mappings are refused if they are too large, are nested too deeply, refer to too many values by
+    aliases, or name a key twice."""
+    laughs = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 20))
+    hostile = {"#" * 2_000_000: "larger", "a: " + "[" * 9999: "deeply", laughs: "aliases", "a: 1\na: 2": "duplicate"}
+    for text, reason in hostile.items():
+        (tmp_path / "x.yaml").write_text(text)
+        with pytest.raises(SpecError, match=reason):
+            read_mapping(tmp_path / "x.yaml", "spec", SpecError)
+
+
+def test_special_files(
+    tmp_path: Path, rlaif: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pipes, devices, sockets and other special files are refused before they are opened."""
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "zero.yaml").symlink_to("/dev/zero")
+    for path in (tmp_path / "pipe.yaml", tmp_path / "zero.yaml", Path("/dev/zero")):
+        for command in ("run", "plan", "check"):
+            code, _, message = rlaif(command, path)
+            assert code == 2
+            assert "not a regular file" in message
+    for path in (tmp_path / "pipe.jsonl", tmp_path / "pipe.csv"):
+        os.mkfifo(path)
+        assert rlaif("label", path, "--labeler", "length", "--out", "labels.jsonl")[0] == 2
+
+
+@pytest.mark.parametrize("requirement", ["rlaif-x @ https://example.org/x", "rlaif-x; os_name == 'posix'", "rlaif-x"])
+def test_required_plugins(
+    tmp_path: Path, rlaif: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, requirement: str
+) -> None:
+    """A spec can ask for plugins by name and version, which installs nothing and names no other place to install
+    from."""
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr("subprocess.Popen", refuse)
+    monkeypatch.setattr("os.system", refuse)
+    spec = {"requires": [requirement], "task": "tldr", "policy": {"model": "m"}}
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
+    code, _, message = rlaif("check", tmp_path / "spec.yaml")
+    assert code == 2
+    assert "example.org" not in message
+    if "@" not in requirement:
+        assert "pip install" in message
+
+
+def test_code_of_models(own_model: Path, tmp_path: Path, rlaif: Callable[..., tuple[int, str, str]]) -> None:
+    """Python code of a model does not run unless the spec trusts the model, and no command asks a question about it."""
+    with pytest.raises(ModelError, match="trust_remote_code: true"):
+        load_model(own_model, "causal", torch.float32, CPU)
+    spec = {"task": "tldr", "policy": {"model": str(own_model)}, "sft": None}
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
+    for command in ("check", "plan"):
+        assert rlaif(command, tmp_path / "spec.yaml")[0] == 0
+    code, _, message = rlaif("run", tmp_path / "spec.yaml", "--out", "out")
+    assert code == 2
+    assert "set 'trust_remote_code: true' where the model is named" in message
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "p", "responses": ["a", "b"]}\n')
+    (tmp_path / "labeler.yaml").write_text(yaml.safe_dump({"kind": "likelihood", "model": str(own_model)}))
+    arguments = ("--labeler", tmp_path / "labeler.yaml", "--out", "labels.jsonl")
+    assert rlaif("label", tmp_path / "pairs.jsonl", *arguments)[0] == 2
+    # No call leaves the question to transformers.
+    for path in SOURCES:
+        for call in find_calls(path):
+            if call.endswith((".from_pretrained", ".from_config")):
+                assert call_settles_trust(path, call), f"{path}: {call}"
+
+
+def find_calls(path: Path) -> list[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+
+
+def call_settles_trust(path: Path, name: str) -> bool:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == name]
+    settled = re.compile(r"trust_remote_code=|\*\*source_settings\(|\*\*given")
+    return all(settled.search(ast.unparse(call)) for call in calls)
+
+
+def test_weights(tiny_model: Path, tmp_path: Path) -> None:
+    """Weights are loaded from safetensors and GGUF files only, because other formats can run code."""
+
+    class Attack:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return os.system, ("touch owned",)
+
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    for name in ("pytorch_model.bin", "model.pt", "training_args.bin", "optimizer.pt"):
+        torch.save({"weight": Attack()}, folder / name)
+    load_model(folder, "causal", torch.float32, CPU)
+    load_tokenizer(folder)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="only safetensors are loaded"):
+        load_model(folder, "causal", torch.float32, CPU)
+
+
+def test_keys_cover_models(
+    tiny_model: Path, tiny_spec: Callable[..., Spec], manager: PluginManager, tmp_path: Path
+) -> None:
+    """The key of an artefact covers the contents of all files of a model that are loaded, and of the code that is
+    trusted."""
+    own_model = save_own_code(tiny_model, tmp_path / "own", tmp_path / "ran")
+    policy = {"model": str(own_model), "trust_remote_code": True, "max_prompt_tokens": 96}
+    spec = tiny_spec(policy=policy, arms={}, evaluate=None)
+
+    def key() -> str:
+        return plan_spec(spec, Store(tmp_path / "store"), manager)[0].key
+
+    keys = {key()}
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "modeling_own.py"):
+        path = own_model / name
+        path.write_text(path.read_text() + " \n")
+        keys.add(key())
+    weights = own_model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
+    keys.add(key())
+    assert len(keys) == 7
+
+
+def test_texts_are_values(tiny_model: Path) -> None:
+    """Texts of data and of servers are put into templates as values, and are never rendered as templates."""
+    prompts = AnnotatorPrompts.load(PROMPTS)
+    text = f"{ATTACK} {{{{ 7 * 7 }}}} {{% raw %}}"
+    rendered = prompts.render(text, (text, text))
+    assert rendered.count(text) == 3
+    assert "49" not in rendered
+    tokenizer = load_tokenizer(tiny_model)
+    assert text in str(tokenizer.decode(encode_prompt(tokenizer, text)))
+    # The answers of servers are put into questions by these annotations, which have no templates at all.
+    for path in SOURCES:
+        if "prompting" in path.parts or "strategies" in path.parts or "backends" in path.parts:
+            called = {call.rpartition(".")[2] for call in find_calls(path)}
+            assert not called & {"Template", "from_string", "eval", "exec"}
+
+
+def test_code_beside_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python files beside data are not run."""
+    folder = Path("stranger/data")
+    folder.mkdir(parents=True)
+    for name in ("data.py", "stranger.py", "__init__.py", "setup.py", "conftest.py"):
+        (folder / name).write_text("import os\nos.system('touch owned')\n")
+    (folder / "train.jsonl").write_text('{"post": "a", "summary": "b"}\n')
+    assert [dict(row.values) for row in read_part(str(folder))] == [{"post": "a", "summary": "b"}]
+
+
+def test_compressed_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small compressed files that expand to long lines are refused."""
+    monkeypatch.setattr("rlaif_framework.records.jsonl.MAX_LINE", 1000)
+    monkeypatch.setattr("rlaif_framework.data.row_files.MAX_LINE", 1000)
+    for name, text in (("x.jsonl.gz", '{"a": "' + "x" * 9_000_000), ("x.csv.gz", "a,b\n1," + "x" * 9_000_000)):
+        (tmp_path / name).write_bytes(gzip.compress(text.encode()))
+        with pytest.raises(DataError, match=r"longer than 1,000|field limit"):
+            list(read_row_file(tmp_path / name))
+
+
+@pytest.mark.parametrize("victim", ["../victim", "{tmp_path}/victim", "sft/../../victim"])
+def test_run_folders(victim: str, tmp_path: Path, tiny_spec: Callable[..., Spec], manager: PluginManager) -> None:
+    """A run replaces and removes only artefacts that a run wrote, at their places inside the run folder, and follows no
+    link there."""
+    spec = tiny_spec(arms={}, evaluate=None, sft=None)
+    (tmp_path / "victim").mkdir()
+    for name in ("thesis.tex", "artefact.json"):
+        (tmp_path / "victim" / name).write_text("{}")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "run.json").write_text(json.dumps({"steps": {victim.format(tmp_path=tmp_path): "x"}}))
+    with pytest.raises(SpecError, match="was not written by a run"):
+        execute(spec, out, manager)
+    (out / "run.json").write_text(json.dumps({"steps": {"sft": "x", "old": "x"}}))
+    for name in ("sft", "old"):
+        (out / name).symlink_to(tmp_path / "victim")
+        with pytest.raises(SpecError, match="is a link"):
+            execute(spec, out, manager)
+        (out / name).unlink()
+        shutil.copytree(tmp_path / "victim", out / name)
+        (out / name / "artefact.json").unlink()
+        with pytest.raises(SpecError, match="was not written by a run"):
+            execute(spec, out, manager)
+        assert (out / name / "thesis.tex").exists()
+        (out / name / "artefact.json").write_text("{}")
+    execute(spec, out, manager)
+    assert not (out / "old").exists()
+    assert not (out / "sft/thesis.tex").exists()
+    assert (tmp_path / "victim/thesis.tex").exists()
+
+
+def test_where_a_run_writes(tmp_path: Path, tiny_spec: Callable[..., Spec], manager: PluginManager) -> None:
+    """A run writes only into its run folder, the artefact store and caches."""
+    execute(tiny_spec(arms={}), tmp_path / "out", manager, tmp_path / "store")
+    assert {path.name for path in tmp_path.iterdir()} == {"work", "out", "store"}
+    assert not list((tmp_path / "work").iterdir())
+
+
+def test_nothing_is_unpickled(run_folder: Path) -> None:
+    """No file of a store, a run folder or a data set is unpickled."""
+    loaders = re.compile(r"(pickle|torch|joblib|numpy|np|marshal|shelve)\.(load|loads|open)|.*read_pickle")
+    found = {path.name for path in SOURCES for call in find_calls(path) if loaders.fullmatch(call)}
+    assert found == {"pairs_file.py"}, "only this temporary file, which has no name, is unpickled"
+    endings = {path.suffix for path in run_folder.rglob("*") if path.is_file() and "events." not in path.name}
+    assert not endings & {".pkl", ".pickle", ".pt", ".pth", ".bin", ".npy"}
+    assert digest(run_folder)
+
+
+def test_terminal(tmp_path: Path, rlaif: Callable[..., tuple[int, str, str]]) -> None:
+    """Control characters in messages, tables and progress are escaped, so that no text can steer the terminal."""
+    rows = [{"prompt": "p", "responses": ["a", "b"], "id": HOSTILE, f"prompt{HOSTILE}": 1}, {"prompt": "p", HOSTILE: 1}]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    spec = {"task": "tldr", "policy": {"model": f"m{HOSTILE}"}, HOSTILE: 1}
+    (tmp_path / "bad.yaml").write_text(yaml.safe_dump(spec))
+    spec.pop(HOSTILE)
+    (tmp_path / "good.yaml").write_text(yaml.safe_dump(spec))
+    arguments = ("--labeler", "length", "--out", "labels.jsonl")
+    for argv in (
+        ("check", tmp_path / "bad.yaml"),
+        ("check", tmp_path / "good.yaml"),
+        ("check", tmp_path / "good.yaml", "--json"),
+        ("plan", tmp_path / "good.yaml"),
+        ("label", tmp_path / "pairs.jsonl", *arguments),
+        ("label", tmp_path / "pairs.jsonl", *arguments, "--skip-invalid"),
+    ):
+        _, out, message = rlaif(*argv)
+        assert out or message
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", out + message), argv
+
+
+def test_reports(tmp_path: Path, run_folder: Path) -> None:
+    """Reports escape all texts, and load nothing from elsewhere."""
+    from rlaif_framework.report.run_report import RunReport
+
+    report = RunReport.read(run_folder)
+    hostile = "<script>owned</script><img src=x onerror=owned>"
+    report.model_copy(update={"warnings": [hostile]}).write(tmp_path)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "&lt;script&gt;owned" in page
+    assert "<script" not in page
+    assert "<img src=x" not in page
+    assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", page)
+    assert "@import" not in page
