@@ -13,6 +13,7 @@ import typer
 from rlaif_framework.cli.options import AsJson, Overrides, SpecPath, StorePath
 from rlaif_framework.cli.printing import format_bytes, format_count, print_json, print_table
 from rlaif_framework.cli.setup import is_first_process, load_spec_file, prepare_libraries
+from rlaif_framework.cli.streams import stdout_to_stderr
 
 if TYPE_CHECKING:
     from rlaif_framework.pipeline.planning import PlannedStep
@@ -48,17 +49,18 @@ def run(
 
 def plan(spec: SpecPath, store: StorePath = None, set_: Overrides = None, as_json: AsJson = False) -> None:
     """List the stages of a run, cached or to do, with the models they load and their memory. Loads no model."""
-    loaded, manager = load_spec_file(spec, set_)
-    prepare_libraries()
     from rich.console import Console
 
+    with stdout_to_stderr():
+        loaded, manager = load_spec_file(spec, set_)
+        prepare_libraries()  # before the modules below import transformers
     from rlaif_framework.pipeline.planning import plan_spec
     from rlaif_framework.pipeline.run_folder import default_store
     from rlaif_framework.progress import Progress
     from rlaif_framework.store import Store
 
-    # To stderr, so that stdout can be parsed as JSON.
-    steps = plan_spec(loaded, Store(store or default_store()), manager, Progress(Console(stderr=True)))
+    with stdout_to_stderr():
+        steps = plan_spec(loaded, Store(store or default_store()), manager, Progress(Console(stderr=True)))
     if as_json:
         print_json([asdict(step) for step in steps])
     else:
@@ -87,11 +89,12 @@ def _print_plan(steps: Sequence[PlannedStep]) -> None:
 
 def check(spec: SpecPath, set_: Overrides = None, as_json: AsJson = False) -> None:
     """Validate a spec and print it with all defaults filled in."""
-    loaded, _ = load_spec_file(spec, set_)
+    with stdout_to_stderr():
+        settings = load_spec_file(spec, set_)[0].model_dump(mode="json")
     if as_json:
-        print_json(loaded.model_dump(mode="json"))
+        print_json(settings)
         return
     import yaml
 
-    print(yaml.safe_dump(loaded.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120), end="")
+    print(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=120), end="")
     print(f"# {spec} is valid", file=sys.stderr)  # so that stdout can be redirected to a spec file
