@@ -47,8 +47,8 @@ def check_scores(
     for prompt, text, item in zip(prompts, responses, items, strict=True):
         score = read_number(item)
         if score is None or not abs(score) <= LARGEST:  # written so that NaN fails as well
-            shown = short(item) if score is None else f"{score:g}"
-            raise TrainingError(f"{owner}: the score of a response to prompt '{prompt.id}' is {shown}: {text[:80]!r}")
+            shown = short(item) if score is None else str(score)
+            raise TrainingError(f"{owner}: the reward of a response to prompt '{prompt.id}' is {shown}: {text[:80]!r}")
         scores.append(score)
     return scores
 
