@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,8 +17,10 @@ from rlaif_framework import (
     PluginManager,
     Spec,
 )
+from rlaif_framework.plugins import discovery
 from rlaif_framework.plugins.discovery import Plugin
 from rlaif_framework.spec.loading import build_spec
+from support.fake_plugins import site as site
 from support.oracle import oracle_module
 from support.runs import run_folder as run_folder
 from support.world import world as world
@@ -48,6 +51,7 @@ def _offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     patch.setenv("RLAIF_CACHE", str(tmp_path_factory.mktemp("cache")))
     patch.setenv("RLAIF_PLUGINS", "")
     patch.setenv("TRANSFORMERS_VERBOSITY", "error")
+    patch.setattr(discovery, "SLOW_SECONDS", math.inf)  # no warning of a plugin because the machine is busy
     yield
     patch.undo()
 
@@ -118,7 +122,7 @@ def save_tiny_model(folder: Path) -> None:
 def manager() -> PluginManager:
     """The built-ins and the oracle."""
     found = PluginManager.load()
-    found.add(Plugin("oracle", "rlaif-oracle", "1.0", module=oracle_module()))
+    found.add(Plugin("oracle", "rlaif-test", "1.0", module=oracle_module()))
     assert not [p.error for p in found.plugins if p.error]
     return found
 

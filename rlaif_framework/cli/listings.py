@@ -3,47 +3,81 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rlaif_framework.cli.options import AsJson
 from rlaif_framework.cli.printing import print_json, print_table
+from rlaif_framework.cli.setup import load_plugins
+from rlaif_framework.cli.streams import stdout_to_stderr
 from rlaif_framework.errors import SpecError, suggest
 
 if TYPE_CHECKING:
     from rlaif_framework.plugins.component import Component, Slot
+    from rlaif_framework.plugins.discovery import Plugin
+    from rlaif_framework.plugins.manager import PluginManager
 
 KINDS = "task, backend, strategy, labeler, reward or algorithm."
 
 
 def schema() -> None:
     """Print the JSON Schema of specs, for editors; it includes the installed plugins."""
-    from rlaif_framework.plugins.manager import PluginManager
     from rlaif_framework.spec.schema import spec_schema
 
-    print_json(spec_schema(PluginManager.load()))
+    with stdout_to_stderr():
+        found = spec_schema(load_plugins())
+    print_json(found)
 
 
 def plugins(
     as_json: AsJson = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if a plugin failed.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Import every component too; exit with 1 if anything failed.")
+    ] = False,
 ) -> None:
     """List plugins with their distributions, components and errors."""
     from rlaif_framework.plugins.manager import PluginManager
 
-    found = PluginManager.load().plugins
+    if strict:
+    with stdout_to_stderr():
+        manager = PluginManager.load()
+        faults = _collect_faults(manager, strict)
+    rows = [_describe_plugin(plugin, found) for plugin, found in zip(manager.plugins, faults, strict=True)]
     if as_json:
-        keys = ("name", "distribution", "version", "hooks", "components", "error")
-        print_json([{key: getattr(plugin, key) for key in keys} for plugin in found])
+        print_json(rows)
     else:
-        rows = []
-        for p in found:
-            offers = f"FAILED: {p.error}" if p.error else ", ".join(p.components or p.hooks)
-            rows.append((p.name, f"{p.distribution} {p.version}", offers))
-        print_table(("plugin", "distribution", "offers"), rows)
-    if strict and any(p.error for p in found):
+        table = [(row["name"], f"{row['distribution']} {row['version']}", _describe_offers(row)) for row in rows]
+        print_table(("plugin", "distribution", "offers"), table)
+    if strict and any(faults):
+        for plugin, found in zip(manager.plugins, faults, strict=True):
+            for fault in found:
+                print(f"rlaif: {plugin.title}: {' '.join(fault.split())}", file=sys.stderr)
         raise typer.Exit(1)
+
+
+def _collect_faults(manager: PluginManager, strict: bool) -> list[list[str]]:
+    """Return the faults of each plugin; if `strict`, also those of the classes of its components."""
+    found = {id(plugin): [plugin.error] if plugin.error else [] for plugin in manager.plugins}
+    for plugin, fault in manager.check_targets() if strict else ():
+        found[id(plugin)].append(fault)
+    return list(found.values())
+
+
+def _describe_plugin(plugin: Plugin, faults: list[str]) -> dict[str, Any]:
+    keys = ("name", "distribution", "version", "hooks", "components")
+    return {
+        **{key: getattr(plugin, key) for key in keys},
+        "seconds": round(plugin.seconds, 3),
+        "slow": plugin.is_slow,
+        "error": "; ".join(faults) or None,
+    }
+
+
+def _describe_offers(row: dict[str, Any]) -> str:
+    offers = f"FAILED: {row['error']}" if row["error"] else ", ".join(row["components"] or row["hooks"])
+    return f"{offers} (slow: {row['seconds']:.1f} s to load)" if row["slow"] else offers
 
 
 def components(
@@ -51,10 +85,10 @@ def components(
 ) -> None:
     """List components with their summaries, and the plugins that offer them."""
     from rlaif_framework.plugins.component import SLOTS
-    from rlaif_framework.plugins.manager import PluginManager
 
     slots = SLOTS if kind is None else (_find_slot(kind),)
-    manager = PluginManager.load()
+    with stdout_to_stderr():
+        manager = load_plugins()
     rows = [
         {"kind": slot, "name": c.name, "summary": c.summary, "plugin": p.name, "target": c.target}
         for slot in slots
@@ -72,15 +106,15 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show the settings of a component, with their defaults."""
-    from rlaif_framework.plugins.manager import PluginManager
-
     slot = _find_slot(kind)
-    component = PluginManager.load().find(slot, name)
+    with stdout_to_stderr():
+        component = load_plugins().find(slot, name)
+        found, settings = component.config.model_json_schema(), _list_settings(component)
     if as_json:
-        print_json(component.config.model_json_schema())
+        print_json(found)
         return
     print(f"{slot} {component.name}: {component.summary}\n")
-    print_table(("setting", "default", "meaning"), _list_settings(component))
+    print_table(("setting", "default", "meaning"), settings)
 
 
 def _find_slot(kind: str) -> Slot:

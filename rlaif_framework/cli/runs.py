@@ -15,6 +15,7 @@ from rlaif_framework.cli.interrupts import raise_interrupts
 from rlaif_framework.cli.options import AsJson, Overrides, SpecPath, StorePath
 from rlaif_framework.cli.printing import format_bytes, format_count, print_json, print_table, print_yaml
 from rlaif_framework.cli.setup import is_first_process, load_spec_file
+from rlaif_framework.cli.streams import stdout_to_stderr
 from rlaif_framework.terminal import escape_controls
 
 if TYPE_CHECKING:
@@ -50,16 +51,17 @@ def run(
 
 def plan(spec: SpecPath, store: StorePath = None, set_: Overrides = None, as_json: AsJson = False) -> None:
     """List the stages of a run, cached or to do, with the models they load and their memory. Loads no model."""
-    loaded, manager = load_spec_file(spec, set_)
     from rich.console import Console
 
+    with stdout_to_stderr():
+        loaded, manager = load_spec_file(spec, set_)
     from rlaif_framework.pipeline.planning import plan_spec
     from rlaif_framework.pipeline.run_folder import default_store
     from rlaif_framework.progress import Progress
     from rlaif_framework.store import Store
 
-    # To stderr, so that stdout can be parsed as JSON.
-    steps = plan_spec(loaded, Store(store or default_store()), manager, Progress(Console(stderr=True)))
+    with stdout_to_stderr():
+        steps = plan_spec(loaded, Store(store or default_store()), manager, Progress(Console(stderr=True)))
     if as_json:
         print_json([asdict(step) for step in steps])
     else:
@@ -91,13 +93,15 @@ def check(spec: SpecPath, set_: Overrides = None, as_json: AsJson = False) -> No
     """Validate a spec, look for the files, packages and models that it names, and print it with all defaults."""
     from rich.console import Console
 
-    loaded, manager = load_spec_file(spec, set_)
-    from rlaif_framework.pipeline.planning import check_spec
-    from rlaif_framework.progress import Progress
+    with stdout_to_stderr():
+        loaded, manager = load_spec_file(spec, set_)
+        from rlaif_framework.pipeline.planning import check_spec
+        from rlaif_framework.progress import Progress
 
-    check_spec(loaded, manager, Progress(Console(stderr=True)))
+        check_spec(loaded, manager, Progress(Console(stderr=True)))
+        settings = loaded.model_dump(mode="json")
     if as_json:
-        print_json(loaded.model_dump(mode="json"))
+        print_json(settings)
         return
-    print_yaml(loaded.model_dump(mode="json"))
+    print_yaml(settings)
     print(escape_controls(f"# {spec} is valid"), file=sys.stderr)  # so that stdout can be redirected to a spec file

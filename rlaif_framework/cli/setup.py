@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,14 +21,25 @@ if TYPE_CHECKING:
 
 
 def load_plugins() -> PluginManager:
-    """Load all plugins, and print a warning for each that failed."""
+    """Load all plugins, and print a warning for each that failed or is slow.
+
+    With RLAIF_DEBUG=1, the traceback of each failure is printed too.
+    """
     from rlaif_framework.plugins.manager import PluginManager
 
     manager = PluginManager.load()
-    for plugin in manager.plugins:
-        if plugin.error and is_first_process():
+    for plugin in manager.plugins if is_first_process() else ():
+        if plugin.error:
             reason = " ".join(plugin.error.split())
             print(escape_controls(f"rlaif: warning: {plugin.title} failed to load: {reason}"), file=sys.stderr)
+            if plugin.cause is not None and os.environ.get("RLAIF_DEBUG"):
+                traceback.print_exception(plugin.cause)
+        elif plugin.is_slow:
+            print(
+                f"rlaif: warning: {plugin.title} took {plugin.seconds:.1f} s to load, which every command waits for; "
+                "its author should import heavy libraries in the module of a component's target only",
+                file=sys.stderr,
+            )
     return manager
 
 

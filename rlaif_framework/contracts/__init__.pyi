@@ -1,4 +1,3 @@
 from .stage import read_metrics as read_metrics
-from .validation import check_preferences as check_preferences
 from .validation import read_measures as read_measures
 from .validation import score_responses as score_responses

@@ -199,6 +199,20 @@ class Responder(Protocol):
         ...
 
 
+@runtime_checkable
+class AdvantageEstimator(Protocol):
+    """An algorithm whose base class is `PolicyGradient`. Tensors are `Any`, since this module is imported without
+    torch."""
+
+    def compute_advantages(self, rewards: Any, experience: Any) -> tuple[Any, Any]:
+        """Compute the advantages of tokens, and the targets of the value model."""
+        ...
+
+    def surrogate(self, log_ratios: Any, advantages: Any, response_index: Any) -> tuple[Any, Any]:
+        """Compute the losses of tokens, and where clipping removes the gradient."""
+        ...
+
+
 # `runtime_checkable` cannot check signatures, so `check_target` compares the names of methods.
 PROTOCOLS: Mapping[str, type] = {
     "task": Task,

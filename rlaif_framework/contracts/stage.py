@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from reprlib import repr as short
 from typing import TYPE_CHECKING, TypeVar
 
 from rlaif_framework.contracts.lifecycle import StepInfo
-from rlaif_framework.errors import TrainingError
+from rlaif_framework.contracts.values import read_number, to_plain
+from rlaif_framework.errors import PluginError, TrainingError
 from rlaif_framework.files import write_atomic
 from rlaif_framework.records.jsonl import dump_row, read_rows
 from rlaif_framework.seeds import derive_seed
@@ -54,6 +57,10 @@ class Stage:
     """Counts for the artefact's manifest, such as the number of truncated prompts."""
     batch: list[int] = field(default_factory=list)
     """Indices of the items drawn in the current training step, for error messages."""
+    component: str = ""
+    """Title of the component that the stage runs, with its distribution and version, for error messages."""
+    not_finite: set[str] = field(default_factory=set)
+    """Names of the metrics that have been reported as not finite."""
 
     @property
     def is_main(self) -> bool:
@@ -97,13 +104,54 @@ class Stage:
         return self.progress.track(items, total, text, done)
 
     def log(self, number: int, metrics: Mapping[str, float]) -> None:
-        """Append the metrics of a step to `metrics.jsonl`, and call the lifecycle hooks."""
+        """Append the metrics of a step to `metrics.jsonl`, and call the lifecycle hooks.
+
+        Scalars of numpy and torch are converted. A metric that is not finite is left out, and reported once.
+
+        Raises:
+            PluginError: A metric is not a number.
+        """
         if not self.is_main:
             return
+        number, values = int(number), self._read_metrics(number, metrics)
         # Opened for each step, so that the metrics are on disk if the process is killed.
         with (self.folder / METRICS).open("a", encoding="utf-8") as file:
-            file.write(dump_row({"step": number, **metrics}))
-        self.report_step(number, metrics)
+            file.write(dump_row({"step": number, **values}))
+        self.report_step(number, values)
+
+    def read_facts(self) -> None:
+        """Convert the facts to values of JSON. A number that is not finite is recorded as text.
+
+        Raises:
+            PluginError: A fact is neither a number nor a text.
+        """
+        for name, value in self.facts.items():
+            plain = to_plain(value)
+            number = read_number(value)
+            if not isinstance(name, str) or (number is None and not isinstance(plain, str)):
+                raise PluginError(f"{self._title}: fact {name!r} is {short(value)}, neither a number nor a text")
+            if number is not None and not isinstance(plain, int):
+                plain = number if math.isfinite(number) else str(number)
+            self.facts[name] = plain
+
+    def _read_metrics(self, number: int, metrics: Mapping[str, object]) -> dict[str, float]:
+        """Return the finite metrics as floats."""
+        found = {}
+        for name, value in metrics.items():
+            metric = read_number(value)
+            if not isinstance(name, str) or metric is None:
+                raise PluginError(f"{self._title}: metric {name!r} of step {number} is {short(value)}, not a number")
+            if math.isfinite(metric):
+                found[name] = metric
+            elif name not in self.not_finite:
+                self.not_finite.add(name)
+                text = f"metric '{name}' of step {number} is {metric}, and is left out of the log"
+                self.progress.print(f"warning: {self._title}: {text}")
+        return found
+
+    @property
+    def _title(self) -> str:
+        return self.component or f"stage '{self.name}'"
 
     def rewind_log(self, number: int) -> None:
         """Delete the metrics after a step, which an interrupted run logged after its last checkpoint."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from rlaif_framework.pipeline.environment import describe_environment, is_disk_f
 from rlaif_framework.pipeline.planning import check_loads, prepare
 from rlaif_framework.pipeline.run_folder import check_folder, create_folder, open_folder, place_artefact
 from rlaif_framework.pipeline.steps import Step
+from rlaif_framework.pipeline.verification import check_artefact
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.progress import Progress
 from rlaif_framework.report.run_report import RunReport, StepReport
@@ -188,6 +190,13 @@ def _compute(run: Run, step: Step, main: bool) -> None:
             with suppress(OSError):  # if the disk is full, that error is being raised already
                 write_atomic(spent, json.dumps(seconds))
     if main:
+        try:
+            check_artefact(step.recipe, work, run.context)
+        except RlaifError as error:
+            # The checkpoints too: mended code starts over.
+            shutil.rmtree(work, ignore_errors=True)
+            shutil.rmtree(checkpoint, ignore_errors=True)
+            raise _name_step(error, step) from error
         manifest = {
             "stage": step.stage,
             "key": step.key,

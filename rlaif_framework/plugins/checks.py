@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import inspect
+import json
+import re
 from collections.abc import Mapping, Sequence
 from types import ModuleType
+from typing import Any
 
 import pluggy
+from packaging.utils import canonicalize_name
+from pydantic import TypeAdapter
+from pydantic.fields import FieldInfo
 
-from rlaif_framework.contracts.protocols import PROTOCOLS, Reward
 from rlaif_framework.errors import PluginError, suggest
 from rlaif_framework.plugins import hookspecs
-from rlaif_framework.plugins.component import Component, Slot
-from rlaif_framework.plugins.configs import BASES, LabelerConfig
+from rlaif_framework.plugins.component import Component, ComponentConfig, Slot
+from rlaif_framework.plugins.configs import BASES
 from rlaif_framework.plugins.discovery import Plugin
-from rlaif_framework.plugins.versions import DISTRIBUTION
+
+NAME = re.compile(r"[\w-]+/[\w.-]+")
+"""Name of a component that is not built in: a namespace and a name."""
 
 
-def check_name(plugin: Plugin, others: Sequence[Plugin]) -> None:
-    """Refuse a plugin whose name or module is already registered."""
+def check_module(plugin: Plugin, others: Sequence[Plugin]) -> None:
+    """Refuse a plugin whose module is already registered."""
     for other in others:
-        if other.name == plugin.name:
-            raise PluginError(f"{other.title} has the same name; uninstall one of the two")
         if other.module is plugin.module:
             raise PluginError(f"{other.title} is the same module; uninstall one of the two")
 
@@ -55,6 +60,8 @@ def check_component(
     _check_config(where, slot, component, plugin)
     if ":" not in component.target:
         raise PluginError(f"{where}: its target '{component.target}' is not 'module:attribute'")
+    if not plugin.builtin and ("/" in component.name or component.name not in taken):
+        _check_namespace(where, component.name, plugin)
     owner = taken[component.name][1] if component.name in taken else None
     if owner is plugin:
         raise PluginError(f"the plugin offers two components named {where}")
@@ -63,8 +70,24 @@ def check_component(
             f"{where} is already offered by {owner.title}; uninstall one, or choose with RLAIF_PLUGINS; "
             f"plugin authors: name yours '<namespace>/{component.name}'"
         )
-    if "/" not in component.name and plugin.distribution != DISTRIBUTION:
-        raise PluginError(f"{where}: only built-ins have bare names; use '<namespace>/<name>'")
+
+
+def _check_namespace(where: str, name: str, plugin: Plugin) -> None:
+    """Refuse a name outside the namespace that belongs to the plugin's distribution."""
+    own = canonicalize_name(plugin.distribution).removeprefix("rlaif-")
+    if not NAME.fullmatch(name):
+        bare = "only built-ins have bare names; " if "/" not in name else ""
+        raise PluginError(f"{where}: {bare}use '<namespace>/<name>', such as '{own}/{name.rpartition('/')[2]}'")
+    namespace = name.partition("/")[0]
+    owner = canonicalize_name(f"rlaif-{namespace}")
+    if canonicalize_name(plugin.distribution) != owner:
+        advice = f"rename the component to '{own}/{name.partition('/')[2]}', or the distribution"
+        if not canonicalize_name(plugin.distribution).startswith("rlaif-"):
+            advice = "only a distribution named 'rlaif-<namespace>' can offer components"
+        raise PluginError(
+            f"{where}: the namespace '{namespace}' belongs to the distribution '{owner}', and this one is "
+            f"'{plugin.distribution}'; {advice}"
+        )
 
 
 def _check_config(where: str, slot: Slot, component: Component, plugin: Plugin) -> None:
@@ -72,21 +95,31 @@ def _check_config(where: str, slot: Slot, component: Component, plugin: Plugin) 
     if not (isinstance(component.config, type) and issubclass(component.config, base)):
         name = getattr(component.config, "__name__", repr(component.config))
         raise PluginError(f"{where}: its config {name} is not a {base.__name__}; derive it from {base.__name__}")
-    if plugin.distribution == DISTRIBUTION:
+    if plugin.builtin:
         return  # built on first use: building all of them would slow every command down
     # Built now, so that an error is attributed to the plugin and does not stop a run that does not use it.
     try:
         component.config.model_rebuild()
     except Exception as error:  # of pydantic, a NameError, or any error of the plugin's own validators
         raise PluginError(f"{where}: its config cannot be built: {error}") from error
+    _check_schema(where, component.config)
 
 
-def check_target(where: str, target: object, component: Component, slot: Slot) -> None:
-    """Refuse a class without the methods of its slot's protocol, or of `Reward` if its config promises scores."""
-    protocols = [PROTOCOLS[slot]]
-    if issubclass(component.config, LabelerConfig) and component.config.scores_responses:
-        protocols.append(Reward)
-    methods = [name for protocol in protocols for name in vars(protocol) if not name.startswith("_")]
-    missing = [name for name in methods if not callable(getattr(target, name, None))]
-    if missing:
-        raise PluginError(f"{where}: {component.target} lacks {', '.join(missing)}()")
+def _check_schema(where: str, config: type[ComponentConfig]) -> None:
+    """Refuse a config without a JSON Schema: the schema of specs could not be built for anybody."""
+    try:
+        json.dumps(config.model_json_schema(), allow_nan=False)
+    except Exception as error:  # of pydantic, of json, or of the plugin's own code for schemas
+        fields = [name for name, field in config.model_fields.items() if not _has_schema(field)]
+        which = f" (field '{fields[0]}')" if fields else ""
+        reason = str(error).strip().partition("\n")[0]
+        raise PluginError(f"{where}: its config has no JSON Schema{which}: {reason}") from error
+
+
+def _has_schema(field: FieldInfo) -> bool:
+    try:
+        annotation: Any = field.annotation
+        TypeAdapter(annotation).json_schema()
+    except Exception:  # as above
+        return False
+    return True

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import importlib
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pluggy
 
-from rlaif_framework.errors import MissingPackageError, PluginError, describe_missing, suggest
+from rlaif_framework.contracts.checked import check_returns
+from rlaif_framework.errors import PluginError, RlaifError, suggest
 from rlaif_framework.plugins import hookspecs
 from rlaif_framework.plugins.builtins import BUILTINS
-from rlaif_framework.plugins.checks import check_component, check_hooks, check_name, check_target
+from rlaif_framework.plugins.checks import check_component, check_hooks, check_module
 from rlaif_framework.plugins.component import SLOTS, Component, ComponentConfig, Slot
-from rlaif_framework.plugins.discovery import Discovery, Plugin, describe_error
+from rlaif_framework.plugins.discovery import Clock, Discovery, Plugin
+from rlaif_framework.plugins.failures import describe_error
+from rlaif_framework.plugins.targets import import_target
 from rlaif_framework.plugins.versions import DISTRIBUTION, framework_version
 
 Offers = dict[Slot, dict[str, tuple[Component, Plugin]]]
@@ -24,22 +28,26 @@ Offers = dict[Slot, dict[str, tuple[Component, Plugin]]]
 class PluginManager:
     """The components of all plugins by slot and name, and the hooks to call."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock = time.perf_counter) -> None:
+        self.clock = clock
         self.hooks = pluggy.PluginManager(hookspecs.PROJECT)
         self.hooks.add_hookspecs(hookspecs)
         self.plugins: list[Plugin] = []
         self._components: Offers = {slot: {} for slot in SLOTS}
 
     @classmethod
-    def load(cls) -> PluginManager:
+    def load(cls, clock: Clock = time.perf_counter) -> PluginManager:
         """Register the built-in plugins, then the installed ones.
 
         The environment variable RLAIF_PLUGINS limits the installed plugins to a comma-separated list of names; if it is
         empty, none is loaded. If RLAIF_TRACE is set, every hook call is printed.
+
+        Args:
+            clock: Measures how long each installed plugin takes to load.
         """
-        manager, version = cls(), framework_version()
+        manager, version = cls(clock), framework_version()
         for name in BUILTINS:
-            plugin = Plugin(name.removeprefix("rlaif_plugins."), DISTRIBUTION, version)
+            plugin = Plugin(name.removeprefix("rlaif_plugins."), DISTRIBUTION, version, builtin=True)
             plugin.module = importlib.import_module(name)
             manager.add(plugin)
         manager._add_installed(os.environ.get("RLAIF_PLUGINS"))
@@ -53,7 +61,7 @@ class PluginManager:
     def _add_installed(self, allowed: str | None) -> None:
         # None: no restriction. An empty list: no installed plugin.
         names = None if allowed is None else [name.strip() for name in allowed.split(",") if name.strip()]
-        for plugin in Discovery(names).rows:
+        for plugin in Discovery(names, self.clock).rows:
             self.add(plugin)
         for name in names or ():
             if name not in (plugin.name for plugin in self.plugins):
@@ -66,24 +74,30 @@ class PluginManager:
         self.plugins.append(plugin)
         if plugin.module is None:
             return
-        registered = False
+        registered, start = False, self.clock()
         try:
-            check_name(plugin, others)
+            check_module(plugin, others)
             check_hooks(plugin.module, self.hooks)
-            registered = self.hooks.register(plugin.module, plugin.name) is not None
+            registered = self.hooks.register(plugin.module, self._unused_name(plugin)) is not None
             plugin.hooks = sorted(caller.name for caller in self.hooks.get_hookcallers(plugin.module) or ())
             if not plugin.hooks:
                 raise PluginError("it implements no hook; its entry point must name a module with @hookimpl functions")
             offers = self._collect(plugin)
         except Exception as error:  # a plugin may raise anything, and must not stop commands that do not use it
-            plugin.error, plugin.hooks = describe_error(error), []
+            plugin.fail(error)
             if registered:
                 self.hooks.unregister(plugin.module)
             return
+        if not plugin.builtin:
+            plugin.seconds += self.clock() - start
         # Only now, when nothing can fail any more: a plugin is registered as a whole or not at all.
         for slot, components in offers.items():
             self._components[slot].update(components)
             plugin.components += [f"{slot} {name}" for name in components]
+
+    def _unused_name(self, plugin: Plugin) -> str:
+        """Return a name to register a plugin under: plugins of two distributions may have the same one."""
+        return plugin.title if self.hooks.has_plugin(plugin.name) else plugin.name
 
     def _collect(self, plugin: Plugin) -> Offers:
         """Call a plugin's component hooks and check the components they return."""
@@ -94,7 +108,7 @@ class PluginManager:
             for impl in getattr(self.hooks.hook, hook).get_hookimpls():
                 if impl.plugin is not plugin.module:
                     continue
-                for component in _call_hook(hook, impl.function):
+                for component in _call_hook(hook, impl.function, plugin.package):
                     check_component(slot, component, plugin, self._components[slot] | offers[slot])
                     offers[slot][component.name] = component, plugin
         return offers
@@ -108,7 +122,9 @@ class PluginManager:
             others = [module for module in self.hooks.get_plugins() if module is not impl.plugin]
             try:
                 self.hooks.subset_hook_caller(hook, others)(**facts)
-            except (Exception, SystemExit) as error:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # plugin code may raise anything
                 yield impl.plugin_name, describe_error(error)
 
     def names(self, slot: Slot) -> list[str]:
@@ -135,33 +151,35 @@ class PluginManager:
         )
 
     def resolve(self, slot: Slot, config: ComponentConfig) -> Any:
-        """Import the class of the component that a config belongs to.
+        """Import the class of the component that a config belongs to; its methods validate what they return.
 
         Raises:
             MissingPackageError: A package that the component needs is not installed.
             PluginError: The target does not exist or does not satisfy the slot's protocol.
         """
         component = self.find(slot, config.kind)
-        where = f"{slot} '{component.name}'"
-        target = _import_target(where, component)
-        check_target(where, target, component, slot)
-        return target
+        target: Any = import_target(component, slot)
+        return check_returns(target, slot, self.title(slot, component.name))
+
+    def check_targets(self) -> Iterator[tuple[Plugin, str]]:
+        """Import the class of every component and check it against its protocol; yield each fault with its plugin."""
+        for slot in SLOTS:
+            for component, plugin in self.components(slot):
+                try:
+                    import_target(component, slot)
+                except RlaifError as error:
+                    yield plugin, str(error)
+
+    def title(self, slot: Slot, name: str) -> str:
+        """Return the title of a component with its distribution and version, for messages about what it does."""
+        _, plugin = self._components[slot][name]
+        return f"{slot} '{name}' of {plugin.distribution} {plugin.version}".strip()
 
 
-def _call_hook(name: str, function: Callable[[], Iterable[Component]]) -> list[Component]:
+def _call_hook(name: str, function: Callable[[], Iterable[Component]], package: str) -> list[Component]:
     try:
         return list(function())
-    except (Exception, SystemExit) as error:
-        raise PluginError(f"{name}() failed: {describe_error(error)}") from error
-
-
-def _import_target(where: str, component: Component) -> Any:
-    module, _, attribute = component.target.partition(":")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (Exception, SystemExit) as error:
-        missing = error.name if isinstance(error, ModuleNotFoundError) else None
-        # A missing module of the plugin itself is an error in the plugin, not a package to install.
-        if missing and missing.partition(".")[0] != module.partition(".")[0]:
-            raise MissingPackageError(f"{where}: {describe_missing(missing)}") from error
-        raise PluginError(f"{where}: cannot import {component.target}: {describe_error(error)}") from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # plugin code may raise anything
+        raise PluginError(f"{name}() failed: {describe_error(error, package)}") from error

@@ -89,8 +89,13 @@ def narrow(slot: Slot, value: object, manager: PluginManager) -> ComponentConfig
     kind = value.get("kind")
     if not isinstance(kind, str):
         raise ValueError(f"'kind' is missing: name one of {', '.join(manager.names(slot))}")
-    component = manager.find(slot, kind)
-    return component.config.model_validate(dict(value), context={"manager": manager})
+    config = manager.find(slot, kind).config.model_validate(dict(value), context={"manager": manager})
+    try:
+        config.model_dump_json()
+    except Exception as error:  # of pydantic, or of the plugin's own serialisers
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{manager.title(slot, kind)}: its settings cannot be written as JSON: {reason}") from error
+    return config
 
 
 def default_component(kind: str) -> Any:

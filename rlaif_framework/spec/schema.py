@@ -40,7 +40,9 @@ def spec_schema(manager: PluginManager) -> dict[str, Any]:
 def _model_schema(model: type[BaseModel], definitions: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     schema = _link_slots(model.model_json_schema(ref_template=f"#/$defs/{prefix}{{model}}"))
     definitions.update({f"{prefix}{name}": part for name, part in schema.pop("$defs", {}).items()})
-    return dict(schema)
+    # A model that contains itself is a reference to its definition.
+    whole = schema.pop("$ref", None)
+    return dict(schema) if whole is None else {**definitions[whole.removeprefix("#/$defs/")], **schema}
 
 
 def _link_slots(node: Any) -> Any:

@@ -468,11 +468,11 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 def test_a_missing_package_of_a_component_gives_the_pip_command(
     rlaif: Callable[..., Outcome], spec: Callable[..., Path], site: Site
 ) -> None:
-    site.install("rlaif-cli-acme", labeler_code("acme/x", target="rlaif_cli_heavy:X"))
+    site.install("rlaif-cli-acme", labeler_code("cli-acme/x", target="rlaif_cli_heavy:X"))
     (site.folder / "rlaif_cli_heavy.py").write_text("import committee_models\n")
-    path = spec("arms.a.feedback.labeler=acme/x")
+    path = spec("arms.a.feedback.labeler=cli-acme/x")
     for argv in (("check", path), ("run", path, "--out", "out")):
-        refused(rlaif(*argv), "labeler 'acme/x': the package 'committee_models'", "pip install committee_models")
+        refused(rlaif(*argv), "labeler 'cli-acme/x': the package 'committee_models'", "pip install committee_models")
 
 
 def test_a_package_missing_while_a_component_works_gives_the_pip_command(
@@ -524,37 +524,37 @@ def test_a_plugin_that_fails_to_import_is_told_when_its_component_is_asked_for(
     rlaif: Callable[..., Outcome], spec: Callable[..., Path], site: Site
 ) -> None:
     site.install("rlaif-cli-broken", "import committee_models\n")
-    site.install("rlaif-cli-fine", labeler_code("fine/x"))
-    assert rlaif("check", spec("arms.a.feedback.labeler=fine/x")).code == 0
-    assert rlaif("plan", spec("arms.a.feedback.labeler=fine/x")).code == 0
+    site.install("rlaif-cli-fine", labeler_code("cli-fine/x"))
+    assert rlaif("check", spec("arms.a.feedback.labeler=cli-fine/x")).code == 0
+    assert rlaif("plan", spec("arms.a.feedback.labeler=cli-fine/x")).code == 0
     refused(
-        rlaif("run", spec("arms.a.feedback.labeler=broken/x")),
-        "arms.a.feedback.labeler: no labeler named 'broken/x'",
+        rlaif("run", spec("arms.a.feedback.labeler=cli-broken/x")),
+        "arms.a.feedback.labeler: no labeler named 'cli-broken/x'",
         "plugin 'cli-broken' (rlaif-cli-broken 1.0) failed to load: ModuleNotFoundError: No module named 'committee_",
     )
     assert files(Path()) == set()
 
 
-def test_two_plugins_of_one_name_are_both_named(
+def test_two_plugins_of_one_name_both_work(
     rlaif: Callable[..., Outcome], spec: Callable[..., Path], site: Site
 ) -> None:
-    site.install("rlaif-cli-a", labeler_code("a/x"), name="same")
-    site.install("rlaif-cli-b", labeler_code("b/x"), name="same")
-    assert rlaif("plan", spec("arms.a.feedback.labeler=a/x")).code == 0
-    refused(
-        rlaif("plan", spec("arms.a.feedback.labeler=b/x")),
-        "no labeler named 'b/x'",
-        "plugin 'same' (rlaif-cli-b 1.0) failed to load: plugin 'same' (rlaif-cli-a 1.0) has the same name",
-    )
+    site.install("rlaif-cli-a", labeler_code("cli-a/x"), name="same")
+    site.install("rlaif-cli-b", labeler_code("cli-b/x"), name="same")
+    for name in ("cli-a/x", "cli-b/x"):
+        assert rlaif("plan", spec(f"arms.a.feedback.labeler={name}")).code == 0
 
 
-def test_two_plugins_that_offer_one_component_are_both_named(rlaif: Callable[..., Outcome], site: Site) -> None:
-    site.install("rlaif-cli-a", labeler_code("shared/x"))
-    site.install("rlaif-cli-b", labeler_code("shared/x"))
+def test_a_component_of_another_namespace_is_refused_and_the_owner_keeps_its_own(
+    rlaif: Callable[..., Outcome], spec: Callable[..., Path], site: Site
+) -> None:
+    site.install("rlaif-cli-b", labeler_code("cli-b/x"))
+    site.install("rlaif-cli-a", labeler_code("cli-b/x"))
     found = rlaif("plugins", "--strict")
-    assert found.code == 1
-    assert "cli-b" in found.out
-    assert "labeler 'shared/x' is already offered by plugin 'cli-a' (rlaif-cli-a 1.0)" in " ".join(found.out.split())
+    reason = "the namespace 'cli-b' belongs to the distribution 'rlaif-cli-b', and this one is 'rlaif-cli-a'"
+    assert (found.code, found.err.count("\n")) == (1, 1)
+    assert f"rlaif: plugin 'cli-a' (rlaif-cli-a 1.0): labeler 'cli-b/x': {reason}" in found.err
+    assert reason in " ".join(found.out.split())
+    assert rlaif("plan", spec("arms.a.feedback.labeler=cli-b/x")).code == 0
 
 
 # Folders and disks

@@ -137,17 +137,8 @@ def test_every_setting_is_described(manager: PluginManager) -> None:
             assert known or place["title"].startswith("Taste"), f"{place['title']}.{name} has no description"
 
 
-@pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    monkeypatch.delenv("RLAIF_PLUGINS")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    yield Site(tmp_path)
-    for name in [n for n in sys.modules if n.startswith("rlaif_schema")]:
-        del sys.modules[name]
-
-
 def test_a_third_party_component_appears_and_is_checked(site: Site) -> None:
-    site.install("rlaif-schema-acme", labeler_code("acme/committee"))
+    site.install("rlaif-acme", labeler_code("acme/committee"))
     check = validator(PluginManager.load())
     assert "labeler.acme.committee" in check.schema["$defs"]
     assert check.is_valid(changed("evaluate.judge=acme/committee"))
@@ -176,8 +167,8 @@ def rlaif_labelers():
 
 
 def test_nested_settings_of_one_name_in_two_plugins_are_kept_apart(site: Site) -> None:
-    site.install("rlaif-schema-a", NESTED.format(name="a", field="height"))
-    site.install("rlaif-schema-b", NESTED.format(name="b", field="width"))
+    site.install("rlaif-a", NESTED.format(name="a", field="height"))
+    site.install("rlaif-b", NESTED.format(name="b", field="width"))
     check = validator(PluginManager.load())
     assert check.is_valid(changed("evaluate.judge={kind: a/x, inner: {height: 2}}"))
     assert check.is_valid(changed("evaluate.judge={kind: b/x, inner: {width: 2}}"))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 HEAD = """\
 from typing import Literal
@@ -59,6 +62,17 @@ class Site:
         (info / "entry_points.txt").write_text(f"[rlaif_framework.plugins]\n{name} = {module}\n")
         importlib.invalidate_caches()
         return name
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """A folder on the path, with discovery switched on."""
+    monkeypatch.delenv("RLAIF_PLUGINS")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield Site(tmp_path)
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None) or "").startswith(str(tmp_path)):
+            del sys.modules[name]
 
 
 def write_rows(path: Path, rows: Sequence[object]) -> Path:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from rlaif_framework import Comparison, Context, Guidance, Labeler, Prompt, Reward, SpecError, Stage
-from rlaif_framework.contracts import check_preferences
 from rlaif_framework.models import split_by_tokens
 from rlaif_framework.rl import (
     KlEstimator,
@@ -32,11 +31,7 @@ class OnlineDpo:
     def __init__(self, config: OnlineDpoConfig, context: Context) -> None:
         self.config = config
         self.context = context
-        self.labeler: Labeler | None = None
-        self.labeler_kind = ""
-        if config.labeler is not None:
-            self.labeler = context.build_labeler(config.labeler)
-            self.labeler_kind = config.labeler.kind
+        self.labeler: Labeler | None = None if config.labeler is None else context.build_labeler(config.labeler)
 
     def improve(self, initial: Path, guidance: Guidance, prompts: Sequence[Prompt], stage: Stage) -> None:
         """Train the policy; see `Algorithm.improve`."""
@@ -111,7 +106,7 @@ class OnlineDpo:
             if pair[0] != pair[1] and all(pair)  # equal or empty responses are not labelled
         ]
         labels = torch.full((len(rollout.texts) // 2,), torch.nan)
-        for preference in check_preferences(labeler.label(comparisons), comparisons, self.labeler_kind):
+        for preference in labeler.label(comparisons):
             if preference.probabilities is not None:
                 labels[int(preference.comparison.partition("/")[0])] = preference.probabilities[0]
         return labels
