@@ -257,8 +257,9 @@ def test_a_refused_method_is_not_tried_again(build: Build, refused: str) -> None
         got = dict(build(server.url, mode="completion", concurrency=1).answer(choices(5)))
     assert {answer.read_from for answer in got.values()} == {"top_logprobs"}
     asked = [path for path, body in zip(server.paths, server.bodies, strict=True) if path == refused]
-    # Two options and the ending; once refused, once without the setting, and then each choice.
-    assert len(asked) == {"/tokenize": 3, "/v1/completions": 2 + 5, "/v1/score": 1}[refused]
+    # Two options and the ending; once refused, and then each choice without the setting.
+    assert len(asked) == {"/tokenize": 3, "/v1/completions": 1 + 5, "/v1/score": 1}[refused]
+    assert {answer.prompt_tokens for answer in got.values()} == {10}
 
 
 def test_all_servers_must_offer_a_method_but_for_those_that_are_gone(build: Build) -> None:

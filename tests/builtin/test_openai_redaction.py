@@ -40,7 +40,9 @@ FORMS: dict[str, Callable[[str], str]] = {
 
 def longest_part(key: str, text: str) -> int:
     """Return the length of the longest part of the key in a text."""
-    return max((n for n in range(1, len(key) + 1) for i in range(len(key) - n + 1) if key[i : i + n] in text), default=0)
+    return max(
+        (n for n in range(1, len(key) + 1) for i in range(len(key) - n + 1) if key[i : i + n] in text), default=0
+    )
 
 
 @pytest.mark.parametrize("key", KEYS, ids=["letters", "signs", "long"])
