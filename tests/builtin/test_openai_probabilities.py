@@ -117,6 +117,8 @@ def test_weights_are_none_where_the_next_token_cannot_tell() -> None:
     assert option_weights(["first", "seventh"], [("first", -1.0), ("se", -1.0)]) is None
     assert option_weights(["1", "2"], []) is None
     assert option_weights(["1", "2"], [("1", -9999.0), ("2", float("-inf"))]) is None
+    assert option_weights(["1", "2"], [("1", math.nan), ("2", -0.1)]) is None
+    assert option_weights(["1", "2"], [("1", 3.0), ("2", 5.0)]) is None
 
 
 @pytest.mark.parametrize(

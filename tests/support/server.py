@@ -32,6 +32,8 @@ class Server(ThreadingHTTPServer):
         self.paths: list[str] = []
         self.times: list[float] = []
         self.in_flight = self.most_in_flight = 0
+        self.received: set[int] = set()
+        """Numbers of the requests whose reply the client has read, as it has used the connection again since."""
         self.models: list[dict[str, Any]] | None = None
         """What `/v1/models` lists, if there is one."""
         self.listed = 0
@@ -55,6 +57,8 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     server: Server
+    last: int | None = None
+    """Number of the last request on this connection."""
 
     def do_GET(self) -> None:
         server = self.server
@@ -73,6 +77,9 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with server.lock:
             number = len(server.bodies)
+            if self.last is not None:
+                server.received.add(self.last)
+            self.last = number
             server.bodies.append(body)
             server.headers.append(dict(self.headers))
             server.paths.append(self.path)
