@@ -12,8 +12,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Reply = tuple[int, dict[str, str], bytes]
-Behave = Callable[[dict[str, Any], int], Reply | None]
-"""Gets a request's body and its number, from 0; gives a reply, or None to drop the connection."""
+Behave = Callable[[dict[str, Any], int], Reply | bytes | None]
+"""Gets a request's body and its number, from 0; gives a reply, bytes to send as they are, or None for nothing. After
+bytes or nothing, the connection is closed."""
 
 
 class Server(ThreadingHTTPServer):
@@ -92,8 +93,9 @@ class Handler(BaseHTTPRequestHandler):
         finally:
             with server.lock:
                 server.in_flight -= 1
-        if reply is None:
+        if reply is None or isinstance(reply, bytes):
             self.close_connection = True
+            self.wfile.write(reply or b"")
             return
         status, headers, content = reply
         self.send_response(status)

@@ -6,7 +6,7 @@ import asyncio
 import ipaddress
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -220,7 +220,7 @@ def join_lines(text: str) -> str:
 # Proxies
 
 
-def open_client(urls: Iterable[str], headers: dict[str, str], concurrency: int) -> httpx2.AsyncClient:
+def open_client(urls: Sequence[str], headers: dict[str, str], concurrency: int) -> httpx2.AsyncClient:
     """Open a client for servers, which uses the proxies of the environment.
 
     Raises:
@@ -229,12 +229,14 @@ def open_client(urls: Iterable[str], headers: dict[str, str], concurrency: int) 
     # `concurrency` limits the requests; the client's default of 100 connections might be lower.
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=concurrency)
     # Only the proxies that are needed, so that one that cannot be used does not matter to a server of NO_PROXY.
-    mounts = {url: _open_proxy(*proxy, limits) for url in urls if (proxy := find_proxy(url)) is not None}
+    proxies = {url: proxy for url in urls if (proxy := find_proxy(url)) is not None}
+    # Reading the certificates takes longer than many a request.
+    uses_tls = bool(proxies) or any(url.startswith("https:") for url in urls)
     return httpx2.AsyncClient(
         headers=headers,
         timeout=None,  # `Transport` limits the whole exchange, the client only each read
-        transport=httpx2.AsyncHTTPTransport(limits=limits),
-        mounts={_mount(url): transport for url, transport in mounts.items()},
+        transport=httpx2.AsyncHTTPTransport(limits=limits, verify=uses_tls),
+        mounts={_mount(url): _open_proxy(*proxy, limits) for url, proxy in proxies.items()},
     )
 
 
