@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ class Journal:
             " WITHOUT ROWID",
             path,
         )
+        self._in_flight: Counter[bytes] = Counter()
+        """Number of requests that this process has sent and whose outcome is not known yet."""
 
     def close(self) -> None:
         """Close the database."""
@@ -45,6 +48,7 @@ class Journal:
 
     def note_request(self, key: bytes) -> None:
         """Note that a request is about to be sent."""
+        self._in_flight[key] += 1
         self._run(
             "INSERT INTO exchanges VALUES (?, 1, NULL) ON CONFLICT (key) DO UPDATE SET unanswered = unanswered + 1", key
         )
@@ -56,13 +60,18 @@ class Journal:
             key: The request.
             response: JSON content to return from `find_response`; None if it must not be used again.
         """
+        self._in_flight[key] -= 1
         text = None if response is None else json.dumps(response, ensure_ascii=False)
         self._run("UPDATE exchanges SET unanswered = unanswered - 1, response = ? WHERE key = ?", text, key)
 
+    def note_loss(self, key: bytes) -> None:
+        """Note that there will be no response to a request that was sent."""
+        self._in_flight[key] -= 1
+
     def count_unanswered(self, keys: Collection[bytes]) -> int:
         """Return how often requests have been sent without a response, by this process or by earlier ones."""
-        found = (self._run("SELECT unanswered FROM exchanges WHERE key = ?", key) for key in keys)
-        return sum(count for rows in found for (count,) in rows)
+        found = ((key, self._run("SELECT unanswered FROM exchanges WHERE key = ?", key)) for key in keys)
+        return sum(count - self._in_flight[key] for key, rows in found for (count,) in rows)
 
     def forget(self, keys: Collection[bytes]) -> None:
         """Remove requests, once the answer that was made of their responses is cached."""

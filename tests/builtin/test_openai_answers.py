@@ -14,7 +14,7 @@ from rlaif_framework import (
     Question,
 )
 from rlaif_framework.prompting import run_coroutines
-from rlaif_plugins.backends.openai.exchange import SHORT_QUESTION
+from rlaif_plugins.backends.openai.negotiation import SHORT_QUESTION
 from support.remote import Build, ask, choices, drive, texts
 from support.server import Reply, answer, complete, fail, prompt, serve
 

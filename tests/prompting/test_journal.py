@@ -22,6 +22,9 @@ def test_what_was_noted_outlives_the_process(tmp_path: Path) -> None:
     assert [later.find_response(key) for key in (two, three, b"other")] == [None] * 3
     assert [later.count_unanswered([key]) for key in (one, two, three, b"other")] == [0, 2, 0, 0]
     assert later.count_unanswered([one, two, three]) == 2
+    assert journal.count_unanswered([two]) == 0  # in flight, for the process that sent them
+    journal.note_loss(two)
+    assert journal.count_unanswered([two]) == 1
     later.forget([one, two])
     assert journal.find_response(one) is None
     assert journal.count_unanswered([two]) == 0
@@ -30,8 +33,10 @@ def test_what_was_noted_outlives_the_process(tmp_path: Path) -> None:
 def test_a_response_ends_one_of_several_requests(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "answers.sqlite")
     key = Journal.key("lone \ud800 surrogate")
-    for _ in range(3):  # two time-outs, then a response
+    for _ in range(2):
         journal.note_request(key)
+        journal.note_loss(key)
+    journal.note_request(key)
     journal.note_response(key, "yes")
     assert (journal.count_unanswered([key]), journal.find_response(key)) == (2, "yes")
     journal.note_request(key)

@@ -61,7 +61,7 @@ def healthy(body: dict[str, Any], number: int = 0) -> Reply:
     return give(answer(body))
 
 
-def give(content: Any, status: int = 200, **headers: str) -> Reply:
+def give(content: Any, status: int = 200, /, **headers: str) -> Reply:
     text = content if isinstance(content, bytes) else json.dumps(content).encode()
     return status, {"Content-Type": "application/json", **{n.replace("_", "-"): v for n, v in headers.items()}}, text
 
@@ -75,6 +75,7 @@ def status(number: int, fate: Fate, content: Any = None, **headers: str) -> Faul
 
 
 PAGE = b"<!doctype html><html><head><title>Bad Gateway</title></head><body><h1>nginx</h1></body></html>"
+OTHER_JSON: tuple[Any, ...] = (None, 5, "text", True, [], {}, [1])
 DEEP = b"[" * 100_000 + b"]" * 100_000
 
 STATUSES: dict[str, Fault] = {
@@ -138,7 +139,7 @@ WITHOUT_ANSWER: dict[str, Fault] = {
     "cut JSON": Fault("retried", lambda body: give(json.dumps(answer(body)).encode()[:-20])),
     "two documents": Fault("retried", lambda body: give(json.dumps(answer(body)).encode() * 2)),
     "events": Fault("retried", lambda body: give(b"data: " + json.dumps(answer(body)).encode() + b"\n\n")),
-    **{f"JSON {value}": success(value) for value in (None, 5, "text", True, [], {}, [1])},
+    **{f"JSON {value}": success(value) for value in OTHER_JSON},
     "deep list": success(DEEP),
     "deep object": success(b'{"choices":' * 5_000 + b"1" + b"}" * 5_000),
     "deep content": changed(message={"content": json.loads("[" * 300 + "]" * 300)}),

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from rlaif_framework import Answer, Generate, ModelError, Question, Request, RlaifError
+from rlaif_framework import Answer, Generate, ModelError, Request, RlaifError
 from rlaif_framework.prompting import Journal
 from rlaif_plugins.backends.openai.budget import Reservation
 from rlaif_plugins.backends.openai.choices import Chooser
+from rlaif_plugins.backends.openai.clients import open_client
 from rlaif_plugins.backends.openai.lengths import estimate_question
-from rlaif_plugins.backends.openai.negotiation import SHORT_QUESTION
+from rlaif_plugins.backends.openai.negotiation import make_short
 from rlaif_plugins.backends.openai.options import count_reads, sample_tokens
 from rlaif_plugins.backends.openai.sending import Refused, Sender, Stopped, Usage
 from rlaif_plugins.backends.openai.service import Service
-from rlaif_plugins.backends.openai.transport import Transport, open_client
+from rlaif_plugins.backends.openai.transport import Transport
 from rlaif_plugins.backends.openai.wire import Ask
 
 MAX_REASON_LENGTH = 300
@@ -154,9 +154,9 @@ class Exchange:
             # A server that has answered any request of this call is set up correctly, unless it has stopped to.
             if self.sender.has_answered and not refusal.may_be_outage:
                 return
-            question = Question(SHORT_QUESTION, "Answer=" if request.question.prefill else "")
+            asked = refusal.ask if isinstance(refusal.ask, Ask) else Ask(request.question, 1)
             try:
-                await self._ask(replace(request, question=question), Usage())
+                await self.sender.complete(make_short(asked), Usage())
             except Refused:
                 raise ModelError(
                     f"backend 'openai': {refusal.reason}; it refuses a short question as well: "

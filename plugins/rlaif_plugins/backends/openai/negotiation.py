@@ -21,6 +21,9 @@ CRASH_STATUSES = (500, 501)
 """Statuses of servers that fail on settings, instead of refusing them."""
 MIN_FILLER = 200
 """Minimum number of tokens of a prompt for which its length may be the reason of a refusal."""
+FILLER_WORDS = ("one", "two", "six", "ten", "red", "cat", "sun", "map", "old", "new", "day")
+FITTING_FRACTION = 0.6
+"""Fraction of a question to try if it is too long, and nothing is known about the limit."""
 LONGER = 1.25
 """A prompt that is longer by less than this factor than one that was answered is not refused for its length."""
 
@@ -36,7 +39,8 @@ def may_concern_settings(reading: Reading) -> bool:
 
 def make_short(ask: Ask) -> Ask:
     """Return the short question, asked as another one is."""
-    return replace(ask, question=Question(SHORT_QUESTION, "Answer=" if ask.question.prefill else ""))
+    question = Question(SHORT_QUESTION, "Answer=" if ask.question.prefill else "")
+    return replace(ask, question=question, is_probe=True)
 
 
 async def negotiate(dialect: Dialect, send: Send, ask: Ask, call: Call, refused: Reading) -> Reading:
@@ -121,7 +125,8 @@ async def is_too_long(dialect: Dialect, send: Send, ask: Ask, call: Call) -> boo
     size = estimate_prompt(call.body)
     if size < MIN_FILLER or size <= LONGER * dialect.longest:
         return False
-    # Letters with spaces are one token each in most vocabularies.
-    letters = " ".join("abcdefghijklmnopqrstuvwxyz"[i % 26] for i in range(size))
-    filler = await send(dialect.build(replace(ask, question=Question(letters, ask.question.prefill))))
-    return isinstance(filler, Refusal) and filler.status is not None
+    # In most vocabularies, each of these words with its space is one token, so the text is as long as was estimated.
+    filler = " ".join(FILLER_WORDS[i % len(FILLER_WORDS)] for i in range(size))
+    question = Question(filler, ask.question.prefill)
+    reading = await send(dialect.build(replace(ask, question=question, is_probe=True)))
+    return isinstance(reading, Refusal) and reading.status is not None

@@ -18,7 +18,6 @@ from rlaif_plugins.backends.openai.classification import (
     classify,
 )
 from rlaif_plugins.backends.openai.lengths import (
-    DEFAULT_FRACTION,
     answer_tokens,
     estimate_prompt,
     read_overlong,
@@ -26,7 +25,7 @@ from rlaif_plugins.backends.openai.lengths import (
 )
 from rlaif_plugins.backends.openai.limits import Server, backoff, least_busy, read_retry_after
 from rlaif_plugins.backends.openai.lookups import Lookups
-from rlaif_plugins.backends.openai.negotiation import is_too_long, may_concern_settings, negotiate
+from rlaif_plugins.backends.openai.negotiation import FITTING_FRACTION, is_too_long, may_concern_settings, negotiate
 from rlaif_plugins.backends.openai.reading import Completion
 from rlaif_plugins.backends.openai.service import Service
 from rlaif_plugins.backends.openai.transport import ConnectionFault, Response, Transport
@@ -46,9 +45,16 @@ class Refused(Exception):
     """A server refuses one request, although it may answer others."""
 
     def __init__(
-        self, reason: str, status: int | None, fitting_fraction: float | None = None, *, may_be_outage: bool = False
+        self,
+        reason: str,
+        ask: Ask | Scoring,
+        status: int | None = None,
+        fitting_fraction: float | None = None,
+        *,
+        may_be_outage: bool = False,
     ) -> None:
         self.reason = reason
+        self.ask = ask
         self.status = status
         self.fitting_fraction = fitting_fraction
         self.may_be_outage = may_be_outage
@@ -88,6 +94,8 @@ class Sender:
         """True once a server has answered any request of this call."""
         self.negotiating = asyncio.Lock()
         """Held while accepted settings are looked for, so that this is done once."""
+        self.setup_fault: SetupFault | None = None
+        """Why no request is answered with any settings."""
 
     async def complete(self, ask: Ask | Scoring, usage: Usage) -> Completion:
         """Get one completion, retry after transient failures, and append it to the usage of the request.
@@ -117,7 +125,7 @@ class Sender:
         attempts = "one attempt" if not self.config.retries else f"{self.config.retries + 1} attempts"
         reason = self._describe(server, call, fault)
         if not fault.is_outage:
-            raise Refused(f"{server.url}: no usable answer after {attempts}: {reason}", None, may_be_outage=True)
+            raise Refused(f"{server.url}: no usable answer after {attempts}: {reason}", ask, may_be_outage=True)
         raise ModelError(
             f"backend 'openai': no usable answer after {attempts}; the last failure: {reason}. Check the server, or "
             "raise 'retries' or 'timeout', and rerun the same command"
@@ -165,7 +173,11 @@ class Sender:
                 refused = await self._send(server, call, usage)
             if not may_concern_settings(refused) or call.shape in self.dialect.accepted:
                 return refused
-            return await negotiate(self.dialect, lambda trial: self._send(server, trial, usage), ask, call, refused)
+            if self.setup_fault is not None:
+                return self.setup_fault
+            reading = await negotiate(self.dialect, lambda trial: self._send(server, trial, usage), ask, call, refused)
+            self.setup_fault = reading if isinstance(reading, SetupFault) else None
+            return reading
 
     async def _back_off(self, attempt: int) -> None:
         await self._pause(backoff(attempt), self.stopped)
@@ -184,21 +196,35 @@ class Sender:
 
         What an interrupted run has received is not sent again.
         """
-        key = call.key
-        usage.keys.add(key)
-        if (known := self._recall(call, key)) is not None:
+        if call.is_probe:
+            return self._read(server, call, await self._exchange(server, call))
+        usage.keys.add(call.key)
+        if (known := self._recall(call)) is not None:
             return known
-        self.journal.note_request(key)
+        self.journal.note_request(call.key)
+        response = await self._exchange(server, call)
+        reading = self._read(server, call, response)
+        if isinstance(response, Response):
+            self.journal.note_response(call.key, response.data if isinstance(reading, Completion) else None)
+        elif response.was_sent:
+            self.journal.note_loss(call.key)
+        else:
+            self.journal.note_response(call.key)
+        return reading
+
+    async def _exchange(self, server: Server, call: Call) -> Response | ConnectionFault:
         try:
-            response = await self.transport.post(server.url + call.path, call.body, self.config.timeout)
+            return await self.transport.post(server.url + call.path, call.body, self.config.timeout)
         except ConnectionFault as fault:
-            if not fault.was_sent:
-                self.journal.note_response(key)
-            if not fault.is_timeout:
+            return fault
+
+    def _read(self, server: Server, call: Call, response: Response | ConnectionFault) -> Reading:
+        """Classify a response, and count its usage."""
+        if isinstance(response, ConnectionFault):
+            if not response.is_timeout:
                 server.mark_lost()
-            return PassingFault("", str(fault), is_outage=fault.is_http)
+            return PassingFault("", str(response), is_outage=response.is_http)
         reading = classify(response, call.body, call.read)
-        self.journal.note_response(key, response.data if isinstance(reading, Completion) else None)
         server.failures = 0  # any response shows that the server is alive
         if isinstance(reading, PassingFault) and reading.is_outage:
             server.rest(read_retry_after(response.retry_after))
@@ -210,9 +236,9 @@ class Sender:
         self.has_answered = True
         return self._accept(call, reading)
 
-    def _recall(self, call: Call, key: bytes) -> Completion | None:
+    def _recall(self, call: Call) -> Completion | None:
         """Return an answer that an interrupted run has received and paid for; None if there is none."""
-        data = self.journal.find_response(key)
+        data = self.journal.find_response(call.key)
         reading = None if data is None else classify(Response(200, "", data), call.body, call.read)
         return self._accept(call, reading) if isinstance(reading, Completion) else None
 
@@ -238,9 +264,9 @@ class Sender:
             return ModelError(f"backend 'openai': {reason}; {also}{self.service.advise(fault.status)}")
         if fault.status is None:
             usage.completions.append(Completion("", (), fault.prompt_tokens, fault.generated_tokens, call.dropped))
-            return Refused(reason, None)
+            return Refused(reason, ask)
         fraction = await self._find_fraction(server, ask, call, fault, usage)
-        return Refused(reason, fault.status, fraction, may_be_outage=fault.status not in CONTENT_STATUSES)
+        return Refused(reason, ask, fault.status, fraction, may_be_outage=fault.status not in CONTENT_STATUSES)
 
     async def _find_fraction(
         self, server: Server, ask: Ask | Scoring, call: Call, refusal: Refusal, usage: Usage
@@ -251,4 +277,4 @@ class Sender:
         if fraction is not None or isinstance(ask, Scoring) or refusal.status not in CONTENT_STATUSES:
             return fraction
         too_long = await is_too_long(self.dialect, lambda trial: self._send(server, trial, usage), ask, call)
-        return DEFAULT_FRACTION if too_long else None
+        return FITTING_FRACTION if too_long else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from rlaif_framework import Question
@@ -44,6 +45,8 @@ class Ask:
     """Request the most likely first tokens."""
     token_ids: tuple[int, ...] = ()
     """Tokens whose log-probabilities to request, for servers with `logprob_token_ids`."""
+    is_probe: bool = False
+    """True if the answer shows only what the server accepts now, so that an earlier one is of no use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ class Settings:
     """Fields that are not sent. In place of `max_tokens`, `max_completion_tokens` is."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Call:
     """A request to a server."""
 
@@ -73,8 +76,10 @@ class Call:
     """Reads the response to a body."""
     identity: tuple[Any, ...] = ()
     """What distinguishes this request from another one with the same body, such as a seed that is not sent."""
+    is_probe: bool = False
+    """As in `Ask`."""
 
-    @property
+    @cached_property
     def key(self) -> bytes:
         """The key of the request in the journal."""
         return Journal.key([self.path, self.body, *self.identity])
@@ -150,7 +155,8 @@ class Dialect:
         dropped = [name for name in body if name not in kept and name != "max_tokens"]
         if self.chat and ask.question.prefill and not settings.prefill and self.config.prefill == "auto":
             dropped.append("prefill")
-        return Call(self.path, kept, settings, tuple(dropped), identity=(ask.seed, ask.top_k, ask.temperature))
+        identity = (ask.seed, ask.top_k, ask.temperature)
+        return Call(self.path, kept, settings, tuple(dropped), identity=identity, is_probe=ask.is_probe)
 
     def _options(self, ask: Ask, settings: Settings) -> dict[str, Any]:
         options: dict[str, Any] = {
