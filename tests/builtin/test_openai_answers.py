@@ -231,6 +231,16 @@ def test_an_outage_inside_200s_ends_the_run(build: Build) -> None:
     assert len(server.bodies) == 5 + 2 + 2
 
 
+def test_a_setting_that_is_refused_inside_a_200_without_a_status_is_found(build: Build) -> None:
+    def behave(body: dict[str, Any], number: int) -> Reply:
+        refused = body.get("logprobs")
+        return (200, {}, b'{"error": "that cannot be asked for"}') if refused else complete(body, "1")
+
+    with serve(behave) as server:
+        got = dict(build(server.url, retries=1, samples=2, concurrency=1).answer(choices(2)))
+    assert {answer.read_from for answer in got.values()} == {"samples"}
+
+
 @pytest.mark.parametrize(
     "message", ["`temperature` must be strictly positive", "temperature: 0 is not supported", "temperature must be > 0"]
 )

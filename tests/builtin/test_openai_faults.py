@@ -208,3 +208,10 @@ def test_a_key_with_escaped_slashes_reaches_no_label(label: Label, tmp_path: Pat
     assert code == 0, printed
     assert "the key is ***" in Path("labels.jsonl").read_text(encoding="utf-8")
     check_key_is_nowhere(tmp_path, printed)
+
+
+def test_control_characters_of_a_server_do_not_reach_the_terminal(label: Label) -> None:
+    with serve(lambda body, number: FAULTS["control characters"].reply(body)) as server:
+        code, printed = label(server)
+    assert code == 2
+    assert "answered 400: \ufffd[2J\ufffd]0;owned\ufffd \ufffd\ufffd no; it refuses a short question as well" in printed

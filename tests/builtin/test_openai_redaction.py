@@ -82,6 +82,12 @@ def test_a_short_key_is_removed_from_messages_only_and_as_a_whole() -> None:
     redactor = Redactor("EMPTY")
     assert redactor.redact("key EMPTY is wrong, not EMPT") == "key *** is wrong, not EMPT"
     assert redactor.redact_data({"text": "EMPTY"}) == {"text": "EMPTY"}
+    short = Redactor("pass/word+1")
+    for form in FORMS.values():
+        text = short.redact(f"key {form('pass/word+1')} is wrong")
+        assert "***" in text
+        assert "word" not in text
+    assert short.redact("pass/word") == "pass/word"
 
 
 def test_all_texts_of_a_response_are_cleaned() -> None:

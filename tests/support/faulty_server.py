@@ -98,6 +98,7 @@ STATUSES: dict[str, Fault] = {
     "number in a 400": status(400, "refused", 5),
     "deep 400": status(400, "refused", DEEP),
     "bytes in a 400": status(400, "refused", b"\xff\xfe\x00"),
+    "control characters": status(400, "refused", {"error": {"message": "\x1b[2J\x1b]0;owned\x07 \x00\u202e no"}}),
     "long 500": status(500, "outage", b"x" * 3_000_000),
     **{
         f"retry after {value[:12]}": status(429, "outage", Retry_After=value)
@@ -162,7 +163,13 @@ WITHOUT_ANSWER: dict[str, Fault] = {
     "error in the choice": changed(choices=[{"message": {"content": ""}, "error": {"message": "gone"}}]),
     "finished by an error": changed(finish_reason="error"),
     **{f"error {code} inside": inside("retried", message="gone", code=code) for code in (429, "500", 503, 529, "x")},
-    **{f"error {code} inside": inside("refused", message="no", code=code) for code in (400, "403", "content_filter")},
+    **{
+        f"error {code} inside": inside("refused", message="no", code=code)
+        for code in (400, "403", "content_filter", "invalid_request_error")
+    },
+    "error status inside": inside("refused", message="no", status=422),
+    "logprobs all null": tops(of_first=None, The=None),
+    "logprobs all -inf": tops(of_first=-math.inf),
     **{f"logprob {value}": tops(of_first=value) for value in (math.nan, math.inf, 0.5, 700, 10**400, "-1", True, [-1])},
     "logprob object": tops(of_first={"value": -1}),
     "other logprob nan": tops(The=math.nan),
@@ -281,7 +288,8 @@ ODD: dict[str, Fault] = {
     "same name twice": rewritten(lambda text: b'{"choices": null, ' + text[1:]),
     "status 201": Fault("answered", lambda body: give(answer(body), 201)),
     "two choices": Fault("answered", two_choices),
-    "empty error": changed("answered", error=None),
+    "no error": changed("answered", error=None),
+    "empty error": changed("answered", error={"message": "", "code": None}),
     "logprob null": tops("answered", of_first=math.log(0.8), The=None),
     "logprob -inf": tops("answered", of_first=math.log(0.8), The=-math.inf),
     "logprob 1e-9": tops("answered", of_first=1e-9),

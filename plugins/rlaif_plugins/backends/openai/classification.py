@@ -26,6 +26,10 @@ FILTERED = ("content_filter", "safety", "recitation", "blocklist", "prohibited_c
 """Reasons to finish with which an answer is withheld, in lower case: OpenAI's, Gemini's and Anthropic's."""
 
 
+CONTENT_CODES = (*FILTERED, "invalid_request_error", "context_length_exceeded", "content_policy_violation")
+"""Codes of errors about the content of a request, which gateways report with status 200 and no other status."""
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """The server or the model refuses this request, although others may be answered."""
@@ -103,7 +107,7 @@ def _classify_success(response: Response, body: Mapping[str, Any], read: Read) -
             inside = f"{where} with an error inside ({status})"
             # It comes from a server behind the one that answers, and may concern one request whatever its status is.
             if status in OVERLOAD_STATUSES or status >= 500:
-                return PassingFault(inside, message)
+                return PassingFault(inside, message, status)
             return Refusal(inside, message, status)
         if (declined := _find_refusal(data)) is not None:
             prompt, generated = read_usage(data, body)
@@ -118,19 +122,20 @@ def _find_error(data: Any) -> tuple[int, str] | None:
     """Return the HTTP status and the message of an error inside a response with status 200; None if there is none.
 
     Gateways report errors in this way, in the response or in its choice. Without a status of their own, they are
-    regarded as passing failures (502).
+    regarded as passing failures (500).
     """
     if not isinstance(data, dict):
         return None
     choices = data.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
     error = data.get("error") or choice.get("error")
-    if not error:
-        return (502, "the answer was finished by an error") if choice.get("finish_reason") == "error" else None
     details = error if isinstance(error, dict) else {"message": error}
-    code = str(details.get("code")).lower()
-    status = int(code) if re.fullmatch(r"[45][0-9][0-9]", code) else 400 if code in FILTERED else 502
-    return status, join_lines(str(details.get("message") or error))
+    if not any(details.values()):
+        return (500, "the answer was finished by an error") if choice.get("finish_reason") == "error" else None
+    codes = [str(details.get(name)).lower() for name in ("code", "status", "status_code", "type")]
+    stated = next((int(code) for code in codes if re.fullmatch(r"[45][0-9][0-9]", code)), None)
+    status = stated or (400 if any(code in CONTENT_CODES for code in codes) else 500)
+    return status, str(details.get("message") or error)
 
 
 def _find_refusal(data: Any) -> str | None:

@@ -145,11 +145,14 @@ def _read_logprobs(logprobs: Any) -> list[tuple[str, float]]:
     """Return the most likely first tokens with their log-probabilities, in the form of either endpoint.
 
     Raises:
-        ValueError: A log-probability is not a number, infinite or positive.
+        ValueError: A log-probability is not a number, infinite or positive, or all are those of probability 0.
     """
     # llama.cpp uses the form of chats for both endpoints, and llama-cpp-python that of completions.
     pairs = [(str(token).translate(SPACES), logprob) for token, logprob in _list_first(logprobs or {})]
-    return [(token, _read_logprob(token, logprob)) for token, logprob in pairs]
+    read = [(token, _read_logprob(token, logprob)) for token, logprob in pairs]
+    if read and all(logprob == -math.inf for _, logprob in read):
+        raise ValueError("all its log-probabilities are those of probability 0")
+    return read
 
 
 def _read_logprob(token: str, logprob: Any) -> float:

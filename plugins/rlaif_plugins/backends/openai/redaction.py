@@ -31,37 +31,33 @@ class Redactor:
     """Removes one key from texts."""
 
     def __init__(self, key: str) -> None:
-        self.key = key
         self.is_long = len(key) >= MIN_LENGTH
-        self.forms = tuple(dict.fromkeys(_encode(key))) if self.is_long else ()
+        # Encoded forms of a very short key are ordinary words, too.
+        self.forms = tuple(dict.fromkeys(_encode(key))) if len(key) >= PART else (key,) if key else ()
 
     def redact(self, text: str) -> str:
         """Remove the key from a message. It must not have been cut to a length."""
-        if not self.key:
-            return text
-        return self._redact_parts(text) if self.is_long else text.replace(self.key, MASK)
+        spans: list[tuple[int, int]] = []
+        view: _View | None = _View(text) if self.forms else None
+        for _ in range(MAX_LAYERS):
+            if view is None:
+                break
+            parts = (_find_parts(view.text, form, PART if self.is_long else len(form)) for form in self.forms)
+            spans += [view.locate(*span) for found in parts for span in found]
+            view = view.unescape()
+        return _mask(text, sorted(spans)) if spans else text
 
     def redact_data(self, data: Any) -> Any:
         """Remove the key from all texts in parsed JSON, unless the key is so short that answers may contain it."""
         if not self.is_long:
             return data
         if isinstance(data, str):
-            return self._redact_parts(data)
+            return self.redact(data)
         if isinstance(data, list):
             return [self.redact_data(item) for item in data]
         if isinstance(data, dict):
-            return {self._redact_parts(name): self.redact_data(value) for name, value in data.items()}
+            return {self.redact(name): self.redact_data(value) for name, value in data.items()}
         return data
-
-    def _redact_parts(self, text: str) -> str:
-        spans: list[tuple[int, int]] = []
-        view: _View | None = _View(text)
-        for _ in range(MAX_LAYERS):
-            if view is None:
-                break
-            spans += [view.locate(*span) for form in self.forms for span in _find_parts(view.text, form)]
-            view = view.unescape()
-        return _mask(text, sorted(spans)) if spans else text
 
 
 def _encode(key: str) -> Iterator[str]:
@@ -77,18 +73,18 @@ def _encode(key: str) -> Iterator[str]:
             yield encode(b"\0" * before + content).decode()[start:end]
 
 
-def _find_parts(text: str, form: str) -> Iterator[tuple[int, int]]:
+def _find_parts(text: str, form: str, size: int) -> Iterator[tuple[int, int]]:
     """Yield where parts of a form of the key are. A cut of the server may have left only a part."""
-    for start in range(0, len(form) - PART + 1, STRIDE):
-        at = text.find(form[start : start + PART])
+    for start in range(0, len(form) - size + 1, STRIDE):
+        at = text.find(form[start : start + size])
         while at >= 0:
-            begin, end, first, last = at, at + PART, start, start + PART
+            begin, end, first, last = at, at + size, start, start + size
             while begin > 0 and first > 0 and text[begin - 1] == form[first - 1]:
                 begin, first = begin - 1, first - 1
             while end < len(text) and last < len(form) and text[end] == form[last]:
                 end, last = end + 1, last + 1
             yield begin, end
-            at = text.find(form[start : start + PART], end)
+            at = text.find(form[start : start + size], end)
 
 
 def _mask(text: str, spans: list[tuple[int, int]]) -> str:

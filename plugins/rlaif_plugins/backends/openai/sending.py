@@ -28,7 +28,7 @@ from rlaif_plugins.backends.openai.lookups import Lookups
 from rlaif_plugins.backends.openai.negotiation import FITTING_FRACTION, is_too_long, may_concern_settings, negotiate
 from rlaif_plugins.backends.openai.reading import Completion
 from rlaif_plugins.backends.openai.service import Service
-from rlaif_plugins.backends.openai.transport import ConnectionFault, Response, Transport
+from rlaif_plugins.backends.openai.transport import ConnectionFault, Response, Transport, join_lines
 from rlaif_plugins.backends.openai.wire import Ask, Call, Scoring
 
 MAX_MESSAGE_LENGTH = 500
@@ -73,6 +73,11 @@ class Usage:
         """Count a completion, unless it has been counted for another question of the same request."""
         if all(done.key != one.key for one in self.completions):
             self.completions.append(done)
+
+
+def show(text: str) -> str:
+    """Return a text on one line, without control characters, which would change what a terminal shows."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in join_lines(text))
 
 
 class Sender:
@@ -125,7 +130,9 @@ class Sender:
         attempts = "one attempt" if not self.config.retries else f"{self.config.retries + 1} attempts"
         reason = self._describe(server, call, fault)
         if not fault.is_outage:
-            raise Refused(f"{server.url}: no usable answer after {attempts}: {reason}", ask, may_be_outage=True)
+            fraction = read_overlong(fault.message, call.body, None)
+            reason = f"{server.url}: no usable answer after {attempts}: {reason}"
+            raise Refused(reason, ask, fault.status, fraction, may_be_outage=True)
         raise ModelError(
             f"backend 'openai': no usable answer after {attempts}; the last failure: {reason}. Check the server, or "
             "raise 'retries' or 'timeout', and rerun the same command"
@@ -251,7 +258,7 @@ class Sender:
     def _describe(self, server: Server, call: Call, fault: Refusal | PassingFault | SetupFault) -> str:
         """Describe what a server answered, with its URL. The key is removed before anything is cut."""
         redact = self.service.redactor.redact
-        where, message = (redact(text)[:MAX_MESSAGE_LENGTH] for text in (fault.where, fault.message))
+        where, message = (show(redact(text))[:MAX_MESSAGE_LENGTH] for text in (fault.where, fault.message))
         return ": ".join(filter(None, [f"{server.url}{call.path} {where}".rstrip(), message]))
 
     async def _explain(
