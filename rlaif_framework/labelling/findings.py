@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from rlaif_framework.labelling.report_model import LabelerReport, LabelReport, PairsSummary
 from rlaif_framework.metrics.paired_comparison import PairedComparison
 from rlaif_framework.records.ballots import LOW_MASS
+from rlaif_framework.report.findings import describe_unanswered
 from rlaif_framework.report.page import percent, rate
 
 SIGNIFICANCE = 0.05
@@ -102,6 +103,8 @@ def _doubt_answers(x: LabelerReport) -> Iterator[str]:
             f"has no label for {counts.refused} comparisons because the backend refused to answer; the first reason: "
             f"{counts.first_refusal}"
         )
+    if counts.unanswered:
+        yield describe_unanswered(counts.unanswered)
     # The two are not comparable: counts of a few samples are coarser than probabilities.
     if quality.sampled and 0 < quality.sampled.value < 1:
         yield (

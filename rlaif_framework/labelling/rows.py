@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rlaif_framework.records.jsonl import read_rows
 from rlaif_framework.records.preferences import Comparison, Preference, Prompt
-from rlaif_framework.records.rows import read_preference
+from rlaif_framework.records.rows import dump_evidence, read_preference
 
 Labelled = tuple[Comparison, Preference]
 
@@ -24,7 +23,7 @@ def to_row(comparison: Comparison, preference: Preference) -> dict[str, Any]:
         "human": comparison.preference,
         "confidence": comparison.confidence,
         "slice": comparison.slice,
-        "evidence": asdict(preference.evidence),
+        "evidence": dump_evidence(preference.evidence),
     }
 
 

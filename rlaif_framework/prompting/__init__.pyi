@@ -9,5 +9,6 @@ from .endings import choose_ending as choose_ending
 from .fitting import PromptQuery as PromptQuery
 from .fitting import run_queries as run_queries
 from .fitting import truncate_source as truncate_source
+from .journal import Journal as Journal
 from .options import option_paths as option_paths
 from .options import option_probabilities as option_probabilities

@@ -30,19 +30,9 @@ class AnswerCache:
 
     def __init__(self, identity: str, path: Path | None = None) -> None:
         self.identity = identity
-        path = path or cache_folder() / "answers.sqlite"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            # No transactions: each answer is stored at once. Other runs may hold the write lock for a moment.
-            self._db = sqlite3.connect(path, timeout=60, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")  # runs that read do not block a run that writes
-            # Safe if the process is killed; a power failure may lose the last answers.
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            # Rows are stored in the tree of the key, which saves a second look-up.
-            self._db.execute("CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, answer TEXT) WITHOUT ROWID")
-        except sqlite3.Error as error:
-            raise _explain(error, path) from error
-        self.path = path
+        # Rows are stored in the tree of the key, which saves a second look-up.
+        table = "CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, answer TEXT) WITHOUT ROWID"
+        self._db, self.path = open_database(table, path)
 
     def close(self) -> None:
         """Close the database."""
@@ -87,7 +77,7 @@ class AnswerCache:
             try:
                 row = self._db.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
             except sqlite3.Error as error:
-                raise _explain(error, self.path) from error
+                raise explain_error(error, self.path) from error
             if row is not None:
                 found[key] = _load_answer(json.loads(row[0]))
         return found
@@ -97,10 +87,30 @@ class AnswerCache:
         try:
             self._db.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, text))
         except sqlite3.Error as error:
-            raise _explain(error, self.path) from error
+            raise explain_error(error, self.path) from error
 
 
-def _explain(error: sqlite3.Error, path: Path) -> RlaifError:
+def open_database(table: str, path: Path | None = None) -> tuple[sqlite3.Connection, Path]:
+    """Open the SQLite file of the cache folder, or another one, and create a table in it.
+
+    Raises:
+        RlaifError: The file cannot be used.
+    """
+    path = path or cache_folder() / "answers.sqlite"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        # No transactions: each row is stored at once. Other runs may hold the write lock for a moment.
+        database = sqlite3.connect(path, timeout=60, isolation_level=None)
+        database.execute("PRAGMA journal_mode=WAL")  # runs that read do not block a run that writes
+        # Safe if the process is killed; a power failure may lose the last rows.
+        database.execute("PRAGMA synchronous=NORMAL")
+        database.execute(table)
+    except sqlite3.Error as error:
+        raise explain_error(error, path) from error
+    return database, path
+
+
+def explain_error(error: sqlite3.Error, path: Path) -> RlaifError:
     """Convert an error of SQLite: a damaged file must be removed; a full disk or a locked file loses no answers."""
     # Errors of Python's module, rather than of SQLite, have no name.
     damaged = getattr(error, "sqlite_errorname", "") in ("SQLITE_CORRUPT", "SQLITE_NOTADB")

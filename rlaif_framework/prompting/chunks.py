@@ -40,6 +40,8 @@ class LabelCounts:
     """Comparisons without a label because the backend refused to answer."""
     first_refusal: str | None = None
     """Reason of the first refusal."""
+    unanswered: int = 0
+    """Requests that were sent without an answer. The provider may have charged for them."""
     seconds: float = 0.0
     """Time spent in the labeler. Loading a model before the first chunk is not included."""
     prompt_tokens: int = 0
@@ -63,6 +65,7 @@ class LabelCounts:
             inconsistent=self.inconsistent + sum(p.evidence.inconsistent and p.probabilities is None for p in new),
             refused=self.refused + len(refusals),
             first_refusal=self.first_refusal or next(iter(refusals), None),
+            unanswered=self.unanswered + sum(e.unanswered for e in evidence),
             seconds=self.seconds + seconds,
             prompt_tokens=self.prompt_tokens + sum(e.prompt_tokens for e in evidence),
             generated_tokens=self.generated_tokens + sum(e.generated_tokens for e in evidence),

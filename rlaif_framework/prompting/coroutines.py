@@ -32,6 +32,8 @@ class Outcome(Generic[R]):
     """Settings of the requests that were not sent, in alphabetical order."""
     read_from: tuple[str, ...] = ()
     """Sources of the probabilities of choices, in alphabetical order."""
+    unanswered: int = 0
+    """Number of times that a request was sent without an answer."""
 
 
 def run_coroutines(coroutines: Iterable[Generator[Asked, Reply, R]], backend: Backend) -> list[Outcome[R]]:
@@ -94,6 +96,7 @@ class _Task(Generic[R]):
             fitting_fraction=self.refusal.fitting_fraction if self.refusal else None,
             dropped=tuple(sorted({name for a in self.answers for name in a.dropped})),
             read_from=tuple(sorted({a.read_from for a in self.answers if a.read_from})),
+            unanswered=sum(a.unanswered for a in self.answers),
         )
 
 

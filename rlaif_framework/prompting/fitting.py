@@ -62,6 +62,7 @@ class PromptQuery(Generic[R]):
             "cost": sum(o.cost for o in self.all_outcomes),
             "dropped": tuple(sorted({name for o in self.all_outcomes for name in o.dropped})),
             "read_from": tuple(sorted({name for o in self.all_outcomes for name in o.read_from})),
+            "unanswered": sum(o.unanswered for o in self.all_outcomes),
         }
 
     def truncate(self, task: Task, backend: Backend, reserved_tokens: int) -> bool:

@@ -119,6 +119,9 @@ class Evidence:
     """Sources of the label probabilities, for backends with several. Of `openai`: `logprob_token_ids` (vLLM) and
     `score` (SGLang) are exact, `top_logprobs` counts labels outside the most likely tokens as 0, and `samples` are
     counted answers."""
+    unanswered: int = 0
+    """Number of times that a request was sent without an answer. It depends on interruptions, so it is counted in
+    reports and left out of the rows of labels."""
 
 
 @dataclass(frozen=True, slots=True)

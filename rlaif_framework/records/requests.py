@@ -67,6 +67,9 @@ class Answer:
     """If the request is refused as too long: approximate fraction of its question that would fit, below 1."""
     dropped: tuple[str, ...] = ()
     """Settings that were not sent because the server does not support them."""
+    unanswered: int = 0
+    """Number of times that a request was sent without an answer, e.g. because the process was killed. The provider may
+    have charged for it."""
 
 
 Reply = Answer | Sequence[Answer]

@@ -40,6 +40,11 @@ def read_comparison(row: Mapping[str, Any]) -> Comparison:
     )
 
 
+def dump_evidence(evidence: Evidence) -> dict[str, Any]:
+    """Convert evidence to JSON content, without what depends on interruptions of the run."""
+    return {name: value for name, value in asdict(evidence).items() if name != "unanswered"}
+
+
 def load_preferences(path: Path) -> list[Preference]:
     """Read preferences. The file may be empty."""
     if path.stat().st_size == 0:

@@ -111,6 +111,15 @@ def find_warnings(evaluation: Evaluation, spec: SpecDict) -> list[str]:
     return warnings
 
 
+def describe_unanswered(count: int) -> str:
+    """Describe requests that may have been paid for in vain."""
+    requests = "1 request" if count == 1 else f"{count:,} requests"
+    return (
+        f"sent {requests} without an answer, because a connection or the command was interrupted; the provider may "
+        "have charged for them"
+    )
+
+
 def _empty_rate(policy: str, evaluation: Evaluation) -> Estimate | None:
     """Return the share of empty responses of a policy, if it is worth reporting."""
     empty = evaluation.policies[policy].get("empty_rate")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from rlaif_framework.files import write_atomic
 from rlaif_framework.metrics.evaluation import Evaluation
 from rlaif_framework.report.charts import draw_curves, draw_lengths, draw_reliability, draw_wins
-from rlaif_framework.report.findings import find_warnings, summarise
+from rlaif_framework.report.findings import describe_unanswered, find_warnings, summarise
 from rlaif_framework.report.page import render_page
 
 
@@ -51,7 +52,7 @@ class RunReport(BaseModel):
         return cls(
             spec=spec,
             summary=summarise(evaluation),
-            warnings=find_warnings(evaluation, spec),
+            warnings=[*find_warnings(evaluation, spec), *_find_unanswered(steps)],
             evaluation=evaluation,
             steps=steps,
             environment=environment,
@@ -88,3 +89,9 @@ class RunReport(BaseModel):
     def describe(self) -> list[str]:
         """Return the findings as lines for a terminal."""
         return [*self.summary, *(f"warning: {text}" for text in self.warnings)]
+
+
+def _find_unanswered(steps: Iterable[StepReport]) -> Iterator[str]:
+    for step in steps:
+        if count := int(step.facts.get("unanswered", 0)):
+            yield f"stage '{step.name}' {describe_unanswered(count)}"

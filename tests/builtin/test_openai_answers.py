@@ -14,7 +14,7 @@ from rlaif_framework import (
     Question,
 )
 from rlaif_framework.prompting import run_coroutines
-from rlaif_plugins.backends.openai.exchange import SHORT_QUESTION
+from rlaif_plugins.backends.openai.negotiation import SHORT_QUESTION
 from support.remote import Build, ask, choices, drive, texts
 from support.server import Reply, answer, complete, fail, prompt, serve
 
@@ -50,7 +50,7 @@ def test_a_refused_prefill_puts_the_ending_into_the_question_and_is_tried_once(b
         with pytest.raises(ModelError, match="prefill: no"):
             list(build(server.url, prefill="yes").answer(choices(1)))
         list(build(server.url, prefill="no").answer(choices(1)))
-    assert len(server.bodies) == 7  # with `yes`, a short question as well
+    assert len(server.bodies) == 4 + 4 + 1  # with `yes`, a short question as well, also with the fewest settings
 
 
 # Generating
@@ -204,7 +204,7 @@ def test_an_error_about_the_request_inside_a_200_is_not_asked_again(build: Build
         outcomes = run_coroutines([ask(request) for request in texts(3)], build(server.url, concurrency=1))
     assert [o.refused is None for o in outcomes] == [True, False, True]
     assert "your input was flagged" in str(outcomes[1].refused)
-    assert len(server.bodies) == 3
+    assert len(server.bodies) == 3 + (code == "403")  # a short question, as no request may be permitted any more
 
 
 def test_a_refused_setting_is_learnt_from_an_error_inside_a_200(build: Build) -> None:
@@ -229,6 +229,16 @@ def test_an_outage_inside_200s_ends_the_run(build: Build) -> None:
         arrived.extend(build(server.url, retries=1, concurrency=1).answer(texts(50)))
     assert len(arrived) == 5
     assert len(server.bodies) == 5 + 2 + 2
+
+
+def test_a_setting_that_is_refused_inside_a_200_without_a_status_is_found(build: Build) -> None:
+    def behave(body: dict[str, Any], number: int) -> Reply:
+        refused = body.get("logprobs")
+        return (200, {}, b'{"error": "that cannot be asked for"}') if refused else complete(body, "1")
+
+    with serve(behave) as server:
+        got = dict(build(server.url, retries=1, samples=2, concurrency=1).answer(choices(2)))
+    assert {answer.read_from for answer in got.values()} == {"samples"}
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,8 @@ pytestmark = pytest.mark.usefixtures("alone")
         ("this model's context length is 1000 tokens", 0.97 * 900 / 2000),
         ("context length exceeded", 0.75),
         ("the content policy does not allow this", None),
+        (f"context length is {'9' * 5000} tokens", 0.75),
+        (f"context length is 1000 tokens, your request has {'9' * 5000} input tokens", 0.97 * 900 / 2000),
     ],
 )
 def test_how_much_of_a_refused_question_would_fit(message: str, share: float | None) -> None:
@@ -66,6 +68,9 @@ def test_a_listed_length_tells_an_overlong_question_from_another_refusal() -> No
     assert read_overlong("no", body, 4000) is None
     assert read_context({"data": [{"id": "a", "max_model_len": 5}, {"id": "b"}]}, "a") == 5
     assert [read_context(data, "b") for data in ({"data": [{"id": "b"}]}, {}, None, {"data": 3})] == [None] * 4
+    odd: list[Any] = [float("inf"), float("nan"), -1, 0, "many", None, []]
+    for length in odd:
+        assert read_context({"data": [{"id": "a", "max_model_len": length}]}, "a") is None
 
 
 def test_tokens_of_other_scripts_are_not_underestimated() -> None:
@@ -248,7 +253,8 @@ def test_a_refusal_is_not_repeated(build: Build, status: int, says: str) -> None
     refuse = serve(lambda body, number: fail(status, "no such thing"))
     with refuse as server, pytest.raises(ModelError, match="no such thing") as caught:
         list(build(server.url).answer(texts(1)))
-    assert len(server.bodies) == (2 if status == 400 else 1)  # a short question shows whether it is about the request
+    # A short question shows whether it is about the request; after a 400, it is also asked with the fewest settings.
+    assert len(server.bodies) == {400: 4, 401: 1}.get(status, 2)
     assert all(part in str(caught.value) for part in (server.url, str(status), says))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from rlaif_framework.cli.main import main
-from rlaif_plugins.backends.openai.exchange import SHORT_QUESTION
+from rlaif_plugins.backends.openai.negotiation import SHORT_QUESTION
 from support.fake_plugins import write_rows
 from support.server import Behave, Reply, complete, fail, prompt, serve
 from support.token_server import serve_tokens
@@ -41,7 +41,8 @@ def label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 
     def run(url: str, settings: str = "", strategy: str = "", *options: str) -> tuple[int, str, str]:
         kind = "" if strategy.startswith("kind:") else "kind: llm\n"
-        backend = f"backend: {{kind: openai, model: made, base_urls: {url}, retries: 0{settings}}}\n"
+        retries = "" if "retries" in settings else ", retries: 0"
+        backend = f"backend: {{kind: openai, model: made, base_urls: {url}{retries}{settings}}}\n"
         Path("labeler.yaml").write_text(f"{kind}{strategy}{backend}")
         argv = ["rlaif", "label", "pairs.jsonl", "--labeler", "labeler.yaml", "--out", "labels.jsonl", *options]
         monkeypatch.setattr(sys, "argv", argv)
@@ -312,3 +313,22 @@ def test_a_sampled_rating_says_so(label: Label) -> None:
     with serve(lambda body, number: judge(body)) as server:
         assert label(server.url, ", samples: 6", ONE_BY_ONE, "--report", "report.html")[0] == 0
     assert json.loads(Path("report.json").read_text())["labelers"]["rate"]["quality"]["sampled"]["value"] == 0
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize(("drops", "says"), [(1, "sent 1 request without"), (3, "sent 3 requests without")])
+def test_requests_that_were_sent_without_an_answer_are_stated_and_change_no_label(
+    label: Label, drops: int, says: str
+) -> None:
+    make_pairs(4)
+    with serve(lambda body, number: judge(body)) as server:
+        assert label(server.url)[0] == 0
+    known = Path("labels.jsonl").read_bytes()
+    Path("labels.jsonl").unlink()
+    with serve(lambda body, number: None if number < drops else judge(body)) as server:
+        code, out, err = label(server.url, ", samples: 9, retries: 4, concurrency: 1", "", "--report", "report.html")
+    assert code == 0, err
+    warning = f"'llm' {says} an answer, because a connection or the command was interrupted; the provider may have"
+    assert warning in out
+    assert [text for text in json.loads(Path("report.json").read_text())["warnings"] if text.startswith(warning)]
+    assert Path("labels.jsonl").read_bytes() == known

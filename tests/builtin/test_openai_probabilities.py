@@ -117,6 +117,8 @@ def test_weights_are_none_where_the_next_token_cannot_tell() -> None:
     assert option_weights(["first", "seventh"], [("first", -1.0), ("se", -1.0)]) is None
     assert option_weights(["1", "2"], []) is None
     assert option_weights(["1", "2"], [("1", -9999.0), ("2", float("-inf"))]) is None
+    assert option_weights(["1", "2"], [("1", math.nan), ("2", -0.1)]) is None
+    assert option_weights(["1", "2"], [("1", 3.0), ("2", 5.0)]) is None
 
 
 @pytest.mark.parametrize(
@@ -257,8 +259,9 @@ def test_a_refused_method_is_not_tried_again(build: Build, refused: str) -> None
         got = dict(build(server.url, mode="completion", concurrency=1).answer(choices(5)))
     assert {answer.read_from for answer in got.values()} == {"top_logprobs"}
     asked = [path for path, body in zip(server.paths, server.bodies, strict=True) if path == refused]
-    # Two options and the ending; once refused, once without the setting, and then each choice.
-    assert len(asked) == {"/tokenize": 3, "/v1/completions": 2 + 5, "/v1/score": 1}[refused]
+    # Two options and the ending; once refused, and then each choice without the setting.
+    assert len(asked) == {"/tokenize": 3, "/v1/completions": 1 + 5, "/v1/score": 1}[refused]
+    assert {answer.prompt_tokens for answer in got.values()} == {10}
 
 
 def test_all_servers_must_offer_a_method_but_for_those_that_are_gone(build: Build) -> None:

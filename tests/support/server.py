@@ -12,8 +12,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Reply = tuple[int, dict[str, str], bytes]
-Behave = Callable[[dict[str, Any], int], Reply | None]
-"""Gets a request's body and its number, from 0; gives a reply, or None to drop the connection."""
+Behave = Callable[[dict[str, Any], int], Reply | bytes | None]
+"""Gets a request's body and its number, from 0; gives a reply, bytes to send as they are, or None for nothing. After
+bytes or nothing, the connection is closed."""
 
 
 class Server(ThreadingHTTPServer):
@@ -32,6 +33,8 @@ class Server(ThreadingHTTPServer):
         self.paths: list[str] = []
         self.times: list[float] = []
         self.in_flight = self.most_in_flight = 0
+        self.received: set[int] = set()
+        """Numbers of the requests whose reply the client has read, as it has used the connection again since."""
         self.models: list[dict[str, Any]] | None = None
         """What `/v1/models` lists, if there is one."""
         self.listed = 0
@@ -55,6 +58,8 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     server: Server
+    last: int | None = None
+    """Number of the last request on this connection."""
 
     def do_GET(self) -> None:
         server = self.server
@@ -73,6 +78,9 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with server.lock:
             number = len(server.bodies)
+            if self.last is not None:
+                server.received.add(self.last)
+            self.last = number
             server.bodies.append(body)
             server.headers.append(dict(self.headers))
             server.paths.append(self.path)
@@ -85,8 +93,9 @@ class Handler(BaseHTTPRequestHandler):
         finally:
             with server.lock:
                 server.in_flight -= 1
-        if reply is None:
+        if reply is None or isinstance(reply, bytes):
             self.close_connection = True
+            self.wfile.write(reply or b"")
             return
         status, headers, content = reply
         self.send_response(status)

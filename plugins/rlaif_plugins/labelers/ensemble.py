@@ -63,6 +63,7 @@ class EnsembleLabeler:
                 prompt_tokens=sum(p.evidence.prompt_tokens for p in own.values()),
                 generated_tokens=sum(p.evidence.generated_tokens for p in own.values()),
                 cost=sum(p.evidence.cost for p in own.values()),
+                unanswered=sum(p.evidence.unanswered for p in own.values()),
                 dropped=tuple(sorted({name for p in own.values() for name in p.evidence.dropped})),
                 read_from=tuple(sorted({name for p in own.values() for name in p.evidence.read_from})),
                 members=tuple(Vote(name, p.probabilities) for name, p in own.items()),

@@ -11,11 +11,11 @@ from rlaif_framework.contracts.stage import Stage
 from rlaif_framework.plugins.configs import LabelerConfig
 from rlaif_framework.prompting.chunks import LabelCounts, chunk_size, label_in_chunks
 from rlaif_framework.records.preferences import Comparison, Preference
-from rlaif_framework.records.rows import load_preferences
+from rlaif_framework.records.rows import dump_evidence, load_preferences
 
 PREFERENCES = "preferences.jsonl"
 COUNTS = "preferences.counts.json"
-FACTS = ("comparisons", "unparsed", "source_truncated", "responses_truncated", "inconsistent", "refused")
+FACTS = ("comparisons", "unparsed", "source_truncated", "responses_truncated", "inconsistent", "refused", "unanswered")
 """Counts that are recorded in the artefact's manifest."""
 
 
@@ -42,4 +42,4 @@ def label_comparisons(
 
 
 def _to_row(comparison: Comparison, preference: Preference) -> Mapping[str, Any]:
-    return asdict(preference)
+    return {**asdict(preference), "evidence": dump_evidence(preference.evidence)}

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 
 from rlaif_framework import Answer, Context, Question, Request
+from rlaif_framework.prompting import Journal
 from rlaif_plugins.backends.openai import OpenAIConfig
 from rlaif_plugins.backends.openai.exchange import Exchange
 from rlaif_plugins.backends.openai.lengths import estimate_question
@@ -37,10 +39,12 @@ class OpenAIBackend:
             ModelError: A server refuses even a short question, or there is no usable answer after all retries.
             RlaifError: The budget is used up.
         """
-        with asyncio.Runner() as runner:  # cancels requests in flight if the caller stops, e.g. by Ctrl-C
-            exchange = Exchange(self.service, requests)
+        # The runner cancels requests in flight if the caller stops, e.g. by Ctrl-C.
+        with closing(Journal()) as journal, asyncio.Runner() as runner:
+            exchange = Exchange(self.service, requests, journal)
             while (arrived := runner.run(exchange.next())) is not None:
                 yield arrived
+                exchange.forget(arrived[0])  # the caller has stored the answer
         # All answers have arrived and are paid for, so this is no error.
         if self.service.budget.is_exceeded:
             reached = self.service.budget.reached()

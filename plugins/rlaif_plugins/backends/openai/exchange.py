@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import httpx2
-
-from rlaif_framework import Answer, Generate, ModelError, Question, Request, RlaifError
+from rlaif_framework import Answer, Generate, ModelError, Request, RlaifError
+from rlaif_framework.prompting import Journal
 from rlaif_plugins.backends.openai.budget import Reservation
 from rlaif_plugins.backends.openai.choices import Chooser
+from rlaif_plugins.backends.openai.clients import open_client
 from rlaif_plugins.backends.openai.lengths import estimate_question
+from rlaif_plugins.backends.openai.negotiation import make_short
 from rlaif_plugins.backends.openai.options import count_reads, sample_tokens
-from rlaif_plugins.backends.openai.reading import Completion
-from rlaif_plugins.backends.openai.sending import Refused, Sender, Stopped
+from rlaif_plugins.backends.openai.sending import Refused, Sender, Stopped, Usage
 from rlaif_plugins.backends.openai.service import Service
+from rlaif_plugins.backends.openai.transport import Transport
+from rlaif_plugins.backends.openai.wire import Ask
 
-SHORT_QUESTION = "Which is the larger number, 1 or 2? Answer with 1 or 2."
-"""Sent if there have been only refusals: a server that refuses this as well refuses all of our requests."""
-PROXY_VARIABLES = ("all_proxy", "http_proxy", "https_proxy")
-"""Environment variables with proxies, in lower case. Both cases are in use."""
 MAX_REASON_LENGTH = 300
 """Maximum number of characters of a refusal that are kept."""
 
@@ -31,8 +27,9 @@ MAX_REASON_LENGTH = 300
 class Exchange:
     """The requests of one call. Workers answer them, and put the answers into a queue."""
 
-    def __init__(self, service: Service, requests: Sequence[Request]) -> None:
+    def __init__(self, service: Service, requests: Sequence[Request], journal: Journal) -> None:
         self.service = service
+        self.journal = journal
         self.config = service.config
         self.dialect = service.dialect
         self.total = len(requests)
@@ -41,6 +38,8 @@ class Exchange:
         """Requests that no worker has taken yet. The workers share the iterator."""
         self.queue: asyncio.Queue[tuple[int, Answer] | None] = asyncio.Queue()
         """Answers that have arrived, then None."""
+        self.keys: dict[int, set[bytes]] = {}
+        """Keys in the journal from which the answer to a request was made, by its index."""
         self.released = asyncio.Event()
         """Set when a reservation of the budget is released."""
         self.exceeded: str | None = None
@@ -77,11 +76,10 @@ class Exchange:
         headers = {"Content-Type": "application/json"}
         if self.service.key:
             headers["Authorization"] = f"Bearer {self.service.key}"
-        # `concurrency` limits the requests; the client's default of 100 connections might be lower.
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=self.config.concurrency)
         try:
-            async with _open_client(headers, limits) as client, asyncio.TaskGroup() as group:
-                self.sender = Sender(self.service, client)
+            opened = open_client(self.config.base_urls, headers, self.config.concurrency)
+            async with opened as client, asyncio.TaskGroup() as group:
+                self.sender = Sender(self.service, Transport(client, self.service.redactor), self.journal)
                 self.chooser = Chooser(self.sender)
                 if self.service.budget.reached():  # by earlier calls
                     self.sender.draining.set()
@@ -95,7 +93,7 @@ class Exchange:
             for index, request in self.remaining:
                 reservation = await self._reserve(request)
                 try:
-                    answer = await self._answer(request)
+                    answer = await self._answer(index, request)
                 finally:
                     self.service.budget.release(reservation)
                     self.released.set()
@@ -131,14 +129,20 @@ class Exchange:
             await self.released.wait()
         return reservation
 
-    async def _answer(self, request: Request) -> Answer:
-        used: list[Completion] = []
+    async def _answer(self, index: int, request: Request) -> Answer:
+        usage = Usage()
         try:
-            return await self._ask(request, used)
+            answer = await self._ask(request, usage)
+            self.keys[index] = usage.keys
+            return answer
         except Refused as refusal:
             await self._check_setup(request, refusal)
-            reason = f"{refusal.where}: {refusal.message}"[:MAX_REASON_LENGTH]
-            return self._reply(used, refused=reason, fitting_fraction=refusal.fitting_fraction)
+            reason = refusal.reason[:MAX_REASON_LENGTH]
+            return self._reply(usage, refused=reason, fitting_fraction=refusal.fitting_fraction)
+
+    def forget(self, index: int) -> None:
+        """Remove what an answer was made of from the journal, since the answer is cached."""
+        self.journal.forget(self.keys.pop(index, ()))
 
     async def _check_setup(self, request: Request, refusal: Refused) -> None:
         """Check that a refusal is caused by its request: ask a short question if the servers may refuse all requests.
@@ -150,56 +154,36 @@ class Exchange:
             # A server that has answered any request of this call is set up correctly, unless it has stopped to.
             if self.sender.has_answered and not refusal.may_be_outage:
                 return
-            question = Question(SHORT_QUESTION, "Answer=" if request.question.prefill else "")
+            asked = refusal.ask if isinstance(refusal.ask, Ask) else Ask(request.question, 1)
             try:
-                await self._ask(replace(request, question=question), [])
+                await self.sender.complete(make_short(asked), Usage())
             except Refused:
                 raise ModelError(
-                    f"backend 'openai': {refusal.where}: {refusal.message}; it refuses a short question as well: "
-                    f"{self.service.advise(400)}"
+                    f"backend 'openai': {refusal.reason}; it refuses a short question as well: "
+                    f"{self.service.advise(refusal.status or 400)}"
                 ) from None
 
-    async def _ask(self, request: Request, used: list[Completion]) -> Answer:
-        """Answer a request. Completions are appended to `used`, so that they are counted even if the request fails."""
+    async def _ask(self, request: Request, usage: Usage) -> Answer:
+        """Answer a request. Completions are appended to `usage`, so that they are counted even if the request fails."""
         if isinstance(request, Generate):
-            return await self._generate(request, used)
-        return self._reply(used, **await self.chooser.choose(request, used))
+            return await self._generate(request, usage)
+        return self._reply(usage, **await self.chooser.choose(request, usage))
 
-    async def _generate(self, request: Generate, used: list[Completion]) -> Answer:
-        call = partial(
-            self.dialect.ask_text,
-            request.question,
-            request.max_new_tokens,
-            request.temperature,
-            request.seed,
-            top_k=request.top_k,
-        )
-        done = await self.sender.complete(call, used)
-        return self._reply(used, text=done.text)
+    async def _generate(self, request: Generate, usage: Usage) -> Answer:
+        ask = Ask(request.question, request.max_new_tokens, request.temperature, request.seed, request.top_k)
+        done = await self.sender.complete(ask, usage)
+        return self._reply(usage, text=done.text)
 
-    def _reply(self, used: Sequence[Completion], **parts: Any) -> Answer:
+    def _reply(self, usage: Usage, **parts: Any) -> Answer:
+        used = usage.completions
         prompt, generated = sum(c.prompt_tokens for c in used), sum(c.generated_tokens for c in used)
         cost = self.service.budget.price(prompt, generated)
         dropped = tuple(sorted({name for c in used for name in c.dropped}))
-        return Answer(prompt_tokens=prompt, generated_tokens=generated, cost=cost, dropped=dropped, **parts)
-
-
-def _open_client(headers: dict[str, str], limits: httpx2.Limits) -> httpx2.AsyncClient:
-    """Open a client that uses the proxies of the environment.
-
-    Raises:
-        ModelError: A proxy cannot be used.
-    """
-    try:
-        # No timeout here: `Sender` limits the whole request, the client only each read.
-        return httpx2.AsyncClient(headers=headers, timeout=None, limits=limits)
-    except (ImportError, ValueError):  # a scheme that the library does not know, or for which a package is missing
-        # The library reads both cases of each name.
-        names = sorted(name for name in os.environ if name.lower() in PROXY_VARIABLES and os.environ[name])
-        if not names:
-            raise
-        # The address is not shown, since it may contain a password.
-        raise ModelError(
-            f"backend 'openai': the proxy of {', '.join(names)} cannot be used (only http:// and https:// proxies "
-            "can); unset the variable, or set another proxy"
-        ) from None
+        return Answer(
+            prompt_tokens=prompt,
+            generated_tokens=generated,
+            cost=cost,
+            dropped=dropped,
+            unanswered=self.journal.count_unanswered(usage.keys),
+            **parts,
+        )

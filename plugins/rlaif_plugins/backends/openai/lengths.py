@@ -10,11 +10,13 @@ from typing import Any
 from rlaif_framework import Question
 
 # Messages of vLLM, SGLang, llama.cpp, text-generation-inference and OpenAI, in lower case.
-LIMIT = re.compile(r"(?:context (?:length|window|size)|max_model_len|must be <=)\D{0,30}?(\d+)")
+# Longer numbers are no lengths, and Python does not convert very long ones.
+NUMBER = r"(?<![0-9])([0-9]{1,9})(?![0-9])"
+LIMIT = re.compile(rf"(?:context (?:length|window|size)|max_model_len|must be <=)[^0-9]{{0,30}}?{NUMBER}")
 PROMPT = (
-    re.compile(r"(\d+) (?:input tokens|inputs tokens|prompt tokens|inputs and|tokens from the input)"),
-    re.compile(r"(\d+) in (?:the|your) (?:messages|prompt)"),
-    re.compile(r"(?:resulted in|requested|requested tokens|input|request) \(?(\d+)"),
+    re.compile(rf"{NUMBER} (?:input tokens|inputs tokens|prompt tokens|inputs and|tokens from the input)"),
+    re.compile(rf"{NUMBER} in (?:the|your) (?:messages|prompt)"),
+    re.compile(rf"(?:resulted in|requested|requested tokens|input|request) \(?{NUMBER}"),
 )
 """Phrases in which servers state the number of tokens of a prompt. The last one may include the answer's."""
 TOO_LONG = ("context length", "context window", "context size", "context_length", "too long", "too many tokens")
@@ -85,6 +87,7 @@ def read_context(data: Any, model: str) -> int | None:
     """Return the context length of a model in a server's list of models (`/v1/models`), as in vLLM's."""
     try:
         lengths = [entry["max_model_len"] for entry in data["data"] if entry["id"] == model]
-        return int(lengths[0]) if lengths else None
-    except (LookupError, TypeError, ValueError):
+        length = int(lengths[0]) if lengths else 0
+        return length if length > 0 else None
+    except (LookupError, TypeError, ValueError, ArithmeticError):
         return None

@@ -17,7 +17,13 @@ def option_weights(options: Sequence[str], logprobs: Sequence[tuple[str, float]]
 
     An option that is not among the most likely tokens has probability 0. If a likely token is only a prefix of an
     option (`1` of `10`), the next token does not distinguish the options, and the result is None.
+
+    Args:
+        options: The texts of the options.
+        logprobs: Tokens with their log-probabilities. With a value that is none, the result is None.
     """
+    if not all(logprob <= 0 for _, logprob in logprobs):  # false for NaN as well
+        return None
     # Tokenizers differ in whether the space before a label belongs to its token.
     words = [option.strip() for option in options]
     weights = dict.fromkeys(words, 0.0)
@@ -26,10 +32,9 @@ def option_weights(options: Sequence[str], logprobs: Sequence[tuple[str, float]]
     for token, logprob in logprobs:
         word = token.strip()
         if word in weights:
-            # Rounding can make a log-probability slightly positive.
-            weights[word] += math.exp(min(0.0, logprob))
+            weights[word] += math.exp(logprob)
         if word and any(o not in tokens and o.startswith(word) for o in words):
-            prefix_mass += math.exp(min(0.0, logprob))
+            prefix_mass += math.exp(logprob)
     mass = sum(weights.values())
     if not mass > 0 or prefix_mass > MAX_PREFIX_MASS * mass:
         return None

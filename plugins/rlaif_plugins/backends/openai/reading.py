@@ -1,4 +1,4 @@
-"""Read the content of responses: texts, log-probabilities, usage, and reasons why there is no answer."""
+"""Read the texts, log-probabilities and usage of completions."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from rlaif_plugins.backends.openai.lengths import estimate_prompt, estimate_toke
 
 MAX_ROUNDING = 0.01
 """Maximum by which rounding can make a log-probability positive."""
+MAX_USAGE = 10**7
+"""Maximum number of tokens that a server can plausibly count for one request."""
 TOKEN_ID = "token_id:"
 """Precedes the number of a token in the responses of vLLM, with `return_tokens_as_token_ids`."""
-FILTERED = ("content_filter", "safety", "recitation", "blocklist", "prohibited_content", "spii")
-"""Reasons to finish with which a content filter withholds an answer, in lower case: OpenAI's and Gemini's."""
 SPACES = str.maketrans({"\u0120": " ", "\u2581": " ", "\u010a": "\n"})
 """White space as the vocabularies of byte-level BPE and SentencePiece spell it."""
 # Text after the end of a turn is not part of the answer. `</s>` is HTML as well, so it counts only at the very end.
@@ -38,33 +38,39 @@ class Completion:
     generated_tokens: int
     dropped: tuple[str, ...] = ()
     """Settings that were not sent because the server had refused them."""
-    declined: str | None = None
-    """Reason why the server or the model declined to answer; None if it did not."""
     by_id: Mapping[int, float] = field(default_factory=dict)
     """Log-probabilities of the requested tokens, by token id; empty if none were requested."""
+    key: bytes = b""
+    """Key of the request in the journal."""
 
 
-def find_error(data: Any) -> tuple[int, str] | None:
-    """Return the HTTP status and the message of an error inside a response with status 200; None if there is none.
+def find_choice(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the choice to read: the one with index 0 if there are several.
 
-    Gateways report errors in this way, in the response or in its choice. Without a status of their own, they are
-    regarded as passing failures (502).
+    Raises:
+        LookupError, TypeError, ValueError: There is none.
     """
-    if not isinstance(data, dict):
-        return None
-    choices = data.get("choices")
-    choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
-    error = data.get("error") or choice.get("error")
-    if not error:
-        return (502, "the answer was finished by an error") if choice.get("finish_reason") == "error" else None
-    details = error if isinstance(error, dict) else {"message": error}
-    code = str(details.get("code")).lower()
-    status = int(code) if re.fullmatch(r"[45]\d\d", code) else 400 if code in FILTERED else 502
-    return status, " ".join(str(details.get("message") or error).split())
+    choices = data["choices"]
+    if not isinstance(choices, list):
+        raise TypeError("its choices are not a list")
+    found = [choice for choice in choices if isinstance(choice, dict)]
+    if not found:
+        raise ValueError("it has no choices")
+    return next((choice for choice in found if choice.get("index") == 0), found[0])
+
+
+def find_message(choice: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the message of a choice. The text of a completion is in the choice itself.
+
+    Raises:
+        LookupError: There is none.
+    """
+    message = choice.get("message")
+    return message if isinstance(message, dict) else {"content": choice["text"]}
 
 
 def read_completion(data: Any, body: Mapping[str, Any]) -> Completion:
-    """Parse a response of `/chat/completions` or `/completions`.
+    """Read a response of `/chat/completions` or `/completions`.
 
     Args:
         data: The parsed JSON.
@@ -74,28 +80,21 @@ def read_completion(data: Any, body: Mapping[str, Any]) -> Completion:
         LookupError, TypeError, ValueError, AttributeError: It does not conform to the API, or has log-probabilities
             that are none.
     """
-    choices = data["choices"]
-    if not choices:
-        raise ValueError("it has no choices")
-    choice = choices[0]
-    # The text of a completion is in the choice itself.
-    message = choice["message"] if isinstance(choice.get("message"), dict) else {"content": choice["text"]}
-    declined = _find_refusal(choice, message)
-    text = _read_text(message.get("content") if declined else message["content"])
+    choice = find_choice(data)
+    text = _read_text(find_message(choice)["content"])
     logprobs = _read_logprobs(choice.get("logprobs"))
-    usage = data.get("usage") or {}  # optional on some servers; estimated if missing
+    prompt, generated = read_usage(data, body)
     return Completion(
         text,
         [(token, logprob) for token, logprob in logprobs if not token.startswith(TOKEN_ID)],
-        int(usage.get("prompt_tokens") or estimate_prompt(body)),
-        int(usage.get("completion_tokens") or estimate_tokens(text)),
-        declined=declined,
+        prompt,
+        estimate_tokens(text) if generated is None else generated,
         by_id={int(t.removeprefix(TOKEN_ID)): p for t, p in logprobs if t.startswith(TOKEN_ID)},
     )
 
 
 def read_scores(data: Any, body: Mapping[str, Any]) -> Completion:
-    """Parse a response of SGLang's `/score` to a request for probabilities over the whole vocabulary.
+    """Read a response of SGLang's `/score` to a request for probabilities over the whole vocabulary.
 
     Raises:
         LookupError, TypeError, ValueError, AttributeError: It does not conform to the API.
@@ -104,9 +103,23 @@ def read_scores(data: Any, body: Mapping[str, Any]) -> Completion:
     scores = data["scores"][0]
     if len(scores) != len(ids) or not all(_is_number(p) and 0 <= p <= 1 + MAX_ROUNDING for p in scores):
         raise ValueError("its scores are not probabilities of the label tokens")
-    usage = data.get("usage") or {}
     by_id = {i: math.log(min(1.0, p)) if p > 0 else -math.inf for i, p in zip(ids, scores, strict=True)}
-    return Completion("", [], int(usage.get("prompt_tokens") or estimate_prompt(body)), 0, by_id=by_id)
+    return Completion("", [], read_usage(data, body)[0], 0, by_id=by_id)
+
+
+def read_usage(data: Mapping[str, Any], body: Mapping[str, Any]) -> tuple[int, int | None]:
+    """Return the number of tokens of the prompt and of the answer.
+
+    A number that a server does not count, or that is none, is estimated for the prompt, and None for the answer.
+    """
+    usage = data.get("usage")
+    counts = usage if isinstance(usage, dict) else {}
+    prompt, generated = (_read_count(counts.get(name)) for name in ("prompt_tokens", "completion_tokens"))
+    return prompt or estimate_prompt(body), generated or None
+
+
+def _read_count(value: Any) -> int:
+    return int(value) if _is_number(value) and 0 <= value <= MAX_USAGE else 0
 
 
 def _read_text(content: Any) -> str:
@@ -128,25 +141,18 @@ def _read_part(part: Mapping[str, Any]) -> str:
     return text
 
 
-def _find_refusal(choice: Mapping[str, Any], message: Mapping[str, Any]) -> str | None:
-    """Return the reason why there is no answer: a content filter, or the model declined. None if there is one."""
-    parts = message.get("content")
-    inner = [part.get("refusal") for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
-    if refusal := next((r for r in (message.get("refusal"), *inner) if r), None):
-        return f"the model declined to answer: {' '.join(str(refusal).split())}"
-    finished = str(choice.get("finish_reason")).lower()
-    return f"a content filter withheld the answer (finish_reason {finished})" if finished in FILTERED else None
-
-
 def _read_logprobs(logprobs: Any) -> list[tuple[str, float]]:
     """Return the most likely first tokens with their log-probabilities, in the form of either endpoint.
 
     Raises:
-        ValueError: A log-probability is not a number, infinite or positive.
+        ValueError: A log-probability is not a number, infinite or positive, or all are those of probability 0.
     """
     # llama.cpp uses the form of chats for both endpoints, and llama-cpp-python that of completions.
     pairs = [(str(token).translate(SPACES), logprob) for token, logprob in _list_first(logprobs or {})]
-    return [(token, _read_logprob(token, logprob)) for token, logprob in pairs]
+    read = [(token, _read_logprob(token, logprob)) for token, logprob in pairs]
+    if read and all(logprob == -math.inf for _, logprob in read):
+        raise ValueError("all its log-probabilities are those of probability 0")
+    return read
 
 
 def _read_logprob(token: str, logprob: Any) -> float:
@@ -169,4 +175,5 @@ def _list_first(logprobs: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # Integers may be too large for a float.
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e300 < value < 1e300

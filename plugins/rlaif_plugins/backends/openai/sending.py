@@ -3,56 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
-from typing import Any, NoReturn
-
-import httpx2
+from dataclasses import dataclass, field, replace
 
 from rlaif_framework import ModelError
-from rlaif_plugins.backends.openai.label_tokens import (
-    METHODS,
-    Method,
-    read_methods,
-    read_token_ids,
+from rlaif_framework.prompting import Journal
+from rlaif_plugins.backends.openai.classification import (
+    CONTENT_STATUSES,
+    PassingFault,
+    Reading,
+    Refusal,
+    SetupFault,
+    classify,
 )
 from rlaif_plugins.backends.openai.lengths import (
     answer_tokens,
     estimate_prompt,
-    read_context,
     read_overlong,
     states_limit,
 )
 from rlaif_plugins.backends.openai.limits import Server, backoff, least_busy, read_retry_after
-from rlaif_plugins.backends.openai.reading import Completion, find_error
+from rlaif_plugins.backends.openai.lookups import Lookups
+from rlaif_plugins.backends.openai.negotiation import FITTING_FRACTION, is_too_long, may_concern_settings, negotiate
+from rlaif_plugins.backends.openai.reading import Completion
 from rlaif_plugins.backends.openai.service import Service
-from rlaif_plugins.backends.openai.wire import Call
+from rlaif_plugins.backends.openai.transport import ConnectionFault, Response, Transport, join_lines
+from rlaif_plugins.backends.openai.wire import Ask, Call, Scoring
 
-TRANSIENT_STATUSES = (408, 409, 425, 429)
-"""Request timeout, conflict, too early, too many requests."""
-REQUEST_STATUSES = (400, 413, 422)
-"""Statuses that may be caused by the content of one request, e.g. by a content filter, rather than by the set-up."""
 MAX_MESSAGE_LENGTH = 500
 """Maximum number of characters of a server's message that are used."""
 MAX_WAIT = 3600.0
 """Maximum number of seconds to wait if a server requests a pause."""
-MIN_KEY_LENGTH = 16
-"""Keys of at least this length are also removed from answers, where a shorter one (`EMPTY`) may be an ordinary word."""
-BuildCall = Callable[[], Call]
-"""Builds a request from the settings that the server supports, see `Dialect`."""
-MAX_PROBE_SECONDS = 10.0
-"""Maximum number of seconds to wait for a server's description of its API."""
-
-
-class TransientError(Exception):
-    """A failure after which the same request may succeed."""
-
-
-class UnusableError(TransientError):
-    """A response with status 200 that has no usable answer. The content of the request may be the reason."""
 
 
 class Stopped(Exception):
@@ -63,22 +45,51 @@ class Refused(Exception):
     """A server refuses one request, although it may answer others."""
 
     def __init__(
-        self, where: str, message: str, fitting_fraction: float | None = None, *, may_be_outage: bool = False
+        self,
+        reason: str,
+        ask: Ask | Scoring,
+        status: int | None = None,
+        fitting_fraction: float | None = None,
+        *,
+        may_be_outage: bool = False,
     ) -> None:
-        self.where = where
-        self.message = message
+        self.reason = reason
+        self.ask = ask
+        self.status = status
         self.fitting_fraction = fitting_fraction
         self.may_be_outage = may_be_outage
-        """True if the server may have stopped to answer any request."""
+        """True if the server may refuse any request now, also if it has answered before."""
+
+
+@dataclass(slots=True)
+class Usage:
+    """What was used for one request of the framework."""
+
+    completions: list[Completion] = field(default_factory=list)
+    keys: set[bytes] = field(default_factory=set)
+    """Keys in the journal."""
+
+    def add(self, done: Completion) -> None:
+        """Count a completion, unless it has been counted for another question of the same request."""
+        if all(done.key != one.key for one in self.completions):
+            self.completions.append(done)
+
+
+def show(text: str) -> str:
+    """Return a text on one line, without control characters, which would change what a terminal shows."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in join_lines(text))
 
 
 class Sender:
     """Sends the requests of one call of the backend."""
 
-    def __init__(self, service: Service, client: httpx2.AsyncClient) -> None:
+    def __init__(self, service: Service, transport: Transport, journal: Journal) -> None:
         self.service = service
         self.config = service.config
-        self.client = client
+        self.dialect = service.dialect
+        self.transport = transport
+        self.journal = journal
+        self.lookups = Lookups(service, transport, self._back_off)
         self.slots = asyncio.Semaphore(self.config.concurrency)
         self.draining = asyncio.Event()
         """If set, no new request is started. Requests that have begun are completed, as they have been paid for."""
@@ -86,44 +97,51 @@ class Sender:
         """If set, nothing more is sent."""
         self.has_answered = False
         """True once a server has answered any request of this call."""
-        self.listing = asyncio.Lock()
-        """Held while a server is asked for its models or its API, so that each is asked once."""
-        self.probed: set[str] = set()
-        """URLs of the servers that have been asked for the description of their API in this call."""
+        self.negotiating = asyncio.Lock()
+        """Held while accepted settings are looked for, so that this is done once."""
+        self.setup_fault: SetupFault | None = None
+        """Why no request is answered with any settings."""
 
-    async def complete(self, build: BuildCall, used: list[Completion]) -> Completion:
-        """Get one completion, retry after transient failures, and append it to those used for the same request.
+    async def complete(self, ask: Ask | Scoring, usage: Usage) -> Completion:
+        """Get one completion, retry after transient failures, and append it to the usage of the request.
 
         Raises:
             ModelError: No attempt has succeeded.
             Refused: The server refuses the request.
             Stopped: Nothing more may be sent.
         """
-        is_new = not used  # nothing has been paid for this request yet
+        is_new = not usage.completions  # nothing has been paid for this request yet
         failed: Counter[str] = Counter()
         async with self.slots:
             for attempt in range(self.config.retries + 1):
                 if attempt:  # the slot is kept during the pause, which slows all requests down when servers fail
-                    await self._pause(backoff(attempt), self.stopped)
+                    await self._back_off(attempt)
                 server = least_busy(self.service.servers, failed)  # preferably another one than before
-                try:
-                    done = await self._attempt(server, build, self.draining if is_new and not attempt else self.stopped)
-                    used.append(done)
-                    if done.declined is not None:
-                        raise Refused(server.url, done.declined)
-                    return done
-                except TransientError as error:
-                    last = error
-                    failed[server.url] += 1
+                is_last = attempt == self.config.retries
+                until = self.draining if is_new and not attempt else self.stopped
+                reading, call = await self._attempt(server, ask, usage, until, is_last)
+                if isinstance(reading, Completion):
+                    usage.add(reading)
+                    return reading
+                if not isinstance(reading, PassingFault):
+                    raise await self._explain(server, ask, call, reading, usage)
+                fault = reading
+                failed[server.url] += 1
         attempts = "one attempt" if not self.config.retries else f"{self.config.retries + 1} attempts"
-        if isinstance(last, UnusableError):
-            raise Refused(server.url, f"no usable answer after {attempts}: {last}", may_be_outage=True)
+        reason = self._describe(server, call, fault)
+        if not fault.is_outage:
+            fraction = read_overlong(fault.message, call.body, None)
+            reason = f"{server.url}: no usable answer after {attempts}: {reason}"
+            raise Refused(reason, ask, fault.status, fraction, may_be_outage=True)
         raise ModelError(
-            f"backend 'openai': no usable answer after {attempts}; the last failure: {last}. Check the server, or "
+            f"backend 'openai': no usable answer after {attempts}; the last failure: {reason}. Check the server, or "
             "raise 'retries' or 'timeout', and rerun the same command"
         )
 
-    async def _attempt(self, server: Server, build: BuildCall, until: asyncio.Event) -> Completion:
+    async def _attempt(
+        self, server: Server, ask: Ask | Scoring, usage: Usage, until: asyncio.Event, is_last: bool
+    ) -> tuple[Reading, Call]:
+        """Send a request once, or with several settings if no server has accepted them yet."""
         service = self.service
         if server.remaining_wait() > MAX_WAIT:
             raise ModelError(
@@ -133,23 +151,43 @@ class Sender:
         server.in_flight += 1
         server.sent += 1
         try:
-            body = build().body
-            estimate = estimate_prompt(body) + answer_tokens(body)
+            call = self.dialect.build(ask)
+            estimate = estimate_prompt(call.body) + answer_tokens(call.body)
             wait = max(service.requests.take(1), service.tokens.take(estimate))
             await self._pause(max(wait, server.remaining_wait()), until)
-            while True:  # ends, since each refused setting is left out from then on
-                call = build()
-                if (done := await self._send(server, call)) is not None:
-                    break
-            # Replace the estimate by the actual usage.
-            service.tokens.take(done.prompt_tokens + done.generated_tokens - estimate)
-            service.budget.spend(done.prompt_tokens, done.generated_tokens, estimate_prompt(call.body))
+            call = self.dialect.build(ask)  # settings may have been refused during the pause
+            reading = await self._send(server, call, usage)
+            if isinstance(ask, Ask) and self._may_negotiate(call, reading, is_last):
+                reading = await self._negotiate(server, ask, call, reading, usage)
+            if isinstance(reading, Completion):  # replace the estimate by the actual usage
+                service.tokens.take(reading.prompt_tokens + reading.generated_tokens - estimate)
         finally:
             server.in_flight -= 1
-        self.has_answered = self.has_answered or done.declined is None
         if service.budget.reached():
             self.draining.set()
-        return replace(done, dropped=call.dropped)
+        return reading, call
+
+    def _may_negotiate(self, call: Call, reading: Reading, is_last: bool) -> bool:
+        if not may_concern_settings(reading):
+            return False
+        # A crash usually has another reason than the settings.
+        return isinstance(reading, Refusal) or is_last or self.dialect.suggest(call, str(reading)) is not None
+
+    async def _negotiate(self, server: Server, ask: Ask, call: Call, refused: Reading, usage: Usage) -> Reading:
+        async with self.negotiating:
+            if call.settings != self.dialect.settings:  # found for another request, meanwhile
+                call = self.dialect.build(ask)
+                refused = await self._send(server, call, usage)
+            if not may_concern_settings(refused) or call.shape in self.dialect.accepted:
+                return refused
+            if self.setup_fault is not None:
+                return self.setup_fault
+            reading = await negotiate(self.dialect, lambda trial: self._send(server, trial, usage), ask, call, refused)
+            self.setup_fault = reading if isinstance(reading, SetupFault) else None
+            return reading
+
+    async def _back_off(self, attempt: int) -> None:
+        await self._pause(backoff(attempt), self.stopped)
 
     async def _pause(self, seconds: float, until: asyncio.Event) -> None:
         """Wait, unless the event is set first."""
@@ -160,138 +198,90 @@ class Sender:
         if until.is_set():
             raise Stopped
 
-    async def _send(self, server: Server, call: Call) -> Completion | None:
-        """Send one request; return None if the server refused a setting that can be left out."""
-        url = server.url + call.path
-        try:
-            async with asyncio.timeout(self.config.timeout):
-                response = await self.client.post(url, content=json.dumps(call.body))
-        except TimeoutError:
-            raise TransientError(f"{url} did not answer within {self.config.timeout:g} s") from None
-        except httpx2.RequestError as error:  # no response: the connection failed or was closed
-            server.mark_lost()
-            reason = self.service.hide_key(f"{type(error).__name__} {error}").strip()
-            raise TransientError(f"{url}: {reason}") from None
-        server.failures = 0  # any response shows that the server is alive
-        if response.status_code != 200:
-            await self._handle_error(server, url, response, call.body)
-            return None
-        text = response.text
-        if len(self.service.key) >= MIN_KEY_LENGTH:
-            text = self.service.hide_key(text)
-        try:
-            data = json.loads(text)
-            inner = find_error(data)
-            if inner is None:
-                return call.read(data, call.body)
-        except (LookupError, TypeError, ValueError, AttributeError) as fault:
-            start = self.service.hide_key(text)[:200]
-            reason = self.service.hide_key(f"something other than a completion ({fault})")
-            raise UnusableError(f"{url} answered with {reason}: {start!r}") from None
-        await self._handle_inner_error(server, url, *inner, call.body)
-        return None
+    async def _send(self, server: Server, call: Call, usage: Usage) -> Reading:
+        """Send one request and read the response. Both are written down at once.
 
-    async def _handle_error(self, server: Server, url: str, response: httpx2.Response, body: dict[str, Any]) -> None:
-        """Raise the error of a response, or learn which setting the server refuses."""
-        message = self.service.hide_key(_error_message(response))
-        status = response.status_code
-        if status in TRANSIENT_STATUSES:
-            server.rest(read_retry_after(response.headers.get("Retry-After")))
-        # Some servers refuse log-probabilities with another status, e.g. 500.
-        elif (status in (400, 422) or "logprobs" in message) and self.service.dialect.learn(body, message):
-            return
-        elif status >= 500:
-            server.rest(read_retry_after(response.headers.get("Retry-After")))
-        elif status in REQUEST_STATUSES:
-            await self._refuse(server, f"{url} answered {status}", message, body)
+        What an interrupted run has received is not sent again.
+        """
+        if call.is_probe:
+            return self._read(server, call, await self._exchange(server, call))
+        usage.keys.add(call.key)
+        if (known := self._recall(call)) is not None:
+            return known
+        self.journal.note_request(call.key)
+        response = await self._exchange(server, call)
+        reading = self._read(server, call, response)
+        if isinstance(response, Response):
+            self.journal.note_response(call.key, response.data if isinstance(reading, Completion) else None)
+        elif response.was_sent:
+            self.journal.note_loss(call.key)
         else:
-            raise ModelError(f"backend 'openai': {url} answered {status}: {message}; {self.service.advise(status)}")
-        raise TransientError(f"{url} answered {status}: {message}")
+            self.journal.note_response(call.key)
+        return reading
 
-    async def _handle_inner_error(
-        self, server: Server, url: str, status: int, message: str, body: dict[str, Any]
-    ) -> None:
-        """Raise an error that is inside a response with status 200, or learn which setting the server refuses.
+    async def _exchange(self, server: Server, call: Call) -> Response | ConnectionFault:
+        try:
+            return await self.transport.post(server.url + call.path, call.body, self.config.timeout)
+        except ConnectionFault as fault:
+            return fault
 
-        It comes from a server behind the one that answers, and may concern one request whatever its status is.
-        """
-        message = self.service.hide_key(message)[:MAX_MESSAGE_LENGTH]
-        where = f"{url} answered 200 with an error inside ({status})"
-        if status in TRANSIENT_STATUSES or status >= 500:
-            raise UnusableError(f"{where}: {message}")
-        if not self.service.dialect.learn(body, message):
-            await self._refuse(server, where, message, body)
+    def _read(self, server: Server, call: Call, response: Response | ConnectionFault) -> Reading:
+        """Classify a response, and count its usage."""
+        if isinstance(response, ConnectionFault):
+            if not response.is_timeout:
+                server.mark_lost()
+            return PassingFault("", str(response), is_outage=response.is_http)
+        reading = classify(response, call.body, call.read)
+        server.failures = 0  # any response shows that the server is alive
+        if isinstance(reading, PassingFault) and reading.is_outage:
+            server.rest(read_retry_after(response.retry_after))
+        if isinstance(reading, Completion | Refusal) and reading.prompt_tokens:
+            budget = self.service.budget
+            budget.spend(reading.prompt_tokens, reading.generated_tokens, estimate_prompt(call.body))
+        if not isinstance(reading, Completion):
+            return reading
+        self.has_answered = True
+        return self._accept(call, reading)
 
-    async def _refuse(self, server: Server, where: str, message: str, body: dict[str, Any]) -> NoReturn:
-        """Raise a refusal of one request."""
-        listed = None if states_limit(message) else await self._list_context(server)
-        raise Refused(where, message, read_overlong(message, body, listed))
+    def _recall(self, call: Call) -> Completion | None:
+        """Return an answer that an interrupted run has received and paid for; None if there is none."""
+        data = self.journal.find_response(call.key)
+        reading = None if data is None else classify(Response(200, "", data), call.body, call.read)
+        return self._accept(call, reading) if isinstance(reading, Completion) else None
 
-    async def find_method(self) -> Method | None:
-        """Return how all servers return the probabilities of chosen tokens; None if they do not.
+    def _accept(self, call: Call, done: Completion) -> Completion:
+        """Note what the server accepts."""
+        self.dialect.accepted.add(call.shape)
+        self.dialect.longest = max(self.dialect.longest, estimate_prompt(call.body))
+        return replace(done, dropped=call.dropped, key=call.key)
 
-        Each server is asked once for the description of its API. Servers that cannot be reached are left out.
-        """
-        async with self.listing:
-            for server in self.service.servers:
-                if server.methods is None and server.url not in self.probed:
-                    self.probed.add(server.url)
-                    server.methods = await self._read_methods(server)
-        known = [server.methods for server in self.service.servers if server.methods is not None]
-        common = frozenset[Method].intersection(*known) if known else frozenset()
-        return next((m for m in METHODS if m in common and m not in self.service.dialect.refused), None)
+    def _describe(self, server: Server, call: Call, fault: Refusal | PassingFault | SetupFault) -> str:
+        """Describe what a server answered, with its URL. The key is removed before anything is cut."""
+        redact = self.service.redactor.redact
+        where, message = (show(redact(text))[:MAX_MESSAGE_LENGTH] for text in (fault.where, fault.message))
+        return ": ".join(filter(None, [f"{server.url}{call.path} {where}".rstrip(), message]))
 
-    async def _read_methods(self, server: Server) -> frozenset[Method] | None:
-        """Return what a server offers according to its description; None if it cannot be asked now."""
-        with suppress(TimeoutError, httpx2.RequestError):
-            async with asyncio.timeout(min(self.config.timeout, MAX_PROBE_SECONDS)):
-                response = await self.client.get(f"{server.root}/openapi.json")
-            if response.status_code >= 500 or response.status_code in TRANSIENT_STATUSES:
-                return None
-            with suppress(ValueError):
-                return read_methods(response.json(), self.service.dialect.path)
-            return frozenset()
-        return None
+    async def _explain(
+        self, server: Server, ask: Ask | Scoring, call: Call, fault: Refusal | SetupFault, usage: Usage
+    ) -> Exception:
+        """Return the error for a request that is not answered and not asked again."""
+        reason = self._describe(server, call, fault)
+        if isinstance(fault, SetupFault):
+            also = "it refuses a short question as well: " if fault.refuses_short else ""
+            return ModelError(f"backend 'openai': {reason}; {also}{self.service.advise(fault.status)}")
+        if fault.status is None:
+            usage.completions.append(Completion("", (), fault.prompt_tokens, fault.generated_tokens, call.dropped))
+            return Refused(reason, ask)
+        fraction = await self._find_fraction(server, ask, call, fault, usage)
+        return Refused(reason, ask, fault.status, fraction, may_be_outage=fault.status not in CONTENT_STATUSES)
 
-    async def tokenize(self, body: dict[str, Any]) -> list[int] | None:
-        """Return the token ids of a text or of messages; None if no server can tell. Nothing is paid for this."""
-        failed: Counter[str] = Counter()
-        for attempt in range(self.config.retries + 1):
-            if attempt:
-                await self._pause(backoff(attempt), self.stopped)
-            server = least_busy(self.service.servers, failed)
-            with suppress(TimeoutError, httpx2.RequestError):
-                async with asyncio.timeout(self.config.timeout):
-                    response = await self.client.post(f"{server.root}/tokenize", content=json.dumps(body))
-                if response.status_code == 200:
-                    with suppress(LookupError, TypeError, ValueError):
-                        return read_token_ids(response.json())
-                if response.status_code < 500 and response.status_code not in TRANSIENT_STATUSES:
-                    return None
-            failed[server.url] += 1
-        return None
-
-    async def _list_context(self, server: Server) -> int | None:
-        """Return the length of the model's context, if the server lists it. The server is asked once."""
-        async with self.listing:
-            if not server.listed:
-                server.listed = True
-                with suppress(TimeoutError, httpx2.RequestError, ValueError):
-                    async with asyncio.timeout(self.config.timeout):
-                        response = await self.client.get(f"{server.url}/models")
-                    server.context_tokens = read_context(response.json(), self.config.model)
-            return server.context_tokens
-
-
-def _error_message(response: httpx2.Response) -> str:
-    """Return the server's error message on one line."""
-    try:
-        data: Any = response.json()
-    except ValueError:
-        data = response.text
-    # OpenAI nests `message` in `error`; FastAPI has `detail`.
-    for name in ("error", "message", "detail"):
-        if isinstance(data, dict) and name in data:
-            data = data[name]
-    text = data if isinstance(data, str) else json.dumps(data)
-    return " ".join(text.split())[:MAX_MESSAGE_LENGTH] or response.reason_phrase
+    async def _find_fraction(
+        self, server: Server, ask: Ask | Scoring, call: Call, refusal: Refusal, usage: Usage
+    ) -> float | None:
+        """Return the fraction of a refused question that would fit; None if it is not too long."""
+        listed = None if states_limit(refusal.message) else await self.lookups.list_context(server)
+        fraction = read_overlong(refusal.message, call.body, listed)
+        if fraction is not None or isinstance(ask, Scoring) or refusal.status not in CONTENT_STATUSES:
+            return fraction
+        too_long = await is_too_long(self.dialect, lambda trial: self._send(server, trial, usage), ask, call)
+        return FITTING_FRACTION if too_long else None

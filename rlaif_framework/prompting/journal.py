@@ -1,0 +1,85 @@
+"""A journal of exchanges with servers: a request is written down before it is sent, a response before it is used."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from rlaif_framework.prompting.answer_cache import explain_error, open_database
+
+
+class Journal:
+    """Responses that are not part of a cached answer yet, and requests that were sent without a response.
+
+    A process can be killed between the responses that one answer needs, or before the answer is cached. What has
+    arrived is then in the journal, and is not paid for again. All backends and runs share one table in the SQLite file
+    of the answer cache.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._db, self.path = open_database(
+            "CREATE TABLE IF NOT EXISTS exchanges (key BLOB PRIMARY KEY, unanswered INTEGER NOT NULL, response TEXT)"
+            " WITHOUT ROWID",
+            path,
+        )
+        self._in_flight: Counter[bytes] = Counter()
+        """Number of requests that this process has sent and whose outcome is not known yet."""
+
+    def close(self) -> None:
+        """Close the database."""
+        self._db.close()
+
+    @staticmethod
+    def key(content: Any) -> bytes:
+        """Return a hash of a request, given as JSON content."""
+        text = json.dumps(content, sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+    def find_response(self, key: bytes) -> Any:
+        """Return the response to a request that has arrived already; None if there is none."""
+        for (text,) in self._run("SELECT response FROM exchanges WHERE key = ?", key):
+            return None if text is None else json.loads(text)
+        return None
+
+    def note_request(self, key: bytes) -> None:
+        """Note that a request is about to be sent."""
+        self._in_flight[key] += 1
+        self._run(
+            "INSERT INTO exchanges VALUES (?, 1, NULL) ON CONFLICT (key) DO UPDATE SET unanswered = unanswered + 1", key
+        )
+
+    def note_response(self, key: bytes, response: Any = None) -> None:
+        """Note that a request has been answered, or was not sent after all.
+
+        Args:
+            key: The request.
+            response: JSON content to return from `find_response`; None if it must not be used again.
+        """
+        self._in_flight[key] -= 1
+        text = None if response is None else json.dumps(response, ensure_ascii=False)
+        self._run("UPDATE exchanges SET unanswered = unanswered - 1, response = ? WHERE key = ?", text, key)
+
+    def note_loss(self, key: bytes) -> None:
+        """Note that there will be no response to a request that was sent."""
+        self._in_flight[key] -= 1
+
+    def count_unanswered(self, keys: Collection[bytes]) -> int:
+        """Return how often requests have been sent without a response, by this process or by earlier ones."""
+        found = ((key, self._run("SELECT unanswered FROM exchanges WHERE key = ?", key)) for key in keys)
+        return sum(count - self._in_flight[key] for key, rows in found for (count,) in rows)
+
+    def forget(self, keys: Collection[bytes]) -> None:
+        """Remove requests, once the answer that was made of their responses is cached."""
+        for key in keys:
+            self._run("DELETE FROM exchanges WHERE key = ?", key)
+
+    def _run(self, statement: str, *values: Any) -> list[Any]:
+        try:
+            return self._db.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise explain_error(error, self.path) from error
