@@ -40,7 +40,6 @@ def plugins(
     """List plugins with their distributions, components and errors."""
     from rlaif_framework.plugins.manager import PluginManager
 
-    if strict:
     with stdout_to_stderr():
         manager = PluginManager.load()
         faults = _collect_faults(manager, strict)
