@@ -9,6 +9,7 @@ from pathlib import Path
 from torture.disks import fill_disks
 from torture.kills import kill_runs
 from torture.mutations import mutate_data, mutate_specs
+from torture.servers import fail_at_random
 from torture.twice import run_twice
 
 
@@ -26,6 +27,7 @@ class Part:
 
 PARTS = {
     "kills": Part(kill_runs, 90, 2),
+    "servers": Part(fail_at_random, 100, 3),
     "specs": Part(mutate_specs, 1000, 60),
     "data": Part(mutate_data, 1000, 100),
     "twice": Part(run_twice, 20, 1),

@@ -8,6 +8,8 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +67,25 @@ def write_spec(path: Path, content: dict[str, Any]) -> Path:
     return path
 
 
+@cache
+def _import_everything() -> None:
+    """Import what runs need, so that child processes have it from the start."""
+    for module in (
+        "transformers.models.llama.modeling_llama",
+        "rlaif_framework.pipeline.engine",
+        "rlaif_framework.training.policies",
+        "rlaif_plugins.algorithms.dpo.algorithm",
+        "rlaif_plugins.rewards.bradley_terry.model",
+    ):
+        import_module(module)
+
+
 def in_child(work: Callable[[], object]) -> int:
     """Do work in a forked process, which has imported everything already; return its exit status as a shell does.
 
     What it prints goes to the file `child.log` in the current folder.
     """
+    _import_everything()
     pid = os.fork()
     if pid == 0:
         code = 70
