@@ -21,7 +21,7 @@ from rlaif_framework.data.template_meter import METER, Meter, TooMuchWork
 from rlaif_framework.data.template_sandbox import Sandbox
 from rlaif_framework.errors import SpecError
 
-LIMIT = 10_000_000
+LIMIT = 3_000_000
 """Units of work that rendering a template may take, besides those for the values it is given."""
 
 PER_CHARACTER = 50
