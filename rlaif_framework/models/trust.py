@@ -46,7 +46,8 @@ def check_config(config: PreTrainedConfig, name: str) -> None:
             f"'{name}': its config.json names the weights '{weights}'; remove 'transformers_weights' from it, and name "
             "the file model.safetensors"
         )
-    for part in (config, config.get_text_config()):
+    parts = [getattr(config, part, None) for part in config.sub_configs]
+    for part in (config, *(part for part in parts if isinstance(part, PreTrainedConfig))):
         attention = str(part._attn_implementation)
         if "/" in attention:
             raise ModelError(
