@@ -26,6 +26,7 @@ def test_what_was_noted_outlives_the_process(tmp_path: Path) -> None:
     journal.note_loss(two)
     assert journal.count_unanswered([two]) == 1
     later.forget([one, two])
+    later.close()
     assert journal.find_response(one) is None
     assert journal.count_unanswered([two]) == 0
 
