@@ -89,11 +89,11 @@ class Journal:
             self._forget_all()
 
     def _forget_all(self) -> None:
-        keys, self._forgotten = self._forgotten, set()
-        self._run("BEGIN")
-        for key in keys:
-            self._run("DELETE FROM exchanges WHERE key = ?", key)
-        self._run("COMMIT")
+        keys = list(self._forgotten)
+        self._forgotten.clear()
+        for start in range(0, len(keys), BATCH):
+            batch = keys[start : start + BATCH]
+            self._run(f"DELETE FROM exchanges WHERE key IN ({', '.join('?' * len(batch))})", *batch)
 
     def _run(self, statement: str, *values: Any) -> list[Any]:
         try:

@@ -31,6 +31,19 @@ def test_what_was_noted_outlives_the_process(tmp_path: Path) -> None:
     assert journal.count_unanswered([two]) == 0
 
 
+def test_many_requests_are_forgotten_together(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "answers.sqlite")
+    keys = [Journal.key(n) for n in range(250)]
+    for key in keys:
+        journal.note_request(key)
+        journal.note_loss(key)
+    journal.forget(keys[:240])
+    assert journal.count_unanswered(keys) == 10
+    journal.forget(keys[240:249])
+    journal.close()
+    assert Journal(tmp_path / "answers.sqlite").count_unanswered(keys) == 1
+
+
 def test_a_response_ends_one_of_several_requests(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "answers.sqlite")
     key = Journal.key("lone \ud800 surrogate")
