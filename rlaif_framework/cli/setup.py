@@ -92,6 +92,8 @@ def prepare_process() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")  # the progress bar of the conversion of GGUF files
+    # transformers would load weights that a service converted, which are not those that the keys are made from.
+    os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
     os.environ.setdefault(
         "TOKENIZERS_PARALLELISM", "false"
     )  # tokenizers warns if a process forks after it used threads

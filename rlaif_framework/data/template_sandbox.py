@@ -283,9 +283,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         raise SecurityError(f"a template cannot use '{attribute}' of a value of type '{type(obj).__name__}'")
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        """Return an item; a tuple as key is hashed with all that it contains."""
-        if isinstance(argument, tuple):
-            METER.get().weigh(argument)
+        """Return an item; filters ask for many, and a tuple as key is hashed with all that it contains."""
+        METER.get().weigh(argument if isinstance(argument, tuple) else None)
         return super().getitem(obj, argument)
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
@@ -317,6 +316,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
             meter.weigh(args[:1])  # the key
         elif isinstance(__obj, LoopContext):  # a recursive loop over other items
             args = tuple(meter.count(items) for items in args)
+        elif not isinstance(__obj, BlockReference | Macro) and owner is not __self:
+            for value in args:  # which `dict` and `namespace` copy
+                meter.measure(value)
         result = super().call(__context, __obj, *args, **kwargs)
         if not isinstance(__obj, BlockReference | Macro) and owner is not __self:
             meter.measure(result)

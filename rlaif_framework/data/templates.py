@@ -8,6 +8,7 @@ work of rendering is counted in units, which do not depend on the machine, and a
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from rlaif_framework.data.template_meter import METER, Meter, TooMuchWork
 from rlaif_framework.data.template_sandbox import Sandbox
 from rlaif_framework.errors import SpecError
 
-LIMIT = 10_000_000
+LIMIT = 3_000_000
 """Units of work that rendering a template may take, besides those for the values it is given."""
 
 PER_CHARACTER = 50
@@ -87,10 +88,8 @@ class Template:
         Raises:
             TemplateFault: It fails or takes too much work.
         """
-        with self._explain_errors(), _measure(LIMIT) as meter:
-            before = meter.left
-            meter.weigh(values)
-            meter.left += PER_CHARACTER * (before - meter.left)
+        size = Meter(sys.maxsize).weigh(values)
+        with self._explain_errors(), _measure(LIMIT + PER_CHARACTER * size):
             text = self._compiled.render(values)
             text.encode()  # a lone surrogate, which a template can write as an escape, could not be saved
         return text
@@ -109,11 +108,10 @@ class Template:
 
 
 @contextmanager
-def _measure(units: int) -> Iterator[Meter]:
-    meter = Meter(units)
-    token = METER.set(meter)
+def _measure(units: int) -> Iterator[None]:
+    token = METER.set(Meter(units))
     try:
-        yield meter
+        yield
     finally:
         METER.reset(token)
 

@@ -35,12 +35,19 @@ def has_own_code(config: PreTrainedConfig) -> bool:
 
 
 def check_config(config: PreTrainedConfig, name: str) -> None:
-    """Check that a config asks for no code from elsewhere.
+    """Check that a config asks for no code from elsewhere, and for no other weights than those of its identity.
 
     Raises:
-        ModelError: Its implementation of attention would be downloaded.
+        ModelError: Its implementation of attention would be downloaded, or it names a file of weights.
     """
-    for part in (config, config.get_text_config()):
+    weights = getattr(config, "transformers_weights", None)  # a setting of any config, which none declares
+    if weights is not None:
+        raise ModelError(
+            f"'{name}': its config.json names the weights '{weights}'; remove 'transformers_weights' from it, and name "
+            "the file model.safetensors"
+        )
+    parts = [getattr(config, part, None) for part in config.sub_configs]
+    for part in (config, *(part for part in parts if isinstance(part, PreTrainedConfig))):
         attention = str(part._attn_implementation)
         if "/" in attention:
             raise ModelError(

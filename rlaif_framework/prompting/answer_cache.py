@@ -6,7 +6,7 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ class AnswerCache:
         # Rows are stored in the tree of the key, which saves a second look-up.
         table = "CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, answer TEXT) WITHOUT ROWID"
         self._db, self.path = open_database(table, path)
+        self._counted: set[bytes] = set()
+        """Keys of the answers whose unanswered requests have been counted."""
 
     def close(self) -> None:
         """Close the database."""
@@ -60,7 +62,7 @@ class AnswerCache:
         unanswered = sum(key not in answers for key in missing_keys)
         if unanswered:
             raise RlaifError(f"backend '{self.identity}' did not answer {unanswered} of {len(missing_keys)} requests")
-        return iter([answers[key] for key in keys])
+        return iter([self._count_once(key, answers[key]) for key in keys])
 
     def key(self, request: Request) -> bytes:
         """Return a hash of the backend's identity and of everything in a request that affects its answer."""
@@ -70,6 +72,14 @@ class AnswerCache:
         text = json.dumps([self.identity, type(request).__name__, content], sort_keys=True, ensure_ascii=False)
         # Generated text may contain lone surrogates, which UTF-8 does not allow.
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+    def _count_once(self, key: bytes, answer: Answer) -> Answer:
+        """Return an answer without its unanswered requests if they are counted in an earlier one."""
+        if not answer.unanswered:
+            return answer
+        is_first = key not in self._counted
+        self._counted.add(key)
+        return answer if is_first else replace(answer, unanswered=0)
 
     def _read(self, keys: set[bytes]) -> dict[bytes, Answer]:
         found = {}

@@ -12,6 +12,9 @@ from typing import Any
 
 from rlaif_framework.prompting.answer_cache import explain_error, open_database
 
+BATCH = 100
+"""Number of requests that are removed together."""
+
 
 class Journal:
     """Responses that are not part of a cached answer yet, and requests that were sent without a response.
@@ -29,9 +32,12 @@ class Journal:
         )
         self._in_flight: Counter[bytes] = Counter()
         """Number of requests that this process has sent and whose outcome is not known yet."""
+        self._forgotten: set[bytes] = set()
+        """Requests to remove."""
 
     def close(self) -> None:
-        """Close the database."""
+        """Forget what is to be forgotten, and close the database."""
+        self._forget_all()
         self._db.close()
 
     @staticmethod
@@ -74,9 +80,20 @@ class Journal:
         return sum(count - self._in_flight[key] for key, rows in found for (count,) in rows)
 
     def forget(self, keys: Collection[bytes]) -> None:
-        """Remove requests, once the answer that was made of their responses is cached."""
-        for key in keys:
-            self._run("DELETE FROM exchanges WHERE key = ?", key)
+        """Remove requests, once the answer that was made of their responses is cached.
+
+        It does no harm if they are still there after a kill, so they are removed together, which is faster.
+        """
+        self._forgotten.update(keys)
+        if len(self._forgotten) >= BATCH:
+            self._forget_all()
+
+    def _forget_all(self) -> None:
+        keys = list(self._forgotten)
+        self._forgotten.clear()
+        for start in range(0, len(keys), BATCH):
+            batch = keys[start : start + BATCH]
+            self._run(f"DELETE FROM exchanges WHERE key IN ({', '.join('?' * len(batch))})", *batch)
 
     def _run(self, statement: str, *values: Any) -> list[Any]:
         try:

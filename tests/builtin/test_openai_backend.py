@@ -240,6 +240,7 @@ def test_a_server_that_asks_for_hours_ends_the_run(build: Build, clock: Clock) -
 def test_retry_after_and_backoff() -> None:
     assert read_retry_after("1.5") == 1.5
     assert [read_retry_after(v) for v in (None, "", "soon", "-3", "nan", "Wed, 21 Oct 2015 07:28:00 GMT")] == [0] * 6
+    assert [read_retry_after(v) for v in ("1e300", "Wed, 21 Oct 999999999999 07:28:00 GMT", "inf")] == [1e7, 0, 0]
     assert 25 < read_retry_after(format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)) <= 30
     assert all(0.5 <= backoff(1) <= 1 for _ in range(50))
     assert len({backoff(3) for _ in range(20)}) > 1

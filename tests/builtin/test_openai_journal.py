@@ -124,7 +124,9 @@ def test_requests_whose_connection_died_are_counted(build: Build, drops: int) ->
     with serve(behave) as server:
         [answer] = drive(texts(1), build(server.url))
         [cached] = drive(texts(1), build(server.url))
+        several = drive(texts(1) * 3, build(server.url))
     assert answer.unanswered == cached.unanswered == drops
+    assert [one.unanswered for one in several] == [drops, 0, 0]  # the same answer
     assert len(server.bodies) == drops + 1
 
 

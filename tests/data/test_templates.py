@@ -114,6 +114,8 @@ ENDLESS = {
     LARGE + MANY % "{% set b = s|upper %}": MUCH,
     LARGE + MANY % "{% set b = s.upper() %}": MUCH,
     LARGE + "{{ s|list|length }}": MUCH,
+    "{{ range(9999)|map('string')|map(attribute='" + "0." * 99999 + "0')|list }}": MUCH,
+    "{% set d = dict(a=1) %}{% set l = [['a', 1]] * 99999 %}" + MANY % "{% set n = namespace(l) %}": MUCH,
     "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}": NESTED,
     "{{ " + "1 + " * 20000 + "1 }}": NESTED,
     "{% if 1 %}" * 300 + "{% endif %}" * 300: NESTED,

@@ -143,6 +143,19 @@ def test_attention_from_elsewhere_is_refused(tiny_model: Path, tmp_path: Path) -
         load_config(find_model(str(folder)))
 
 
+@pytest.mark.parametrize("file", ["other.safetensors", "adapter_model.bin", "../model.safetensors"])
+def test_a_config_cannot_name_other_weights_than_those_of_the_key(tiny_model: Path, tmp_path: Path, file: str) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    shutil.copy(folder / "model.safetensors", folder / "other.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"transformers_weights": file}))
+    with pytest.raises(ModelError, match=r"its config\.json names the weights"):
+        load_model(folder, "causal", torch.float32, CPU)
+    with pytest.raises(ModelError, match=r"its config\.json names the weights"):
+        load_config(find_model(str(folder)))
+
+
 def test_weights_that_can_run_code_are_not_loaded(tiny_model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(tiny_model, folder)

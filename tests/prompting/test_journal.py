@@ -26,8 +26,22 @@ def test_what_was_noted_outlives_the_process(tmp_path: Path) -> None:
     journal.note_loss(two)
     assert journal.count_unanswered([two]) == 1
     later.forget([one, two])
+    later.close()
     assert journal.find_response(one) is None
     assert journal.count_unanswered([two]) == 0
+
+
+def test_many_requests_are_forgotten_together(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "answers.sqlite")
+    keys = [Journal.key(n) for n in range(250)]
+    for key in keys:
+        journal.note_request(key)
+        journal.note_loss(key)
+    journal.forget(keys[:240])
+    assert journal.count_unanswered(keys) == 10
+    journal.forget(keys[240:249])
+    journal.close()
+    assert Journal(tmp_path / "answers.sqlite").count_unanswered(keys) == 1
 
 
 def test_a_response_ends_one_of_several_requests(tmp_path: Path) -> None:

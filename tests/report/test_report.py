@@ -334,3 +334,18 @@ def test_a_judge_that_a_policy_learned_from_without_labels_is_told(arm: dict[str
     judge = {"kind": "llm", "labeler": {"kind": "llm", "model": "m"}}
     selection = {"kind": "rloo", "checkpoint_selection": {"judge": judge}}
     assert about_judge({"kind": "llm", "model": "m"}, {"reward": None, "algorithm": selection}) == []
+
+
+def test_requests_without_an_answer_are_stated_for_each_stage() -> None:
+    facts: tuple[dict[str, int], ...] = ({"unanswered": 1}, {"unanswered": 0}, {"unanswered": 1200}, {})
+    steps = [
+        StepReport(name=f"stage {i}", reused=False, seconds=1.0, peak_memory_bytes=0, facts=dict(found))
+        for i, found in enumerate(facts)
+    ]
+    known = report().warnings
+    found = RunReport.build(SPEC, report().evaluation, steps, {}).warnings
+    assert found[: len(known)] == known
+    assert [text.partition(", because")[0] for text in found[len(known) :]] == [
+        "stage 'stage 0' sent 1 request without an answer",
+        "stage 'stage 2' sent 1,200 requests without an answer",
+    ]

@@ -35,7 +35,7 @@ class Teacher:
             if (answer := outcome.value) is not None
         ]
         refusals = [outcome.refused for outcome in outcomes if outcome.refused is not None]
-        stage.facts["refused"] = len(refusals)
+        stage.facts.update(refused=len(refusals), unanswered=sum(outcome.unanswered for outcome in outcomes))
         if not any(d.response for d in demonstrations):
             reason = f"; it refused {len(refusals)} prompts, the first: {refusals[0]}" if refusals else ""
             raise TrainingError(

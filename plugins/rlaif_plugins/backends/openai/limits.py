@@ -13,6 +13,8 @@ from email.utils import parsedate_to_datetime
 
 from rlaif_plugins.backends.openai.label_tokens import Method
 
+MAX_RETRY_AFTER = 1e7
+"""Maximum number of seconds that a server may ask to wait: about four months."""
 MAX_BACKOFF = 60.0
 """Maximum number of seconds between two attempts."""
 
@@ -104,4 +106,5 @@ def read_retry_after(value: str | None) -> float:
             seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - time.time()
         except (ValueError, TypeError, OverflowError):  # no date, or one that is none
             return 0.0
-    return max(0.0, seconds) if math.isfinite(seconds) else 0.0  # float() also parses "inf" and "nan"
+    # float() also parses "inf" and "nan".
+    return min(max(0.0, seconds), MAX_RETRY_AFTER) if math.isfinite(seconds) else 0.0

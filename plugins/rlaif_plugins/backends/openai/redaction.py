@@ -37,6 +37,14 @@ class Redactor:
 
     def redact(self, text: str) -> str:
         """Remove the key from a message. It must not have been cut to a length."""
+        spans = self._find(text)
+        return _mask(text, sorted(spans)) if spans else text
+
+    def is_in(self, text: str) -> bool:
+        """Return True if `redact` would change a text."""
+        return bool(self._find(text))
+
+    def _find(self, text: str) -> list[tuple[int, int]]:
         spans: list[tuple[int, int]] = []
         view: _View | None = _View(text) if self.forms else None
         for _ in range(MAX_LAYERS):
@@ -45,7 +53,7 @@ class Redactor:
             parts = (_find_parts(view.text, form, PART if self.is_long else len(form)) for form in self.forms)
             spans += [view.locate(*span) for found in parts for span in found]
             view = view.unescape()
-        return _mask(text, sorted(spans)) if spans else text
+        return spans
 
     def redact_data(self, data: Any) -> Any:
         """Remove the key from all texts in parsed JSON, unless the key is so short that answers may contain it."""

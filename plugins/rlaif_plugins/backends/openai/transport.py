@@ -115,7 +115,10 @@ class Transport:
         data, excerpt = None, ""
         if fault is None:
             try:
-                data = self.redactor.redact_data(parse_json(body))
+                text = decode(body)
+                data = parse_json(text)
+                # The text is looked through at once; its parts only if need be, since there may be thousands.
+                data = self.redactor.redact_data(data) if self.redactor.is_in(text) else data
             except ValueError as error:
                 fault = str(error)
         if fault is not None:
@@ -155,22 +158,31 @@ async def _read_body(response: httpx2.Response) -> tuple[bytes, str | None]:
     return b"".join(parts), None
 
 
-def parse_json(body: bytes) -> Any:
-    """Parse JSON in UTF-8, UTF-16 or UTF-32, whatever the headers say. Lone surrogates are replaced by `?`.
+def decode(body: bytes) -> str:
+    """Decode JSON in UTF-8, UTF-16 or UTF-32, whatever the headers say.
 
     Raises:
-        ValueError: It is not JSON, or nested too deeply.
+        ValueError: There is nothing to decode, or it is not text.
     """
     if not body.strip():
         raise ValueError("its body is empty")
     try:
-        text = body.decode(json.detect_encoding(body))
+        return body.decode(json.detect_encoding(body))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"its body is not Unicode text: {error.reason}") from None
+
+
+def parse_json(text: str) -> Any:
+    """Parse JSON. Lone surrogates in texts are replaced by `?`.
+
+    Raises:
+        ValueError: It is not JSON, or nested too deeply.
+    """
+    try:
         data = json.loads(text)
         # Half of a surrogate pair is valid JSON, but cannot be written to a file.
         if re.search(r"\\ud[89a-f]", text, re.IGNORECASE):
             data = json.loads(json.dumps(data, ensure_ascii=False).encode(errors="replace"))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"its body is not Unicode text: {error.reason}") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"its body is not JSON: {error.msg} at character {error.pos}") from None
     except ValueError:  # Python converts at most 4,300 digits to an integer
