@@ -8,9 +8,10 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from itertools import islice
 from reprlib import repr as short
+from types import GenericAlias
 from typing import Any, Protocol, SupportsFloat, TypeVar, runtime_checkable
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from rlaif_framework.errors import PluginError
 
@@ -99,21 +100,23 @@ def read_record(kind: type[T], value: object, where: str) -> T:
         raise PluginError(f"{where}: {short(value)} is not of type {kind.__name__}")
     try:
         key: Any = kind  # mypy does not regard types as hashable
-        text = json.dumps(value, default=_to_json, allow_nan=False, ensure_ascii=False)
+        text = json.dumps([value], default=_to_json, ensure_ascii=False)
         # Lone surrogates cannot be written to a file.
-        record: T = _adapter(key).validate_json(text.encode("utf-8", "replace"), strict=True)
+        (record,) = _adapter(key).validate_json(text.encode("utf-8", "replace"))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        path = ".".join(map(str, first["loc"]))
+        path = ".".join(map(str, first["loc"][1:]))
         raise PluginError(f"{where}: {path} is {short(first['input'])}: {first['msg']}") from error
     except (TypeError, ValueError, RecursionError) as error:
         raise PluginError(f"{where}: it cannot be written as JSON: {error}") from error
-    return record
+    return record  # type: ignore[no-any-return]
 
 
 @cache
 def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+    # Of a tuple, because the config applies to dataclasses inside another type only.
+    form: Any = GenericAlias(tuple, (kind,))
+    return TypeAdapter(form, config=ConfigDict(strict=True, allow_inf_nan=False))
 
 
 def _to_json(value: object) -> Any:

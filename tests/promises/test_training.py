@@ -33,6 +33,7 @@ from rlaif_framework import (
     TrainingError,
 )
 from rlaif_framework.contracts import read_metrics
+from rlaif_framework.contracts.checked import check_returns
 from rlaif_framework.models import Group, ScoreModel, encode_continuation, load_model, load_tokenizer, pack_groups
 from rlaif_framework.models.memory_plan import plan_load
 from rlaif_framework.plugins.slots import narrow
@@ -257,8 +258,8 @@ def test_online_dpo_refuses_what_is_no_probability(world: World) -> None:
     stage = world.stage("run")
     config = narrow("algorithm", {"kind": "online-dpo", **ONE_STEP}, world.manager)
     algorithm = stage.context.build_algorithm(config)
-    algorithm.labeler = Wrong()  # type: ignore[attr-defined]
-    with pytest.raises(RlaifError, match="not probabilities"):
+    algorithm.labeler = check_returns(Wrong, "labeler", "labeler 'wrong'")()  # type: ignore[attr-defined]
+    with pytest.raises(RlaifError, match=r"labeler 'wrong', comparison .*: probabilities\.0 is nan"):
         algorithm.improve(world.model, Guidance(), world.prompts, stage)
 
 
