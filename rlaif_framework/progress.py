@@ -33,7 +33,7 @@ class Progress:
     def print(self, text: str) -> None:
         """Print a line without markup, wrapping or highlighting. Control characters are escaped."""
         # Paths may contain brackets, which are not markup, and must not be wrapped, so that they can be copied.
-        self.console.print(escape_controls(text), highlight=False, markup=False, soft_wrap=True)
+        self.console.print(escape_controls(text), highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     def track(self, items: Iterable[T], total: int, text: str, done: int = 0) -> Iterator[T]:
         """Iterate over items and show the progress; `done` of the `total` items were finished before."""

@@ -32,7 +32,8 @@ def test_progress_is_escaped(terminal: bool) -> None:
     output = io.StringIO()
     progress = Progress(Console(file=output, force_terminal=terminal, width=300))
     progress.print(HOSTILE)
-    assert output.getvalue() == f"{ESCAPED}\n"
+    progress.print("a:x:b [bold]")
+    assert output.getvalue() == f"{ESCAPED}\na:x:b [bold]\n"
     list(progress.track([1, 2], 2, f"[bold]{HOSTILE}"))
     assert HOSTILE not in output.getvalue()
     assert "\x1b]0;title" not in output.getvalue()
