@@ -31,6 +31,10 @@ CONTENTS = (
 """Fields whose values differ between requests that a server otherwise treats alike."""
 
 
+Shape = tuple[Any, ...]
+"""What two requests have in common that differ only in their contents."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
     """What to ask, whatever the server supports."""
@@ -85,7 +89,7 @@ class Call:
         return Journal.key([self.path, self.body, *self.identity])
 
     @property
-    def shape(self) -> tuple[Any, ...]:
+    def shape(self) -> Shape:
         """The path and the settings, without the content: what a server accepts for one request, it does for others."""
         return self.path, *sorted((name, None if name in CONTENTS else value) for name, value in self.body.items())
 
@@ -108,8 +112,6 @@ class Dialect:
         self.chat = config.mode == "chat"
         self.path = "/chat/completions" if self.chat else "/completions"
         self.settings = Settings(prefill=config.prefill != "no")
-        self.accepted: set[tuple[Any, ...]] = set()
-        """Shapes of the requests that were answered. If another one is refused, its content is the reason."""
         self.longest = 0
         """Estimated number of tokens of the longest prompt that was answered."""
         self.saw_logprobs: bool | None = None
