@@ -85,6 +85,17 @@ def test_several_refused_settings_are_found_together(build: Build, message: str)
     assert len([text for text in server.prompts if not text.startswith(SHORT_QUESTION)]) <= 8 + 10
 
 
+def test_servers_of_several_kinds_are_asked_what_all_accept(build: Build) -> None:
+    with serve(strict(lambda body: False, "")) as one:
+        with serve(strict(lambda body: bool({"continue_final_message", "top_p"} & set(body)), "no")) as two:
+            requests = [*choices(12), *texts(12, temperature=0.5)]
+            got = dict(build(one.url, two.url, concurrency=1).answer(requests))
+    assert len(one.bodies) > 8
+    assert len(two.bodies) > 8
+    assert {answer.refused for answer in got.values()} == {None}
+    assert [got[11].dropped, got[23].dropped] == [("prefill",), ("top_p",)]
+
+
 @pytest.mark.parametrize("status", [500, 501])
 def test_a_server_that_crashes_on_log_probabilities_is_sampled(build: Build, status: int) -> None:
     with serve(strict(lambda body: "logprobs" in body, "internal error", status)) as server:

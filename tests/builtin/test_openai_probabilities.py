@@ -77,8 +77,17 @@ def test_a_server_without_logprobs_is_not_asked_for_them_again(build: Build) -> 
         got = dict(build(server.url, samples=3, concurrency=1).answer(choices(5)))
     assert [got[i].probabilities for i in range(5)] == [(0.0, 1.0)] * 5
     assert [got[i].sampled for i in range(5)] == [3] * 5
-    assert len([body for body in server.bodies if "logprobs" in body]) == 1
-    assert len(server.bodies) == 1 + 5 * 3
+    assert len([body for body in server.bodies if "logprobs" in body]) == 2
+    assert len(server.bodies) == 2 + 5 * 3
+
+
+def test_one_answer_without_logprobs_does_not_change_how_the_others_are_read(build: Build) -> None:
+    def behave(body: dict[str, Any], number: int) -> Reply:
+        return complete(body, "1", {"1": 0.6, "2": 0.2} if number else None)
+
+    with serve(behave) as server:
+        got = dict(build(server.url, samples=2, concurrency=1).answer(choices(4)))
+    assert [got[i].read_from for i in range(4)] == ["samples", *["top_logprobs"] * 3]
 
 
 def test_a_choice_nobody_can_read_has_no_probabilities(build: Build) -> None:

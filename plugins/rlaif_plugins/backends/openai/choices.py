@@ -47,8 +47,7 @@ class Chooser:
             if (exact := await self._read_exactly(request, usage)) is not None:
                 return exact
             done = await self.sender.complete(Ask(request.question, 1, logprobs=True), usage)
-            # Once a server has returned log-probabilities, a single answer without them changes nothing.
-            self.dialect.saw_logprobs = bool(done.logprobs) or bool(self.dialect.saw_logprobs)
+            self.dialect.note_logprobs(bool(done.logprobs))
             weights = option_weights(request.options, done.logprobs)
             if weights is not None:
                 return _normalise(weights, TOP_LOGPROBS)

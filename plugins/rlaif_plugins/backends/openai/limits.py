@@ -7,9 +7,10 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 from rlaif_plugins.backends.openai.label_tokens import Method
 
@@ -57,6 +58,8 @@ class Server:
     """True if the server has been asked for its list of models."""
     methods: frozenset[Method] | None = None
     """How it returns the probabilities of chosen tokens; None until it has described its API."""
+    accepted: set[tuple[Any, ...]] = field(default_factory=set)
+    """Shapes of the requests that it has answered. If it refuses another one, the content of that one is the reason."""
 
     @property
     def root(self) -> str:

@@ -178,10 +178,12 @@ class Sender:
             if call.settings != self.dialect.settings:  # found for another request, meanwhile
                 call = self.dialect.build(ask)
                 refused = await self._send(server, call, usage)
-            if not may_concern_settings(refused) or call.shape in self.dialect.accepted:
+            if not may_concern_settings(refused) or call.shape in server.accepted:
                 return refused
             if self.setup_fault is not None:
                 return self.setup_fault
+            if self.stopped.is_set():
+                return refused
             reading = await negotiate(self.dialect, lambda trial: self._send(server, trial, usage), ask, call, refused)
             self.setup_fault = reading if isinstance(reading, SetupFault) else None
             return reading
@@ -241,6 +243,7 @@ class Sender:
         if not isinstance(reading, Completion):
             return reading
         self.has_answered = True
+        server.accepted.add(call.shape)
         return self._accept(call, reading)
 
     def _recall(self, call: Call) -> Completion | None:
@@ -250,8 +253,7 @@ class Sender:
         return self._accept(call, reading) if isinstance(reading, Completion) else None
 
     def _accept(self, call: Call, done: Completion) -> Completion:
-        """Note what the server accepts."""
-        self.dialect.accepted.add(call.shape)
+        """Note how long a prompt may be, and how it was asked."""
         self.dialect.longest = max(self.dialect.longest, estimate_prompt(call.body))
         return replace(done, dropped=call.dropped, key=call.key)
 

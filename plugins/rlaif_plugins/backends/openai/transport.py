@@ -18,6 +18,8 @@ MAX_ERROR_BODY = 2**20
 """Maximum number of bytes of an error that are read."""
 MAX_PAGE = 20_000
 """Maximum number of characters of a response that is not JSON, such as an HTML page."""
+PARTS = 50
+"""Number of parts of a body that are kept if it is too large, for an excerpt."""
 MAX_DEPTH = 100
 """Maximum number of lists and objects around each other in a response."""
 TOO_DEEP = "its lists and objects are nested too deeply"
@@ -152,7 +154,7 @@ async def _read_body(response: httpx2.Response) -> tuple[bytes, str | None]:
             parts.append(part)
             size += len(part)
             if size > limit:
-                return b"".join(parts)[:limit], f"its body has more than {limit // 2**20} MiB"
+                return b"".join(parts[:PARTS]), f"its body has more than {limit // 2**20} MiB"
     except httpx2.RequestError as error:
         return b"".join(parts), f"its body is incomplete or damaged ({type(error).__name__})"
     return b"".join(parts), None

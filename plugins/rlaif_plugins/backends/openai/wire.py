@@ -24,11 +24,18 @@ PREFILL_WORDS = ("continue_final_message", "add_generation_prompt", "assistant",
 """Words in refusals that suggest to try without a prefilled answer."""
 LOGPROB_WORDS = ("logprobs", "top_n_tokens")
 """Words in refusals that suggest to try fewer log-probabilities. text-generation-inference uses its own name."""
+MISSING = 2
+"""Number of answers without log-probabilities after which none are requested, unless any answer had them: a single
+answer may have lost them."""
 CONTENTS = (
     *("messages", "prompt", "seed", "max_tokens", "max_completion_tokens", LOGPROB_TOKEN_IDS),
     *("query", "items", "label_token_ids"),
 )
 """Fields whose values differ between requests that a server otherwise treats alike."""
+
+
+Shape = tuple[Any, ...]
+"""What two requests have in common that differ only in their contents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +92,7 @@ class Call:
         return Journal.key([self.path, self.body, *self.identity])
 
     @property
-    def shape(self) -> tuple[Any, ...]:
+    def shape(self) -> Shape:
         """The path and the settings, without the content: what a server accepts for one request, it does for others."""
         return self.path, *sorted((name, None if name in CONTENTS else value) for name, value in self.body.items())
 
@@ -108,19 +115,24 @@ class Dialect:
         self.chat = config.mode == "chat"
         self.path = "/chat/completions" if self.chat else "/completions"
         self.settings = Settings(prefill=config.prefill != "no")
-        self.accepted: set[tuple[Any, ...]] = set()
-        """Shapes of the requests that were answered. If another one is refused, its content is the reason."""
         self.longest = 0
         """Estimated number of tokens of the longest prompt that was answered."""
-        self.saw_logprobs: bool | None = None
-        """True if any answer had log-probabilities; None before the first answer."""
+        self.has_logprobs = False
+        """True if any answer had log-probabilities."""
+        self.without_logprobs = 0
+        """Number of answers without the log-probabilities that were requested."""
         self.unusable: set[str] = set()
         """Methods to read label tokens that do not work although the server describes them."""
 
     @property
     def gives_logprobs(self) -> bool:
         """True if the server may support log-probabilities."""
-        return self.settings.top > 0 and self.saw_logprobs is not False
+        return self.settings.top > 0 and (self.has_logprobs or self.without_logprobs < MISSING)
+
+    def note_logprobs(self, are_there: bool) -> None:
+        """Note whether an answer has the log-probabilities that were requested."""
+        self.has_logprobs = self.has_logprobs or are_there
+        self.without_logprobs += not are_there
 
     def continues(self, question: Question) -> bool:
         """Return True if the answer continues the question's ending, rather than being a new turn."""
