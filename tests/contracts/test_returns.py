@@ -95,7 +95,7 @@ def load(scores: object, **methods: Any) -> Any:
         [torch.tensor(1), np.float32(2), torch.tensor([3.0]), Fraction(4)],
         map(float, "1234"),
     ],
-    ids=repr,
+    ids=["list", "tuple", "int64", "float16", "tensor", "scalars", "iterator"],
 )
 def test_scores_of_every_form_become_floats(scores: object) -> None:
     found = load(scores).score(PROMPTS, RESPONSES)
