@@ -58,6 +58,8 @@ def end_interrupted() -> NoReturn:
         with suppress(Exception):  # closed, or in use by the code that was interrupted
             stream.flush()
     with suppress(OSError):
+        if os.environ.get("LOCAL_RANK", "0") != "0":  # of the processes that `accelerate launch` starts, one prints
+            os._exit(CODE)
         # On a terminal, there may be a progress bar, which hides the cursor.
         restore = CLEAR_LINE + SHOW_CURSOR if os.isatty(2) else ""
         os.write(2, f"{restore}{MESSAGE}\n".encode())
