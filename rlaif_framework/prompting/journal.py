@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sqlite3
 from collections import Counter
 from collections.abc import Collection
@@ -26,10 +27,12 @@ class Journal:
 
     def __init__(self, path: Path | None = None) -> None:
         self._db, self.path = open_database(
-            "CREATE TABLE IF NOT EXISTS exchanges (key BLOB PRIMARY KEY, unanswered INTEGER NOT NULL, response TEXT)"
-            " WITHOUT ROWID",
+            # Each process has rows of its own: what another one has in flight is not lost.
+            "CREATE TABLE IF NOT EXISTS exchanges (key BLOB, process INTEGER, unanswered INTEGER NOT NULL,"
+            " response TEXT, PRIMARY KEY (key, process)) WITHOUT ROWID",
             path,
         )
+        self._process = os.getpid()
         self._in_flight: Counter[bytes] = Counter()
         """Number of requests that this process has sent and whose outcome is not known yet."""
         self._forgotten: set[bytes] = set()
@@ -48,15 +51,18 @@ class Journal:
 
     def find_response(self, key: bytes) -> Any:
         """Return the response to a request that has arrived already; None if there is none."""
-        for (text,) in self._run("SELECT response FROM exchanges WHERE key = ?", key):
-            return None if text is None else json.loads(text)
+        for (text,) in self._run("SELECT response FROM exchanges WHERE key = ? AND response IS NOT NULL", key):
+            return json.loads(text)
         return None
 
     def note_request(self, key: bytes) -> None:
         """Note that a request is about to be sent."""
         self._in_flight[key] += 1
         self._run(
-            "INSERT INTO exchanges VALUES (?, 1, NULL) ON CONFLICT (key) DO UPDATE SET unanswered = unanswered + 1", key
+            "INSERT INTO exchanges VALUES (?, ?, 1, NULL)"
+            " ON CONFLICT (key, process) DO UPDATE SET unanswered = unanswered + 1",
+            key,
+            self._process,
         )
 
     def note_response(self, key: bytes, response: Any = None) -> None:
@@ -68,16 +74,27 @@ class Journal:
         """
         self._in_flight[key] -= 1
         text = None if response is None else json.dumps(response, ensure_ascii=False)
-        self._run("UPDATE exchanges SET unanswered = unanswered - 1, response = ? WHERE key = ?", text, key)
+        self._run(
+            "UPDATE exchanges SET unanswered = unanswered - 1, response = ? WHERE key = ? AND process = ?",
+            text,
+            key,
+            self._process,
+        )
 
     def note_loss(self, key: bytes) -> None:
         """Note that there will be no response to a request that was sent."""
         self._in_flight[key] -= 1
 
     def count_unanswered(self, keys: Collection[bytes]) -> int:
-        """Return how often requests have been sent without a response, by this process or by earlier ones."""
-        found = ((key, self._run("SELECT unanswered FROM exchanges WHERE key = ?", key)) for key in keys)
-        return sum(count - self._in_flight[key] for key, rows in found for (count,) in rows)
+        """Return how often requests have been sent without a response, by this process or by ones that have ended."""
+        total = 0
+        for key in keys:
+            for process, count in self._run("SELECT process, unanswered FROM exchanges WHERE key = ?", key):
+                if process == self._process:
+                    total += count - self._in_flight[key]
+                elif count and not _is_running(process):
+                    total += count
+        return total
 
     def forget(self, keys: Collection[bytes]) -> None:
         """Remove requests, once the answer that was made of their responses is cached.
@@ -100,3 +117,14 @@ class Journal:
             return self._db.execute(statement, values).fetchall()
         except sqlite3.Error as error:
             raise explain_error(error, self.path) from error
+
+
+def _is_running(process: int) -> bool:
+    """Return True if there is a process with this id."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it belongs to somebody else
+        return True
+    return True

@@ -21,7 +21,7 @@ from support.server import Reply, Server, complete, prompt, serve
 
 pytestmark = pytest.mark.usefixtures("alone")
 
-REQUESTS, SAMPLES, CONCURRENCY = 40, 3, 16
+REQUESTS, SAMPLES, CONCURRENCY = 80, 3, 16
 CHILD = f"""
 import sys
 from rlaif_plugins.backends.openai import OpenAIConfig
@@ -72,7 +72,7 @@ def test_after_kills_no_answer_that_has_arrived_is_asked_for_again(build: Build,
     arrived: set[tuple[str, Any]] = set()
     sent: Counter[tuple[str, Any]] = Counter()
     for _ in range(2):
-        killer = Killer(stream.randrange(20, 60))
+        killer = Killer(stream.randrange(60, 110))
         with serve(killer) as server:  # another one each time: requests of a killed process may still arrive
             run_until_killed(server, killer)
         assert not arrived & set(count(server))
@@ -82,7 +82,7 @@ def test_after_kills_no_answer_that_has_arrived_is_asked_for_again(build: Build,
         answers = drive(choices(REQUESTS), build(server.url, concurrency=CONCURRENCY, samples=SAMPLES))
     assert [answer.probabilities for answer in answers] == [(2 / 3, 1 / 3)] * REQUESTS
     assert not arrived & set(count(server))
-    assert arrived
+    assert len(arrived) > 20
     twice = [request for request, times in (sent + count(server)).items() if times > 1]
     assert len(twice) <= 2 * CONCURRENCY  # in flight at a kill
     # A request may have been written to a connection and not have been read from it.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,6 +32,24 @@ def test_what_was_noted_outlives_the_process(tmp_path: Path) -> None:
     later.close()
     assert journal.find_response(one) is None
     assert journal.count_unanswered([two]) == 0
+
+
+def test_what_another_process_has_in_flight_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, key = tmp_path / "answers.sqlite", Journal.key("request")
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        monkeypatch.setattr(os, "getpid", lambda: other.pid)
+        theirs = Journal(path)
+        monkeypatch.undo()
+        theirs.note_request(key)
+        ours = Journal(path)
+        ours.note_request(key)
+        ours.note_loss(key)
+        assert ours.count_unanswered([key]) == 1
+        other.kill()
+    assert ours.count_unanswered([key]) == 2
+    theirs.note_response(key, "yes")
+    assert ours.find_response(key) == "yes"
+    assert ours.count_unanswered([key]) == 1
 
 
 def test_many_requests_are_forgotten_together(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ class Server(ThreadingHTTPServer):
         self.times: list[float] = []
         self.in_flight = self.most_in_flight = 0
         self.received: set[int] = set()
-        """Numbers of the requests whose reply the client has read, as it has used the connection again since."""
+        """Numbers of the requests whose reply the client has read, as it has used the connection twice since."""
         self.models: list[dict[str, Any]] | None = None
         """What `/v1/models` lists, if there is one."""
         self.listed = 0
@@ -58,8 +58,8 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     server: Server
-    last: int | None = None
-    """Number of the last request on this connection."""
+    last: tuple[int, ...] = ()
+    """Numbers of the last two requests on this connection."""
 
     def do_GET(self) -> None:
         server = self.server
@@ -78,9 +78,8 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with server.lock:
             number = len(server.bodies)
-            if self.last is not None:
-                server.received.add(self.last)
-            self.last = number
+            server.received.update(self.last[:-1])
+            self.last = (*self.last[-1:], number)
             server.bodies.append(body)
             server.headers.append(dict(self.headers))
             server.paths.append(self.path)
