@@ -93,7 +93,7 @@ def test_models_are_regular_files(make: MakeSpecial, kind: str, tmp_path: Path, 
 def test_the_record_of_a_run_is_a_regular_file(make: MakeSpecial, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     make(tmp_path / "out" / "run.json")
-    with pytest.raises(SpecError, match=r"cannot read .*run\.json: it is a"):
+    with pytest.raises(SpecError, match=r"run\.json(: it is a| is a link)"):
         check_folder(tmp_path / "out")
 
 
