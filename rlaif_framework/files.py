@@ -237,7 +237,7 @@ def read_json(path: Path) -> Any:
     """Return the content of a JSON file; None if it is missing or invalid, e.g. truncated."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError, RecursionError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return None
 
 

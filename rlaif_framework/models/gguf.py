@@ -13,7 +13,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from rlaif_framework.errors import ModelError
 from rlaif_framework.files import atomic_path, cache_folder, locked, remove_leftovers
-from rlaif_framework.models.source import ModelSource, check_hub
+from rlaif_framework.models.source import ModelSource, check_hub, find_weights
+from rlaif_framework.models.weights import measure_safetensors
 
 
 def converted_folder(source: ModelSource) -> Path:
@@ -47,7 +48,12 @@ def materialise(source: ModelSource) -> str:
         return source.location
     file = Path(source.location)
     folder = converted_folder(source)
-    return str(_make_once(folder, f"converts {file}", lambda temporary: _convert_gguf(file, temporary)))
+    _make_once(folder, f"converts {file}", lambda temporary: _convert_gguf(file, temporary))
+    try:
+        measure_safetensors([folder / "config.json", *find_weights(folder)])
+    except (ModelError, OSError) as error:
+        raise ModelError(f"{folder} is damaged: {error}; delete it, and rerun to convert {file} again") from error
+    return str(folder)
 
 
 def _make_once(folder: Path, work: str, make: Callable[[Path], None]) -> Path:

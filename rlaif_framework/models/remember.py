@@ -21,10 +21,11 @@ def remember(name: str, key: Any, compute: Callable[[], dict[str, Any]]) -> dict
     """
     file = cache_folder() / name / f"{hash_content(key)[:32]}.json"
     found = read_json(file)
-    if isinstance(found, dict):
-        return found
+    # With a hash, since a damaged file may be JSON.
+    if isinstance(found, dict) and "result" in found and hash_content(found["result"]) == found.get("hash"):
+        return dict(found["result"])
     result = compute()
     with suppress(OSError):  # the cache cannot be written, e.g. because the disk is full
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(file, json.dumps(result))
+        write_atomic(file, json.dumps({"result": result, "hash": hash_content(result)}))
     return result
