@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 import pytest
 
-from rlaif_framework import Comparison, DataError, Prompt, RlaifError, Split, Turn
+from rlaif_framework import Comparison, DataError, HubError, Prompt, RlaifError, Split, Turn
 from rlaif_framework.data import copy_rate
 from rlaif_framework.data.splits import _hash_split
 from rlaif_plugins.labelers.annotated import AnnotationLabeler, HumanConfig, SyntheticConfig
@@ -314,7 +314,7 @@ def test_a_file_for_each_split_may_be_given(tmp_path: Path) -> None:
 def test_data_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert f"no data file at {tmp_path / 'gone.jsonl'}" in error_of(tmp_path / "gone.jsonl", "data")
     assert f"{tmp_path} has no file of rows; their names end in .jsonl, " in error_of(tmp_path, "data")
-    with pytest.raises(DataError, match=r"no file or folder 'not/there', and it cannot be loaded from the hub"):
+    with pytest.raises(HubError, match=r"no file or folder 'not/there', and it cannot be loaded from the hub"):
         make_task(data="not/there").prompts("train")
 
 
