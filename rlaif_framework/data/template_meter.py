@@ -49,8 +49,10 @@ class Meter:
         while rest:
             item, depth = rest.pop()
             self.spend(len(item) + 1 if isinstance(item, str) else STEP)
-            if isinstance(item, Collection) and not isinstance(item, str | bytes | range):
+            if isinstance(item, Collection) and not isinstance(item, str):
                 self.spend(STEP * len(item))
+                if isinstance(item, range):  # of numbers
+                    continue
                 if depth == DEPTH:
                     raise RecursionError
                 rest.extend((inner, depth + 1) for inner in item)
@@ -86,6 +88,8 @@ class Meter:
             self.spend(str(text).count(old) * len(new))
         elif name in ("strip", "lstrip", "rstrip", "trim"):  # each character is searched in the given ones
             self.spend(len(str(text)) * sum(map(len, texts)) // 64)
+        elif name == "groupby" and isinstance(text, Sized):  # each item may have the default
+            self.spend(len(text) * sum(map(len, texts)))
         elif name in ("format", "format_map"):
             self.foresee_format(str(text), values)
 

@@ -44,7 +44,7 @@ METHODS: Mapping[type, frozenset[str]] = {
 OBJECTS = (LoopContext, Macro, Cycler, Joiner)
 """Objects of Jinja whose public attributes templates may read."""
 
-CONSTANT = _names("count d default first last length safe")
+CONSTANT = _names("count d default first last length")
 """Filters whose work does not depend on the size of the value."""
 
 SHALLOW = _names("batch items list map reject rejectattr reverse select selectattr slice")
@@ -52,7 +52,7 @@ SHALLOW = _names("batch items list map reject rejectattr reverse select selectat
 
 DEEP = _names(
     "abs capitalize center dictsort e escape float forceescape format groupby indent int join lower max min replace "
-    "round sort string sum title tojson trim truncate unique upper urlencode wordcount"
+    "round safe sort string sum title tojson trim truncate unique upper urlencode wordcount"
 )
 """All other filters that templates may use. The rest have too much work for their input, or random results."""
 

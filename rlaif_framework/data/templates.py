@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -76,7 +77,9 @@ class Template:
         self.name = name
         if len(source) > LONGEST:
             raise self._fault(None, f"the template is longer than {LONGEST:,} characters")
-        with self._explain_errors(), _measure(LIMIT):
+        with self._explain_errors(), _measure(LIMIT), warnings.catch_warnings():
+            # Of Python's compiler, about operations that will fail, such as an item of a number.
+            warnings.simplefilter("ignore", SyntaxWarning)
             sandbox = _CHAT if chat else _STRICT
             self._compiled = sandbox.from_string(source)
             self.texts = _join_texts(sandbox.parse(source))

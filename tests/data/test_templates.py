@@ -99,6 +99,7 @@ ENDLESS = {
     SHARED + "{{ n.a == n.b }}": MUCH,
     SHARED + "{{ n.a is eq(n.b) }}": MUCH,
     SHARED + "{{ n.a|string }}": MUCH,
+    SHARED + "{% set s = n.a|safe %}": MUCH,
     SHARED + "{{ n.a|tojson }}": MUCH,
     SHARED + "{{ [n.a, n.b]|sort }}": MUCH,
     SHARED + "{{ '%s' % n.a }}": MUCH,
@@ -111,6 +112,10 @@ ENDLESS = {
     LARGE + MANY % "{{ s == t }}": MUCH,
     LARGE + MANY % "{{ 'b' in s }}": MUCH,
     LARGE + MANY % "{{ s is upper }}": MUCH,
+    LARGE + "{% set g = s|groupby('a', t) %}": MUCH,
+    MANY % "{% set q = 2.5 in range(99999) %}": MUCH,
+    "{% set r = range(99999) %}" + MANY % "{% set q = 2.5 in r %}": MUCH,
+    "{% set r = range(99999) %}" + MANY % "{% set q = r|max %}": MUCH,
     LARGE + MANY % "{% set b = s|upper %}": MUCH,
     LARGE + MANY % "{% set b = s.upper() %}": MUCH,
     LARGE + "{{ s|list|length }}": MUCH,
@@ -198,6 +203,11 @@ def test_the_bound_is_in_units_of_work_and_grows_with_the_values() -> None:
     assert Template("t", "{{ post.strip().upper() }}{{ post|trim }}").render(post=text) == (
         text.strip().upper() + text.strip()
     )
+
+
+def test_no_warning_is_printed(recwarn: pytest.WarningsRecorder) -> None:
+    Template("t", "{% if post == 'x' %}{{ 1[2] }}{{ none() }}{% endif %}").render(post="hello")
+    assert not recwarn.list
 
 
 def test_json_is_not_escaped_for_pages() -> None:
