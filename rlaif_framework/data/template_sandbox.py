@@ -153,8 +153,9 @@ def _dump_json(
     return "".join(chunks)
 
 
-def _raise_exception(message: str) -> None:
-    raise TemplateError(message)
+def _raise_exception(message: Any) -> None:
+    METER.get().weigh(message)
+    raise TemplateError(str(message))
 
 
 @pass_context  # Jinja then calls it when the template is rendered, and not when it is compiled
@@ -283,8 +284,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         raise SecurityError(f"a template cannot use '{attribute}' of a value of type '{type(obj).__name__}'")
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        """Return an item; filters ask for many, and a tuple as key is hashed with all that it contains."""
-        METER.get().weigh(argument if isinstance(argument, tuple) else None)
+        """Return an item; filters ask for many, and a key is hashed or written with all that it contains."""
+        METER.get().weigh(argument)
         return super().getitem(obj, argument)
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:

@@ -13,6 +13,7 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from textwrap import shorten
 from typing import Any
 
 from jinja2 import StrictUndefined, TemplateSyntaxError, Undefined, nodes
@@ -140,4 +141,4 @@ def _describe(error: Exception) -> str:
         return "the result has half of a surrogate pair, which is not a character"
     if isinstance(error, RecursionError):
         return "the template or its values are nested too deeply"
-    return " ".join(str(error).split()) or type(error).__name__
+    return shorten(str(error), 500, placeholder=" ...") or type(error).__name__

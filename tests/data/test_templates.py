@@ -101,6 +101,8 @@ ENDLESS = {
     SHARED + "{{ n.a|string }}": MUCH,
     SHARED + "{% set s = n.a|safe %}": MUCH,
     SHARED + "{{ n.a|tojson }}": MUCH,
+    SHARED + "{{ raise_exception(n.a) }}": MUCH,
+    SHARED + "{{ post[n.a|list] }}": MUCH,
     SHARED + "{{ [n.a, n.b]|sort }}": MUCH,
     SHARED + "{{ '%s' % n.a }}": MUCH,
     SHARED + "{{ '{}'.format(n.a) }}": MUCH,
