@@ -69,5 +69,5 @@ def _fail(message: str, code: int) -> NoReturn:
     if os.environ.get("RLAIF_DEBUG") and sys.exc_info()[0] is not None:
         import traceback
 
-        traceback.print_exc()
+        print(escape_controls(traceback.format_exc()), file=sys.stderr, end="")
     sys.exit(code)

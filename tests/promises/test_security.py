@@ -25,6 +25,7 @@ from rlaif_framework.data.row_files import read_row_file
 from rlaif_framework.data.splits import read_part
 from rlaif_framework.models import encode_prompt, find_model, load_model, load_tokenizer
 from rlaif_framework.pipeline.planning import plan_spec
+from rlaif_framework.store import MANIFEST
 from rlaif_plugins.backends.openai import OpenAIConfig
 from rlaif_plugins.backends.openai.service import Service
 from support.fake_plugins import Site
@@ -133,6 +134,8 @@ def test_the_store(tmp_path: Path, tiny_spec: Callable[..., Spec], manager: Plug
     weights = first.artefact(first.steps[0]) / "model.safetensors"
     changed = weights.read_bytes()[:-4] + b"\0\0\0\0"
     weights.write_bytes(changed)
+    record = weights.with_name(MANIFEST)  # it has the hashes, which find damage, but not what somebody meant to change
+    record.write_text(json.dumps({**json.loads(record.read_text()), "files": {}}))
     second = execute(spec, tmp_path / "b", manager, tmp_path / "store")
     assert second.reused == {"sft": True}
     assert (tmp_path / "b/sft/model.safetensors").read_bytes() == changed
@@ -256,11 +259,11 @@ def test_code_of_models(own_model: Path, tmp_path: Path, rlaif: Callable[..., tu
         load_model(own_model, "causal", torch.float32, CPU)
     spec = {"task": "tldr", "policy": {"model": str(own_model)}, "sft": None}
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
-    for command in ("check", "plan"):
-        assert rlaif(command, tmp_path / "spec.yaml")[0] == 0
-    code, _, message = rlaif("run", tmp_path / "spec.yaml", "--out", "out")
-    assert code == 2
-    assert "set 'trust_remote_code: true' where the model is named" in message
+    assert rlaif("plan", tmp_path / "spec.yaml")[0] == 0
+    for command in (("check",), ("run", "--out", "out")):
+        code, _, message = rlaif(*command, tmp_path / "spec.yaml")
+        assert code == 2
+        assert "set 'trust_remote_code: true' where the model is named" in message
     (tmp_path / "pairs.jsonl").write_text('{"prompt": "p", "responses": ["a", "b"]}\n')
     (tmp_path / "labeler.yaml").write_text(yaml.safe_dump({"kind": "likelihood", "model": str(own_model)}))
     arguments = ("--labeler", tmp_path / "labeler.yaml", "--out", "labels.jsonl")
