@@ -1,7 +1,7 @@
-"""Measure how much slower sampling is while another process computes, with and without the wait policy of `rlaif`.
+"""Measure how much slower sampling is while another process computes, with and without the thread settings of `rlaif`.
 
-OpenMP threads that wait for the others keep their cores busy by default. `rlaif` sets OMP_WAIT_POLICY=passive, so that
-they sleep. Both policies are measured in turn, on a quiet machine and beside one process that computes all the time.
+OpenMP threads that wait for the others keep their cores busy by default. `rlaif` lets them sleep after a short time.
+Both are measured in turn, on a quiet machine and beside one process that computes all the time.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from contextlib import contextmanager
 
 from sides import MINI, answer_side, run_side
 
+from rlaif_framework.cli.setup import limit_spinning
 from rlaif_framework.records.jsonl import read_rows
 
 
@@ -52,11 +53,12 @@ def competitor(wanted: bool) -> Iterator[None]:
             process.wait()
 
 
-def measure(policy: str, busy: bool, settings: dict[str, object]) -> float:
-    """Return the seconds of sampling in a new process with a wait policy."""
-    os.environ.pop("OMP_WAIT_POLICY", None)
-    if policy == "passive":
-        os.environ["OMP_WAIT_POLICY"] = "passive"
+def measure(limited: bool, busy: bool, settings: dict[str, object]) -> float:
+    """Return the seconds of sampling in a new process, with the settings of `rlaif` or without them."""
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        os.environ.pop(name, None)
+    if limited:
+        limit_spinning()
     with competitor(busy):
         return float(run_side(__file__, {"who": "ours", **settings})["seconds"])
 
@@ -75,12 +77,10 @@ def main() -> None:
     settings = {"model": options.model, "prompts": options.prompts, "tokens": options.tokens}
     for busy in (False, True):
         # In turn, since the speed of a machine changes with time.
-        runs = [
-            (measure("default", busy, settings), measure("passive", busy, settings)) for _ in range(options.repeats)
-        ]
-        default, passive = (statistics.median(seconds) for seconds in zip(*runs, strict=True))
+        runs = [(measure(False, busy, settings), measure(True, busy, settings)) for _ in range(options.repeats)]
+        default, limited = (statistics.median(seconds) for seconds in zip(*runs, strict=True))
         where = "beside one process that computes" if busy else "on a quiet machine"
-        print(f"{where}: passive {default / passive:.2f}x  ({passive:.1f} s against {default:.1f} s)", flush=True)
+        print(f"{where}: {default / limited:.2f}x  ({limited:.1f} s against {default:.1f} s)", flush=True)
 
 
 if __name__ == "__main__":

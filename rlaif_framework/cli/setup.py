@@ -73,6 +73,18 @@ def check_arguments(arguments: Iterable[str]) -> None:
             raise SpecError(f"{shown} is not {encoding}; {remedy}") from None
 
 
+def limit_spinning() -> None:
+    """Let OpenMP threads that wait for others sleep after a short time, unless the user has chosen a wait policy.
+
+    By default they keep their cores busy for milliseconds. If another process uses one of the cores, the threads wait
+    for each other most of the time: see benchmarks/contention.py. Must be called before torch is imported.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ["OMP_WAIT_POLICY"] = "passive"
+        # Of GNU's OpenMP, which torch uses on Linux: sleeping at once costs more on a quiet machine.
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+
 def prepare_process() -> None:
     """Configure output, memory and threads, and silence the progress bars and advice of libraries.
 
@@ -86,9 +98,7 @@ def prepare_process() -> None:
             stream.reconfigure(errors="backslashreplace")  # for locales without UTF-8
     keep_freed_memory()
     # Variables that a user has set take precedence.
-    # By default, OpenMP threads that wait for the others keep their cores busy. If another process uses one of the
-    # cores, the others wait for each other most of the time: see benchmarks/contention.py.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    limit_spinning()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")  # the progress bar of the conversion of GGUF files

@@ -167,3 +167,22 @@ def test_a_cache_that_cannot_be_written(rlaif: Run, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where the folder should be")
     cache = {"RLAIF_CACHE": str(tmp_path / "cache")}
     assert rlaif(*LABEL, **cache).returncode == 0, "nothing of the cache is needed"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, ["passive", "10000"]),
+        ({"OMP_WAIT_POLICY": "active"}, ["active"]),
+        ({"GOMP_SPINCOUNT": "5"}, ["passive", "5"]),
+    ],
+)
+def test_threads_that_wait_sleep_unless_the_user_wants_otherwise(given: dict[str, str], expected: list[str]) -> None:
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    script = (
+        "import os, sys; from rlaif_framework.cli.setup import prepare_process; prepare_process(); "
+        f"assert 'torch' not in sys.modules; print(*[os.environ[n] for n in {names} if n in os.environ])"
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in names} | given
+    found = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert found.stdout.split() == expected
