@@ -224,9 +224,12 @@ def remove_lock(file: Path) -> None:
 
 
 def _describe_holder(file: Path) -> str:
-    with suppress(OSError, UnicodeDecodeError):
-        # Empty for a moment, between locking and writing.
-        return file.read_text(encoding="utf-8").strip() or f"another process holds {file}"
+    with suppress(OSError, UnicodeDecodeError):  # it may have finished meanwhile
+        for _ in range(20):
+            text = file.read_text(encoding="utf-8").strip()
+            if text:
+                return text
+            time.sleep(0.05)  # the holder has locked the file and not described itself yet
     return f"another process holds {file}"
 
 
