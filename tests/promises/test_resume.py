@@ -207,13 +207,20 @@ def test_a_damaged_checkpoint_is_named_with_what_to_do(
 
 
 @pytest.mark.parametrize(
-    "pattern", ["sft-*/config.json", "score-*/scores.json", "judge-*/*.jsonl", "label-*/artefact.json"]
+    ("step", "name"),
+    [
+        ("sft", "config.json"),
+        ("evaluation/scores/rlaif", "scores.json"),
+        ("evaluation/wins/rlaif-vs-sft", "*.jsonl"),
+        ("rlaif/labels", "artefact.json"),
+    ],
 )
 def test_a_damaged_artefact_is_named_with_what_to_do(
-    run_folder: Path, tmp_path: Path, tiny_spec: Callable[..., Spec], manager: PluginManager, pattern: str
+    run_folder: Path, tmp_path: Path, tiny_spec: Callable[..., Spec], manager: PluginManager, step: str, name: str
 ) -> None:
     store = copy_store(run_folder, tmp_path / "store", without="nothing")
-    path = next(store.glob(pattern))
+    key = json.loads((run_folder / "run.json").read_text())["steps"][step]
+    (path,) = store.glob(f"*-{key[:20]}/{name}")  # the store may have artefacts of other runs
     path.write_text("[]")
     remedy = f"{path} is damaged: .*; delete the folder {path.parent} and rerun"
     with pytest.raises(DataError, match=remedy):
