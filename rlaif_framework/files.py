@@ -148,13 +148,17 @@ def _may_be_written(path: Path, process: int, host: str) -> bool:
         with suppress(OSError):
             return time.time() - path.lstat().st_mtime < DAY
         return False
-    if process == os.getpid():  # in a container, all processes have the same id
-        return False
+    # In a container, all processes have the same id.
+    return process != os.getpid() and is_running(process)
+
+
+def is_running(process: int) -> bool:
+    """Return True if there is a process with this id on this machine."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # alive, of another user
+    except OSError:  # it belongs to somebody else
         return True
     return True
 

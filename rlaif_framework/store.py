@@ -8,8 +8,8 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +76,7 @@ class Store:
             if _describe_file(path) != written:
                 raise DataError(f"{path} is damaged: it has changed since it was written; {_remedy(folder)}")
 
-    @contextmanager
-    def lock(self, stage: str, key: str, tell: Callable[[str], None]) -> Iterator[None]:
+    def lock(self, stage: str, key: str, tell: Callable[[str], None]) -> AbstractContextManager[None]:
         """Prevent other processes from computing the same artefact at the same time.
 
         Args:
@@ -85,8 +84,7 @@ class Store:
             key: The key.
             tell: Called with a message before waiting for another process.
         """
-        with locked(self.path(stage, key), f"computes {stage} in {self.root}", tell):
-            yield
+        return locked(self.path(stage, key), f"computes {stage} in {self.root}", tell)
 
     def begin(self, stage: str, key: str) -> tuple[Path, Path]:
         """Create the working folder and the checkpoint folder of an artefact. Both survive an interruption.

@@ -20,6 +20,7 @@ from rlaif_framework import (
 from rlaif_framework.plugins import discovery
 from rlaif_framework.plugins.discovery import Plugin
 from rlaif_framework.spec.loading import build_spec
+from support.commands import rlaif as rlaif
 from support.fake_plugins import site as site
 from support.oracle import oracle_module
 from support.runs import run_folder as run_folder

@@ -19,6 +19,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
+from rlaif_framework.cli.streams import is_first_process
+
 MESSAGE = "rlaif: interrupted; rerun the same command to resume"
 CODE = 128 + signal.SIGINT
 """Exit code of a command that was interrupted, as shells report it."""
@@ -58,11 +60,10 @@ def end_interrupted() -> NoReturn:
         with suppress(Exception):  # closed, or in use by the code that was interrupted
             stream.flush()
     with suppress(OSError):
-        if os.environ.get("LOCAL_RANK", "0") != "0":  # of the processes that `accelerate launch` starts, one prints
-            os._exit(CODE)
-        # On a terminal, there may be a progress bar, which hides the cursor.
-        restore = CLEAR_LINE + SHOW_CURSOR if os.isatty(2) else ""
-        os.write(2, f"{restore}{MESSAGE}\n".encode())
+        if is_first_process():
+            # On a terminal, there may be a progress bar, which hides the cursor.
+            restore = CLEAR_LINE + SHOW_CURSOR if os.isatty(2) else ""
+            os.write(2, f"{restore}{MESSAGE}\n".encode())
     os._exit(CODE)
 
 

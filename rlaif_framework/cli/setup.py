@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rlaif_framework.cli.streams import is_first_process
 from rlaif_framework.errors import SpecError
 from rlaif_framework.memory import keep_freed_memory
 from rlaif_framework.terminal import escape_controls
@@ -49,12 +50,6 @@ def load_spec_file(path: Path, overrides: list[str] | None) -> tuple[Spec, Plugi
 
     manager = load_plugins()
     return load_spec(path, overrides or (), manager), manager
-
-
-def is_first_process() -> bool:
-    """Return True in the process that prints, of all that `accelerate launch` starts on this machine."""
-    # From the environment: importing accelerate to find out would take seconds.
-    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def check_arguments(arguments: Iterable[str]) -> None:

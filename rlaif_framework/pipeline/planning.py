@@ -38,6 +38,10 @@ def prepare(spec: Spec, context: Context, progress: Progress) -> list[Step]:
         RlaifError: A component, a package or a file that the spec names is missing or wrong.
     """
     check_components(spec, context)
+    return _list_steps(spec, context, progress)
+
+
+def _list_steps(spec: Spec, context: Context, progress: Progress) -> list[Step]:
     steps = compose(spec, context)
     for note in describe_data(context):
         progress.print(note)
@@ -94,10 +98,7 @@ def plan_spec(spec: Spec, store: Store, manager: PluginManager, progress: Progre
         progress: Where to print which rows of the data are left out; default: nowhere.
     """
     context, planned = Context.from_spec(spec, manager), []
-    steps = compose(spec, context)
-    for note in describe_data(context):
-        (progress or Progress()).print(note)
-    for step in steps:
+    for step in _list_steps(spec, context, progress or Progress()):
         loads = [plan_load(load, spec.policy) for load in step.loads]
         peak = estimate_peak(loads) if loads else 0
         planned.append(PlannedStep(step.name, step.stage, step.key, store.has(step.stage, step.key), loads, peak))

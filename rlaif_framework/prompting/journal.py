@@ -11,6 +11,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from rlaif_framework.files import is_running
 from rlaif_framework.prompting.answer_cache import explain_error, open_database
 
 BATCH = 100
@@ -92,7 +93,7 @@ class Journal:
             for process, count in self._run("SELECT process, unanswered FROM exchanges WHERE key = ?", key):
                 if process == self._process:
                     total += count - self._in_flight[key]
-                elif count and not _is_running(process):
+                elif count and not is_running(process):
                     total += count
         return total
 
@@ -117,14 +118,3 @@ class Journal:
             return self._db.execute(statement, values).fetchall()
         except sqlite3.Error as error:
             raise explain_error(error, self.path) from error
-
-
-def _is_running(process: int) -> bool:
-    """Return True if there is a process with this id."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it belongs to somebody else
-        return True
-    return True

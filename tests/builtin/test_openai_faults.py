@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 import pytest
 
 from rlaif_framework import Answer, ModelError
-from rlaif_framework.cli.main import main
 from support.fake_plugins import write_rows
 from support.faulty_server import FAULTS, Fault, answer, give, healthy
 from support.remote import KEY, Build, choices, drive
@@ -25,7 +23,7 @@ Label = Callable[[Server], tuple[int, str]]
 
 
 @pytest.fixture
-def label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Label:
+def label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rlaif: Callable[..., tuple[int, str, str]]) -> Label:
     """Run `rlaif label` over four pairs; gives its exit status and all that it printed."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.chdir(tmp_path)
@@ -34,13 +32,9 @@ def label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     def run(server: Server) -> tuple[int, str]:
         backend = {"kind": "openai", "model": "made", "base_urls": server.url, "retries": 1, "samples": 2}
         Path("judge.json").write_text(json.dumps({"kind": "llm", "backend": backend}))
-        argv = ["rlaif", "label", "pairs.jsonl", "--labeler", "judge.json", "--out", "labels.jsonl"]
-        monkeypatch.setattr(sys, "argv", [*argv, "--report", "report.html", "--overwrite"])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            main()
-        captured = capsys.readouterr()
-        return int(stop.value.code or 0), captured.out + captured.err
+        argv = ("label", "pairs.jsonl", "--labeler", "judge.json", "--out", "labels.jsonl")
+        code, out, err = rlaif(*argv, "--report", "report.html", "--overwrite")
+        return code, out + err
 
     return run
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from rlaif_framework.cli.main import main
 from rlaif_plugins.backends.openai.negotiation import SHORT_QUESTION
 from support.fake_plugins import write_rows
 from support.server import Behave, Reply, complete, fail, prompt, serve
@@ -32,7 +30,7 @@ STRATEGIES = {
 
 
 @pytest.fixture
-def label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Label:
+def label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rlaif: Callable[..., tuple[int, str, str]]) -> Label:
     """Run `rlaif label` over `pairs.jsonl` in an empty folder; gives its exit status and what it printed."""
     monkeypatch.setenv("RLAIF_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "*")
@@ -44,13 +42,7 @@ def label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         retries = "" if "retries" in settings else ", retries: 0"
         backend = f"backend: {{kind: openai, model: made, base_urls: {url}{retries}{settings}}}\n"
         Path("labeler.yaml").write_text(f"{kind}{strategy}{backend}")
-        argv = ["rlaif", "label", "pairs.jsonl", "--labeler", "labeler.yaml", "--out", "labels.jsonl", *options]
-        monkeypatch.setattr(sys, "argv", argv)
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            main()
-        captured = capsys.readouterr()
-        return int(stop.value.code or 0), captured.out, captured.err
+        return rlaif("label", "pairs.jsonl", "--labeler", "labeler.yaml", "--out", "labels.jsonl", *options)
 
     return run
 

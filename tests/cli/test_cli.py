@@ -18,7 +18,6 @@ import pytest
 from transformers.utils.logging import disable_progress_bar
 
 from rlaif_framework import Store
-from rlaif_framework.cli.main import main
 from rlaif_framework.errors import describe_missing
 from rlaif_framework.models import find_model
 from rlaif_framework.spec.files import set_value
@@ -45,7 +44,7 @@ class Outcome:
 
 @pytest.fixture
 def rlaif(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    rlaif: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Callable[..., Outcome]:
     """Run a command in an empty folder, without a new process."""
     (tmp_path / "work").mkdir(exist_ok=True)
@@ -53,12 +52,7 @@ def rlaif(
     monkeypatch.delenv("RLAIF_STORE", raising=False)
 
     def run(*argv: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["rlaif", *map(str, argv)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            main()
-        captured = capsys.readouterr()
-        return Outcome(int(stop.value.code or 0), captured.out, captured.err)
+        return Outcome(*rlaif(*argv))
 
     return run
 

@@ -28,7 +28,6 @@ from rlaif_framework import (
     SpecError,
     TaskConfig,
 )
-from rlaif_framework.cli.main import main
 from rlaif_framework.labelling.export import to_preference_row
 from rlaif_framework.labelling.rows import from_row, to_row
 from rlaif_framework.metrics.agreement import Observation
@@ -105,18 +104,11 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def label(
-    work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., Outcome]]:
+def label(work: Path, rlaif: Callable[..., Outcome]) -> Iterator[Callable[..., Outcome]]:
     """Run `rlaif label` in this process."""
 
     def run(*argv: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["rlaif", "label", *map(str, argv)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            main()
-        captured = capsys.readouterr()
-        return int(stop.value.code or 0), captured.out, captured.err
+        return rlaif("label", *argv)
 
     yield run
     sys.modules.pop("rlaif_label_fake", None)
