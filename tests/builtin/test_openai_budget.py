@@ -123,27 +123,28 @@ def start_child(url: str) -> subprocess.Popen[str]:
     return child
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
+def wait_for(condition: Callable[[], bool], child: subprocess.Popen[str]) -> None:
     while not condition():
-        assert time.monotonic() < end
+        assert child.poll() is None
         time.sleep(0.005)
 
 
 def test_after_a_kill_only_what_was_not_answered_is_asked(build: Build, tmp_path: Path) -> None:
     with serve(delay=0.05) as server:
         child = start_child(server.url)
-        wait_for(lambda: len(server.bodies) >= 24)
+        wait_for(lambda: len(server.bodies) >= 24, child)
         child.kill()
         child.communicate()
         before = server.prompts
         with sqlite3.connect(tmp_path / "cache" / "answers.sqlite") as db:
-            [(kept,)] = db.execute("SELECT count(*) FROM answers").fetchall()
-        assert 12 <= kept < 60
-        assert len(before) - kept <= 8  # in flight at the kill
+            # A response is in the journal before its answer is cached, and the kill may come between the two.
+            # No row of the journal is removed before a hundred answers are cached.
+            [(arrived,)] = db.execute("SELECT count(*) FROM exchanges WHERE response IS NOT NULL").fetchall()
+        assert 12 <= arrived < 60
+        assert len(before) - arrived <= 8  # in flight at the kill
     with serve() as server:  # another one: requests of the killed process may still arrive at the first
         assert len(drive(choices(60), build(server.url))) == 60
-    assert len(server.bodies) == 60 - kept
+    assert len(server.bodies) == 60 - arrived
 
 
 def test_a_cache_that_is_full_or_damaged_says_what_to_do(tmp_path: Path) -> None:
@@ -161,7 +162,7 @@ def test_a_cache_that_is_full_or_damaged_says_what_to_do(tmp_path: Path) -> None
 def test_ctrl_c_stops_at_once(tmp_path: Path) -> None:
     with serve(delay=600) as server:
         child = start_child(server.url)
-        wait_for(lambda: len(server.bodies) >= 4)
+        wait_for(lambda: len(server.bodies) >= 4, child)
         child.send_signal(signal.SIGINT)
         _, errors = child.communicate(timeout=60)  # its answers would take ten minutes
     assert child.returncode != 0
