@@ -14,6 +14,7 @@ from typing import Any
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.assembly.preflight import describe_data
 from rlaif_framework.contracts.lifecycle import StepInfo
+from rlaif_framework.contracts.panels import Panel
 from rlaif_framework.contracts.stage import Stage, resume_step
 from rlaif_framework.errors import RlaifError
 from rlaif_framework.files import locked, read_json, write_atomic
@@ -252,6 +253,17 @@ def _name_step(error: Exception, step: Step) -> Exception:
     return error
 
 
+def _collect_panels(run: Run) -> list[Panel]:
+    """Return the panels that plugins add to the report; a plugin that fails is reported and does not stop the run."""
+    panels: list[Panel] = []
+    for plugin, found in run.manager.collect_panels(run):
+        if isinstance(found, str):
+            run.progress.print(f"warning: plugin '{plugin}' failed in rlaif_report_panels: {' '.join(found.split())}")
+        else:
+            panels += found
+    return panels
+
+
 def _write_report(run: Run) -> None:
     steps = []
     for step in run.steps:
@@ -269,5 +281,6 @@ def _write_report(run: Run) -> None:
     # The last step is the summary of the evaluation.
     evaluation = Evaluation.load(run.artefact(run.steps[-1]))
     report = RunReport.build(run.spec.model_dump(mode="json"), evaluation, steps, environment)
-    report.model_copy(update={"warnings": [*report.warnings, *describe_data(run.context)]}).write(run.folder)
+    warnings = [*report.warnings, *describe_data(run.context)]
+    report.model_copy(update={"warnings": warnings, "panels": _collect_panels(run)}).write(run.folder)
     run.tracking.results_measured(list_results(evaluation), run.folder / "report.html")
