@@ -158,7 +158,7 @@ main()
 """
 
 
-@pytest.mark.parametrize("name", ["rlaif_framework.cli.main", "typer", "pydantic"])
+@pytest.mark.parametrize("name", ["rlaif_framework.cli.interrupts", "rlaif_framework.cli.main", "typer", "pydantic"])
 def test_an_interrupt_while_the_command_starts(name: str) -> None:
     found = run_python(INTERRUPTED_START, name)
     assert (found.returncode, found.stdout, found.stderr) == (CODE, "", f"{MESSAGE}\n")
