@@ -6,7 +6,7 @@ import importlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import pluggy
 
@@ -150,7 +150,7 @@ class PluginManager:
     def collect_panels(self, run: RunInfo) -> Iterator[tuple[str, list[Panel] | str]]:
         """Yield the panels of each plugin that adds some to the report, by its name, or the error if it fails."""
         for impl in self.hooks.hook.rlaif_report_panels.get_hookimpls():
-            function: Callable[..., Iterable[Any]] = impl.function
+            function = cast(Callable[..., Iterable[Any]], impl.function)
             arguments = {"run": run} if "run" in impl.argnames else {}
             try:
                 panels = [read_record(Panel, panel, "rlaif_report_panels()") for panel in function(**arguments)]

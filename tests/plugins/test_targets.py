@@ -15,6 +15,7 @@ from rlaif_framework import (
     PluginError,
     PluginManager,
     RewardConfig,
+    TrackerConfig,
 )
 from rlaif_framework.plugins.component import SLOTS, ComponentConfig, Slot
 from rlaif_framework.plugins.targets import check_target, import_target
@@ -141,3 +142,44 @@ def test_every_builtin_target_satisfies_its_protocol(manager: PluginManager, slo
         except MissingPackageError as error:
             if not error.is_optional:
                 raise
+
+
+class Tracks:
+    def __init__(self, config: Any, context: Any) -> None: ...
+
+    def run_started(self, run: Any) -> None: ...
+
+    def step_logged(self, step: Any, number: Any, metrics: Any) -> None: ...
+
+    def run_finished(self, error: Any) -> None: ...
+
+
+class TracksTables(Tracks):
+    def table_logged(self, table: Any) -> None: ...
+
+
+class Rewinds(TrackerConfig):
+    """Promises to remove steps."""
+
+    rewinds: ClassVar[bool] = True
+
+
+@pytest.mark.parametrize(
+    ("target", "config", "message"),
+    [
+        (Tracks, TrackerConfig, None),
+        (TracksTables, TrackerConfig, "cannot be called as table_logged(step, table)"),
+        (Tracks, Rewinds, "lacks stage_started, stage_finished()"),
+        (Plain, TrackerConfig, "lacks run_started, step_logged, run_finished()"),
+    ],
+    ids=["tracker", "table", "rewind", "labeler"],
+)
+def test_a_tracker_has_the_methods_that_it_needs_and_can_be_called(
+    target: type[Any], config: type[TrackerConfig], message: str | None
+) -> None:
+    if message is None:
+        check(target, "tracker", config)
+        return
+    with pytest.raises(PluginError) as caught:
+        check(target, "tracker", config)
+    assert str(caught.value) == f"tracker 'acme/x': rlaif_acme:X {message}"
