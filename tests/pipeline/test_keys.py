@@ -260,6 +260,7 @@ REQUIRED: dict[tuple[str, str], dict[str, Any]] = {
     ("reward", "ensemble"): {"members": ["length", "length"]},
     ("reward", "sum"): {"terms": {"a": "length"}},
     ("algorithm", "teacher"): {"backend": LOCAL},
+    **{(slot, "regex"): {"pattern": "a"} for slot in ("reward", "labeler", "metric")},
 }
 """Settings without defaults."""
 NO_EFFECT = {
