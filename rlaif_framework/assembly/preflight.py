@@ -30,6 +30,7 @@ def check_components(spec: Spec, context: Context) -> None:
         used += [arm.feedback.labeler] if arm.feedback else []
     if spec.evaluate is not None:
         used += [spec.evaluate.judge, *spec.evaluate.judges.values(), *spec.evaluate.labelers.values()]
+        used += spec.evaluate.metrics
     for config in used:
         check_component(config, context)
         check_prompts(config, context)

@@ -92,10 +92,13 @@ class PluginManager:
             module = self.code.load(name)
             if any(plugin.module is module for plugin in self.plugins):
                 continue
-            check_hooks(module, self.hooks)
+            path = absolute_name(name)
+            try:
+                check_hooks(module, self.hooks)
+            except PluginError as error:
+                raise PluginError(f"{path}: {error}") from error
             if not has_hooks(module, self.hooks):
                 continue
-            path = absolute_name(name)
             plugin = Plugin(Path(path).name, FILES, self.code.hash(path), file=path, module=module)
             self.add(plugin)
             if plugin.error:

@@ -54,7 +54,7 @@ def _find_code(value: Any, place: str) -> Iterator[tuple[str, str]]:
         yield from _find_code(item, f"{place}.{key}" if place else str(key))
     if value.get("kind") == FUNCTION and isinstance(value.get(TARGET), str):
         try:
-            name, _ = split_target(value[TARGET])
+            name, function = split_target(value[TARGET])
         except ValueError:
             return  # reported by validation
-        yield f"{place}.{TARGET}" if place else TARGET, absolute_name(name)
+        yield f"{place}.{TARGET}: {function}" if place else f"{TARGET}: {function}", absolute_name(name)
