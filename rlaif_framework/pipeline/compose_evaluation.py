@@ -70,6 +70,7 @@ def compose_evaluation(
         labels=labels,
         responses=responses,
         metrics=metrics,
+        metric_names=[name for metric in config.metrics for name in metric.names],
         arms=results,
         matchups=matchups,
     )

@@ -338,6 +338,8 @@ class EvaluateRecipe(Recipe):
     """For each policy, what the metrics of the evaluation measured on its responses."""
     arms: Mapping[str, ArmResults]
     matchups: Sequence[Matchup]
+    metric_names: Sequence[str]
+    """Names of what these metrics measure."""
     task: TaskScope = TaskScope.METRICS
 
     def unused_policy_settings(self, policy: str) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import yaml
 from rlaif_framework import Context, PluginError, PluginManager, Spec, SpecError, load_spec
 from rlaif_framework.pipeline.compose import compose
 from rlaif_framework.plugins import OwnCode
+from support.fake_plugins import write_rows
 from support.runs import execute
 
 PLUGIN = '''
@@ -211,14 +213,35 @@ def test_a_link_to_an_allowed_file_is_allowed_and_another_file_of_its_name_is_no
 def test_what_is_not_allowed_does_not_run_whoever_asks(tmp_path: Path) -> None:
     path = tmp_path / "x.py"
     path.write_text(f"open({str(tmp_path / 'owned')!r}, 'w')")
-    for ask in (OwnCode().load, OwnCode().hash, PluginManager().add_files):
+    for ask in (OwnCode().load, OwnCode().hash, lambda name: PluginManager().add_files([name])):
         with pytest.raises(SpecError, match="names Python code"):
-            ask([str(path)] if ask.__name__ == "add_files" else str(path))  # type: ignore[operator]
+            ask(str(path))
     with pytest.raises(SpecError, match=r"x\.py"):
         OwnCode().find_function(f"{path}:score")
     with pytest.raises(SpecError, match="--plugin os"):
         OwnCode().find_function("os:system")
     assert not (tmp_path / "owned").exists()
+
+
+def test_pairs_are_labelled_by_a_function_beside_the_labelers_file(
+    tmp_path: Path, rlaif: Callable[..., tuple[int, str, str]]
+) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/my_scores.py").write_text(SCORES)
+    labeler = tmp_path / "own/labeler.yaml"
+    labeler.write_text("{kind: function, target: 'my_scores.py:brief'}")
+    pairs = write_rows(tmp_path / "pairs.jsonl", [{"prompt": "p", "responses": ["long text", "text"]}])
+    command = ["label", pairs, "--labeler", labeler, "--out", tmp_path / "labels.jsonl"]
+    assert rlaif(*command)[0] == 2
+    code, out, message = rlaif(*command, "--plugin", labeler.with_name("my_scores.py"))
+    assert code == 0, message
+    (row,) = (json.loads(line) for line in (tmp_path / "labels.jsonl").read_text().splitlines())
+    assert row["probabilities"] == [0.0, 1.0]
+    labeler.with_name("my_scores.py").write_text(SCORES.replace("-float", "float"))
+    code, out, _ = rlaif(*command, "--trust-local")
+    assert "starting over" in " ".join(out.split())
+    (row,) = (json.loads(line) for line in (tmp_path / "labels.jsonl").read_text().splitlines())
+    assert row["probabilities"] == [1.0, 0.0]
 
 
 def test_commands_list_the_components_of_a_file(

@@ -64,6 +64,7 @@ def evaluate_run(stage: Stage, context: Context, recipe: EvaluateRecipe) -> None
             for name, arm in recipe.arms.items()
         },
         policies=average_metrics(metrics, recipe.prompts),
+        metrics=recipe.metric_names,
         wins=_measure_wins(stage, recipe),
         differences=[
             PairedDifference(
