@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, mod
 
 from rlaif_framework.config import Config
 from rlaif_framework.errors import suggest
+from rlaif_framework.paths import ModelName
 from rlaif_framework.plugins.slots import AlgorithmSlot, LabelerSlot, RewardSlot, TaskSlot, default_component
 
 MAX_NAME = 100
@@ -53,7 +54,7 @@ class LoraSettings(Config):
 class PolicyConfig(Config):
     """Settings of the policy, the model that is trained."""
 
-    model: str
+    model: ModelName
     """Hub id, model folder, GGUF file, or `package:NAME` for weights inside an installed Python package."""
     revision: str | None = None
     """Git revision of a hub model."""
