@@ -91,9 +91,9 @@ def _resolve_name(value: Any) -> Any:
     if not isinstance(value, str) or not value or "\0" in value or value.startswith(PACKAGE_PREFIX):
         return value
     path, name = _join(value), str(value).partition(":")[0]
-    if os.path.exists(path) or value.startswith(".") or _FILE.search(value) or not HUB_ID.fullmatch(name):
+    if _exists(path) or value.startswith(".") or _FILE.search(value) or not HUB_ID.fullmatch(name):
         return path
-    if isinstance(value, FileText) and os.path.exists(value):
+    if isinstance(value, FileText) and _exists(value):
         raise ValueError(
             f"'{value}' is in the current folder and not in {value.folder}, and paths in a file are relative to its "
             "folder; write the path from there, or give the value by --set"
@@ -109,14 +109,15 @@ def _resolve_data(value: Any) -> Any:
 
 def _join(value: str | Path) -> str:
     """Return an absolute path; one that starts with `~` is kept, and expanded where the file is opened."""
-    folder = value.folder if isinstance(value, FileText) else Path.cwd()
-    text = str(value)
-    if text.startswith("~"):
-        return text
-    joined = os.path.join(folder, text)
-    short = os.path.abspath(joined)
-    # `..` after a link to a folder leads elsewhere than the text of the path says.
-    return short if os.path.exists(short) or not os.path.exists(joined) else joined
+    if str(value).startswith("~"):
+        return str(value)
+    path = Path(value.folder if isinstance(value, FileText) else Path.cwd(), value)
+    # Not the last part: a link may have a name with a suffix, and its target none.
+    return str(Path(os.path.realpath(path.parent), path.name) if ".." in path.parts else path)
+
+
+def _exists(path: str) -> bool:
+    return os.path.exists(path)  # noqa: PTH110 - `Path.exists` raises an error for names that are too long
 
 
 SpecPath = Annotated[Path, BeforeValidator(_resolve_path), Location.FILE]
