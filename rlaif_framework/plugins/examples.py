@@ -8,7 +8,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from rlaif_framework.paths import Location, find_location
+from rlaif_framework.data.paths import Location, find_location
 from rlaif_framework.plugins.component import Component, Slot, SlotMark
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import Any
 
 from rlaif_framework.data.key_lines import Place, find_lines
 from rlaif_framework.data.mappings import read_mapping
+from rlaif_framework.data.paths import PACKAGE_PREFIX, locate_texts
 from rlaif_framework.errors import SpecError
-from rlaif_framework.paths import PACKAGE_PREFIX, locate_texts
 from rlaif_framework.spec.merging import merge_settings, set_value, unset_value
 
 BASE = "base"

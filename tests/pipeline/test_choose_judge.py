@@ -125,7 +125,7 @@ def test_without_test_prompts_there_is_no_evaluation_by_default(
 ) -> None:
     posts = [{**row, "split": "train"} for row in POSTS]
     task = {"kind": "tldr", "data": str(write_rows(tmp_path / "p.jsonl", posts)), "test_fraction": 0}
-    task["validation_fraction"] = 0  # type: ignore[assignment]
+    task["validation_fraction"] = 0
     spec = plain(task=task, arms={"a": arm("length")})
     chosen, notes = choose_judge(spec, Context.from_spec(spec, manager))
     assert (chosen.evaluate, notes) == (None, ["no evaluation, because the task has no test prompts"])

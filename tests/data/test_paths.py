@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from rlaif_framework import Config, DataPlace, ModelName, PluginManager, SpecError, SpecPath, load_spec
-from rlaif_framework.paths import FileText, Location, find_location, locate_texts
+from rlaif_framework.data.paths import FileText, Location, find_location, locate_texts
 from rlaif_framework.spec.loading import load_labeler, load_task
 
 SPEC = """\
@@ -147,6 +147,8 @@ def test_strings_of_a_file_are_strings_to_other_settings(beside: Path) -> None:
     assert type(found.other) is str
     copied = deepcopy(FileText("a", beside))
     assert (copied, copied.folder) == ("a", beside)
+    with pytest.raises(ValidationError, match="got str"):
+        Named.model_validate(FileText("a", beside))
 
 
 def test_what_a_setting_names_is_found_in_its_type() -> None:

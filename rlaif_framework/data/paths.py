@@ -41,6 +41,9 @@ class FileText(str):
         return str(self), self.folder
 
 
+FileText.__name__ = "str"  # messages about values of the wrong type, also those of plugins, name their type
+
+
 def locate_texts(value: Any, folder: Path) -> Any:
     """Return nested mappings and lists in which every string has the folder of its file."""
     if isinstance(value, dict):
