@@ -130,6 +130,10 @@ def test_a_path_of_the_current_folder_is_an_error_in_a_file(beside: Path) -> Non
     Path("data/mine").mkdir()
     with pytest.raises(ValidationError, match=r"'data/mine' is in the current folder and not in .*specs"):
         name(beside, data="data/mine")
+    Path("data/rows.jsonl").touch()
+    for setting in ("model", "data", "file"):
+        with pytest.raises(ValidationError, match=r"'data/rows.jsonl' is in the current folder and not in .*specs"):
+            name(beside, **{setting: "data/rows.jsonl"})
     assert Named(data="data/mine").data == str(Path.cwd() / "data/mine")
 
 

@@ -13,7 +13,7 @@ import yaml
 from rich.console import Console
 
 from rlaif_framework import Context, MissingPackageError, PluginManager, Spec, Store, plan_spec
-from rlaif_framework.pipeline.choose_judge import choose_judge
+from rlaif_framework.pipeline.choose_judge import DEFAULT_SIZE, choose_judge
 from rlaif_framework.pipeline.planning import check_spec
 from rlaif_framework.progress import Progress
 from rlaif_framework.report.run_report import RunReport
@@ -58,7 +58,7 @@ def test_a_spec_is_evaluated_by_default(plain: Callable[..., Spec]) -> None:
 def test_with_references_the_judge_compares_with_them(plain: Callable[..., Spec], manager: PluginManager) -> None:
     assert choose(plain(arms={"a": arm("length")}), manager) == (
         "rouge",
-        ["the judge is rouge, because the spec names none"],
+        [DEFAULT_SIZE, "the judge is rouge, because the spec names none"],
     )
     assert choose(plain(arms={"a": arm("length")}, evaluate={"prompts": 2}), manager)[0] == "rouge"
 
@@ -73,7 +73,8 @@ def test_no_labeler_of_an_arm_is_the_judge(labeler: Any, plain: Callable[..., Sp
     judge, notes = choose(plain(arms={"a": arm("length"), "b": arm(labeler)}), manager)
     assert judge == "similarity (against: reference)"
     assert notes == [
-        "the judge is similarity (against: reference), because the spec names none; rouge is the labeler of an arm"
+        DEFAULT_SIZE,
+        "the judge is similarity (against: reference), because the spec names none; rouge is the labeler of an arm",
     ]
 
 
@@ -83,8 +84,9 @@ def test_labelers_inside_labelers_count(plain: Callable[..., Spec], manager: Plu
     judge, notes = choose(plain(arms=arms), manager)
     assert judge is None
     assert notes == [
+        DEFAULT_SIZE,
         "no win rates, because the spec names no judge and none was found: rouge is the labeler of an arm; similarity "
-        "(against: reference) is the labeler of an arm; set evaluate.judge"
+        "(against: reference) is the labeler of an arm; set evaluate.judge",
     ]
 
 
@@ -95,7 +97,7 @@ def test_a_judge_whose_package_is_missing_is_not_chosen(
         raise MissingPackageError("the package 'x' is not installed")
 
     monkeypatch.setattr(Context, "find_loaded", fail)
-    judge, (note,) = choose(plain(arms={"a": arm("rouge")}), manager)
+    judge, (_, note) = choose(plain(arms={"a": arm("rouge")}), manager)
     assert judge is None
     assert "cannot judge: the package 'x' is not installed" in note
 
@@ -109,7 +111,7 @@ def test_without_references_there_are_no_win_rates(
     ]
     task = {"kind": "dialogue", "data": str(write_rows(tmp_path / "pairs.jsonl", pairs))}
     spec = plain(task=task, arms={"a": arm("length")})
-    judge, (note,) = choose(spec, manager)
+    judge, (_, note) = choose(spec, manager)
     assert judge is None
     assert "has a prompt without a reference" in note
     execute(spec, tmp_path / "run", manager)
@@ -133,13 +135,13 @@ def test_without_test_prompts_there_is_no_evaluation_by_default(
 
 def test_a_judge_that_is_named_or_not_needed_is_left_alone(plain: Callable[..., Spec], manager: PluginManager) -> None:
     labels = {"feedback": {"kind": "ai", "labeler": "length"}}
-    for spec in (
-        plain(evaluate={"judge": "length"}),
-        plain(evaluate=None),
-        plain(arms={}),
-        plain(arms={"a": labels}),
+    for spec, notes in (
+        (plain(evaluate={"judge": "length"}), []),
+        (plain(evaluate=None), []),
+        (plain(arms={}), [DEFAULT_SIZE]),
+        (plain(arms={"a": labels}), [DEFAULT_SIZE]),
     ):
-        assert choose_judge(spec, Context.from_spec(spec, manager)) == (spec, [])
+        assert choose_judge(spec, Context.from_spec(spec, manager)) == (spec, notes)
 
 
 def test_the_choice_is_printed_reported_and_kept(
