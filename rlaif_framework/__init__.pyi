@@ -16,6 +16,9 @@ from .contracts.protocols import RewardModel as RewardModel
 from .contracts.protocols import Task as Task
 from .contracts.protocols import TermedReward as TermedReward
 from .contracts.stage import Stage as Stage
+from .data.paths import DataPlace as DataPlace
+from .data.paths import ModelName as ModelName
+from .data.paths import SpecPath as SpecPath
 from .errors import DataError as DataError
 from .errors import HubError as HubError
 from .errors import MissingPackageError as MissingPackageError
