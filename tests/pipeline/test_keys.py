@@ -275,9 +275,9 @@ NO_EFFECT = {
         "max_tokens_budget",
         "max_cost",
     },
-    # The rows of the data are in the recipes.
-    ("task", "tldr"): {"data", "comparisons"},
-    ("task", "dialogue"): {"data"},
+    # The rows of the data are in the recipes, and annotator prompts in the descriptions of tasks that use them.
+    ("task", "tldr"): {"data", "comparisons", "annotator_prompts"},
+    ("task", "dialogue"): {"data", "annotator_prompts"},
 }
 """Settings of components that change no result. All others are part of the keys of what the component computes."""
 
@@ -340,6 +340,7 @@ def test_annotator_prompts_of_a_file_are_part_of_the_labels_key_and_not_of_the_b
     own.write_text("label: 'Which is better?'")
     after = keys_of(tiny_spec(task=task), manager)
     assert before["sft"] == after["sft"]
+    assert before["rlaif/pairs"] == after["rlaif/pairs"]
     assert before["rlaif/labels"] != after["rlaif/labels"]
 
 
