@@ -28,6 +28,7 @@ from rlaif_framework.plugins.configs import (
     RewardConfig,
     StrategyConfig,
     TaskConfig,
+    TrackerConfig,
     check_metric_names,
 )
 
@@ -76,6 +77,8 @@ def narrow(slot: Literal["algorithm"], value: object, manager: PluginManager) ->
 @overload
 def narrow(slot: Literal["metric"], value: object, manager: PluginManager) -> MetricConfig: ...
 @overload
+def narrow(slot: Literal["tracker"], value: object, manager: PluginManager) -> TrackerConfig: ...
+@overload
 def narrow(slot: Slot, value: object, manager: PluginManager) -> ComponentConfig: ...
 def narrow(slot: Slot, value: object, manager: PluginManager) -> ComponentConfig:
     """Validate a slot's value as the config of the component that its `kind` names.
@@ -116,6 +119,7 @@ def default_components(*kinds: str) -> Any:
 _TASK, _BACKEND, _STRATEGY = SlotType("task"), SlotType("backend"), SlotType("strategy")
 _LABELER, _REWARD, _ALGORITHM = SlotType("labeler"), SlotType("reward"), SlotType("algorithm")
 _METRIC = SlotType("metric")
+_TRACKER = SlotType("tracker")
 
 # SerializeAsAny: dumping a field by its declared base would drop the settings of the component.
 TaskSlot = Annotated[SerializeAsAny[TaskConfig], _TASK, BeforeValidator(_TASK.validate)]
@@ -128,3 +132,4 @@ MetricSlot = Annotated[SerializeAsAny[MetricConfig], _METRIC, BeforeValidator(_M
 
 MetricSlots = Annotated[list[MetricSlot], AfterValidator(check_metric_names)]
 """Several metrics, which measure numbers with different names."""
+TrackerSlot = Annotated[SerializeAsAny[TrackerConfig], _TRACKER, BeforeValidator(_TRACKER.validate)]
