@@ -58,8 +58,13 @@ def _try_suggested(
     for suggested in context.task_config.suggested_judges:
         try:
             judge = narrow("labeler", suggested, context.manager)
-        except (PluginError, ValidationError):  # of a plugin that is not installed
+        except PluginError:  # of a plugin that is not installed
             continue
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]["msg"]
+            raise PluginError(
+                f"task '{context.task_config.kind}' suggests a judge that is not valid: {problem}"
+            ) from error
         if judge.kind in learned:
             yield judge, "is the labeler of an arm"
         else:

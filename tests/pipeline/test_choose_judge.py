@@ -12,13 +12,14 @@ import pytest
 import yaml
 from rich.console import Console
 
-from rlaif_framework import Context, MissingPackageError, PluginManager, Spec, Store, plan_spec
+from rlaif_framework import Context, MissingPackageError, PluginError, PluginManager, Spec, Store, plan_spec
 from rlaif_framework.pipeline.choose_judge import DEFAULT_SIZE, choose_judge
 from rlaif_framework.pipeline.planning import check_spec
 from rlaif_framework.progress import Progress
 from rlaif_framework.report.run_report import RunReport
 from rlaif_framework.spec.loading import build_spec
 from rlaif_framework.spec.model import DEFAULT_COMPARISONS, DEFAULT_PROMPTS
+from rlaif_plugins.tasks.tldr import TldrConfig
 from support.fake_plugins import write_rows
 from support.runs import execute
 
@@ -100,6 +101,17 @@ def test_a_judge_whose_package_is_missing_is_not_chosen(
     judge, (_, note) = choose(plain(arms={"a": arm("rouge")}), manager)
     assert judge is None
     assert "cannot judge: the package 'x' is not installed" in note
+
+
+def test_a_task_suggests_its_own_judges(
+    plain: Callable[..., Spec], manager: PluginManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suggested: list[dict[str, Any]] = [{"kind": "gone/x"}, {"kind": "length", "prefer": "shorter"}]
+    monkeypatch.setattr(TldrConfig, "suggested_judges", suggested, raising=False)
+    assert choose(plain(arms={"a": arm("rouge")}), manager)[0] == "length (prefer: shorter)"
+    suggested[0] = {"kind": "length", "prefer": "red"}
+    with pytest.raises(PluginError, match="task 'tldr' suggests a judge that is not valid: Input should be"):
+        choose(plain(arms={"a": arm("rouge")}), manager)
 
 
 def test_without_references_there_are_no_win_rates(

@@ -169,6 +169,7 @@ ROOTS: dict[str, tuple[Any, list[str]]] = {
         [f"evaluation/metrics/json_valid/{name}" for name in ("sft", "rlaif", "offline", "reference")],
     ),
     "evaluate.show": (3, SUMMARY),
+    "trackers": ([], []),
 }
 """For every setting: another value, and the steps that must be recomputed although all they depend on is reused. The
 steps that depend on these follow. A new setting must be declared here."""
@@ -285,11 +286,11 @@ NO_EFFECT = {
         "max_tokens_budget",
         "max_cost",
     },
+    # The rows of the data are in the recipes, and annotator prompts in the descriptions of tasks that use them.
+    ("task", "tldr"): {"data", "comparisons", "annotator_prompts"},
+    ("task", "dialogue"): {"data", "annotator_prompts"},
     # The keys have the hash of the function's code, and not the path of its file.
     **{(slot, "function"): {"target"} for slot in ("reward", "labeler", "metric")},
-    # The rows of the data are in the recipes.
-    ("task", "tldr"): {"data", "comparisons"},
-    ("task", "dialogue"): {"data"},
 }
 """Settings of components that change no result. All others are part of the keys of what the component computes."""
 
@@ -314,7 +315,8 @@ def test_every_setting_of_every_component_is_part_of_its_key_or_declared_to_have
             for name in type(config).model_fields
             if name != "kind" and describe_changed(config, name, context) == before
         }
-        assert same == NO_EFFECT.get((slot, component.name), set()), component.name
+        expected = set(type(config).model_fields) - {"kind"} if slot == "tracker" else set()
+        assert same == NO_EFFECT.get((slot, component.name), expected), component.name
 
 
 def describe_changed(config: ComponentConfig, name: str, context: Context) -> Any:
@@ -363,6 +365,7 @@ def test_annotator_prompts_of_a_file_are_part_of_the_labels_key_and_not_of_the_b
     own.write_text("label: 'Which is better?'")
     after = keys_of(tiny_spec(task=task), manager)
     assert before["sft"] == after["sft"]
+    assert before["rlaif/pairs"] == after["rlaif/pairs"]
     assert before["rlaif/labels"] != after["rlaif/labels"]
 
 

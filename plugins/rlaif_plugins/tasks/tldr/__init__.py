@@ -59,6 +59,11 @@ class TldrConfig(TaskConfig):
     test_fraction: float = Field(0.1, ge=0, lt=1)
     """Fraction of posts held out for testing, chosen in the same way."""
 
+    @property
+    def unused_settings(self) -> frozenset[str]:
+        """The file of annotator prompts: the keys of what they change have the prompts."""
+        return frozenset({"annotator_prompts"})
+
     @model_validator(mode="after")
     def _check_fractions(self) -> TldrConfig:
         check_fractions(self.validation_fraction, self.test_fraction)
