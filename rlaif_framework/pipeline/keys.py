@@ -8,7 +8,12 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from rlaif_framework.assembly.context import Context
-from rlaif_framework.assembly.identity import describe_component, describe_provider, describe_task
+from rlaif_framework.assembly.identity import (
+    describe_component,
+    describe_provider,
+    describe_task,
+    without_metrics,
+)
 from rlaif_framework.config import Config
 from rlaif_framework.pipeline.steps import Recipe, Step, TaskScope
 from rlaif_framework.plugins.component import ComponentConfig
@@ -65,8 +70,8 @@ class StepFactory:
             # Before `Config`, its base class: the key of a component has more than its settings, such as its version.
             case ComponentConfig():
                 return describe_component(value, self.context)
-            case Config():
-                return value.model_dump(mode="json")
+            case Config():  # it may have components, such as judges
+                return {name: self.describe(inner) for name, inner in value}
             case Mapping():
                 return {key: self.describe(inner) for key, inner in value.items()}
             case [Prompt() | Comparison(), *_]:  # a hash, because a manifest with all rows would be too long
@@ -93,9 +98,11 @@ class StepFactory:
             case TaskScope.CODE:
                 return describe_provider(context.task_config, context.manager)
             case TaskScope.SETTINGS:
-                return describe_component(context.task_config, context)
+                return describe_component(without_metrics(context.task_config), context)
             case TaskScope.ANNOTATOR_PROMPTS:
-                return describe_task(context)
+                return describe_task(without_metrics(context.task_config), context)
+            case TaskScope.METRICS:
+                return describe_task(context.task_config, context)
 
 
 def _installed(name: str) -> str:
