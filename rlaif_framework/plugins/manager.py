@@ -45,17 +45,23 @@ class PluginManager:
         Args:
             clock: Measures how long each installed plugin takes to load.
         """
-        manager, version = cls(clock), framework_version()
-        for name in BUILTINS:
-            plugin = Plugin(name.removeprefix("rlaif_plugins."), DISTRIBUTION, version, builtin=True)
-            plugin.module = importlib.import_module(name)
-            manager.add(plugin)
+        manager = cls.load_builtins(clock)
         manager._add_installed(os.environ.get("RLAIF_PLUGINS"))
         if os.environ.get("RLAIF_TRACE"):
             manager.hooks.add_hookcall_monitoring(
                 lambda name, impls, kwargs: print(f"rlaif trace: {name} -> {[i.plugin_name for i in impls]}"),
                 lambda outcome, name, impls, kwargs: None,
             )
+        return manager
+
+    @classmethod
+    def load_builtins(cls, clock: Clock = time.perf_counter) -> PluginManager:
+        """Register the built-in plugins only, whatever is installed."""
+        manager, version = cls(clock), framework_version()
+        for name in BUILTINS:
+            plugin = Plugin(name.removeprefix("rlaif_plugins."), DISTRIBUTION, version, builtin=True)
+            plugin.module = importlib.import_module(name)
+            manager.add(plugin)
         return manager
 
     def _add_installed(self, allowed: str | None) -> None:
