@@ -116,7 +116,7 @@ class BackendConformance(ComponentConformance):
     def test_it_says_what_fits(self, backend: Backend) -> None:
         """Check that ordinary questions fit, and that a longer one fits only if a shorter one does."""
         assert all(backend.fits(question, 8) for question in QUESTIONS)
-        lengths = [backend.fits(Question("word " * count), 8) for count in (1, 100, 10_000, 100_000)]
+        lengths = [backend.fits(Question("word " * count), 8) for count in (1, 100, 10_000)]
         assert lengths == sorted(lengths, reverse=True), "a long question fits where a short one does not"
 
     def test_its_identity_has_no_secret(self, backend: Backend) -> None:

@@ -1,4 +1,4 @@
-"""A problem for algorithms whose solution is known: responses of one character, half of which are rewarded."""
+"""A problem for algorithms whose solution is known: responses that begin with one of thirteen letters are rewarded."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class OracleReward:
     """1 for a response that begins with a letter of `LIKED`, -1 for any other."""
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[float]:
-        """Score responses by their first character."""
-        return [1.0 if text[:1] in LIKED and text else -1.0 for text in responses]
+        """Score responses by their first character that is not white space."""
+        return [1.0 if text.strip()[:1] in {*LIKED} else -1.0 for text in responses]
 
 
 def label_letters(prompts: Sequence[Prompt]) -> list[LabelledComparison]:
@@ -35,7 +35,10 @@ def label_letters(prompts: Sequence[Prompt]) -> list[LabelledComparison]:
 
 
 def measure_liking(context: Context, folder: Path, prompts: Sequence[Prompt]) -> float:
-    """Compute the probability that a saved policy responds with a liked letter, averaged over prompts."""
+    """Compute the probability that a response of two tokens begins with a liked letter, averaged over prompts.
+
+    Trainers may put a space between the prompt and the response, so the letter may be the second character.
+    """
     import torch
 
     from rlaif_framework.models.chat import encode_prompt
@@ -43,10 +46,13 @@ def measure_liking(context: Context, folder: Path, prompts: Sequence[Prompt]) ->
 
     tokenizer = context.load_policy_tokenizer(folder)
     model = load_model(context.find_trained(folder), "causal", torch.float32, context.device)
-    liked = tokenizer.convert_tokens_to_ids(list(LIKED))
+    liked, spaces = (tokenizer.convert_tokens_to_ids(list(texts)) for texts in (LIKED, " \n"))
     shares = []
     with torch.no_grad():
         for prompt in prompts:
-            ids = torch.tensor([encode_prompt(tokenizer, prompt)], device=context.device)
-            shares.append(float(model(ids).logits[0, -1].softmax(0)[liked].sum()))
+            ids = encode_prompt(tokenizer, prompt)
+            rows = torch.tensor([[*ids, space] for space in spaces], device=context.device)
+            logits = model(rows).logits[:, -2:]  # (spaces, 2, vocabulary)
+            first, second = logits[0, 0].softmax(0), logits[:, 1].softmax(1)[:, liked].sum(1)
+            shares.append(float(first[liked].sum() + first[spaces] @ second))
     return sum(shares) / len(shares)

@@ -17,6 +17,9 @@ from rlaif_framework.records.preferences import Comparison, LabelledComparison, 
 from rlaif_framework.testing.component import ComponentConformance
 from rlaif_framework.testing.world import make_stage
 
+FITTED = pytest.StashKey[dict[str, Path]]()
+"""Folders of fitted rewards by their settings."""
+
 
 class RewardConformance(ComponentConformance):
     """Tests of a reward."""
@@ -37,10 +40,16 @@ class RewardConformance(ComponentConformance):
         parsed: RewardConfig,
         labels: Sequence[LabelledComparison],
         tiny_model: Path,
-        tmp_path: Path,
+        tmp_path_factory: pytest.TempPathFactory,
+        request: pytest.FixtureRequest,
     ) -> Path:
-        """The folder of the fitted reward."""
-        return fit_reward(context, parsed, labels, tiny_model, tmp_path / "reward")
+        """The folder of the fitted reward, which the tests of a class share: they only read it."""
+        node = request.node.getparent(pytest.Class)
+        folders = node.stash.setdefault(FITTED, {})
+        key = parsed.model_dump_json()
+        if key not in folders:
+            folders[key] = fit_reward(context, parsed, labels, tiny_model, tmp_path_factory.mktemp("reward"))
+        return folders[key]
 
     @pytest.fixture
     def reward(self, context: Context, parsed: RewardConfig, fitted: Path) -> Reward:
