@@ -8,6 +8,8 @@ from .recorded import RecordedConfig as RecordedConfig
 from .recorded import Recording as Recording
 from .rewards import RewardConformance as RewardConformance
 from .strategies import StrategyConformance as StrategyConformance
+from .strategies import annotate as annotate
+from .strategies import run_strategy as run_strategy
 from .tasks import TaskConformance as TaskConformance
 from .tiny_model import save_tiny_model as save_tiny_model
 from .tiny_task import TinyTask as TinyTask

@@ -94,9 +94,7 @@ class RecordedBackend:
             best = max(LABELS, key=weights.__getitem__)
             text = f"Response {best} is the better one, because it gives the reason.\n\nVerdict: {best}"
         words = re.findall(r"\S+\s*", text)[: request.max_new_tokens]
-        return Answer(
-            text="".join(words).rstrip(), prompt_tokens=_count(question), generated_tokens=max(1, len(words))
-        )
+        return Answer(text="".join(words).rstrip(), prompt_tokens=_count(question), generated_tokens=max(1, len(words)))
 
     def _find(self, question: Question) -> Recording | None:
         text = f"{question.text}\n{question.prefill}"

@@ -88,9 +88,7 @@ class TaskConformance(ComponentConformance):
                 assert prompt.turns[-1].role == "user", f"the last turn of prompt '{prompt.id}' is not the user's"
                 assert told.strip(), f"the turns of prompt '{prompt.id}' are empty"
 
-    def test_gold_preferences_say_where_they_come_from(
-        self, comparisons: dict[Split, Sequence[Comparison]]
-    ) -> None:
+    def test_gold_preferences_say_where_they_come_from(self, comparisons: dict[Split, Sequence[Comparison]]) -> None:
         """Check that human and synthetic preferences cannot be confused."""
         for split in SPLITS:
             for comparison in comparisons[split]:
@@ -143,9 +141,7 @@ class TaskConformance(ComponentConformance):
         once = built.clean(response)
         assert built.clean(once) == once
 
-    def test_every_response_has_the_same_metrics(
-        self, built: Task, prompts: dict[Split, Sequence[Prompt]]
-    ) -> None:
+    def test_every_response_has_the_same_metrics(self, built: Task, prompts: dict[Split, Sequence[Prompt]]) -> None:
         """Check that metrics can be averaged, also over empty responses; finite numbers are checked in a run too."""
         prompt = prompts["test"][0]
         names = [set(built.measure(prompt, built.clean(text))) for text in RESPONSES]
