@@ -9,11 +9,17 @@ from .contracts.protocols import Guidance as Guidance
 from .contracts.protocols import Labeler as Labeler
 from .contracts.protocols import PromptStrategy as PromptStrategy
 from .contracts.protocols import Responder as Responder
+from .contracts.protocols import ResultTracker as ResultTracker
 from .contracts.protocols import Reward as Reward
 from .contracts.protocols import RewardModel as RewardModel
+from .contracts.protocols import StageTracker as StageTracker
+from .contracts.protocols import TableTracker as TableTracker
 from .contracts.protocols import Task as Task
 from .contracts.protocols import TermedReward as TermedReward
+from .contracts.protocols import Tracker as Tracker
 from .contracts.stage import Stage as Stage
+from .contracts.tracking import Table as Table
+from .contracts.tracking import TrackedRun as TrackedRun
 from .errors import DataError as DataError
 from .errors import HubError as HubError
 from .errors import MissingPackageError as MissingPackageError
@@ -35,6 +41,7 @@ from .plugins.configs import LabelerConfig as LabelerConfig
 from .plugins.configs import RewardConfig as RewardConfig
 from .plugins.configs import StrategyConfig as StrategyConfig
 from .plugins.configs import TaskConfig as TaskConfig
+from .plugins.configs import TrackerConfig as TrackerConfig
 from .plugins.hookspecs import hookimpl as hookimpl
 from .plugins.manager import PluginManager as PluginManager
 from .plugins.slots import AlgorithmSlot as AlgorithmSlot
@@ -43,6 +50,7 @@ from .plugins.slots import LabelerSlot as LabelerSlot
 from .plugins.slots import RewardSlot as RewardSlot
 from .plugins.slots import StrategySlot as StrategySlot
 from .plugins.slots import TaskSlot as TaskSlot
+from .plugins.slots import TrackerSlot as TrackerSlot
 from .plugins.slots import default_component as default_component
 from .records.annotation import Annotation as Annotation
 from .records.ballots import Ballot as Ballot

@@ -13,6 +13,7 @@ from rlaif_framework.contracts.protocols import (
     PromptStrategy,
     RewardModel,
     Task,
+    Tracker,
 )
 from rlaif_framework.errors import ModelError, SpecError
 from rlaif_framework.models.source import ModelSource, find_load, find_model
@@ -24,6 +25,7 @@ from rlaif_framework.plugins.configs import (
     RewardConfig,
     StrategyConfig,
     TaskConfig,
+    TrackerConfig,
 )
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.spec.model import BATCH_TOKENS, LoraSettings, PolicyConfig, Spec
@@ -198,3 +200,7 @@ class Context:
     def build_algorithm(self, config: AlgorithmConfig) -> Algorithm:
         """Instantiate an algorithm."""
         return cast(Algorithm, self.manager.resolve("algorithm", config)(config, self))
+
+    def build_tracker(self, config: TrackerConfig) -> Tracker:
+        """Instantiate a tracker."""
+        return cast(Tracker, self.manager.resolve("tracker", config)(config, self))

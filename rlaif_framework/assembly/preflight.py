@@ -31,6 +31,8 @@ def check_components(spec: Spec, context: Context) -> None:
         used += [arm.feedback.labeler] if arm.feedback else []
     if spec.evaluate is not None:
         used += [spec.evaluate.judge, *spec.evaluate.judges.values(), *spec.evaluate.labelers.values()]
+    for tracker in spec.trackers:
+        check_component(tracker, context.manager)
     for config in used:
         check_component(config, context.manager)
         check_prompts(config, context)

@@ -187,6 +187,7 @@ _OVERRIDES: Mapping[str, Callable[[type[Any], str], Overrides]] = {
     "labeler": _override_labeler,
     "reward": _override_reward,
     "algorithm": _override_algorithm,
+    "tracker": lambda target, owner: {},  # its methods return nothing
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from rlaif_framework.pipeline.environment import describe_environment, is_disk_f
 from rlaif_framework.pipeline.planning import check_loads, prepare
 from rlaif_framework.pipeline.run_folder import check_folder, create_folder, open_folder, place_artefact
 from rlaif_framework.pipeline.steps import Step
+from rlaif_framework.pipeline.tracking import Tracking
 from rlaif_framework.pipeline.verification import check_artefact
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.progress import Progress
@@ -53,6 +55,9 @@ class Run:
     """Storage for lifecycle plugins between hooks; each plugin uses its own name as the key."""
     failed_hooks: set[tuple[str, str]] = field(default_factory=set)
     """Plugin and hook of each failure that has been reported."""
+
+    def __post_init__(self) -> None:
+        self.tracking = Tracking(self.folder, self.progress.print)  # without trackers until the run starts
 
     def call_hooks(self, hook: str, **arguments: Any) -> None:
         """Call a lifecycle hook; a plugin that fails is reported once and does not stop the run."""
@@ -115,6 +120,7 @@ def _run_steps(run: Run) -> None:
     if main:
         run.store.remove_leftovers()
         open_folder(run.folder, run.spec, run.steps)
+        run.tracking = Tracking.start(run.spec, run.context, run.folder, run.steps, run.progress.print)
         run.call_hooks("rlaif_run_started")
     error: BaseException | None = None
     try:
@@ -128,6 +134,7 @@ def _run_steps(run: Run) -> None:
     finally:
         if main:
             run.call_hooks("rlaif_run_finished", error=error)
+            run.tracking.run_finished(error)
 
 
 def _finish_step(run: Run, step: Step, position: str, main: bool) -> None:
@@ -152,6 +159,7 @@ def _finish_step(run: Run, step: Step, position: str, main: bool) -> None:
     run.progress.print(f"{position} {step.name}: {'reused' if cached else f'done in {seconds:.1f} s'}")
     place_artefact(run.artefact(step), run.folder, step.name)
     run.call_hooks("rlaif_stage_finished", step=step, cached=cached)
+    run.tracking.stage_finished(step, run.artefact(step))
 
 
 def _estimate_memory(run: Run, step: Step) -> str:
@@ -172,7 +180,9 @@ def _compute(run: Run, step: Step, main: bool) -> None:
     earlier = read_json(spent)  # of interrupted runs of this step
     before = float(earlier) if isinstance(earlier, int | float) else 0.0
     if main:
-        run.call_hooks("rlaif_stage_started", step=step, resumed_at=resume_step(checkpoint))
+        resumed_at = resume_step(checkpoint)
+        run.call_hooks("rlaif_stage_started", step=step, resumed_at=resumed_at)
+        run.tracking.stage_started(step, resumed_at, work)
         reset_peak_memory()
     # For random numbers that a component draws without its own seed, such as new weights. numpy limits seeds.
     set_seed(stage.seed("start") % 2**32)
@@ -210,6 +220,10 @@ def _compute(run: Run, step: Step, main: bool) -> None:
 
 
 def _create_stage(run: Run, step: Step, work: Path, checkpoint: Path, main: bool) -> Stage:
+    def report_step(number: int, metrics: Mapping[str, float]) -> None:
+        run.call_hooks("rlaif_step_logged", step=step, number=number, metrics=metrics)
+        run.tracking.step_logged(step, number, metrics)
+
     seed, number = run.spec.seed, step.recipe.round
     return Stage(
         name=step.stage,
@@ -220,9 +234,7 @@ def _create_stage(run: Run, step: Step, work: Path, checkpoint: Path, main: bool
         progress=run.progress if main else Progress(),
         checkpoint_seconds=run.checkpoint_seconds,
         artefact=run.artefact,
-        report_step=lambda number, metrics: run.call_hooks(
-            "rlaif_step_logged", step=step, number=number, metrics=metrics
-        ),
+        report_step=report_step,
     )
 
 

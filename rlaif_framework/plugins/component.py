@@ -8,7 +8,15 @@ from typing import Literal, TypeVar, get_args
 
 from rlaif_framework.config import Config
 
-Slot = Literal["task", "backend", "strategy", "labeler", "reward", "algorithm"]
+Slot = Literal[
+    "task",
+    "backend",
+    "strategy",
+    "labeler",
+    "reward",
+    "algorithm",
+    "tracker",
+]
 SLOTS: tuple[Slot, ...] = get_args(Slot)
 
 
@@ -44,7 +52,7 @@ class ComponentConfig(Config):
     """Base of all component configs.
 
     Plugins subclass the base of their kind of component: `TaskConfig`, `BackendConfig`, `StrategyConfig`,
-    `LabelerConfig`, `RewardConfig` or `AlgorithmConfig`.
+    `LabelerConfig`, `RewardConfig`, `AlgorithmConfig` or `TrackerConfig`.
     """
 
     kind: str

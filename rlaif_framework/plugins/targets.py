@@ -7,10 +7,17 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
-from rlaif_framework.contracts.protocols import PROTOCOLS, Responder, Reward
+from rlaif_framework.contracts.protocols import (
+    PROTOCOLS,
+    Responder,
+    ResultTracker,
+    Reward,
+    StageTracker,
+    TableTracker,
+)
 from rlaif_framework.errors import MissingPackageError, PluginError, describe_missing
 from rlaif_framework.plugins.component import Component, Slot
-from rlaif_framework.plugins.configs import AlgorithmConfig, LabelerConfig
+from rlaif_framework.plugins.configs import AlgorithmConfig, LabelerConfig, TrackerConfig
 from rlaif_framework.plugins.failures import describe_error
 
 
@@ -51,6 +58,9 @@ def check_target(where: str, target: object, component: Component, slot: Slot) -
         protocols.append(Reward)
     if issubclass(component.config, AlgorithmConfig) and component.config.responds:
         protocols.append(Responder)
+    if issubclass(component.config, TrackerConfig):
+        protocols += [x for x in (TableTracker, ResultTracker) if issubclass(target, x)]
+        protocols += [StageTracker] if component.config.rewinds or issubclass(target, StageTracker) else []
     faults = list(_find_faults(target, protocols))
     if faults:
         raise PluginError(f"{where}: {component.target} {', '.join(faults)}")

@@ -10,7 +10,15 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, mod
 
 from rlaif_framework.config import Config
 from rlaif_framework.errors import suggest
-from rlaif_framework.plugins.slots import AlgorithmSlot, LabelerSlot, RewardSlot, TaskSlot, default_component
+from rlaif_framework.plugins.slots import (
+    AlgorithmSlot,
+    LabelerSlot,
+    RewardSlot,
+    TaskSlot,
+    TrackerSlot,
+    default_component,
+    default_components,
+)
 
 MAX_NAME = 100
 """Maximum number of characters of a name. File systems allow 255, to which runs add theirs."""
@@ -29,7 +37,7 @@ BATCH_TOKENS = 16384
 BASELINES = ("sft", REFERENCE)
 """Policies to compare with that are not arms: the supervised baseline, and the task's reference responses."""
 
-RUN_FILES = ("run.json", "spec.yaml", "environment.json", "report.html", "report.json")
+RUN_FILES = ("run.json", "spec.yaml", "environment.json", "report.html", "report.json", "trackers.json")
 """Files that a run writes to its folder, beside the folders of its arms."""
 
 TAKEN = (*BASELINES, *RUN_FILES, "judge", "evaluation", "tensorboard")
@@ -284,6 +292,9 @@ class Spec(Config):
     """Ways of training the policy, by name."""
     evaluate: EvaluateConfig | None = None
     """Evaluation at the end; null for none."""
+    trackers: list[TrackerSlot] = default_components("tensorboard")
+    """Experiment trackers that get settings, metrics and results while the run goes on; an empty list for none. They
+    change no result."""
 
     @model_validator(mode="after")
     def _check_names(self) -> Spec:
@@ -291,6 +302,7 @@ class Spec(Config):
             if name.lower() in TAKEN:  # some file systems ignore the case of names
                 raise ValueError(f"arms.{name}: the name '{name}' is reserved; choose another")
         self._check_labeler_names()
+        self._check_trackers()
         known = [*self.arms, *BASELINES]
         for pair in (self.evaluate and self.evaluate.matchups) or []:
             for name in pair:
@@ -309,6 +321,11 @@ class Spec(Config):
                 if name in taken:
                     raise ValueError(f"evaluate.{slot}.{name}: the name is taken by {taken[name]}; choose another")
                 taken[name] = "an additional judge, which is measured anyway"
+
+    def _check_trackers(self) -> None:
+        for i, tracker in enumerate(self.trackers):
+            if tracker in self.trackers[:i]:
+                raise ValueError(f"trackers: '{tracker.kind}' is listed twice with the same settings; remove one")
 
     def matchups(self) -> list[tuple[str, str]]:
         """Return the matchups of the evaluation, or the default ones: arms against `sft`, then against each other."""
