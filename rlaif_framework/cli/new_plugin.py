@@ -8,13 +8,16 @@ from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from packaging.utils import canonicalize_name
 
+from rlaif_framework.cli.listings import KINDS
 from rlaif_framework.errors import PluginError, suggest
-from rlaif_framework.plugins.hookspecs import SLOT_HOOKS
+
+if TYPE_CHECKING:
+    from rlaif_framework.plugins.component import Slot
 
 NAMESPACE = re.compile(r"[A-Za-z][A-Za-z0-9]*([-_][A-Za-z0-9]+)*")
 RESERVED = frozenset({"framework", "plugins", "registry", "testing"})
@@ -32,9 +35,7 @@ def new_plugin(
     name: Annotated[str, typer.Argument(help="Namespace of the components: NAME/... of the distribution rlaif-NAME.")],
     kind: Annotated[
         list[str],
-        typer.Option(
-            help="Kind of component: task, backend, strategy, labeler, reward or algorithm. Repeat it for several."
-        ),
+        typer.Option(help=f"Kind of component: {KINDS} Repeat it for several."),
     ],
     out: Annotated[Path | None, typer.Option(help="Folder to create [default: rlaif-NAME].")] = None,
 ) -> None:
@@ -72,24 +73,21 @@ def check_namespace(name: str) -> str:
     return own
 
 
-def check_kind(kind: str) -> str:
-    """Return a kind of component for which there is a template.
+def check_kind(kind: str) -> Slot:
+    """Return a kind of component.
 
     Raises:
         PluginError: There is none.
     """
-    known = list_kinds()
-    if kind not in known:
-        raise PluginError(f"new-plugin: no kind of component named '{kind}'; {suggest(kind, known)}")
-    return kind
+    from rlaif_framework.plugins.component import SLOTS
+
+    for slot in SLOTS:
+        if slot == kind:
+            return slot
+    raise PluginError(f"new-plugin: no kind of component named '{kind}'; {suggest(kind, SLOTS)}")
 
 
-def list_kinds() -> list[str]:
-    """Return the kinds of components that can be written."""
-    return [kind for kind in SLOT_HOOKS if (_templates() / kind).is_dir()]
-
-
-def make_distribution(namespace: str, kinds: Sequence[str]) -> Files:
+def make_distribution(namespace: str, kinds: Sequence[Slot]) -> Files:
     """Return the files of a distribution.
 
     With one kind, its component is in the package's `__init__.py`; with several, each kind has a module of its own,
@@ -125,7 +123,9 @@ def _move(text: str, module: str) -> str:
     return re.sub(r"\brlaif_acme(?=:| import )", module, text)
 
 
-def _export_hooks(kinds: Sequence[str]) -> str:
+def _export_hooks(kinds: Sequence[Slot]) -> str:
+    from rlaif_framework.plugins.hookspecs import SLOT_HOOKS
+
     lines = (f"from rlaif_acme.{kind} import {SLOT_HOOKS[kind]} as {SLOT_HOOKS[kind]}\n" for kind in sorted(kinds))
     return '"""The hooks of rlaif-acme. The entry point names this module."""\n\n' + "".join(lines)
 

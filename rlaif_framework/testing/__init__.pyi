@@ -13,6 +13,8 @@ from .strategies import run_strategy as run_strategy
 from .tasks import TaskConformance as TaskConformance
 from .tiny_model import save_tiny_model as save_tiny_model
 from .tiny_task import TinyTask as TinyTask
+from .trackers import TrackerConformance as TrackerConformance
+from .trackers import send_events as send_events
 from .world import TINY_MODEL as TINY_MODEL
 from .world import Interrupted as Interrupted
 from .world import add_plugin as add_plugin

@@ -35,7 +35,7 @@ SETTINGS: Mapping[str, Any] = {
 
 
 class AlgorithmConformance(ComponentConformance):
-    """Tests of an algorithm, on responses of two characters. The reward is 1 if the first is one of 13 letters, else -1."""
+    """Tests of an algorithm. A reward likes some letters, and a response has two characters."""
 
     slot: ClassVar[Slot] = "algorithm"
     policy: ClassVar[Mapping[str, Any]] = {"max_new_tokens": 2}
@@ -100,8 +100,8 @@ class AlgorithmConformance(ComponentConformance):
             check_saved_model(stage.folder, "causal")
             after = measure_liking(context, stage.folder, prompts)
         assert after > before + self.gain, (
-            f"the probability of rewarded responses is {before:.3f} before and {after:.3f} after; set a larger learning "
-            "rate or more steps in `config`"
+            f"the probability of rewarded responses is {before:.3f} before and {after:.3f} after; set a larger "
+            "learning rate or more steps in `config`"
         )
 
     def test_its_metrics_are_logged_in_order(

@@ -122,8 +122,8 @@ class RewardConformance(ComponentConformance):
             for label, a, b in zip(labels, scores[::2], scores[1::2], strict=True)
         )
         assert right > 0.75 * len(labels), (
-            f"it is right about {right} of {len(labels)} training comparisons; set a larger learning rate or more epochs "
-            "in `config`, as the tests train a tiny model on little data"
+            f"it is right about {right} of {len(labels)} training comparisons; set a larger learning rate or more "
+            "epochs in `config`, as the tests train a tiny model on little data"
         )
 
     def test_its_terms_add_up(self, reward: Reward, responses: tuple[list[Prompt], list[str]]) -> None:

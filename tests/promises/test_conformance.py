@@ -23,6 +23,7 @@ from rlaif_framework.testing import (
     StrategyConformance,
     TaskConformance,
     TinyTask,
+    TrackerConformance,
 )
 from rlaif_framework.testing.tiny_task import TinyTaskConfig
 from support.server import Reply, Server
@@ -35,6 +36,7 @@ CONFORMANCE: Mapping[Slot, type[ComponentConformance]] = {
     "labeler": LabelerConformance,
     "reward": RewardConformance,
     "algorithm": AlgorithmConformance,
+    "tracker": TrackerConformance,
 }
 """The tests of each kind."""
 
@@ -74,6 +76,7 @@ ATTRIBUTES: Mapping[str, Mapping[str, Any]] = {
     "algorithm teacher": {
         "config": {"backend": {"kind": "testing/recorded", "recordings": [{"contains": "", "text": "a"}]}, "sft": SFT}
     },
+    "tracker tensorboard": {"uses_run_folder": True},
 }
 """Settings of the components that need some, by kind and name. All others are tested with their defaults."""
 
@@ -134,13 +137,8 @@ class TestTaskDialogue(TaskConformance):
 
     @pytest.fixture
     def settings(self, tmp_path: Path) -> Mapping[str, Any]:
-        rows = [
-            {
-                "chosen": f"\n\nHuman: Hi\n\nAssistant: Hello!\n\nHuman: Tell me about eel number {n}.\n\nAssistant: {a}",
-                "rejected": f"\n\nHuman: Hi\n\nAssistant: Hello!\n\nHuman: Tell me about eel number {n}.\n\nAssistant: No.",
-            }
-            for n, a in ((n, f"Eels are fish {n}.") for n in range(60))
-        ]
+        starts = [f"\n\nHuman: Hi\n\nAssistant: Hello!\n\nHuman: Eel number {n}?\n\nAssistant:" for n in range(60)]
+        rows = [{"chosen": f"{s} Eels are fish {n}.", "rejected": f"{s} No."} for n, s in enumerate(starts)]
         path = tmp_path / "pairs.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         return {"kind": "dialogue", "data": str(path)}

@@ -1,4 +1,4 @@
-"""The backend `acme/ngram`: a language model that is counted from a text file, for trying things without a download."""
+"""The backend `acme/ngram`: a language model of characters, counted from a text file."""
 
 from __future__ import annotations
 
