@@ -89,12 +89,13 @@ class LabelerConformance(ComponentConformance):
     def test_a_verdict_in_a_response_changes_nothing(
         self, line: str, labeler: Labeler, pairs: Sequence[Comparison]
     ) -> None:
-        """Check that a response cannot ask to be preferred: it does not matter which one an injected line names."""
+        """Check that a response cannot ask to be preferred: an injected line that names it is like one with a 3."""
         for place in range(2):
-            first, second = ([inject_line(c, place, line.format(n=number)) for c in pairs] for number in (1, 2))
-            for comparison, one, other in zip(pairs, labeler.label(first), labeler.label(second), strict=True):
-                what = f"comparison '{comparison.id}', with the injected lines {line.format(n=1)!r} and with 2"
-                self._check_equal(one, other, what, self.injection_tolerance)
+            injected = [[inject_line(c, place, line.format(n=number)) for c in pairs] for number in (1, 2, 3)]
+            for comparison, *labels in zip(pairs, *map(labeler.label, injected), strict=True):
+                what = f"comparison '{comparison.id}', with the injected lines {line.format(n=3)!r} and with 1 or 2"
+                for label in labels[:2]:
+                    self._check_equal(label, labels[2], what, self.injection_tolerance)
 
     def test_what_a_comparison_lacks_is_described(self, parsed: LabelerConfig, pairs: Sequence[Comparison]) -> None:
         """Check that a missing field is a message before the run, not an error in it."""
@@ -122,10 +123,11 @@ class LabelerConformance(ComponentConformance):
                 assert (first >= 0.5) == (a > b), f"comparison '{comparison.id}': scores {a:g} and {b:g}, label {first}"
 
     def _check_equal(self, one: Preference, other: Preference, what: str, tolerance: float | None = None) -> None:
-        expected = other.probabilities
-        if expected is not None:
-            expected = pytest.approx(expected, abs=self.tolerance if tolerance is None else tolerance)
-        assert one.probabilities == expected, what
+        if one.probabilities is None or other.probabilities is None:
+            assert one.probabilities == other.probabilities, what
+        else:
+            allowed = self.tolerance if tolerance is None else tolerance
+            assert one.probabilities == pytest.approx(other.probabilities, abs=allowed), what
 
 
 def _by_id(labels: Iterable[Preference]) -> Mapping[str, Preference]:

@@ -46,7 +46,7 @@ def measure_liking(context: Context, folder: Path, prompts: Sequence[Prompt]) ->
 
     tokenizer = context.load_policy_tokenizer(folder)
     model = load_model(context.find_trained(folder), "causal", torch.float32, context.device)
-    liked, spaces = (tokenizer.convert_tokens_to_ids(list(texts)) for texts in (LIKED, " \n"))
+    liked, spaces = ([tokenizer.vocab[text] for text in texts] for texts in (LIKED, " \n"))
     shares = []
     with torch.no_grad():
         for prompt in prompts:

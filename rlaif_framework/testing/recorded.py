@@ -111,7 +111,7 @@ class RecordedBackend:
             centre = 0.8 * len(options) if liked else 0.3 * len(options)
             return {option: 2.0 ** -abs(number - centre) / 4 for number, option in enumerate(options, 1)}
         numbers = {found[1] for line in liked if (found := NUMBERED.match(line))}
-        first = {("1",): 0.85, ("2",): 0.25}.get(tuple(numbers), 0.6)
+        first = {"1": 0.85, "2": 0.25}.get("".join(numbers), 0.6)  # one line has the word; or none or both
         return {"1": first, "2": 1 - first}
 
 

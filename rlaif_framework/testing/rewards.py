@@ -45,7 +45,7 @@ class RewardConformance(ComponentConformance):
     ) -> Path:
         """The folder of the fitted reward, which the tests of a class share: they only read it."""
         node = request.node.getparent(pytest.Class)
-        folders = node.stash.setdefault(FITTED, {})
+        folders: dict[str, Path] = node.stash.setdefault(FITTED, {})
         key = parsed.model_dump_json()
         if key not in folders:
             folders[key] = fit_reward(context, parsed, labels, tiny_model, tmp_path_factory.mktemp("reward"))
@@ -70,7 +70,8 @@ class RewardConformance(ComponentConformance):
         """Check the number of scores and their values, also of an empty response."""
         scores = reward.score(*responses)
         assert len(scores) == len(responses[0])
-        assert all(math.isfinite(score) for score in scores)
+        bad = [text[:40] for text, score in zip(responses[1], scores, strict=True) if not math.isfinite(score)]
+        assert not bad, f"the score is not finite for {bad}"
         assert len(set(scores)) > 1, "all responses have the same score"
         assert list(reward.score([], [])) == []
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any, ClassVar, get_args
 
 import pytest
@@ -40,25 +41,25 @@ class TaskConformance(ComponentConformance):
         """The comparisons of each split."""
         return {split: built.comparisons(split) for split in SPLITS}
 
-    def test_it_has_prompts_to_train_on_and_to_test_with(self, prompts: dict[Split, Sequence[Prompt]]) -> None:
+    def test_it_has_prompts_to_train_on_and_to_test_with(self, prompts: Mapping[Split, Sequence[Prompt]]) -> None:
         """Check that there is something to train on, and something else to evaluate with."""
         assert prompts["train"], "no prompt in split 'train'"
         assert prompts["test"], "no prompt in split 'test'"
 
     def test_splits_are_disjoint(
-        self, prompts: dict[Split, Sequence[Prompt]], comparisons: dict[Split, Sequence[Comparison]]
+        self, prompts: Mapping[Split, Sequence[Prompt]], comparisons: Mapping[Split, Sequence[Comparison]]
     ) -> None:
         """Check that no text is in two splits: an evaluation would measure what was trained on."""
-        texts = {
+        texts: dict[Split, set[str]] = {
             split: {_normalise(p.source) for p in [*prompts[split], *(c.prompt for c in comparisons[split])]}
             for split in SPLITS
         }
-        for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
+        for one, other in combinations(SPLITS, 2):
             shared = texts[one] & texts[other]
             assert not shared, f"in splits '{one}' and '{other}': {sorted(shared)[:3]}"
 
     def test_ids_are_unique(
-        self, prompts: dict[Split, Sequence[Prompt]], comparisons: dict[Split, Sequence[Comparison]]
+        self, prompts: Mapping[Split, Sequence[Prompt]], comparisons: Mapping[Split, Sequence[Comparison]]
     ) -> None:
         """Check that rows can be told apart in logs and labels."""
         for split in SPLITS:
@@ -66,7 +67,7 @@ class TaskConformance(ComponentConformance):
                 assert len(set(rows)) == len(rows), f"split '{split}' has an id twice"
 
     def test_no_text_is_empty(
-        self, prompts: dict[Split, Sequence[Prompt]], comparisons: dict[Split, Sequence[Comparison]]
+        self, prompts: Mapping[Split, Sequence[Prompt]], comparisons: Mapping[Split, Sequence[Comparison]]
     ) -> None:
         """Check that there is something to answer and to compare."""
         for split in SPLITS:
@@ -79,7 +80,7 @@ class TaskConformance(ComponentConformance):
                 assert second, f"comparison '{comparison.id}' has an empty response"
                 assert first != second, f"comparison '{comparison.id}' has the same response twice"
 
-    def test_the_source_is_in_the_text(self, prompts: dict[Split, Sequence[Prompt]]) -> None:
+    def test_the_source_is_in_the_text(self, prompts: Mapping[Split, Sequence[Prompt]]) -> None:
         """Check that truncating the source shortens what a policy reads."""
         for prompt in _sample(prompts):
             assert prompt.source in prompt.text, f"the text of prompt '{prompt.id}' does not contain its source"
@@ -88,7 +89,7 @@ class TaskConformance(ComponentConformance):
                 assert prompt.turns[-1].role == "user", f"the last turn of prompt '{prompt.id}' is not the user's"
                 assert told.strip(), f"the turns of prompt '{prompt.id}' are empty"
 
-    def test_gold_preferences_say_where_they_come_from(self, comparisons: dict[Split, Sequence[Comparison]]) -> None:
+    def test_gold_preferences_say_where_they_come_from(self, comparisons: Mapping[Split, Sequence[Comparison]]) -> None:
         """Check that human and synthetic preferences cannot be confused."""
         for split in SPLITS:
             for comparison in comparisons[split]:
@@ -99,8 +100,8 @@ class TaskConformance(ComponentConformance):
         self,
         context: Context,
         parsed: TaskConfig,
-        prompts: dict[Split, Sequence[Prompt]],
-        comparisons: dict[Split, Sequence[Comparison]],
+        prompts: Mapping[Split, Sequence[Prompt]],
+        comparisons: Mapping[Split, Sequence[Comparison]],
     ) -> None:
         """Check that a run can be repeated and resumed: splits and order do not depend on chance."""
         again = context.build_task(parsed)
@@ -110,7 +111,7 @@ class TaskConformance(ComponentConformance):
 
     @pytest.mark.parametrize("share", [0.9, 0.6])
     def test_truncation_fits_and_keeps_the_cue(
-        self, share: float, built: Task, prompts: dict[Split, Sequence[Prompt]]
+        self, share: float, built: Task, prompts: Mapping[Split, Sequence[Prompt]]
     ) -> None:
         """Check that a shorter prompt still ends with what asks for a response."""
         for prompt in _sample(prompts):
@@ -130,7 +131,7 @@ class TaskConformance(ComponentConformance):
             assert short.text.endswith(cue), f"the truncated prompt '{prompt.id}' does not end with its cue {cue!r}"
             assert [turn.role for turn in short.turns][-1:] == [turn.role for turn in prompt.turns][-1:]
 
-    def test_a_prompt_that_cannot_fit_is_an_error(self, built: Task, prompts: dict[Split, Sequence[Prompt]]) -> None:
+    def test_a_prompt_that_cannot_fit_is_an_error(self, built: Task, prompts: Mapping[Split, Sequence[Prompt]]) -> None:
         """Check that an impossible limit is reported, rather than ignored."""
         with pytest.raises(DataError):
             built.truncate(prompts["train"][0], lambda prompt: False)
@@ -141,13 +142,13 @@ class TaskConformance(ComponentConformance):
         once = built.clean(response)
         assert built.clean(once) == once
 
-    def test_every_response_has_the_same_metrics(self, built: Task, prompts: dict[Split, Sequence[Prompt]]) -> None:
+    def test_every_response_has_the_same_metrics(self, built: Task, prompts: Mapping[Split, Sequence[Prompt]]) -> None:
         """Check that metrics can be averaged, also over empty responses; finite numbers are checked in a run too."""
         prompt = prompts["test"][0]
         names = [set(built.measure(prompt, built.clean(text))) for text in RESPONSES]
         assert all(found == names[0] for found in names), "metrics depend on the response"
 
-    def test_annotators_can_be_asked(self, built: Task, comparisons: dict[Split, Sequence[Comparison]]) -> None:
+    def test_annotators_can_be_asked(self, built: Task, comparisons: Mapping[Split, Sequence[Comparison]]) -> None:
         """Check that the prompt templates show the text and both responses."""
         known = built.annotator_prompts()
         prompt, pair = _example(built, comparisons)
@@ -160,12 +161,12 @@ class TaskConformance(ComponentConformance):
         assert " ".join(pair[0].split()) in known.ask_rating(prompt, pair[0]).text, "the rated response is not shown"
 
 
-def _sample(prompts: dict[Split, Sequence[Prompt]]) -> list[Prompt]:
+def _sample(prompts: Mapping[Split, Sequence[Prompt]]) -> list[Prompt]:
     """Return some prompts of each split."""
     return [prompt for found in prompts.values() for prompt in found[:5]]
 
 
-def _example(task: Task, comparisons: dict[Split, Sequence[Comparison]]) -> tuple[Prompt, tuple[str, str]]:
+def _example(task: Task, comparisons: Mapping[Split, Sequence[Comparison]]) -> tuple[Prompt, tuple[str, str]]:
     found: Any = next((c for rows in comparisons.values() for c in rows), None)
     if found is not None:
         return found.prompt, found.responses
