@@ -341,15 +341,19 @@ def _cut_bodies(lines: Sequence[str], node: ast.ClassDef) -> str:
     dropped: set[int] = set()
     for item in node.body:
         if isinstance(item, ast.FunctionDef):
-            first, last = min(d.lineno for d in (*item.decorator_list, item)), item.end_lineno or 0
+            first, last = _first_line(item), item.end_lineno or 0
             if item.name.startswith("_"):
                 dropped |= set(range(first, last + 1))
             elif ast.get_docstring(item) is not None:
                 dropped |= set(range((item.body[0].end_lineno or 0) + 1, last + 1))
-    start = min(d.lineno for d in (*node.decorator_list, node))
-    kept = [lines[n - 1] for n in range(start, (node.end_lineno or 0) + 1) if n not in dropped]
+    kept = [lines[n - 1] for n in range(_first_line(node), (node.end_lineno or 0) + 1) if n not in dropped]
     text = "\n".join(line for n, line in enumerate(kept) if line.strip() or (n and kept[n - 1].strip()))
     return text.rstrip()
+
+
+def _first_line(node: ast.ClassDef | ast.FunctionDef) -> int:
+    """Return the line of a definition or of its first decorator."""
+    return min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
 
 
 def fill_kind_page(slot: Slot, name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import json
 import os
 import re
@@ -25,7 +26,10 @@ from typer.testing import CliRunner
 import rlaif_framework
 from rlaif_framework import Comparison, Context, PluginManager, Prompt, Spec, load_spec
 from rlaif_framework.cli.main import app
+from rlaif_framework.contracts.protocols import PROTOCOLS
 from rlaif_framework.plugins import hookspecs
+from rlaif_framework.plugins.component import SLOTS
+from rlaif_framework.plugins.configs import BASES
 from rlaif_framework.plugins.discovery import Plugin
 from rlaif_framework.plugins.slots import narrow
 from rlaif_framework.spec.files import read_mapping
@@ -163,6 +167,20 @@ def test_every_public_name_is_in_the_api_page(generate: types.ModuleType) -> Non
     packages = generate.list_packages()
     public = [f"{name}.{item}" for name in packages for item in importlib.import_module(name).__all__]
     assert sorted(re.findall(r"^::: (\S+)$", page, re.M)) == sorted(public)
+
+
+def test_the_interfaces_have_every_method_of_every_kind(generate: types.ModuleType) -> None:
+    page = (ROOT / "docs/reference/interfaces.md").read_text(encoding="utf-8")
+    assert set(generate.KIND_PAGES) == set(SLOTS), "a kind has no page for authors"
+    for slot in SLOTS:
+        for kind in (PROTOCOLS[slot], BASES[slot]):
+            (stub,) = re.findall(rf"^### {kind.__name__}\n\n```python\n(.*?)^```", page, re.M | re.S)
+            names = [
+                name for name, value in vars(kind).items() if not name.startswith("_") and inspect.isfunction(value)
+            ]
+            assert all(f"    def {name}(" in stub for name in names), kind
+            assert stub in (ROOT / f"docs/plugins/{generate.KIND_PAGES[slot]}.md").read_text(encoding="utf-8")
+    assert "return " not in re.sub(r'""".*?"""', "", page, flags=re.S), "the code of a method is shown"
 
 
 def test_drawings_are_rendered_from_their_sources(generate: types.ModuleType) -> None:

@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rlaif_framework.cli.main import app
+from rlaif_framework.plugins.component import SLOTS
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,12 +34,15 @@ def test_the_wheel_holds_the_three_packages_and_their_data(tmp_path: Path) -> No
         "rlaif_framework/report/report.html.j2",
         "rlaif_framework/py.typed",
         "rlaif_registry/catalogue/rlaif-framework.toml",
+        "rlaif_framework/testing/component.py",
+        *(f"rlaif_framework/cli/plugin_templates/{kind}/plugin.py" for kind in SLOTS),
+        "rlaif_framework/cli/plugin_templates/common/pyproject.toml",
+        "rlaif_framework/cli/plugin_templates/task/titles.jsonl",
     ):
         assert needed in names, needed
 
 
 def test_the_catalogue_is_well_formed() -> None:
-    from rlaif_framework.plugins.component import SLOTS
     from rlaif_registry import read_catalogue
 
     entries = list(read_catalogue())
