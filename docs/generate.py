@@ -55,6 +55,8 @@ INTERFACES = {
     "Annotations": ("records/annotation.py", ()),
     "Ballots": ("records/ballots.py", ()),
     "Samples": ("records/samples.py", ()),
+    "Policy gradients": ("rl/policy_gradient.py", ("PolicyGradient",)),
+    "Experience of a policy gradient": ("rl/experience.py", ("Experience",)),
 }
 """Sections of the page of interfaces: a module, and its classes; all public ones if none are named."""
 PLAIN = {
@@ -317,29 +319,47 @@ def describe_interfaces() -> str:
         "",
         NOTE,
         "",
-        "What plugins implement and receive, as signatures with their docstrings. All names are imported from",
-        "`rlaif_framework`. [Hooks](../plugins/hooks.md) has the functions that a plugin's module implements, and the",
-        "[API](api.md) lists all public names.",
+        "What plugins implement and receive, as signatures with their docstrings. [Hooks](../plugins/hooks.md) has the",
+        "functions that a plugin's module implements. The [API](api.md) lists all public names, and the packages that",
+        "they are imported from.",
     ]
     for title, (path, names) in INTERFACES.items():
         lines += ["", f"## {title}", "", *_summarise(f"rlaif_framework/{path}")]
-        for name, stub in read_stubs(ROOT / "rlaif_framework" / path, names).items():
+        for name, stub in read_interfaces(path, names).items():
             lines += ["", f"### {name}", "", "```python", stub, "```"]
     return "\n".join(lines) + "\n"
 
 
-def read_stubs(path: Path, names: Sequence[str] = ()) -> dict[str, str]:
-    """Return the public classes of a module without the code of their methods, by name."""
+def read_interfaces(path: str, names: Sequence[str]) -> dict[str, str]:
+    """Return the named classes of a module of the framework, or all public ones, without code, by name."""
+    found = read_stubs(ROOT / "rlaif_framework" / path)
+    return {
+        name: stub
+        for name, (kind, stub) in found.items()
+        if kind is ast.ClassDef and (name in names if names else not name.startswith("_"))
+    }
+
+
+def read_stubs(path: Path) -> dict[str, tuple[type[ast.AST], str]]:
+    """Return what a module defines, without the code of functions: the type of syntax and the text, by name."""
     source = path.read_text(encoding="utf-8")
-    classes = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
-    chosen = [node for node in classes if (node.name in names if names else not node.name.startswith("_"))]
-    return {node.name: _cut_bodies(source.splitlines(), node) for node in chosen}
+    lines, body = source.splitlines(), ast.parse(source).body
+    found: dict[str, tuple[type[ast.AST], str]] = {}
+    for node, after in zip(body, [*body[1:], None], strict=True):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            found[node.name] = type(node), _cut_bodies(lines, node)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            last = after if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else node
+            text = "\n".join(lines[node.lineno - 1 : last.end_lineno])
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                found[ast.unparse(target)] = type(node), text
+    return found
 
 
-def _cut_bodies(lines: Sequence[str], node: ast.ClassDef) -> str:
-    """Return the source of a class with the docstrings of its public methods, and without their code."""
+def _cut_bodies(lines: Sequence[str], node: ast.ClassDef | ast.FunctionDef) -> str:
+    """Return the source of a class or function with the docstrings of public functions, and without their code."""
     dropped: set[int] = set()
-    for item in node.body:
+    for item in [node] if isinstance(node, ast.FunctionDef) else node.body:
         if isinstance(item, ast.FunctionDef):
             first, last = _first_line(item), item.end_lineno or 0
             if item.name.startswith("_"):
@@ -359,8 +379,8 @@ def _first_line(node: ast.ClassDef | ast.FunctionDef) -> int:
 def fill_kind_page(slot: Slot, name: str) -> str:
     """Fill in a page for authors: the interface, the component that `rlaif new-plugin` writes, and its tests."""
     page = (ROOT / f"docs/plugins/{name}.md").read_text(encoding="utf-8")
-    protocols = read_stubs(ROOT / "rlaif_framework/contracts/protocols.py", [PROTOCOLS[slot].__name__])
-    bases = read_stubs(ROOT / "rlaif_framework/plugins/configs.py", [BASES[slot].__name__])
+    protocols = read_interfaces("contracts/protocols.py", [PROTOCOLS[slot].__name__])
+    bases = read_interfaces("plugins/configs.py", [BASES[slot].__name__])
     blocks = {
         "interface": _fence("python", *protocols.values()) + _fence("python", *bases.values()),
         "example": describe_example(slot),
@@ -411,7 +431,8 @@ def _read(path: Path) -> str:
 
 
 def describe_api() -> str:
-    """Write a section for each package with public names; mkdocstrings documents each name."""
+    """Write a section for each package with public names: signatures and docstrings, or links to the interfaces."""
+    shown = {f"rlaif_framework/{path}": read_interfaces(path, names) for path, names in INTERFACES.values()}
     lines = [
         "# API",
         "",
@@ -425,8 +446,14 @@ def describe_api() -> str:
         lines += ["", f"## {package}", "", *_summarise(package.replace(".", "/") + "/__init__.py")]
         for module, names in public_names(package).items():
             lines += ["", f"### {module}", "", *_summarise(f"{module.replace('.', '/')}.py")]
+            path = f"{module.replace('.', '/')}.py"
+            stubs = read_stubs(ROOT / path)
             for name in names:
-                lines += ["", f"::: {package}.{name}"]
+                lines += ["", f"#### `{package}.{name}`", ""]
+                if name in shown.get(path, ()):
+                    lines.append(f"See [interfaces](interfaces.md#{name.lower()}).")
+                else:
+                    lines += ["```python", stubs[name][1], "```"]
     return "\n".join(lines) + "\n"
 
 

@@ -166,7 +166,7 @@ def test_every_public_name_is_in_the_api_page(generate: types.ModuleType) -> Non
     page = (ROOT / "docs/reference/api.md").read_text(encoding="utf-8")
     packages = generate.list_packages()
     public = [f"{name}.{item}" for name in packages for item in importlib.import_module(name).__all__]
-    assert sorted(re.findall(r"^::: (\S+)$", page, re.M)) == sorted(public)
+    assert sorted(re.findall(r"^#### `(\S+)`$", page, re.M)) == sorted(public)
 
 
 def test_the_interfaces_have_every_method_of_every_kind(generate: types.ModuleType) -> None:
