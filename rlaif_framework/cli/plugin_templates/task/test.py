@@ -6,7 +6,8 @@ import pytest
 from rlaif_framework import Context, DataError
 from rlaif_framework.testing import TaskConformance
 
-from rlaif_acme import TitlesConfig, TitlesTask
+from rlaif_acme import TitlesConfig
+from rlaif_acme.titles import TitlesTask
 
 
 class TestTitles(TaskConformance):
