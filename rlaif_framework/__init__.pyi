@@ -2,6 +2,7 @@ from .assembly.context import Context as Context
 from .config import Config as Config
 from .contracts.lifecycle import RunInfo as RunInfo
 from .contracts.lifecycle import StepInfo as StepInfo
+from .contracts.panels import Panel as Panel
 from .contracts.protocols import Algorithm as Algorithm
 from .contracts.protocols import Backend as Backend
 from .contracts.protocols import DescribedData as DescribedData
@@ -31,6 +32,7 @@ from .errors import TrainingError as TrainingError
 from .errors import suggest as suggest
 from .pipeline.engine import run_spec as run_spec
 from .pipeline.planning import plan_spec as plan_spec
+from .plugins.command import Command as Command
 from .plugins.component import Component as Component
 from .plugins.component import ComponentConfig as ComponentConfig
 from .plugins.component import ModelLoad as ModelLoad

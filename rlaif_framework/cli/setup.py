@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlaif_framework.cli.streams import is_first_process
+from rlaif_framework.cli.processes import is_first_process
 from rlaif_framework.errors import SpecError
 from rlaif_framework.memory import keep_freed_memory
 from rlaif_framework.terminal import escape_controls
@@ -21,14 +21,17 @@ if TYPE_CHECKING:
     from rlaif_framework.spec.model import Spec
 
 
-def load_plugins() -> PluginManager:
+def load_plugins(builtins: bool = True) -> PluginManager:
     """Load all plugins, and print a warning for each that failed or is slow.
 
     With RLAIF_DEBUG=1, the traceback of each failure is printed too.
+
+    Args:
+        builtins: If False, load only the installed plugins.
     """
     from rlaif_framework.plugins.manager import PluginManager
 
-    manager = PluginManager.load()
+    manager = PluginManager.load(builtins=builtins)
     for plugin in manager.plugins if is_first_process() else ():
         if plugin.error:
             reason = " ".join(plugin.error.split())

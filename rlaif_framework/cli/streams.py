@@ -1,4 +1,4 @@
-"""Which process prints, and what its stdout is for."""
+"""What stdout is for."""
 
 from __future__ import annotations
 
@@ -6,12 +6,6 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
-
-
-def is_first_process() -> bool:
-    """Return True in the process that prints, of all that `accelerate launch` starts on this machine."""
-    # From the environment: importing accelerate to find out would take seconds.
-    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 @contextmanager
@@ -23,6 +17,13 @@ def stdout_to_stderr() -> Iterator[None]:
     """
     with redirect_stdout(sys.stderr), _redirect_descriptor():
         yield
+
+
+def end_stdout() -> None:
+    """Send what the process still writes to stdout to stderr: plugins may print when Python exits."""
+    _flush()
+    with suppress(OSError):  # closed
+        os.dup2(2, 1)
 
 
 @contextmanager

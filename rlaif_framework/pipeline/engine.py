@@ -14,6 +14,7 @@ from typing import Any
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.assembly.preflight import describe_data
 from rlaif_framework.contracts.lifecycle import StepInfo
+from rlaif_framework.contracts.panels import Panel
 from rlaif_framework.contracts.stage import Stage, resume_step
 from rlaif_framework.errors import RlaifError
 from rlaif_framework.files import locked, read_json, write_atomic
@@ -24,10 +25,12 @@ from rlaif_framework.pipeline.environment import describe_environment, is_disk_f
 from rlaif_framework.pipeline.planning import check_loads, prepare
 from rlaif_framework.pipeline.run_folder import check_folder, create_folder, open_folder, place_artefact
 from rlaif_framework.pipeline.steps import Step
+from rlaif_framework.pipeline.tables import read_tables
 from rlaif_framework.pipeline.tracking import Tracking
 from rlaif_framework.pipeline.verification import check_artefact
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.progress import Progress
+from rlaif_framework.report.results import list_results
 from rlaif_framework.report.run_report import RunReport, StepReport
 from rlaif_framework.seeds import derive_seed
 from rlaif_framework.spec.model import Spec
@@ -159,7 +162,7 @@ def _finish_step(run: Run, step: Step, position: str, main: bool) -> None:
     run.progress.print(f"{position} {step.name}: {'reused' if cached else f'done in {seconds:.1f} s'}")
     place_artefact(run.artefact(step), run.folder, step.name)
     run.call_hooks("rlaif_stage_finished", step=step, cached=cached)
-    run.tracking.stage_finished(step, run.artefact(step))
+    run.tracking.stage_finished(step, run.artefact(step), lambda: read_tables(step, run.artefact))
 
 
 def _estimate_memory(run: Run, step: Step) -> str:
@@ -250,6 +253,17 @@ def _name_step(error: Exception, step: Step) -> Exception:
     return error
 
 
+def _collect_panels(run: Run) -> list[Panel]:
+    """Return the panels that plugins add to the report; a plugin that fails is reported and does not stop the run."""
+    panels: list[Panel] = []
+    for plugin, found in run.manager.collect_panels(run):
+        if isinstance(found, str):
+            run.progress.print(f"warning: plugin '{plugin}' failed in rlaif_report_panels: {' '.join(found.split())}")
+        else:
+            panels += found
+    return panels
+
+
 def _write_report(run: Run) -> None:
     steps = []
     for step in run.steps:
@@ -267,4 +281,6 @@ def _write_report(run: Run) -> None:
     # The last step is the summary of the evaluation.
     evaluation = Evaluation.load(run.artefact(run.steps[-1]))
     report = RunReport.build(run.spec.model_dump(mode="json"), evaluation, steps, environment)
-    report.model_copy(update={"warnings": [*report.warnings, *describe_data(run.context)]}).write(run.folder)
+    warnings = [*report.warnings, *describe_data(run.context)]
+    report.model_copy(update={"warnings": warnings, "panels": _collect_panels(run)}).write(run.folder)
+    run.tracking.results_measured(list_results(evaluation), run.folder / "report.html")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.contracts.lifecycle import StepInfo
-from rlaif_framework.contracts.protocols import StageTracker, Tracker
+from rlaif_framework.contracts.protocols import ResultTracker, StageTracker, TableTracker, Tracker
 from rlaif_framework.contracts.stage import METRICS
-from rlaif_framework.contracts.tracking import TrackedRun
+from rlaif_framework.contracts.tracking import Table, TrackedRun
 from rlaif_framework.errors import PluginError, RlaifError
 from rlaif_framework.files import read_regular, write_atomic
 from rlaif_framework.plugins.configs import TrackerConfig
@@ -50,6 +50,8 @@ class TrackerRecord(BaseModel):
     """Number of the last training step that was logged, by step and metric."""
     tables: list[str] = []
     """Tables that were logged: the step and the name of each."""
+    results: str = ""
+    """Hash of the results that were logged."""
 
 
 _RECORDS = TypeAdapter(dict[str, TrackerRecord])
@@ -130,8 +132,14 @@ class Tracking:
             self._log(tracked, step, number, metrics)
         self._save()
 
-    def stage_finished(self, step: StepInfo, artefact: Path) -> None:
-        """Send what is missing of a stage whose artefact is complete: all of it if the artefact is reused."""
+    def stage_finished(self, step: StepInfo, artefact: Path, tables: Callable[[], Iterable[Table]] = tuple) -> None:
+        """Send what is missing of a stage whose artefact is complete: all of it if the artefact is reused.
+
+        Args:
+            step: The step.
+            artefact: The folder of the artefact.
+            tables: Reads its tables.
+        """
         for tracked in self.tracked.values():
             logged = tracked.record.logged.setdefault(step.name, {})
             missing = [
@@ -143,8 +151,26 @@ class Tracking:
                 self._announce(tracked, step, max(logged.values(), default=0))
                 for number, metrics in missing:
                     self._log(tracked, step, number, metrics)
+            if isinstance(tracked.tracker, TableTracker):
+                for table in tables():
+                    name = f"{step.name}/{table.name}"
+                    if name not in tracked.record.tables and self._call(
+                        tracked, "table_logged", tracked.tracker.table_logged, step, table
+                    ):
+                        tracked.record.tables.append(name)
             if isinstance(tracked.tracker, StageTracker):
                 self._call(tracked, "stage_finished", tracked.tracker.stage_finished, step)
+        self._save()
+
+    def results_measured(self, results: Mapping[str, float], report: Path) -> None:
+        """Send the results of the evaluation, unless they have been sent."""
+        found = hash_content(dict(results))
+        for tracked in self.tracked.values():
+            tracker = tracked.tracker
+            if not isinstance(tracker, ResultTracker) or tracked.record.results == found:
+                continue
+            if self._call(tracked, "results_measured", tracker.results_measured, results, report):
+                tracked.record.results = found
         self._save()
 
     def run_finished(self, error: BaseException | None) -> None:
@@ -173,7 +199,7 @@ class Tracking:
             if not tracked.failed:
                 tracked.failed = True
                 reason = " ".join(describe_error(error).split())
-                self.tell(f"warning: {tracked.title} failed in {method}(): {reason}; the run goes on without it")
+                self.tell(f"warning: {tracked.title} failed in {method}(): {reason}; the run goes on")
             return False
         return True
 

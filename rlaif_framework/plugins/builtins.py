@@ -39,4 +39,7 @@ BUILTINS = (
     "rlaif_plugins.algorithms.best_of_n",
     "rlaif_plugins.algorithms.teacher",
     "rlaif_plugins.trackers.tensorboard",
+    "rlaif_plugins.trackers.trackio",
+    "rlaif_plugins.trackers.wandb",
+    "rlaif_plugins.trackers.mlflow",
 )

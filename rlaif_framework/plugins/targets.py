@@ -29,10 +29,26 @@ def import_target(component: Component, slot: Slot) -> type[Any]:
         PluginError: The target does not exist or does not satisfy the slot's protocol.
     """
     where = f"{slot} '{component.name}'"
-    module, _, attribute = component.target.partition(":")
+    target: type[Any] = import_attribute(where, component.target)
+    check_target(where, target, component, slot)
+    return target
+
+
+def import_attribute(where: str, target: str) -> Any:
+    """Import the attribute of a module.
+
+    Args:
+        where: Who needs it, for error messages.
+        target: `module:attribute`.
+
+    Raises:
+        MissingPackageError: A package that the module needs is not installed.
+        PluginError: The module cannot be imported, or has no such attribute.
+    """
+    module, _, attribute = target.partition(":")
     package = module.partition(".")[0]
     try:
-        target = getattr(importlib.import_module(module), attribute)
+        return getattr(importlib.import_module(module), attribute)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # plugin code may raise anything
@@ -40,9 +56,7 @@ def import_target(component: Component, slot: Slot) -> type[Any]:
         # A missing module of the plugin itself is an error in the plugin, not a package to install.
         if missing and missing.partition(".")[0] != package:
             raise MissingPackageError(f"{where}: {describe_missing(missing)}") from error
-        raise PluginError(f"{where}: cannot import {component.target}: {describe_error(error, package)}") from error
-    check_target(where, target, component, slot)
-    return target  # type: ignore[no-any-return]
+        raise PluginError(f"{where}: cannot import {target}: {describe_error(error, package)}") from error
 
 
 def check_target(where: str, target: object, component: Component, slot: Slot) -> None:
