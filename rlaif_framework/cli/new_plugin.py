@@ -15,6 +15,7 @@ from packaging.utils import canonicalize_name
 
 from rlaif_framework.cli.listings import KINDS
 from rlaif_framework.errors import PluginError, suggest
+from rlaif_registry import read_owners
 
 if TYPE_CHECKING:
     from rlaif_framework.plugins.component import Slot
@@ -70,6 +71,12 @@ def check_namespace(name: str) -> str:
         )
     if own in RESERVED:
         raise PluginError(f"new-plugin: the namespace '{own}' is reserved for the framework; choose another one")
+    owner = read_owners().get(own)
+    if owner is not None:
+        raise PluginError(
+            f"new-plugin: the namespace '{own}' belongs to the distribution '{owner}' of the catalogue; choose "
+            "another one"
+        )
     return own
 
 

@@ -24,6 +24,7 @@ from rlaif_framework.store import Store
 from rlaif_framework.testing.component import ComponentConformance
 from rlaif_framework.testing.world import POLICY
 
+REPORT = "report.html"
 SETTINGS: Mapping[str, Any] = {
     "name": "tiny",
     "seed": 0,
@@ -72,6 +73,7 @@ class TrackerConformance(ComponentConformance):
         """A run to track."""
         folder = tmp_path / "runs" / "tiny"
         folder.mkdir(parents=True)
+        (folder / REPORT).write_text("<!doctype html><title>Report</title>", encoding="utf-8")
         return TrackedRun("0123456789ab", "tiny", "tiny-01234567", folder, SETTINGS, resumed=False)
 
     @pytest.mark.parametrize("error", [None, RuntimeError("it failed"), KeyboardInterrupt()], ids=str)
@@ -105,7 +107,7 @@ class TrackerConformance(ComponentConformance):
         if self.uses_run_folder:
             pytest.skip("`uses_run_folder = True`")
         send_events(build(), tracked, None)
-        found = [path.name for path in tracked.folder.rglob("*")]
+        found = [path.name for path in tracked.folder.rglob("*") if path.name != REPORT]
         assert not found, f"it wrote {', '.join(found)} into the run folder"
 
     def test_it_tracks_a_run(
@@ -139,7 +141,7 @@ def send_events(tracker: Tracker, run: TrackedRun, error: BaseException | None, 
             tracker.stage_finished(step)
     if isinstance(tracker, ResultTracker) and error is None:
         rates = {"win_rate/rlaif-vs-sft": 0.6, "win_rate/rlaif-vs-sft/low": 0.5, "win_rate/rlaif-vs-sft/high": 0.7}
-        tracker.results_measured(rates, run.folder / "report.html")
+        tracker.results_measured(rates, run.folder / REPORT)
     tracker.run_finished(error)
 
 

@@ -167,6 +167,7 @@ def test_an_existing_folder_is_left_alone(rlaif: Rlaif, tmp_path: Path) -> None:
         ("", "such as 'acme'"),
         ("framework", "reserved for the framework"),
         ("Testing", "reserved for the framework"),
+        ("example", "belongs to the distribution 'rlaif-example' of the catalogue"),
     ],
 )
 def test_names_that_no_distribution_could_own_are_refused(name: str, message: str) -> None:

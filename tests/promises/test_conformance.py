@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,10 @@ SFT = {"lr": 0.02, "batch_size": 4, "epochs": 8}
 TRAINED = {"kind": "bradley-terry", "lr": 3e-3, "epochs": 4, "batch_size": 4}
 
 
+def needs(package: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(find_spec(package) is None, reason=f"{package} is not installed")
+
+
 def make_synthetic() -> list[Comparison]:
     task = TinyTask(TinyTaskConfig(), None)  # type: ignore[arg-type] # it needs no context
     return [replace(c, preference_source="synthetic") for c in task.comparisons("test")]
@@ -77,10 +83,11 @@ ATTRIBUTES: Mapping[str, Mapping[str, Any]] = {
         "config": {"backend": {"kind": "testing/recorded", "recordings": [{"contains": "", "text": "a"}]}, "sft": SFT}
     },
     "tracker tensorboard": {"uses_run_folder": True},
+    "tracker wandb": {"pytestmark": needs("wandb")},
 }
 """Settings of the components that need some, by kind and name. All others are tested with their defaults."""
 
-OWN_CLASSES = {"backend openai", "task dialogue", "reward pretrained"}
+OWN_CLASSES = {"backend openai", "task dialogue", "reward pretrained", "tracker mlflow", "tracker trackio"}
 """Components whose settings need a fixture: they have classes below."""
 
 
@@ -156,3 +163,25 @@ class TestRewardPretrained(RewardConformance):
         AutoModelForSequenceClassification.from_pretrained(tiny_model, num_labels=1).save_pretrained(tmp_path / "score")
         AutoTokenizer.from_pretrained(tiny_model).save_pretrained(tmp_path / "score")
         return {"kind": "pretrained", "model": str(tmp_path / "score"), "format": "text"}
+
+
+@needs("mlflow")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+class TestTrackerMlflow(TrackerConformance):
+    component = "mlflow"
+
+    @pytest.fixture
+    def settings(self, tmp_path: Path) -> Mapping[str, Any]:
+        pytest.importorskip("sqlalchemy")  # which mlflow-skinny does not need
+        return {"kind": "mlflow", "tracking_uri": f"sqlite:///{tmp_path}/mlflow.db"}
+
+
+@needs("trackio")
+class TestTrackerTrackio(TrackerConformance):
+    component = "trackio"
+
+    @pytest.fixture
+    def settings(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mapping[str, Any]:
+        if "trackio" not in sys.modules:  # it reads the variable when it is imported
+            monkeypatch.setenv("TRACKIO_DIR", str(tmp_path.parent / "trackio"))
+        return {"kind": "trackio", "project": tmp_path.name}

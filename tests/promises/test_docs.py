@@ -363,7 +363,8 @@ def test_the_tracker_and_the_panel_of_the_page_are_what_a_run_sends_and_shows(
     manager: PluginManager,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    blocks = [b.text for b in find_blocks("python") if b.page.name == "observing.md"]
+    pages = ("docs/plugins/trackers.md", "docs/plugins/observing.md")
+    blocks = [b.text for b in find_blocks("python") if b.page in [ROOT / page for page in pages]]
     for name, word in (("rlaif_acme", "rlaif_trackers"), ("rlaif_time", "rlaif_report_panels")):
         (source,) = [text for text in blocks if f"def {word}" in text]
         module = types.ModuleType(name)
@@ -375,7 +376,7 @@ def test_the_tracker_and_the_panel_of_the_page_are_what_a_run_sends_and_shows(
     spec = tiny_spec(trackers=[{"kind": "acme/jsonl", "path": str(tmp_path / "all.jsonl")}])
     execute(spec, tmp_path / "run", manager, run_folder.parent / f"{run_folder.name}-store")
     rows = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert [row["step"] for row in rows if row.get("stage") == "rlaif/policy"] == [1, 2, 3]
+    assert [row["number"] for row in rows if row.get("step") == "rlaif/policy"] == [1, 2, 3]
     assert (rows[0]["settings"]["seed"], rows[-1]["finished"]) == (3, True)
     page = (tmp_path / "run/report.html").read_text(encoding="utf-8")
     assert "<h2>Time</h2>\n<p>Seconds of <strong>each stage</strong>, over all interruptions.</p>" in page
