@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from rlaif_framework.plugins.component import Slot
 
 NAMESPACE = re.compile(r"[A-Za-z][A-Za-z0-9]*([-_][A-Za-z0-9]+)*")
-RESERVED = frozenset({"framework", "plugins", "registry", "testing"})
-"""Namespaces whose distribution or module would have the name of one of the framework's."""
+RESERVED = frozenset({"framework", "local", "plugins", "registry", "testing"})
+"""Namespaces of the framework: those of its distributions and modules, and of plugins in files."""
 
 README_PARTS = re.compile(r"<!-- (components|usage) -->")
 SKIPPED = frozenset({"plugin.py", "test.py", "usage.yaml"})

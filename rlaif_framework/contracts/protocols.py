@@ -51,7 +51,10 @@ class Task(Protocol):
         ...
 
     def measure(self, prompt: Prompt, response: str) -> Mapping[str, float]:
-        """Compute metrics of a response that need no model, such as length, ROUGE and copy rate."""
+        """Compute metrics of a response that need no model, such as length, ROUGE and copy rate.
+
+        `Context.build_metrics` builds metrics that measure them.
+        """
         ...
 
 
@@ -216,6 +219,22 @@ class AdvantageEstimator(Protocol):
 
 
 @runtime_checkable
+class Metric(Protocol):
+    """Measures responses."""
+
+    def measure(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Mapping[str, Sequence[float | None]]:
+        """Measure the responses to prompts, pairwise.
+
+        A number must not depend on the rest of the batch.
+
+        Returns:
+            For each of the config's `names`, a number per response; None for a response that it does not apply to,
+            such as one to a prompt without a reference.
+        """
+        ...
+
+
+@runtime_checkable
 class Tracker(Protocol):
     """Writes the settings and metrics of a run elsewhere, such as to an experiment tracker.
 
@@ -290,5 +309,6 @@ PROTOCOLS: Mapping[str, type] = {
     "labeler": Labeler,
     "reward": RewardModel,
     "algorithm": Algorithm,
+    "metric": Metric,
     "tracker": Tracker,
 }

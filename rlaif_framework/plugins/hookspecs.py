@@ -51,6 +51,11 @@ def rlaif_algorithms() -> Iterable[Component]:  # type: ignore[empty-body]
 
 
 @hookspec
+def rlaif_metrics() -> Iterable[Component]:  # type: ignore[empty-body]
+    """Offer metrics of responses. Targets satisfy `Metric`. Added in 0.1."""
+
+
+@hookspec
 def rlaif_trackers() -> Iterable[Component]:  # type: ignore[empty-body]
     """Offer trackers, which send metrics and results of a run elsewhere. Targets satisfy `Tracker`. Added in 0.1."""
 
@@ -98,6 +103,7 @@ SLOT_HOOKS = {
     "labeler": "rlaif_labelers",
     "reward": "rlaif_reward_models",
     "algorithm": "rlaif_algorithms",
+    "metric": "rlaif_metrics",
     "tracker": "rlaif_trackers",
 }
 """The hook that offers the components of each slot."""

@@ -250,7 +250,8 @@ def test_every_builtin_target_can_be_imported_and_satisfies_its_protocol(slot: s
         try:
             target = manager.resolve(slot, config)  # type: ignore[arg-type]
         except MissingPackageError as error:
-            assert error.is_optional, "only an extra may be missing"
+            if not error.is_optional:  # only an extra may be missing
+                raise
             continue
         methods = [n for n in vars(PROTOCOLS[slot]) if not n.startswith("_")]
         assert all(inspect.isfunction(getattr(target, name)) for name in methods)
@@ -401,7 +402,7 @@ def test_a_slot_refuses_a_config_of_another_kind(manager: PluginManager) -> None
 
 def test_every_hook_is_documented_with_the_version_it_came_in() -> None:
     hooks = [f for name, f in vars(hookspecs).items() if name.startswith("rlaif_")]
-    assert len(hooks) == 14
+    assert len(hooks) == 15
     for hook in hooks:
         assert "Added in 0." in (hook.__doc__ or ""), hook.__name__
     assert set(hookspecs.SLOT_HOOKS) == set(SLOTS) == set(PROTOCOLS)
