@@ -41,6 +41,7 @@ KIND_PAGES: dict[Slot, str] = {
     "labeler": "labelers",
     "reward": "rewards",
     "algorithm": "algorithms",
+    "metric": "metrics",
     "tracker": "trackers",
 }
 """The page for authors of each kind of component."""

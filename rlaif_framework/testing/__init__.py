@@ -15,7 +15,17 @@ except ModuleNotFoundError as error:
 pytest.register_assert_rewrite(
     *(
         f"{__name__}.{name}"
-        for name in ("algorithms", "backends", "component", "labelers", "rewards", "strategies", "tasks", "trackers")
+        for name in (
+            "algorithms",
+            "backends",
+            "component",
+            "labelers",
+            "metrics",
+            "rewards",
+            "strategies",
+            "tasks",
+            "trackers",
+        )
     )
 )
 

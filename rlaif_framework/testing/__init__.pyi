@@ -2,6 +2,7 @@ from .algorithms import AlgorithmConformance as AlgorithmConformance
 from .backends import BackendConformance as BackendConformance
 from .component import ComponentConformance as ComponentConformance
 from .labelers import LabelerConformance as LabelerConformance
+from .metrics import MetricConformance as MetricConformance
 from .oracle import OracleReward as OracleReward
 from .recorded import RecordedBackend as RecordedBackend
 from .recorded import RecordedConfig as RecordedConfig

@@ -21,6 +21,7 @@ from rlaif_framework.testing import (
     BackendConformance,
     ComponentConformance,
     LabelerConformance,
+    MetricConformance,
     RewardConformance,
     StrategyConformance,
     TaskConformance,
@@ -38,6 +39,7 @@ CONFORMANCE: Mapping[Slot, type[ComponentConformance]] = {
     "labeler": LabelerConformance,
     "reward": RewardConformance,
     "algorithm": AlgorithmConformance,
+    "metric": MetricConformance,
     "tracker": TrackerConformance,
 }
 """The tests of each kind."""
@@ -67,6 +69,7 @@ ATTRIBUTES: Mapping[str, Mapping[str, Any]] = {
     "labeler likelihood": {"config": MODEL, **READS},
     "labeler llm": {"config": {"backend": "testing/recorded"}},
     "labeler mix": {"config": {"labeler": "length", "proportion": 0.5}},
+    "labeler regex": {"config": {"pattern": "because"}},
     "labeler rate": {"config": {"backend": "testing/recorded"}},
     "labeler reference-likelihood": {"config": MODEL, **READS},
     "labeler similarity": {"config": {"model": TINY_MODEL}, **READS},
@@ -74,6 +77,9 @@ ATTRIBUTES: Mapping[str, Mapping[str, Any]] = {
     "reward bradley-terry": {"config": {name: value for name, value in TRAINED.items() if name != "kind"}},
     "reward direct": {"config": {"labeler": "length"}},
     "reward ensemble": {"config": {"members": [TRAINED, "length"]}},
+    "reward regex": {"config": {"pattern": "because"}},
+    "metric regex": {"config": {"pattern": "because"}},
+    "metric scored": {"config": {"labeler": "length"}},
     "reward sum": {"config": {"terms": {"length": "length", "rating": {"kind": "direct", "labeler": "rouge"}}}},
     "algorithm online-dpo": {"config": {"lr": 0.004}},
     "algorithm ppo": {"config": {"epochs": 2}},
@@ -87,7 +93,8 @@ ATTRIBUTES: Mapping[str, Mapping[str, Any]] = {
 }
 """Settings of the components that need some, by kind and name. All others are tested with their defaults."""
 
-OWN_CLASSES = {"backend openai", "task dialogue", "reward pretrained", "tracker mlflow", "tracker trackio"}
+FUNCTIONS = {"labeler function", "reward function", "metric function"}
+OWN_CLASSES = {"backend openai", "task dialogue", "reward pretrained", "tracker mlflow", "tracker trackio", *FUNCTIONS}
 """Components whose settings need a fixture: they have classes below."""
 
 
