@@ -25,6 +25,9 @@ from rlaif_framework.testing.world import TINY_MODEL, load_manager, make_context
 HEAVY = ("torch", "transformers", "accelerate", "datasets")
 """Libraries that the module of a plugin must not import, since every command imports the module."""
 
+MANAGER = pytest.StashKey[PluginManager]()
+"""The manager of the tests of a class."""
+
 
 class ComponentConformance:
     """Tests of a component of any kind. Use the subclass for its kind.
@@ -55,9 +58,13 @@ class ComponentConformance:
         monkeypatch.setenv("RLAIF_CACHE", str(tmp_path / "cache"))
 
     @pytest.fixture
-    def manager(self) -> PluginManager:
-        """All installed plugins, and the components of `rlaif_framework.testing`."""
-        return load_manager()
+    def manager(self, request: pytest.FixtureRequest) -> PluginManager:
+        """All installed plugins, and the components of `rlaif_framework.testing`. The tests of a class share it."""
+        stash = request.node.getparent(pytest.Class).stash
+        if MANAGER not in stash:
+            stash[MANAGER] = load_manager()
+        found: PluginManager = stash[MANAGER]
+        return found
 
     @pytest.fixture
     def tiny_model(self, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -14,6 +14,7 @@ from rlaif_framework.plugins.component import Slot
 from rlaif_framework.plugins.configs import MetricConfig
 from rlaif_framework.records.preferences import Prompt
 from rlaif_framework.testing.component import ComponentConformance
+from rlaif_framework.testing.world import list_responses
 
 
 class MetricConformance(ComponentConformance):
@@ -30,11 +31,8 @@ class MetricConformance(ComponentConformance):
 
     @pytest.fixture
     def responses(self, context: Context) -> tuple[list[Prompt], list[str]]:
-        """Prompts and one response to each: those of the task, an empty one and a very long one."""
-        comparisons = context.task.comparisons("test")
-        prompts = [c.prompt for c in comparisons for _ in range(2)]
-        texts = [text for c in comparisons for text in c.responses]
-        return [*prompts, prompts[0], prompts[0]], [*texts, "", "very " * 50 + "long"]
+        """Prompts and one response to each: those of the task, a reference, and an empty, a long and a JSON one."""
+        return list_responses(context.task.comparisons("test"))
 
     def test_its_names_are_those_that_reports_show(self, parsed: MetricConfig) -> None:
         """Check that there is a name for each number, of letters, digits and underscores."""

@@ -15,7 +15,7 @@ from rlaif_framework.plugins.component import Slot
 from rlaif_framework.plugins.configs import RewardConfig
 from rlaif_framework.records.preferences import Comparison, LabelledComparison, Prompt
 from rlaif_framework.testing.component import ComponentConformance
-from rlaif_framework.testing.world import make_stage
+from rlaif_framework.testing.world import list_responses, make_stage
 
 FITTED = pytest.StashKey[dict[str, Path]]()
 """Folders of fitted rewards by their settings."""
@@ -58,11 +58,8 @@ class RewardConformance(ComponentConformance):
 
     @pytest.fixture
     def responses(self, context: Context) -> tuple[list[Prompt], list[str]]:
-        """Prompts and one response to each: those of the task, an empty one and a very long one."""
-        comparisons = context.task.comparisons("test")
-        texts = [text for c in comparisons for text in c.responses]
-        prompts = [c.prompt for c in comparisons for _ in range(2)]
-        return [*prompts, prompts[0], prompts[0]], [*texts, "", "very " * 50 + "long"]
+        """Prompts and one response to each: those of the task, a reference, and an empty, a long and a JSON one."""
+        return list_responses(context.task.comparisons("test"))
 
     def test_every_response_gets_a_finite_score(
         self, reward: Reward, responses: tuple[list[Prompt], list[str]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +15,7 @@ from rlaif_framework.plugins.discovery import Plugin
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.plugins.versions import framework_version
 from rlaif_framework.progress import Progress
+from rlaif_framework.records.preferences import Comparison, Prompt
 from rlaif_framework.spec.loading import build_spec
 from rlaif_framework.testing import recorded, tiny_task
 
@@ -87,6 +88,15 @@ def make_stage(context: Context, folder: Path, name: str = "test", checkpoint_se
     for path in (folder, checkpoint):
         path.mkdir(parents=True, exist_ok=True)
     return Stage(name, folder, checkpoint, context.seed, context.accelerator, Progress(), checkpoint_seconds)
+
+
+def list_responses(comparisons: Sequence[Comparison]) -> tuple[list[Prompt], list[str]]:
+    """Return prompts and a response to each: those of comparisons, a reference, an empty one, a long one, and JSON."""
+    prompts = [c.prompt for c in comparisons for _ in range(2)]
+    texts = [text for c in comparisons for text in c.responses]
+    first = prompts[0]
+    more = [first.reference or "A sentence.", "", "very " * 50 + "long", '{"a": 1}']
+    return [*prompts, *(first for _ in more)], [*texts, *more]
 
 
 class Interrupted(BaseException):

@@ -15,6 +15,7 @@ import pytest
 
 from rlaif_framework import Comparison, PluginManager
 from rlaif_framework.plugins.component import SLOTS, Slot
+from rlaif_framework.plugins.own_code import OwnCode
 from rlaif_framework.testing import (
     TINY_MODEL,
     AlgorithmConformance,
@@ -27,8 +28,9 @@ from rlaif_framework.testing import (
     TaskConformance,
     TinyTask,
     TrackerConformance,
+    load_manager,
 )
-from rlaif_framework.testing.tiny_task import TinyTaskConfig
+from rlaif_framework.testing.tiny_task import NAMES, TinyTaskConfig
 from support.server import Reply, Server
 from support.token_server import VOCABULARY, TokenModel, give, probabilities, render, serve_tokens
 
@@ -51,6 +53,10 @@ SFT = {"lr": 0.02, "batch_size": 4, "epochs": 8}
 TRAINED = {"kind": "bradley-terry", "lr": 3e-3, "epochs": 4, "batch_size": 4}
 
 
+CHOICE = {"options": list(NAMES)}
+"""The names in the notes of the tiny task, each of which names one."""
+
+
 def needs(package: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(find_spec(package) is None, reason=f"{package} is not installed")
 
@@ -69,6 +75,9 @@ ATTRIBUTES: Mapping[str, Mapping[str, Any]] = {
     "labeler likelihood": {"config": MODEL, **READS},
     "labeler llm": {"config": {"backend": "testing/recorded"}},
     "labeler mix": {"config": {"labeler": "length", "proportion": 0.5}},
+    "labeler choice": {"config": CHOICE},
+    "reward choice": {"config": CHOICE},
+    "metric choice": {"config": CHOICE},
     "labeler regex": {"config": {"pattern": "because"}},
     "labeler rate": {"config": {"backend": "testing/recorded"}},
     "labeler reference-likelihood": {"config": MODEL, **READS},
@@ -192,3 +201,36 @@ class TestTrackerTrackio(TrackerConformance):
         if "trackio" not in sys.modules:  # it reads the variable when it is imported
             monkeypatch.setenv("TRACKIO_DIR", str(tmp_path.parent / "trackio"))
         return {"kind": "trackio", "project": tmp_path.name}
+
+
+class Functions:
+    """Settings of the components that call a function in a file, which the manager allows."""
+
+    slot: Slot
+    component = "function"
+
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> Path:
+        (tmp_path / "own.py").write_text(
+            "def score(prompts, completions, **columns): return [len(c) for c in completions]"
+        )
+        return tmp_path / "own.py"
+
+    @pytest.fixture
+    def manager(self, file: Path) -> PluginManager:
+        manager = load_manager()
+        manager.code = OwnCode([str(file)])
+        return manager
+
+    @pytest.fixture
+    def settings(self, file: Path) -> Mapping[str, Any]:
+        return {"kind": "function", "target": f"{file}:score"}
+
+
+class TestLabelerFunction(Functions, LabelerConformance): ...
+
+
+class TestRewardFunction(Functions, RewardConformance): ...
+
+
+class TestMetricFunction(Functions, MetricConformance): ...
