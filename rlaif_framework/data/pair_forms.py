@@ -89,6 +89,12 @@ def read_forms(row: Row) -> list[PairRow]:
     raise RowFault(f"expected {FORMS}; found {', '.join(map(str, list(row)[:8])) or 'no columns'}")
 
 
+def has_responses(row: Row) -> bool:
+    """Return True if a row has one of the supported forms, without regard to empty columns."""
+    filled = {name: value for name, value in row.items() if value not in (None, "")}
+    return is_rated(filled) or any(has_form(filled) for has_form, _ in _FORMS)
+
+
 def is_rated(row: Row) -> bool:
     """Return True for a row with one response and its score, as in HelpSteer: consecutive rows make pairs."""
     return "response" in row and ("helpfulness" in row or "score" in row) and not any(has(row) for has, _ in _FORMS)

@@ -1,0 +1,32 @@
+"""The settings that the built-in tasks share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from rlaif_framework import Split, TaskConfig
+
+Place = str | dict[Split, str]
+"""A file, a folder, a hub id, or one of these for each split, as `rlaif_framework.data.read_data_set` takes it."""
+
+
+class DataTaskConfig(TaskConfig):
+    """Base of the config of a task with rows of data."""
+
+    annotator_prompts: Path | dict[str, Any] | None = None
+    """Annotator prompts that override those of the task, key by key: a YAML file, or the keys themselves."""
+    validation_fraction: float = Field(0.1, ge=0, lt=1)
+    """Fraction of texts held out for validation if the data has no splits, chosen by a hash of the text."""
+    test_fraction: float = Field(0.1, ge=0, lt=1)
+    """Fraction of texts held out for testing, chosen in the same way."""
+
+    @model_validator(mode="after")
+    def _check_fractions(self) -> Self:
+        if self.validation_fraction + self.test_fraction >= 1:
+            raise ValueError(
+                "validation_fraction and test_fraction leave nothing to train on: their sum must be below 1"
+            )
+        return self
