@@ -8,8 +8,8 @@ from rlaif_framework.assembly.context import Context
 from rlaif_framework.config import Config
 from rlaif_framework.models.source import ModelSource
 from rlaif_framework.plugins.code import hash_code
-from rlaif_framework.plugins.component import ComponentConfig, walk_configs
-from rlaif_framework.plugins.configs import BackendConfig, slot_of
+from rlaif_framework.plugins.component import ComponentConfig, configs_in, walk_configs
+from rlaif_framework.plugins.configs import BackendConfig, MetricConfig, TaskConfig, slot_of
 from rlaif_framework.plugins.manager import PluginManager
 
 
@@ -56,10 +56,18 @@ def find_models(config: ComponentConfig, context: Context) -> dict[str, ModelSou
     return {load.model: context.find_loaded(load) for load in loads}
 
 
-def describe_task(context: Context) -> dict[str, Any]:
-    """Describe the task and its annotator prompts, which may come from a file."""
+def without_metrics(config: TaskConfig) -> TaskConfig:
+    """Return the config of a task without its metrics, on which most stages do not depend."""
+    metrics: dict[str, list[Any]] = {
+        name: [] for name, value in config if any(isinstance(p, MetricConfig) for p in configs_in(value))
+    }
+    return config.model_copy(update=metrics)
+
+
+def describe_task(config: TaskConfig, context: Context) -> dict[str, Any]:
+    """Describe the task with this config, and its annotator prompts, which may come from a file."""
     return {
-        **describe_component(context.task_config, context),
+        **describe_component(config, context),
         "annotator_prompts": context.task.annotator_prompts().model_dump(mode="json"),
     }
 

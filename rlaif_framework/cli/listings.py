@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rlaif_framework.plugins.discovery import Plugin
     from rlaif_framework.plugins.manager import PluginManager
 
-KINDS = "task, backend, strategy, labeler, reward or algorithm."
+KINDS = "task, backend, strategy, labeler, reward, algorithm or metric."
 
 
 def schema() -> None:

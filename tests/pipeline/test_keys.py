@@ -315,6 +315,16 @@ def test_another_judge_samples_and_judges_nothing_again(tiny_spec: Callable[...,
     assert [name for name in before if after[name] != before[name]] == ["evaluation/summary"]
 
 
+def test_a_metric_of_the_task_is_in_the_keys_of_what_measures_responses_and_labels_nothing_again(
+    tiny_spec: Callable[..., Spec], manager: PluginManager
+) -> None:
+    before = keys_of(tiny_spec(), manager)
+    after = keys_of(tiny_spec(task={"kind": "tldr", "metrics": ["words"]}), manager)
+    kept = {name for name in before if before[name] == after[name]}
+    assert {"sft", "rlaif/pairs", "rlaif/labels", "rlaif/reward"} <= kept
+    assert kept.isdisjoint({"rlaif/policy", "evaluation/responses/sft", "evaluation/summary"})
+
+
 def test_equal_recipes_share_a_key_and_names_do_not_matter(
     tiny_spec: Callable[..., Spec], manager: PluginManager
 ) -> None:
