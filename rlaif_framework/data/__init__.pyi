@@ -3,7 +3,7 @@ from .annotator_prompts import Exemplar as Exemplar
 from .annotator_prompts import flatten as flatten
 from .faults import RowFault as RowFault
 from .fields import PairField as PairField
-from .messages import check_prompt as check_dialogue
+from .messages import check_dialogue as check_dialogue
 from .messages import is_messages as is_messages
 from .messages import is_transcript as is_transcript
 from .messages import read_dialogue as read_dialogue

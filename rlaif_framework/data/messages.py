@@ -100,7 +100,7 @@ def read_dialogue(value: Any, name: str) -> list[Turn]:
     return split_transcript(value)
 
 
-def check_prompt(turns: Sequence[Turn]) -> None:
+def check_dialogue(turns: Sequence[Turn]) -> None:
     """Check that a dialogue waits for an answer of the assistant.
 
     Raises:

@@ -63,9 +63,7 @@ class Prompt:
             return self.replace_source(passage)
         start, end = self.truncatable
         source = self.source[:start] + passage + self.source[end:]
-        return replace(
-            self._exchange(self.passage, passage), source=source, truncatable=(start, start + len(passage))
-        )
+        return replace(self._exchange(self.passage, passage), source=source, truncatable=(start, start + len(passage)))
 
     def _exchange(self, old: str, new: str) -> Prompt:
         """Replace the last occurrence of a text in the prompt's text and in each of its turns."""

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from rlaif_framework import Split, TaskConfig
+from rlaif_framework import MetricSlots, Split, TaskConfig, default_components
 
 Place = str | dict[Split, str]
 """A file, a folder, a hub id, or one of these for each split, as `rlaif_framework.data.read_data_set` takes it."""
@@ -18,6 +18,8 @@ class DataTaskConfig(TaskConfig):
 
     annotator_prompts: Path | dict[str, Any] | None = None
     """Annotator prompts that override those of the task, key by key: a YAML file, or the keys themselves."""
+    metrics: MetricSlots = default_components("words", "copy-rate", "rouge")
+    """Metrics of responses, which are logged in training and reported in the evaluation."""
     validation_fraction: float = Field(0.1, ge=0, lt=1)
     """Fraction of texts held out for validation if the data has no splits, chosen by a hash of the text."""
     test_fraction: float = Field(0.1, ge=0, lt=1)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from rlaif_framework import Comparison, Context, DataError, Prompt, Split
-from rlaif_framework.data import AnnotatorPrompts, Divider, Placed, Row, TaskData, copy_rate, hash_texts
+from rlaif_framework import Comparison, Context, DataError, Prompt, ResponseMetrics, Split
+from rlaif_framework.data import AnnotatorPrompts, Divider, Placed, Row, TaskData, hash_texts
 from rlaif_plugins.tasks.config import DataTaskConfig
 
 
@@ -33,6 +33,7 @@ class DataTask(ABC):
     """
 
     def __init__(self, config: DataTaskConfig, annotator_prompts: Path, context: Context) -> None:
+        self._context, self._metric_configs = context, config.metrics
         self.fractions = (config.validation_fraction, config.test_fraction)
         self._annotator_prompts = AnnotatorPrompts.load(annotator_prompts, config.annotator_prompts)
 
@@ -66,8 +67,12 @@ class DataTask(ABC):
         return self._annotator_prompts
 
     def measure(self, prompt: Prompt, response: str) -> Mapping[str, float]:
-        """Return the number of words, and the fraction of the response that is copied from the source."""
-        return {"words": float(len(response.split())), "copy_rate": copy_rate(prompt.source, response)}
+        """Return the numbers of the metrics that apply to the response."""
+        return self._metrics.measure([prompt], [response])[0]
+
+    @cached_property
+    def _metrics(self) -> ResponseMetrics:
+        return self._context.build_metrics(self._metric_configs)
 
     def divide(
         self,

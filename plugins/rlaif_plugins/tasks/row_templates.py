@@ -58,13 +58,13 @@ class RowTemplate:
         return [name for name in values if ROW in self.names or name in self.names]
 
     def render(self, values: Values) -> str:
-        """Render the template, without white space at both ends.
+        """Render the template.
 
         Raises:
             RowFault: It fails with these columns.
         """
         try:
-            return self._template.render(**{ROW: values, **values}).strip()
+            return self._template.render(**{ROW: values, **values})
         except TemplateFault as fault:
             unknown = sorted(self.names - values.keys() - {ROW})
             raise RowFault(f"{fault}{_suggest_column(fault.reason, unknown, values)}", str(fault)) from fault
@@ -90,58 +90,67 @@ class PromptTemplates:
     """The messages for a policy with a chat template; by default the text is one message of the user."""
     source: RowTemplate | None = None
     """What a response is about, which annotators see; by default the text or the only message."""
-    system: RowTemplate | None = None
-    """The system prompt."""
     truncate: str | None = None
-    """The column that may be truncated; by default the longest one of the row that the prompt has unchanged."""
+    """The column that may be truncated. By default, and where it is empty, it is the longest one of the row that the
+    prompt has unchanged; if there is none, the source."""
     noun: str = "column '{}'"
     """Names the column in errors."""
+    strip: bool = True
+    """If True, prompts have no white space at both ends."""
 
     @cached_property
     def parts(self) -> list[RowTemplate]:
         """The templates that are truncated with the source."""
         return [part for part in (self.text, *(template for _, template in self.turns), self.source) if part]
 
-    def render(self, values: Values, identity: str | None = None, reference: str | None = None) -> Prompt:
+    def render(
+        self, values: Values, identity: str | None = None, reference: str | None = None, system: str | None = None
+    ) -> Prompt:
         """Return the prompt of a row.
 
         Args:
             values: The columns; see `plain_values`.
             identity: The id; by default a hash of the text.
             reference: The reference response.
+            system: The system prompt.
 
         Raises:
             RowFault: A template fails, the prompt is empty, or it changes the column that may be truncated.
         """
-        turns = [Turn(role, template.render(values)) for role, template in self.turns]
-        text = self.text.render(values) if self.text else _join_turns(turns)
-        source = self.source.render(values) if self.source else text if self.text else _strip_cue(turns)
+        turns = [Turn(role, self._render(template, values)) for role, template in self.turns]
+        text = self._render(self.text, values) if self.text else _join_turns(turns)
+        source = self._render(self.source, values) if self.source else text if self.text else _strip_cue(turns)
         for name, part in (("prompt", text), ("source", source)):
             if not part:
                 raise RowFault(f"the {name} is empty; see task.{name}")
-        system = self.system.render(values) if self.system else ""
         if system:
             turns = [Turn("system", system), *(turns or [Turn("user", text)])]
-        span = self._find_passage(values, source, [text, *(["\n".join(turn.content for turn in turns)] if turns else [])])
+        span = self._find_passage(values, source, [text, *(["\n".join(t.content for t in turns)] if turns else [])])
         whole = None if span == (0, len(source)) else span
         return Prompt(identity or hash_texts(text), text, source, reference, tuple(turns), whole)
 
+    def _render(self, template: RowTemplate, values: Values) -> str:
+        text = template.render(values)
+        return text.strip() if self.strip else text
+
     def _find_passage(self, values: Values, source: str, texts: Sequence[str]) -> tuple[int, int]:
-        """Return where the source has the column that may be truncated; an empty span if no column may be."""
+        """Return which part of the source may be truncated; an empty one if nothing is in the texts unchanged."""
         if self.truncate is not None and self.truncate not in values:
             raise RowFault(f"task.truncate: the row has no column '{self.truncate}'; it has {', '.join(values)}")
         used = {name for part in self.parts for name in part.columns(values)}
-        names = [self.truncate] if self.truncate is not None else sorted(used, key=lambda name: -_size(values[name]))
-        for name in names:
+        longest = sorted(used, key=lambda name: -_size(values[name]))
+        named = self.truncate is not None and _size(values[self.truncate]) > 0
+        for name in [self.truncate or ""] if named else longest:
             column = values[name].strip() if isinstance(values[name], str) else ""
             start = source.rfind(column)
             if column and start >= 0 and all(column in text for text in texts):
                 return start, start + len(column)
-        if self.truncate is not None and values[self.truncate]:
-            noun = self.noun.format(self.truncate)
-            raise RowFault(f"{self._find_changed(values, self.truncate)} changes the {noun}; prompts must contain it "
-                "unchanged, so that it can be truncated")
-        return 0, 0
+        if named:
+            raise RowFault(
+                f"{self._find_changed(values, self.truncate or '')} changes the {self.noun.format(self.truncate)}; "
+                "prompts must contain it unchanged, so that it can be truncated"
+            )
+        return (0, len(source)) if self.source and all(source in text for text in texts) else (0, 0)
 
     def _find_changed(self, values: Values, column: str) -> str:
         """Return the name of the first template whose text does not have a column."""

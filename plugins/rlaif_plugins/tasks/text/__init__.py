@@ -86,7 +86,7 @@ class TextConfig(DataTaskConfig):
     """Template of the reference response. By default the column `reference`, if there is one."""
     truncate: str | None = None
     """The column whose end is cut off if the prompt is too long. By default, in each row, the longest column that the
-    prompt contains unchanged. Dialogues lose their oldest turns instead."""
+    prompt contains unchanged, or else the `source`. Dialogues lose their oldest turns instead."""
     skip_invalid: bool = False
     """Skip invalid rows, instead of stopping."""
 

@@ -45,6 +45,7 @@ class TextTask(DataTask):
         self.column = config.messages if isinstance(config.messages, str) else None
         """The column of a dialogue."""
         self.reference = _compile("reference", config.reference)
+        self.system = _compile("system", config.system)
         # Compiled now, so that a mistake is found before anything is computed.
         self.templates = _compile_prompt(config)
 
@@ -62,7 +63,7 @@ class TextTask(DataTask):
             total, prompts = len(prompts), _drop_repeated(prompts)
             if len(prompts) < total:
                 notes.append(f"{total - len(prompts)} rows repeat the prompt and the reference of another one")
-            comparisons = _add_references(comparisons, prompts)
+            comparisons = _share_prompts(comparisons, prompts)
         splits = self.divide(reader, prompts, comparisons)
         return replace(splits, notes=[*splits.notes, *notes, *self._note_dialogues(splits)])
 
@@ -88,7 +89,7 @@ class TextTask(DataTask):
         plain = plain_values(values)
         reference = self._read_reference(plain, required=True)
         if self.column is None:
-            prompt = self.templates.render(self._check_text(plain), identity, reference)
+            prompt = self.templates.render(self._check_text(plain), identity, reference, self._system(plain))
         else:
             turns = read_dialogue(values.get(self.column), self.column)
             if turns[-1].role == "assistant":
@@ -109,8 +110,10 @@ class TextTask(DataTask):
             again=same,
         )
         if not found and not reader.faults.count:
-            raise DataError(f"task.comparisons: no row of {place} has two responses; expected {FORMS}; if the columns "
-                "have other names, map them in task.comparisons.fields, such as {response_a: output1}")
+            raise DataError(
+                f"task.comparisons: no row of {place} has two responses; expected {FORMS}; if the columns "
+                "have other names, map them in task.comparisons.fields, such as {response_a: output1}"
+            )
         return found
 
     def _prepare(self, values: Values) -> Values:
@@ -127,7 +130,7 @@ class TextTask(DataTask):
         plain = plain_values({**row.values, "prompt": pair.prompt or made.prompt.text})
         reference = self._read_reference(plain, required=False)
         if self.column is None:
-            prompt = self.templates.render(plain, None, reference)
+            prompt = self.templates.render(plain, None, reference, self._system(plain))
         else:
             prompt = self._make_dialogue(split_transcript(made.prompt.text), plain, None, reference)
         preference = made.preference
@@ -143,10 +146,11 @@ class TextTask(DataTask):
 
     def _make_dialogue(self, turns: list[Turn], plain: Values, identity: str | None, reference: str | None) -> Prompt:
         check_dialogue(turns)
-        source = join_transcript(turns)
-        system = self.templates.system.render(plain) if self.templates.system else None
-        prompt = with_dialogue(Prompt("", "", "", reference), source, system)
+        prompt = with_dialogue(Prompt("", "", "", reference), join_transcript(turns), self._system(plain))
         return replace(prompt, id=identity or hash_texts(prompt.text))
+
+    def _system(self, plain: Values) -> str | None:
+        return self.system.render(plain).strip() if self.system else None
 
     def _read_reference(self, plain: Values, required: bool) -> str | None:
         """Return the reference of a row; None if it has none, or if a row of comparisons lacks its columns."""
@@ -155,7 +159,7 @@ class TextTask(DataTask):
             return stated.strip() or None if isinstance(stated, str) else None
         if not required and not self.reference.names <= {ROW, *plain}:
             return None
-        reference = self.reference.render(plain)
+        reference = self.reference.render(plain).strip()
         if not reference and required:
             raise RowFault("the reference is empty; see task.reference")
         return reference or None
@@ -165,7 +169,9 @@ class TextTask(DataTask):
         for part in self.templates.parts:
             for name in part.names & plain.keys():
                 if is_messages(plain[name]):
-                    raise RowFault(f"'{name}' is a list of messages; set task.messages: {name}", kind=f"{name} messages")
+                    raise RowFault(
+                        f"'{name}' is a list of messages; set task.messages: {name}", kind=f"{name} messages"
+                    )
         return plain
 
     def _note_dialogues(self, splits: TaskSplits) -> list[str]:
@@ -192,9 +198,7 @@ def _compile_prompt(config: TextConfig) -> PromptTemplates:
     turns = [(m.role, RowTemplate(f"task.messages.{i}.content", m.content)) for i, m in enumerate(messages)]
     if turns and turns[-1][0] != "user":
         raise DataError("task.messages: the last message must be the user's, which is what the response answers")
-    templates = PromptTemplates(
-        text, turns, _compile("source", config.source), _compile("system", config.system), config.truncate
-    )
+    templates = PromptTemplates(text, turns, _compile("source", config.source), config.truncate)
     for name, parts in (("prompt", [text] if text else []), ("messages", [template for _, template in turns])):
         if parts and not any(part.names for part in parts):
             raise DataError(f"task.{name}: it uses no column, such as {{{{ question }}}}, so all prompts are the same")
@@ -210,18 +214,18 @@ def _drop_repeated(prompts: Sequence[Placed[tuple[Row, Prompt]]]) -> list[Placed
     return list(found.values())
 
 
-def _add_references(
+def _share_prompts(
     comparisons: Sequence[Placed[Comparison]], prompts: Sequence[Placed[tuple[Row, Prompt]]]
 ) -> list[Placed[Comparison]]:
-    """Give comparisons without a reference that of the same prompt."""
-    references: dict[str, str | None] = {}
+    """Give comparisons the prompts of the data with the same text, for their ids and references."""
+    known: dict[str, Prompt] = {}
     for placed in prompts:
         _, prompt = placed.item
-        references.setdefault(prompt.text, prompt.reference)
+        known.setdefault(prompt.text, prompt)
 
-    def add(comparison: Comparison) -> Comparison:
-        prompt = comparison.prompt
-        reference = prompt.reference or references.get(prompt.text)
-        return replace(comparison, prompt=replace(prompt, reference=reference))
+    def share(comparison: Comparison) -> Comparison:
+        own = comparison.prompt
+        shared = known.get(own.text, own)
+        return replace(comparison, prompt=replace(shared, reference=own.reference or shared.reference))
 
-    return [replace(placed, item=add(placed.item)) for placed in comparisons]
+    return [replace(placed, item=share(placed.item)) for placed in comparisons]
