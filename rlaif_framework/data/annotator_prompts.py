@@ -100,8 +100,7 @@ class AnnotatorPrompts(Config):
 
         Args:
             path: The task's file.
-            own: What a user overrides, as a file or a mapping. The preambles and the parts of `rate` are overridden
-                one by one, other keys as a whole.
+            own: What a user overrides key by key, as a file or a mapping. The parts of `rate` are keys of their own.
 
         Raises:
             DataError: A file is missing, not a mapping, or has an unknown or invalid key.
@@ -109,7 +108,7 @@ class AnnotatorPrompts(Config):
         data = read_mapping(path, "annotator prompts")
         changes = read_mapping(own, "annotator prompts") if isinstance(own, Path) else own or {}
         for key, value in changes.items():
-            nested = key in ("preambles", "rate") and isinstance(value, Mapping)
+            nested = key == "rate" and isinstance(value, Mapping)
             data[key] = {**data[key], **value} if nested else value
         try:
             return cls.model_validate(data)
