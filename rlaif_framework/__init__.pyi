@@ -25,6 +25,9 @@ from .errors import RlaifError as RlaifError
 from .errors import SpecError as SpecError
 from .errors import TrainingError as TrainingError
 from .errors import suggest as suggest
+from .paths import DataPlace as DataPlace
+from .paths import ModelName as ModelName
+from .paths import SpecPath as SpecPath
 from .pipeline.engine import run_spec as run_spec
 from .pipeline.planning import plan_spec as plan_spec
 from .plugins.component import Component as Component

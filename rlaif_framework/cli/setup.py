@@ -44,12 +44,17 @@ def load_plugins() -> PluginManager:
     return manager
 
 
-def load_spec_file(path: Path, overrides: list[str] | None) -> tuple[Spec, PluginManager]:
-    """Load a spec and the plugins that it was validated with."""
+def load_spec_files(
+    spec: str | None, files: list[str] | None, overrides: list[str] | None, unset: list[str] | None
+) -> tuple[Spec, PluginManager]:
+    """Load a spec from its files, and the plugins that it was validated with."""
     from rlaif_framework.spec.loading import load_spec
 
+    given = [*([spec] if spec is not None else []), *(files or [])]
+    if not given:
+        raise SpecError("no spec: give a file, such as specs/quickstart.yaml")
     manager = load_plugins()
-    return load_spec(path, overrides or (), manager), manager
+    return load_spec(given, overrides or (), manager, unset or ()), manager
 
 
 def check_arguments(arguments: Iterable[str]) -> None:

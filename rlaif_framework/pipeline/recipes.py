@@ -291,7 +291,8 @@ class ArmResults:
 
     labeler: str | None
     """Name of the arm's labeler in the evaluation; None for an arm without feedback."""
-    improve: Step
+    improve: Step | None = None
+    """None for an arm that ends at its labels or its reward."""
     reward: Step | None = None
     comparison_scores: Step | None = None
     response_scores: Step | None = None
@@ -307,12 +308,13 @@ class EvaluateRecipe(Recipe):
     comparisons: Sequence[Comparison]
     prompts: Sequence[Prompt]
     """The test prompts, each as often as it is answered."""
-    sft: Step
+    sft: Step | None
+    """None if no policies are evaluated."""
     labelers: Mapping[str, LabelerConfig]
     labels: Mapping[str, Step]
     """The labels of each labeler on the comparisons."""
     responses: Mapping[str, Step]
-    """The responses of each policy to the prompts: `sft` and the arms."""
+    """The responses of each policy to the prompts: `sft` and the arms that train one."""
     arms: Mapping[str, ArmResults]
     matchups: Sequence[Matchup]
     task: TaskScope = TaskScope.METRICS

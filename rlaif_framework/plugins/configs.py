@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rlaif_framework.plugins.component import AnyConfig, ComponentConfig, Slot, nested_configs, outermost_configs
 
@@ -19,6 +19,15 @@ in `rlaif label`."""
 
 class TaskConfig(ComponentConfig):
     """Base of the config of a task."""
+
+    @property
+    def suggested_judges(self) -> Sequence[Mapping[str, Any]]:
+        """Labelers to decide win rates if a spec names no judge, the best first, as a spec's `evaluate.judge`.
+
+        Those that an arm learns from, or that need what a test prompt or this machine lacks, are left out. The default
+        compares responses with references.
+        """
+        return ({"kind": "rouge"}, {"kind": "similarity", "against": "reference"})
 
 
 class BackendConfig(ComponentConfig):

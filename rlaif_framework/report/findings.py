@@ -267,7 +267,9 @@ def _check_reward(arm: str, reward: MeasuredReward, longer: Estimate | None) -> 
 
 
 def _check_policy(arm: str, evaluation: Evaluation, spec: SpecDict) -> list[str]:
-    warnings = []
+    warnings: list[str] = []
+    if arm not in evaluation.policies:  # it ends at its labels or its reward
+        return warnings
     policy, baseline = evaluation.policies[arm], evaluation.policies["sft"]
     copied, copied_before = policy.get("copy_rate"), baseline.get("copy_rate")
     # Compares the ends of the two intervals, so that noise is not reported.

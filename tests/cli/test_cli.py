@@ -20,7 +20,7 @@ from transformers.utils.logging import disable_progress_bar
 from rlaif_framework import Store
 from rlaif_framework.errors import describe_missing
 from rlaif_framework.models import find_model
-from rlaif_framework.spec.files import set_value
+from rlaif_framework.spec.merging import set_value
 from support.fake_plugins import Site, labeler_code, write_rows
 
 POSTS = [{"id": f"p{i}", "post": f"Post {i} is here.", "summary": f"Post {i}.", "split": "train"} for i in range(4)]

@@ -272,7 +272,10 @@ NO_EFFECT = {
         "retries",
         "max_tokens_budget",
         "max_cost",
-    }
+    },
+    # The rows of the data are in the recipes.
+    ("task", "tldr"): {"data", "comparisons"},
+    ("task", "dialogue"): {"data"},
 }
 """Settings of components that change no result. All others are part of the keys of what the component computes."""
 

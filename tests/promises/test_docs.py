@@ -23,12 +23,12 @@ import yaml
 from typer.testing import CliRunner
 
 import rlaif_framework
-from rlaif_framework import Comparison, Context, PluginManager, Prompt, Spec, load_spec
+from rlaif_framework import Comparison, Context, PluginManager, Prompt, Spec, SpecError, load_spec
 from rlaif_framework.cli.main import app
+from rlaif_framework.data.mappings import read_mapping
 from rlaif_framework.plugins import hookspecs
 from rlaif_framework.plugins.discovery import Plugin
 from rlaif_framework.plugins.slots import narrow
-from rlaif_framework.spec.files import read_mapping
 from rlaif_framework.spec.loading import build_spec, load_labelers, load_task
 
 LoadPlugin = Callable[[str, PluginManager], Plugin]
@@ -246,7 +246,7 @@ def test_every_spec_is_valid_and_names_a_schema_that_accepts_it(path: Path, buil
     assert line is not None, "no line that tells an editor the schema"
     schema = json.loads((path.parent / line[1]).read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator.check_schema(schema)
-    jsonschema.Draft202012Validator(schema).validate(read_mapping(path))
+    jsonschema.Draft202012Validator(schema).validate(read_mapping(path, "spec", SpecError))
 
 
 @pytest.mark.parametrize("block", find_blocks("yaml"), ids=str)

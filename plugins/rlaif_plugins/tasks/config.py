@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from rlaif_framework import MetricSlots, Split, TaskConfig, default_components
-
-Place = str | dict[Split, str]
-"""A file, a folder, a hub id, or one of these for each split, as `rlaif_framework.data.read_data_set` takes it."""
+from rlaif_framework import MetricSlots, SpecPath, TaskConfig, default_components
 
 
 class DataTaskConfig(TaskConfig):
     """Base of the config of a task with rows of data."""
 
-    annotator_prompts: Path | dict[str, Any] | None = None
+    annotator_prompts: SpecPath | dict[str, Any] | None = None
     """Annotator prompts that override those of the task, key by key: a YAML file, or the keys themselves."""
     metrics: MetricSlots = default_components("words", "copy-rate", "rouge")
     """Metrics of responses, which are logged in training and reported in the evaluation."""

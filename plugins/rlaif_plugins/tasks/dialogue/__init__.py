@@ -7,16 +7,16 @@ from typing import Literal
 
 from pydantic import Field
 
-from rlaif_framework import Component, MetricSlots, default_components, hookimpl
+from rlaif_framework import Component, DataPlace, MetricSlots, default_components, hookimpl
 from rlaif_framework.data import PairField
-from rlaif_plugins.tasks.config import DataTaskConfig, Place
+from rlaif_plugins.tasks.config import DataTaskConfig
 
 
 class DialogueConfig(DataTaskConfig):
     """Answer the last turn of a dialogue, helpfully or harmlessly: Anthropic's HH data, or pairs in the same format."""
 
     kind: Literal["dialogue"] = "dialogue"
-    data: Place | None = None
+    data: DataPlace | None = None
     """Pairs of answers: a file (JSON Lines, JSON, CSV, Parquet), a folder with one file per split, a hub id, or one of
     these for each split. Rows have the forms that `rlaif label` reads."""
     fields: dict[PairField, str] = Field({})

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from rlaif_framework import Component, PreferenceSource, Split, hookimpl
+from rlaif_framework import Component, DataPlace, PreferenceSource, Split, hookimpl
 from rlaif_framework.config import Config
 from rlaif_framework.records import Role
-from rlaif_plugins.tasks.config import DataTaskConfig, Place
+from rlaif_plugins.tasks.config import DataTaskConfig
 
 Choice = Literal["first", "second", "tie"] | Annotated[float, Field(ge=0, le=1)]
 
@@ -40,7 +40,7 @@ class MessageTemplate(Config):
 class ComparisonsConfig(Config):
     """Pairs of responses, in the forms that `rlaif label` reads (docs/labelling.md)."""
 
-    data: Place | None = None
+    data: DataPlace | None = None
     """Rows with pairs of responses, in the forms of `task.data`. By default, its rows."""
     fields: dict[str, str] = Field({})
     """The rows' columns for `response_a`, `response_b`, `chosen` and so on, and for the columns that templates use, if
@@ -66,7 +66,7 @@ class TextConfig(DataTaskConfig):
     """Respond to a prompt that is made from the columns of a row, by Jinja templates such as `{{ question }}`."""
 
     kind: Literal["text"] = "text"
-    data: Place | None = None
+    data: DataPlace | None = None
     """Rows with prompts: a file (JSON Lines, JSON, CSV, Parquet), a folder with one file per split, a hub id, or one of
     these for each split. By default, the prompts are those of the comparisons."""
     comparisons: Annotated[ComparisonsConfig | None, BeforeValidator(_read_comparisons)] = None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from rlaif_framework import Component, hookimpl
+from rlaif_framework import Component, DataPlace, hookimpl
 from rlaif_framework.data import PairField
-from rlaif_plugins.tasks.config import DataTaskConfig, Place
+from rlaif_plugins.tasks.config import DataTaskConfig
 
 TEMPLATE = """\
 {% if subreddit %}SUBREDDIT: r/{{ subreddit }}
@@ -27,15 +27,18 @@ Summarize the following text in one or two sentences.
 
 {% endif %}{{ post }}"""
 
+Source = Annotated[Literal["mini"] | DataPlace, Field(union_mode="left_to_right")]
+"""The embedded data, or any other."""
+
 
 class TldrConfig(DataTaskConfig):
     """Summarise a post, from the embedded data `mini`, OpenAI's TL;DR data, or JSON Lines with texts and summaries."""
 
     kind: Literal["tldr"] = "tldr"
-    data: Place = "mini"
+    data: Source = "mini"
     """Posts with reference summaries: `mini`, a file (JSON Lines, JSON, CSV, Parquet), a folder with one file per
     split, a hub id, or one of these for each split."""
-    comparisons: Place | None = None
+    comparisons: Source | None = None
     """Comparisons, in the same forms. `mini` has its own."""
     fields: dict[Literal["subreddit", "title", "post", "summary", PairField], str] = Field({})
     """The data's columns for fields such as `post` and `summary`, if they have other names. A column may be a string or
