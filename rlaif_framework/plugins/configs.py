@@ -138,6 +138,17 @@ class RewardConfig(ComponentConfig):
         """
         return any(part.needs_preferences for part in _nested(self, RewardConfig))
 
+    def missing_field(self, comparison: Comparison) -> str | None:
+        """Describe what a comparison lacks for its responses to be scored, such as `has a prompt without a reference`.
+
+        This is called before anything is computed, also for responses that do not exist yet and are empty. Rewards and
+        labelers in this reward's slots are asked on their own.
+
+        Returns:
+            None if the reward can score the responses.
+        """
+        return None
+
     @property
     def needs_baseline(self) -> bool:
         """True if `fit` reads the folder of the supervised baseline; otherwise `initial` is an empty path.
