@@ -2,6 +2,7 @@ from .annotator_prompts import AnnotatorPrompts as AnnotatorPrompts
 from .annotator_prompts import Exemplar as Exemplar
 from .annotator_prompts import flatten as flatten
 from .faults import RowFault as RowFault
+from .fields import RESPONSE_FIELDS as RESPONSE_FIELDS
 from .fields import PairField as PairField
 from .messages import check_dialogue as check_dialogue
 from .messages import is_messages as is_messages

@@ -10,6 +10,7 @@ from pathlib import Path
 from rlaif_framework import Comparison, Context, DataError, Prompt, Turn
 from rlaif_framework.data import (
     FORMS,
+    RESPONSE_FIELDS,
     PairRow,
     Placed,
     Row,
@@ -30,7 +31,7 @@ from rlaif_framework.data import (
 )
 from rlaif_plugins.tasks.data_task import DataTask, TaskSplits
 from rlaif_plugins.tasks.row_templates import ROW, PromptTemplates, RowTemplate, Values, plain_values
-from rlaif_plugins.tasks.text import ComparisonsConfig, TextConfig
+from rlaif_plugins.tasks.text import ComparisonsConfig, TextConfig, plain_choice
 from rlaif_plugins.tasks.text.preferences import read_preference
 
 PROMPTS = Path(__file__).with_name("annotator_prompts.yaml")
@@ -117,7 +118,8 @@ class TextTask(DataTask):
         return found
 
     def _prepare(self, values: Values) -> Values:
-        """Return the columns of a row of comparisons with a prompt, which the forms read from a column."""
+        """Return the columns of a row of comparisons with responses as texts, and with a prompt, as the forms need."""
+        values = {name: plain_choice(value) if _is_number(name, value) else value for name, value in values.items()}
         if self.column is not None:
             return {**values, "prompt": values[self.column]} if self.column in values else values
         if any("prompt" in part.names for part in self.templates.parts):
@@ -180,6 +182,11 @@ class TextTask(DataTask):
         count = sum(is_transcript(prompt.text) for found in splits.prompts.values() for prompt in found)
         advice = "set task.messages to the column, so that chat models get their turns"
         return [f"{count} prompts are dialogues; {advice}"] if count else []
+
+
+def _is_number(column: str, value: object) -> bool:
+    """Return True for a response that is a number, as in arithmetic."""
+    return column in RESPONSE_FIELDS and isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _compile(name: str, template: str | None) -> RowTemplate | None:
