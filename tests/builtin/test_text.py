@@ -92,6 +92,15 @@ def test_columns_of_any_name_and_type_are_in_row(tmp_path: Path) -> None:
     assert one_prompt(tmp_path, row, prompt="{{ row }}").text == "r", "a column goes before the mapping of all"
 
 
+def test_texts_of_the_data_are_no_templates_and_templates_have_a_bound(tmp_path: Path) -> None:
+    text = "{{ 7 * 7 }}{% for %}"
+    prompt = one_prompt(tmp_path, {"prompt": text, "reference": text})
+    assert (prompt.text, prompt.reference) == (text, text)
+    loop = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}{{ prompt }}"
+    with pytest.raises(DataError, match=r"line 1: task\.prompt, line 1: the template takes too much work"):
+        one_prompt(tmp_path, {"prompt": "p"}, prompt=loop)
+
+
 def test_messages_are_templates_with_roles(tmp_path: Path) -> None:
     messages = [
         {"role": "user", "content": "1 + 1"},
