@@ -16,6 +16,9 @@ from .contracts.protocols import RewardModel as RewardModel
 from .contracts.protocols import Task as Task
 from .contracts.protocols import TermedReward as TermedReward
 from .contracts.stage import Stage as Stage
+from .data.paths import DataPlace as DataPlace
+from .data.paths import ModelName as ModelName
+from .data.paths import SpecPath as SpecPath
 from .errors import DataError as DataError
 from .errors import HubError as HubError
 from .errors import MissingPackageError as MissingPackageError
@@ -25,9 +28,6 @@ from .errors import RlaifError as RlaifError
 from .errors import SpecError as SpecError
 from .errors import TrainingError as TrainingError
 from .errors import suggest as suggest
-from .paths import DataPlace as DataPlace
-from .paths import ModelName as ModelName
-from .paths import SpecPath as SpecPath
 from .pipeline.engine import run_spec as run_spec
 from .pipeline.planning import plan_spec as plan_spec
 from .plugins.component import Component as Component

@@ -9,9 +9,9 @@ from typing import Any
 
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.config import Config
+from rlaif_framework.data.paths import Location, find_location
 from rlaif_framework.files import check_regular, user_path
 from rlaif_framework.models.source import ModelSource
-from rlaif_framework.paths import Location, find_location
 from rlaif_framework.plugins.code import hash_code
 from rlaif_framework.plugins.component import ComponentConfig, configs_in, walk_configs
 from rlaif_framework.plugins.configs import BackendConfig, MetricConfig, TaskConfig, slot_of

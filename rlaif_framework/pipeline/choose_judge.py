@@ -12,7 +12,12 @@ from rlaif_framework.plugins.component import ComponentConfig, walk_configs
 from rlaif_framework.plugins.configs import LabelerConfig
 from rlaif_framework.plugins.slots import narrow
 from rlaif_framework.records.preferences import Comparison, Prompt
-from rlaif_framework.spec.model import Spec
+from rlaif_framework.spec.model import DEFAULT_COMPARISONS, DEFAULT_PROMPTS, Spec
+
+DEFAULT_SIZE = (
+    f"on at most {DEFAULT_PROMPTS} test prompts and {DEFAULT_COMPARISONS} validation comparisons, because the spec has "
+    "no 'evaluate'; write 'evaluate: null' for no evaluation"
+)
 
 
 def choose_judge(spec: Spec, context: Context) -> tuple[Spec, list[str]]:
@@ -25,8 +30,11 @@ def choose_judge(spec: Spec, context: Context) -> tuple[Spec, list[str]]:
         The spec with the judge, and sentences about the choice.
     """
     config = spec.evaluate
-    if config is None or config.judge is not None or not spec.matchups():
+    if config is None:
         return spec, []
+    notes = [] if "evaluate" in spec.model_fields_set else [DEFAULT_SIZE]
+    if config.judge is not None or not spec.matchups():
+        return spec, notes
     prompts = context.task.prompts("test")
     if not prompts and "evaluate" not in spec.model_fields_set:
         return spec.model_copy(update={"evaluate": None}), ["no evaluation, because the task has no test prompts"]
@@ -35,10 +43,11 @@ def choose_judge(spec: Spec, context: Context) -> tuple[Spec, list[str]]:
         if reason is None:
             evaluate = config.model_copy(update={"judge": judge})
             chosen = f"the judge is {judge.title}, because the spec names none"
-            return spec.model_copy(update={"evaluate": evaluate}), ["; ".join([chosen, *reasons])]
+            return spec.model_copy(update={"evaluate": evaluate}), [*notes, "; ".join([chosen, *reasons])]
         reasons.append(f"{judge.title} {reason}")
     why = "; ".join(reasons) or "the task suggests none"
-    return spec, [f"no win rates, because the spec names no judge and none was found: {why}; set evaluate.judge"]
+    lacking = f"no win rates, because the spec names no judge and none was found: {why}; set evaluate.judge"
+    return spec, [*notes, lacking]
 
 
 def _try_suggested(
@@ -49,8 +58,13 @@ def _try_suggested(
     for suggested in context.task_config.suggested_judges:
         try:
             judge = narrow("labeler", suggested, context.manager)
-        except (PluginError, ValidationError):  # of a plugin that is not installed
+        except PluginError:  # of a plugin that is not installed
             continue
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]["msg"]
+            raise PluginError(
+                f"task '{context.task_config.kind}' suggests a judge that is not valid: {problem}"
+            ) from error
         if judge.kind in learned:
             yield judge, "is the labeler of an arm"
         else:

@@ -12,8 +12,8 @@ from typing import Any
 
 from rlaif_framework.data.key_lines import Place, find_lines
 from rlaif_framework.data.mappings import read_mapping
+from rlaif_framework.data.paths import PACKAGE_PREFIX, locate_texts
 from rlaif_framework.errors import SpecError
-from rlaif_framework.paths import PACKAGE_PREFIX, locate_texts
 from rlaif_framework.spec.merging import merge_settings, set_value, unset_value
 
 BASE = "base"
@@ -33,6 +33,8 @@ class Layers:
     """The merged settings, with overrides."""
     overrides: list[tuple[Place, str]] = field(default_factory=list)
     """The places that were set by overrides, and the overrides."""
+    _lines: dict[Path, dict[Place, int]] = field(default_factory=dict)
+    """The lines of files that have been searched."""
 
     def apply(self, overrides: Sequence[str], unset: Sequence[str] = ()) -> None:
         """Remove values (`--unset`), then set values (`--set`), in order.
@@ -54,7 +56,9 @@ class Layers:
             # The highest file that has the place: it would not be there if a file above had replaced what is around.
             for path, data in reversed(self.files):
                 if _has_place(data, place[:end]):
-                    line = find_lines(path).get(place[:end])
+                    if path not in self._lines:
+                        self._lines[path] = find_lines(path)
+                    line = self._lines[path].get(place[:end])
                     return f"{path}:{line}" if line else str(path)
         return ""
 

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
 from rlaif_framework.config import Config
+from rlaif_framework.data.paths import ModelName
 from rlaif_framework.errors import suggest
-from rlaif_framework.paths import ModelName
 from rlaif_framework.plugins.configs import AlgorithmConfig, LabelerConfig, RewardConfig
 from rlaif_framework.plugins.slots import AlgorithmSlot, LabelerSlot, RewardSlot, TaskSlot, default_component
 
@@ -246,8 +246,8 @@ class EvaluateConfig(Config):
     """Settings of the evaluation of labels, reward models and policies."""
 
     judge: LabelerSlot | None = None
-    """Labeler that decides win rates. By default the first of those that the task suggests, needs no data that it
-    lacks, and that no arm learns from; without one, there are no win rates. A judge that shares a model with an arm's
+    """Labeler that decides win rates. By default the first of those that the task suggests that no arm learns from
+    and that has what it needs; if there is none, there are no win rates. A judge that shares a model with an arm's
     labeler is reported with a warning."""
     judges: dict[Name, LabelerSlot] = Field({})
     """Additional judges, by name: every win rate is also reported by each of them."""
@@ -316,7 +316,7 @@ class Spec(Config):
     )
     """Ways of training the policy, by name; null removes an arm of a spec below."""
     evaluate: EvaluateConfig | None = EvaluateConfig(prompts=DEFAULT_PROMPTS, comparisons=DEFAULT_COMPARISONS)
-    """Evaluation at the end; null for none."""
+    """Evaluation at the end, by default on at most 200 test prompts and 500 validation comparisons; null for none."""
 
     @model_validator(mode="after")
     def _check_names(self) -> Spec:

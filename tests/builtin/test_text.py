@@ -219,7 +219,8 @@ def test_the_choices_of_several_raters_are_averaged(tmp_path: Path) -> None:
     ]:
         rated = row | {f"annotator{i}": vote for i, vote in enumerate(votes, 1)}
         found = one_comparison(tmp_path, rated, **settings)
-        assert (found.id, found.responses, found.preference) == ("3", ("la", "no"), pytest.approx(expected))
+        assert (found.id, found.responses) == ("3", ("la", "no"))
+        assert found.preference == pytest.approx(expected)
     none = row | dict.fromkeys(("annotator1", "annotator2", "annotator3"))
     assert one_comparison(tmp_path, none, **settings).preference is None
 

@@ -283,6 +283,7 @@ def test_the_quickstarts_numbers_are_those_of_its_spec(builtins: PluginManager) 
     spec = load_spec(ROOT / "specs/quickstart.yaml", (), builtins)
     arm, page = spec.arms["rlaif"], (ROOT / "docs/quickstart.md").read_text(encoding="utf-8")
     assert arm.feedback is not None
+    assert arm.algorithm is not None
     pairs, algorithm = arm.feedback.pairs, arm.algorithm.model_dump()
     numbers = {4: "four", 6: "six", 8: "eight"}
     assert pairs.source == "policy"

@@ -183,7 +183,9 @@ def test_what_check_prints_is_the_same_spec_again(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["rlaif", "check", str(path), *(["--json"] if as_json else [])])
-    monkeypatch.setattr("rlaif_framework.pipeline.planning.check_spec", lambda *rest: None)  # the data is not here
+    monkeypatch.setattr(
+        "rlaif_framework.pipeline.planning.check_spec", lambda spec, *rest: spec
+    )  # the data is not here
     with pytest.raises(SystemExit) as stop:
         main()
     assert not stop.value.code
@@ -302,7 +304,6 @@ def test_an_unknown_key_or_kind_is_named_with_the_nearest_one_at_its_path(
         ("arms.a.feedback=ai", "arms.a.feedback.labeler", "required"),
         ("arms.a.feedback.labeler=llm", "arms.a.feedback.labeler.backend", "required"),
         ("arms.a.feedback.pairs.source=web", "arms.a.feedback.pairs.source", "'task', 'policy' or 'both'"),
-        ("evaluate={}", "evaluate.judge", "required"),
         ("evaluate.matchups=[[a]]", "evaluate.matchups.0.1", "required"),
         ("evaluate.matchups=[a]", "evaluate.matchups.0", "valid tuple"),
         ("requires=acme", "requires", "valid list"),

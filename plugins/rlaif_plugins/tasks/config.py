@@ -21,6 +21,11 @@ class DataTaskConfig(TaskConfig):
     test_fraction: float = Field(0.1, ge=0, lt=1)
     """Fraction of texts held out for testing, chosen in the same way."""
 
+    @property
+    def unused_settings(self) -> frozenset[str]:
+        """The changes to annotator prompts: the keys of what they change have the prompts."""
+        return frozenset({"annotator_prompts"})
+
     @model_validator(mode="after")
     def _check_fractions(self) -> Self:
         if self.validation_fraction + self.test_fraction >= 1:

@@ -41,6 +41,9 @@ class FileText(str):
         return str(self), self.folder
 
 
+FileText.__name__ = "str"  # messages about values of the wrong type, also those of plugins, name their type
+
+
 def locate_texts(value: Any, folder: Path) -> Any:
     """Return nested mappings and lists in which every string has the folder of its file."""
     if isinstance(value, dict):
@@ -78,27 +81,37 @@ def _find_metadata(annotation: Any) -> Iterator[Any]:
 
 
 def _resolve_path(value: Any) -> Any:
-    return _join(value) if isinstance(value, str | Path) and str(value) else value
+    """Return the absolute path of a file or folder."""
+    if not isinstance(value, str | Path) or not str(value):
+        return value
+    path = _join(value)
+    _check_elsewhere(value, path)
+    return path
 
 
 def _resolve_name(value: Any) -> Any:
-    """Return the path of what exists beside the file, and other names unchanged, as hub ids.
-
-    Raises:
-        ValueError: There is no such path beside the file, but there is one in the current folder, which libraries would
-            take instead of the hub's.
-    """
+    """Return the absolute path of what is or must be a path, and other names unchanged, as hub ids."""
     if not isinstance(value, str) or not value or "\0" in value or value.startswith(PACKAGE_PREFIX):
         return value
     path, name = _join(value), str(value).partition(":")[0]
+    # Also for hub ids: libraries would take the folder of this name.
+    _check_elsewhere(value, path)
     if _exists(path) or value.startswith(".") or _FILE.search(value) or not HUB_ID.fullmatch(name):
         return path
-    if isinstance(value, FileText) and _exists(value):
+    return str(value)
+
+
+def _check_elsewhere(value: str | Path, path: str) -> None:
+    """Refuse a path that exists in the current folder only, if it was read from a file of another folder.
+
+    Raises:
+        ValueError: It does.
+    """
+    if isinstance(value, FileText) and not _exists(path) and _exists(value):
         raise ValueError(
             f"'{value}' is in the current folder and not in {value.folder}, and paths in a file are relative to its "
             "folder; write the path from there, or give the value by --set"
         )
-    return str(value)
 
 
 def _resolve_data(value: Any) -> Any:
