@@ -16,6 +16,7 @@ from rlaif_framework.plugins.code import hash_code
 from rlaif_framework.plugins.component import ComponentConfig, configs_in, walk_configs
 from rlaif_framework.plugins.configs import BackendConfig, MetricConfig, TaskConfig, slot_of
 from rlaif_framework.plugins.manager import PluginManager
+from rlaif_framework.plugins.own_code import split_target
 
 
 def describe_component(config: ComponentConfig, context: Context) -> dict[str, Any]:
@@ -27,8 +28,14 @@ def describe_component(config: ComponentConfig, context: Context) -> dict[str, A
         "config": describe_settings(config, config.model_dump(mode="json"), named),
         "models": list(models.values()),
         "from": sorted({describe_provider(part, context.manager) for part in walk_configs([config])}),
+        "own_code": [_describe_code(target, context) for part in walk_configs([config]) for target in part.own_code],
         "backends": {part.kind: _hash_backend(part, context.manager) for part in _find_backends(config)},
     }
+
+
+def _describe_code(target: str, context: Context) -> list[str]:
+    name, function = split_target(target)
+    return [function, context.manager.code.hash(name)]
 
 
 def _find_backends(config: ComponentConfig) -> list[BackendConfig]:

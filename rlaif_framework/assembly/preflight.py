@@ -11,7 +11,6 @@ from rlaif_framework.errors import DataError, ModelError
 from rlaif_framework.models.source import ModelSource
 from rlaif_framework.plugins.component import ComponentConfig, ModelLoad, outermost_configs, walk_configs
 from rlaif_framework.plugins.configs import LabelerConfig, RewardConfig, slot_of
-from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.records.preferences import Comparison
 from rlaif_framework.spec.model import Spec
 
@@ -31,9 +30,9 @@ def check_components(spec: Spec, context: Context) -> None:
         used += [arm.feedback.labeler] if arm.feedback else []
     if spec.evaluate is not None:
         used += [spec.evaluate.judge] if spec.evaluate.judge else []
-        used += [*spec.evaluate.judges.values(), *spec.evaluate.labelers.values()]
+        used += [*spec.evaluate.judges.values(), *spec.evaluate.labelers.values(), *spec.evaluate.metrics]
     for config in used:
-        check_component(config, context.manager)
+        check_component(config, context)
         check_prompts(config, context)
 
 
@@ -43,10 +42,12 @@ def describe_data(context: Context) -> list[str]:
     return [f"data: {note}" for note in task.data_notes()] if isinstance(task, DescribedData) else []
 
 
-def check_component(config: ComponentConfig, manager: PluginManager) -> None:
-    """Import a component and those in its slots."""
+def check_component(config: ComponentConfig, context: Context) -> None:
+    """Import a component and those in its slots, and create those that call functions of the user's own."""
     for part in walk_configs([config]):
-        manager.resolve(slot_of(part), part)
+        target = context.manager.resolve(slot_of(part), part)
+        if part.own_code:  # they look for their functions
+            target(part, context)
 
 
 def check_prompts(config: ComponentConfig, context: Context) -> None:

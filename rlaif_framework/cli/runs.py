@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rlaif_framework.cli.interrupts import raise_interrupts
-from rlaif_framework.cli.options import AsJson, MoreFiles, Overrides, SpecFile, StorePath, Unset
+from rlaif_framework.cli.options import (
+    AsJson,
+    MoreFiles,
+    Overrides,
+    PluginFiles,
+    SpecFile,
+    StorePath,
+    TrustLocal,
+    Unset,
+)
 from rlaif_framework.cli.printing import format_bytes, format_count, print_json, print_table, print_yaml
 from rlaif_framework.cli.processes import is_first_process
 from rlaif_framework.cli.setup import load_spec_files
@@ -30,11 +39,13 @@ def run(
     store: StorePath = None,
     set_: Overrides = None,
     unset: Unset = None,
+    plugin: PluginFiles = None,
+    trust_local: TrustLocal = False,
 ) -> None:
     """Run a spec: labels, reward model, improved policy, and a report."""
     from rich.console import Console
 
-    loaded, manager = load_spec_files(spec, file, set_, unset)
+    loaded, manager = load_spec_files(spec, file, set_, unset, plugin, trust_local)
     from rlaif_framework.pipeline.engine import run_spec
     from rlaif_framework.pipeline.run_folder import default_store
     from rlaif_framework.progress import Progress
@@ -59,12 +70,14 @@ def plan(
     set_: Overrides = None,
     unset: Unset = None,
     as_json: AsJson = False,
+    plugin: PluginFiles = None,
+    trust_local: TrustLocal = False,
 ) -> None:
     """List the stages of a run, cached or to do, with the models they load and their memory. Loads no model."""
     from rich.console import Console
 
     with stdout_to_stderr():
-        loaded, manager = load_spec_files(spec, file, set_, unset)
+        loaded, manager = load_spec_files(spec, file, set_, unset, plugin, trust_local)
     from rlaif_framework.pipeline.planning import plan_spec
     from rlaif_framework.pipeline.run_folder import default_store
     from rlaif_framework.progress import Progress
@@ -105,12 +118,14 @@ def check(
     set_: Overrides = None,
     unset: Unset = None,
     as_json: AsJson = False,
+    plugin: PluginFiles = None,
+    trust_local: TrustLocal = False,
 ) -> None:
     """Validate a spec, look for the files, packages and models that it names, and print it with all defaults."""
     from rich.console import Console
 
     with stdout_to_stderr():
-        loaded, manager = load_spec_files(spec, file, set_, unset)
+        loaded, manager = load_spec_files(spec, file, set_, unset, plugin, trust_local)
         from rlaif_framework.pipeline.planning import check_spec
         from rlaif_framework.progress import Progress
 

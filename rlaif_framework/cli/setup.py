@@ -21,14 +21,19 @@ if TYPE_CHECKING:
     from rlaif_framework.spec.model import Spec
 
 
-def load_plugins() -> PluginManager:
+def load_plugins(files: list[str] | None = None, trust_local: bool = False) -> PluginManager:
     """Load all plugins, and print a warning for each that failed or is slow.
 
     With RLAIF_DEBUG=1, the traceback of each failure is printed too.
+
+    Args:
+        files: Files of the user's own to load, and modules to allow.
+        trust_local: If True, all code that a spec names may run.
     """
     from rlaif_framework.plugins.manager import PluginManager
+    from rlaif_framework.plugins.own_code import OwnCode
 
-    manager = PluginManager.load()
+    manager = PluginManager.load(code=OwnCode(files or (), trust_local))
     for plugin in manager.plugins if is_first_process() else ():
         if plugin.error:
             reason = " ".join(plugin.error.split())
@@ -45,7 +50,12 @@ def load_plugins() -> PluginManager:
 
 
 def load_spec_files(
-    spec: str | None, files: list[str] | None, overrides: list[str] | None, unset: list[str] | None
+    spec: str | None,
+    files: list[str] | None,
+    overrides: list[str] | None,
+    unset: list[str] | None,
+    plugins: list[str] | None,
+    trust_local: bool,
 ) -> tuple[Spec, PluginManager]:
     """Load a spec from its files, and the plugins that it was validated with."""
     from rlaif_framework.spec.loading import load_spec
@@ -53,7 +63,7 @@ def load_spec_files(
     given = [*([spec] if spec is not None else []), *(files or [])]
     if not given:
         raise SpecError("no spec: give a file, such as specs/quickstart.yaml")
-    manager = load_plugins()
+    manager = load_plugins(plugins, trust_local)
     return load_spec(given, overrides or (), manager, unset or ()), manager
 
 

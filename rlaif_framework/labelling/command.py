@@ -110,7 +110,7 @@ def _check_labelers(job: Job, manager: PluginManager) -> None:
         RlaifError: Something is missing.
     """
     for config in (*([job.task] if job.task else []), *job.labelers.values()):
-        check_component(config, manager)
+        check_component(config, job.create_context(manager))
     if job.task is not None:
         _check_prompts(job, manager)
     for name, labeler in job.labelers.items():

@@ -86,6 +86,15 @@ class ComponentConfig(Config):
         return frozenset()
 
     @property
+    def own_code(self) -> Sequence[str]:
+        """Functions of the user's own that this component calls, as `FILE.py:FUNCTION` or `PACKAGE.MODULE:FUNCTION`.
+
+        They run only if the user allows it. The hash of their code is part of the keys of artefacts. The default is
+        none; components in the slots of this one have their own.
+        """
+        return ()
+
+    @property
     def title(self) -> str:
         """The kind, followed by the settings that differ from their defaults: `similarity (against: reference)`."""
         changed = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 MODEL_FREE = frozenset({"dtype", "save_dtype", "chat", "lora", "max_prompt_tokens", "max_new_tokens", "train_tokens"})
 """Settings of the policy that labelers, backends and strategies do not use: they also work where there is no policy, as
 in `rlaif label`."""
+
+
+METRIC_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
+"""Name of a number that a metric measures."""
 
 
 class TaskConfig(ComponentConfig):
@@ -206,11 +211,15 @@ def check_metric_names(metrics: list[MetricConfig]) -> list[MetricConfig]:
     """Check that the metrics of a list measure numbers with different names.
 
     Raises:
-        ValueError: Two of them measure a number of the same name.
+        ValueError: Two of them measure a number of the same name, or a name cannot be part of a path.
     """
     owners: dict[str, str] = {}
     for metric in metrics:
         for name in metric.names:
+            if not METRIC_NAME.fullmatch(name):
+                raise ValueError(
+                    f"metric '{metric.kind}': the name '{name}' has other characters than letters, digits and _"
+                )
             if name in owners:
                 advice = "; set 'name' of one of them" if "name" in type(metric).model_fields else ""
                 raise ValueError(f"metrics '{owners[name]}' and '{metric.kind}' both measure '{name}'{advice}")

@@ -13,8 +13,10 @@ from rlaif_framework.errors import SpecError
 from rlaif_framework.plugins.component import AnyConfig
 from rlaif_framework.plugins.configs import LabelerConfig, TaskConfig
 from rlaif_framework.plugins.manager import PluginManager
+from rlaif_framework.plugins.own_code import is_file
 from rlaif_framework.plugins.slots import LabelerSlot, TaskSlot
 from rlaif_framework.plugins.versions import require_plugins
+from rlaif_framework.spec.code import PLUGINS, find_code
 from rlaif_framework.spec.layers import Layers, find_spec_file, read_layer, read_layers
 from rlaif_framework.spec.model import Name, Spec, slug
 from rlaif_framework.spec.problems import explain
@@ -32,22 +34,27 @@ def load_spec(
         path: A `.yaml`, `.yml`, `.toml` or `.json` file, `package:NAME/path` for a file of an installed package, or
             several of these, which are merged in order.
         overrides: Overrides of the form `path.to.value=VALUE`; VALUE is parsed as YAML.
-        manager: The available components; by default those of all installed plugins.
+        manager: The available components; by default those of all installed plugins. Files that the spec lists as
+            plugins are added to it, if its `code` allows them.
         unset: Paths of values to remove before the overrides are applied.
 
     Raises:
-        SpecError: The spec is not valid. The message lists all problems with their paths in the file.
+        SpecError: The spec is not valid, and the message lists all problems with their paths in the file; or it names
+            code that is not allowed.
     """
     given = [path] if isinstance(path, Path | str) else list(path)
     layers = read_layers(given)
     layers.apply(overrides, unset)
     files = ", ".join(map(str, given))
+    manager = manager or PluginManager.load()
     # Before validation, which would report the components of a missing plugin as unknown.
     unmet = require_plugins(_valid_requirements(layers.data))
     if unmet:
         raise SpecError(f"{files}: plugins are missing:\n" + "\n".join(f"  {line}" for line in unmet))
+    manager.code.check(files, find_code(layers.data))
+    manager.add_files(_valid_files(layers.data))
     layers.data.setdefault("name", slug(find_spec_file(given[0]).stem))
-    return build_spec(layers.data, files, manager or PluginManager.load(), layers)
+    return build_spec(layers.data, files, manager, layers)
 
 
 def build_spec(data: Mapping[str, Any], origin: str, manager: PluginManager, layers: Layers | None = None) -> Spec:
@@ -89,9 +96,10 @@ def _load_component(
     slot: str, adapter: TypeAdapter[AnyConfig], given: str, overrides: Sequence[str], manager: PluginManager
 ) -> AnyConfig:
     path = Path(given)
-    is_file = path.suffix.lower() in SUFFIXES
-    layers = read_layer(path, slot) if is_file else Layers(data={"kind": given})
+    is_settings = path.suffix.lower() in SUFFIXES
+    layers = read_layer(path, slot) if is_settings else Layers(data={"kind": given})
     layers.apply(overrides)
+    manager.code.check(given, find_code(layers.data))
     try:
         return adapter.validate_python(layers.data, context={"manager": manager})
     except ValidationError as error:
@@ -106,6 +114,7 @@ def load_labelers(path: Path, overrides: Sequence[str], manager: PluginManager) 
     """
     layers = read_layer(path, "labelers")
     layers.apply(overrides)
+    manager.code.check(str(path), find_code(layers.data))
     adapter: TypeAdapter[dict[str, LabelerConfig]] = TypeAdapter(dict[Name, LabelerSlot])
     try:
         found = adapter.validate_python(layers.data, context={"manager": manager})
@@ -114,6 +123,12 @@ def load_labelers(path: Path, overrides: Sequence[str], manager: PluginManager) 
     if not found:
         raise SpecError(f"{path} names no labeler; write one per line, such as 'mine: {{kind: similarity}}'")
     return found
+
+
+def _valid_files(data: Mapping[str, Any]) -> list[str]:
+    """Return the files that an unvalidated spec lists as plugins; validation reports what is no name of a file."""
+    names = data.get(PLUGINS)
+    return [name for name in names if isinstance(name, str) and is_file(name)] if isinstance(names, list) else []
 
 
 def _valid_requirements(data: Mapping[str, Any]) -> list[str]:

@@ -11,8 +11,17 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, mod
 from rlaif_framework.config import Config
 from rlaif_framework.data.paths import ModelName
 from rlaif_framework.errors import suggest
-from rlaif_framework.plugins.configs import AlgorithmConfig, LabelerConfig, RewardConfig
-from rlaif_framework.plugins.slots import AlgorithmSlot, LabelerSlot, RewardSlot, TaskSlot, default_component
+from rlaif_framework.plugins.component import configs_in
+from rlaif_framework.plugins.configs import AlgorithmConfig, LabelerConfig, MetricConfig, RewardConfig
+from rlaif_framework.plugins.own_code import absolute_name, is_file
+from rlaif_framework.plugins.slots import (
+    AlgorithmSlot,
+    LabelerSlot,
+    MetricSlots,
+    RewardSlot,
+    TaskSlot,
+    default_component,
+)
 
 MAX_NAME = 100
 """Maximum number of characters of a name. File systems allow 255, to which runs add theirs."""
@@ -27,6 +36,9 @@ REFERENCE = "reference"
 
 BATCH_TOKENS = 16384
 """Default of `policy.batch_tokens`."""
+
+MEASURED = frozenset({"tokens", "eos_rate", "empty_rate"})
+"""Names of what is measured on every response."""
 
 DEFAULT_PROMPTS, DEFAULT_COMPARISONS = 200, 500
 """Size of the evaluation of a spec that does not mention one."""
@@ -256,6 +268,9 @@ class EvaluateConfig(Config):
     compared with `sft` and with every other one."""
     labelers: dict[Name, LabelerSlot] = Field({})
     """Additional labelers to measure on the validation comparisons, by name. Those of the arms are always measured."""
+    metrics: MetricSlots = Field([])
+    """Metrics of the responses, besides those of the task. They may use models, and responses are not sampled again
+    for them."""
     prompts: int | None = Field(None, ge=1)
     """Maximum number of test prompts, chosen at random with the seed. By default all are used."""
     comparisons: int | None = Field(None, ge=1)
@@ -292,6 +307,14 @@ def _check_requirement(value: str) -> str:
     return value
 
 
+def _check_plugin(value: str) -> str:
+    if not is_file(value):
+        raise ValueError(
+            f"'{value}' is not the name of a Python file, such as my_rewards.py; list packages in requires"
+        )
+    return absolute_name(value)
+
+
 def _drop_removed(arms: object) -> object:
     return {name: arm for name, arm in arms.items() if arm is not None} if isinstance(arms, Mapping) else arms
 
@@ -305,6 +328,9 @@ class Spec(Config):
     """Seed from which all random streams are derived."""
     requires: list[Annotated[str, AfterValidator(_check_requirement)]] = Field([])
     """Plugins that must be installed, as pip requirements such as `rlaif-acme>=0.2`."""
+    plugins: list[Annotated[str, AfterValidator(_check_plugin)]] = Field([])
+    """Python files that implement hooks, as installed plugins do, such as `my_rewards.py`, relative to the spec. They
+    are loaded only if you allow it, by `--plugin` or `--trust-local`."""
     task: TaskSlot
     """The task: data and annotator prompts."""
     policy: PolicyConfig
@@ -324,6 +350,7 @@ class Spec(Config):
             if name.lower() in TAKEN:  # some file systems ignore the case of names
                 raise ValueError(f"arms.{name}: the name '{name}' is reserved; choose another")
         self._check_labeler_names()
+        self._check_metric_names()
         known = [*(name for name, arm in self.arms.items() if arm.algorithm), *BASELINES]
         for pair in (self.evaluate and self.evaluate.matchups) or []:
             for name in pair:
@@ -344,6 +371,15 @@ class Spec(Config):
                 if name in taken:
                     raise ValueError(f"evaluate.{slot}.{name}: the name is taken by {taken[name]}; choose another")
                 taken[name] = "an additional judge, which is measured anyway"
+
+    def _check_metric_names(self) -> None:
+        """Check that the metrics of the evaluation have other names than those that are measured anyway."""
+        task = [metric for _, value in self.task for metric in configs_in(value) if isinstance(metric, MetricConfig)]
+        taken = MEASURED | {name for metric in task for name in metric.names}
+        for number, metric in enumerate(self.evaluate.metrics if self.evaluate else []):
+            for name in metric.names:
+                if name in taken:
+                    raise ValueError(f"evaluate.metrics.{number}: '{name}' is measured anyway; remove the metric")
 
     def matchups(self) -> list[tuple[str, str]]:
         """Return the matchups of the evaluation, or the default ones: arms against `sft`, then against each other."""

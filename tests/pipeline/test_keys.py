@@ -57,7 +57,8 @@ def test_the_work_of_every_recipe_takes_that_recipe(recipe: type[Recipe]) -> Non
 def test_every_field_of_every_recipe_is_part_of_the_key(tiny_spec: Callable[..., Spec], manager: PluginManager) -> None:
     arms = tiny_spec().model_dump(mode="json")["arms"]
     arms["rlaif"]["feedback"]["allow_weak_labels"] = False
-    spec = tiny_spec(arms=arms)
+    evaluate = {**tiny_spec().model_dump(mode="json")["evaluate"], "metrics": ["json-valid"]}
+    spec = tiny_spec(arms=arms, evaluate=evaluate)
     factory = StepFactory(Context.from_spec(spec, manager))
     checked = set()
     for step in compose(spec, factory.context):
@@ -100,6 +101,8 @@ ROOTS: dict[str, tuple[Any, list[str]]] = {
     # The name of the run and the plugins that must be installed change nothing.
     "name": ("other", []),
     "requires": (["pytest"], []),
+    # Only the components of a file depend on it.
+    "plugins": (["rewards.py"], []),
     "policy.dtype": ("bf16", SFT),
     "policy.lora": (None, SFT),
     "policy.lora.rank": (5, SFT),
@@ -161,6 +164,10 @@ ROOTS: dict[str, tuple[Any, list[str]]] = {
     ),
     "evaluate.temperature": (0.5, RESPONSES),
     "evaluate.responses": (2, RESPONSES),
+    "evaluate.metrics": (
+        ["json-valid"],
+        [f"evaluation/metrics/json_valid/{name}" for name in ("sft", "rlaif", "offline", "reference")],
+    ),
     "evaluate.show": (3, SUMMARY),
 }
 """For every setting: another value, and the steps that must be recomputed although all they depend on is reused. The
@@ -262,6 +269,9 @@ REQUIRED: dict[tuple[str, str], dict[str, Any]] = {
     ("reward", "ensemble"): {"members": ["length", "length"]},
     ("reward", "sum"): {"terms": {"a": "length"}},
     ("algorithm", "teacher"): {"backend": LOCAL},
+    ("metric", "scored"): {"labeler": "length"},
+    **{(slot, "function"): {"target": "math:sqrt"} for slot in ("reward", "labeler", "metric")},
+    **{(slot, "regex"): {"pattern": "a"} for slot in ("reward", "labeler", "metric")},
 }
 """Settings without defaults."""
 NO_EFFECT = {
@@ -275,7 +285,10 @@ NO_EFFECT = {
         "max_tokens_budget",
         "max_cost",
     },
+    # The keys have the hash of the function's code, and not the path of its file.
+    **{(slot, "function"): {"target"} for slot in ("reward", "labeler", "metric")},
     # The rows of the data are in the recipes, and annotator prompts in the descriptions of tasks that use them.
+    ("task", "text"): {"data", "annotator_prompts"},
     ("task", "tldr"): {"data", "comparisons", "annotator_prompts"},
     ("task", "dialogue"): {"data", "annotator_prompts"},
 }
@@ -292,6 +305,7 @@ def test_every_setting_of_every_component_is_part_of_its_key_or_declared_to_have
 ) -> None:
     context = Context.from_spec(tiny_spec(), manager)
     monkeypatch.setattr(identity, "find_models", lambda config, context: {})  # none of the models exists
+    monkeypatch.setattr(identity, "_describe_code", lambda target, context: ["score", "0"])  # nor of the functions
     for component, _ in manager.components(slot):
         settings = REQUIRED.get((slot, component.name), {})
         config = narrow(slot, {"kind": component.name, **settings}, manager)

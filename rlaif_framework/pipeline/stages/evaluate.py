@@ -26,6 +26,7 @@ from rlaif_framework.metrics.wins import WinRate, measure_wins
 from rlaif_framework.pipeline.recipes import ArmResults, EvaluateRecipe, LabelHeldOutRecipe
 from rlaif_framework.pipeline.stages.judge import pair_responses
 from rlaif_framework.pipeline.stages.label import PREFERENCES, label_comparisons
+from rlaif_framework.pipeline.stages.measure import read_measured
 from rlaif_framework.pipeline.stages.respond import read_response_metrics, read_responses
 from rlaif_framework.pipeline.stages.score import read_scores
 from rlaif_framework.pipeline.steps import Step
@@ -65,6 +66,7 @@ def evaluate_run(stage: Stage, context: Context, recipe: EvaluateRecipe) -> None
             for name, arm in recipe.arms.items()
         },
         policies=average_metrics(metrics, recipe.prompts),
+        metrics=recipe.metric_names,
         wins=_measure_wins(stage, recipe),
         differences=[
             PairedDifference(
@@ -130,6 +132,10 @@ def _collect_metrics(stage: Stage, context: Context, recipe: EvaluateRecipe) -> 
     rows = {name: read_response_metrics(stage.artefact(step)) for name, step in recipe.responses.items()}
     if recipe.prompts and all(p.reference for p in recipe.prompts):
         rows[REFERENCE] = [dict(context.task.measure(p, p.reference or "")) for p in recipe.prompts]
+    for name, steps in recipe.metrics.items():
+        for step in steps:
+            for row, measured in zip(rows[name], read_measured(stage.artefact(step)), strict=True):
+                row |= measured
     return rows
 
 
