@@ -31,6 +31,8 @@ def check_components(spec: Spec, context: Context) -> None:
     if spec.evaluate is not None:
         used += [spec.evaluate.judge] if spec.evaluate.judge else []
         used += [*spec.evaluate.judges.values(), *spec.evaluate.labelers.values(), *spec.evaluate.metrics]
+    for tracker in spec.trackers:
+        check_component(tracker, context)
     for config in used:
         check_component(config, context)
         check_prompts(config, context)

@@ -46,4 +46,7 @@ BUILTINS = (
     "rlaif_plugins.metrics.rouge",
     "rlaif_plugins.metrics.scored",
     "rlaif_plugins.trackers.tensorboard",
+    "rlaif_plugins.trackers.trackio",
+    "rlaif_plugins.trackers.wandb",
+    "rlaif_plugins.trackers.mlflow",
 )

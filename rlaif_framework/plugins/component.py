@@ -8,7 +8,16 @@ from typing import Literal, TypeVar, get_args
 
 from rlaif_framework.config import Config
 
-Slot = Literal["task", "backend", "strategy", "labeler", "reward", "algorithm", "metric"]
+Slot = Literal[
+    "task",
+    "backend",
+    "strategy",
+    "labeler",
+    "reward",
+    "algorithm",
+    "metric",
+    "tracker",
+]
 SLOTS: tuple[Slot, ...] = get_args(Slot)
 
 
@@ -51,7 +60,7 @@ class ComponentConfig(Config):
     """Base of all component configs.
 
     Plugins subclass the base of their kind of component: `TaskConfig`, `BackendConfig`, `StrategyConfig`,
-    `LabelerConfig`, `RewardConfig`, `AlgorithmConfig` or `MetricConfig`.
+    `LabelerConfig`, `RewardConfig`, `AlgorithmConfig`, `MetricConfig` or `TrackerConfig`.
     """
 
     kind: str

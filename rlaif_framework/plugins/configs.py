@@ -227,6 +227,19 @@ def check_metric_names(metrics: list[MetricConfig]) -> list[MetricConfig]:
     return metrics
 
 
+class TrackerConfig(ComponentConfig):
+    """Base of the config of a tracker."""
+
+    rewinds: ClassVar[bool] = False
+    """True if the tracker can remove metrics and has the methods of `StageTracker`. A stage that resumes from a
+    checkpoint then logs the steps after it again. By default, a tracker gets each step of a tracked run once."""
+
+    @property
+    def unused_settings(self) -> frozenset[str]:
+        """All settings: a tracker changes no result."""
+        return frozenset(type(self).model_fields) - {"kind"}
+
+
 def _nested(config: ComponentConfig, kind: type[AnyConfig]) -> Iterator[AnyConfig]:
     return outermost_configs(nested_configs(config), kind)
 
@@ -239,6 +252,7 @@ BASES: Mapping[Slot, type[ComponentConfig]] = {
     "reward": RewardConfig,
     "algorithm": AlgorithmConfig,
     "metric": MetricConfig,
+    "tracker": TrackerConfig,
 }
 """The base that the config of a component in each slot must have."""
 

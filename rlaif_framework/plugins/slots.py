@@ -29,6 +29,7 @@ from rlaif_framework.plugins.configs import (
     RewardConfig,
     StrategyConfig,
     TaskConfig,
+    TrackerConfig,
     check_metric_names,
 )
 from rlaif_framework.plugins.examples import add_example
@@ -76,6 +77,8 @@ def narrow(slot: Literal["algorithm"], value: object, manager: PluginManager) ->
 @overload
 def narrow(slot: Literal["metric"], value: object, manager: PluginManager) -> MetricConfig: ...
 @overload
+def narrow(slot: Literal["tracker"], value: object, manager: PluginManager) -> TrackerConfig: ...
+@overload
 def narrow(slot: Slot, value: object, manager: PluginManager) -> ComponentConfig: ...
 def narrow(slot: Slot, value: object, manager: PluginManager) -> ComponentConfig:
     """Validate a slot's value as the config of the component that its `kind` names.
@@ -120,6 +123,7 @@ def default_components(*kinds: str) -> Any:
 _TASK, _BACKEND, _STRATEGY = SlotType("task"), SlotType("backend"), SlotType("strategy")
 _LABELER, _REWARD, _ALGORITHM = SlotType("labeler"), SlotType("reward"), SlotType("algorithm")
 _METRIC = SlotType("metric")
+_TRACKER = SlotType("tracker")
 
 # SerializeAsAny: dumping a field by its declared base would drop the settings of the component.
 TaskSlot = Annotated[SerializeAsAny[TaskConfig], _TASK, BeforeValidator(_TASK.validate)]
@@ -132,3 +136,4 @@ MetricSlot = Annotated[SerializeAsAny[MetricConfig], _METRIC, BeforeValidator(_M
 
 MetricSlots = Annotated[list[MetricSlot], AfterValidator(check_metric_names)]
 """Several metrics, which measure numbers with different names."""
+TrackerSlot = Annotated[SerializeAsAny[TrackerConfig], _TRACKER, BeforeValidator(_TRACKER.validate)]

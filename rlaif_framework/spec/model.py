@@ -20,7 +20,9 @@ from rlaif_framework.plugins.slots import (
     MetricSlots,
     RewardSlot,
     TaskSlot,
+    TrackerSlot,
     default_component,
+    default_components,
 )
 
 MAX_NAME = 100
@@ -46,7 +48,7 @@ DEFAULT_PROMPTS, DEFAULT_COMPARISONS = 200, 500
 BASELINES = ("sft", REFERENCE)
 """Policies to compare with that are not arms: the supervised baseline, and the task's reference responses."""
 
-RUN_FILES = ("run.json", "spec.yaml", "environment.json", "report.html", "report.json")
+RUN_FILES = ("run.json", "spec.yaml", "environment.json", "report.html", "report.json", "trackers.json")
 """Files that a run writes to its folder, beside the folders of its arms."""
 
 TAKEN = (*BASELINES, *RUN_FILES, "judge", "evaluation", "tensorboard")
@@ -343,6 +345,9 @@ class Spec(Config):
     """Ways of training the policy, by name; null removes an arm of a spec below."""
     evaluate: EvaluateConfig | None = EvaluateConfig(prompts=DEFAULT_PROMPTS, comparisons=DEFAULT_COMPARISONS)
     """Evaluation at the end, by default on at most 200 test prompts and 500 validation comparisons; null for none."""
+    trackers: list[TrackerSlot] = default_components("tensorboard")
+    """Experiment trackers that get settings, metrics and results while the run goes on; an empty list for none. They
+    change no result."""
 
     @model_validator(mode="after")
     def _check_names(self) -> Spec:
@@ -351,6 +356,7 @@ class Spec(Config):
                 raise ValueError(f"arms.{name}: the name '{name}' is reserved; choose another")
         self._check_labeler_names()
         self._check_metric_names()
+        self._check_trackers()
         known = [*(name for name, arm in self.arms.items() if arm.algorithm), *BASELINES]
         for pair in (self.evaluate and self.evaluate.matchups) or []:
             for name in pair:
@@ -380,6 +386,11 @@ class Spec(Config):
             for name in metric.names:
                 if name in taken:
                     raise ValueError(f"evaluate.metrics.{number}: '{name}' is measured anyway; remove the metric")
+
+    def _check_trackers(self) -> None:
+        for i, tracker in enumerate(self.trackers):
+            if tracker in self.trackers[:i]:
+                raise ValueError(f"trackers: '{tracker.kind}' is listed twice with the same settings; remove one")
 
     def matchups(self) -> list[tuple[str, str]]:
         """Return the matchups of the evaluation, or the default ones: arms against `sft`, then against each other."""

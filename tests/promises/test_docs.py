@@ -44,7 +44,7 @@ TABLES = sorted((ROOT / "specs" / "paper").glob("table*.yaml"))
 TASKS = sorted((ROOT / "specs" / "paper").glob("task-*.yaml"))
 """Tasks, for `rlaif label --task`."""
 SPECS = [path for path in sorted((ROOT / "specs").rglob("*.yaml")) if path not in (*TABLES, *TASKS)]
-PLANNED = {"new-plugin", "catalogue"}
+PLANNED = {"new-plugin"}
 """Commands the documentation names as not there yet."""
 
 
