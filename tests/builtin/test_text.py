@@ -248,11 +248,11 @@ def test_what_a_value_means_is_the_same_in_all_formats(
 
 
 def test_responses_may_be_numbers(tmp_path: Path) -> None:
+    settings = {"fields": {"chosen": "right", "rejected": "wrong"}}
     row = {"q": "1 + 1", "right": 2, "wrong": 3.0}
-    found = one_comparison(
-        tmp_path, row, prompt="{{ q }}", comparisons={"fields": {"chosen": "right", "rejected": "wrong"}}
-    )
-    assert sorted(found.responses) == ["2", "3"]
+    assert sorted(one_comparison(tmp_path, row, prompt="{{ q }}", comparisons=settings).responses) == ["2", "3"]
+    row = {"q": "1 < 2?", "right": True, "wrong": False}
+    assert sorted(one_comparison(tmp_path, row, prompt="{{ q }}", comparisons=settings).responses) == ["False", "True"]
 
 
 def test_comparisons_of_their_own_get_the_references_of_their_prompts(tmp_path: Path) -> None:

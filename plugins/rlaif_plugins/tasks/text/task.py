@@ -119,7 +119,7 @@ class TextTask(DataTask):
 
     def _prepare(self, values: Values) -> Values:
         """Return the columns of a row of comparisons with responses as texts, and with a prompt, as the forms need."""
-        values = {name: plain_choice(value) if _is_number(name, value) else value for name, value in values.items()}
+        values = {name: _to_text(value) if name in RESPONSE_FIELDS else value for name, value in values.items()}
         if self.column is not None:
             return {**values, "prompt": values[self.column]} if self.column in values else values
         if any("prompt" in part.names for part in self.templates.parts):
@@ -184,9 +184,11 @@ class TextTask(DataTask):
         return [f"{count} prompts are dialogues; {advice}"] if count else []
 
 
-def _is_number(column: str, value: object) -> bool:
-    """Return True for a response that is a number, as in arithmetic."""
-    return column in RESPONSE_FIELDS and isinstance(value, int | float) and not isinstance(value, bool)
+def _to_text(response: object) -> object:
+    """Return a response that is a number or a truth value as text, as in arithmetic; others are returned unchanged."""
+    if isinstance(response, bool):
+        return str(response)
+    return plain_choice(response) if isinstance(response, int | float) and response == response else response
 
 
 def _compile(name: str, template: str | None) -> RowTemplate | None:
