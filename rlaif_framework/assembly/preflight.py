@@ -30,7 +30,8 @@ def check_components(spec: Spec, context: Context) -> None:
         used += [arm.feedback.labeler] if arm.feedback else []
     if spec.evaluate is not None:
         used += [spec.evaluate.judge] if spec.evaluate.judge else []
-        used += [*spec.evaluate.judges.values(), *spec.evaluate.labelers.values(), *spec.evaluate.metrics]
+        used += [*spec.evaluate.judges.values(), *spec.evaluate.labelers.values()]
+        used += spec.evaluate.metrics
     for tracker in spec.trackers:
         check_component(tracker, context)
     for config in used:

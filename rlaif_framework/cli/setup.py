@@ -51,7 +51,7 @@ def load_plugins(files: list[str] | None = None, trust_local: bool = False) -> P
 
 def load_spec_files(
     spec: str | None,
-    files: list[str] | None,
+    more: list[str] | None,
     overrides: list[str] | None,
     unset: list[str] | None,
     plugins: list[str] | None,
@@ -60,7 +60,7 @@ def load_spec_files(
     """Load a spec from its files, and the plugins that it was validated with."""
     from rlaif_framework.spec.loading import load_spec
 
-    given = [*([spec] if spec is not None else []), *(files or [])]
+    given = [*([spec] if spec is not None else []), *(more or [])]
     if not given:
         raise SpecError("no spec: give a file, such as specs/quickstart.yaml")
     manager = load_plugins(plugins, trust_local)

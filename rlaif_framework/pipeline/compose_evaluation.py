@@ -180,7 +180,7 @@ def _measure(
     for number, metric in enumerate(config.metrics):
         check_labeler(f"evaluate.metrics.{number}", metric, _compare_nothing(prompts))
     measured: dict[str, Step | None] = {**responses}
-    if responses and all(p.reference for p in prompts):
+    if prompts and all(p.reference for p in prompts):
         measured[REFERENCE] = None  # the reference responses have no step
     return {
         name: [

@@ -14,7 +14,6 @@ from rlaif_framework.data.key_lines import Place, find_lines
 from rlaif_framework.data.mappings import read_mapping
 from rlaif_framework.data.paths import PACKAGE_PREFIX, locate_texts
 from rlaif_framework.errors import SpecError
-from rlaif_framework.spec.code import anchor_code
 from rlaif_framework.spec.merging import merge_settings, set_value, unset_value
 
 BASE = "base"
@@ -134,8 +133,7 @@ def _find_base(path: Path, base: str) -> Path:
 
 
 def _read(path: Path, what: str) -> dict[str, Any]:
-    folder = path.absolute().parent
-    data: dict[str, Any] = locate_texts(anchor_code(read_mapping(path, what, SpecError), folder), folder)
+    data: dict[str, Any] = locate_texts(read_mapping(path, what, SpecError), path.absolute().parent)
     return data
 
 

@@ -16,7 +16,7 @@ from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.plugins.own_code import is_file
 from rlaif_framework.plugins.slots import LabelerSlot, TaskSlot
 from rlaif_framework.plugins.versions import require_plugins
-from rlaif_framework.spec.code import PLUGINS, find_code
+from rlaif_framework.spec.code import PLUGINS, anchor_code, find_code
 from rlaif_framework.spec.layers import Layers, find_spec_file, read_layer, read_layers
 from rlaif_framework.spec.model import Name, Spec, slug
 from rlaif_framework.spec.problems import explain
@@ -42,11 +42,11 @@ def load_spec(
         SpecError: The spec is not valid, and the message lists all problems with their paths in the file; or it names
             code that is not allowed.
     """
+    manager = manager or PluginManager.load()
     given = [path] if isinstance(path, Path | str) else list(path)
     layers = read_layers(given)
-    layers.apply(overrides, unset)
+    _apply(layers, overrides, unset)
     files = ", ".join(map(str, given))
-    manager = manager or PluginManager.load()
     # Before validation, which would report the components of a missing plugin as unknown.
     unmet = require_plugins(_valid_requirements(layers.data))
     if unmet:
@@ -98,7 +98,7 @@ def _load_component(
     path = Path(given)
     is_settings = path.suffix.lower() in SUFFIXES
     layers = read_layer(path, slot) if is_settings else Layers(data={"kind": given})
-    layers.apply(overrides)
+    _apply(layers, overrides)
     manager.code.check(given, find_code(layers.data))
     try:
         return adapter.validate_python(layers.data, context={"manager": manager})
@@ -113,7 +113,7 @@ def load_labelers(path: Path, overrides: Sequence[str], manager: PluginManager) 
         SpecError: The file is not valid. The message lists all problems with their paths in the file.
     """
     layers = read_layer(path, "labelers")
-    layers.apply(overrides)
+    _apply(layers, overrides)
     manager.code.check(str(path), find_code(layers.data))
     adapter: TypeAdapter[dict[str, LabelerConfig]] = TypeAdapter(dict[Name, LabelerSlot])
     try:
@@ -123,6 +123,12 @@ def load_labelers(path: Path, overrides: Sequence[str], manager: PluginManager) 
     if not found:
         raise SpecError(f"{path} names no labeler; write one per line, such as 'mine: {{kind: similarity}}'")
     return found
+
+
+def _apply(layers: Layers, overrides: Sequence[str], unset: Sequence[str] = ()) -> None:
+    """Apply overrides, and make the paths of code absolute: relative to the file or the option that states them."""
+    layers.apply(overrides, unset)
+    layers.data = anchor_code(layers.data)
 
 
 def _valid_files(data: Mapping[str, Any]) -> list[str]:

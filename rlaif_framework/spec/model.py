@@ -39,11 +39,11 @@ REFERENCE = "reference"
 BATCH_TOKENS = 16384
 """Default of `policy.batch_tokens`."""
 
-MEASURED = frozenset({"tokens", "eos_rate", "empty_rate"})
-"""Names of what is measured on every response."""
-
 DEFAULT_PROMPTS, DEFAULT_COMPARISONS = 200, 500
 """Size of the evaluation of a spec that does not mention one."""
+
+MEASURED = frozenset({"tokens", "eos_rate", "empty_rate"})
+"""Names of what is measured on every response."""
 
 BASELINES = ("sft", REFERENCE)
 """Policies to compare with that are not arms: the supervised baseline, and the task's reference responses."""
@@ -309,16 +309,16 @@ def _check_requirement(value: str) -> str:
     return value
 
 
+def _drop_removed(arms: object) -> object:
+    return {name: arm for name, arm in arms.items() if arm is not None} if isinstance(arms, Mapping) else arms
+
+
 def _check_plugin(value: str) -> str:
     if not is_file(value):
         raise ValueError(
             f"'{value}' is not the name of a Python file, such as my_rewards.py; list packages in requires"
         )
     return absolute_name(value)
-
-
-def _drop_removed(arms: object) -> object:
-    return {name: arm for name, arm in arms.items() if arm is not None} if isinstance(arms, Mapping) else arms
 
 
 class Spec(Config):

@@ -286,12 +286,12 @@ NO_EFFECT = {
         "max_tokens_budget",
         "max_cost",
     },
-    # The keys have the hash of the function's code, and not the path of its file.
-    **{(slot, "function"): {"target"} for slot in ("reward", "labeler", "metric")},
     # The rows of the data are in the recipes, and annotator prompts in the descriptions of tasks that use them.
     ("task", "text"): {"data", "annotator_prompts"},
     ("task", "tldr"): {"data", "comparisons", "annotator_prompts"},
     ("task", "dialogue"): {"data", "annotator_prompts"},
+    # The keys have the hash of the function's code, and not the path of its file.
+    **{(slot, "function"): {"target"} for slot in ("reward", "labeler", "metric")},
 }
 """Settings of components that change no result. All others are part of the keys of what the component computes."""
 

@@ -16,17 +16,7 @@ import pytest
 import torch
 import yaml
 
-from rlaif_framework import (
-    DataError,
-    ModelError,
-    PluginManager,
-    Prompt,
-    RlaifError,
-    Spec,
-    SpecError,
-    Store,
-    load_spec,
-)
+from rlaif_framework import DataError, ModelError, PluginManager, Prompt, RlaifError, Spec, SpecError, Store, load_spec
 from rlaif_framework.data import AnnotatorPrompts, Template, TemplateFault
 from rlaif_framework.data.mappings import read_mapping
 from rlaif_framework.data.row_files import read_row_file
@@ -190,7 +180,8 @@ def test_templates_are_sandboxed(
 ) -> None:
     """A template of a spec, an annotator prompt or a model reads the values it is given, calls no other code, and
     changes nothing."""
-    spec = {"task": {"kind": "tldr", "template": "{{ post }}" + source}, "policy": {"model": str(tiny_model)}}
+    task = {"kind": "tldr", "template": "{{ post }}" + source}
+    spec = {"task": task, "policy": {"model": str(tiny_model)}, "evaluate": None}
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
     code, _, message = rlaif("plan", tmp_path / "spec.yaml")
     assert code == 2
