@@ -26,6 +26,7 @@ def test_the_wheel_holds_the_three_packages_and_their_data(tmp_path: Path) -> No
     tops = {name.partition("/")[0] for name in names}
     assert {t for t in tops if not t.endswith(".dist-info")} == {"rlaif_framework", "rlaif_plugins", "rlaif_registry"}
     for needed in (
+        "rlaif_plugins/tasks/text/annotator_prompts.yaml",
         "rlaif_plugins/tasks/tldr/tldr_mini.jsonl",
         "rlaif_plugins/tasks/tldr/annotator_prompts.yaml",
         "rlaif_plugins/tasks/dialogue/annotator_prompts-harmless.yaml",
