@@ -1,66 +1,77 @@
-"""TRL's trainers as algorithms and as a reward: settings and registration. Names are those of the built-in components."""
+"""TRL's trainers as algorithms and as a reward: settings, with the names they have in TRL, and registration."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from rlaif_framework import AlgorithmConfig, Component, ModelLoad, OptimizerConfig, RewardConfig, hookimpl
+from rlaif_framework import AlgorithmConfig, Component, ComponentConfig, ModelLoad, RewardConfig, hookimpl
 from rlaif_framework.rl import MissingEosConfig
 
 
-class TrainerConfig(OptimizerConfig):
-    """Settings of all trainers."""
+class TrainerConfig(ComponentConfig):
+    """Arguments of all trainers. The optimiser is AdamW."""
 
-    warmup: int = Field(0, ge=0)
+    learning_rate: float = Field(1e-5, gt=0)
+    """Peak learning rate."""
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
+    """Learning-rate schedule; `constant` has no warm-up."""
+    warmup_steps: int = Field(0, ge=0)
     """Steps of linear warm-up."""
     max_grad_norm: float = Field(1.0, gt=0)
     """Gradients are clipped to this norm."""
+    per_device_train_batch_size: int = Field(8, ge=1)
+    """Responses, or pairs of them, in a forward and backward pass of a process."""
+    gradient_accumulation_steps: int = Field(1, ge=1)
+    """Such passes in a step."""
+
+    @property
+    def unused_policy_settings(self) -> frozenset[str]:
+        """The limit of tokens in a pass, which is here one of examples."""
+        return frozenset({"train_tokens"})
+
+    def loads(self, policy: str) -> Sequence[ModelLoad]:
+        """List the policy and the KL reference."""
+        return [ModelLoad(policy, "policy", trained=True), ModelLoad(policy, "KL reference", shared=True)]
 
 
-class PolicyTrainerConfig(TrainerConfig, AlgorithmConfig):
-    """Settings of the trainers of a policy."""
+class OnlineConfig(TrainerConfig, MissingEosConfig, AlgorithmConfig):
+    """Arguments of the trainers that sample responses."""
 
+    max_steps: int = Field(1000, ge=1)
+    """Training steps; each samples responses and learns from them."""
+    num_generations: int = Field(8, ge=2)
+    """Responses to each prompt; the responses of a step must be a multiple of it."""
+    temperature: float = Field(1.0, gt=0)
+    """Sampling temperature."""
     beta: float = Field(0.05, ge=0)
     """Weight of the KL divergence from the initial policy."""
 
     @property
-    def unused_policy_settings(self) -> frozenset[str]:
-        """TRL generates the responses of a step at once."""
-        return frozenset({"batch_tokens"})
+    def responses_per_step(self) -> int:
+        """Responses in a step of a process."""
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps
 
-    def loads(self, policy: str) -> Sequence[ModelLoad]:
-        """List the policy and the KL reference."""
-        trained = ModelLoad(policy, "policy", trained=True, optimizer=self.optimizer)
-        return [trained, ModelLoad(policy, "KL reference", shared=True)]
-
-
-class OnlineTrainerConfig(PolicyTrainerConfig, MissingEosConfig):
-    """Settings of the trainers that sample responses."""
-
-    steps: int = Field(1000, ge=1)
-    """Training steps; each samples responses and learns from them."""
-    prompts_per_step: int = Field(8, ge=1)
-    """Prompts drawn for each step, over all processes."""
-    responses_per_prompt: int = Field(8, ge=2)
-    """Responses sampled to each prompt: TRL's `num_generations`."""
-    temperature: float = Field(1.0, gt=0)
-    """Sampling temperature."""
+    @model_validator(mode="after")
+    def _check_responses(self) -> Self:
+        if self.responses_per_step % self.num_generations:
+            raise ValueError(f"num_generations: {self.responses_per_step} responses of a step are no multiple of it")
+        return self
 
 
-class GrpoConfig(OnlineTrainerConfig):
+class GrpoConfig(OnlineConfig):
     """TRL's GRPOTrainer (Shao et al. 2024)."""
 
     kind: Literal["trl/grpo"] = "trl/grpo"
     loss_type: Literal["grpo", "dr_grpo", "bnpo", "dapo"] = "dapo"
-    """Reduction of the token losses, as in TRL."""
+    """Average of the losses of tokens."""
     scale_rewards: Literal["group", "batch", "none"] = "group"
-    """Responses over which the advantages are divided by the standard deviation, as in TRL."""
+    """Responses over which rewards are divided by their standard deviation."""
 
 
-class RlooConfig(OnlineTrainerConfig):
+class RlooConfig(OnlineConfig):
     """TRL's RLOOTrainer (Ahmadian et al. 2024)."""
 
     kind: Literal["trl/rloo"] = "trl/rloo"
@@ -68,47 +79,39 @@ class RlooConfig(OnlineTrainerConfig):
     """If True, shift and scale the advantages of a step to mean 0 and standard deviation 1."""
 
 
-class PairTrainerConfig(TrainerConfig):
-    """Settings of the trainers on preferences. TRL takes hard labels: ties are left out, and counted."""
+class PairsConfig(TrainerConfig):
+    """Arguments of the trainers on preferred responses. Ties are left out, and counted."""
 
-    epochs: float = Field(1.0, gt=0)
+    num_train_epochs: float = Field(1.0, gt=0)
     """Passes over the comparisons."""
-    batch_size: int = Field(16, ge=1)
-    """Comparisons per update, over all processes."""
 
-    @property
-    def needs_preferences(self) -> bool:
-        """Always True."""
-        return True
+    needs_preferences: ClassVar[bool] = True
 
 
-class DpoConfig(PairTrainerConfig, PolicyTrainerConfig):
-    """TRL's DPOTrainer (Rafailov et al. 2023), on the preferred responses."""
+class DpoConfig(PairsConfig, AlgorithmConfig):
+    """TRL's DPOTrainer (Rafailov et al. 2023)."""
+
+    needs_reward: ClassVar[bool] = False
 
     kind: Literal["trl/dpo"] = "trl/dpo"
-    loss_type: Literal["sigmoid", "hinge", "ipo"] = "sigmoid"
-    """Loss of a pair, as in TRL."""
+    beta: float = Field(0.1, gt=0)
+    """Weight of the KL divergence from the initial policy."""
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
     """Assumed probability that a label is flipped."""
 
-    @property
-    def needs_reward(self) -> bool:
-        """Always False."""
-        return False
 
-
-class PairRewardConfig(PairTrainerConfig, RewardConfig):
-    """TRL's RewardTrainer: a scalar head on the supervised baseline, trained on the preferred responses."""
+class PairRewardConfig(PairsConfig, RewardConfig):
+    """TRL's RewardTrainer: a scalar head on the supervised baseline."""
 
     saves_model: ClassVar[bool] = True
 
     kind: Literal["trl/reward"] = "trl/reward"
     margin: float = Field(0.0, ge=0)
-    """Margin of the loss (Touvron et al. 2023), times the certainty |2p - 1| of a label: what TRL can use of it."""
+    """Margin of the loss (Touvron et al. 2023), times the certainty |2p - 1| of the label."""
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
         """List the reward model."""
-        return [ModelLoad(policy, "reward model", trained=True, groups=self.batch_size, responses=2)]
+        return [ModelLoad(policy, "reward model", trained=True, responses=2)]
 
 
 @hookimpl
