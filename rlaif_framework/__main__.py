@@ -1,6 +1,12 @@
 """The `rlaif` command, also as `python -m rlaif_framework`."""
 
-from rlaif_framework.cli.interrupts import handle_interrupts
+try:
+    from rlaif_framework.cli.interrupts import handle_interrupts
+except KeyboardInterrupt:  # the handler is not there yet
+    import os
+
+    os.write(2, b"rlaif: interrupted; rerun the same command to resume\n")
+    os._exit(130)
 
 
 def main() -> None:

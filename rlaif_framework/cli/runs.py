@@ -14,8 +14,9 @@ import typer
 from rlaif_framework.cli.interrupts import raise_interrupts
 from rlaif_framework.cli.options import AsJson, Overrides, SpecPath, StorePath
 from rlaif_framework.cli.printing import format_bytes, format_count, print_json, print_table, print_yaml
+from rlaif_framework.cli.processes import is_first_process
 from rlaif_framework.cli.setup import load_spec_file
-from rlaif_framework.cli.streams import is_first_process, stdout_to_stderr
+from rlaif_framework.cli.streams import stdout_to_stderr
 from rlaif_framework.terminal import escape_controls
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlaif_framework.cli.streams import is_first_process
+from rlaif_framework.cli.processes import is_first_process
 from rlaif_framework.errors import SpecError
 from rlaif_framework.memory import keep_freed_memory
 from rlaif_framework.terminal import escape_controls
