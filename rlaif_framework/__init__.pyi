@@ -1,4 +1,5 @@
 from .assembly.context import Context as Context
+from .assembly.measuring import ResponseMetrics as ResponseMetrics
 from .config import Config as Config
 from .contracts.lifecycle import RunInfo as RunInfo
 from .contracts.lifecycle import StepInfo as StepInfo
@@ -7,6 +8,7 @@ from .contracts.protocols import Backend as Backend
 from .contracts.protocols import DescribedData as DescribedData
 from .contracts.protocols import Guidance as Guidance
 from .contracts.protocols import Labeler as Labeler
+from .contracts.protocols import Metric as Metric
 from .contracts.protocols import PromptStrategy as PromptStrategy
 from .contracts.protocols import Responder as Responder
 from .contracts.protocols import Reward as Reward
@@ -32,6 +34,7 @@ from .plugins.configs import MODEL_FREE as MODEL_FREE
 from .plugins.configs import AlgorithmConfig as AlgorithmConfig
 from .plugins.configs import BackendConfig as BackendConfig
 from .plugins.configs import LabelerConfig as LabelerConfig
+from .plugins.configs import MetricConfig as MetricConfig
 from .plugins.configs import RewardConfig as RewardConfig
 from .plugins.configs import StrategyConfig as StrategyConfig
 from .plugins.configs import TaskConfig as TaskConfig
@@ -40,10 +43,13 @@ from .plugins.manager import PluginManager as PluginManager
 from .plugins.slots import AlgorithmSlot as AlgorithmSlot
 from .plugins.slots import BackendSlot as BackendSlot
 from .plugins.slots import LabelerSlot as LabelerSlot
+from .plugins.slots import MetricSlot as MetricSlot
+from .plugins.slots import MetricSlots as MetricSlots
 from .plugins.slots import RewardSlot as RewardSlot
 from .plugins.slots import StrategySlot as StrategySlot
 from .plugins.slots import TaskSlot as TaskSlot
 from .plugins.slots import default_component as default_component
+from .plugins.slots import default_components as default_components
 from .records.annotation import Annotation as Annotation
 from .records.ballots import Ballot as Ballot
 from .records.preferences import Comparison as Comparison

@@ -11,6 +11,7 @@ PIP_NAMES = {
     "google": "protobuf",
     "rlaif_framework": "rlaif-framework",
     "rouge_score": "rouge-score",
+    "re2": "google-re2",
     "sklearn": "scikit-learn",
     "yaml": "PyYAML",
 }

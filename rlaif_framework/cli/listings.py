@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rlaif_framework.cli.options import AsJson
+from rlaif_framework.cli.options import AsJson, PluginFiles
 from rlaif_framework.cli.printing import print_json, print_table
 from rlaif_framework.cli.setup import load_plugins
 from rlaif_framework.cli.streams import stdout_to_stderr
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from rlaif_framework.plugins.discovery import Plugin
     from rlaif_framework.plugins.manager import PluginManager
 
-KINDS = "task, backend, strategy, labeler, reward or algorithm."
+KINDS = "task, backend, strategy, labeler, reward, algorithm or metric."
 
 
-def schema() -> None:
+def schema(plugin: PluginFiles = None) -> None:
     """Print the JSON Schema of specs, for editors; it includes the installed plugins."""
     from rlaif_framework.spec.schema import spec_schema
 
     with stdout_to_stderr():
-        found = spec_schema(load_plugins())
+        found = spec_schema(load_plugins(plugin))
     print_json(found)
 
 
@@ -80,14 +80,16 @@ def _describe_offers(row: dict[str, Any]) -> str:
 
 
 def components(
-    kind: Annotated[str | None, typer.Argument(metavar="[KIND]", help=KINDS)] = None, as_json: AsJson = False
+    kind: Annotated[str | None, typer.Argument(metavar="[KIND]", help=KINDS)] = None,
+    as_json: AsJson = False,
+    plugin: PluginFiles = None,
 ) -> None:
     """List components with their summaries, and the plugins that offer them."""
     from rlaif_framework.plugins.component import SLOTS
 
     slots = SLOTS if kind is None else (_find_slot(kind),)
     with stdout_to_stderr():
-        manager = load_plugins()
+        manager = load_plugins(plugin)
     rows = [
         {"kind": slot, "name": c.name, "summary": c.summary, "plugin": p.name, "target": c.target}
         for slot in slots
@@ -103,11 +105,12 @@ def show(
     kind: Annotated[str, typer.Argument(help=KINDS)],
     name: Annotated[str, typer.Argument(help="Name of the component.")],
     as_json: AsJson = False,
+    plugin: PluginFiles = None,
 ) -> None:
     """Show the settings of a component, with their defaults."""
     slot = _find_slot(kind)
     with stdout_to_stderr():
-        component = load_plugins().find(slot, name)
+        component = load_plugins(plugin).find(slot, name)
         found, settings = component.config.model_json_schema(), _list_settings(component)
     if as_json:
         print_json(found)

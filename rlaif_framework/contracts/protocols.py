@@ -1,4 +1,4 @@
-"""The interfaces of the six kinds of components. A component's class is called as `Class(config, context)`."""
+"""The interfaces of the seven kinds of components. A component's class is called as `Class(config, context)`."""
 
 from __future__ import annotations
 
@@ -49,7 +49,10 @@ class Task(Protocol):
         ...
 
     def measure(self, prompt: Prompt, response: str) -> Mapping[str, float]:
-        """Compute metrics of a response that need no model, such as length, ROUGE and copy rate."""
+        """Compute metrics of a response that need no model, such as length, ROUGE and copy rate.
+
+        `Context.build_metrics` builds metrics that measure them.
+        """
         ...
 
 
@@ -213,6 +216,22 @@ class AdvantageEstimator(Protocol):
         ...
 
 
+@runtime_checkable
+class Metric(Protocol):
+    """Measures responses."""
+
+    def measure(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Mapping[str, Sequence[float | None]]:
+        """Measure the responses to prompts, pairwise.
+
+        A number must not depend on the rest of the batch.
+
+        Returns:
+            For each of the config's `names`, a number per response; None for a response that it does not apply to,
+            such as one to a prompt without a reference.
+        """
+        ...
+
+
 # `runtime_checkable` cannot check signatures, so `check_target` compares the names of methods.
 PROTOCOLS: Mapping[str, type] = {
     "task": Task,
@@ -221,4 +240,5 @@ PROTOCOLS: Mapping[str, type] = {
     "labeler": Labeler,
     "reward": RewardModel,
     "algorithm": Algorithm,
+    "metric": Metric,
 }

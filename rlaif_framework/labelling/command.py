@@ -97,7 +97,7 @@ def _check_labelers(job: Job, manager: PluginManager) -> None:
         RlaifError: Something is missing.
     """
     for config in (job.task, *job.labelers.values()):
-        check_component(config, manager)
+        check_component(config, job.create_context(manager))
     for name, config in job.labelers.items():
         with _prefix_errors(name):
             context = job.create_context(manager)

@@ -179,7 +179,7 @@ class ImproveRecipe(Recipe):
     prompts: Sequence[Prompt]
     validation: Sequence[Prompt]
     """Prompts of the checkpoint selection."""
-    task: TaskScope = TaskScope.ANNOTATOR_PROMPTS
+    task: TaskScope = TaskScope.METRICS
 
     def unused_policy_settings(self, policy: str) -> frozenset[str]:
         """Return those that the algorithm does not use."""
@@ -204,7 +204,7 @@ class RespondRecipe(Recipe):
     """The arm's algorithm, if it is a `Responder`: it then answers test prompts instead of the policy."""
     reward: FittedReward | None
     """The reward that the responder chooses by."""
-    task: TaskScope = TaskScope.ANNOTATOR_PROMPTS
+    task: TaskScope = TaskScope.METRICS
 
     def unused_policy_settings(self, policy: str) -> frozenset[str]:
         """Return those of training, unless an algorithm responds."""
@@ -315,7 +315,7 @@ class EvaluateRecipe(Recipe):
     """The responses of each policy to the prompts: `sft` and the arms."""
     arms: Mapping[str, ArmResults]
     matchups: Sequence[Matchup]
-    task: TaskScope = TaskScope.ANNOTATOR_PROMPTS
+    task: TaskScope = TaskScope.METRICS
 
     def unused_policy_settings(self, policy: str) -> frozenset[str]:
         """Return all: nothing is computed with a model."""

@@ -38,5 +38,10 @@ BUILTINS = (
     "rlaif_plugins.algorithms.online_dpo",
     "rlaif_plugins.algorithms.best_of_n",
     "rlaif_plugins.algorithms.teacher",
+    "rlaif_plugins.checks",
+    "rlaif_plugins.functions",
+    "rlaif_plugins.metrics.words",
+    "rlaif_plugins.metrics.copy_rate",
+    "rlaif_plugins.metrics.rouge",
     "rlaif_plugins.trackers.tensorboard",
 )

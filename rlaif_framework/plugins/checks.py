@@ -43,6 +43,13 @@ def check_hooks(module: ModuleType, hooks: pluggy.PluginManager) -> None:
             raise PluginError(f"'{name}' is not marked as a hook; write @hookimpl above it")
 
 
+def has_hooks(module: ModuleType, hooks: pluggy.PluginManager) -> bool:
+    """Return True if a module implements a hook."""
+    return any(
+        hooks.parse_hookimpl_opts(module, name) is not None for name in vars(module) if name.startswith("rlaif_")
+    )
+
+
 def check_component(
     slot: Slot, component: object, plugin: Plugin, taken: Mapping[str, tuple[Component, Plugin]]
 ) -> None:

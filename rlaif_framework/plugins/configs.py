@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from rlaif_framework.plugins.component import AnyConfig, ComponentConfig, Slot, nested_configs, outermost_configs
@@ -129,6 +129,17 @@ class RewardConfig(ComponentConfig):
         """
         return any(part.needs_preferences for part in _nested(self, RewardConfig))
 
+    def missing_field(self, comparison: Comparison) -> str | None:
+        """Describe what a comparison lacks for its responses to be scored, such as `has a prompt without a reference`.
+
+        This is called before anything is computed, also for responses that do not exist yet and are empty. Rewards and
+        labelers in this reward's slots are asked on their own.
+
+        Returns:
+            None if the reward can score the responses.
+        """
+        return None
+
     @property
     def needs_baseline(self) -> bool:
         """True if `fit` reads the folder of the supervised baseline; otherwise `initial` is an empty path.
@@ -165,6 +176,39 @@ class AlgorithmConfig(ComponentConfig):
         return False
 
 
+class MetricConfig(ComponentConfig):
+    """Base of the config of a metric of responses."""
+
+    @property
+    def unused_policy_settings(self) -> frozenset[str]:
+        """All that only matter for a policy; override this if the metric uses one of them."""
+        return MODEL_FREE
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Names of the numbers that the metric measures, as reports show them.
+
+        The default is one, the component's name without its namespace: `copy_rate` for `acme/copy-rate`.
+        """
+        return [self.kind.rpartition("/")[2].replace("-", "_")]
+
+
+def check_metric_names(metrics: list[MetricConfig]) -> list[MetricConfig]:
+    """Check that the metrics of a list measure numbers with different names.
+
+    Raises:
+        ValueError: Two of them measure a number of the same name.
+    """
+    owners: dict[str, str] = {}
+    for metric in metrics:
+        for name in metric.names:
+            if name in owners:
+                advice = "; set 'name' of one of them" if "name" in type(metric).model_fields else ""
+                raise ValueError(f"metrics '{owners[name]}' and '{metric.kind}' both measure '{name}'{advice}")
+            owners[name] = metric.kind
+    return metrics
+
+
 def _nested(config: ComponentConfig, kind: type[AnyConfig]) -> Iterator[AnyConfig]:
     return outermost_configs(nested_configs(config), kind)
 
@@ -176,6 +220,7 @@ BASES: Mapping[Slot, type[ComponentConfig]] = {
     "labeler": LabelerConfig,
     "reward": RewardConfig,
     "algorithm": AlgorithmConfig,
+    "metric": MetricConfig,
 }
 """The base that the config of a component in each slot must have."""
 

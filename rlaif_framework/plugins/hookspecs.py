@@ -49,6 +49,11 @@ def rlaif_algorithms() -> Iterable[Component]:  # type: ignore[empty-body]
 
 
 @hookspec
+def rlaif_metrics() -> Iterable[Component]:  # type: ignore[empty-body]
+    """Offer metrics of responses. Targets satisfy `Metric`. Added in 0.1."""
+
+
+@hookspec
 def rlaif_run_started(run: RunInfo) -> None:
     """Called once, before the first stage. Added in 0.1."""
 
@@ -81,5 +86,6 @@ SLOT_HOOKS = {
     "labeler": "rlaif_labelers",
     "reward": "rlaif_reward_models",
     "algorithm": "rlaif_algorithms",
+    "metric": "rlaif_metrics",
 }
 """The hook that offers the components of each slot."""

@@ -6,6 +6,7 @@ import importlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pluggy
@@ -14,12 +15,16 @@ from rlaif_framework.contracts.checked import check_returns
 from rlaif_framework.errors import PluginError, RlaifError, suggest
 from rlaif_framework.plugins import hookspecs
 from rlaif_framework.plugins.builtins import BUILTINS
-from rlaif_framework.plugins.checks import check_component, check_hooks, check_module
+from rlaif_framework.plugins.checks import check_component, check_hooks, check_module, has_hooks
 from rlaif_framework.plugins.component import SLOTS, Component, ComponentConfig, Slot
 from rlaif_framework.plugins.discovery import Clock, Discovery, Plugin
 from rlaif_framework.plugins.failures import describe_error
+from rlaif_framework.plugins.own_code import OwnCode, absolute_name, is_file
 from rlaif_framework.plugins.targets import import_target
 from rlaif_framework.plugins.versions import DISTRIBUTION, framework_version
+
+FILES = "rlaif-local"
+"""Stands for the distribution of plugins that are files, so that their components are named `local/NAME`."""
 
 Offers = dict[Slot, dict[str, tuple[Component, Plugin]]]
 """Components by slot and name, with the plugin that offers each."""
@@ -28,29 +33,37 @@ Offers = dict[Slot, dict[str, tuple[Component, Plugin]]]
 class PluginManager:
     """The components of all plugins by slot and name, and the hooks to call."""
 
-    def __init__(self, clock: Clock = time.perf_counter) -> None:
+    def __init__(self, clock: Clock = time.perf_counter, code: OwnCode | None = None) -> None:
         self.clock = clock
+        self.code = code or OwnCode()
+        """The code of the user's own that may run."""
         self.hooks = pluggy.PluginManager(hookspecs.PROJECT)
         self.hooks.add_hookspecs(hookspecs)
         self.plugins: list[Plugin] = []
         self._components: Offers = {slot: {} for slot in SLOTS}
 
     @classmethod
-    def load(cls, clock: Clock = time.perf_counter) -> PluginManager:
-        """Register the built-in plugins, then the installed ones.
+    def load(cls, clock: Clock = time.perf_counter, code: OwnCode | None = None) -> PluginManager:
+        """Register the built-in plugins, then the installed ones, then the files that the user allows.
 
         The environment variable RLAIF_PLUGINS limits the installed plugins to a comma-separated list of names; if it is
         empty, none is loaded. If RLAIF_TRACE is set, every hook call is printed.
 
         Args:
             clock: Measures how long each installed plugin takes to load.
+            code: The code of the user's own that may run; default: none.
+
+        Raises:
+            SpecError: There is no such file.
+            PluginError: A file cannot be loaded.
         """
-        manager, version = cls(clock), framework_version()
+        manager, version = cls(clock, code), framework_version()
         for name in BUILTINS:
             plugin = Plugin(name.removeprefix("rlaif_plugins."), DISTRIBUTION, version, builtin=True)
             plugin.module = importlib.import_module(name)
             manager.add(plugin)
         manager._add_installed(os.environ.get("RLAIF_PLUGINS"))
+        manager.add_files(name for name in manager.code.allowed if is_file(name))
         if os.environ.get("RLAIF_TRACE"):
             manager.hooks.add_hookcall_monitoring(
                 lambda name, impls, kwargs: print(f"rlaif trace: {name} -> {[i.plugin_name for i in impls]}"),
@@ -67,6 +80,26 @@ class PluginManager:
             if name not in (plugin.name for plugin in self.plugins):
                 error = "RLAIF_PLUGINS names it, but no installed plugin has this name"
                 self.plugins.append(Plugin(name, "not installed", "", error=error))
+
+    def add_files(self, names: Iterable[str]) -> None:
+        """Register files of the user's own that implement hooks. The others may have functions to call.
+
+        Raises:
+            SpecError: A file is not allowed, or there is none.
+            PluginError: A file cannot be loaded. Unlike an installed plugin, it was asked for.
+        """
+        for name in names:
+            module = self.code.load(name)
+            if any(plugin.module is module for plugin in self.plugins):
+                continue
+            check_hooks(module, self.hooks)
+            if not has_hooks(module, self.hooks):
+                continue
+            path = absolute_name(name)
+            plugin = Plugin(Path(path).name, FILES, self.code.hash(path), file=path, module=module)
+            self.add(plugin)
+            if plugin.error:
+                raise PluginError(f"{path}: {plugin.error}") from plugin.cause
 
     def add(self, plugin: Plugin) -> None:
         """Register a plugin with all its components, or none of it and record the error in its row."""
@@ -173,7 +206,7 @@ class PluginManager:
     def title(self, slot: Slot, name: str) -> str:
         """Return the title of a component with its distribution and version, for messages about what it does."""
         _, plugin = self._components[slot][name]
-        return f"{slot} '{name}' of {plugin.distribution} {plugin.version}".strip()
+        return f"{slot} '{name}' of {plugin.source}"
 
 
 def _call_hook(name: str, function: Callable[[], Iterable[Component]], package: str) -> list[Component]:

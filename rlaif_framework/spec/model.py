@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, mod
 
 from rlaif_framework.config import Config
 from rlaif_framework.errors import suggest
+from rlaif_framework.plugins.own_code import absolute_name, is_file
 from rlaif_framework.plugins.slots import AlgorithmSlot, LabelerSlot, RewardSlot, TaskSlot, default_component
 
 MAX_NAME = 100
@@ -265,6 +266,14 @@ def _check_requirement(value: str) -> str:
     return value
 
 
+def _check_plugin(value: str) -> str:
+    if not is_file(value):
+        raise ValueError(
+            f"'{value}' is not the name of a Python file, such as my_rewards.py; list packages in requires"
+        )
+    return absolute_name(value)
+
+
 class Spec(Config):
     """Settings of a run. See docs/spec.md."""
 
@@ -274,6 +283,9 @@ class Spec(Config):
     """Seed from which all random streams are derived."""
     requires: list[Annotated[str, AfterValidator(_check_requirement)]] = Field([])
     """Plugins that must be installed, as pip requirements such as `rlaif-acme>=0.2`."""
+    plugins: list[Annotated[str, AfterValidator(_check_plugin)]] = Field([])
+    """Python files that implement hooks, as installed plugins do, such as `my_rewards.py`, relative to the spec. They
+    are loaded only if you allow it, by `--plugin` or `--trust-local`."""
     task: TaskSlot
     """The task: data and annotator prompts."""
     policy: PolicyConfig

@@ -260,6 +260,7 @@ REQUIRED: dict[tuple[str, str], dict[str, Any]] = {
     ("reward", "ensemble"): {"members": ["length", "length"]},
     ("reward", "sum"): {"terms": {"a": "length"}},
     ("algorithm", "teacher"): {"backend": LOCAL},
+    **{(slot, "regex"): {"pattern": "a"} for slot in ("reward", "labeler", "metric")},
 }
 """Settings without defaults."""
 NO_EFFECT = {
@@ -313,6 +314,16 @@ def test_another_judge_samples_and_judges_nothing_again(tiny_spec: Callable[...,
     after = keys_of(tiny_spec(evaluate={**evaluate, "judges": {"other": "rouge"}}), manager)
     assert after.keys() - before.keys() == {"evaluation/judges/other/rlaif-vs-sft", "evaluation/labels/other"}
     assert [name for name in before if after[name] != before[name]] == ["evaluation/summary"]
+
+
+def test_a_metric_of_the_task_is_in_the_keys_of_what_measures_responses_and_labels_nothing_again(
+    tiny_spec: Callable[..., Spec], manager: PluginManager
+) -> None:
+    before = keys_of(tiny_spec(), manager)
+    after = keys_of(tiny_spec(task={"kind": "tldr", "metrics": ["words"]}), manager)
+    kept = {name for name in before if before[name] == after[name]}
+    assert {"sft", "rlaif/pairs", "rlaif/labels", "rlaif/reward"} <= kept
+    assert kept.isdisjoint({"rlaif/policy", "evaluation/responses/sft", "evaluation/summary"})
 
 
 def test_equal_recipes_share_a_key_and_names_do_not_matter(

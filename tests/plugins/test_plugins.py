@@ -396,7 +396,7 @@ def test_a_slot_refuses_a_config_of_another_kind(manager: PluginManager) -> None
 
 def test_every_hook_is_documented_with_the_version_it_came_in() -> None:
     hooks = [f for name, f in vars(hookspecs).items() if name.startswith("rlaif_")]
-    assert len(hooks) == 11
+    assert len(hooks) == 12
     for hook in hooks:
         assert "Added in 0." in (hook.__doc__ or ""), hook.__name__
     assert set(hookspecs.SLOT_HOOKS) == set(SLOTS) == set(PROTOCOLS)
