@@ -78,7 +78,9 @@ class _StageCallback(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **rest: Any) -> None:
         """Log the metrics of a step. The summary at the end of the training has no loss, and is no step."""
         if logs is not None and "loss" in logs:
-            self.stage.log(state.global_step, {name: value for name, value in logs.items() if value is not None})
+            # Not times, which differ between runs of the same seed, nor what is not measured.
+            kept = {name: value for name, value in logs.items() if value is not None and not name.endswith("_time")}
+            self.stage.log(state.global_step, kept)
 
     def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         """Rename a complete checkpoint, since only those are resumed from, and delete older ones."""
