@@ -11,7 +11,15 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from rlaif_framework import Component, LabelerConfig, TaskConfig, hookimpl
+from rlaif_framework import (
+    Component,
+    LabelerConfig,
+    MetricConfig,
+    MetricSlots,
+    TaskConfig,
+    default_components,
+    hookimpl,
+)
 
 
 class ReviewsConfig(TaskConfig):
@@ -22,6 +30,8 @@ class ReviewsConfig(TaskConfig):
     """A JSON Lines file with the columns of `reviews.jsonl`, which is the default."""
     instruction: str = "Continue this review. Write only the continuation."
     """First line of the user's message to a policy with a chat template. Others continue the text itself."""
+    metrics: MetricSlots = default_components("words", "example/positive", "example/distinct-words")
+    """Metrics of responses, which are logged in training and reported in the evaluation."""
 
 
 class VaderConfig(LabelerConfig):
@@ -44,6 +54,18 @@ class PatternConfig(LabelerConfig):
     """Scale of the logits: this difference of the scores, which are in [-1, 1], gives odds of e to 1."""
 
 
+class PositiveConfig(MetricConfig):
+    """Measure whether a response is positive, by the lexicon of Pattern."""
+
+    kind: Literal["example/positive"] = "example/positive"
+
+
+class DistinctWordsConfig(MetricConfig):
+    """Measure the fraction of a response's words that are new; it is low if a policy repeats words of praise."""
+
+    kind: Literal["example/distinct-words"] = "example/distinct-words"
+
+
 @hookimpl
 def rlaif_tasks() -> Iterable[Component]:
     """Offer `example/reviews`."""
@@ -55,3 +77,10 @@ def rlaif_labelers() -> Iterable[Component]:
     """Offer `example/vader` and `example/pattern`."""
     yield Component("example/vader", VaderConfig, "rlaif_example.sentiment:VaderLabeler")
     yield Component("example/pattern", PatternConfig, "rlaif_example.sentiment:PatternLabeler")
+
+
+@hookimpl
+def rlaif_metrics() -> Iterable[Component]:
+    """Offer `example/positive` and `example/distinct-words`."""
+    yield Component("example/positive", PositiveConfig, "rlaif_example.sentiment:Positive")
+    yield Component("example/distinct-words", DistinctWordsConfig, "rlaif_example.words:DistinctWords")

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from rlaif_example import ReviewsConfig
-from rlaif_example.sentiment import rate_pattern
-from rlaif_framework import Comparison, Context, DataError, Prompt, Split, Turn
+from rlaif_framework import Comparison, Context, DataError, Prompt, ResponseMetrics, Split, Turn
 from rlaif_framework.data import AnnotatorPrompts
 from rlaif_framework.records import read_rows
 
@@ -25,6 +24,11 @@ class ReviewsTask:
 
     def __init__(self, config: ReviewsConfig, context: Context) -> None:
         self.config = config
+        self._context = context
+
+    @cached_property
+    def _metrics(self) -> ResponseMetrics:
+        return self._context.build_metrics(self.config.metrics)
 
     @cached_property
     def rows(self) -> Rows:
@@ -89,13 +93,5 @@ class ReviewsTask:
         return response.strip().partition("\n")[0].strip()
 
     def measure(self, prompt: Prompt, response: str) -> Mapping[str, float]:
-        """Return the length, whether the response is positive by the lexicon of Pattern, and the share of new words.
-
-        A policy that repeats words of praise has few distinct ones.
-        """
-        words = response.lower().split()
-        return {
-            "words": float(len(words)),
-            "positive": float(rate_pattern(response) > 0),
-            "distinct_words": len(set(words)) / max(1, len(words)),
-        }
+        """Return the numbers of the metrics that apply to the response."""
+        return self._metrics.measure([prompt], [response])[0]

@@ -1,15 +1,15 @@
-"""Labelers that prefer the more positive response, by two lexicons that were made independently of each other."""
+"""Labelers and a metric of sentiment, by two lexicons that were made independently of each other."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from textblob.en import sentiment
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
-from rlaif_example import PatternConfig, VaderConfig
+from rlaif_example import PatternConfig, PositiveConfig, VaderConfig
 from rlaif_framework import Comparison, Context, Evidence, Preference, Prompt
 
 
@@ -53,9 +53,14 @@ class PatternLabeler(SentimentLabeler):
 
     def rate(self, text: str) -> float:
         """Return the mean polarity of the words that are in the lexicon; 0 if none is."""
-        return rate_pattern(text)
+        return float(sentiment(text)[0])
 
 
-def rate_pattern(text: str) -> float:
-    """Return the polarity of a text by the lexicon of Pattern, in [-1, 1]."""
-    return float(sentiment(text)[0])
+class Positive:
+    """Counts what the lexicon of Pattern finds positive, however slightly."""
+
+    def __init__(self, config: PositiveConfig, context: Context) -> None: ...
+
+    def measure(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Mapping[str, Sequence[float | None]]:
+        """Return 1 for each positive response and 0 for the others; the mean is the share of positive ones."""
+        return {"positive": [float(sentiment(text)[0] > 0) for text in responses]}
