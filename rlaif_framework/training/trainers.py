@@ -15,6 +15,9 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.contracts.stage import Stage, resume_step
 
+LEFT_OUT = ("step_time", "num_tokens")
+"""Metrics that are not logged: times, and a count that starts over when a trainer is resumed."""
+
 
 def trainer_arguments(context: Context, stage: Stage) -> dict[str, Any]:
     """Return the training arguments that the run determines: folder, seed, precision, device, logging and saving.
@@ -78,8 +81,7 @@ class _StageCallback(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **rest: Any) -> None:
         """Log the metrics of a step. The summary at the end of the training has no loss, and is no step."""
         if logs is not None and "loss" in logs:
-            # Not times, which differ between runs of the same seed, nor what is not measured.
-            kept = {name: value for name, value in logs.items() if value is not None and not name.endswith("_time")}
+            kept = {name: value for name, value in logs.items() if value is not None and name not in LEFT_OUT}
             self.stage.log(state.global_step, kept)
 
     def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
