@@ -31,11 +31,13 @@ class TestReviews(TaskConformance):
 class TestVader(LabelerConformance):
     component = "example/vader"
     comparisons = PAIRS
+    injection_tolerance = 0.05  # all words count, those of a verdict too
 
 
 class TestPattern(LabelerConformance):
     component = "example/pattern"
     comparisons = PAIRS
+    injection_tolerance = 0.05
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +113,7 @@ def test_a_continuation_is_one_line(make: Make) -> None:
         (GOOD, {"words": 5.0, "positive": 1.0, "distinct_words": 1.0}),
         (BAD, {"words": 5.0, "positive": 0.0, "distinct_words": 1.0}),
         ("Great, great, GREAT great!", {"words": 4.0, "positive": 1.0, "distinct_words": 0.25}),
-        ("", {"words": 0.0, "positive": 0.0}),
+        ("", {"words": 0.0, "positive": 0.0, "distinct_words": 1.0}),
     ],
     ids=["good", "bad", "repeated", "empty"],
 )

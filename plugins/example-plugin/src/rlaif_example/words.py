@@ -17,6 +17,6 @@ class DistinctWords:
     def __init__(self, config: DistinctWordsConfig, context: Context) -> None: ...
 
     def measure(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Mapping[str, Sequence[float | None]]:
-        """Return the number of distinct words over that of all words; None for a response without words."""
+        """Return the number of distinct words over that of all words; 1 for a response without words."""
         words = [WORD.findall(text.lower()) for text in responses]
-        return {"distinct_words": [len(set(found)) / len(found) if found else None for found in words]}
+        return {"distinct_words": [len(set(found)) / len(found) if found else 1.0 for found in words]}
