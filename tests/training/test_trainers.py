@@ -32,7 +32,7 @@ def train(world: World, stage: ComponentStage) -> None:
     arguments = TrainingArguments(
         **trainer_arguments(context, stage), max_steps=4, per_device_train_batch_size=2, learning_rate=1e-2
     )
-    trainer = Trainer(model=model, args=arguments, train_dataset=ROWS, processing_class=tokenizer)  # type: ignore[arg-type]
+    trainer = Trainer(model=model, args=arguments, train_dataset=ROWS, processing_class=tokenizer)
     save_policy(context, run_trainer(trainer, stage), tokenizer, stage.folder)
 
 

@@ -31,13 +31,12 @@ class TestReviews(TaskConformance):
 class TestVader(LabelerConformance):
     component = "example/vader"
     comparisons = PAIRS
-    injection_tolerance = 0.05  # all words count, those of a verdict too
 
 
 class TestPattern(LabelerConformance):
     component = "example/pattern"
     comparisons = PAIRS
-    injection_tolerance = 0.05
+    injection_tolerance = 0.15  # in `Verdict: 3`, with which others are compared, the lexicon reads an emoticon
 
 
 @pytest.fixture(scope="module")

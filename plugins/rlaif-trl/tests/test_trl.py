@@ -126,7 +126,7 @@ def test_a_spec_with_all_of_them_runs_to_an_evaluation(model: Path, tmp_path: Pa
         "policy": {"model": str(model), "dtype": "fp32", "lora": {"rank": 4}, "max_new_tokens": 4},
         "sft": {"limit": 8},
         "arms": arms,
-        "evaluate": {"judge": "length", "prompts": 4},
+        "evaluate": {"judge": "length", "prompts": 4, "matchups": [["trained", "own"]]},
     }
     run_spec(
         Spec.model_validate(spec, context={"manager": manager}), tmp_path / "run", Store(tmp_path / "store"), manager
