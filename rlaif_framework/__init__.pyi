@@ -3,6 +3,7 @@ from .assembly.measuring import ResponseMetrics as ResponseMetrics
 from .config import Config as Config
 from .contracts.lifecycle import RunInfo as RunInfo
 from .contracts.lifecycle import StepInfo as StepInfo
+from .contracts.panels import Panel as Panel
 from .contracts.protocols import Algorithm as Algorithm
 from .contracts.protocols import Backend as Backend
 from .contracts.protocols import DescribedData as DescribedData
@@ -11,11 +12,20 @@ from .contracts.protocols import Labeler as Labeler
 from .contracts.protocols import Metric as Metric
 from .contracts.protocols import PromptStrategy as PromptStrategy
 from .contracts.protocols import Responder as Responder
+from .contracts.protocols import ResultTracker as ResultTracker
 from .contracts.protocols import Reward as Reward
 from .contracts.protocols import RewardModel as RewardModel
+from .contracts.protocols import StageTracker as StageTracker
+from .contracts.protocols import TableTracker as TableTracker
 from .contracts.protocols import Task as Task
 from .contracts.protocols import TermedReward as TermedReward
+from .contracts.protocols import Tracker as Tracker
 from .contracts.stage import Stage as Stage
+from .contracts.tracking import Table as Table
+from .contracts.tracking import TrackedRun as TrackedRun
+from .data.paths import DataPlace as DataPlace
+from .data.paths import ModelName as ModelName
+from .data.paths import SpecPath as SpecPath
 from .errors import DataError as DataError
 from .errors import HubError as HubError
 from .errors import MissingPackageError as MissingPackageError
@@ -27,6 +37,7 @@ from .errors import TrainingError as TrainingError
 from .errors import suggest as suggest
 from .pipeline.engine import run_spec as run_spec
 from .pipeline.planning import plan_spec as plan_spec
+from .plugins.command import Command as Command
 from .plugins.component import Component as Component
 from .plugins.component import ComponentConfig as ComponentConfig
 from .plugins.component import ModelLoad as ModelLoad
@@ -38,6 +49,7 @@ from .plugins.configs import MetricConfig as MetricConfig
 from .plugins.configs import RewardConfig as RewardConfig
 from .plugins.configs import StrategyConfig as StrategyConfig
 from .plugins.configs import TaskConfig as TaskConfig
+from .plugins.configs import TrackerConfig as TrackerConfig
 from .plugins.hookspecs import hookimpl as hookimpl
 from .plugins.manager import PluginManager as PluginManager
 from .plugins.slots import AlgorithmSlot as AlgorithmSlot
@@ -48,6 +60,7 @@ from .plugins.slots import MetricSlots as MetricSlots
 from .plugins.slots import RewardSlot as RewardSlot
 from .plugins.slots import StrategySlot as StrategySlot
 from .plugins.slots import TaskSlot as TaskSlot
+from .plugins.slots import TrackerSlot as TrackerSlot
 from .plugins.slots import default_component as default_component
 from .plugins.slots import default_components as default_components
 from .records.annotation import Annotation as Annotation

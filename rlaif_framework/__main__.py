@@ -13,8 +13,12 @@ def main() -> None:
     """Run the command line."""
     handle_interrupts()
     from rlaif_framework.cli.main import main as run  # slow, and can be interrupted from here on
+    from rlaif_framework.cli.streams import end_stdout
 
-    run()
+    try:
+        run()
+    finally:
+        end_stdout()
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from rlaif_framework.contracts.protocols import (
     PromptStrategy,
     RewardModel,
     Task,
+    Tracker,
 )
 from rlaif_framework.errors import ModelError, SpecError
 from rlaif_framework.models.source import ModelSource, find_load, find_model
@@ -29,6 +30,7 @@ from rlaif_framework.plugins.configs import (
     RewardConfig,
     StrategyConfig,
     TaskConfig,
+    TrackerConfig,
 )
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.spec.model import BATCH_TOKENS, LoraSettings, PolicyConfig, Spec
@@ -224,3 +226,7 @@ class Context:
             return self.load_policy_tokenizer(self.policy_source)
 
         return ScoreFunction(target, self.manager.code, load_tokenizer, columns, conversational, owner)
+
+    def build_tracker(self, config: TrackerConfig) -> Tracker:
+        """Instantiate a tracker."""
+        return cast(Tracker, self.manager.resolve("tracker", config)(config, self))

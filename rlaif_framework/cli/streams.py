@@ -19,6 +19,13 @@ def stdout_to_stderr() -> Iterator[None]:
         yield
 
 
+def end_stdout() -> None:
+    """Send what the process still writes to stdout to stderr: plugins may print when Python exits."""
+    _flush()
+    with suppress(OSError):  # closed
+        os.dup2(2, 1)
+
+
 @contextmanager
 def _redirect_descriptor() -> Iterator[None]:
     try:

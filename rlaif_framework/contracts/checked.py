@@ -196,6 +196,7 @@ _OVERRIDES: Mapping[str, Callable[[type[Any], str], Overrides]] = {
     "reward": _override_reward,
     "algorithm": _override_algorithm,
     "metric": _override_metric,
+    "tracker": lambda target, owner: {},  # its methods return nothing
 }
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rlaif_framework.pipeline.steps import Recipe, Step, TaskScope
 from rlaif_framework.plugins.component import ModelLoad, find_unused_policy_settings
-from rlaif_framework.plugins.configs import AlgorithmConfig, LabelerConfig, RewardConfig
+from rlaif_framework.plugins.configs import AlgorithmConfig, LabelerConfig, MetricConfig, RewardConfig
 from rlaif_framework.records.preferences import Comparison, Prompt
 from rlaif_framework.spec.model import EvaluateConfig, PairsConfig, PolicyConfig, SftConfig
 
@@ -20,10 +20,10 @@ SAMPLING = frozenset({"max_new_tokens", "batch_tokens"})
 ALL = frozenset(PolicyConfig.model_fields)
 
 
-def _unused_by_labeler(labeler: LabelerConfig, policy: str) -> frozenset[str]:
-    """Return the settings of the policy that a labeler does not use."""
-    unused, models = find_unused_policy_settings(labeler), {load.model for load in labeler.loads(policy)}
-    # A labeler may have the policy's model as its own; one without a local model has no batches.
+def _unused_by(config: LabelerConfig | MetricConfig, policy: str) -> frozenset[str]:
+    """Return the settings of the policy that a labeler or a metric does not use."""
+    unused, models = find_unused_policy_settings(config), {load.model for load in config.loads(policy)}
+    # It may have the policy's model as its own; one without a local model has no batches.
     unused |= frozenset() if policy in models else {"model"}
     return unused if models else unused | {"batch_tokens"}
 
@@ -94,7 +94,7 @@ class LabelerRecipe(Recipe):
 
     def unused_policy_settings(self, policy: str) -> frozenset[str]:
         """Return those that the labeler does not use."""
-        return _unused_by_labeler(self.labeler, policy)
+        return _unused_by(self.labeler, policy)
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
         """List the labeler's models."""
@@ -254,6 +254,27 @@ class ScoreResponsesRecipe(ScoreRecipe):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MeasureRecipe(Recipe):
+    """Measure the responses of a policy with a metric of the evaluation."""
+
+    stage = "measure"
+    work = f"{WORK}.measure:measure_responses"
+    metric: MetricConfig
+    responses: Step | None
+    """The responses to the prompts; None for the reference responses."""
+    prompts: Sequence[Prompt]
+    task: TaskScope = TaskScope.ANNOTATOR_PROMPTS
+
+    def unused_policy_settings(self, policy: str) -> frozenset[str]:
+        """Return those that the metric does not use."""
+        return _unused_by(self.metric, policy)
+
+    def loads(self, policy: str) -> Sequence[ModelLoad]:
+        """List the metric's models."""
+        return self.metric.loads(policy)
+
+
+@dataclass(frozen=True, kw_only=True)
 class JudgeRecipe(Recipe):
     """Compare the responses of two policies prompt by prompt."""
 
@@ -268,7 +289,7 @@ class JudgeRecipe(Recipe):
 
     def unused_policy_settings(self, policy: str) -> frozenset[str]:
         """Return those that the judge does not use."""
-        return _unused_by_labeler(self.judge, policy)
+        return _unused_by(self.judge, policy)
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
         """List the judge's models."""
@@ -291,7 +312,8 @@ class ArmResults:
 
     labeler: str | None
     """Name of the arm's labeler in the evaluation; None for an arm without feedback."""
-    improve: Step
+    improve: Step | None = None
+    """None for an arm that ends at its labels or its reward."""
     reward: Step | None = None
     comparison_scores: Step | None = None
     response_scores: Step | None = None
@@ -307,14 +329,19 @@ class EvaluateRecipe(Recipe):
     comparisons: Sequence[Comparison]
     prompts: Sequence[Prompt]
     """The test prompts, each as often as it is answered."""
-    sft: Step
+    sft: Step | None
+    """None if no policies are evaluated."""
     labelers: Mapping[str, LabelerConfig]
     labels: Mapping[str, Step]
     """The labels of each labeler on the comparisons."""
     responses: Mapping[str, Step]
-    """The responses of each policy to the prompts: `sft` and the arms."""
+    """The responses of each policy to the prompts: `sft` and the arms that train one."""
+    metrics: Mapping[str, Sequence[Step]]
+    """For each policy, what the metrics of the evaluation measured on its responses."""
     arms: Mapping[str, ArmResults]
     matchups: Sequence[Matchup]
+    metric_names: Sequence[str]
+    """Names of what these metrics measure."""
     task: TaskScope = TaskScope.METRICS
 
     def unused_policy_settings(self, policy: str) -> frozenset[str]:

@@ -43,5 +43,9 @@ BUILTINS = (
     "rlaif_plugins.metrics.words",
     "rlaif_plugins.metrics.copy_rate",
     "rlaif_plugins.metrics.rouge",
+    "rlaif_plugins.metrics.scored",
     "rlaif_plugins.trackers.tensorboard",
+    "rlaif_plugins.trackers.trackio",
+    "rlaif_plugins.trackers.wandb",
+    "rlaif_plugins.trackers.mlflow",
 )

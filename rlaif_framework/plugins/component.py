@@ -8,8 +8,24 @@ from typing import Literal, TypeVar, get_args
 
 from rlaif_framework.config import Config
 
-Slot = Literal["task", "backend", "strategy", "labeler", "reward", "algorithm", "metric"]
+Slot = Literal[
+    "task",
+    "backend",
+    "strategy",
+    "labeler",
+    "reward",
+    "algorithm",
+    "metric",
+    "tracker",
+]
 SLOTS: tuple[Slot, ...] = get_args(Slot)
+
+
+@dataclass(frozen=True)
+class SlotMark:
+    """Marks a setting as a slot."""
+
+    name: Slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +60,7 @@ class ComponentConfig(Config):
     """Base of all component configs.
 
     Plugins subclass the base of their kind of component: `TaskConfig`, `BackendConfig`, `StrategyConfig`,
-    `LabelerConfig`, `RewardConfig`, `AlgorithmConfig` or `MetricConfig`.
+    `LabelerConfig`, `RewardConfig`, `AlgorithmConfig`, `MetricConfig` or `TrackerConfig`.
     """
 
     kind: str

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rlaif_framework.plugins.component import AnyConfig, ComponentConfig, Slot, nested_configs, outermost_configs
 
@@ -17,8 +18,21 @@ MODEL_FREE = frozenset({"dtype", "save_dtype", "chat", "lora", "max_prompt_token
 in `rlaif label`."""
 
 
+METRIC_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
+"""Name of a number that a metric measures."""
+
+
 class TaskConfig(ComponentConfig):
     """Base of the config of a task."""
+
+    @property
+    def suggested_judges(self) -> Sequence[Mapping[str, Any]]:
+        """Labelers to decide win rates if a spec names no judge, the best first, as a spec's `evaluate.judge`.
+
+        Those that an arm learns from, or that need what a test prompt or this machine lacks, are left out. The default
+        compares responses with references.
+        """
+        return ({"kind": "rouge"}, {"kind": "similarity", "against": "reference"})
 
 
 class BackendConfig(ComponentConfig):
@@ -197,16 +211,33 @@ def check_metric_names(metrics: list[MetricConfig]) -> list[MetricConfig]:
     """Check that the metrics of a list measure numbers with different names.
 
     Raises:
-        ValueError: Two of them measure a number of the same name.
+        ValueError: Two of them measure a number of the same name, or a name cannot be part of a path.
     """
     owners: dict[str, str] = {}
     for metric in metrics:
         for name in metric.names:
+            if not METRIC_NAME.fullmatch(name):
+                raise ValueError(
+                    f"metric '{metric.kind}': the name '{name}' has other characters than letters, digits and _"
+                )
             if name in owners:
                 advice = "; set 'name' of one of them" if "name" in type(metric).model_fields else ""
                 raise ValueError(f"metrics '{owners[name]}' and '{metric.kind}' both measure '{name}'{advice}")
             owners[name] = metric.kind
     return metrics
+
+
+class TrackerConfig(ComponentConfig):
+    """Base of the config of a tracker."""
+
+    rewinds: ClassVar[bool] = False
+    """True if the tracker can remove metrics and has the methods of `StageTracker`. A stage that resumes from a
+    checkpoint then logs the steps after it again. By default, a tracker gets each step of a tracked run once."""
+
+    @property
+    def unused_settings(self) -> frozenset[str]:
+        """All settings: a tracker changes no result."""
+        return frozenset(type(self).model_fields) - {"kind"}
 
 
 def _nested(config: ComponentConfig, kind: type[AnyConfig]) -> Iterator[AnyConfig]:
@@ -221,6 +252,7 @@ BASES: Mapping[Slot, type[ComponentConfig]] = {
     "reward": RewardConfig,
     "algorithm": AlgorithmConfig,
     "metric": MetricConfig,
+    "tracker": TrackerConfig,
 }
 """The base that the config of a component in each slot must have."""
 

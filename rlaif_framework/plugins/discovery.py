@@ -34,6 +34,7 @@ class Plugin:
     version: str
     hooks: list[str] = field(default_factory=list)
     components: list[str] = field(default_factory=list)
+    commands: list[str] = field(default_factory=list)
     error: str | None = None
     module: ModuleType | None = None
     builtin: bool = False

@@ -12,13 +12,14 @@ from pydantic import (
     Field,
     GetJsonSchemaHandler,
     SerializeAsAny,
+    ValidationError,
     ValidationInfo,
 )
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from rlaif_framework.errors import PluginError
-from rlaif_framework.plugins.component import ComponentConfig, Slot
+from rlaif_framework.plugins.component import ComponentConfig, Slot, SlotMark
 from rlaif_framework.plugins.configs import (
     BASES,
     AlgorithmConfig,
@@ -28,8 +29,10 @@ from rlaif_framework.plugins.configs import (
     RewardConfig,
     StrategyConfig,
     TaskConfig,
+    TrackerConfig,
     check_metric_names,
 )
+from rlaif_framework.plugins.examples import add_example
 
 if TYPE_CHECKING:
     from rlaif_framework.plugins.manager import PluginManager
@@ -39,10 +42,8 @@ SLOT_MARK = "x-rlaif-slot"
 
 
 @dataclass(frozen=True)
-class SlotType:
+class SlotType(SlotMark):
     """Marks a spec field as a slot, so that the JSON Schema can list the components that fit."""
-
-    name: Slot
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """Return a mark that `spec_schema` replaces by the components of the slot."""
@@ -76,6 +77,8 @@ def narrow(slot: Literal["algorithm"], value: object, manager: PluginManager) ->
 @overload
 def narrow(slot: Literal["metric"], value: object, manager: PluginManager) -> MetricConfig: ...
 @overload
+def narrow(slot: Literal["tracker"], value: object, manager: PluginManager) -> TrackerConfig: ...
+@overload
 def narrow(slot: Slot, value: object, manager: PluginManager) -> ComponentConfig: ...
 def narrow(slot: Slot, value: object, manager: PluginManager) -> ComponentConfig:
     """Validate a slot's value as the config of the component that its `kind` names.
@@ -94,7 +97,11 @@ def narrow(slot: Slot, value: object, manager: PluginManager) -> ComponentConfig
     kind = value.get("kind")
     if not isinstance(kind, str):
         raise ValueError(f"'kind' is missing: name one of {', '.join(manager.names(slot))}")
-    config = manager.find(slot, kind).config.model_validate(dict(value), context={"manager": manager})
+    component = manager.find(slot, kind)
+    try:
+        config = component.config.model_validate(dict(value), context={"manager": manager})
+    except ValidationError as error:
+        raise add_example(error, component, manager) from None
     try:
         config.model_dump_json()
     except Exception as error:  # of pydantic, or of the plugin's own serialisers
@@ -116,6 +123,7 @@ def default_components(*kinds: str) -> Any:
 _TASK, _BACKEND, _STRATEGY = SlotType("task"), SlotType("backend"), SlotType("strategy")
 _LABELER, _REWARD, _ALGORITHM = SlotType("labeler"), SlotType("reward"), SlotType("algorithm")
 _METRIC = SlotType("metric")
+_TRACKER = SlotType("tracker")
 
 # SerializeAsAny: dumping a field by its declared base would drop the settings of the component.
 TaskSlot = Annotated[SerializeAsAny[TaskConfig], _TASK, BeforeValidator(_TASK.validate)]
@@ -128,3 +136,4 @@ MetricSlot = Annotated[SerializeAsAny[MetricConfig], _METRIC, BeforeValidator(_M
 
 MetricSlots = Annotated[list[MetricSlot], AfterValidator(check_metric_names)]
 """Several metrics, which measure numbers with different names."""
+TrackerSlot = Annotated[SerializeAsAny[TrackerConfig], _TRACKER, BeforeValidator(_TRACKER.validate)]

@@ -305,7 +305,7 @@ def test_bad_rows_are_all_named_and_nothing_is_written(label: Callable[..., Outc
             "b: strategy 'few-shot': the task's annotator prompts have no exemplar 'cats'; did you mean 'cat'?",
         ),
         (["--compare", "late.yaml", "--set", "b=human"], "b: pairs.jsonl, line 2: the row has no human preference"),
-        (["--compare", "late.yaml", "--set", "b.backend.model=./nowhere"], "b: no model at nowhere"),
+        (["--compare", "late.yaml", "--set", "b.backend.model=./nowhere"], "nowhere; give a hub id, a model folder"),
         (["--compare", "late.yaml", "--set", "b={kind: ensemble, labelers: {x: human}}"], "b: pairs.jsonl, line 2"),
         (
             ["--compare", "late.yaml", "--set", "b.orders=first", "--set", "b.consistent_only=true"],

@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 
-from rlaif_framework import DataError, ModelError, PluginManager, RlaifError, Spec, SpecError, Store
+from rlaif_framework import DataError, ModelError, PluginManager, Prompt, RlaifError, Spec, SpecError, Store, load_spec
 from rlaif_framework.data import AnnotatorPrompts, Template, TemplateFault
 from rlaif_framework.data.mappings import read_mapping
 from rlaif_framework.data.row_files import read_row_file
@@ -26,6 +26,8 @@ from rlaif_framework.pipeline.planning import plan_spec
 from rlaif_framework.store import MANIFEST
 from rlaif_plugins.backends.openai import OpenAIConfig
 from rlaif_plugins.backends.openai.service import Service
+from rlaif_plugins.checks.exact_match import ExactMatch
+from rlaif_plugins.checks.regex import Regex
 from support.fake_plugins import Site
 from support.own_code import save_own_code
 from support.runs import digest, execute
@@ -124,6 +126,44 @@ def test_the_store(tmp_path: Path, tiny_spec: Callable[..., Spec], manager: Plug
     assert (tmp_path / "b/sft/model.safetensors").read_bytes() == changed
 
 
+OWNED = "open('owned', 'w').close()\n"
+"""Code that leaves the file `owned` in the current folder."""
+SCORE = "def score(completions, **kwargs):\n    return [0.0 for _ in completions]\n"
+
+
+def write_spec(folder: Path, model: Path, **changes: Any) -> Path:
+    """Write a spec that names code beside it, in every place where it can."""
+    folder.mkdir()
+    for name in ("plugin.py", "reward.py", "labeler.py", "metric.py"):
+        (folder / name).write_text(OWNED + SCORE)
+    function = {"kind": "function", "target": "reward.py:score"}
+    labeler = {"kind": "ensemble", "labelers": {"x": {"kind": "function", "target": "labeler.py:score"}}}
+    spec = {
+        "plugins": ["plugin.py"],
+        "task": {"kind": "tldr", "metrics": [{"kind": "function", "target": "metric.py:score"}]},
+        "policy": {"model": str(model), "max_prompt_tokens": 96, "max_new_tokens": 8},
+        "sft": None,
+        "arms": {"a": {"reward": {"kind": "sum", "terms": {"x": function}}, "algorithm": "grpo"}},
+        "evaluate": {"judge": labeler},
+        **changes,
+    }
+    (folder / "spec.yaml").write_text(yaml.safe_dump(spec))
+    (folder / "labeler.yaml").write_text(yaml.safe_dump(labeler))
+    return folder / "spec.yaml"
+
+
+def test_allowed_code(tmp_path: Path, tiny_model: Path, rlaif: Callable[..., tuple[int, str, str]]) -> None:
+    """Python files and modules that you allow by `--plugin` or `--trust-local` run, with everything that you can do."""
+    spec = write_spec(tmp_path / "own", tiny_model)
+    assert rlaif("plan", spec, "--trust-local")[0] == 0
+    assert Path("owned").exists()
+    Path("owned").unlink()
+    files = [argument for name in ("plugin", "reward", "labeler", "metric") for argument in ("--plugin", f"{name}.py")]
+    os.chdir(spec.parent)
+    assert rlaif("plan", "spec.yaml", *files)[0] == 0
+    Path("owned").unlink()
+
+
 def test_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     """The servers that a spec names get texts of the data, and the value of the environment variable that it names for
     the key: read both before you run it."""
@@ -140,7 +180,8 @@ def test_templates_are_sandboxed(
 ) -> None:
     """A template of a spec, an annotator prompt or a model reads the values it is given, calls no other code, and
     changes nothing."""
-    spec = {"task": {"kind": "tldr", "template": "{{ post }}" + source}, "policy": {"model": str(tiny_model)}}
+    task = {"kind": "tldr", "template": "{{ post }}" + source}
+    spec = {"task": task, "policy": {"model": str(tiny_model)}, "evaluate": None}
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
     code, _, message = rlaif("plan", tmp_path / "spec.yaml")
     assert code == 2
@@ -190,13 +231,16 @@ def test_mappings_are_data(tmp_path: Path, name: str, text: str) -> None:
 
 def test_mappings_are_bounded(tmp_path: Path) -> None:
     """Files with mappings are refused if they are too large, are nested too deeply, refer to too many values by
-    aliases, or name a key twice."""
+    aliases, or name a key twice. This holds for each file that a spec is based on."""
     laughs = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 20))
     hostile = {"#" * 2_000_000: "larger", "a: " + "[" * 9999: "deeply", laughs: "aliases", "a: 1\na: 2": "duplicate"}
     for text, reason in hostile.items():
         (tmp_path / "x.yaml").write_text(text)
         with pytest.raises(SpecError, match=reason):
             read_mapping(tmp_path / "x.yaml", "spec", SpecError)
+        (tmp_path / "top.yaml").write_text("base: x.yaml")
+        with pytest.raises(SpecError, match=reason):
+            load_spec(tmp_path / "top.yaml")
 
 
 def test_special_files(
@@ -205,7 +249,8 @@ def test_special_files(
     """Pipes, devices, sockets and other special files are refused before they are opened."""
     os.mkfifo(tmp_path / "pipe.yaml")
     (tmp_path / "zero.yaml").symlink_to("/dev/zero")
-    for path in (tmp_path / "pipe.yaml", tmp_path / "zero.yaml", Path("/dev/zero")):
+    (tmp_path / "top.yaml").write_text("base: pipe.yaml")
+    for path in (tmp_path / "pipe.yaml", tmp_path / "zero.yaml", Path("/dev/zero"), tmp_path / "top.yaml"):
         for command in ("run", "plan", "check"):
             code, _, message = rlaif(command, path)
             assert code == 2
@@ -213,6 +258,62 @@ def test_special_files(
     for path in (tmp_path / "pipe.jsonl", tmp_path / "pipe.csv"):
         os.mkfifo(path)
         assert rlaif("label", path, "--labeler", "length", "--out", "labels.jsonl")[0] == 2
+
+
+@pytest.mark.parametrize("place", ["package:rlaif_owner/x.yaml", "base: package:rlaif_owner/x.yaml"])
+def test_specs_of_packages(
+    tmp_path: Path, rlaif: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """A spec can name a file of an installed package, whose code does not run for it."""
+    package = tmp_path / "site/rlaif_owner"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("open('owned', 'w')")
+    (package / "x.yaml").write_text("{task: tldr, policy: {model: 'package:rlaif_owner'}}")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    (tmp_path / "top.yaml").write_text(place)
+    given = tmp_path / "top.yaml" if place.startswith("base") else place
+    code, _, message = rlaif("check", given)
+    assert code == 2
+    assert "contains neither a .gguf file nor a model folder" in message, "the file is not read"
+
+
+def test_regular_expressions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A regular expression of a spec is matched in linear time."""
+    prompt = Prompt("p", "p", "p", "a")
+    for length in (100, 50_000):  # the `re` module would take more than a lifetime for the first one
+        text = "a" * length + "!"
+        assert Regex(pattern=r"\A(a+)+\z").grade(prompt, text) == 0.0
+        assert ExactMatch(extract=r"\A(a|a)*\z").grade(prompt, text) == 0.0
+    for path in SOURCES:
+        if "checks" in path.parts:  # expressions of its own, and those of literal texts, may use `re`
+            assert path.name == "patterns.py" or "import re2" not in path.read_text(encoding="utf-8")
+    with pytest.raises(ValueError, match="not a regular expression of RE2"):
+        Regex(pattern=r"(a+)\1")
+
+
+@pytest.mark.parametrize("command", ["check", "plan", "run"])
+def test_code_beside_specs(
+    command: str, tmp_path: Path, tiny_model: Path, rlaif: Callable[..., tuple[int, str, str]]
+) -> None:
+    """A spec can name Python files and functions, but they run only if you allow it; otherwise `check`, `plan`, `run`
+    and `label` name them and stop."""
+    spec = write_spec(tmp_path / "stranger", tiny_model)
+    for given in ([spec], [spec, "--plugin", spec.with_name("reward.py")]):
+        spec.with_name("reward.py").write_text(SCORE)
+        code, out, message = rlaif(command, *given)
+        assert (code, out) == (2, "")
+        names = ("plugin.py", "labeler.py", "metric.py")
+        assert all(str(spec.with_name(name)) in message for name in names)
+        assert ("reward.py" in message) is (len(given) == 1)
+        assert "--trust-local" in message
+        assert "Traceback" not in message
+    Path("pairs.jsonl").write_text('{"prompt": "a", "responses": ["b", "c"]}\n')
+    for labeler in (spec.with_name("labeler.yaml"), "function"):
+        more = ["--set", "target=os:system"] if labeler == "function" else []
+        code, out, message = rlaif("label", "pairs.jsonl", "--out", "labels.jsonl", "--labeler", labeler, *more)
+        assert (code, out) == (2, "")
+        assert ("  os (target: system)\n" if more else "labeler.py") in message
+    assert {path.name for path in Path().iterdir()} == {"pairs.jsonl"}
 
 
 @pytest.mark.parametrize("requirement", ["rlaif-x @ https://example.org/x", "rlaif-x; os_name == 'posix'", "rlaif-x"])

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from rlaif_framework import Split
-
-Place = str | dict[Split, str]
-"""A file, a folder, a hub id, or one of these for each split, as `rlaif_framework.data.read_rows` takes it."""
-
 
 def check_fractions(validation: float, test: float) -> None:
     """Check that the fractions held out for validation and testing leave something to train on.
