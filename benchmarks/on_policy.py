@@ -33,7 +33,8 @@ def main() -> None:
     manager, first = PluginManager.load(), given.runs[0]
     spec = load_spec(first / "spec.yaml", (), manager)
     context, arm = Context.from_spec(spec, manager), spec.arms[given.arm]
-    if arm.feedback is None or arm.reward is None or spec.evaluate is None:
+    judge = spec.evaluate.judge if spec.evaluate is not None else None
+    if arm.feedback is None or arm.reward is None or judge is None:
         raise SystemExit(f"arm '{given.arm}' needs feedback and a reward model, and the spec a judge")
     prompts = [*context.task.prompts("validation"), *context.task.prompts("test")]
     tokenizer = context.load_policy_tokenizer(first / "sft")
@@ -49,7 +50,7 @@ def main() -> None:
         for prompt in prompts
         for number, pair in enumerate(combinations(filter(None, written[prompt.id]), 2))
     ]
-    raters = {"labeler": arm.feedback.labeler, "judge": spec.evaluate.judge}
+    raters = {"labeler": arm.feedback.labeler, "judge": judge}
     labels = {
         name: np.array([first_probability(p) - 0.5 for p in context.build_labeler(config).label(pairs)])
         for name, config in raters.items()

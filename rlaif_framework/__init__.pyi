@@ -23,6 +23,9 @@ from .contracts.protocols import Tracker as Tracker
 from .contracts.stage import Stage as Stage
 from .contracts.tracking import Table as Table
 from .contracts.tracking import TrackedRun as TrackedRun
+from .data.paths import DataPlace as DataPlace
+from .data.paths import ModelName as ModelName
+from .data.paths import SpecPath as SpecPath
 from .errors import DataError as DataError
 from .errors import HubError as HubError
 from .errors import MissingPackageError as MissingPackageError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, Self
 
 from pydantic import (
@@ -15,9 +14,6 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from rlaif_framework.errors import suggest
-
-HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-"""Name of a model or data set on the Hugging Face Hub. A data set always has an owner before its name."""
 
 
 class Config(BaseModel):

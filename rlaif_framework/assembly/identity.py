@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.config import Config
+from rlaif_framework.data.paths import Location, find_location
+from rlaif_framework.files import check_regular, user_path
 from rlaif_framework.models.source import ModelSource
 from rlaif_framework.plugins.code import hash_code
 from rlaif_framework.plugins.component import ComponentConfig, configs_in, walk_configs
@@ -16,9 +21,12 @@ from rlaif_framework.plugins.own_code import split_target
 
 def describe_component(config: ComponentConfig, context: Context) -> dict[str, Any]:
     """Describe a component: its settings, the contents of its models, and the distributions that provide it."""
+    models = {name: source.identity for name, source in find_models(config, context).items()}
+    # The policy's model is another input of these artefacts.
+    named = {context.policy_model: "policy", **models}
     return {
-        "config": describe_settings(config, config.model_dump(mode="json")),
-        "models": {name: source.identity for name, source in find_models(config, context).items()},
+        "config": describe_settings(config, config.model_dump(mode="json"), named),
+        "models": list(models.values()),
         "from": sorted({describe_provider(part, context.manager) for part in walk_configs([config])}),
         "own_code": [_describe_code(target, context) for part in walk_configs([config]) for target in part.own_code],
         "backends": {part.kind: _hash_backend(part, context.manager) for part in _find_backends(config)},
@@ -39,16 +47,54 @@ def _hash_backend(config: BackendConfig, manager: PluginManager) -> str:
     return hash_code(manager.find("backend", config.kind).target.partition(":")[0])
 
 
-def describe_settings(value: object, dumped: Any) -> Any:
-    """Remove the settings that cannot change a result (`unused_settings`) from dumped settings, at any depth."""
+def describe_settings(value: object, dumped: Any, models: Mapping[str, str]) -> Any:
+    """Describe dumped settings, at any depth, without those that cannot change a result (`unused_settings`).
+
+    Contents stand for paths, so that a key does not depend on where files are.
+
+    Args:
+        value: The settings.
+        dumped: The same as plain JSON.
+        models: Identities of models by name.
+    """
     if isinstance(value, Config):
         unused = value.unused_settings if isinstance(value, ComponentConfig) else frozenset()
-        return {name: describe_settings(inner, dumped[name]) for name, inner in value if name not in unused}
+        return {
+            name: _describe_setting(find_location(field), getattr(value, name), dumped[name], models)
+            for name, field in type(value).model_fields.items()
+            if name not in unused
+        }
     if isinstance(value, dict):
-        return {name: describe_settings(value[name], inner) for name, inner in dumped.items()}
+        return {name: describe_settings(value[name], inner, models) for name, inner in dumped.items()}
     if isinstance(value, list | tuple):
-        return [describe_settings(inner, plain) for inner, plain in zip(value, dumped, strict=True)]
+        return [describe_settings(inner, plain, models) for inner, plain in zip(value, dumped, strict=True)]
     return dumped
+
+
+def _describe_setting(location: Location | None, value: object, dumped: Any, models: Mapping[str, str]) -> Any:
+    match location:
+        case Location.DATA:
+            return None
+        case Location.MODEL if isinstance(dumped, str):
+            return models.get(dumped, dumped)
+        case Location.FILE if isinstance(dumped, str):
+            return hash_contents(user_path(dumped))
+    return describe_settings(value, dumped, models)
+
+
+def hash_contents(path: Path) -> str:
+    """Hash a file, or all files of a folder with their names; the path if there is none."""
+    try:
+        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+        digest = hashlib.sha256()
+        for file in files:
+            check_regular(file)
+            with file.open("rb") as stream:
+                content = hashlib.file_digest(stream, "sha256").hexdigest()
+            digest.update(f"{file.relative_to(path)}\0{content}\0".encode())
+    except OSError:  # reported where it is used
+        return str(path)
+    return f"sha256:{digest.hexdigest()[:32]}"
 
 
 def find_models(config: ComponentConfig, context: Context) -> dict[str, ModelSource]:

@@ -29,7 +29,8 @@ def check_components(spec: Spec, context: Context) -> None:
         used += [part for part in (arm.reward, arm.algorithm) if part is not None]
         used += [arm.feedback.labeler] if arm.feedback else []
     if spec.evaluate is not None:
-        used += [spec.evaluate.judge, *spec.evaluate.judges.values(), *spec.evaluate.labelers.values()]
+        used += [spec.evaluate.judge] if spec.evaluate.judge else []
+        used += [*spec.evaluate.judges.values(), *spec.evaluate.labelers.values()]
         used += spec.evaluate.metrics
     for tracker in spec.trackers:
         check_component(tracker, context)

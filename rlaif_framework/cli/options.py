@@ -7,10 +7,30 @@ from typing import Annotated
 
 import typer
 
-SpecPath = Annotated[Path, typer.Argument(metavar="SPEC", help="Spec file: .yaml, .toml or .json.")]
+SpecFile = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="SPEC", help="Spec file: .yaml, .toml or .json, or package:NAME/PATH for one in an installed package."
+    ),
+]
+
+MoreFiles = Annotated[
+    list[str] | None,
+    typer.Option("-f", "--file", metavar="FILE", help="Spec file to merge on top of SPEC; repeatable, in order."),
+]
 
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override one value of the spec; repeatable.")
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="PATH=VALUE",
+        help="Override one value of the spec, or all that a path with * matches; repeatable.",
+    ),
+]
+
+Unset = Annotated[
+    list[str] | None,
+    typer.Option("--unset", metavar="PATH", help="Remove a key of the spec, such as arms.rlaif; repeatable."),
 ]
 
 StorePath = Annotated[

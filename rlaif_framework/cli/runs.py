@@ -12,10 +12,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rlaif_framework.cli.interrupts import raise_interrupts
-from rlaif_framework.cli.options import AsJson, Overrides, PluginFiles, SpecPath, StorePath, TrustLocal
+from rlaif_framework.cli.options import (
+    AsJson,
+    MoreFiles,
+    Overrides,
+    PluginFiles,
+    SpecFile,
+    StorePath,
+    TrustLocal,
+    Unset,
+)
 from rlaif_framework.cli.printing import format_bytes, format_count, print_json, print_table, print_yaml
 from rlaif_framework.cli.processes import is_first_process
-from rlaif_framework.cli.setup import load_spec_file
+from rlaif_framework.cli.setup import load_spec_files
 from rlaif_framework.cli.streams import stdout_to_stderr
 from rlaif_framework.terminal import escape_controls
 
@@ -24,17 +33,19 @@ if TYPE_CHECKING:
 
 
 def run(
-    spec: SpecPath,
+    spec: SpecFile = None,
+    file: MoreFiles = None,
     out: Annotated[Path | None, typer.Option(help="Run folder [default: runs/<name>-<time>].")] = None,
     store: StorePath = None,
     set_: Overrides = None,
+    unset: Unset = None,
     plugin: PluginFiles = None,
     trust_local: TrustLocal = False,
 ) -> None:
     """Run a spec: labels, reward model, improved policy, and a report."""
     from rich.console import Console
 
-    loaded, manager = load_spec_file(spec, set_, plugin, trust_local)
+    loaded, manager = load_spec_files(spec, file, set_, unset, plugin, trust_local)
     from rlaif_framework.pipeline.engine import run_spec
     from rlaif_framework.pipeline.run_folder import default_store
     from rlaif_framework.progress import Progress
@@ -44,7 +55,7 @@ def run(
     progress = Progress(Console(stderr=False, quiet=not is_first_process()))
     with raise_interrupts():
         finished = run_spec(loaded, out, Store(store or default_store()), manager, progress)
-    if finished.context.accelerator.is_main_process and loaded.evaluate is not None:
+    if finished.context.accelerator.is_main_process and finished.spec.evaluate is not None:
         from rlaif_framework.report.run_report import RunReport
 
         for line in RunReport.read(finished.folder).describe():
@@ -53,9 +64,11 @@ def run(
 
 
 def plan(
-    spec: SpecPath,
+    spec: SpecFile = None,
+    file: MoreFiles = None,
     store: StorePath = None,
     set_: Overrides = None,
+    unset: Unset = None,
     as_json: AsJson = False,
     plugin: PluginFiles = None,
     trust_local: TrustLocal = False,
@@ -64,7 +77,7 @@ def plan(
     from rich.console import Console
 
     with stdout_to_stderr():
-        loaded, manager = load_spec_file(spec, set_, plugin, trust_local)
+        loaded, manager = load_spec_files(spec, file, set_, unset, plugin, trust_local)
     from rlaif_framework.pipeline.planning import plan_spec
     from rlaif_framework.pipeline.run_folder import default_store
     from rlaif_framework.progress import Progress
@@ -100,8 +113,10 @@ def _print_plan(steps: Sequence[PlannedStep]) -> None:
 
 
 def check(
-    spec: SpecPath,
+    spec: SpecFile = None,
+    file: MoreFiles = None,
     set_: Overrides = None,
+    unset: Unset = None,
     as_json: AsJson = False,
     plugin: PluginFiles = None,
     trust_local: TrustLocal = False,
@@ -110,14 +125,15 @@ def check(
     from rich.console import Console
 
     with stdout_to_stderr():
-        loaded, manager = load_spec_file(spec, set_, plugin, trust_local)
+        loaded, manager = load_spec_files(spec, file, set_, unset, plugin, trust_local)
         from rlaif_framework.pipeline.planning import check_spec
         from rlaif_framework.progress import Progress
 
-        check_spec(loaded, manager, Progress(Console(stderr=True)))
+        loaded = check_spec(loaded, manager, Progress(Console(stderr=True)))
         settings = loaded.model_dump(mode="json")
     if as_json:
         print_json(settings)
         return
     print_yaml(settings)
-    print(escape_controls(f"# {spec} is valid"), file=sys.stderr)  # so that stdout can be redirected to a spec file
+    given = ", ".join([*([spec] if spec else []), *(file or [])])
+    print(escape_controls(f"# {given} is valid"), file=sys.stderr)  # so that stdout can be redirected to a spec file

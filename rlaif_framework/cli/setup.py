@@ -50,14 +50,22 @@ def load_plugins(files: list[str] | None = None, trust_local: bool = False, buil
     return manager
 
 
-def load_spec_file(
-    path: Path, overrides: list[str] | None, files: list[str] | None, trust_local: bool
+def load_spec_files(
+    spec: str | None,
+    more: list[str] | None,
+    overrides: list[str] | None,
+    unset: list[str] | None,
+    plugins: list[str] | None,
+    trust_local: bool,
 ) -> tuple[Spec, PluginManager]:
-    """Load a spec and the plugins that it was validated with."""
+    """Load a spec from its files, and the plugins that it was validated with."""
     from rlaif_framework.spec.loading import load_spec
 
-    manager = load_plugins(files, trust_local)
-    return load_spec(path, overrides or (), manager), manager
+    given = [*([spec] if spec is not None else []), *(more or [])]
+    if not given:
+        raise SpecError("no spec: give a file, such as specs/quickstart.yaml")
+    manager = load_plugins(plugins, trust_local)
+    return load_spec(given, overrides or (), manager, unset or ()), manager
 
 
 def check_arguments(arguments: Iterable[str]) -> None:

@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
 
-from rlaif_framework.config import HUB_ID
+from rlaif_framework.data.paths import HUB_ID
 from rlaif_framework.errors import DataError, HubError
 from rlaif_framework.files import check_regular, user_path
 from rlaif_framework.records.jsonl import MAX_LINE, open_data, parse_line, read_lines

@@ -93,8 +93,10 @@ class Evaluation(Measured):
     """The judges, the arms' labelers and those that were only measured, by name."""
     arms: dict[str, MeasuredArm]
     policies: dict[str, dict[str, Estimate | None]]
-    """Means over the test responses: for `sft`, each arm and `reference`, each metric. Those of policies include
-    `tokens`, `eos_rate` and `empty_rate`."""
+    """Means over the test responses: for `sft`, each arm and `reference`, each metric of the task and of
+    `evaluate.metrics`. Those of policies include `tokens`, `eos_rate` and `empty_rate`."""
+    metrics: list[str] = []
+    """Names of the metrics of `evaluate.metrics`."""
     wins: list[WinRate]
     """For each matchup, a win rate by each judge: that of `judge` first."""
     differences: list[PairedDifference]

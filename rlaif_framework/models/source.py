@@ -11,15 +11,13 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from rlaif_framework.config import HUB_ID
+from rlaif_framework.data.paths import HUB_ID, PACKAGE_PREFIX
 from rlaif_framework.errors import HubError, MissingPackageError, ModelError
 from rlaif_framework.files import check_regular, user_path
 from rlaif_framework.models.remember import remember
 from rlaif_framework.models.weights import measure_gguf, measure_safetensors
 from rlaif_framework.plugins.component import ModelLoad
 from rlaif_framework.spec.model import PolicyConfig
-
-PACKAGE_PREFIX = "package:"
 
 TEXT_FILES = (
     "tokenizer*",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.assembly.preflight import check_labeler
 from rlaif_framework.errors import DataError, SpecError
-from rlaif_framework.pipeline.compose_evaluation import compose_evaluation
+from rlaif_framework.pipeline.compose_evaluation import ArmEnd, compose_evaluation
 from rlaif_framework.pipeline.keys import StepFactory
 from rlaif_framework.pipeline.recipes import (
     ArmLabels,
@@ -30,8 +30,8 @@ from rlaif_framework.spec.model import AiFeedback, Arm, HumanFeedback, PairsConf
 class ArmSteps:
     """The steps of one arm."""
 
-    improve: Step
-    """The last round's policy."""
+    improve: Step | None
+    """The last round's policy; None for an arm that ends at its labels or its reward."""
     reward: FittedReward | None
     """The last round's reward."""
     steps: list[Step] = field(default_factory=list)
@@ -51,15 +51,24 @@ def compose(spec: Spec, context: Context) -> list[Step]:
     prompts = list(context.task.prompts("train"))
     sft = factory.create("sft", _sft_recipe(spec, prompts))
     arms = {name: _compose_arm(factory, spec, name, sft, prompts) for name in spec.arms}
-    steps = [sft, *(step for arm in arms.values() for step in arm.steps)]
+    steps = [step for arm in arms.values() for step in arm.steps]
     if spec.evaluate is not None:
-        policies = {name: (arm.improve, arm.reward) for name, arm in arms.items()}
-        steps += compose_evaluation(factory, spec, spec.evaluate, sft, policies)
-    return steps
+        ends = {name: ArmEnd(arm.improve, arm.reward) for name, arm in arms.items()}
+        steps += compose_evaluation(factory, spec, spec.evaluate, sft if spec.has_policies else None, ends)
+    return [sft, *steps] if _needs_baseline(spec) else steps
+
+
+def _needs_baseline(spec: Spec) -> bool:
+    """Return False if all arms end before anything is sampled or trained from the baseline."""
+    for arm in spec.arms.values():
+        samples = arm.feedback is not None and arm.feedback.pairs.source != "task"
+        if samples or (arm.reward is not None and arm.reward.needs_baseline):
+            return True
+    return spec.has_policies
 
 
 def _sft_recipe(spec: Spec, prompts: Sequence[Prompt]) -> SftRecipe:
-    if spec.sft is not None and not any(p.reference for p in prompts):
+    if spec.sft is not None and _needs_baseline(spec) and not any(p.reference for p in prompts):
         raise DataError(
             "sft: the task's training prompts have no reference responses; set 'sft: null' to start without"
         )
@@ -74,7 +83,7 @@ def _compose_arm(factory: StepFactory, spec: Spec, name: str, sft: Step, prompts
     for number in range(1, arm.rounds + 1):
         # The last round has the folder of the arm, as the only round of other arms has.
         folder = name if number == arm.rounds else f"{name}/round-{number}"
-        current = _compose_round(factory, arm, name, folder, number, sft, current.improve, prompts)
+        current = _compose_round(factory, arm, name, folder, number, sft, current.improve or sft, prompts)
         steps += current.steps
     return ArmSteps(current.improve, current.reward, steps)
 
@@ -100,8 +109,10 @@ def _compose_round(
         labels = _compose_labels(factory, arm.feedback, name, folder, number, policy, prompts)
         steps += [labels.sample, labels.label]
         # The gate is for AI labels: human ones are the standard it measures against. No key depends on it, so that
-        # labels that pass are not trained on again when it is added.
-        if isinstance(arm.feedback, AiFeedback) and not arm.feedback.allow_weak_labels:
+        # labels that pass are not trained on again when it is added. Without a reward or an algorithm, nothing is
+        # trained on the labels.
+        is_trained = arm.reward is not None or arm.algorithm is not None
+        if is_trained and isinstance(arm.feedback, AiFeedback) and not arm.feedback.allow_weak_labels:
             steps.append(factory.create(f"{folder}/gate", GateRecipe(label=labels.label)))
     reward: FittedReward | None = None
     if arm.reward is not None:
@@ -112,6 +123,9 @@ def _compose_round(
             labels=labels if arm.reward.needs_preferences else None,
         )
         reward = FittedReward(arm.reward, factory.create(f"{folder}/reward", recipe))
+        steps.append(reward.step)
+    if arm.algorithm is None:
+        return ArmSteps(None, reward, steps)
     improve = factory.create(
         f"{folder}/policy",
         ImproveRecipe(
@@ -124,8 +138,7 @@ def _compose_round(
             validation=list(factory.context.task.prompts("validation")),
         ),
     )
-    steps += [reward.step, improve] if reward is not None else [improve]
-    return ArmSteps(improve, reward, steps)
+    return ArmSteps(improve, reward, [*steps, improve])
 
 
 def _compose_labels(

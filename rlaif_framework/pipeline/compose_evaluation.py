@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from rlaif_framework.assembly.preflight import check_labeler
 from rlaif_framework.errors import DataError, SpecError
@@ -25,23 +26,39 @@ from rlaif_framework.records.preferences import Comparison, Prompt
 from rlaif_framework.seeds import derive_seed, sample_subset
 from rlaif_framework.spec.model import REFERENCE, EvaluateConfig, Spec
 
-ArmPolicy = tuple[Step, FittedReward | None]
-"""The step that creates an arm's policy, and the arm's reward."""
+
+class ArmEnd(NamedTuple):
+    """What an arm ends with."""
+
+    improve: Step | None
+    """The step that creates its policy."""
+    reward: FittedReward | None
 
 
 def compose_evaluation(
-    factory: StepFactory, spec: Spec, config: EvaluateConfig, sft: Step, arms: Mapping[str, ArmPolicy]
+    factory: StepFactory, spec: Spec, config: EvaluateConfig, sft: Step | None, arms: Mapping[str, ArmEnd]
 ) -> list[Step]:
     """List the steps that measure labelers, rewards and policies, the summary last.
+
+    Args:
+        factory: Creates the steps.
+        spec: The spec.
+        config: Its evaluation.
+        sft: The baseline; None if no policies are evaluated.
+        arms: The last steps of the arms.
 
     Raises:
         SpecError: The task has no test prompts, or no references for a matchup with them.
         DataError: A labeler or the judge cannot label its comparisons, or two test prompts have the same id.
     """
-    prompts, comparisons = _held_out(factory, spec, config)
-    for name, (_, reward) in arms.items():
-        if reward is not None:  # it scores the test prompts and the validation comparisons as well
-            check_labeler(f"arms.{name}.reward", reward.config, [*comparisons, *_compare_nothing(prompts)])
+    comparisons = sample_subset(
+        factory.context.task.comparisons("validation"), config.comparisons, derive_seed(spec.seed, "validation")
+    )
+    prompts = _choose_prompts(factory, spec, config) if sft is not None else []
+    for name, arm in arms.items():
+        if arm.reward is not None:  # it scores the test prompts and the validation comparisons as well
+            answered = prompts if arm.improve is not None else []
+            check_labeler(f"arms.{name}.reward", arm.reward.config, [*comparisons, *_compare_nothing(answered)])
     prompts = [prompt for prompt in prompts for _ in range(config.responses)]
     labelers, labeler_of_arm = _name_labelers(spec, config)
     for name, labeler in labelers.items():
@@ -50,15 +67,18 @@ def compose_evaluation(
         name: factory.create(f"evaluation/labels/{name}", LabelHeldOutRecipe(labeler=labeler, comparisons=comparisons))
         for name, labeler in labelers.items()
     }
-    policies: dict[str, ArmPolicy] = {"sft": (sft, None), **arms}
+    policies = {"sft": ArmEnd(sft, None), **arms}
     responses = {
-        name: _respond(factory, spec, name, policy, prompts, config.temperature) for name, policy in policies.items()
+        name: _respond(factory, spec, name, arm.improve, arm.reward, prompts, config.temperature)
+        for name, arm in policies.items()
+        if arm.improve is not None
     }
     results = {
         name: _score_arm(factory, name, labeler_of_arm[name], arm, responses, comparisons, prompts)
         for name, arm in arms.items()
     }
-    matchups = [_judge(factory, config, *pair, responses, prompts) for pair in spec.matchups()]
+    judges = config.named_judges()
+    matchups = [_judge(factory, judges, *pair, responses, prompts) for pair in spec.matchups()]
     metrics = _measure(factory, config, responses, prompts)
     recipe = EvaluateRecipe(
         # Without the metrics: what they measured is an input of its own.
@@ -70,6 +90,7 @@ def compose_evaluation(
         labels=labels,
         responses=responses,
         metrics=metrics,
+        metric_names=[name for metric in config.metrics if responses for name in metric.names],
         arms=results,
         matchups=matchups,
     )
@@ -78,10 +99,10 @@ def compose_evaluation(
     return [*dict.fromkeys(earlier), factory.create("evaluation/summary", recipe)]
 
 
-def _held_out(factory: StepFactory, spec: Spec, config: EvaluateConfig) -> tuple[list[Prompt], list[Comparison]]:
-    """Return the test prompts and the validation comparisons that everything is measured on."""
-    task, seed = factory.context.task, spec.seed
-    prompts = sample_subset(task.prompts("test"), config.prompts, derive_seed(seed, "test prompts"))
+def _choose_prompts(factory: StepFactory, spec: Spec, config: EvaluateConfig) -> list[Prompt]:
+    """Return the test prompts that policies are measured on."""
+    found = factory.context.task.prompts("test")
+    prompts = sample_subset(found, config.prompts, derive_seed(spec.seed, "test prompts"))
     if not prompts:
         raise SpecError("evaluate: the task has no test prompts; set 'evaluate: null' or add a test split to the task")
     matchups = spec.matchups()
@@ -92,11 +113,9 @@ def _held_out(factory: StepFactory, spec: Spec, config: EvaluateConfig) -> tuple
     _check_ids(prompts)
     if matchups:
         pairs = _compare_nothing(prompts)
-        check_labeler("evaluate.judge", config.judge, pairs)
-        for name, judge in config.judges.items():
-            check_labeler(f"evaluate.judges.{name}", judge, pairs)
-    comparisons = sample_subset(task.comparisons("validation"), config.comparisons, derive_seed(seed, "validation"))
-    return prompts, comparisons
+        for name, judge in config.named_judges().items():
+            check_labeler("evaluate.judge" if name == "judge" else f"evaluate.judges.{name}", judge, pairs)
+    return prompts
 
 
 def _compare_nothing(prompts: Sequence[Prompt]) -> list[Comparison]:
@@ -118,7 +137,7 @@ def _name_labelers(spec: Spec, config: EvaluateConfig) -> tuple[dict[str, Labele
     Returns:
         The labelers by name (the judges, arms, and those of `evaluate.labelers`), and the name of each arm's labeler.
     """
-    labelers: dict[str, LabelerConfig] = {"judge": config.judge, **config.judges}
+    labelers = config.named_judges()
     of_arm: dict[str, str | None] = {}
     for arm, settings in spec.arms.items():
         if settings.feedback is None:
@@ -132,9 +151,14 @@ def _name_labelers(spec: Spec, config: EvaluateConfig) -> tuple[dict[str, Labele
 
 
 def _respond(
-    factory: StepFactory, spec: Spec, name: str, arm: ArmPolicy, prompts: Sequence[Prompt], temperature: float
+    factory: StepFactory,
+    spec: Spec,
+    name: str,
+    policy: Step,
+    reward: FittedReward | None,
+    prompts: Sequence[Prompt],
+    temperature: float,
 ) -> Step:
-    policy, reward = arm
     algorithm = spec.arms[name].algorithm if name in spec.arms else None
     responder = algorithm if algorithm is not None and algorithm.responds else None
     return factory.create(
@@ -156,7 +180,7 @@ def _measure(
     for number, metric in enumerate(config.metrics):
         check_labeler(f"evaluate.metrics.{number}", metric, _compare_nothing(prompts))
     measured: dict[str, Step | None] = {**responses}
-    if all(p.reference for p in prompts):
+    if prompts and all(p.reference for p in prompts):
         measured[REFERENCE] = None  # the reference responses have no step
     return {
         name: [
@@ -172,18 +196,18 @@ def _measure(
 
 def _judge(
     factory: StepFactory,
-    config: EvaluateConfig,
+    judges: Mapping[str, LabelerConfig],
     first: str,
     second: str,
     responses: Mapping[str, Step],
     prompts: Sequence[Prompt],
 ) -> Matchup:
-    names = {"judge": "wins"} | {name: f"judges/{name}" for name in config.judges}
     judged = {}
-    for name, judge in {"judge": config.judge, **config.judges}.items():
+    for name, judge in judges.items():
         # The reference responses have no step.
         recipe = JudgeRecipe(judge=judge, first=responses.get(first), second=responses.get(second), prompts=prompts)
-        judged[name] = factory.create(f"evaluation/{names[name]}/{first}-vs-{second}", recipe)
+        folder = "wins" if name == "judge" else f"judges/{name}"
+        judged[name] = factory.create(f"evaluation/{folder}/{first}-vs-{second}", recipe)
     return Matchup(first, second, judged)
 
 
@@ -191,23 +215,21 @@ def _score_arm(
     factory: StepFactory,
     name: str,
     labeler: str | None,
-    arm: ArmPolicy,
+    arm: ArmEnd,
     responses: Mapping[str, Step],
     comparisons: Sequence[Comparison],
     prompts: Sequence[Prompt],
 ) -> ArmResults:
-    policy, reward = arm
+    reward = arm.reward
     if reward is None:
-        return ArmResults(labeler, policy)
+        return ArmResults(labeler, arm.improve)
     # Two steps, because the first does not depend on the policy: arms with the same reward share it.
     on_comparisons = ScoreComparisonsRecipe(reward=reward, comparisons=comparisons)
+    margins = factory.create(f"evaluation/margins/{name}", on_comparisons)
+    if arm.improve is None:
+        return ArmResults(labeler, None, reward.step, margins)
     on_responses = ScoreResponsesRecipe(
         reward=reward, prompts=prompts, baseline=responses["sft"], responses=responses[name]
     )
-    return ArmResults(
-        labeler,
-        policy,
-        reward.step,
-        factory.create(f"evaluation/margins/{name}", on_comparisons),
-        factory.create(f"evaluation/scores/{name}", on_responses),
-    )
+    scores = factory.create(f"evaluation/scores/{name}", on_responses)
+    return ArmResults(labeler, arm.improve, reward.step, margins, scores)

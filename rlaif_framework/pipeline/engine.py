@@ -22,7 +22,7 @@ from rlaif_framework.memory import peak_memory, release_memory, reset_peak_memor
 from rlaif_framework.metrics.evaluation import Evaluation
 from rlaif_framework.models.memory_plan import estimate_peak, plan_load
 from rlaif_framework.pipeline.environment import describe_environment, is_disk_full
-from rlaif_framework.pipeline.planning import check_loads, prepare
+from rlaif_framework.pipeline.planning import check_loads, complete_spec, prepare
 from rlaif_framework.pipeline.run_folder import check_folder, create_folder, open_folder, place_artefact
 from rlaif_framework.pipeline.steps import Step
 from rlaif_framework.pipeline.tables import read_tables
@@ -54,6 +54,8 @@ class Run:
     steps: list[Step] = field(default_factory=list)
     reused: dict[str, bool] = field(default_factory=dict)
     """True for each finished step whose artefact was reused, by the step's name."""
+    choices: list[str] = field(default_factory=list)
+    """Sentences about what the spec leaves open, such as its judge."""
     notes: dict[str, Any] = field(default_factory=dict)
     """Storage for lifecycle plugins between hooks; each plugin uses its own name as the key."""
     failed_hooks: set[tuple[str, str]] = field(default_factory=set)
@@ -105,12 +107,13 @@ def run_spec(
     if main and folder is not None:
         check_folder(folder)
     # All checks come before the first file is written and the first model is loaded.
+    spec, choices = complete_spec(spec, context, progress)
     steps = prepare(spec, context, progress)
     # Only models of steps that will be computed: a finished run needs none of them.
     check_loads(context, [step for step in steps if not store.has(step.stage, step.key)])
     if folder is None:
         folder = create_folder(spec) if main else Path()
-    run = Run(spec, folder, store, manager, context, progress, checkpoint_seconds, steps)
+    run = Run(spec, folder, store, manager, context, progress, checkpoint_seconds, steps, choices=choices)
     progress.print(f"run {spec.name} in {folder}")
     with locked(folder, f"runs {spec.name} in {folder}") if main else nullcontext():
         _run_steps(run)
@@ -281,6 +284,10 @@ def _write_report(run: Run) -> None:
     # The last step is the summary of the evaluation.
     evaluation = Evaluation.load(run.artefact(run.steps[-1]))
     report = RunReport.build(run.spec.model_dump(mode="json"), evaluation, steps, environment)
-    warnings = [*report.warnings, *describe_data(run.context)]
-    report.model_copy(update={"warnings": warnings, "panels": _collect_panels(run)}).write(run.folder)
+    more = {
+        "summary": [*run.choices, *report.summary],
+        "warnings": [*report.warnings, *describe_data(run.context)],
+        "panels": _collect_panels(run),
+    }
+    report.model_copy(update=more).write(run.folder)
     run.tracking.results_measured(list_results(evaluation), run.folder / "report.html")

@@ -70,8 +70,8 @@ class StepFactory:
             # Before `Config`, its base class: the key of a component has more than its settings, such as its version.
             case ComponentConfig():
                 return describe_component(value, self.context)
-            case Config():
-                return value.model_dump(mode="json")
+            case Config():  # it may have components, such as judges
+                return {name: self.describe(inner) for name, inner in value}
             case Mapping():
                 return {key: self.describe(inner) for key, inner in value.items()}
             case [Prompt() | Comparison(), *_]:  # a hash, because a manifest with all rows would be too long

@@ -9,6 +9,7 @@ from rlaif_framework.assembly.context import Context
 from rlaif_framework.assembly.preflight import check_architectures, check_components, check_models, describe_data
 from rlaif_framework.errors import HubError
 from rlaif_framework.models.memory_plan import PlannedLoad, estimate_peak, plan_load
+from rlaif_framework.pipeline.choose_judge import choose_judge
 from rlaif_framework.pipeline.compose import compose
 from rlaif_framework.pipeline.steps import Step
 from rlaif_framework.plugins.manager import PluginManager
@@ -29,6 +30,14 @@ class PlannedStep:
     loads: list[PlannedLoad]
     peak_bytes: int | None
     """Estimated peak memory; 0 for a step that holds no model, None if the size of a model is unknown."""
+
+
+def complete_spec(spec: Spec, context: Context, progress: Progress) -> tuple[Spec, list[str]]:
+    """Return a spec with what its task and its arms determine, and print what was chosen."""
+    spec, notes = choose_judge(spec, context)
+    for note in notes:
+        progress.print(f"evaluate: {note}")
+    return spec, notes
 
 
 def prepare(spec: Spec, context: Context, progress: Progress) -> list[Step]:
@@ -60,7 +69,7 @@ def check_loads(context: Context, steps: Sequence[Step]) -> None:
     check_architectures(context, loads)
 
 
-def check_spec(spec: Spec, manager: PluginManager, progress: Progress | None = None) -> None:
+def check_spec(spec: Spec, manager: PluginManager, progress: Progress | None = None) -> Spec:
     """Check what can be known before a run: components, packages, files of data and models, architectures.
 
     What is on the hub and cannot be reached now is not an error; a message states that it was not checked.
@@ -70,6 +79,9 @@ def check_spec(spec: Spec, manager: PluginManager, progress: Progress | None = N
         manager: Provides the components.
         progress: Where to print; default: nowhere.
 
+    Returns:
+        The spec, with the judge that was chosen if it names none.
+
     Raises:
         RlaifError: Something that the spec names is missing or wrong.
     """
@@ -77,6 +89,7 @@ def check_spec(spec: Spec, manager: PluginManager, progress: Progress | None = N
     context = Context.from_spec(spec, manager)
     unreachable: dict[str, None] = {}  # in order, each once
     try:
+        spec = complete_spec(spec, context, progress)[0]
         for step in prepare(spec, context, progress):
             try:
                 check_loads(context, [step])
@@ -86,6 +99,7 @@ def check_spec(spec: Spec, manager: PluginManager, progress: Progress | None = N
         unreachable[str(error)] = None
     for text in unreachable:
         progress.print(f"warning: not checked: {text}")
+    return spec
 
 
 def plan_spec(spec: Spec, store: Store, manager: PluginManager, progress: Progress | None = None) -> list[PlannedStep]:
@@ -95,10 +109,12 @@ def plan_spec(spec: Spec, store: Store, manager: PluginManager, progress: Progre
         spec: The spec.
         store: The store of artefacts.
         manager: Provides the components.
-        progress: Where to print which rows of the data are left out; default: nowhere.
+        progress: Where to print the judge that was chosen, and which rows are left out; default: nowhere.
     """
     context, planned = Context.from_spec(spec, manager), []
-    for step in _list_steps(spec, context, progress or Progress()):
+    progress = progress or Progress()
+    spec, _ = complete_spec(spec, context, progress)
+    for step in _list_steps(spec, context, progress):
         loads = [plan_load(load, spec.policy) for load in step.loads]
         peak = estimate_peak(loads) if loads else 0
         planned.append(PlannedStep(step.name, step.stage, step.key, store.has(step.stage, step.key), loads, peak))

@@ -312,7 +312,8 @@ class ArmResults:
 
     labeler: str | None
     """Name of the arm's labeler in the evaluation; None for an arm without feedback."""
-    improve: Step
+    improve: Step | None = None
+    """None for an arm that ends at its labels or its reward."""
     reward: Step | None = None
     comparison_scores: Step | None = None
     response_scores: Step | None = None
@@ -328,16 +329,19 @@ class EvaluateRecipe(Recipe):
     comparisons: Sequence[Comparison]
     prompts: Sequence[Prompt]
     """The test prompts, each as often as it is answered."""
-    sft: Step
+    sft: Step | None
+    """None if no policies are evaluated."""
     labelers: Mapping[str, LabelerConfig]
     labels: Mapping[str, Step]
     """The labels of each labeler on the comparisons."""
     responses: Mapping[str, Step]
-    """The responses of each policy to the prompts: `sft` and the arms."""
+    """The responses of each policy to the prompts: `sft` and the arms that train one."""
     metrics: Mapping[str, Sequence[Step]]
     """For each policy, what the metrics of the evaluation measured on its responses."""
     arms: Mapping[str, ArmResults]
     matchups: Sequence[Matchup]
+    metric_names: Sequence[str]
+    """Names of what these metrics measure."""
     task: TaskScope = TaskScope.METRICS
 
     def unused_policy_settings(self, policy: str) -> frozenset[str]:

@@ -21,6 +21,13 @@ Slot = Literal[
 SLOTS: tuple[Slot, ...] = get_args(Slot)
 
 
+@dataclass(frozen=True)
+class SlotMark:
+    """Marks a setting as a slot."""
+
+    name: Slot
+
+
 @dataclass(frozen=True, slots=True)
 class ModelLoad:
     """A model that a stage holds in memory."""

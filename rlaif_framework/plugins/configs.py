@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rlaif_framework.plugins.component import AnyConfig, ComponentConfig, Slot, nested_configs, outermost_configs
 
@@ -24,6 +24,15 @@ METRIC_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
 
 class TaskConfig(ComponentConfig):
     """Base of the config of a task."""
+
+    @property
+    def suggested_judges(self) -> Sequence[Mapping[str, Any]]:
+        """Labelers to decide win rates if a spec names no judge, the best first, as a spec's `evaluate.judge`.
+
+        Those that an arm learns from, or that need what a test prompt or this machine lacks, are left out. The default
+        compares responses with references.
+        """
+        return ({"kind": "rouge"}, {"kind": "similarity", "against": "reference"})
 
 
 class BackendConfig(ComponentConfig):

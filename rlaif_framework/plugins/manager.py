@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pluggy
 
@@ -61,7 +61,7 @@ class PluginManager:
         Args:
             clock: Measures how long each installed plugin takes to load.
             code: The code of the user's own that may run; default: none.
-            builtins: If False, the built-in plugins are left out, for the commands that installed ones offer.
+            builtins: If False, only the installed plugins are registered, for the commands that they offer.
 
         Raises:
             SpecError: There is no such file.
@@ -194,7 +194,7 @@ class PluginManager:
     def collect_panels(self, run: RunInfo) -> Iterator[tuple[str, list[Panel] | str]]:
         """Yield the panels of each plugin that adds some to the report, by its name, or the error if it fails."""
         for impl in self.hooks.hook.rlaif_report_panels.get_hookimpls():
-            function: Callable[..., Iterable[Any]] = impl.function
+            function = cast(Callable[..., Iterable[Any]], impl.function)
             arguments = {"run": run} if "run" in impl.argnames else {}
             try:
                 panels = [read_record(Panel, panel, "rlaif_report_panels()") for panel in function(**arguments)]

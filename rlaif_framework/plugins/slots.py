@@ -12,13 +12,14 @@ from pydantic import (
     Field,
     GetJsonSchemaHandler,
     SerializeAsAny,
+    ValidationError,
     ValidationInfo,
 )
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from rlaif_framework.errors import PluginError
-from rlaif_framework.plugins.component import ComponentConfig, Slot
+from rlaif_framework.plugins.component import ComponentConfig, Slot, SlotMark
 from rlaif_framework.plugins.configs import (
     BASES,
     AlgorithmConfig,
@@ -31,6 +32,7 @@ from rlaif_framework.plugins.configs import (
     TrackerConfig,
     check_metric_names,
 )
+from rlaif_framework.plugins.examples import add_example
 
 if TYPE_CHECKING:
     from rlaif_framework.plugins.manager import PluginManager
@@ -40,10 +42,8 @@ SLOT_MARK = "x-rlaif-slot"
 
 
 @dataclass(frozen=True)
-class SlotType:
+class SlotType(SlotMark):
     """Marks a spec field as a slot, so that the JSON Schema can list the components that fit."""
-
-    name: Slot
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """Return a mark that `spec_schema` replaces by the components of the slot."""
@@ -97,7 +97,11 @@ def narrow(slot: Slot, value: object, manager: PluginManager) -> ComponentConfig
     kind = value.get("kind")
     if not isinstance(kind, str):
         raise ValueError(f"'kind' is missing: name one of {', '.join(manager.names(slot))}")
-    config = manager.find(slot, kind).config.model_validate(dict(value), context={"manager": manager})
+    component = manager.find(slot, kind)
+    try:
+        config = component.config.model_validate(dict(value), context={"manager": manager})
+    except ValidationError as error:
+        raise add_example(error, component, manager) from None
     try:
         config.model_dump_json()
     except Exception as error:  # of pydantic, or of the plugin's own serialisers

@@ -10,7 +10,7 @@ from rlaif_framework.metrics.estimates import Estimate
 from rlaif_framework.metrics.evaluation import Curve, Evaluation, MeasuredReward, PairedDifference
 from rlaif_framework.metrics.wins import WinRate
 from rlaif_framework.records.ballots import LABEL_TOKEN_MASS, LOW_MASS
-from rlaif_framework.report.page import metric_name, rate
+from rlaif_framework.report.page import metric_name, number, rate
 
 SpecDict = dict[str, Any]
 MAX_COPY_RATE = 0.1
@@ -44,6 +44,7 @@ def summarise(evaluation: Evaluation) -> list[str]:
         empty = _empty_rate(policy, evaluation)
         if empty is not None:
             lines.append(f"empty responses of {policy}: {rate(empty)}")
+    lines += [_summarise_metric(name, evaluation) for name in evaluation.metrics]
     lines += [_summarise_win(win, evaluation) for win in evaluation.wins]
     lines += [_summarise_difference(difference) for difference in evaluation.differences if difference.metrics]
     return lines
@@ -61,6 +62,13 @@ def _summarise_reward(arm: str, reward: MeasuredReward, longer: Estimate | None)
             f"[{gain.low:+.3f}, {gain.high:+.3f}]: {_judge_gain(gain)}"
         )
     return lines
+
+
+def _summarise_metric(name: str, evaluation: Evaluation) -> str:
+    """Compare the policies by a metric of the evaluation."""
+    show = rate if name.endswith("_rate") else number
+    found = (f"{policy} {show(metrics.get(name))}" for policy, metrics in evaluation.policies.items())
+    return f"{metric_name(name)}: {'; '.join(found)}"
 
 
 def _judge_gain(gain: Estimate) -> str:
@@ -267,7 +275,9 @@ def _check_reward(arm: str, reward: MeasuredReward, longer: Estimate | None) -> 
 
 
 def _check_policy(arm: str, evaluation: Evaluation, spec: SpecDict) -> list[str]:
-    warnings = []
+    warnings: list[str] = []
+    if arm not in evaluation.policies:  # it ends at its labels or its reward
+        return warnings
     policy, baseline = evaluation.policies[arm], evaluation.policies["sft"]
     copied, copied_before = policy.get("copy_rate"), baseline.get("copy_rate")
     # Compares the ends of the two intervals, so that noise is not reported.

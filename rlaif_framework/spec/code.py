@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rlaif_framework.data.paths import FileText
 from rlaif_framework.plugins.own_code import absolute_name, anchor_target, split_target
 
 PLUGINS = "plugins"
@@ -14,23 +15,27 @@ FUNCTION, TARGET = "function", "target"
 """Kind of the components that call a function, and the setting that names it."""
 
 
-def anchor_code(data: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Make the paths of code in the contents of a file absolute; they are relative to the folder of the file."""
-    found: dict[str, Any] = _anchor_targets(data, folder)
+def anchor_code(data: dict[str, Any]) -> dict[str, Any]:
+    """Make the paths of code absolute: relative to the file that states them, or else to the current folder."""
+    found: dict[str, Any] = _anchor_targets(data)
     if isinstance(found.get(PLUGINS), list):
-        found[PLUGINS] = [absolute_name(x, folder) if isinstance(x, str) else x for x in found[PLUGINS]]
+        found[PLUGINS] = [absolute_name(x, _folder_of(x)) if isinstance(x, str) else x for x in found[PLUGINS]]
     return found
 
 
-def _anchor_targets(value: Any, folder: Path) -> Any:
+def _anchor_targets(value: Any) -> Any:
     if isinstance(value, list):
-        return [_anchor_targets(item, folder) for item in value]
+        return [_anchor_targets(item) for item in value]
     if not isinstance(value, dict):
         return value
-    anchored = {key: _anchor_targets(item, folder) for key, item in value.items()}
+    anchored = {key: _anchor_targets(item) for key, item in value.items()}
     if value.get("kind") == FUNCTION and isinstance(value.get(TARGET), str):
-        anchored[TARGET] = anchor_target(value[TARGET], folder)
+        anchored[TARGET] = anchor_target(value[TARGET], _folder_of(value[TARGET]))
     return anchored
+
+
+def _folder_of(text: str) -> Path | None:
+    return text.folder if isinstance(text, FileText) else None
 
 
 def find_code(data: object) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""Load and validate specs, and explain what is wrong with them."""
+"""Load and validate specs."""
 
 from __future__ import annotations
 
@@ -17,41 +17,59 @@ from rlaif_framework.plugins.own_code import is_file
 from rlaif_framework.plugins.slots import LabelerSlot, TaskSlot
 from rlaif_framework.plugins.versions import require_plugins
 from rlaif_framework.spec.code import PLUGINS, anchor_code, find_code
-from rlaif_framework.spec.files import read_mapping, set_value
+from rlaif_framework.spec.layers import Layers, find_spec_file, read_layer, read_layers
 from rlaif_framework.spec.model import Name, Spec, slug
+from rlaif_framework.spec.problems import explain
 
 
-def load_spec(path: Path, overrides: Sequence[str] = (), manager: PluginManager | None = None) -> Spec:
+def load_spec(
+    path: Path | str | Sequence[Path | str],
+    overrides: Sequence[str] = (),
+    manager: PluginManager | None = None,
+    unset: Sequence[str] = (),
+) -> Spec:
     """Load and validate a spec.
 
     Args:
-        path: A `.yaml`, `.yml`, `.toml` or `.json` file.
+        path: A `.yaml`, `.yml`, `.toml` or `.json` file, `package:NAME/path` for a file of an installed package, or
+            several of these, which are merged in order.
         overrides: Overrides of the form `path.to.value=VALUE`; VALUE is parsed as YAML.
         manager: The available components; by default those of all installed plugins. Files that the spec lists as
             plugins are added to it, if its `code` allows them.
+        unset: Paths of values to remove before the overrides are applied.
 
     Raises:
         SpecError: The spec is not valid, and the message lists all problems with their paths in the file; or it names
             code that is not allowed.
     """
-    data = _read_with_overrides(path, "spec", overrides)
     manager = manager or PluginManager.load()
+    given = [path] if isinstance(path, Path | str) else list(path)
+    layers = read_layers(given)
+    _apply(layers, overrides, unset)
+    files = ", ".join(map(str, given))
     # Before validation, which would report the components of a missing plugin as unknown.
-    unmet = require_plugins(_valid_requirements(data))
+    unmet = require_plugins(_valid_requirements(layers.data))
     if unmet:
-        raise SpecError(f"{path}: plugins are missing:\n" + "\n".join(f"  {line}" for line in unmet))
-    manager.code.check(path.name, find_code(data))
-    manager.add_files(_valid_files(data))
-    data.setdefault("name", slug(path.stem))
-    return build_spec(data, path.name, manager)
+        raise SpecError(f"{files}: plugins are missing:\n" + "\n".join(f"  {line}" for line in unmet))
+    manager.code.check(files, find_code(layers.data))
+    manager.add_files(_valid_files(layers.data))
+    layers.data.setdefault("name", slug(find_spec_file(given[0]).stem))
+    return build_spec(layers.data, files, manager, layers)
 
 
-def build_spec(data: Mapping[str, Any], origin: str, manager: PluginManager) -> Spec:
-    """Validate a spec given as a mapping; `origin` names it in errors."""
+def build_spec(data: Mapping[str, Any], origin: str, manager: PluginManager, layers: Layers | None = None) -> Spec:
+    """Validate a spec given as a mapping.
+
+    Args:
+        data: The spec.
+        origin: Its name in errors.
+        manager: The available components.
+        layers: The files that it was read from, whose lines are named in errors.
+    """
     try:
         return Spec.model_validate(dict(data), context={"manager": manager})
     except ValidationError as error:
-        raise _explain(error, data, f"{origin} is not a valid spec") from error
+        raise explain(error, data, f"{origin} is not a valid spec", layers) from error
 
 
 def load_task(given: str, overrides: Sequence[str], manager: PluginManager) -> TaskConfig:
@@ -79,14 +97,13 @@ def _load_component(
 ) -> AnyConfig:
     path = Path(given)
     is_settings = path.suffix.lower() in SUFFIXES
-    data = _read(path, slot) if is_settings else {"kind": given}
-    for override in overrides:
-        set_value(data, override)
-    manager.code.check(given, find_code(data))
+    layers = read_layer(path, slot) if is_settings else Layers(data={"kind": given})
+    _apply(layers, overrides)
+    manager.code.check(given, find_code(layers.data))
     try:
-        return adapter.validate_python(data, context={"manager": manager})
+        return adapter.validate_python(layers.data, context={"manager": manager})
     except ValidationError as error:
-        raise _explain(error, data, f"{given} is not a valid {slot}") from error
+        raise explain(error, layers.data, f"{given} is not a valid {slot}", layers) from error
 
 
 def load_labelers(path: Path, overrides: Sequence[str], manager: PluginManager) -> dict[str, LabelerConfig]:
@@ -95,49 +112,23 @@ def load_labelers(path: Path, overrides: Sequence[str], manager: PluginManager) 
     Raises:
         SpecError: The file is not valid. The message lists all problems with their paths in the file.
     """
-    data = _read_with_overrides(path, "labelers", overrides)
-    manager.code.check(str(path), find_code(data))
+    layers = read_layer(path, "labelers")
+    _apply(layers, overrides)
+    manager.code.check(str(path), find_code(layers.data))
     adapter: TypeAdapter[dict[str, LabelerConfig]] = TypeAdapter(dict[Name, LabelerSlot])
     try:
-        found = adapter.validate_python(data, context={"manager": manager})
+        found = adapter.validate_python(layers.data, context={"manager": manager})
     except ValidationError as error:
-        raise _explain(error, data, f"{path} does not map names to labelers") from error
+        raise explain(error, layers.data, f"{path} does not map names to labelers", layers) from error
     if not found:
         raise SpecError(f"{path} names no labeler; write one per line, such as 'mine: {{kind: similarity}}'")
     return found
 
 
-def _read_with_overrides(path: Path, what: str, overrides: Sequence[str]) -> dict[str, Any]:
-    data = _read(path, what)
-    for override in overrides:
-        set_value(data, override)
-    return data
-
-
-def _read(path: Path, what: str) -> dict[str, Any]:
-    return anchor_code(read_mapping(path, what), path.absolute().parent)
-
-
-def _explain(error: ValidationError, data: Mapping[str, Any], what: str) -> SpecError:
-    problems: dict[str, list[str]] = {}
-    for item in error.errors(include_url=False):
-        where = ".".join(_find_place(item["loc"], data, missing=item["type"] == "missing"))
-        problems.setdefault(where and f"{where}: ", []).append(item["msg"].removeprefix("Value error, "))
-    # Several problems at one path come from a union: each describes one valid form.
-    lines = [f"  {where}{'; or: '.join(messages)}" for where, messages in problems.items()]
-    return SpecError(f"{what}:\n" + "\n".join(lines))
-
-
-def _find_place(location: Sequence[str | int], data: object, missing: bool) -> list[str]:
-    """Return a problem's path in the file: pydantic's location without the names of types it tried."""
-    path = []
-    for i, part in enumerate(location):
-        inside: Any = data if isinstance(data, Mapping) else dict(enumerate(data)) if isinstance(data, list) else {}
-        # The last part of a missing key's location is the key, which the data does not have.
-        if part in inside or (missing and i == len(location) - 1):
-            path.append(str(part))
-        data = inside.get(part, data)
-    return path
+def _apply(layers: Layers, overrides: Sequence[str], unset: Sequence[str] = ()) -> None:
+    """Apply overrides, and make the paths of code absolute: relative to the file or the option that states them."""
+    layers.apply(overrides, unset)
+    layers.data = anchor_code(layers.data)
 
 
 def _valid_files(data: Mapping[str, Any]) -> list[str]:

@@ -9,9 +9,10 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
 from rlaif_framework.config import Config
+from rlaif_framework.data.paths import ModelName
 from rlaif_framework.errors import suggest
 from rlaif_framework.plugins.component import configs_in
-from rlaif_framework.plugins.configs import MetricConfig
+from rlaif_framework.plugins.configs import AlgorithmConfig, LabelerConfig, MetricConfig, RewardConfig
 from rlaif_framework.plugins.own_code import absolute_name, is_file
 from rlaif_framework.plugins.slots import (
     AlgorithmSlot,
@@ -37,6 +38,9 @@ REFERENCE = "reference"
 
 BATCH_TOKENS = 16384
 """Default of `policy.batch_tokens`."""
+
+DEFAULT_PROMPTS, DEFAULT_COMPARISONS = 200, 500
+"""Size of the evaluation of a spec that does not mention one."""
 
 MEASURED = frozenset({"tokens", "eos_rate", "empty_rate"})
 """Names of what is measured on every response."""
@@ -68,7 +72,7 @@ class LoraSettings(Config):
 class PolicyConfig(Config):
     """Settings of the policy, the model that is trained."""
 
-    model: str
+    model: ModelName
     """Hub id, model folder, GGUF file, or `package:NAME` for weights inside an installed Python package."""
     revision: str | None = None
     """Git revision of a hub model."""
@@ -203,8 +207,9 @@ class Arm(Config):
     """Source of the preferences. `human` is shorthand for `{kind: human}`."""
     reward: RewardSlot | None = None
     """The reward that scores responses. Leave it out for an algorithm that needs none, such as `dpo`."""
-    algorithm: AlgorithmSlot
-    """The algorithm that trains the policy."""
+    algorithm: AlgorithmSlot | None = None
+    """The algorithm that trains the policy. Without it, the arm ends at its labels, or at its reward, which are then
+    only measured."""
     rounds: int = Field(1, ge=1)
     """Number of rounds. Each further round samples pairs from the current policy, labels them, fits a new reward model
     and trains the policy again, with the current policy as initial policy and KL reference."""
@@ -212,21 +217,23 @@ class Arm(Config):
     @model_validator(mode="after")
     def _check_parts(self) -> Arm:
         reward, algorithm = self.reward, self.algorithm
-        if reward is None and algorithm.needs_reward:
-            raise ValueError(f"algorithm '{algorithm.kind}' needs a reward: set the arm's 'reward'")
-        if reward is not None and not algorithm.needs_reward:
-            raise ValueError(f"algorithm '{algorithm.kind}' uses no reward: remove the arm's 'reward'")
-        if algorithm.needs_reward_model and (reward is None or not reward.saves_model):
+        if algorithm is not None:
+            _check_reward(algorithm, reward)
+        elif reward is None and self.feedback is None:
             raise ValueError(
-                f"algorithm '{algorithm.kind}': value_from: reward needs a reward that is a trained model, such as "
-                "'bradley-terry'; use value_from: sft"
+                "the arm is empty: set 'feedback' for labels, also 'reward' for a reward model, and 'algorithm' to "
+                "train a policy"
             )
+        elif self.rounds > 1:
+            raise ValueError("rounds: every round trains a policy; set the arm's 'algorithm', or remove 'rounds'")
         trained = [part for part in (reward, algorithm) if part is not None and part.needs_preferences]
         if trained and self.feedback is None:
             slot = "reward" if trained[0] is reward else "algorithm"
             raise ValueError(f"{slot} '{trained[0].kind}' is trained on preferences: set the arm's 'feedback'")
-        if not trained and self.feedback is not None:
-            user = f"reward '{reward.kind}'" if reward is not None else f"algorithm '{algorithm.kind}'"
+        user = next(
+            (f"{slot} '{part.kind}'" for slot, part in (("reward", reward), ("algorithm", algorithm)) if part), ""
+        )
+        if user and not trained and self.feedback is not None:
             raise ValueError(f"{user} uses no preferences: remove the arm's 'feedback'")
         if self.rounds > 1 and (self.feedback is None or self.feedback.pairs.source == "task"):
             raise ValueError(
@@ -236,16 +243,31 @@ class Arm(Config):
         return self
 
 
+def _check_reward(algorithm: AlgorithmConfig, reward: RewardConfig | None) -> None:
+    """Check that an arm has a reward if and only if its algorithm needs one."""
+    if reward is None and algorithm.needs_reward:
+        raise ValueError(f"algorithm '{algorithm.kind}' needs a reward: set the arm's 'reward'")
+    if reward is not None and not algorithm.needs_reward:
+        raise ValueError(f"algorithm '{algorithm.kind}' uses no reward: remove the arm's 'reward'")
+    if algorithm.needs_reward_model and (reward is None or not reward.saves_model):
+        raise ValueError(
+            f"algorithm '{algorithm.kind}': value_from: reward needs a reward that is a trained model, such as "
+            "'bradley-terry'; use value_from: sft"
+        )
+
+
 class EvaluateConfig(Config):
     """Settings of the evaluation of labels, reward models and policies."""
 
-    judge: LabelerSlot
-    """Labeler that decides win rates. A judge that shares a model with an arm's labeler is reported with a warning."""
+    judge: LabelerSlot | None = None
+    """Labeler that decides win rates. By default the first of those that the task suggests that no arm learns from
+    and that has what it needs; if there is none, there are no win rates. A judge that shares a model with an arm's
+    labeler is reported with a warning."""
     judges: dict[Name, LabelerSlot] = Field({})
     """Additional judges, by name: every win rate is also reported by each of them."""
     matchups: list[tuple[str, str]] | None = None
-    """Pairs of policies to compare: names of arms, `sft`, or `reference`. By default every arm is compared with `sft`
-    and with every other arm."""
+    """Pairs of policies to compare: names of arms, `sft`, or `reference`. By default every arm that trains a policy is
+    compared with `sft` and with every other one."""
     labelers: dict[Name, LabelerSlot] = Field({})
     """Additional labelers to measure on the validation comparisons, by name. Those of the arms are always measured."""
     metrics: MetricSlots = Field([])
@@ -269,6 +291,10 @@ class EvaluateConfig(Config):
             raise ValueError("responses: greedy decoding gives equal responses; set 'temperature' above 0")
         return self
 
+    def named_judges(self) -> dict[str, LabelerConfig]:
+        """Return the judges by name; the main one, which is called `judge`, may be missing."""
+        return {**({"judge": self.judge} if self.judge is not None else {}), **self.judges}
+
 
 def _check_requirement(value: str) -> str:
     from packaging.requirements import InvalidRequirement, Requirement
@@ -281,6 +307,10 @@ def _check_requirement(value: str) -> str:
     if requirement.url:
         raise ValueError("name a package and its versions, such as 'rlaif-acme>=0.2', without an address")
     return value
+
+
+def _drop_removed(arms: object) -> object:
+    return {name: arm for name, arm in arms.items() if arm is not None} if isinstance(arms, Mapping) else arms
 
 
 def _check_plugin(value: str) -> str:
@@ -309,10 +339,12 @@ class Spec(Config):
     """The model to train."""
     sft: SftConfig | None = SftConfig()
     """Supervised fine-tuning before the arms; null to start from the policy's model directly."""
-    arms: dict[Name, Arm] = Field({})
-    """Ways of training the policy, by name."""
-    evaluate: EvaluateConfig | None = None
-    """Evaluation at the end; null for none."""
+    arms: Annotated[dict[Name, Arm], BeforeValidator(_drop_removed, json_schema_input_type=dict[Name, Arm | None])] = (
+        Field({})
+    )
+    """Ways of training the policy, by name; null removes an arm of a spec below."""
+    evaluate: EvaluateConfig | None = EvaluateConfig(prompts=DEFAULT_PROMPTS, comparisons=DEFAULT_COMPARISONS)
+    """Evaluation at the end, by default on at most 200 test prompts and 500 validation comparisons; null for none."""
     trackers: list[TrackerSlot] = default_components("tensorboard")
     """Experiment trackers that get settings, metrics and results while the run goes on; an empty list for none. They
     change no result."""
@@ -325,9 +357,11 @@ class Spec(Config):
         self._check_labeler_names()
         self._check_metric_names()
         self._check_trackers()
-        known = [*self.arms, *BASELINES]
+        known = [*(name for name, arm in self.arms.items() if arm.algorithm), *BASELINES]
         for pair in (self.evaluate and self.evaluate.matchups) or []:
             for name in pair:
+                if name in self.arms and name not in known:
+                    raise ValueError(f"evaluate.matchups: arm '{name}' has no 'algorithm', so it trains no policy")
                 if name not in known:
                     raise ValueError(f"evaluate.matchups: no arm named '{name}'; {suggest(name, known)}")
             if pair[0] == pair[1]:
@@ -364,8 +398,13 @@ class Spec(Config):
             return []
         if self.evaluate.matchups is not None:
             return list(self.evaluate.matchups)
-        arms = list(self.arms)
+        arms = [name for name, arm in self.arms.items() if arm.algorithm is not None]
         return [(arm, "sft") for arm in arms] + [(a, b) for i, a in enumerate(arms) for b in arms[i + 1 :]]
+
+    @property
+    def has_policies(self) -> bool:
+        """True if a policy is trained or compared: False if all arms end at their labels or rewards."""
+        return not self.arms or any(arm.algorithm is not None for arm in self.arms.values()) or bool(self.matchups())
 
 
 def slug(name: str) -> str:

@@ -9,8 +9,13 @@ from pydantic import BaseModel
 from rlaif_framework.plugins.component import SLOTS
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.plugins.slots import SLOT_MARK
+from rlaif_framework.spec.layers import BASE
 from rlaif_framework.spec.model import Spec
 
+BASE_HELP = (
+    "Another spec, on top of which this one is merged: its path, relative to this file, or package:NAME/PATH for one "
+    "in an installed package."
+)
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
@@ -34,7 +39,11 @@ def spec_schema(manager: PluginManager) -> dict[str, Any]:
     # The shorthand is expanded by a validator, which pydantic's schema does not contain.
     arm = definitions["Arm"]["properties"]["feedback"]
     arm["anyOf"].append({"enum": ["human"], "description": "Shorthand for {kind: human}."})
-    return {"$schema": DIALECT, **schema, "title": "rlaif spec", "$defs": definitions}
+    # Reading a spec removes the key, so `Spec` does not have it.
+    schema["properties"] = {BASE: {"type": "string", "description": BASE_HELP}, **schema["properties"]}
+    # The base may have what is required.
+    required = {"if": {"not": {"required": [BASE]}}, "then": {"required": schema.pop("required")}}
+    return {"$schema": DIALECT, **schema, **required, "title": "rlaif spec", "$defs": definitions}
 
 
 def _model_schema(model: type[BaseModel], definitions: dict[str, Any], prefix: str = "") -> dict[str, Any]:

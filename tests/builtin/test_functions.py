@@ -12,6 +12,7 @@ import pytest
 from rlaif_framework import Comparison, Context, PluginError, PluginManager, Prompt, RlaifError, SpecError, Turn
 from rlaif_framework.contracts import read_measures
 from rlaif_framework.plugins import OwnCode
+from rlaif_framework.plugins.component import Slot
 from rlaif_framework.plugins.slots import narrow
 from support.world import World
 
@@ -31,10 +32,10 @@ def write(tmp_path: Path) -> Callable[[str], Path]:
     return write
 
 
-def build(slot: str, target: object, **settings: Any) -> Any:
+def build(slot: Slot, target: object, **settings: Any) -> Any:
     manager = PluginManager.load(code=OwnCode(allow_all=True))
     context = Context(narrow("task", "tldr", manager), None, 0, manager)
-    config = narrow(slot, {"kind": "function", "target": str(target), **settings}, manager)  # type: ignore[arg-type]
+    config = narrow(slot, {"kind": "function", "target": str(target), **settings}, manager)
     make: Any = {"reward": context.build_reward, "labeler": context.build_labeler, "metric": context.build_metric}[slot]
     return make(config)
 

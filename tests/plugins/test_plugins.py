@@ -250,7 +250,7 @@ def test_every_builtin_target_can_be_imported_and_satisfies_its_protocol(slot: s
         try:
             target = manager.resolve(slot, config)  # type: ignore[arg-type]
         except MissingPackageError as error:
-            if not error.is_optional:  # only an extra may be missing
+            if not error.is_optional:
                 raise
             continue
         methods = [n for n in vars(PROTOCOLS[slot]) if not n.startswith("_")]

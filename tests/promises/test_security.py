@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 
-from rlaif_framework import DataError, ModelError, PluginManager, Prompt, RlaifError, Spec, SpecError, Store
+from rlaif_framework import DataError, ModelError, PluginManager, Prompt, RlaifError, Spec, SpecError, Store, load_spec
 from rlaif_framework.data import AnnotatorPrompts, Template, TemplateFault
 from rlaif_framework.data.mappings import read_mapping
 from rlaif_framework.data.row_files import read_row_file
@@ -180,7 +180,8 @@ def test_templates_are_sandboxed(
 ) -> None:
     """A template of a spec, an annotator prompt or a model reads the values it is given, calls no other code, and
     changes nothing."""
-    spec = {"task": {"kind": "tldr", "template": "{{ post }}" + source}, "policy": {"model": str(tiny_model)}}
+    task = {"kind": "tldr", "template": "{{ post }}" + source}
+    spec = {"task": task, "policy": {"model": str(tiny_model)}, "evaluate": None}
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
     code, _, message = rlaif("plan", tmp_path / "spec.yaml")
     assert code == 2
@@ -230,13 +231,16 @@ def test_mappings_are_data(tmp_path: Path, name: str, text: str) -> None:
 
 def test_mappings_are_bounded(tmp_path: Path) -> None:
     """Files with mappings are refused if they are too large, are nested too deeply, refer to too many values by
-    aliases, or name a key twice."""
+    aliases, or name a key twice. This holds for each file that a spec is based on."""
     laughs = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 20))
     hostile = {"#" * 2_000_000: "larger", "a: " + "[" * 9999: "deeply", laughs: "aliases", "a: 1\na: 2": "duplicate"}
     for text, reason in hostile.items():
         (tmp_path / "x.yaml").write_text(text)
         with pytest.raises(SpecError, match=reason):
             read_mapping(tmp_path / "x.yaml", "spec", SpecError)
+        (tmp_path / "top.yaml").write_text("base: x.yaml")
+        with pytest.raises(SpecError, match=reason):
+            load_spec(tmp_path / "top.yaml")
 
 
 def test_special_files(
@@ -245,7 +249,8 @@ def test_special_files(
     """Pipes, devices, sockets and other special files are refused before they are opened."""
     os.mkfifo(tmp_path / "pipe.yaml")
     (tmp_path / "zero.yaml").symlink_to("/dev/zero")
-    for path in (tmp_path / "pipe.yaml", tmp_path / "zero.yaml", Path("/dev/zero")):
+    (tmp_path / "top.yaml").write_text("base: pipe.yaml")
+    for path in (tmp_path / "pipe.yaml", tmp_path / "zero.yaml", Path("/dev/zero"), tmp_path / "top.yaml"):
         for command in ("run", "plan", "check"):
             code, _, message = rlaif(command, path)
             assert code == 2
@@ -253,6 +258,23 @@ def test_special_files(
     for path in (tmp_path / "pipe.jsonl", tmp_path / "pipe.csv"):
         os.mkfifo(path)
         assert rlaif("label", path, "--labeler", "length", "--out", "labels.jsonl")[0] == 2
+
+
+@pytest.mark.parametrize("place", ["package:rlaif_owner/x.yaml", "base: package:rlaif_owner/x.yaml"])
+def test_specs_of_packages(
+    tmp_path: Path, rlaif: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """A spec can name a file of an installed package, whose code does not run for it."""
+    package = tmp_path / "site/rlaif_owner"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("open('owned', 'w')")
+    (package / "x.yaml").write_text("{task: tldr, policy: {model: 'package:rlaif_owner'}}")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    (tmp_path / "top.yaml").write_text(place)
+    given = tmp_path / "top.yaml" if place.startswith("base") else place
+    code, _, message = rlaif("check", given)
+    assert code == 2
+    assert "contains neither a .gguf file nor a model folder" in message, "the file is not read"
 
 
 def test_regular_expressions(monkeypatch: pytest.MonkeyPatch) -> None:

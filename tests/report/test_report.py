@@ -222,6 +222,16 @@ def test_every_judge_and_the_difference_of_every_metric_is_reported() -> None:
     assert made.render().count("<td>rlaif</td><td>sft</td>") == 3
 
 
+def test_metrics_of_the_evaluation_are_compared_over_the_policies() -> None:
+    measured = {
+        "sft": {**POLICY, "harmless_rate": estimate(0.64), "harmless_score": estimate(0.2)},
+        "rlaif": {**POLICY, "harmless_rate": estimate(0.88), "harmless_score": None},
+    }
+    summary = report(policies=measured, metrics=["harmless_rate", "harmless_score"]).summary
+    assert "harmless rate: sft 64.0 % [59.0, 69.0], n=50; rlaif 88.0 % [83.0, 93.0], n=50" in summary
+    assert "harmless score: sft 0.2 [0.15, 0.25]; rlaif -" in summary
+
+
 def test_a_rate_over_several_observations_of_a_prompt_says_so() -> None:
     rate = {**estimate(0.7), "count": 600, "clusters": 100}
     made = report(wins=[win(rate, None)], responses=6)

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from rlaif_framework import PluginManager
+from rlaif_framework import PluginManager, SpecError
+from rlaif_framework.data.mappings import read_mapping
 from rlaif_framework.plugins.component import SLOTS
 from rlaif_framework.plugins.slots import SLOT_MARK
-from rlaif_framework.spec.files import read_mapping, set_value
+from rlaif_framework.spec.merging import set_value
 from rlaif_framework.spec.schema import spec_schema
 from support.fake_plugins import HEAD, Site, labeler_code
 
@@ -65,7 +66,7 @@ def test_the_schema_is_a_valid_json_schema_whose_references_all_exist(manager: P
 
 @pytest.mark.parametrize("path", SPECS, ids=lambda p: p.name)
 def test_every_spec_that_comes_with_the_package_is_accepted(path: Path, manager: PluginManager) -> None:
-    errors = list(validator(manager).iter_errors(read_mapping(path)))
+    errors = list(validator(manager).iter_errors(read_mapping(path, "spec", SpecError)))
     assert not errors, [e.message for e in errors]
 
 

@@ -72,9 +72,22 @@ def mutate_specs(count: int, seed: int, folder: Path) -> str:
             text = _damage(text, draw)
         path = folder / f"spec{suffix}"
         path.write_bytes(text)
+        if draw.random() < 0.2:
+            path = _put_on_top(path, deepcopy(draw.choice(originals)), draw)
         where = f"seed {seed}, case {case}"
         outcomes[_try(lambda path=path: _check_spec(path, manager), path, where)] += 1  # type: ignore[misc]
     return f"mutated specs: {count} specs, {outcomes['accepted']} accepted, {outcomes['refused']} refused"
+
+
+def _put_on_top(base: Path, other: dict[str, Any], draw: random.Random) -> Path:
+    """Write a spec with one mutated key of another one, on top of a mutated base."""
+    key = draw.choice(sorted(other))
+    top = {"base": draw.choice((base.name, str(base), f"./{base.name}", "top.yaml", "package:rlaif_plugins/x.yaml", 3))}
+    top[key] = other[key]
+    _mutate(top[key], draw)
+    path = base.with_name("top.yaml")
+    path.write_bytes(_dump(top, draw)[0])  # JSON is YAML
+    return path
 
 
 def _check_spec(path: Path, manager: PluginManager) -> None:

@@ -27,7 +27,9 @@ class EnsembleConfig(LabelerConfig):
     """Combine several labelers by their weighted mean or majority vote."""
 
     kind: Literal["ensemble"] = "ensemble"
-    labelers: Annotated[dict[str, LabelerSlot], Field(min_length=1)]
+    labelers: Annotated[
+        dict[str, LabelerSlot], Field(min_length=1, examples=[{"similarity": "similarity", "rouge": "rouge"}])
+    ]
     """Members of the ensemble, by name."""
     weights: dict[str, Annotated[float, Field(ge=0)]] = Field({})
     """Weights of members, by name; the default is 1."""

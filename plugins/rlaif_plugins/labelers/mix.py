@@ -24,7 +24,7 @@ class MixConfig(LabelerConfig):
     """Copy the gold preference of a share of the comparisons, and label the others with another labeler."""
 
     kind: Literal["mix"] = "mix"
-    labeler: LabelerSlot
+    labeler: LabelerSlot = Field(examples=["similarity"])
     """The labeler of the other comparisons."""
     gold_source: Literal["human", "synthetic"] = "human"
     """Source of the gold preferences to copy."""

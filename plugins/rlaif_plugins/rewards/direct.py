@@ -40,7 +40,7 @@ class DirectRewardConfig(RewardConfig):
     """Use the scores of a labeler as the reward, without a reward model."""
 
     kind: Literal["direct"] = "direct"
-    labeler: Annotated[LabelerSlot, AfterValidator(_check_scores)]
+    labeler: Annotated[LabelerSlot, AfterValidator(_check_scores)] = Field(examples=["similarity"])
     """The labeler. It must score each response alone, as `rate`, `similarity`, `likelihood`, `rouge` and `length`
     do."""
     scale: float = Field(1.0, gt=0)

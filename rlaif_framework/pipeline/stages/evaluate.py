@@ -13,6 +13,7 @@ from rlaif_framework.metrics.agreement import measure_labeler, measure_margins, 
 from rlaif_framework.metrics.calibration import measure_calibration, measure_human_length, measure_lengths
 from rlaif_framework.metrics.estimates import estimate_mean
 from rlaif_framework.metrics.evaluation import (
+    Curve,
     Evaluation,
     MeasuredArm,
     MeasuredLabeler,
@@ -28,6 +29,7 @@ from rlaif_framework.pipeline.stages.label import PREFERENCES, label_comparisons
 from rlaif_framework.pipeline.stages.measure import read_measured
 from rlaif_framework.pipeline.stages.respond import read_response_metrics, read_responses
 from rlaif_framework.pipeline.stages.score import read_scores
+from rlaif_framework.pipeline.steps import Step
 from rlaif_framework.records.preferences import Comparison, Evidence, Preference
 from rlaif_framework.records.rows import load_preferences
 from rlaif_framework.spec.model import REFERENCE
@@ -40,7 +42,7 @@ def label_held_out(stage: Stage, context: Context, recipe: LabelHeldOutRecipe) -
 
 def evaluate_run(stage: Stage, context: Context, recipe: EvaluateRecipe) -> None:
     """Combine all measurements and write `evaluation.json`."""
-    judges = {"judge": recipe.evaluate.judge, **recipe.evaluate.judges}
+    judges = recipe.evaluate.named_judges()
     metrics = _collect_metrics(stage, context, recipe)
     labels = {name: load_preferences(stage.artefact(step) / PREFERENCES) for name, step in recipe.labels.items()}
     # Without labels: the accuracy of picking the longer response depends on the gold preferences only.
@@ -59,11 +61,12 @@ def evaluate_run(stage: Stage, context: Context, recipe: EvaluateRecipe) -> None
             name: MeasuredArm(
                 labeler=arm.labeler,
                 reward=_measure_reward(stage, recipe, arm, labels),
-                curve=read_metrics(stage.artefact(arm.improve)),
+                curve=_read_curve(stage, arm.improve),
             )
             for name, arm in recipe.arms.items()
         },
         policies=average_metrics(metrics, recipe.prompts),
+        metrics=recipe.metric_names,
         wins=_measure_wins(stage, recipe),
         differences=[
             PairedDifference(
@@ -79,21 +82,27 @@ def evaluate_run(stage: Stage, context: Context, recipe: EvaluateRecipe) -> None
         comparisons=len(recipe.comparisons),
         gold_comparisons=sum(c.preference not in (None, 0.5) for c in recipe.comparisons),
         longer_is_better=measure_human_length(unlabelled),
-        sft_loss=read_metrics(stage.artefact(recipe.sft)),
+        sft_loss=_read_curve(stage, recipe.sft),
     ).save(stage.folder)
+
+
+def _read_curve(stage: Stage, step: Step | None) -> Curve:
+    """Read the training metrics of a policy; none if it is not trained."""
+    return read_metrics(stage.artefact(step)) if step is not None else []
 
 
 def _measure_reward(
     stage: Stage, recipe: EvaluateRecipe, arm: ArmResults, labels: Mapping[str, Sequence[Preference]]
 ) -> MeasuredReward | None:
-    if arm.reward is None or arm.comparison_scores is None or arm.response_scores is None:
+    if arm.reward is None or arm.comparison_scores is None:
         return None
     comparisons = recipe.comparisons
     margins = read_scores(stage.artefact(arm.comparison_scores))["margins"]
-    on_responses = read_scores(stage.artefact(arm.response_scores))
-    baseline, policy = on_responses["sft"], on_responses["policy"]
+    # Of an arm that ends at its reward there are none.
+    on_responses = read_scores(stage.artefact(arm.response_scores)) if arm.response_scores is not None else {}
+    baseline, policy = on_responses.get("sft", []), on_responses.get("policy", [])
     own_labels = labels[arm.labeler] if arm.labeler is not None else []
-    clusters = [prompt.text for prompt in recipe.prompts]
+    clusters = [prompt.text for prompt in recipe.prompts] if on_responses else []
     # The probability of the first response in the Bradley-Terry model.
     stated = [float(p) for p in expit(margins)]
     observations = [
@@ -121,7 +130,7 @@ def _label_of_first(preferences: Sequence[Preference], index: int) -> float | No
 def _collect_metrics(stage: Stage, context: Context, recipe: EvaluateRecipe) -> dict[str, list[dict[str, float]]]:
     """Read the metrics of each response, for each policy and for the references if every prompt has one."""
     rows = {name: read_response_metrics(stage.artefact(step)) for name, step in recipe.responses.items()}
-    if all(p.reference for p in recipe.prompts):
+    if recipe.prompts and all(p.reference for p in recipe.prompts):
         rows[REFERENCE] = [dict(context.task.measure(p, p.reference or "")) for p in recipe.prompts]
     for name, steps in recipe.metrics.items():
         for step in steps:

@@ -38,10 +38,12 @@ class OpenAIConfig(BackendConfig):
     """A model served by one or several OpenAI-compatible servers."""
 
     kind: Literal["openai"] = "openai"
-    model: str = Field(min_length=1)
+    model: str = Field(min_length=1, examples=["Qwen/Qwen2.5-7B-Instruct"])
     """The model's name on the server."""
     base_urls: Annotated[
-        list[ServerURL], Field(min_length=1), BeforeValidator(_as_list, json_schema_input_type=str | list[str])
+        list[ServerURL],
+        Field(min_length=1, examples=["http://localhost:8000/v1"]),
+        BeforeValidator(_as_list, json_schema_input_type=str | list[str]),
     ]
     """Base URL of each server, including `/v1`. Several servers of the same model share the load."""
     api_key_env: str = Field("OPENAI_API_KEY", min_length=1)

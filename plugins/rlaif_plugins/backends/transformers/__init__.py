@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Iterable, Sequence
 from typing import ClassVar, Literal
 
-from rlaif_framework import BackendConfig, Component, DType, ModelLoad, hookimpl
+from rlaif_framework import BackendConfig, Component, DType, ModelLoad, ModelName, hookimpl
 
 
 class TransformersConfig(BackendConfig):
@@ -15,7 +15,7 @@ class TransformersConfig(BackendConfig):
     exact_mass: ClassVar[bool] = True
 
     kind: Literal["transformers"] = "transformers"
-    model: str
+    model: ModelName
     """Name of the model, as in `policy.model`."""
     revision: str | None = None
     """Git revision of a hub model."""

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from rlaif_framework import Component, DType, LabelerConfig, ModelLoad, hookimpl
+from rlaif_framework import Component, DType, LabelerConfig, ModelLoad, ModelName, hookimpl
 
 
 class LikelihoodConfig(LabelerConfig):
@@ -16,7 +16,7 @@ class LikelihoodConfig(LabelerConfig):
     scores_responses: ClassVar[bool] = True
 
     kind: Literal["likelihood"] = "likelihood"
-    model: str
+    model: ModelName
     """The language model, in the same forms as `policy.model`."""
     revision: str | None = None
     """Git revision of a hub model."""

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from rlaif_framework import Comparison, Component, DType, LabelerConfig, ModelLoad, hookimpl
+from rlaif_framework import Comparison, Component, DType, LabelerConfig, ModelLoad, ModelName, hookimpl
 
 
 class ReferenceLikelihoodConfig(LabelerConfig):
@@ -20,7 +20,7 @@ class ReferenceLikelihoodConfig(LabelerConfig):
     scores_responses: ClassVar[bool] = True
 
     kind: Literal["reference-likelihood"] = "reference-likelihood"
-    model: str
+    model: ModelName
     """The language model, in the same forms as `policy.model`."""
     revision: str | None = None
     """Git revision of a hub model."""

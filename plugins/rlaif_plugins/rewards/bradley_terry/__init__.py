@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from rlaif_framework import Component, LoraSettings, ModelLoad, OptimizerConfig, RewardConfig, hookimpl
+from rlaif_framework import Component, LoraSettings, ModelLoad, ModelName, OptimizerConfig, RewardConfig, hookimpl
 from rlaif_framework.training import Bounds
 
 
@@ -15,7 +15,7 @@ class BradleyTerryConfig(OptimizerConfig, RewardConfig):
     """Reward model: a causal LM with a scalar head, trained with the Bradley-Terry loss on soft labels."""
 
     kind: Literal["bradley-terry"] = "bradley-terry"
-    model: str = "sft"
+    model: Annotated[Literal["sft", "base"] | ModelName, Field(union_mode="left_to_right")] = "sft"
     """Initial model: `sft`, the supervised baseline (the paper's choice for AI labels); `base`, the policy's model
     before fine-tuning (its choice for human labels); or any model in the same forms as `policy.model`."""
     trust_remote_code: bool = False

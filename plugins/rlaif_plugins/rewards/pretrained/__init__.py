@@ -7,14 +7,14 @@ from typing import Literal
 
 from pydantic import Field
 
-from rlaif_framework import MODEL_FREE, Component, ModelLoad, RewardConfig, hookimpl
+from rlaif_framework import MODEL_FREE, Component, ModelLoad, ModelName, RewardConfig, hookimpl
 
 
 class PretrainedRewardConfig(RewardConfig):
     """Use an existing sequence-classification model with one output as the reward, without training."""
 
     kind: Literal["pretrained"] = "pretrained"
-    model: str
+    model: ModelName
     """Hub id, model folder, or `package:NAME`."""
     revision: str | None = None
     """Git revision of a hub model."""
