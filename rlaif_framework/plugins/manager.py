@@ -67,11 +67,7 @@ class PluginManager:
             SpecError: There is no such file.
             PluginError: A file cannot be loaded.
         """
-        manager, version = cls(clock, code), framework_version()
-        for name in BUILTINS if builtins else ():
-            plugin = Plugin(name.removeprefix("rlaif_plugins."), DISTRIBUTION, version, builtin=True)
-            plugin.module = importlib.import_module(name)
-            manager.add(plugin)
+        manager = cls.load_builtins(clock, code) if builtins else cls(clock, code)
         manager._add_installed(os.environ.get("RLAIF_PLUGINS"))
         manager.add_files(name for name in manager.code.allowed if is_file(name))
         if os.environ.get("RLAIF_TRACE"):
@@ -79,6 +75,16 @@ class PluginManager:
                 lambda name, impls, kwargs: print(f"rlaif trace: {name} -> {[i.plugin_name for i in impls]}"),
                 lambda outcome, name, impls, kwargs: None,
             )
+        return manager
+
+    @classmethod
+    def load_builtins(cls, clock: Clock = time.perf_counter, code: OwnCode | None = None) -> PluginManager:
+        """Register the built-in plugins only, whatever is installed."""
+        manager, version = cls(clock, code), framework_version()
+        for name in BUILTINS:
+            plugin = Plugin(name.removeprefix("rlaif_plugins."), DISTRIBUTION, version, builtin=True)
+            plugin.module = importlib.import_module(name)
+            manager.add(plugin)
         return manager
 
     def _add_installed(self, allowed: str | None) -> None:
