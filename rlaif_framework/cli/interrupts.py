@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
-from rlaif_framework.cli.streams import is_first_process
+from rlaif_framework.processes import is_first_process
 
 MESSAGE = "rlaif: interrupted; rerun the same command to resume"
 CODE = 128 + signal.SIGINT

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,7 +14,7 @@ from rlaif_framework.cli.interrupts import raise_interrupts
 from rlaif_framework.cli.options import AsJson, Overrides, SpecPath, StorePath
 from rlaif_framework.cli.printing import format_bytes, format_count, print_json, print_table, print_yaml
 from rlaif_framework.cli.setup import load_spec_file
-from rlaif_framework.cli.streams import is_first_process, stdout_to_stderr
+from rlaif_framework.cli.streams import stdout_to_stderr
 from rlaif_framework.terminal import escape_controls
 
 if TYPE_CHECKING:
@@ -29,24 +28,12 @@ def run(
     set_: Overrides = None,
 ) -> None:
     """Run a spec: labels, reward model, improved policy, and a report."""
-    from rich.console import Console
-
     loaded, manager = load_spec_file(spec, set_)
-    from rlaif_framework.pipeline.engine import run_spec
-    from rlaif_framework.pipeline.run_folder import default_store
-    from rlaif_framework.progress import Progress
-    from rlaif_framework.store import Store
+    from rlaif_framework.api.runs import execute
+    from rlaif_framework.api.session import create_progress
 
-    # `accelerate launch` starts several processes, of which one prints.
-    progress = Progress(Console(stderr=False, quiet=not is_first_process()))
     with raise_interrupts():
-        finished = run_spec(loaded, out, Store(store or default_store()), manager, progress)
-    if finished.context.accelerator.is_main_process and loaded.evaluate is not None:
-        from rlaif_framework.report.run_report import RunReport
-
-        for line in RunReport.read(finished.folder).describe():
-            progress.print(line)
-        progress.print(f"report: {Path(os.path.realpath(finished.folder)) / 'report.html'}")
+        execute(loaded, out, store, manager, create_progress(verbose=True))
 
 
 def plan(spec: SpecPath, store: StorePath = None, set_: Overrides = None, as_json: AsJson = False) -> None:

@@ -1,4 +1,4 @@
-"""Which process prints, and what its stdout is for."""
+"""Keep stdout for results."""
 
 from __future__ import annotations
 
@@ -6,12 +6,6 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
-
-
-def is_first_process() -> bool:
-    """Return True in the process that prints, of all that `accelerate launch` starts on this machine."""
-    # From the environment: importing accelerate to find out would take seconds.
-    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 @contextmanager

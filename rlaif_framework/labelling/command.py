@@ -139,7 +139,7 @@ def label_with_each(
 def report_labels(settings: LabelSettings, pairs: PairsFile, labels: Labels, progress: Progress) -> LabelReport:
     """Measure the labels, and print the findings."""
     report = build_report(pairs, labels)
-    for line in (*report.summary, *(f"warning: {text}" for text in report.warnings)):
+    for line in report.describe():
         progress.print(line)
     # The warnings about the pairs have been printed already, before labelling.
     return report.model_copy(update={"warnings": [*pairs.find_warnings(settings.task.kind), *report.warnings]})

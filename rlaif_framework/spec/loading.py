@@ -8,8 +8,10 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from rlaif_framework.config import Config
 from rlaif_framework.data.mappings import SUFFIXES
 from rlaif_framework.errors import SpecError
+from rlaif_framework.files import user_path
 from rlaif_framework.plugins.component import AnyConfig
 from rlaif_framework.plugins.configs import LabelerConfig, TaskConfig
 from rlaif_framework.plugins.manager import PluginManager
@@ -39,12 +41,62 @@ def load_spec(path: Path, overrides: Sequence[str] = (), manager: PluginManager 
     return build_spec(data, path.name, manager or PluginManager.load())
 
 
+def resolve_spec(
+    given: str | Path | Mapping[str, Any] | Spec, overrides: Sequence[str], manager: PluginManager
+) -> Spec:
+    """Load a spec from a file, or validate one that was built in Python.
+
+    Args:
+        given: The path of a file, a mapping with the contents of one, or a spec. Parts of a mapping may be settings,
+            such as `Arm(...)`.
+        overrides: As for `load_spec`.
+        manager: The available components.
+
+    Raises:
+        SpecError: The spec is not valid.
+    """
+    if isinstance(given, str | Path):
+        return load_spec(user_path(str(given)), overrides, manager)
+    if not isinstance(given, Spec | Mapping):
+        raise SpecError(f"a spec is the path of a file, a mapping or a Spec, not a {type(given).__name__}")
+    data = to_plain(given)
+    for override in overrides:
+        set_value(data, override)
+    unmet = require_plugins(_valid_requirements(data))
+    if unmet:
+        raise SpecError("plugins are missing:\n" + "\n".join(f"  {line}" for line in unmet))
+    return given if isinstance(given, Spec) and not overrides else build_spec(data, "the spec", manager)
+
+
+def to_plain(value: Any) -> Any:
+    """Return a value of a spec as files have it: settings as mappings, paths as text."""
+    if isinstance(value, Config):
+        return value.model_dump(mode="json")
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(inner) for inner in value]
+    return str(value) if isinstance(value, Path) else value
+
+
 def build_spec(data: Mapping[str, Any], origin: str, manager: PluginManager) -> Spec:
     """Validate a spec given as a mapping; `origin` names it in errors."""
     try:
         return Spec.model_validate(dict(data), context={"manager": manager})
     except ValidationError as error:
         raise _explain(error, data, f"{origin} is not a valid spec") from error
+
+
+def build_labeler(data: Mapping[str, Any], origin: str, manager: PluginManager) -> LabelerConfig:
+    """Validate the config of a labeler given as a mapping; `origin` names it in errors."""
+    adapter: TypeAdapter[LabelerConfig] = TypeAdapter(LabelerSlot)
+    return _validate("labeler", adapter, data, origin, manager)
+
+
+def build_task(data: Mapping[str, Any], origin: str, manager: PluginManager) -> TaskConfig:
+    """Validate the config of a task given as a mapping; `origin` names it in errors."""
+    adapter: TypeAdapter[TaskConfig] = TypeAdapter(TaskSlot)
+    return _validate("task", adapter, data, origin, manager)
 
 
 def load_task(given: str, overrides: Sequence[str], manager: PluginManager) -> TaskConfig:
@@ -75,10 +127,16 @@ def _load_component(
     data = read_mapping(path, slot) if is_file else {"kind": given}
     for override in overrides:
         set_value(data, override)
+    return _validate(slot, adapter, data, given, manager)
+
+
+def _validate(
+    slot: str, adapter: TypeAdapter[AnyConfig], data: Mapping[str, Any], origin: str, manager: PluginManager
+) -> AnyConfig:
     try:
         return adapter.validate_python(data, context={"manager": manager})
     except ValidationError as error:
-        raise _explain(error, data, f"{given} is not a valid {slot}") from error
+        raise _explain(error, data, f"{origin} is not a valid {slot}") from error
 
 
 def load_labelers(path: Path, overrides: Sequence[str], manager: PluginManager) -> dict[str, LabelerConfig]:
