@@ -126,7 +126,7 @@ class LabelOptions(TypedDict, total=False):
 
 @overload
 def label(
-    pairs: str | Path, labeler: LabelerLike | None = None, **options: Unpack[LabelOptions]
+    pairs: str | Path | Sequence[Mapping[str, Any]], labeler: LabelerLike | None = None, **options: Unpack[LabelOptions]
 ) -> Labelled[list[dict[str, Any]]]: ...
 @overload
 def label(pairs: Data, labeler: LabelerLike | None = None, **options: Unpack[LabelOptions]) -> Labelled[Data]: ...

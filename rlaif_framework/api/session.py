@@ -19,7 +19,7 @@ def load_plugins() -> PluginManager:
     manager = PluginManager.load()
     for plugin in manager.plugins if is_first_process() else ():
         if plugin.warning is not None:
-            warnings.warn(plugin.warning, stacklevel=4)
+            warnings.warn(plugin.warning, stacklevel=3)
     return manager
 
 

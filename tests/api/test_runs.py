@@ -94,7 +94,9 @@ def test_a_mapping_a_spec_and_a_file_are_the_same_run(small: dict[str, Any], tmp
     store = tmp_path / "store"
     first = rlaif.run(small, tmp_path / "a", store=store, verbose=False)
     steps = json.loads((first.folder / "run.json").read_text())
-    for number, given in enumerate((file, str(file), built, {**small, "arms": {"rl": Arm.model_validate(LENGTH_ARM)}})):
+    mixed = {**small, "arms": {"rl": Arm.model_validate(LENGTH_ARM)}}
+    forms: list[Any] = [file, str(file), built, mixed]
+    for number, given in enumerate(forms):
         again = rlaif.run(given, tmp_path / f"b{number}", store=store, verbose=False)
         assert json.loads((again.folder / "run.json").read_text()) == steps
         assert again.report is not None
@@ -298,7 +300,7 @@ def test_a_spec_that_trusts_code_needs_the_consent_of_the_caller(run_folder: Pat
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
     for load in (rlaif.load_run, rlaif.load_policy, rlaif.load_reward, rlaif.load_labeler):
         with pytest.raises(ModelError, match="trust_remote_code=True"):
-            load(tmp_path)  # type: ignore[operator]
+            load(tmp_path)
     assert rlaif.load_run(tmp_path, trust_remote_code=True).spec.name == "tiny"
 
 
@@ -434,7 +436,7 @@ def test_prompts_and_completions_must_match(result: RunResult) -> None:
 
 def test_a_labeler_prefers_as_in_the_run(result: RunResult) -> None:
     context = Context.from_spec(result.spec, PluginManager.load())
-    pairs = {pair.id: pair for split in ("train", "validation") for pair in context.task.comparisons(split)}  # type: ignore[arg-type]
+    pairs = {pair.id: pair for pair in context.task.comparisons("validation")}
     rows = [row for _, row in read_rows(result.folder / "evaluation/labels/rlaif/preferences.jsonl")]
     chosen = [pairs[row["comparison"]] for row in rows]
     labeler = result.labeler()
