@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -177,14 +176,21 @@ def run(
         return execute(loaded, folder, place, manager, progress)
 
 
-def execute(spec: Spec, out: Path | None, store: Path | None, manager: PluginManager, progress: Progress) -> RunResult:
-    """Run a spec, and print its findings."""
+def execute(
+    spec: Spec,
+    out: Path | None,
+    store: Path | None,
+    manager: PluginManager,
+    progress: Progress,
+    show: Callable[[Path], str] = str,
+) -> RunResult:
+    """Run a spec, and print its findings and the path of its report, as `show` writes it."""
     finished = run_spec(spec, out, Store(store or default_store()), manager, progress)
     result = RunResult(FinishedRun(finished.folder, spec, manager))
     if finished.context.accelerator.is_main_process and result.report is not None:
         for line in result.report.describe():
             progress.print(line)
-        progress.print(f"report: {os.path.realpath(finished.folder / 'report.html')}")
+        progress.print(f"report: {show(finished.folder / 'report.html')}")
     return result
 
 

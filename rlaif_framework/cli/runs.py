@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -32,8 +33,9 @@ def run(
     from rlaif_framework.api.runs import execute
     from rlaif_framework.api.session import create_progress
 
+    progress = create_progress(verbose=True)
     with raise_interrupts():
-        execute(loaded, out, store, manager, create_progress(verbose=True))
+        execute(loaded, out, store, manager, progress, show=os.path.realpath)
 
 
 def plan(spec: SpecPath, store: StorePath = None, set_: Overrides = None, as_json: AsJson = False) -> None:
