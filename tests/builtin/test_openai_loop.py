@@ -49,7 +49,8 @@ def test_no_request_is_sent_after_the_caller_has_failed(build: Build, monkeypatc
         # The traceback is kept, as a notebook does: the frames of the calls stay.
         with pytest.raises(KeyboardInterrupt) as kept:
             drive(texts(40), build(server.url, concurrency=2))
-        assert not [thread for thread in threading.enumerate() if "portal" in thread.name]
+        still_running = [thread.name for thread in threading.enumerate() if "portal" in thread.name]
         first_only.set()
+        assert not still_running
         assert len(server.bodies) <= 3
     assert kept.traceback
