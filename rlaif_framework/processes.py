@@ -1,4 +1,4 @@
-"""Which of several processes this one is."""
+"""Which of several processes prints."""
 
 from __future__ import annotations
 

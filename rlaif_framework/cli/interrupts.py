@@ -1,28 +1,29 @@
-"""End the command on Ctrl-C, at any moment, with one line and exit code 130.
+"""End on Ctrl-C, at any moment, with one line and exit code 130.
 
 The process ends at once. That is safe, since finished work is on disk, complete or not there at all. Only a run raises
 a KeyboardInterrupt first, so that plugins can close their files. It may not arrive: Python discards exceptions in
 finalisers, and libraries catch them during their import. Both are noticed here.
-
-This module imports nothing slow, because it is loaded before everything else.
 """
 
 from __future__ import annotations
 
+# Nothing is imported here that Python has not loaded already: until the handler is set, Ctrl-C gives a traceback.
+# `signal` takes as long to import as everything else together, because of its enumerations.
+import _signal  # type: ignore[import-not-found]  # typeshed describes `signal` only
 import _thread
 import os
-import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from types import FrameType
-from typing import NoReturn
 
 from rlaif_framework.processes import is_first_process
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import NoReturn
+
 MESSAGE = "rlaif: interrupted; rerun the same command to resume"
-CODE = 128 + signal.SIGINT
+CODE = 128 + _signal.SIGINT
 """Exit code of a command that was interrupted, as shells report it."""
 
 GRACE_SECONDS = 5.0
@@ -36,19 +37,20 @@ _interrupted = False
 
 def handle_interrupts() -> None:
     """Handle Ctrl-C from now on, unless the caller has this process ignore it, as shells do in the background."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _handle)
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+        _signal.signal(_signal.SIGINT, _handle)
         sys.unraisablehook = _notice_discarded
 
 
-@contextmanager
-def raise_interrupts() -> Iterator[None]:
-    """Raise a KeyboardInterrupt on Ctrl-C in this block, and end the process afterwards."""
-    global _raises
-    _raises = True
-    try:
-        yield
-    finally:
+class raise_interrupts:
+    """Context manager that raises a KeyboardInterrupt on Ctrl-C in its block, and ends the process afterwards."""
+
+    def __enter__(self) -> None:
+        global _raises
+        _raises = True
+
+    def __exit__(self, *error: object) -> None:
+        global _raises
         _raises = False
         if _interrupted:  # whatever the interrupt was turned into, such as an ImportError
             end_interrupted()
@@ -57,13 +59,17 @@ def raise_interrupts() -> Iterator[None]:
 def end_interrupted() -> NoReturn:
     """Print one line and end the process, without waiting for threads or finalisers."""
     for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):  # closed, or in use by the code that was interrupted
+        try:  # noqa: SIM105
             stream.flush()
-    with suppress(OSError):
+        except Exception:  # closed, or in use by the code that was interrupted
+            pass
+    try:
         if is_first_process():
             # On a terminal, there may be a progress bar, which hides the cursor.
             restore = CLEAR_LINE + SHOW_CURSOR if os.isatty(2) else ""
             os.write(2, f"{restore}{MESSAGE}\n".encode())
+    except OSError:  # stderr is closed
+        pass
     os._exit(CODE)
 
 

@@ -1,4 +1,4 @@
-"""Keep stdout for results."""
+"""What stdout is for."""
 
 from __future__ import annotations
 
@@ -17,6 +17,13 @@ def stdout_to_stderr() -> Iterator[None]:
     """
     with redirect_stdout(sys.stderr), _redirect_descriptor():
         yield
+
+
+def end_stdout() -> None:
+    """Send what the process still writes to stdout to stderr: plugins may print when Python exits."""
+    _flush()
+    with suppress(OSError):  # closed
+        os.dup2(2, 1)
 
 
 @contextmanager

@@ -146,7 +146,35 @@ def test_a_process_that_is_to_ignore_ctrl_c_does(tmp_path: Path, spec: Path) -> 
     assert "finished with NoneType" in found.stdout
 
 
-def test_the_handler_is_set_before_anything_slow_is_imported() -> None:
-    script = "import sys, rlaif_framework.__main__; print({'typer', 'pydantic', 'rich', 'filelock'} & set(sys.modules))"
-    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert found.stdout == "set()\n"
+# Raises an interrupt when the module with the name in the second argument is about to be imported.
+INTERRUPTED_START = """
+import signal, sys
+def interrupt(event, args):
+    if event == "import" and args[0] == sys.argv[1]:
+        signal.raise_signal(signal.SIGINT)
+sys.addaudithook(interrupt)
+from rlaif_framework.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("name", ["rlaif_framework.cli.interrupts", "rlaif_framework.cli.main", "typer", "pydantic"])
+def test_an_interrupt_while_the_command_starts(name: str) -> None:
+    found = run_python(INTERRUPTED_START, name)
+    assert (found.returncode, found.stdout, found.stderr) == (CODE, "", f"{MESSAGE}\n")
+
+
+def test_the_handler_is_set_before_anything_else_is_imported() -> None:
+    script = "import sys; old = set(sys.modules); import rlaif_framework.__main__; print(*set(sys.modules) - old)"
+    imported = set(run_python(script).stdout.split())
+    assert {name for name in imported if not name.startswith("rlaif_framework")} <= {"__future__", "_signal"}
+
+
+def run_python(script: str, *argv: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", script, *argv],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )

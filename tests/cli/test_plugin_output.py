@@ -22,8 +22,9 @@ QUICKSTART = str(ROOT / "specs/quickstart.yaml")
 
 NOISY = (
     """
-import os, subprocess, sys
+import atexit, os, subprocess, sys
 print("printed at import")
+atexit.register(print, "printed at exit")
 sys.__stdout__.write("written to the stream of the process\\n")
 os.write(1, b"written to the descriptor\\n")
 subprocess.run([sys.executable, "-c", "print('printed by a child')"])
@@ -57,7 +58,7 @@ def test_what_a_plugin_prints_goes_to_stderr(site: Site, argv: Sequence[str]) ->
     done = run_process(site, *argv)
     assert done.returncode == 0, done.stderr
     assert yaml.safe_load(done.stdout) if argv == ["check", QUICKSTART] else json.loads(done.stdout)
-    for text in ("at import", "to the stream", "to the descriptor", "by a child", "in a hook"):
+    for text in ("at import", "at exit", "to the stream", "to the descriptor", "by a child", "in a hook"):
         assert text in done.stderr
         assert text not in done.stdout
 
