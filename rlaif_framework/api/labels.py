@@ -99,15 +99,16 @@ class _Places:
     indices: list[int] = field(default_factory=list)
     """Index of the row of each pair."""
     pairs: list[PairRow] = field(default_factory=list)
+    numbers: dict[tuple[str, int], int] = field(default_factory=dict)
+    """Index of each row by its file and number."""
 
     def note(self, row: Row, pair: PairRow) -> None:
-        self.indices.append(self._numbers[row.file, row.number])
+        self.indices.append(self.numbers[row.file, row.number])
         self.pairs.append(pair)
 
     def rows(self) -> Iterator[Row]:
-        self._numbers: dict[tuple[str, int], int] = {}
         for index, row in enumerate(self.table.rows()):
-            self._numbers[row.file, row.number] = index
+            self.numbers[row.file, row.number] = index
             yield row
 
 

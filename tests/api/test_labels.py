@@ -215,8 +215,6 @@ def test_a_labeler_is_a_name_a_mapping_a_file_or_a_config(tmp_path: Path) -> Non
     config = rlaif.load_labeler("rouge").config
     for given in ({"kind": "rouge"}, file, str(file), config):
         assert rlaif.label(rows, given, verbose=False).data == expected
-    task = rlaif.load_labeler("rouge", task={"kind": "dialogue"})._labeler
-    assert task is not None
 
 
 def test_values_of_the_labeler_are_overridden() -> None:
