@@ -21,14 +21,16 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from rlaif_framework import Config, PluginManager, Spec
+from rlaif_framework.cli.schemas import SCHEMAS, build_schema
 from rlaif_framework.contracts.protocols import PROTOCOLS
 from rlaif_framework.plugins import hookspecs
 from rlaif_framework.plugins.component import SLOTS
 from rlaif_framework.plugins.slots import SlotType
-from rlaif_framework.spec.schema import spec_schema
+from rlaif_registry import NOTICE, read_catalogue
 
 ROOT = Path(__file__).parents[1]
 SCHEMA = ROOT / "specs/schema.json"
+ENTRY = ROOT / "registry/rlaif_registry/catalogue/rlaif-framework.toml"
 NOTE = "<!-- Written by docs/generate.py; do not edit. -->"
 BEGIN, END = "<!-- generated:hooks -->", "<!-- end of generated:hooks -->"
 PLAIN = {
@@ -47,7 +49,7 @@ def main() -> None:
     """Write the generated files that are not up to date, or list them."""
     os.environ["RLAIF_PLUGINS"] = ""  # the built-ins only, whatever is installed here
     manager = PluginManager.load()
-    files = {**build_pages(manager), SCHEMA: build_schema(manager)}
+    files = {**build_pages(manager), **build_schemas(manager), ENTRY: describe_builtins(manager)}
     stale = {
         path: text for path, text in files.items() if not path.exists() or path.read_text(encoding="utf-8") != text
     }
@@ -80,13 +82,16 @@ def build_pages(manager: PluginManager) -> dict[Path, str]:
         ROOT / "docs/reference/spec.md": describe_spec(),
         ROOT / "docs/reference/components.md": describe_components(manager),
         ROOT / "docs/reference/api.md": describe_api(),
+        ROOT / "docs/reference/catalogue.md": describe_catalogue(),
         hooks: replace_block(hooks.read_text(encoding="utf-8"), describe_hooks(manager)),
     }
 
 
-def build_schema(manager: PluginManager) -> str:
-    """Return what `rlaif schema` prints; editors read it beside the specs."""
-    return json.dumps(spec_schema(manager), indent=1, ensure_ascii=False) + "\n"
+def build_schemas(manager: PluginManager) -> dict[Path, str]:
+    """Return what `rlaif schema NAME` prints for each name, by its path; editors read the files."""
+    found = {name: build_schema(name, manager if name == "spec" else None) for name in SCHEMAS}
+    paths = {name: SCHEMA if name == "spec" else SCHEMA.with_name("schemas") / f"{name}.json" for name in SCHEMAS}
+    return {paths[name]: json.dumps(found[name], indent=1, ensure_ascii=False) + "\n" for name in SCHEMAS}
 
 
 # Keys of a spec
@@ -248,6 +253,36 @@ def describe_components(manager: PluginManager) -> str:
             lines += ["", f"### {slot}: {component.name}", "", _docstring(component.config)]
             lines += ["", f"In plugin `{plugin.name}`, class `{component.target.partition(':')[2]}`.", ""]
             lines += describe_fields(component.config, leave_out=("kind",))
+    return "\n".join(lines) + "\n"
+
+
+# Catalogue
+
+
+def describe_builtins(manager: PluginManager) -> str:
+    """Write the entry of the built-ins in the catalogue: its head as it is, and the components that there are."""
+    head = ENTRY.read_text(encoding="utf-8").partition("[components]")[0]
+    lines = [f"{slot} = {json.dumps(manager.names(slot))}" for slot in SLOTS]
+    return f"{head}[components]\n" + "\n".join(lines) + "\n"
+
+
+def describe_catalogue() -> str:
+    """Write a section for each entry of the catalogue."""
+    lines = [
+        "# Catalogue",
+        "",
+        NOTE,
+        "",
+        f"The plugins in the catalogue, which `rlaif catalogue` searches. **{NOTICE}**",
+        "[Publishing](../plugins/publishing.md#the-catalogue) describes how to add one.",
+    ]
+    for entry in read_catalogue():
+        lines += ["", f"## {entry.distribution}", "", f"{entry.summary}. Status: {entry.status}.", ""]
+        if entry.namespace:  # the built-ins are installed
+            lines += ["```text", f"pip install {entry.distribution}", "```", ""]
+        lines += [f"Requires `{entry.requires}`. Homepage: <{entry.homepage}>", ""]
+        lines += ["| kind | components |", "|---|---|"]
+        lines += [f"| {kind} | {', '.join(f'`{n}`' for n in names)} |" for kind, names in entry.components.items()]
     return "\n".join(lines) + "\n"
 
 

@@ -11,10 +11,14 @@ PIP_NAMES = {
     "google": "protobuf",
     "rlaif_framework": "rlaif-framework",
     "rouge_score": "rouge-score",
+    "re2": "google-re2",
     "sklearn": "scikit-learn",
     "yaml": "PyYAML",
 }
 """Names of distributions by the name of their module, where the two differ."""
+
+EXTRAS = {"mlflow": "mlflow", "trackio": "trackio", "wandb": "wandb"}
+"""The extra of this distribution that installs a module."""
 
 
 class RlaifError(Exception):
@@ -63,4 +67,5 @@ def describe_missing(module: str) -> str:
     # The package is installed and only the submodule is missing: its version is too old.
     if top != module and find_spec(top) is not None:
         return f"the package '{package}' has no module '{module}'; upgrade it: pip install -U {package}"
-    return f"the package '{package}' is not installed; install it: pip install {package}"
+    install = f"'rlaif-framework[{EXTRAS[top]}]'" if top in EXTRAS else package
+    return f"the package '{package}' is not installed; install it: pip install {install}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,8 @@ def load_labeler(
     task: TaskLike = DEFAULT_TASK,
     seed: int = 0,
     batch_tokens: int | None = None,
+    plugins: Iterable[str | Path] = (),
+    trust_local: bool = False,
     trust_remote_code: bool = False,
 ) -> LoadedLabeler:
     """Load a labeler: that of a run, that of labels, or one by its settings.
@@ -107,12 +109,14 @@ def load_labeler(
             Only for a labeler by its settings.
         seed: Seed of random orders, exemplars, principles and sampling. Only for a labeler by its settings.
         batch_tokens: Maximum number of tokens per batch of a local model.
+        plugins: Python files to load as plugins, and to allow the settings to use, and modules to allow.
+        trust_local: Allow all Python code that the settings name to run. Read it first.
         trust_remote_code: Accept a spec of a run that lets models run their own code.
 
     Raises:
         RlaifError: There is no such labeler, or its settings are not valid.
     """
-    manager = load_plugins()
+    manager = load_plugins(plugins, trust_local)
     if isinstance(where, str | Path):
         if (found := find_run(where, "labels")) is not None:
             run = FinishedRun.read(found[0], manager, trust_remote_code)

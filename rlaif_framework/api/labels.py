@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,6 +122,8 @@ class LabelOptions(TypedDict, total=False):
     skip_invalid: bool
     seed: int
     batch_tokens: int | None
+    plugins: Iterable[str | Path]
+    trust_local: bool
     verbose: bool
 
 
@@ -142,6 +144,8 @@ def label(
     skip_invalid: bool = False,
     seed: int = 0,
     batch_tokens: int | None = None,
+    plugins: Iterable[str | Path] = (),
+    trust_local: bool = False,
     verbose: bool = True,
 ) -> Labelled[Any]:
     """Label pairs of responses with AI feedback, without training.
@@ -164,6 +168,8 @@ def label(
         skip_invalid: If True, leave invalid rows out instead of refusing them.
         seed: Seed of random orders, exemplars, principles and sampling.
         batch_tokens: Maximum number of tokens per batch of a local model; bounds memory.
+        plugins: Python files to load as plugins, and to allow the settings to use, and modules to allow.
+        trust_local: Allow all Python code that the settings name to run. Read it first.
         verbose: If False, print nothing.
 
     Raises:
@@ -171,7 +177,8 @@ def label(
     """
     if (labeler is None) == (compare is None):
         raise SpecError("give either labeler, for one labeler, or compare, for several")
-    manager, progress, table = load_plugins(), create_progress(verbose), open_table(pairs)
+    manager, progress = load_plugins(plugins, trust_local), create_progress(verbose)
+    table = open_table(pairs)
     settings = LabelSettings(
         labelers=_read_labelers(labeler, compare, set or {}, manager),
         task=read_task(task, manager),

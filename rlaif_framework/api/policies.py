@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -90,27 +90,38 @@ class LoadedPolicy:
         return f"<policy {self.path}>"
 
 
-def load_policy(where: str | Path, arm: str | None = None, *, trust_remote_code: bool = False) -> LoadedPolicy:
+def load_policy(
+    where: str | Path,
+    arm: str | None = None,
+    *,
+    plugins: Iterable[str | Path] = (),
+    trust_local: bool = False,
+    trust_remote_code: bool = False,
+) -> LoadedPolicy:
     """Load a policy that a run trained, or another model.
 
     Args:
         where: The folder of a run, the folder of a policy in it, or any model in the forms of `policy.model`.
         arm: Name of the arm, or `sft` for the baseline [default: the only arm]. Only for the folder of a run.
+        plugins: Python files to load as plugins, and to allow a spec to use, and modules to allow.
+        trust_local: Allow all Python code that the spec of the run names to run. Read it first.
         trust_remote_code: Run the Python code of the model. It can do everything that you can, so read it first.
 
     Raises:
         RlaifError: There is no such run, arm or model.
     """
-    found = find_run(where, "policy")
+    manager, found = load_plugins(plugins, trust_local), find_run(where, "policy")
     if found is None:
         if arm is not None:
             raise SpecError(f"{where} is not the folder of a run, so it has no arm '{arm}'")
         policy = PolicyConfig(model=str(where), trust_remote_code=trust_remote_code)
         with quiet_libraries():
-            context = Context(NO_TASK, policy, 0, load_plugins())
+            context = Context(NO_TASK, policy, 0, manager)
             return LoadedPolicy(where, context, None, _load_model(context, str(where)))
     folder, own = found
-    return load_run_policy(FinishedRun.read(folder, load_plugins(), trust_remote_code), own if arm is None else arm)
+    return load_run_policy(
+        FinishedRun.read(folder, load_plugins(plugins, trust_local), trust_remote_code), own if arm is None else arm
+    )
 
 
 def load_run_policy(run: FinishedRun, arm: str | None) -> LoadedPolicy:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rlaif_framework.api.finished import SFT, FinishedRun, find_run
@@ -73,19 +73,28 @@ class LoadedReward:
         return f"<reward {self.config.title}: {self.path}>"
 
 
-def load_reward(where: str | Path, arm: str | None = None, *, trust_remote_code: bool = False) -> LoadedReward:
+def load_reward(
+    where: str | Path,
+    arm: str | None = None,
+    *,
+    plugins: Iterable[str | Path] = (),
+    trust_local: bool = False,
+    trust_remote_code: bool = False,
+) -> LoadedReward:
     """Load a reward that a run made, or another reward model.
 
     Args:
         where: The folder of a run, the folder of a reward in it, or a sequence-classification model with one output, in
             the forms of `policy.model`.
         arm: Name of the arm [default: the only one]. Only for the folder of a run.
+        plugins: Python files to load as plugins, and to allow a spec to use, and modules to allow.
+        trust_local: Allow all Python code that the spec of the run names to run. Read it first.
         trust_remote_code: Run the Python code of the model. It can do everything that you can, so read it first.
 
     Raises:
         RlaifError: There is no such run, arm or model.
     """
-    manager, found = load_plugins(), find_run(where, "reward")
+    manager, found = load_plugins(plugins, trust_local), find_run(where, "reward")
     if found is not None:
         folder, own = found
         return load_run_reward(FinishedRun.read(folder, manager, trust_remote_code), own if arm is None else arm)

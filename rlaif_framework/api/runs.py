@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -150,6 +150,8 @@ def run(
     *,
     set: Mapping[str, Any] | None = None,
     store: str | Path | None = None,
+    plugins: Iterable[str | Path] = (),
+    trust_local: bool = False,
     verbose: bool = True,
     **overrides: Any,
 ) -> RunResult:
@@ -162,6 +164,8 @@ def run(
         out: Run folder [default: runs/<name>-<time>].
         set: Values to override, by their paths, such as `{"arms.rlaif.algorithm.steps": 10}`.
         store: Folder of the artefact store [default: $RLAIF_STORE or runs/.store].
+        plugins: Python files to load as plugins, and to allow a spec to use, and modules to allow.
+        trust_local: Allow all Python code that the spec names to run. Read it first.
         verbose: If False, print nothing.
         overrides: Settings of the spec to replace, such as `seed=1`.
 
@@ -169,7 +173,7 @@ def run(
         RlaifError: Something that the caller can fix; the message names the stage.
     """
     check_keywords(overrides)
-    manager, progress = load_plugins(), create_progress(verbose)
+    manager, progress = load_plugins(plugins, trust_local), create_progress(verbose)
     loaded = resolve_spec(spec, to_overrides({**overrides, **(set or {})}), manager)
     folder, place = (None if path is None else user_path(str(path)) for path in (out, store))
     with quiet_libraries():
@@ -194,14 +198,22 @@ def execute(
     return result
 
 
-def load_run(folder: str | Path, *, trust_remote_code: bool = False) -> RunResult:
+def load_run(
+    folder: str | Path,
+    *,
+    plugins: Iterable[str | Path] = (),
+    trust_local: bool = False,
+    trust_remote_code: bool = False,
+) -> RunResult:
     """Load a finished run, without computing anything.
 
     Args:
         folder: The run folder.
+        plugins: Python files to load as plugins, and to allow a spec to use, and modules to allow.
+        trust_local: Allow all Python code that the spec names to run. Read it first.
         trust_remote_code: Accept a spec that lets models run their own code, which can do everything that you can.
 
     Raises:
         RlaifError: The folder is not that of a finished run.
     """
-    return RunResult(FinishedRun.read(user_path(str(folder)), load_plugins(), trust_remote_code))
+    return RunResult(FinishedRun.read(user_path(str(folder)), load_plugins(plugins, trust_local), trust_remote_code))

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from rlaif_framework.plugins.manager import PluginManager
+from rlaif_framework.plugins.own_code import OwnCode
 from rlaif_framework.processes import is_first_process
 from rlaif_framework.progress import Progress
 
 CONVERSION = "DISABLE_SAFETENSORS_CONVERSION"
 
 
-def load_plugins() -> PluginManager:
-    """Load all plugins, and warn of each that failed or is slow."""
-    manager = PluginManager.load()
+def load_plugins(files: Iterable[str | Path] = (), trust_local: bool = False) -> PluginManager:
+    """Load all plugins, and warn of each that failed or is slow.
+
+    Args:
+        files: Python files of the caller's own to load, and modules to allow.
+        trust_local: If True, all code that a spec names may run.
+    """
+    manager = PluginManager.load(code=OwnCode(map(str, files), trust_local))
     for plugin in manager.plugins if is_first_process() else ():
         if plugin.warning is not None:
             warnings.warn(plugin.warning, stacklevel=3)

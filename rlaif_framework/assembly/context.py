@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, cast
 
+from rlaif_framework.assembly.measuring import ResponseMetrics
+from rlaif_framework.assembly.score_functions import ScoreFunction
 from rlaif_framework.contracts.protocols import (
     Algorithm,
     Backend,
     Labeler,
+    Metric,
     PromptStrategy,
     RewardModel,
     Task,
+    Tracker,
 )
 from rlaif_framework.errors import ModelError, SpecError
 from rlaif_framework.models.source import ModelSource, find_load, find_model
@@ -21,9 +26,11 @@ from rlaif_framework.plugins.configs import (
     AlgorithmConfig,
     BackendConfig,
     LabelerConfig,
+    MetricConfig,
     RewardConfig,
     StrategyConfig,
     TaskConfig,
+    TrackerConfig,
 )
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.spec.model import BATCH_TOKENS, LoraSettings, PolicyConfig, Spec
@@ -198,3 +205,28 @@ class Context:
     def build_algorithm(self, config: AlgorithmConfig) -> Algorithm:
         """Instantiate an algorithm."""
         return cast(Algorithm, self.manager.resolve("algorithm", config)(config, self))
+
+    def build_metric(self, config: MetricConfig) -> Metric:
+        """Instantiate a metric."""
+        return cast(Metric, self.manager.resolve("metric", config)(config, self))
+
+    def build_metrics(self, configs: Sequence[MetricConfig]) -> ResponseMetrics:
+        """Instantiate several metrics, to measure them together."""
+        return ResponseMetrics([(config, self.build_metric(config)) for config in configs])
+
+    def load_function(self, target: str, columns: Mapping[str, str], conversational: bool, owner: str) -> ScoreFunction:
+        """Find a function of the user's own that scores responses; see `ScoreFunction`.
+
+        Raises:
+            SpecError: The code is not allowed to run.
+            PluginError: There is no such function, or it takes something that it cannot be given.
+        """
+
+        def load_tokenizer() -> PreTrainedTokenizerBase:
+            return self.load_policy_tokenizer(self.policy_source)
+
+        return ScoreFunction(target, self.manager.code, load_tokenizer, columns, conversational, owner)
+
+    def build_tracker(self, config: TrackerConfig) -> Tracker:
+        """Instantiate a tracker."""
+        return cast(Tracker, self.manager.resolve("tracker", config)(config, self))

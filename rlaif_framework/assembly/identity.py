@@ -8,9 +8,10 @@ from rlaif_framework.assembly.context import Context
 from rlaif_framework.config import Config
 from rlaif_framework.models.source import ModelSource
 from rlaif_framework.plugins.code import hash_code
-from rlaif_framework.plugins.component import ComponentConfig, walk_configs
-from rlaif_framework.plugins.configs import BackendConfig, slot_of
+from rlaif_framework.plugins.component import ComponentConfig, configs_in, walk_configs
+from rlaif_framework.plugins.configs import BackendConfig, MetricConfig, TaskConfig, slot_of
 from rlaif_framework.plugins.manager import PluginManager
+from rlaif_framework.plugins.own_code import split_target
 
 
 def describe_component(config: ComponentConfig, context: Context) -> dict[str, Any]:
@@ -19,8 +20,14 @@ def describe_component(config: ComponentConfig, context: Context) -> dict[str, A
         "config": describe_settings(config, config.model_dump(mode="json")),
         "models": {name: source.identity for name, source in find_models(config, context).items()},
         "from": sorted({describe_provider(part, context.manager) for part in walk_configs([config])}),
+        "own_code": [_describe_code(target, context) for part in walk_configs([config]) for target in part.own_code],
         "backends": {part.kind: _hash_backend(part, context.manager) for part in _find_backends(config)},
     }
+
+
+def _describe_code(target: str, context: Context) -> list[str]:
+    name, function = split_target(target)
+    return [function, context.manager.code.hash(name)]
 
 
 def _find_backends(config: ComponentConfig) -> list[BackendConfig]:
@@ -56,10 +63,18 @@ def find_models(config: ComponentConfig, context: Context) -> dict[str, ModelSou
     return {load.model: context.find_loaded(load) for load in loads}
 
 
-def describe_task(context: Context) -> dict[str, Any]:
-    """Describe the task and its annotator prompts, which may come from a file."""
+def without_metrics(config: TaskConfig) -> TaskConfig:
+    """Return the config of a task without its metrics, on which most stages do not depend."""
+    metrics: dict[str, list[Any]] = {
+        name: [] for name, value in config if any(isinstance(p, MetricConfig) for p in configs_in(value))
+    }
+    return config.model_copy(update=metrics)
+
+
+def describe_task(config: TaskConfig, context: Context) -> dict[str, Any]:
+    """Describe the task with this config, and its annotator prompts, which may come from a file."""
     return {
-        **describe_component(context.task_config, context),
+        **describe_component(config, context),
         "annotator_prompts": context.task.annotator_prompts().model_dump(mode="json"),
     }
 

@@ -10,8 +10,7 @@ from rlaif_framework.contracts.protocols import DescribedData
 from rlaif_framework.errors import DataError, ModelError
 from rlaif_framework.models.source import ModelSource
 from rlaif_framework.plugins.component import ComponentConfig, ModelLoad, outermost_configs, walk_configs
-from rlaif_framework.plugins.configs import LabelerConfig, slot_of
-from rlaif_framework.plugins.manager import PluginManager
+from rlaif_framework.plugins.configs import LabelerConfig, RewardConfig, slot_of
 from rlaif_framework.records.preferences import Comparison
 from rlaif_framework.spec.model import Spec
 
@@ -31,8 +30,11 @@ def check_components(spec: Spec, context: Context) -> None:
         used += [arm.feedback.labeler] if arm.feedback else []
     if spec.evaluate is not None:
         used += [spec.evaluate.judge, *spec.evaluate.judges.values(), *spec.evaluate.labelers.values()]
+        used += spec.evaluate.metrics
+    for tracker in spec.trackers:
+        check_component(tracker, context)
     for config in used:
-        check_component(config, context.manager)
+        check_component(config, context)
         check_prompts(config, context)
 
 
@@ -42,10 +44,12 @@ def describe_data(context: Context) -> list[str]:
     return [f"data: {note}" for note in task.data_notes()] if isinstance(task, DescribedData) else []
 
 
-def check_component(config: ComponentConfig, manager: PluginManager) -> None:
-    """Import a component and those in its slots."""
+def check_component(config: ComponentConfig, context: Context) -> None:
+    """Import a component and those in its slots, and create those that call functions of the user's own."""
     for part in walk_configs([config]):
-        manager.resolve(slot_of(part), part)
+        target = context.manager.resolve(slot_of(part), part)
+        if part.own_code:  # they look for their functions
+            target(part, context)
 
 
 def check_prompts(config: ComponentConfig, context: Context) -> None:
@@ -59,15 +63,16 @@ def check_prompts(config: ComponentConfig, context: Context) -> None:
 
 
 def check_labeler(where: str, config: ComponentConfig, comparisons: Sequence[Comparison]) -> None:
-    """Check that a labeler, or the labelers inside another component, can label comparisons.
+    """Check that a labeler, or the labelers and rewards inside another component, can be used on comparisons.
 
     Raises:
-        DataError: A comparison lacks something that a labeler needs.
+        DataError: A comparison lacks something that one of them needs.
     """
-    labelers = list(outermost_configs([config], LabelerConfig))
+    parts: list[LabelerConfig | RewardConfig] = [*outermost_configs([config], LabelerConfig)]
+    parts += [part for part in walk_configs([config]) if isinstance(part, RewardConfig)]
     for comparison in comparisons:
-        for labeler in labelers:
-            reason = labeler.missing_field(comparison)
+        for part in parts:
+            reason = part.missing_field(comparison)
             if reason is not None:
                 raise DataError(f"{where} '{config.kind}': comparison '{comparison.id}' {reason}")
 

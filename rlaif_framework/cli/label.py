@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rlaif_framework.cli.options import PluginFiles, TrustLocal
 from rlaif_framework.cli.printing import print_comparison
 from rlaif_framework.cli.setup import load_plugins
 from rlaif_framework.errors import SpecError
@@ -68,6 +69,8 @@ def label(
         list[str] | None,
         typer.Option("--set", metavar="PATH=VALUE", help="Override one value of the labeler's settings; repeatable."),
     ] = None,
+    plugin: PluginFiles = None,
+    trust_local: TrustLocal = False,
 ) -> None:
     """Label your own pairs of responses, without training.
 
@@ -84,7 +87,7 @@ def label(
 
     if (labeler is None) == (compare is None):
         raise SpecError("give either --labeler, for one labeler, or --compare, for several")
-    manager = load_plugins()
+    manager = load_plugins(plugin, trust_local)
     labelers = _load_labelers(labeler, compare, set_ or [], manager)
     settings = load_task(task, (), manager)  # `--set` applies to the labelers only
     mapping = parse_fields(fields or [])

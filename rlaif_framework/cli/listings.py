@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rlaif_framework.cli.options import AsJson
+from rlaif_framework.cli.options import AsJson, PluginFiles
 from rlaif_framework.cli.printing import print_json, print_table
+from rlaif_framework.cli.schemas import SCHEMAS, build_schema
 from rlaif_framework.cli.setup import load_plugins
 from rlaif_framework.cli.streams import stdout_to_stderr
 from rlaif_framework.errors import SpecError, suggest
@@ -19,16 +20,43 @@ if TYPE_CHECKING:
     from rlaif_framework.plugins.discovery import Plugin
     from rlaif_framework.plugins.manager import PluginManager
 
-KINDS = "task, backend, strategy, labeler, reward or algorithm."
+KINDS = "task, backend, strategy, labeler, reward, algorithm, metric or tracker."
 
 
-def schema() -> None:
-    """Print the JSON Schema of specs, for editors; it includes the installed plugins."""
-    from rlaif_framework.spec.schema import spec_schema
-
+def schema(
+    name: Annotated[str, typer.Argument(help=f"One of: {', '.join(SCHEMAS)}.")] = "spec",
+    plugin: PluginFiles = None,
+) -> None:
+    """Print a JSON Schema, for editors: of specs with the installed plugins, of the catalogue, or of rows that runs
+    write."""
+    if name not in SCHEMAS:
+        raise SpecError(f"no schema named '{name}'; {suggest(name, SCHEMAS)}")
     with stdout_to_stderr():
-        found = spec_schema(load_plugins())
+        found = build_schema(name, load_plugins(plugin) if name == "spec" else None)
     print_json(found)
+
+
+def catalogue(
+    word: Annotated[str, typer.Argument(help="Word in the name, summary or components.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Search the catalogue of plugins that can be installed. Entries are not reviewed and not endorsed."""
+    from rlaif_registry import NOTICE, read_catalogue
+
+    found = [entry for entry in read_catalogue() if entry.mentions(word)]
+    installed = {entry.distribution: find_version(entry.distribution) for entry in found}
+    if as_json:
+        print_json([{**entry.model_dump(mode="json"), "installed": installed[entry.distribution]} for entry in found])
+        return
+    if not found:
+        print(f"no entry of the catalogue mentions '{word}'")
+        return
+    rows = [
+        (entry.distribution, installed[entry.distribution] or "-", entry.status, ", ".join(entry.kinds), entry.summary)
+        for entry in found
+    ]
+    print_table(("distribution", "installed", "status", "kinds", "summary"), rows)
+    print(f"\n{NOTICE} Install one with pip install DISTRIBUTION.")
 
 
 def plugins(
@@ -65,7 +93,7 @@ def _collect_faults(manager: PluginManager, strict: bool) -> list[list[str]]:
 
 
 def _describe_plugin(plugin: Plugin, faults: list[str]) -> dict[str, Any]:
-    keys = ("name", "distribution", "version", "hooks", "components")
+    keys = ("name", "distribution", "version", "hooks", "components", "commands")
     return {
         **{key: getattr(plugin, key) for key in keys},
         "seconds": round(plugin.seconds, 3),
@@ -75,19 +103,26 @@ def _describe_plugin(plugin: Plugin, faults: list[str]) -> dict[str, Any]:
 
 
 def _describe_offers(row: dict[str, Any]) -> str:
-    offers = f"FAILED: {row['error']}" if row["error"] else ", ".join(row["components"] or row["hooks"])
+    from rlaif_framework.plugins import hookspecs
+
+    registering = {*hookspecs.SLOT_HOOKS.values(), "rlaif_commands"}
+    observing = [hook for hook in row["hooks"] if hook not in registering]
+    found = [*row["components"], *(f"command {name}" for name in row["commands"]), *observing]
+    offers = f"FAILED: {row['error']}" if row["error"] else ", ".join(found or row["hooks"])
     return f"{offers} (slow: {row['seconds']:.1f} s to load)" if row["slow"] else offers
 
 
 def components(
-    kind: Annotated[str | None, typer.Argument(metavar="[KIND]", help=KINDS)] = None, as_json: AsJson = False
+    kind: Annotated[str | None, typer.Argument(metavar="[KIND]", help=KINDS)] = None,
+    as_json: AsJson = False,
+    plugin: PluginFiles = None,
 ) -> None:
     """List components with their summaries, and the plugins that offer them."""
     from rlaif_framework.plugins.component import SLOTS
 
     slots = SLOTS if kind is None else (_find_slot(kind),)
     with stdout_to_stderr():
-        manager = load_plugins()
+        manager = load_plugins(plugin)
     rows = [
         {"kind": slot, "name": c.name, "summary": c.summary, "plugin": p.name, "target": c.target}
         for slot in slots
@@ -103,17 +138,28 @@ def show(
     kind: Annotated[str, typer.Argument(help=KINDS)],
     name: Annotated[str, typer.Argument(help="Name of the component.")],
     as_json: AsJson = False,
+    plugin: PluginFiles = None,
 ) -> None:
     """Show the settings of a component, with their defaults."""
     slot = _find_slot(kind)
     with stdout_to_stderr():
-        component = load_plugins().find(slot, name)
+        component = load_plugins(plugin).find(slot, name)
         found, settings = component.config.model_json_schema(), _list_settings(component)
     if as_json:
         print_json(found)
         return
     print(f"{slot} {component.name}: {component.summary}\n")
     print_table(("setting", "default", "meaning"), settings)
+
+
+def find_version(distribution: str) -> str | None:
+    """Return the version of an installed distribution; None if it is not installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
 
 
 def _find_slot(kind: str) -> Slot:

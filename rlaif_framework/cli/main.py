@@ -10,7 +10,8 @@ from typing import NoReturn
 import typer
 
 from rlaif_framework.cli.label import label
-from rlaif_framework.cli.listings import components, plugins, schema, show
+from rlaif_framework.cli.listings import catalogue, components, plugins, schema, show
+from rlaif_framework.cli.plugin_commands import PluginGroup
 from rlaif_framework.cli.runs import check, plan, run
 from rlaif_framework.cli.setup import check_arguments, prepare_process
 from rlaif_framework.errors import RlaifError, describe_missing
@@ -18,13 +19,14 @@ from rlaif_framework.terminal import escape_controls
 
 app = typer.Typer(
     name="rlaif",
+    cls=PluginGroup,
     help="Reinforcement learning from AI feedback: label, train a reward model, improve a policy, evaluate each step.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,  # `main` reports errors
     rich_markup_mode=None,  # brackets in help texts are not markup
 )
-for command in (run, label, plan, check, schema, plugins, components, show):
+for command in (run, label, plan, check, schema, catalogue, plugins, components, show):
     app.command()(command)
 
 

@@ -18,3 +18,16 @@ StorePath = Annotated[
 ]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+PluginFiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plugin",
+        metavar="FILE",
+        help="Python file to load as a plugin, and to allow a spec to use; or a module to allow; repeatable.",
+    ),
+]
+
+TrustLocal = Annotated[
+    bool, typer.Option("--trust-local", help="Allow all Python code that the spec names to run. Read it first.")
+]

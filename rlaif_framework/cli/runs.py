@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rlaif_framework.cli.interrupts import raise_interrupts
-from rlaif_framework.cli.options import AsJson, Overrides, SpecPath, StorePath
+from rlaif_framework.cli.options import AsJson, Overrides, PluginFiles, SpecPath, StorePath, TrustLocal
 from rlaif_framework.cli.printing import format_bytes, format_count, print_json, print_table, print_yaml
 from rlaif_framework.cli.setup import load_spec_file
 from rlaif_framework.cli.streams import stdout_to_stderr
@@ -27,9 +27,11 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Run folder [default: runs/<name>-<time>].")] = None,
     store: StorePath = None,
     set_: Overrides = None,
+    plugin: PluginFiles = None,
+    trust_local: TrustLocal = False,
 ) -> None:
     """Run a spec: labels, reward model, improved policy, and a report."""
-    loaded, manager = load_spec_file(spec, set_)
+    loaded, manager = load_spec_file(spec, set_, plugin, trust_local)
     from rlaif_framework.api.runs import execute
     from rlaif_framework.api.session import create_progress
 
@@ -38,12 +40,19 @@ def run(
         execute(loaded, out, store, manager, progress, show=os.path.realpath)
 
 
-def plan(spec: SpecPath, store: StorePath = None, set_: Overrides = None, as_json: AsJson = False) -> None:
+def plan(
+    spec: SpecPath,
+    store: StorePath = None,
+    set_: Overrides = None,
+    as_json: AsJson = False,
+    plugin: PluginFiles = None,
+    trust_local: TrustLocal = False,
+) -> None:
     """List the stages of a run, cached or to do, with the models they load and their memory. Loads no model."""
     from rich.console import Console
 
     with stdout_to_stderr():
-        loaded, manager = load_spec_file(spec, set_)
+        loaded, manager = load_spec_file(spec, set_, plugin, trust_local)
     from rlaif_framework.pipeline.planning import plan_spec
     from rlaif_framework.pipeline.run_folder import default_store
     from rlaif_framework.progress import Progress
@@ -78,12 +87,18 @@ def _print_plan(steps: Sequence[PlannedStep]) -> None:
     print(f"\n{missing_steps(steps)} of {len(steps)} stages to do{memory}")
 
 
-def check(spec: SpecPath, set_: Overrides = None, as_json: AsJson = False) -> None:
+def check(
+    spec: SpecPath,
+    set_: Overrides = None,
+    as_json: AsJson = False,
+    plugin: PluginFiles = None,
+    trust_local: TrustLocal = False,
+) -> None:
     """Validate a spec, look for the files, packages and models that it names, and print it with all defaults."""
     from rich.console import Console
 
     with stdout_to_stderr():
-        loaded, manager = load_spec_file(spec, set_)
+        loaded, manager = load_spec_file(spec, set_, plugin, trust_local)
         from rlaif_framework.pipeline.planning import check_spec
         from rlaif_framework.progress import Progress
 

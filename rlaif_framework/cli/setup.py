@@ -21,14 +21,19 @@ if TYPE_CHECKING:
     from rlaif_framework.spec.model import Spec
 
 
-def load_plugins() -> PluginManager:
+def load_plugins(files: list[str] | None = None, trust_local: bool = False) -> PluginManager:
     """Load all plugins, and print a warning for each that failed or is slow.
 
     With RLAIF_DEBUG=1, the traceback of each failure is printed too.
+
+    Args:
+        files: Files of the user's own to load, and modules to allow.
+        trust_local: If True, all code that a spec names may run.
     """
     from rlaif_framework.plugins.manager import PluginManager
+    from rlaif_framework.plugins.own_code import OwnCode
 
-    manager = PluginManager.load()
+    manager = PluginManager.load(code=OwnCode(files or (), trust_local))
     for plugin in manager.plugins if is_first_process() else ():
         if plugin.warning is not None:
             print(escape_controls(f"rlaif: warning: {plugin.warning}"), file=sys.stderr)
@@ -37,11 +42,13 @@ def load_plugins() -> PluginManager:
     return manager
 
 
-def load_spec_file(path: Path, overrides: list[str] | None) -> tuple[Spec, PluginManager]:
+def load_spec_file(
+    path: Path, overrides: list[str] | None, files: list[str] | None, trust_local: bool
+) -> tuple[Spec, PluginManager]:
     """Load a spec and the plugins that it was validated with."""
     from rlaif_framework.spec.loading import load_spec
 
-    manager = load_plugins()
+    manager = load_plugins(files, trust_local)
     return load_spec(path, overrides or (), manager), manager
 
 

@@ -28,6 +28,7 @@ from rlaif_framework.contracts.validation import (
     check_answers,
     check_ballot,
     check_measures,
+    check_metric,
     check_preferences,
     check_samples,
     check_scores,
@@ -180,6 +181,13 @@ def _override_policy_gradient(target: type[Any], owner: str) -> Overrides:
     return _collect(compute_advantages, surrogate) if issubclass(target, AdvantageEstimator) else {}
 
 
+def _override_metric(target: type[Any], owner: str) -> Overrides:
+    def measure(self: Any, prompts: Sequence[Prompt], responses: Sequence[str]) -> Mapping[str, Sequence[float | None]]:
+        return check_metric(target.measure(self, prompts, responses), prompts, owner)
+
+    return _collect(measure)
+
+
 _OVERRIDES: Mapping[str, Callable[[type[Any], str], Overrides]] = {
     "task": _override_task,
     "backend": _override_backend,
@@ -187,6 +195,8 @@ _OVERRIDES: Mapping[str, Callable[[type[Any], str], Overrides]] = {
     "labeler": _override_labeler,
     "reward": _override_reward,
     "algorithm": _override_algorithm,
+    "metric": _override_metric,
+    "tracker": lambda target, owner: {},  # its methods return nothing
 }
 
 

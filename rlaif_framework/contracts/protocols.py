@@ -1,4 +1,4 @@
-"""The interfaces of the six kinds of components. A component's class is called as `Class(config, context)`."""
+"""The interfaces of the kinds of components. A component's class is called as `Class(config, context)`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from rlaif_framework.records.preferences import Comparison, LabelledComparison, 
 from rlaif_framework.records.requests import Answer, Asked, Question, Request
 
 if TYPE_CHECKING:
+    from rlaif_framework.contracts.lifecycle import StepInfo
     from rlaif_framework.contracts.stage import Stage
+    from rlaif_framework.contracts.tracking import Table, TrackedRun
     from rlaif_framework.data.annotator_prompts import AnnotatorPrompts
     from rlaif_framework.records.samples import Sample
 
@@ -49,7 +51,10 @@ class Task(Protocol):
         ...
 
     def measure(self, prompt: Prompt, response: str) -> Mapping[str, float]:
-        """Compute metrics of a response that need no model, such as length, ROUGE and copy rate."""
+        """Compute metrics of a response that need no model, such as length, ROUGE and copy rate.
+
+        `Context.build_metrics` builds metrics that measure them.
+        """
         ...
 
 
@@ -213,6 +218,89 @@ class AdvantageEstimator(Protocol):
         ...
 
 
+@runtime_checkable
+class Metric(Protocol):
+    """Measures responses."""
+
+    def measure(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Mapping[str, Sequence[float | None]]:
+        """Measure the responses to prompts, pairwise.
+
+        A number must not depend on the rest of the batch.
+
+        Returns:
+            For each of the config's `names`, a number per response; None for a response that it does not apply to,
+            such as one to a prompt without a reference.
+        """
+        ...
+
+
+@runtime_checkable
+class Tracker(Protocol):
+    """Writes the settings and metrics of a run elsewhere, such as to an experiment tracker.
+
+    Only the main process calls it. An error in `run_started` stops the run before anything is computed. Errors in all
+    other methods are reported once and stop nothing. What else a tracker can receive is in `StageTracker`,
+    `TableTracker` and `ResultTracker`.
+    """
+
+    def run_started(self, run: TrackedRun) -> None:
+        """Create the tracked run with its settings, or continue it if `run.resumed` is True."""
+        ...
+
+    def step_logged(self, step: StepInfo, number: int, metrics: Mapping[str, float]) -> None:
+        """Log the metrics of a training step. Those of a stage whose artefact is reused are sent when it finishes.
+
+        Args:
+            step: The step of the run; its name, such as `rlaif/policy`, is a good prefix for the names of metrics.
+            number: Number of the training step, from 1.
+            metrics: Finite numbers by name.
+        """
+        ...
+
+    def run_finished(self, error: BaseException | None) -> None:
+        """Finish the tracked run; `error` is the exception that stopped the run, or None."""
+        ...
+
+
+@runtime_checkable
+class StageTracker(Protocol):
+    """A tracker that is told when stages start and finish."""
+
+    def stage_started(self, step: StepInfo, resumed_at: int) -> None:
+        """Note that a stage starts, or resumes from the training step `resumed_at`. Steps after it follow, also those
+        that have been logged before if the config's `rewinds` is True. Also called for a reused stage, if its metrics
+        follow."""
+        ...
+
+    def stage_finished(self, step: StepInfo) -> None:
+        """Note that the metrics of a stage are complete."""
+        ...
+
+
+@runtime_checkable
+class TableTracker(Protocol):
+    """A tracker that shows tables of texts."""
+
+    def table_logged(self, step: StepInfo, table: Table) -> None:
+        """Log the labels of an arm, or samples of policies. Each table of a tracked run is sent once."""
+        ...
+
+
+@runtime_checkable
+class ResultTracker(Protocol):
+    """A tracker that shows the results of a run: win rates, agreement, rewards."""
+
+    def results_measured(self, results: Mapping[str, float], report: Path) -> None:
+        """Log the results of the evaluation.
+
+        Args:
+            results: Values by name, such as `win_rate/rlaif-vs-sft`, with the ends of their 95 % intervals:
+                `win_rate/rlaif-vs-sft/low` and `/high`.
+            report: The file `report.html`.
+        """
+        ...
+
+
 # `runtime_checkable` cannot check signatures, so `check_target` compares the names of methods.
 PROTOCOLS: Mapping[str, type] = {
     "task": Task,
@@ -221,4 +309,6 @@ PROTOCOLS: Mapping[str, type] = {
     "labeler": Labeler,
     "reward": RewardModel,
     "algorithm": Algorithm,
+    "metric": Metric,
+    "tracker": Tracker,
 }

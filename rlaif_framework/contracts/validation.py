@@ -90,6 +90,31 @@ def check_terms(
     return {name: check_scores(scores, prompts, responses, f"{owner}, term '{name}'") for name, scores in value.items()}
 
 
+def check_metric(value: object, prompts: Sequence[Prompt], owner: str) -> dict[str, list[float | None]]:
+    """Return the numbers of a metric as floats.
+
+    Raises:
+        PluginError: They are not a finite number or None for each response, by name.
+    """
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise PluginError(f"{owner}: measure() returned {short(value)} instead of a list of numbers by name")
+    return {name: _check_numbers(name, numbers, prompts, owner) for name, numbers in value.items()}
+
+
+def _check_numbers(name: str, value: object, prompts: Sequence[Prompt], owner: str) -> list[float | None]:
+    found: list[float | None] = []
+    items = read_exactly(value, len(prompts), "numbers", "responses", f"{owner}: measure(): '{name}'")
+    for prompt, item in zip(prompts, items, strict=True):
+        number = None if item is None else read_number(item)
+        if item is not None and (number is None or not math.isfinite(number)):
+            raise PluginError(
+                f"{owner}: measure() of a response to prompt '{prompt.id}': '{name}' is {short(item)}, not a finite "
+                "number or None"
+            )
+        found.append(number)
+    return found
+
+
 def check_preferences(preferences: object, comparisons: Sequence[Comparison], owner: str) -> Iterator[Preference]:
     """Yield a labeler's preferences after validating that there is one per comparison, in their order.
 

@@ -161,7 +161,7 @@ def _check_labelers(settings: LabelSettings, manager: PluginManager) -> None:
         RlaifError: Something is missing.
     """
     for config in (settings.task, *settings.labelers.values()):
-        check_component(config, manager)
+        check_component(config, settings.create_context(manager))
     for name, config in settings.labelers.items():
         with _prefix_errors(name):
             context = settings.create_context(manager)

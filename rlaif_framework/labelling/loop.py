@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from rlaif_framework.assembly.context import Context
-from rlaif_framework.assembly.identity import describe_component, describe_task
+from rlaif_framework.assembly.identity import describe_component, describe_task, without_metrics
 from rlaif_framework.data.pairs_file import PairsFile
 from rlaif_framework.files import write_atomic
 from rlaif_framework.labelling.rows import to_row
@@ -46,7 +46,8 @@ class LabelRecord(BaseModel):
     @classmethod
     def create(cls, pairs: PairsFile, config: LabelerConfig, context: Context, made: Iterable[str] = ()) -> LabelRecord:
         """Create the record of labels that have yet to be written."""
-        labeler, task, seed = describe_component(config, context), describe_task(context), context.seed
+        labeler, seed = describe_component(config, context), context.seed
+        task = describe_task(without_metrics(context.task_config), context)
         return cls(
             # Without `batch_tokens`, which changes labels only by rounding.
             key=hash_content({"pairs": pairs.digest, "labeler": labeler, "task": task, "seed": seed}),

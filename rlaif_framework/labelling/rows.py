@@ -6,11 +6,28 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from rlaif_framework.records.jsonl import read_rows
-from rlaif_framework.records.preferences import Comparison, Preference, Prompt
+from rlaif_framework.records.preferences import Comparison, Evidence, Preference, Prompt
 from rlaif_framework.records.rows import dump_evidence, read_preference
 
 Labelled = tuple[Comparison, Preference]
+
+
+class LabelRow(TypedDict):
+    """A row of `labels.jsonl`."""
+
+    id: str
+    prompt: str
+    responses: tuple[str, str]
+    probabilities: tuple[float, float] | None
+    """Probability of each response to be the better one; null if there is no label."""
+    human: float | None
+    """Probability that the first response is the better one, by people."""
+    confidence: float | None
+    slice: str | None
+    evidence: Evidence
 
 
 def to_row(comparison: Comparison, preference: Preference) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from rlaif_framework.metrics.estimates import Estimate, estimate_fraction, estim
 from rlaif_framework.records.preferences import Prompt
 
 Rows = Sequence[Mapping[str, float]]
-"""The metrics of each response of a policy, in the order of the prompts."""
+"""The metrics of each response of a policy, in the order of the prompts. A response has those that apply to it."""
 
 
 def average_metrics(policies: Mapping[str, Rows], prompts: Sequence[Prompt]) -> dict[str, dict[str, Estimate | None]]:
@@ -20,25 +20,32 @@ def average_metrics(policies: Mapping[str, Rows], prompts: Sequence[Prompt]) -> 
         policies: The metrics of the responses, by policy.
         prompts: The prompt of each response.
     """
-    clusters = [prompt.text for prompt in prompts]
     # Over all policies, so that intervals of one metric can be compared.
     everything = [row for rows in policies.values() for row in rows]
     unbounded = {name for row in everything for name, value in row.items() if not 0 <= value <= 1}
 
-    def average(name: str, values: Sequence[float]) -> Estimate | None:
+    def average(name: str, rows: Rows) -> Estimate | None:
+        pairs = [(row[name], prompt.text) for row, prompt in zip(rows, prompts, strict=True) if name in row]
+        values, clusters = [value for value, _ in pairs], [text for _, text in pairs]
         return estimate_mean(values, clusters) if name in unbounded else estimate_fraction(values, clusters)
 
-    return {
-        policy: {name: average(name, [row[name] for row in rows]) for name in rows[0]}
-        for policy, rows in policies.items()
-    }
+    return {policy: {name: average(name, rows) for name in _list_names(rows)} for policy, rows in policies.items()}
 
 
 def measure_differences(first: Rows, second: Rows, prompts: Sequence[Prompt]) -> dict[str, Estimate]:
     """Compute the mean difference of each metric that both policies have, first minus second, paired by response."""
-    clusters = [prompt.text for prompt in prompts]
-    names = [name for name in first[0] if name in second[0]] if first and second else []
-    found = {
-        name: estimate_mean([a[name] - b[name] for a, b in zip(first, second, strict=True)], clusters) for name in names
-    }
-    return {name: estimate for name, estimate in found.items() if estimate is not None}
+    found: dict[str, Estimate] = {}
+    for name in _list_names(first):
+        pairs = [
+            (a[name] - b[name], prompt.text)
+            for a, b, prompt in zip(first, second, prompts, strict=True)
+            if name in a and name in b
+        ]
+        estimate = estimate_mean([difference for difference, _ in pairs], [text for _, text in pairs])
+        if estimate is not None:
+            found[name] = estimate
+    return found
+
+
+def _list_names(rows: Rows) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))

@@ -14,6 +14,7 @@ from rlaif_framework.pipeline.recipes import (
     JudgeRecipe,
     LabelHeldOutRecipe,
     Matchup,
+    MeasureRecipe,
     RespondRecipe,
     ScoreComparisonsRecipe,
     ScoreResponsesRecipe,
@@ -58,14 +59,17 @@ def compose_evaluation(
         for name, arm in arms.items()
     }
     matchups = [_judge(factory, config, *pair, responses, prompts) for pair in spec.matchups()]
+    metrics = _measure(factory, config, responses, prompts)
     recipe = EvaluateRecipe(
-        evaluate=config,
+        # Without the metrics: what they measured is an input of its own.
+        evaluate=config.model_copy(update={"metrics": []}),
         comparisons=comparisons,
         prompts=prompts,
         sft=sft,
         labelers=labelers,
         labels=labels,
         responses=responses,
+        metrics=metrics,
         arms=results,
         matchups=matchups,
     )
@@ -143,6 +147,27 @@ def _respond(
             reward=reward if responder is not None else None,
         ),
     )
+
+
+def _measure(
+    factory: StepFactory, config: EvaluateConfig, responses: Mapping[str, Step], prompts: Sequence[Prompt]
+) -> dict[str, list[Step]]:
+    """List the steps that measure the responses of each policy with each metric."""
+    for number, metric in enumerate(config.metrics):
+        check_labeler(f"evaluate.metrics.{number}", metric, _compare_nothing(prompts))
+    measured: dict[str, Step | None] = {**responses}
+    if all(p.reference for p in prompts):
+        measured[REFERENCE] = None  # the reference responses have no step
+    return {
+        name: [
+            factory.create(
+                f"evaluation/metrics/{metric.names[0]}/{name}",
+                MeasureRecipe(metric=metric, responses=step, prompts=prompts),
+            )
+            for metric in config.metrics
+        ]
+        for name, step in measured.items()
+    }
 
 
 def _judge(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.assembly.preflight import describe_data
 from rlaif_framework.contracts.lifecycle import StepInfo
+from rlaif_framework.contracts.panels import Panel
 from rlaif_framework.contracts.stage import Stage, resume_step
 from rlaif_framework.errors import RlaifError
 from rlaif_framework.files import locked, read_json, write_atomic
@@ -23,9 +25,12 @@ from rlaif_framework.pipeline.environment import describe_environment, is_disk_f
 from rlaif_framework.pipeline.planning import check_loads, prepare
 from rlaif_framework.pipeline.run_folder import check_folder, create_folder, open_folder, place_artefact
 from rlaif_framework.pipeline.steps import Step
+from rlaif_framework.pipeline.tables import read_tables
+from rlaif_framework.pipeline.tracking import Tracking
 from rlaif_framework.pipeline.verification import check_artefact
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.progress import Progress
+from rlaif_framework.report.results import list_results
 from rlaif_framework.report.run_report import RunReport, StepReport
 from rlaif_framework.seeds import derive_seed
 from rlaif_framework.spec.model import Spec
@@ -53,6 +58,9 @@ class Run:
     """Storage for lifecycle plugins between hooks; each plugin uses its own name as the key."""
     failed_hooks: set[tuple[str, str]] = field(default_factory=set)
     """Plugin and hook of each failure that has been reported."""
+
+    def __post_init__(self) -> None:
+        self.tracking = Tracking(self.folder, self.progress.print)  # without trackers until the run starts
 
     def call_hooks(self, hook: str, **arguments: Any) -> None:
         """Call a lifecycle hook; a plugin that fails is reported once and does not stop the run."""
@@ -115,6 +123,7 @@ def _run_steps(run: Run) -> None:
     if main:
         run.store.remove_leftovers()
         open_folder(run.folder, run.spec, run.steps)
+        run.tracking = Tracking.start(run.spec, run.context, run.folder, run.steps, run.progress.print)
         run.call_hooks("rlaif_run_started")
     error: BaseException | None = None
     try:
@@ -128,6 +137,7 @@ def _run_steps(run: Run) -> None:
     finally:
         if main:
             run.call_hooks("rlaif_run_finished", error=error)
+            run.tracking.run_finished(error)
 
 
 def _finish_step(run: Run, step: Step, position: str, main: bool) -> None:
@@ -152,6 +162,7 @@ def _finish_step(run: Run, step: Step, position: str, main: bool) -> None:
     run.progress.print(f"{position} {step.name}: {'reused' if cached else f'done in {seconds:.1f} s'}")
     place_artefact(run.artefact(step), run.folder, step.name)
     run.call_hooks("rlaif_stage_finished", step=step, cached=cached)
+    run.tracking.stage_finished(step, run.artefact(step), lambda: read_tables(step, run.artefact))
 
 
 def _estimate_memory(run: Run, step: Step) -> str:
@@ -172,7 +183,9 @@ def _compute(run: Run, step: Step, main: bool) -> None:
     earlier = read_json(spent)  # of interrupted runs of this step
     before = float(earlier) if isinstance(earlier, int | float) else 0.0
     if main:
-        run.call_hooks("rlaif_stage_started", step=step, resumed_at=resume_step(checkpoint))
+        resumed_at = resume_step(checkpoint)
+        run.call_hooks("rlaif_stage_started", step=step, resumed_at=resumed_at)
+        run.tracking.stage_started(step, resumed_at, work)
         reset_peak_memory()
     # For random numbers that a component draws without its own seed, such as new weights. numpy limits seeds.
     set_seed(stage.seed("start") % 2**32)
@@ -210,6 +223,10 @@ def _compute(run: Run, step: Step, main: bool) -> None:
 
 
 def _create_stage(run: Run, step: Step, work: Path, checkpoint: Path, main: bool) -> Stage:
+    def report_step(number: int, metrics: Mapping[str, float]) -> None:
+        run.call_hooks("rlaif_step_logged", step=step, number=number, metrics=metrics)
+        run.tracking.step_logged(step, number, metrics)
+
     seed, number = run.spec.seed, step.recipe.round
     return Stage(
         name=step.stage,
@@ -220,9 +237,7 @@ def _create_stage(run: Run, step: Step, work: Path, checkpoint: Path, main: bool
         progress=run.progress if main else Progress(),
         checkpoint_seconds=run.checkpoint_seconds,
         artefact=run.artefact,
-        report_step=lambda number, metrics: run.call_hooks(
-            "rlaif_step_logged", step=step, number=number, metrics=metrics
-        ),
+        report_step=report_step,
     )
 
 
@@ -236,6 +251,17 @@ def _name_step(error: Exception, step: Step) -> Exception:
             "to another disk, and rerun the same command to resume from the last checkpoint"
         )
     return error
+
+
+def _collect_panels(run: Run) -> list[Panel]:
+    """Return the panels that plugins add to the report; a plugin that fails is reported and does not stop the run."""
+    panels: list[Panel] = []
+    for plugin, found in run.manager.collect_panels(run):
+        if isinstance(found, str):
+            run.progress.print(f"warning: plugin '{plugin}' failed in rlaif_report_panels: {' '.join(found.split())}")
+        else:
+            panels += found
+    return panels
 
 
 def _write_report(run: Run) -> None:
@@ -255,4 +281,6 @@ def _write_report(run: Run) -> None:
     # The last step is the summary of the evaluation.
     evaluation = Evaluation.load(run.artefact(run.steps[-1]))
     report = RunReport.build(run.spec.model_dump(mode="json"), evaluation, steps, environment)
-    report.model_copy(update={"warnings": [*report.warnings, *describe_data(run.context)]}).write(run.folder)
+    warnings = [*report.warnings, *describe_data(run.context)]
+    report.model_copy(update={"warnings": warnings, "panels": _collect_panels(run)}).write(run.folder)
+    run.tracking.results_measured(list_results(evaluation), run.folder / "report.html")

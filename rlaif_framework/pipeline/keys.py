@@ -8,7 +8,12 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from rlaif_framework.assembly.context import Context
-from rlaif_framework.assembly.identity import describe_component, describe_provider, describe_task
+from rlaif_framework.assembly.identity import (
+    describe_component,
+    describe_provider,
+    describe_task,
+    without_metrics,
+)
 from rlaif_framework.config import Config
 from rlaif_framework.pipeline.steps import Recipe, Step, TaskScope
 from rlaif_framework.plugins.component import ComponentConfig
@@ -93,9 +98,11 @@ class StepFactory:
             case TaskScope.CODE:
                 return describe_provider(context.task_config, context.manager)
             case TaskScope.SETTINGS:
-                return describe_component(context.task_config, context)
+                return describe_component(without_metrics(context.task_config), context)
             case TaskScope.ANNOTATOR_PROMPTS:
-                return describe_task(context)
+                return describe_task(without_metrics(context.task_config), context)
+            case TaskScope.METRICS:
+                return describe_task(context.task_config, context)
 
 
 def _installed(name: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rlaif_framework.pipeline.steps import Recipe, Step, TaskScope
 from rlaif_framework.plugins.component import ModelLoad, find_unused_policy_settings
-from rlaif_framework.plugins.configs import AlgorithmConfig, LabelerConfig, RewardConfig
+from rlaif_framework.plugins.configs import AlgorithmConfig, LabelerConfig, MetricConfig, RewardConfig
 from rlaif_framework.records.preferences import Comparison, Prompt
 from rlaif_framework.spec.model import EvaluateConfig, PairsConfig, PolicyConfig, SftConfig
 
@@ -20,10 +20,10 @@ SAMPLING = frozenset({"max_new_tokens", "batch_tokens"})
 ALL = frozenset(PolicyConfig.model_fields)
 
 
-def _unused_by_labeler(labeler: LabelerConfig, policy: str) -> frozenset[str]:
-    """Return the settings of the policy that a labeler does not use."""
-    unused, models = find_unused_policy_settings(labeler), {load.model for load in labeler.loads(policy)}
-    # A labeler may have the policy's model as its own; one without a local model has no batches.
+def _unused_by(config: LabelerConfig | MetricConfig, policy: str) -> frozenset[str]:
+    """Return the settings of the policy that a labeler or a metric does not use."""
+    unused, models = find_unused_policy_settings(config), {load.model for load in config.loads(policy)}
+    # It may have the policy's model as its own; one without a local model has no batches.
     unused |= frozenset() if policy in models else {"model"}
     return unused if models else unused | {"batch_tokens"}
 
@@ -94,7 +94,7 @@ class LabelerRecipe(Recipe):
 
     def unused_policy_settings(self, policy: str) -> frozenset[str]:
         """Return those that the labeler does not use."""
-        return _unused_by_labeler(self.labeler, policy)
+        return _unused_by(self.labeler, policy)
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
         """List the labeler's models."""
@@ -179,7 +179,7 @@ class ImproveRecipe(Recipe):
     prompts: Sequence[Prompt]
     validation: Sequence[Prompt]
     """Prompts of the checkpoint selection."""
-    task: TaskScope = TaskScope.ANNOTATOR_PROMPTS
+    task: TaskScope = TaskScope.METRICS
 
     def unused_policy_settings(self, policy: str) -> frozenset[str]:
         """Return those that the algorithm does not use."""
@@ -204,7 +204,7 @@ class RespondRecipe(Recipe):
     """The arm's algorithm, if it is a `Responder`: it then answers test prompts instead of the policy."""
     reward: FittedReward | None
     """The reward that the responder chooses by."""
-    task: TaskScope = TaskScope.ANNOTATOR_PROMPTS
+    task: TaskScope = TaskScope.METRICS
 
     def unused_policy_settings(self, policy: str) -> frozenset[str]:
         """Return those of training, unless an algorithm responds."""
@@ -254,6 +254,27 @@ class ScoreResponsesRecipe(ScoreRecipe):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MeasureRecipe(Recipe):
+    """Measure the responses of a policy with a metric of the evaluation."""
+
+    stage = "measure"
+    work = f"{WORK}.measure:measure_responses"
+    metric: MetricConfig
+    responses: Step | None
+    """The responses to the prompts; None for the reference responses."""
+    prompts: Sequence[Prompt]
+    task: TaskScope = TaskScope.ANNOTATOR_PROMPTS
+
+    def unused_policy_settings(self, policy: str) -> frozenset[str]:
+        """Return those that the metric does not use."""
+        return _unused_by(self.metric, policy)
+
+    def loads(self, policy: str) -> Sequence[ModelLoad]:
+        """List the metric's models."""
+        return self.metric.loads(policy)
+
+
+@dataclass(frozen=True, kw_only=True)
 class JudgeRecipe(Recipe):
     """Compare the responses of two policies prompt by prompt."""
 
@@ -268,7 +289,7 @@ class JudgeRecipe(Recipe):
 
     def unused_policy_settings(self, policy: str) -> frozenset[str]:
         """Return those that the judge does not use."""
-        return _unused_by_labeler(self.judge, policy)
+        return _unused_by(self.judge, policy)
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
         """List the judge's models."""
@@ -313,9 +334,11 @@ class EvaluateRecipe(Recipe):
     """The labels of each labeler on the comparisons."""
     responses: Mapping[str, Step]
     """The responses of each policy to the prompts: `sft` and the arms."""
+    metrics: Mapping[str, Sequence[Step]]
+    """For each policy, what the metrics of the evaluation measured on its responses."""
     arms: Mapping[str, ArmResults]
     matchups: Sequence[Matchup]
-    task: TaskScope = TaskScope.ANNOTATOR_PROMPTS
+    task: TaskScope = TaskScope.METRICS
 
     def unused_policy_settings(self, policy: str) -> frozenset[str]:
         """Return all: nothing is computed with a model."""

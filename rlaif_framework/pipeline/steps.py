@@ -28,9 +28,11 @@ class TaskScope(Enum):
     CODE = "code"
     """The task's methods, such as `truncate`: identified by the version of the plugin that provides the task."""
     SETTINGS = "settings"
-    """The methods and the task's settings."""
+    """The methods and the task's settings, except for its metrics."""
     ANNOTATOR_PROMPTS = "annotator prompts"
-    """The methods, the settings and the annotator prompts, which may come from a file."""
+    """The methods, these settings and the annotator prompts, which may come from a file."""
+    METRICS = "metrics"
+    """All of these and the metrics of responses."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,3 +4,7 @@
 `targets` imports the classes of components and checks their methods, `failures` describes errors in plugin code, and
 `builtins` lists the modules of the package's own plugins.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

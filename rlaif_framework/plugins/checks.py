@@ -16,9 +16,11 @@ from pydantic.fields import FieldInfo
 
 from rlaif_framework.errors import PluginError, suggest
 from rlaif_framework.plugins import hookspecs
+from rlaif_framework.plugins.command import BUILTIN_COMMANDS, Command
 from rlaif_framework.plugins.component import Component, ComponentConfig, Slot
 from rlaif_framework.plugins.configs import BASES
 from rlaif_framework.plugins.discovery import Plugin
+from rlaif_framework.plugins.namespaces import find_owner
 
 NAME = re.compile(r"[\w-]+/[\w.-]+")
 """Name of a component that is not built in: a namespace and a name."""
@@ -41,6 +43,13 @@ def check_hooks(module: ModuleType, hooks: pluggy.PluginManager) -> None:
             raise PluginError(f"no hook named '{name}'; {suggest(name, known)}")
         if hooks.parse_hookimpl_opts(module, name) is None:
             raise PluginError(f"'{name}' is not marked as a hook; write @hookimpl above it")
+
+
+def has_hooks(module: ModuleType, hooks: pluggy.PluginManager) -> bool:
+    """Return True if a module implements a hook."""
+    return any(
+        hooks.parse_hookimpl_opts(module, name) is not None for name in vars(module) if name.startswith("rlaif_")
+    )
 
 
 def check_component(
@@ -72,6 +81,27 @@ def check_component(
         )
 
 
+def check_command(command: object, plugin: Plugin, taken: Mapping[str, tuple[Command, Plugin]]) -> None:
+    """Refuse a command that cannot be registered.
+
+    Args:
+        command: The object that the hook returned.
+        plugin: The plugin that offers it.
+        taken: Commands by name, with the plugins that offer them.
+    """
+    if not isinstance(command, Command):
+        raise PluginError(f"rlaif_commands returned {command!r}, not a Command")
+    where = f"command '{command.name}'"
+    if command.name in BUILTIN_COMMANDS:
+        raise PluginError(f"{where} is a command of rlaif itself, which no plugin can replace; choose another name")
+    # A whole namespace is the name of one distribution's command, like the names inside it.
+    _check_namespace(where, command.name if "/" in command.name else f"{command.name}/{command.name}", plugin)
+    if ":" not in command.target:
+        raise PluginError(f"{where}: its target '{command.target}' is not 'module:attribute'")
+    if command.name in taken:
+        raise PluginError(f"{where} is already offered by {taken[command.name][1].title}")
+
+
 def _check_namespace(where: str, name: str, plugin: Plugin) -> None:
     """Refuse a name outside the namespace that belongs to the plugin's distribution."""
     own = canonicalize_name(plugin.distribution).removeprefix("rlaif-")
@@ -79,11 +109,14 @@ def _check_namespace(where: str, name: str, plugin: Plugin) -> None:
         bare = "only built-ins have bare names; " if "/" not in name else ""
         raise PluginError(f"{where}: {bare}use '<namespace>/<name>', such as '{own}/{name.rpartition('/')[2]}'")
     namespace = name.partition("/")[0]
-    owner = canonicalize_name(f"rlaif-{namespace}")
+    owner = find_owner(namespace)
     if canonicalize_name(plugin.distribution) != owner:
         advice = f"rename the component to '{own}/{name.partition('/')[2]}', or the distribution"
         if not canonicalize_name(plugin.distribution).startswith("rlaif-"):
-            advice = "only a distribution named 'rlaif-<namespace>' can offer components"
+            advice = (
+                "only a distribution named 'rlaif-<namespace>', or one with a namespace in the catalogue, can offer "
+                "components"
+            )
         raise PluginError(
             f"{where}: the namespace '{namespace}' belongs to the distribution '{owner}', and this one is "
             f"'{plugin.distribution}'; {advice}"

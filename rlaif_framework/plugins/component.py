@@ -8,7 +8,16 @@ from typing import Literal, TypeVar, get_args
 
 from rlaif_framework.config import Config
 
-Slot = Literal["task", "backend", "strategy", "labeler", "reward", "algorithm"]
+Slot = Literal[
+    "task",
+    "backend",
+    "strategy",
+    "labeler",
+    "reward",
+    "algorithm",
+    "metric",
+    "tracker",
+]
 SLOTS: tuple[Slot, ...] = get_args(Slot)
 
 
@@ -44,7 +53,7 @@ class ComponentConfig(Config):
     """Base of all component configs.
 
     Plugins subclass the base of their kind of component: `TaskConfig`, `BackendConfig`, `StrategyConfig`,
-    `LabelerConfig`, `RewardConfig` or `AlgorithmConfig`.
+    `LabelerConfig`, `RewardConfig`, `AlgorithmConfig`, `MetricConfig` or `TrackerConfig`.
     """
 
     kind: str
@@ -79,14 +88,21 @@ class ComponentConfig(Config):
         return frozenset()
 
     @property
+    def own_code(self) -> Sequence[str]:
+        """Functions of the user's own that this component calls, as `FILE.py:FUNCTION` or `PACKAGE.MODULE:FUNCTION`.
+
+        They run only if the user allows it. The hash of their code is part of the keys of artefacts. The default is
+        none; components in the slots of this one have their own.
+        """
+        return ()
+
+    @property
     def title(self) -> str:
         """The kind, followed by the settings that differ from their defaults: `similarity (against: reference)`."""
         changed = []
         for name, field in type(self).model_fields.items():
             value, default = getattr(self, name), field.get_default(call_default_factory=True)
-            # A slot's default is written `{"kind": name}`, but its value is a config.
-            plain = {"kind": value.kind} if isinstance(value, ComponentConfig) and value.title == value.kind else value
-            if name != "kind" and plain != default:
+            if name != "kind" and _shorten(value) != default:
                 changed.append(f"{name}: {_format_value(value)}")
         return f"{self.kind} ({', '.join(changed)})" if changed else self.kind
 
@@ -100,19 +116,20 @@ def nested_configs(config: Config) -> Iterator[ComponentConfig]:
     Slots inside lists, mappings and groups of settings (`Config`) are included.
     """
     for _, value in config:
-        yield from _configs_in(value)
+        yield from configs_in(value)
 
 
-def _configs_in(value: object) -> Iterator[ComponentConfig]:
+def configs_in(value: object) -> Iterator[ComponentConfig]:
+    """Yield the configs in the value of a field, one level down."""
     if isinstance(value, ComponentConfig):
         yield value
     elif isinstance(value, Config):
         yield from nested_configs(value)
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from _configs_in(item)
+            yield from configs_in(item)
     elif isinstance(value, dict):
-        yield from _configs_in(list(value.values()))
+        yield from configs_in(list(value.values()))
 
 
 def walk_configs(configs: Iterable[ComponentConfig]) -> Iterator[ComponentConfig]:
@@ -137,6 +154,13 @@ def outermost_configs(configs: Iterable[ComponentConfig], kind: type[AnyConfig])
             yield config
         else:
             yield from outermost_configs(nested_configs(config), kind)
+
+
+def _shorten(value: object) -> object:
+    """Return the value of a field as its default is written: a component with its defaults is `{"kind": name}`."""
+    if isinstance(value, ComponentConfig) and value.title == value.kind:
+        return {"kind": value.kind}
+    return [_shorten(item) for item in value] if isinstance(value, list) else value
 
 
 def _format_value(value: object) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from rlaif_framework.plugins.component import AnyConfig, ComponentConfig, Slot, nested_configs, outermost_configs
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 MODEL_FREE = frozenset({"dtype", "save_dtype", "chat", "lora", "max_prompt_tokens", "max_new_tokens", "train_tokens"})
 """Settings of the policy that labelers, backends and strategies do not use: they also work where there is no policy, as
 in `rlaif label`."""
+
+
+METRIC_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
+"""Name of a number that a metric measures."""
 
 
 class TaskConfig(ComponentConfig):
@@ -129,6 +134,17 @@ class RewardConfig(ComponentConfig):
         """
         return any(part.needs_preferences for part in _nested(self, RewardConfig))
 
+    def missing_field(self, comparison: Comparison) -> str | None:
+        """Describe what a comparison lacks for its responses to be scored, such as `has a prompt without a reference`.
+
+        This is called before anything is computed, also for responses that do not exist yet and are empty. Rewards and
+        labelers in this reward's slots are asked on their own.
+
+        Returns:
+            None if the reward can score the responses.
+        """
+        return None
+
     @property
     def needs_baseline(self) -> bool:
         """True if `fit` reads the folder of the supervised baseline; otherwise `initial` is an empty path.
@@ -165,6 +181,56 @@ class AlgorithmConfig(ComponentConfig):
         return False
 
 
+class MetricConfig(ComponentConfig):
+    """Base of the config of a metric of responses."""
+
+    @property
+    def unused_policy_settings(self) -> frozenset[str]:
+        """All that only matter for a policy; override this if the metric uses one of them."""
+        return MODEL_FREE
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Names of the numbers that the metric measures, as reports show them.
+
+        The default is one, the component's name without its namespace: `copy_rate` for `acme/copy-rate`.
+        """
+        return [self.kind.rpartition("/")[2].replace("-", "_")]
+
+
+def check_metric_names(metrics: list[MetricConfig]) -> list[MetricConfig]:
+    """Check that the metrics of a list measure numbers with different names.
+
+    Raises:
+        ValueError: Two of them measure a number of the same name, or a name cannot be part of a path.
+    """
+    owners: dict[str, str] = {}
+    for metric in metrics:
+        for name in metric.names:
+            if not METRIC_NAME.fullmatch(name):
+                raise ValueError(
+                    f"metric '{metric.kind}': the name '{name}' has other characters than letters, digits and _"
+                )
+            if name in owners:
+                advice = "; set 'name' of one of them" if "name" in type(metric).model_fields else ""
+                raise ValueError(f"metrics '{owners[name]}' and '{metric.kind}' both measure '{name}'{advice}")
+            owners[name] = metric.kind
+    return metrics
+
+
+class TrackerConfig(ComponentConfig):
+    """Base of the config of a tracker."""
+
+    rewinds: ClassVar[bool] = False
+    """True if the tracker can remove metrics and has the methods of `StageTracker`. A stage that resumes from a
+    checkpoint then logs the steps after it again. By default, a tracker gets each step of a tracked run once."""
+
+    @property
+    def unused_settings(self) -> frozenset[str]:
+        """All settings: a tracker changes no result."""
+        return frozenset(type(self).model_fields) - {"kind"}
+
+
 def _nested(config: ComponentConfig, kind: type[AnyConfig]) -> Iterator[AnyConfig]:
     return outermost_configs(nested_configs(config), kind)
 
@@ -176,6 +242,8 @@ BASES: Mapping[Slot, type[ComponentConfig]] = {
     "labeler": LabelerConfig,
     "reward": RewardConfig,
     "algorithm": AlgorithmConfig,
+    "metric": MetricConfig,
+    "tracker": TrackerConfig,
 }
 """The base that the config of a component in each slot must have."""
 

@@ -34,19 +34,27 @@ class Plugin:
     version: str
     hooks: list[str] = field(default_factory=list)
     components: list[str] = field(default_factory=list)
+    commands: list[str] = field(default_factory=list)
     error: str | None = None
     module: ModuleType | None = None
     builtin: bool = False
     """True for a module of this package, whose components have bare names."""
     seconds: float = 0.0
     """Time to import the plugin and to call its registration hooks; not measured for built-ins."""
+    file: str | None = None
+    """Path of a plugin that is a file of the user's own; its version is the hash of its contents."""
     cause: BaseException | None = None
     """The exception that the plugin failed with."""
 
     @property
     def title(self) -> str:
         """Name of the plugin and its distribution, for messages."""
-        return f"plugin '{self.name}' ({f'{self.distribution} {self.version}'.strip()})"
+        return f"plugin '{self.name}' ({self.source})"
+
+    @property
+    def source(self) -> str:
+        """The file, or the distribution with its version."""
+        return self.file or f"{self.distribution} {self.version}".strip()
 
     @property
     def is_slow(self) -> bool:

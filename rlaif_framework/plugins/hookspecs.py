@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 import pluggy
 
 from rlaif_framework.contracts.lifecycle import RunInfo, StepInfo
+from rlaif_framework.contracts.panels import Panel
+from rlaif_framework.plugins.command import Command
 from rlaif_framework.plugins.component import Component
 
 PROJECT = "rlaif"
@@ -49,6 +51,26 @@ def rlaif_algorithms() -> Iterable[Component]:  # type: ignore[empty-body]
 
 
 @hookspec
+def rlaif_metrics() -> Iterable[Component]:  # type: ignore[empty-body]
+    """Offer metrics of responses. Targets satisfy `Metric`. Added in 0.1."""
+
+
+@hookspec
+def rlaif_trackers() -> Iterable[Component]:  # type: ignore[empty-body]
+    """Offer trackers, which send metrics and results of a run elsewhere. Targets satisfy `Tracker`. Added in 0.1."""
+
+
+@hookspec
+def rlaif_commands() -> Iterable[Command]:  # type: ignore[empty-body]
+    """Offer subcommands of `rlaif`. Targets are functions or `typer.Typer` objects. Added in 0.1."""
+
+
+@hookspec
+def rlaif_report_panels(run: RunInfo) -> Iterable[Panel]:  # type: ignore[empty-body]
+    """Add sections to `report.html`. Called when all artefacts of `run` are complete. Added in 0.1."""
+
+
+@hookspec
 def rlaif_run_started(run: RunInfo) -> None:
     """Called once, before the first stage. Added in 0.1."""
 
@@ -81,5 +103,7 @@ SLOT_HOOKS = {
     "labeler": "rlaif_labelers",
     "reward": "rlaif_reward_models",
     "algorithm": "rlaif_algorithms",
+    "metric": "rlaif_metrics",
+    "tracker": "rlaif_trackers",
 }
 """The hook that offers the components of each slot."""

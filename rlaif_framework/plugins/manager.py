@@ -6,20 +6,30 @@ import importlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pluggy
 
 from rlaif_framework.contracts.checked import check_returns
+from rlaif_framework.contracts.lifecycle import RunInfo
+from rlaif_framework.contracts.panels import Panel
+from rlaif_framework.contracts.values import read_record
 from rlaif_framework.errors import PluginError, RlaifError, suggest
 from rlaif_framework.plugins import hookspecs
 from rlaif_framework.plugins.builtins import BUILTINS
-from rlaif_framework.plugins.checks import check_component, check_hooks, check_module
+from rlaif_framework.plugins.checks import check_command, check_component, check_hooks, check_module, has_hooks
+from rlaif_framework.plugins.command import Command
 from rlaif_framework.plugins.component import SLOTS, Component, ComponentConfig, Slot
 from rlaif_framework.plugins.discovery import Clock, Discovery, Plugin
 from rlaif_framework.plugins.failures import describe_error
-from rlaif_framework.plugins.targets import import_target
+from rlaif_framework.plugins.namespaces import describe_absent
+from rlaif_framework.plugins.own_code import OwnCode, absolute_name, is_file
+from rlaif_framework.plugins.targets import import_attribute, import_target
 from rlaif_framework.plugins.versions import DISTRIBUTION, framework_version
+
+FILES = "rlaif-local"
+"""Stands for the distribution of plugins that are files, so that their components are named `local/NAME`."""
 
 Offers = dict[Slot, dict[str, tuple[Component, Plugin]]]
 """Components by slot and name, with the plugin that offers each."""
@@ -28,29 +38,39 @@ Offers = dict[Slot, dict[str, tuple[Component, Plugin]]]
 class PluginManager:
     """The components of all plugins by slot and name, and the hooks to call."""
 
-    def __init__(self, clock: Clock = time.perf_counter) -> None:
+    def __init__(self, clock: Clock = time.perf_counter, code: OwnCode | None = None) -> None:
         self.clock = clock
+        self.code = code or OwnCode()
+        """The code of the user's own that may run."""
         self.hooks = pluggy.PluginManager(hookspecs.PROJECT)
         self.hooks.add_hookspecs(hookspecs)
         self.plugins: list[Plugin] = []
         self._components: Offers = {slot: {} for slot in SLOTS}
+        self.commands: dict[str, tuple[Command, Plugin]] = {}
+        """Subcommands of `rlaif` by name, with the plugin that offers each."""
 
     @classmethod
-    def load(cls, clock: Clock = time.perf_counter) -> PluginManager:
-        """Register the built-in plugins, then the installed ones.
+    def load(cls, clock: Clock = time.perf_counter, code: OwnCode | None = None) -> PluginManager:
+        """Register the built-in plugins, then the installed ones, then the files that the user allows.
 
         The environment variable RLAIF_PLUGINS limits the installed plugins to a comma-separated list of names; if it is
         empty, none is loaded. If RLAIF_TRACE is set, every hook call is printed.
 
         Args:
             clock: Measures how long each installed plugin takes to load.
+            code: The code of the user's own that may run; default: none.
+
+        Raises:
+            SpecError: There is no such file.
+            PluginError: A file cannot be loaded.
         """
-        manager, version = cls(clock), framework_version()
+        manager, version = cls(clock, code), framework_version()
         for name in BUILTINS:
             plugin = Plugin(name.removeprefix("rlaif_plugins."), DISTRIBUTION, version, builtin=True)
             plugin.module = importlib.import_module(name)
             manager.add(plugin)
         manager._add_installed(os.environ.get("RLAIF_PLUGINS"))
+        manager.add_files(name for name in manager.code.allowed if is_file(name))
         if os.environ.get("RLAIF_TRACE"):
             manager.hooks.add_hookcall_monitoring(
                 lambda name, impls, kwargs: print(f"rlaif trace: {name} -> {[i.plugin_name for i in impls]}"),
@@ -68,6 +88,29 @@ class PluginManager:
                 error = "RLAIF_PLUGINS names it, but no installed plugin has this name"
                 self.plugins.append(Plugin(name, "not installed", "", error=error))
 
+    def add_files(self, names: Iterable[str]) -> None:
+        """Register files of the user's own that implement hooks. The others may have functions to call.
+
+        Raises:
+            SpecError: A file is not allowed, or there is none.
+            PluginError: A file cannot be loaded. Unlike an installed plugin, it was asked for.
+        """
+        for name in names:
+            module = self.code.load(name)
+            if any(plugin.module is module for plugin in self.plugins):
+                continue
+            path = absolute_name(name)
+            try:
+                check_hooks(module, self.hooks)
+            except PluginError as error:
+                raise PluginError(f"{path}: {error}") from error
+            if not has_hooks(module, self.hooks):
+                continue
+            plugin = Plugin(Path(path).name, FILES, self.code.hash(path), file=path, module=module)
+            self.add(plugin)
+            if plugin.error:
+                raise PluginError(f"{path}: {plugin.error}") from plugin.cause
+
     def add(self, plugin: Plugin) -> None:
         """Register a plugin with all its components, or none of it and record the error in its row."""
         others = [other for other in self.plugins if not other.error]
@@ -82,7 +125,7 @@ class PluginManager:
             plugin.hooks = sorted(caller.name for caller in self.hooks.get_hookcallers(plugin.module) or ())
             if not plugin.hooks:
                 raise PluginError("it implements no hook; its entry point must name a module with @hookimpl functions")
-            offers = self._collect(plugin)
+            offers, commands = self._collect(plugin), self._collect_commands(plugin)
         except Exception as error:  # a plugin may raise anything, and must not stop commands that do not use it
             plugin.fail(error)
             if registered:
@@ -94,6 +137,8 @@ class PluginManager:
         for slot, components in offers.items():
             self._components[slot].update(components)
             plugin.components += [f"{slot} {name}" for name in components]
+        self.commands.update(commands)
+        plugin.commands += list(commands)
 
     def _unused_name(self, plugin: Plugin) -> str:
         """Return a name to register a plugin under: plugins of two distributions may have the same one."""
@@ -102,16 +147,26 @@ class PluginManager:
     def _collect(self, plugin: Plugin) -> Offers:
         """Call a plugin's component hooks and check the components they return."""
         offers: Offers = {slot: {} for slot in SLOTS}
-        # Not through pluggy's call, which would run this hook of all plugins and stop at the first error.
         for slot in SLOTS:
-            hook = hookspecs.SLOT_HOOKS[slot]
-            for impl in getattr(self.hooks.hook, hook).get_hookimpls():
-                if impl.plugin is not plugin.module:
-                    continue
-                for component in _call_hook(hook, impl.function, plugin.package):
-                    check_component(slot, component, plugin, self._components[slot] | offers[slot])
-                    offers[slot][component.name] = component, plugin
+            for component in self._call_own(hookspecs.SLOT_HOOKS[slot], plugin):
+                check_component(slot, component, plugin, self._components[slot] | offers[slot])
+                offers[slot][component.name] = component, plugin
         return offers
+
+    def _collect_commands(self, plugin: Plugin) -> dict[str, tuple[Command, Plugin]]:
+        """Call a plugin's hook for commands and check what it returns."""
+        found: dict[str, tuple[Command, Plugin]] = {}
+        for command in self._call_own("rlaif_commands", plugin):
+            check_command(command, plugin, self.commands | found)
+            found[command.name] = command, plugin
+        return found
+
+    def _call_own(self, hook: str, plugin: Plugin) -> list[Any]:
+        """Return what a plugin's implementation of a registration hook returns; empty if it has none."""
+        # Not through pluggy's call, which would run this hook of all plugins and stop at the first error.
+        impls = getattr(self.hooks.hook, hook).get_hookimpls()
+        own = [impl for impl in impls if impl.plugin is plugin.module]
+        return [item for impl in own for item in _call_hook(hook, impl.function, plugin.package)]
 
     def call_hooks(self, hook: str, **facts: Any) -> Iterator[tuple[str, str]]:
         """Call a lifecycle hook of every plugin, and yield the name and error of each plugin that fails."""
@@ -126,6 +181,19 @@ class PluginManager:
                 raise
             except BaseException as error:  # plugin code may raise anything
                 yield impl.plugin_name, describe_error(error)
+
+    def collect_panels(self, run: RunInfo) -> Iterator[tuple[str, list[Panel] | str]]:
+        """Yield the panels of each plugin that adds some to the report, by its name, or the error if it fails."""
+        for impl in self.hooks.hook.rlaif_report_panels.get_hookimpls():
+            arguments = {"run": run} if "run" in impl.argnames else {}
+            try:
+                panels = [read_record(Panel, panel, "rlaif_report_panels()") for panel in impl.function(**arguments)]
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # plugin code may raise anything
+                yield impl.plugin_name, describe_error(error)
+            else:
+                yield impl.plugin_name, panels
 
     def names(self, slot: Slot) -> list[str]:
         """Return the sorted names of a slot's components."""
@@ -147,7 +215,7 @@ class PluginManager:
         hint = f"; {'; '.join(failed)}" if failed else ""
         raise PluginError(
             f"no {slot} named '{name}'; {suggest(name, self.names(slot))} "
-            f"Run 'rlaif components {slot}' to list them{hint}"
+            f"Run 'rlaif components {slot}' to list them{hint}{describe_absent(name)}"
         )
 
     def resolve(self, slot: Slot, config: ComponentConfig) -> Any:
@@ -162,21 +230,27 @@ class PluginManager:
         return check_returns(target, slot, self.title(slot, component.name))
 
     def check_targets(self) -> Iterator[tuple[Plugin, str]]:
-        """Import the class of every component and check it against its protocol; yield each fault with its plugin."""
+        """Import the targets of all components and commands, and check the classes of components against their
+        protocols; yield each fault with its plugin."""
         for slot in SLOTS:
             for component, plugin in self.components(slot):
                 try:
                     import_target(component, slot)
                 except RlaifError as error:
                     yield plugin, str(error)
+        for name, (command, plugin) in self.commands.items():
+            try:
+                import_attribute(f"command '{name}'", command.target)
+            except RlaifError as error:
+                yield plugin, str(error)
 
     def title(self, slot: Slot, name: str) -> str:
         """Return the title of a component with its distribution and version, for messages about what it does."""
         _, plugin = self._components[slot][name]
-        return f"{slot} '{name}' of {plugin.distribution} {plugin.version}".strip()
+        return f"{slot} '{name}' of {plugin.source}"
 
 
-def _call_hook(name: str, function: Callable[[], Iterable[Component]], package: str) -> list[Component]:
+def _call_hook(name: str, function: Callable[[], Iterable[Any]], package: str) -> list[Any]:
     try:
         return list(function())
     except KeyboardInterrupt:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, overload
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     GetJsonSchemaHandler,
@@ -23,9 +24,12 @@ from rlaif_framework.plugins.configs import (
     AlgorithmConfig,
     BackendConfig,
     LabelerConfig,
+    MetricConfig,
     RewardConfig,
     StrategyConfig,
     TaskConfig,
+    TrackerConfig,
+    check_metric_names,
 )
 
 if TYPE_CHECKING:
@@ -71,6 +75,10 @@ def narrow(slot: Literal["reward"], value: object, manager: PluginManager) -> Re
 @overload
 def narrow(slot: Literal["algorithm"], value: object, manager: PluginManager) -> AlgorithmConfig: ...
 @overload
+def narrow(slot: Literal["metric"], value: object, manager: PluginManager) -> MetricConfig: ...
+@overload
+def narrow(slot: Literal["tracker"], value: object, manager: PluginManager) -> TrackerConfig: ...
+@overload
 def narrow(slot: Slot, value: object, manager: PluginManager) -> ComponentConfig: ...
 def narrow(slot: Slot, value: object, manager: PluginManager) -> ComponentConfig:
     """Validate a slot's value as the config of the component that its `kind` names.
@@ -103,8 +111,15 @@ def default_component(kind: str) -> Any:
     return Field({"kind": kind})
 
 
+def default_components(*kinds: str) -> Any:
+    """Use the components of these names, with their own defaults, as the default of a field with several slots."""
+    return Field([{"kind": kind} for kind in kinds])
+
+
 _TASK, _BACKEND, _STRATEGY = SlotType("task"), SlotType("backend"), SlotType("strategy")
 _LABELER, _REWARD, _ALGORITHM = SlotType("labeler"), SlotType("reward"), SlotType("algorithm")
+_METRIC = SlotType("metric")
+_TRACKER = SlotType("tracker")
 
 # SerializeAsAny: dumping a field by its declared base would drop the settings of the component.
 TaskSlot = Annotated[SerializeAsAny[TaskConfig], _TASK, BeforeValidator(_TASK.validate)]
@@ -113,3 +128,8 @@ StrategySlot = Annotated[SerializeAsAny[StrategyConfig], _STRATEGY, BeforeValida
 LabelerSlot = Annotated[SerializeAsAny[LabelerConfig], _LABELER, BeforeValidator(_LABELER.validate)]
 RewardSlot = Annotated[SerializeAsAny[RewardConfig], _REWARD, BeforeValidator(_REWARD.validate)]
 AlgorithmSlot = Annotated[SerializeAsAny[AlgorithmConfig], _ALGORITHM, BeforeValidator(_ALGORITHM.validate)]
+MetricSlot = Annotated[SerializeAsAny[MetricConfig], _METRIC, BeforeValidator(_METRIC.validate)]
+
+MetricSlots = Annotated[list[MetricSlot], AfterValidator(check_metric_names)]
+"""Several metrics, which measure numbers with different names."""
+TrackerSlot = Annotated[SerializeAsAny[TrackerConfig], _TRACKER, BeforeValidator(_TRACKER.validate)]

@@ -7,10 +7,17 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
-from rlaif_framework.contracts.protocols import PROTOCOLS, Responder, Reward
+from rlaif_framework.contracts.protocols import (
+    PROTOCOLS,
+    Responder,
+    ResultTracker,
+    Reward,
+    StageTracker,
+    TableTracker,
+)
 from rlaif_framework.errors import MissingPackageError, PluginError, describe_missing
 from rlaif_framework.plugins.component import Component, Slot
-from rlaif_framework.plugins.configs import AlgorithmConfig, LabelerConfig
+from rlaif_framework.plugins.configs import AlgorithmConfig, LabelerConfig, TrackerConfig
 from rlaif_framework.plugins.failures import describe_error
 
 
@@ -22,10 +29,26 @@ def import_target(component: Component, slot: Slot) -> type[Any]:
         PluginError: The target does not exist or does not satisfy the slot's protocol.
     """
     where = f"{slot} '{component.name}'"
-    module, _, attribute = component.target.partition(":")
+    target: type[Any] = import_attribute(where, component.target)
+    check_target(where, target, component, slot)
+    return target
+
+
+def import_attribute(where: str, target: str) -> Any:
+    """Import the attribute of a module.
+
+    Args:
+        where: Who needs it, for error messages.
+        target: `module:attribute`.
+
+    Raises:
+        MissingPackageError: A package that the module needs is not installed.
+        PluginError: The module cannot be imported, or has no such attribute.
+    """
+    module, _, attribute = target.partition(":")
     package = module.partition(".")[0]
     try:
-        target = getattr(importlib.import_module(module), attribute)
+        return getattr(importlib.import_module(module), attribute)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # plugin code may raise anything
@@ -33,9 +56,7 @@ def import_target(component: Component, slot: Slot) -> type[Any]:
         # A missing module of the plugin itself is an error in the plugin, not a package to install.
         if missing and missing.partition(".")[0] != package:
             raise MissingPackageError(f"{where}: {describe_missing(missing)}") from error
-        raise PluginError(f"{where}: cannot import {component.target}: {describe_error(error, package)}") from error
-    check_target(where, target, component, slot)
-    return target  # type: ignore[no-any-return]
+        raise PluginError(f"{where}: cannot import {target}: {describe_error(error, package)}") from error
 
 
 def check_target(where: str, target: object, component: Component, slot: Slot) -> None:
@@ -51,6 +72,9 @@ def check_target(where: str, target: object, component: Component, slot: Slot) -
         protocols.append(Reward)
     if issubclass(component.config, AlgorithmConfig) and component.config.responds:
         protocols.append(Responder)
+    if issubclass(component.config, TrackerConfig):
+        protocols += [x for x in (TableTracker, ResultTracker) if issubclass(target, x)]
+        protocols += [StageTracker] if component.config.rewinds or issubclass(target, StageTracker) else []
     faults = list(_find_faults(target, protocols))
     if faults:
         raise PluginError(f"{where}: {component.target} {', '.join(faults)}")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
 
 from rlaif_framework.metrics.estimates import Estimate
 
@@ -15,7 +17,22 @@ def render_page(template: str, **values: Any) -> str:
     environment.filters["percent"] = percent
     environment.filters["number"] = number
     environment.filters["metric"] = metric_name
+    environment.filters["markdown"] = render_markdown
+    environment.filters["image"] = embed_svg
     return environment.get_template(template).render(**values)
+
+
+def render_markdown(text: str) -> Markup:
+    """Render Markdown; HTML in it is shown as text, and images become links, because a page loads nothing."""
+    from markdown_it import MarkdownIt  # only reports with panels of plugins need it
+
+    return Markup(MarkdownIt("js-default").disable("image").render(text))
+
+
+def embed_svg(text: str) -> Markup:
+    """Return an SVG document as an image, in which browsers neither run scripts nor load anything."""
+    data = base64.b64encode(text.encode()).decode()
+    return Markup('<img alt="" src="data:image/svg+xml;base64,{}">').format(data)
 
 
 def metric_name(key: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from rlaif_framework.contracts.panels import Panel
 from rlaif_framework.files import write_atomic
 from rlaif_framework.metrics.evaluation import Evaluation
 from rlaif_framework.report.charts import draw_curves, draw_lengths, draw_reliability, draw_wins
@@ -43,6 +44,8 @@ class RunReport(BaseModel):
     steps: list[StepReport]
     environment: dict[str, Any]
     """Versions and hardware."""
+    panels: list[Panel] = []
+    """Sections that plugins add."""
 
     @classmethod
     def build(
@@ -80,6 +83,7 @@ class RunReport(BaseModel):
             evaluation=self.evaluation,
             steps=self.steps,
             environment=self.environment,
+            panels=self.panels,
             charts={name: draw_curves(arm) for name, arm in arms.items()},
             wins_chart=draw_wins(self.evaluation.wins),
             reliability_chart=draw_reliability({name: reward.calibration for name, reward in rewards.items()}),

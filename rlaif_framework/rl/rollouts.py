@@ -65,5 +65,5 @@ def describe_rollout(rollout: Rollout, task: Task, averager: MetricAverager) -> 
     averager.add("tokens", torch.tensor(rollout.lengths, dtype=torch.float32))
     averager.add("eos_rate", rollout.finished.float())
     measured = [task.measure(p, t) for p, t in zip(rollout.prompts, rollout.texts, strict=True)]
-    for key in measured[0]:  # `Task.measure` returns the same keys for all responses
-        averager.add(f"task/{key}", torch.tensor([m[key] for m in measured]))
+    for key in dict.fromkeys(key for row in measured for key in row):  # in order, each once
+        averager.add(f"task/{key}", torch.tensor([row[key] for row in measured if key in row]))

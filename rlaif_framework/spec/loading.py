@@ -15,8 +15,10 @@ from rlaif_framework.files import user_path
 from rlaif_framework.plugins.component import AnyConfig
 from rlaif_framework.plugins.configs import LabelerConfig, TaskConfig
 from rlaif_framework.plugins.manager import PluginManager
+from rlaif_framework.plugins.own_code import is_file
 from rlaif_framework.plugins.slots import LabelerSlot, TaskSlot
 from rlaif_framework.plugins.versions import require_plugins
+from rlaif_framework.spec.code import PLUGINS, anchor_code, find_code
 from rlaif_framework.spec.files import read_mapping, set_value
 from rlaif_framework.spec.model import Name, Spec, slug
 
@@ -27,18 +29,23 @@ def load_spec(path: Path, overrides: Sequence[str] = (), manager: PluginManager 
     Args:
         path: A `.yaml`, `.yml`, `.toml` or `.json` file.
         overrides: Overrides of the form `path.to.value=VALUE`; VALUE is parsed as YAML.
-        manager: The available components; by default those of all installed plugins.
+        manager: The available components; by default those of all installed plugins. Files that the spec lists as
+            plugins are added to it, if its `code` allows them.
 
     Raises:
-        SpecError: The spec is not valid. The message lists all problems with their paths in the file.
+        SpecError: The spec is not valid, and the message lists all problems with their paths in the file; or it names
+            code that is not allowed.
     """
     data = _read_with_overrides(path, "spec", overrides)
+    manager = manager or PluginManager.load()
     # Before validation, which would report the components of a missing plugin as unknown.
     unmet = require_plugins(_valid_requirements(data))
     if unmet:
         raise SpecError(f"{path}: plugins are missing:\n" + "\n".join(f"  {line}" for line in unmet))
+    manager.code.check(path.name, find_code(data))
+    manager.add_files(_valid_files(data))
     data.setdefault("name", slug(path.stem))
-    return build_spec(data, path.name, manager or PluginManager.load())
+    return build_spec(data, path.name, manager)
 
 
 def resolve_spec(
@@ -53,7 +60,7 @@ def resolve_spec(
         manager: The available components.
 
     Raises:
-        SpecError: The spec is not valid.
+        SpecError: The spec is not valid, or names code that is not allowed.
     """
     if isinstance(given, str | Path):
         return load_spec(user_path(str(given)), overrides, manager)
@@ -65,6 +72,9 @@ def resolve_spec(
     unmet = require_plugins(_valid_requirements(data))
     if unmet:
         raise SpecError("plugins are missing:\n" + "\n".join(f"  {line}" for line in unmet))
+    data = anchor_code(data, Path.cwd())
+    manager.code.check("the spec", find_code(data))
+    manager.add_files(_valid_files(data))
     return given if isinstance(given, Spec) and not overrides else build_spec(data, "the spec", manager)
 
 
@@ -123,8 +133,8 @@ def _load_component(
     slot: str, adapter: TypeAdapter[AnyConfig], given: str, overrides: Sequence[str], manager: PluginManager
 ) -> AnyConfig:
     path = Path(given)
-    is_file = path.suffix.lower() in SUFFIXES
-    data = read_mapping(path, slot) if is_file else {"kind": given}
+    is_settings = path.suffix.lower() in SUFFIXES
+    data = _read(path, slot) if is_settings else {"kind": given}
     for override in overrides:
         set_value(data, override)
     return _validate(slot, adapter, data, given, manager)
@@ -133,6 +143,7 @@ def _load_component(
 def _validate(
     slot: str, adapter: TypeAdapter[AnyConfig], data: Mapping[str, Any], origin: str, manager: PluginManager
 ) -> AnyConfig:
+    manager.code.check(origin, find_code(data))
     try:
         return adapter.validate_python(data, context={"manager": manager})
     except ValidationError as error:
@@ -146,6 +157,7 @@ def load_labelers(path: Path, overrides: Sequence[str], manager: PluginManager) 
         SpecError: The file is not valid. The message lists all problems with their paths in the file.
     """
     data = _read_with_overrides(path, "labelers", overrides)
+    manager.code.check(str(path), find_code(data))
     adapter: TypeAdapter[dict[str, LabelerConfig]] = TypeAdapter(dict[Name, LabelerSlot])
     try:
         found = adapter.validate_python(data, context={"manager": manager})
@@ -157,10 +169,14 @@ def load_labelers(path: Path, overrides: Sequence[str], manager: PluginManager) 
 
 
 def _read_with_overrides(path: Path, what: str, overrides: Sequence[str]) -> dict[str, Any]:
-    data = read_mapping(path, what)
+    data = _read(path, what)
     for override in overrides:
         set_value(data, override)
     return data
+
+
+def _read(path: Path, what: str) -> dict[str, Any]:
+    return anchor_code(read_mapping(path, what), path.absolute().parent)
 
 
 def _explain(error: ValidationError, data: Mapping[str, Any], what: str) -> SpecError:
@@ -183,6 +199,12 @@ def _find_place(location: Sequence[str | int], data: object, missing: bool) -> l
             path.append(str(part))
         data = inside.get(part, data)
     return path
+
+
+def _valid_files(data: Mapping[str, Any]) -> list[str]:
+    """Return the files that an unvalidated spec lists as plugins; validation reports what is no name of a file."""
+    names = data.get(PLUGINS)
+    return [name for name in names if isinstance(name, str) and is_file(name)] if isinstance(names, list) else []
 
 
 def _valid_requirements(data: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,19 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, mod
 
 from rlaif_framework.config import Config
 from rlaif_framework.errors import suggest
-from rlaif_framework.plugins.slots import AlgorithmSlot, LabelerSlot, RewardSlot, TaskSlot, default_component
+from rlaif_framework.plugins.component import configs_in
+from rlaif_framework.plugins.configs import MetricConfig
+from rlaif_framework.plugins.own_code import absolute_name, is_file
+from rlaif_framework.plugins.slots import (
+    AlgorithmSlot,
+    LabelerSlot,
+    MetricSlots,
+    RewardSlot,
+    TaskSlot,
+    TrackerSlot,
+    default_component,
+    default_components,
+)
 
 MAX_NAME = 100
 """Maximum number of characters of a name. File systems allow 255, to which runs add theirs."""
@@ -26,10 +38,13 @@ REFERENCE = "reference"
 BATCH_TOKENS = 16384
 """Default of `policy.batch_tokens`."""
 
+MEASURED = frozenset({"tokens", "eos_rate", "empty_rate"})
+"""Names of what is measured on every response."""
+
 BASELINES = ("sft", REFERENCE)
 """Policies to compare with that are not arms: the supervised baseline, and the task's reference responses."""
 
-RUN_FILES = ("run.json", "spec.yaml", "environment.json", "report.html", "report.json")
+RUN_FILES = ("run.json", "spec.yaml", "environment.json", "report.html", "report.json", "trackers.json")
 """Files that a run writes to its folder, beside the folders of its arms."""
 
 TAKEN = (*BASELINES, *RUN_FILES, "judge", "evaluation", "tensorboard")
@@ -233,6 +248,9 @@ class EvaluateConfig(Config):
     and with every other arm."""
     labelers: dict[Name, LabelerSlot] = Field({})
     """Additional labelers to measure on the validation comparisons, by name. Those of the arms are always measured."""
+    metrics: MetricSlots = Field([])
+    """Metrics of the responses, besides those of the task. They may use models, and responses are not sampled again
+    for them."""
     prompts: int | None = Field(None, ge=1)
     """Maximum number of test prompts, chosen at random with the seed. By default all are used."""
     comparisons: int | None = Field(None, ge=1)
@@ -265,6 +283,14 @@ def _check_requirement(value: str) -> str:
     return value
 
 
+def _check_plugin(value: str) -> str:
+    if not is_file(value):
+        raise ValueError(
+            f"'{value}' is not the name of a Python file, such as my_rewards.py; list packages in requires"
+        )
+    return absolute_name(value)
+
+
 class Spec(Config):
     """Settings of a run. See docs/spec.md."""
 
@@ -274,6 +300,9 @@ class Spec(Config):
     """Seed from which all random streams are derived."""
     requires: list[Annotated[str, AfterValidator(_check_requirement)]] = Field([])
     """Plugins that must be installed, as pip requirements such as `rlaif-acme>=0.2`."""
+    plugins: list[Annotated[str, AfterValidator(_check_plugin)]] = Field([])
+    """Python files that implement hooks, as installed plugins do, such as `my_rewards.py`, relative to the spec. They
+    are loaded only if you allow it, by `--plugin` or `--trust-local`."""
     task: TaskSlot
     """The task: data and annotator prompts."""
     policy: PolicyConfig
@@ -284,6 +313,9 @@ class Spec(Config):
     """Ways of training the policy, by name."""
     evaluate: EvaluateConfig | None = None
     """Evaluation at the end; null for none."""
+    trackers: list[TrackerSlot] = default_components("tensorboard")
+    """Experiment trackers that get settings, metrics and results while the run goes on; an empty list for none. They
+    change no result."""
 
     @model_validator(mode="after")
     def _check_names(self) -> Spec:
@@ -291,6 +323,8 @@ class Spec(Config):
             if name.lower() in TAKEN:  # some file systems ignore the case of names
                 raise ValueError(f"arms.{name}: the name '{name}' is reserved; choose another")
         self._check_labeler_names()
+        self._check_metric_names()
+        self._check_trackers()
         known = [*self.arms, *BASELINES]
         for pair in (self.evaluate and self.evaluate.matchups) or []:
             for name in pair:
@@ -309,6 +343,20 @@ class Spec(Config):
                 if name in taken:
                     raise ValueError(f"evaluate.{slot}.{name}: the name is taken by {taken[name]}; choose another")
                 taken[name] = "an additional judge, which is measured anyway"
+
+    def _check_metric_names(self) -> None:
+        """Check that the metrics of the evaluation have other names than those that are measured anyway."""
+        task = [metric for _, value in self.task for metric in configs_in(value) if isinstance(metric, MetricConfig)]
+        taken = MEASURED | {name for metric in task for name in metric.names}
+        for number, metric in enumerate(self.evaluate.metrics if self.evaluate else []):
+            for name in metric.names:
+                if name in taken:
+                    raise ValueError(f"evaluate.metrics.{number}: '{name}' is measured anyway; remove the metric")
+
+    def _check_trackers(self) -> None:
+        for i, tracker in enumerate(self.trackers):
+            if tracker in self.trackers[:i]:
+                raise ValueError(f"trackers: '{tracker.kind}' is listed twice with the same settings; remove one")
 
     def matchups(self) -> list[tuple[str, str]]:
         """Return the matchups of the evaluation, or the default ones: arms against `sft`, then against each other."""

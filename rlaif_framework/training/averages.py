@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor
 
 
@@ -40,9 +41,12 @@ class MetricAverager:
     def means(self, accelerator: Accelerator) -> dict[str, float]:
         """Return the mean of each metric over all processes; 0 where the count is 0.
 
-        All processes must have added the same metrics in the same order.
+        All processes must call this. A process need not have added all metrics.
         """
+        # A metric may apply to the responses of some processes only. In the same order on all of them.
+        names = list(dict.fromkeys(gather_object(list(self._sums))))
+        sums = [self._sums.get(name, [0.0, 0.0]) for name in names]
         # One reduction for all metrics: sums and counts, (metrics, 2).
-        table = torch.tensor(list(self._sums.values()), dtype=torch.float32, device=accelerator.device)
+        table = torch.tensor(sums, dtype=torch.float32, device=accelerator.device)
         table = accelerator.reduce(table, reduction="sum")
-        return {name: float(row[0] / row[1]) if row[1] else 0.0 for name, row in zip(self._sums, table, strict=True)}
+        return {name: float(row[0] / row[1]) if row[1] else 0.0 for name, row in zip(names, table, strict=True)}

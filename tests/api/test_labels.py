@@ -101,7 +101,7 @@ def counting(manager: PluginManager, monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
     module.rlaif_labelers = rlaif_labelers  # type: ignore[attr-defined]
     manager.add(Plugin("counting", "rlaif-counting", "1.0", module=module))
-    monkeypatch.setattr(PluginManager, "load", lambda: manager)
+    monkeypatch.setattr(PluginManager, "load", lambda **settings: manager)
     monkeypatch.setenv("RLAIF_CACHE", str(tmp_path / "cache"))
     for name, value in {"asked": [], "fail_after": -1, "refused": False}.items():
         monkeypatch.setattr(CountingLabeler, name, value, raising=False)

@@ -43,7 +43,7 @@ LENGTH_ARM = {
 @pytest.fixture(autouse=True)
 def _plugins(manager: PluginManager, monkeypatch: pytest.MonkeyPatch) -> None:
     """The oracle is no installed plugin."""
-    monkeypatch.setattr(PluginManager, "load", lambda: manager)
+    monkeypatch.setattr(PluginManager, "load", lambda **settings: manager)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 import pytest
 
-from rlaif_framework import Comparison, DataError, HubError, Prompt, RlaifError, Split, Turn
+from rlaif_framework import Comparison, Context, DataError, HubError, PluginManager, Prompt, RlaifError, Split, Turn
 from rlaif_framework.data import copy_rate
 from rlaif_framework.data.splits import _hash_split
 from rlaif_plugins.labelers.annotated import AnnotationLabeler, HumanConfig, SyntheticConfig
@@ -671,8 +671,9 @@ def test_superfluous_symbols_at_the_end_of_a_response_are_stripped(response: str
     assert make_task().clean(response) == expected
 
 
-def test_a_response_is_measured_against_post_and_reference() -> None:
-    task = make_task()
+def test_a_response_is_measured_against_post_and_reference(manager: PluginManager) -> None:
+    config = TldrConfig()
+    task = Context(config, None, 0, manager).build_task(config)
     prompt = Prompt("1", "", "the cat sat on the mat all day", "a cat sat")
     found = task.measure(prompt, "a cat sat")
     assert (found["words"], found["rouge1"], found["rougeL"]) == (3.0, 1.0, 1.0)

@@ -290,6 +290,44 @@ def test_a_labeler_that_scores_responses_is_validated_as_a_reward() -> None:
     assert read_measures(labeler) == {"mass": [1.0]}
 
 
+# Metrics
+
+
+def measure(value: object) -> Any:
+    class Measures:
+        def measure(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> object:
+            return value
+
+    metric = check_returns(Measures, "metric", f"metric 'acme/foo' {OWNER}")()
+    return metric.measure(PROMPTS, RESPONSES)
+
+
+def test_numbers_of_a_metric_become_floats_and_none_stays() -> None:
+    found = measure({"a": np.array([1, 2, 3, 4]), "b": [torch.tensor(0.5), None, True, Fraction(1, 4)]})
+    assert found == {"a": [1.0, 2.0, 3.0, 4.0], "b": [0.5, None, 1.0, 0.25]}
+    assert all(type(number) is float for number in found["a"])
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (None, "measure() returned None instead of a list of numbers by name"),
+        ([1.0] * 4, "measure() returned [1.0, 1.0, 1.0, 1.0] instead of a list of numbers by name"),
+        ({1: [1.0] * 4}, "instead of a list of numbers by name"),
+        ({"a": 1.0}, "measure(): 'a': returned 1.0 instead of 4 numbers for 4 responses"),
+        ({"a": [1.0]}, "measure(): 'a': returned 1 numbers for 4 responses"),
+        ({"a": [1.0, 2.0, math.nan, 4.0]}, "a response to prompt 'p2': 'a' is nan, not a finite number or None"),
+        ({"a": ["1"] * 4}, "a response to prompt 'p0': 'a' is '1', not a finite number or None"),
+    ],
+    ids=["none", "list", "unnamed", "number", "too-few", "nan", "text"],
+)
+def test_wrong_numbers_name_the_metric_its_distribution_and_version(value: object, message: str) -> None:
+    with pytest.raises(PluginError) as caught:
+        measure(value)
+    assert str(caught.value).startswith(f"metric 'acme/foo' {OWNER}: ")
+    assert message in str(caught.value)
+
+
 # Strategies, backends and algorithms
 
 CHOOSE = Choose(Question("q"), ("1", "2"))

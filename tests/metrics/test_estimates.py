@@ -323,3 +323,13 @@ def test_means_of_shares_stay_between_0_and_1_and_other_means_do_not() -> None:
     assert 0 <= found["copy_rate"].low < found["copy_rate"].value < found["copy_rate"].high < 0.1
     difference = measure_differences(rows, [{**row, "tokens": row["tokens"] - 1} for row in rows], prompts)
     assert difference["tokens"] == Estimate(1.0, 1.0, 1.0, 40)
+
+
+def test_a_metric_is_averaged_over_the_responses_that_it_applies_to() -> None:
+    prompts = [Prompt(str(i), f"post {i}", "?") for i in range(4)]
+    rows = [{"words": 1.0}, {"words": 2.0, "rouge1": 0.5}, {"words": 3.0, "rouge1": 0.7}, {"words": 4.0}]
+    found = average_metrics({"sft": rows}, prompts)["sft"]
+    assert (found["words"], found["rouge1"]) == (estimate_mean([1, 2, 3, 4]), estimate_fraction([0.5, 0.7], ["a", "b"]))
+    difference = measure_differences(rows, [{"words": 1.0, "rouge1": 0.1}] * 2 + [{"words": 1.0}] * 2, prompts)
+    assert difference["rouge1"] == Estimate(0.4, 0.4, 0.4, 1)
+    assert difference["words"].count == 4

@@ -55,7 +55,8 @@ def test_the_work_of_every_recipe_takes_that_recipe(recipe: type[Recipe]) -> Non
 def test_every_field_of_every_recipe_is_part_of_the_key(tiny_spec: Callable[..., Spec], manager: PluginManager) -> None:
     arms = tiny_spec().model_dump(mode="json")["arms"]
     arms["rlaif"]["feedback"]["allow_weak_labels"] = False
-    spec = tiny_spec(arms=arms)
+    evaluate = {**tiny_spec().model_dump(mode="json")["evaluate"], "metrics": ["json-valid"]}
+    spec = tiny_spec(arms=arms, evaluate=evaluate)
     factory = StepFactory(Context.from_spec(spec, manager))
     checked = set()
     for step in compose(spec, factory.context):
@@ -98,6 +99,8 @@ ROOTS: dict[str, tuple[Any, list[str]]] = {
     # The name of the run and the plugins that must be installed change nothing.
     "name": ("other", []),
     "requires": (["pytest"], []),
+    # Only the components of a file depend on it.
+    "plugins": (["rewards.py"], []),
     "policy.dtype": ("bf16", SFT),
     "policy.lora": (None, SFT),
     "policy.lora.rank": (5, SFT),
@@ -159,7 +162,12 @@ ROOTS: dict[str, tuple[Any, list[str]]] = {
     ),
     "evaluate.temperature": (0.5, RESPONSES),
     "evaluate.responses": (2, RESPONSES),
+    "evaluate.metrics": (
+        ["json-valid"],
+        [f"evaluation/metrics/json_valid/{name}" for name in ("sft", "rlaif", "offline", "reference")],
+    ),
     "evaluate.show": (3, SUMMARY),
+    "trackers": ([], []),
 }
 """For every setting: another value, and the steps that must be recomputed although all they depend on is reused. The
 steps that depend on these follow. A new setting must be declared here."""
@@ -260,6 +268,9 @@ REQUIRED: dict[tuple[str, str], dict[str, Any]] = {
     ("reward", "ensemble"): {"members": ["length", "length"]},
     ("reward", "sum"): {"terms": {"a": "length"}},
     ("algorithm", "teacher"): {"backend": LOCAL},
+    ("metric", "scored"): {"labeler": "length"},
+    **{(slot, "function"): {"target": "math:sqrt"} for slot in ("reward", "labeler", "metric")},
+    **{(slot, "regex"): {"pattern": "a"} for slot in ("reward", "labeler", "metric")},
 }
 """Settings without defaults."""
 NO_EFFECT = {
@@ -272,7 +283,9 @@ NO_EFFECT = {
         "retries",
         "max_tokens_budget",
         "max_cost",
-    }
+    },
+    # The keys have the hash of the function's code, and not the path of its file.
+    **{(slot, "function"): {"target"} for slot in ("reward", "labeler", "metric")},
 }
 """Settings of components that change no result. All others are part of the keys of what the component computes."""
 
@@ -287,6 +300,7 @@ def test_every_setting_of_every_component_is_part_of_its_key_or_declared_to_have
 ) -> None:
     context = Context.from_spec(tiny_spec(), manager)
     monkeypatch.setattr(identity, "find_models", lambda config, context: {})  # none of the models exists
+    monkeypatch.setattr(identity, "_describe_code", lambda target, context: ["score", "0"])  # nor of the functions
     for component, _ in manager.components(slot):
         settings = REQUIRED.get((slot, component.name), {})
         config = narrow(slot, {"kind": component.name, **settings}, manager)
@@ -296,7 +310,8 @@ def test_every_setting_of_every_component_is_part_of_its_key_or_declared_to_have
             for name in type(config).model_fields
             if name != "kind" and describe_changed(config, name, context) == before
         }
-        assert same == NO_EFFECT.get((slot, component.name), set()), component.name
+        expected = set(type(config).model_fields) - {"kind"} if slot == "tracker" else set()
+        assert same == NO_EFFECT.get((slot, component.name), expected), component.name
 
 
 def describe_changed(config: ComponentConfig, name: str, context: Context) -> Any:
@@ -313,6 +328,16 @@ def test_another_judge_samples_and_judges_nothing_again(tiny_spec: Callable[...,
     after = keys_of(tiny_spec(evaluate={**evaluate, "judges": {"other": "rouge"}}), manager)
     assert after.keys() - before.keys() == {"evaluation/judges/other/rlaif-vs-sft", "evaluation/labels/other"}
     assert [name for name in before if after[name] != before[name]] == ["evaluation/summary"]
+
+
+def test_a_metric_of_the_task_is_in_the_keys_of_what_measures_responses_and_labels_nothing_again(
+    tiny_spec: Callable[..., Spec], manager: PluginManager
+) -> None:
+    before = keys_of(tiny_spec(), manager)
+    after = keys_of(tiny_spec(task={"kind": "tldr", "metrics": ["words"]}), manager)
+    kept = {name for name in before if before[name] == after[name]}
+    assert {"sft", "rlaif/pairs", "rlaif/labels", "rlaif/reward"} <= kept
+    assert kept.isdisjoint({"rlaif/policy", "evaluation/responses/sft", "evaluation/summary"})
 
 
 def test_equal_recipes_share_a_key_and_names_do_not_matter(

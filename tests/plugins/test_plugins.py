@@ -335,11 +335,12 @@ def processor_seconds(command: list[str]) -> float:
 
 
 def test_rlaif_trace_tells_which_plugins_a_hook_calls(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    site.install("rlaif-acme", HEAD + "@hookimpl\ndef rlaif_run_finished(error):\n    pass\n")
     monkeypatch.setenv("RLAIF_TRACE", "1")
-    PluginManager.load().hooks.hook.rlaif_run_finished(run=type("R", (), {"notes": {}})(), error=None)
-    assert "rlaif trace: rlaif_run_finished -> ['trackers.tensorboard']" in capsys.readouterr().out
+    PluginManager.load().hooks.hook.rlaif_run_finished(run=None, error=None)
+    assert "rlaif trace: rlaif_run_finished -> ['acme']" in capsys.readouterr().out
 
 
 # What a component is asked before anything is computed
@@ -396,7 +397,7 @@ def test_a_slot_refuses_a_config_of_another_kind(manager: PluginManager) -> None
 
 def test_every_hook_is_documented_with_the_version_it_came_in() -> None:
     hooks = [f for name, f in vars(hookspecs).items() if name.startswith("rlaif_")]
-    assert len(hooks) == 11
+    assert len(hooks) == 15
     for hook in hooks:
         assert "Added in 0." in (hook.__doc__ or ""), hook.__name__
     assert set(hookspecs.SLOT_HOOKS) == set(SLOTS) == set(PROTOCOLS)

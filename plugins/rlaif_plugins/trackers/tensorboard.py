@@ -1,73 +1,78 @@
-"""Write all metrics as TensorBoard events to the run folder, with the lifecycle hooks."""
+"""Write all metrics as TensorBoard events to the run folder."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from rlaif_framework import hookimpl
+from rlaif_framework import Component, Context, TrackerConfig, hookimpl
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-    from rlaif_framework import RunInfo, StepInfo
-
-NAME = "tensorboard"
+    from rlaif_framework import StepInfo, TrackedRun
 
 
-def events_folder(run: RunInfo, step: StepInfo) -> Path:
-    """Return the folder of a step's events. Its name depends on the key, so a changed spec gets a new one."""
-    return run.folder / NAME / step.name.replace("/", "-") / step.key[:8]
+class TensorboardConfig(TrackerConfig):
+    """Write metrics as TensorBoard events to the run folder; `tensorboard --logdir` shows them."""
+
+    kind: Literal["tensorboard"] = "tensorboard"
+    rewinds: ClassVar[bool] = True
 
 
-def _writer(run: RunInfo, step: StepInfo, resumed_at: int = 0) -> SummaryWriter:
-    from torch.utils.tensorboard import SummaryWriter
+class TensorboardTracker:
+    """One file of events for each stage."""
 
-    # In the run's notes, since plugins are modules and several runs may share the process.
-    open_writers = run.notes.setdefault(NAME, {})
-    if step.key not in open_writers:
-        # TensorBoard ignores older events from `purge_step` on: those after the last checkpoint.
-        open_writers[step.key] = SummaryWriter(events_folder(run, step), purge_step=resumed_at + 1)
-    return open_writers[step.key]  # type: ignore[no-any-return]
+    def __init__(self, config: TensorboardConfig, context: Context) -> None:
+        self.writers: dict[str, SummaryWriter] = {}
+        """The open files by the name of the step."""
 
+    def run_started(self, run: TrackedRun) -> None:
+        """Note where the events go."""
+        import torch.utils.tensorboard  # noqa: F401 - fails now rather than at the first step
 
-def _write(writer: SummaryWriter, number: int, metrics: Mapping[str, float]) -> None:
-    for name, value in metrics.items():
-        writer.add_scalar(name, value, number)
+        self.folder = run.folder / "tensorboard"
+
+    def stage_started(self, step: StepInfo, resumed_at: int) -> None:
+        """Remove the events after the step that a stage resumes from."""
+        if resumed_at:
+            self._writer(step, resumed_at)
+        else:  # events of an attempt that had no checkpoint yet
+            shutil.rmtree(self._events(step), ignore_errors=True)
+
+    def step_logged(self, step: StepInfo, number: int, metrics: Mapping[str, float]) -> None:
+        """Write the metrics of a step."""
+        writer = self._writer(step)
+        for name, value in metrics.items():
+            writer.add_scalar(name, value, number)
+
+    def stage_finished(self, step: StepInfo) -> None:
+        """Close the file of a stage."""
+        writer = self.writers.pop(step.name, None)
+        if writer is not None:
+            writer.close()
+
+    def run_finished(self, error: BaseException | None) -> None:
+        """Close the files that an error left open."""
+        for name in list(self.writers):
+            self.writers.pop(name).close()
+
+    def _events(self, step: StepInfo) -> Path:
+        # The name depends on the key, so a changed spec gets a new folder.
+        return self.folder / step.name.replace("/", "-") / step.key[:8]
+
+    def _writer(self, step: StepInfo, resumed_at: int = 0) -> SummaryWriter:
+        from torch.utils.tensorboard import SummaryWriter
+
+        if step.name not in self.writers:
+            # TensorBoard ignores older events from `purge_step` on: those after the last checkpoint.
+            self.writers[step.name] = SummaryWriter(self._events(step), purge_step=resumed_at + 1)
+        return self.writers[step.name]
 
 
 @hookimpl
-def rlaif_stage_started(run: RunInfo, step: StepInfo, resumed_at: int) -> None:
-    """Delete the events after the step that a stage resumes from."""
-    if resumed_at:
-        _writer(run, step, resumed_at)
-    else:  # events of an attempt that had no checkpoint yet
-        shutil.rmtree(events_folder(run, step), ignore_errors=True)
-
-
-@hookimpl
-def rlaif_step_logged(run: RunInfo, step: StepInfo, number: int, metrics: Mapping[str, float]) -> None:
-    """Write the metrics of a step."""
-    _write(_writer(run, step), number, metrics)
-
-
-@hookimpl
-def rlaif_stage_finished(run: RunInfo, step: StepInfo, cached: bool) -> None:
-    """Write the metrics of a reused stage, unless an earlier run in this folder did, and close the file."""
-    from rlaif_framework.contracts import read_metrics
-
-    if cached and not events_folder(run, step).exists():
-        for row in read_metrics(run.artefact(step)):
-            _write(_writer(run, step), int(row["step"]), {k: v for k, v in row.items() if k != "step"})
-    writer = run.notes.get(NAME, {}).pop(step.key, None)
-    if writer is not None:
-        writer.close()
-
-
-@hookimpl
-def rlaif_run_finished(run: RunInfo) -> None:
-    """Close the files that an error left open."""
-    for writer in run.notes.pop(NAME, {}).values():
-        writer.close()
+def rlaif_trackers() -> Iterable[Component]:
+    """Offer the tracker."""
+    return [Component("tensorboard", TensorboardConfig, "rlaif_plugins.trackers.tensorboard:TensorboardTracker")]

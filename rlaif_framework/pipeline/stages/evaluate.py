@@ -25,6 +25,7 @@ from rlaif_framework.metrics.wins import WinRate, measure_wins
 from rlaif_framework.pipeline.recipes import ArmResults, EvaluateRecipe, LabelHeldOutRecipe
 from rlaif_framework.pipeline.stages.judge import pair_responses
 from rlaif_framework.pipeline.stages.label import PREFERENCES, label_comparisons
+from rlaif_framework.pipeline.stages.measure import read_measured
 from rlaif_framework.pipeline.stages.respond import read_response_metrics, read_responses
 from rlaif_framework.pipeline.stages.score import read_scores
 from rlaif_framework.records.preferences import Comparison, Evidence, Preference
@@ -122,6 +123,10 @@ def _collect_metrics(stage: Stage, context: Context, recipe: EvaluateRecipe) -> 
     rows = {name: read_response_metrics(stage.artefact(step)) for name, step in recipe.responses.items()}
     if all(p.reference for p in recipe.prompts):
         rows[REFERENCE] = [dict(context.task.measure(p, p.reference or "")) for p in recipe.prompts]
+    for name, steps in recipe.metrics.items():
+        for step in steps:
+            for row, measured in zip(rows[name], read_measured(stage.artefact(step)), strict=True):
+                row |= measured
     return rows
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from rlaif_framework import Component, TaskConfig, hookimpl
+from rlaif_framework import Component, MetricSlots, TaskConfig, default_components, hookimpl
 from rlaif_framework.data import PairField
 from rlaif_plugins.tasks.splits import Place, check_fractions
 
@@ -31,6 +31,8 @@ class DialogueConfig(TaskConfig):
     """Skip invalid rows. Anthropic's data has a few, with empty answers or different dialogues."""
     annotator_prompts: Path | None = None
     """A YAML file with annotator prompts that override those of the task, key by key."""
+    metrics: MetricSlots = default_components("words", "copy-rate")
+    """Metrics of responses, which are logged in training and reported in the evaluation."""
     validation_fraction: float = Field(0.1, ge=0, lt=1)
     """Fraction of dialogues held out for validation if the data has no splits, chosen by a hash of the dialogue."""
     test_fraction: float = Field(0.1, ge=0, lt=1)

@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
-from rlaif_framework import Comparison, Context, DataError, Prompt, Split, Turn
+from rlaif_framework import Comparison, Context, DataError, Prompt, ResponseMetrics, Split, Turn
 from rlaif_framework.data import (
     ASSISTANT_CUE,
     AnnotatorPrompts,
@@ -17,7 +17,6 @@ from rlaif_framework.data import (
     PairRow,
     Row,
     TaskData,
-    copy_rate,
     join_transcript,
     make_comparison,
     split_transcript,
@@ -33,9 +32,14 @@ class DialogueTask:
 
     def __init__(self, config: DialogueConfig, context: Context) -> None:
         self.config = config
+        self._context = context
         self._annotator_prompts = AnnotatorPrompts.load(
             Path(__file__).with_name(f"annotator_prompts-{config.quality}.yaml"), config.annotator_prompts
         )
+
+    @cached_property
+    def _metrics(self) -> ResponseMetrics:
+        return self._context.build_metrics(self.config.metrics)
 
     def prompts(self, split: Split) -> Sequence[Prompt]:
         """Return each dialogue once. Its reference is the answer that raters preferred, if there is one."""
@@ -113,5 +117,5 @@ class DialogueTask:
         return re.split(r"\n\n(?:Human|Assistant):", response)[0].strip()
 
     def measure(self, prompt: Prompt, response: str) -> Mapping[str, float]:
-        """Return the number of words, and the fraction of the response that is copied from the dialogue."""
-        return {"words": float(len(response.split())), "copy_rate": copy_rate(prompt.source, response)}
+        """Return the numbers of the metrics that apply to the response."""
+        return self._metrics.measure([prompt], [response])[0]

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from rlaif_framework import Comparison, Context, DataError, PreferenceSource, Prompt, Split, Turn
+from rlaif_framework import Comparison, Context, DataError, PreferenceSource, Prompt, ResponseMetrics, Split, Turn
 from rlaif_framework.data import (
     AnnotatorPrompts,
     Divider,
@@ -20,7 +20,6 @@ from rlaif_framework.data import (
     TaskData,
     Template,
     TemplateFault,
-    copy_rate,
     hash_texts,
     read_id,
     read_prompt,
@@ -45,6 +44,7 @@ class TldrTask:
 
     def __init__(self, config: TldrConfig, context: Context) -> None:
         self.config = config
+        self._context = context
         self._annotator_prompts = AnnotatorPrompts.load(
             Path(__file__).with_name("annotator_prompts.yaml"), config.annotator_prompts
         )
@@ -54,10 +54,8 @@ class TldrTask:
         self.instruction = _compile("task.instruction", config.instruction)
 
     @cached_property
-    def _scorer(self) -> Any:
-        from rouge_score.rouge_scorer import RougeScorer  # only the evaluation needs it, and it imports nltk
-
-        return RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
+    def _metrics(self) -> ResponseMetrics:
+        return self._context.build_metrics(self.config.metrics)
 
     def prompts(self, split: Split) -> Sequence[Prompt]:
         """Return the posts of a split with their reference summaries."""
@@ -108,11 +106,8 @@ class TldrTask:
         return re.sub(r"(?:\s*\.){2,}\s*$", ".", response.strip()).strip()
 
     def measure(self, prompt: Prompt, response: str) -> Mapping[str, float]:
-        """Return the number of words, the copy rate, and ROUGE F1 if there is a reference."""
-        metrics = {"words": float(len(response.split())), "copy_rate": copy_rate(prompt.source, response)}
-        if prompt.reference:
-            metrics |= {name: s.fmeasure for name, s in self._scorer.score(prompt.reference, response).items()}
-        return metrics
+        """Return the numbers of the metrics that apply to the response."""
+        return self._metrics.measure([prompt], [response])[0]
 
     def _read_post(self, row: Row) -> Iterator[tuple[str, tuple[Row, Prompt]]]:
         values = row.values
