@@ -472,3 +472,24 @@ def test_the_spec_of_a_finished_run_is_loaded_in_any_folder(
     execute(tiny_spec(arms={}, evaluate=None, sft=None), tmp_path / "run", manager)
     monkeypatch.chdir(tmp_path)
     assert rlaif.load_policy("run", "sft").generate("POST: a dog\n\nTL;DR:")
+
+
+def test_code_of_the_caller_runs_only_if_it_is_allowed(
+    small: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # each call loads the plugins
+    monkeypatch.setenv("RLAIF_PLUGINS", "")
+    monkeypatch.setenv("RLAIF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    code = "def score(prompts, completions, **columns):\n    return [float(len(text)) for text in completions]\n"
+    (tmp_path / "my_rewards.py").write_text(code, encoding="utf-8")
+    small["arms"] = {"rl": {**LENGTH_ARM, "reward": {"kind": "function", "target": "my_rewards.py:score"}}}
+    small["evaluate"] = None
+    with pytest.raises(SpecError, match=r"my_rewards\.py"):
+        rlaif.run(small, "out", store="store", verbose=False)
+    result = rlaif.run(small, "out", store="store", verbose=False, plugins=["my_rewards.py"])
+    assert result.reward().score("a", ["four"]) == [4.0]
+    for load in (rlaif.load_run, rlaif.load_policy, rlaif.load_reward, rlaif.load_labeler):
+        with pytest.raises(SpecError, match=r"my_rewards\.py"):
+            load("out")
+    assert rlaif.load_reward("out", trust_local=True).score("a", ["four"]) == [4.0]
