@@ -1,7 +1,8 @@
 """Reinforcement learning from AI feedback: a pipeline of plugins.
 
-This package exports what most plugins need. Subpackages such as `rlaif_framework.models`, `training`, `rl`, `prompting`
-and `data` export the rest. Names are imported on first use, so `import rlaif_framework` is fast.
+This package exports what Python callers (`run`, `label`, `load_policy` and others) and most plugins need. Subpackages
+such as `rlaif_framework.models`, `training`, `rl`, `prompting` and `data` export the rest. Names are imported on first
+use, so `import rlaif_framework` is fast.
 """
 
 

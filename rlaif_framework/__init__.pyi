@@ -1,3 +1,15 @@
+from .api.labelers import LoadedLabeler as LoadedLabeler
+from .api.labelers import load_labeler as load_labeler
+from .api.labels import Labelled as Labelled
+from .api.labels import label as label
+from .api.policies import LoadedPolicy as LoadedPolicy
+from .api.policies import load_policy as load_policy
+from .api.rewards import LoadedReward as LoadedReward
+from .api.rewards import load_reward as load_reward
+from .api.runs import ArmResult as ArmResult
+from .api.runs import RunResult as RunResult
+from .api.runs import load_run as load_run
+from .api.runs import run as run
 from .assembly.context import Context as Context
 from .assembly.measuring import ResponseMetrics as ResponseMetrics
 from .config import Config as Config
@@ -83,6 +95,7 @@ from .records.requests import Request as Request
 from .records.samples import Sample as Sample
 from .seeds import derive_seed as derive_seed
 from .spec.loading import load_spec as load_spec
+from .spec.model import Arm as Arm
 from .spec.model import DType as DType
 from .spec.model import LoraSettings as LoraSettings
 from .spec.model import OptimizerConfig as OptimizerConfig

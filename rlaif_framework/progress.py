@@ -1,4 +1,4 @@
-"""Show the progress of long stages: bars on a terminal, lines of text otherwise."""
+"""Show the progress of long stages: bars on a terminal and in a notebook, lines of text otherwise."""
 
 from __future__ import annotations
 
@@ -29,6 +29,14 @@ class Progress:
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(quiet=True)
+
+    @classmethod
+    def create(cls, quiet: bool = False) -> Progress:
+        """Create a progress that prints to stdout, in the way of the terminal, notebook or file that shows it."""
+        if not quiet and Console().is_jupyter:
+            # As a plain stream of text: rich would make a block of HTML of each line.
+            return NotebookProgress(Console(force_jupyter=False, force_terminal=False))
+        return cls(Console(quiet=quiet))
 
     def print(self, text: str) -> None:
         """Print a line without markup, wrapping or highlighting. Control characters are escaped."""
@@ -66,3 +74,18 @@ class Progress:
                 rate = count / (now - start)
                 left = (total - done - count) / rate
                 self.print(f"  {text}: {done + count} of {total}, {rate:.2f}/s, {left:.0f} s left")
+
+
+class NotebookProgress(Progress):
+    """Prints lines of text, and shows the bars of tqdm, which notebooks render."""
+
+    def track(self, items: Iterable[T], total: int, text: str, done: int = 0) -> Iterator[T]:
+        """Iterate over items and show a bar; `done` of the `total` items were finished before."""
+        from tqdm.auto import tqdm
+
+        # Removed at the end, as on a terminal, and not shown for what takes less than a second.
+        bar = tqdm(total=total, initial=done, desc=escape_controls(text), leave=False, delay=1, dynamic_ncols=True)
+        with bar:
+            for item in items:
+                yield item
+                bar.update()

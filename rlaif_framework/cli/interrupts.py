@@ -15,7 +15,7 @@ import os
 import sys
 import time
 
-from rlaif_framework.cli.processes import is_first_process
+from rlaif_framework.processes import is_first_process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -93,7 +93,19 @@ def label(
     labelers = _load_labelers(labeler, compare, set_ or [], manager)
     settings = load_task(task, (), manager) if task else None  # `--set` applies to the labelers only
     mapping = parse_fields(fields or [])
-    job = Job(pairs, labelers, settings, out, report, export, skip_invalid, overwrite, seed, mapping, batch_tokens)
+    job = Job(
+        pairs=pairs,
+        labelers=labelers,
+        task=settings,
+        out=out,
+        report=report,
+        export=export,
+        skip_invalid=skip_invalid,
+        overwrite=overwrite,
+        seed=seed,
+        fields=mapping,
+        batch_tokens=batch_tokens,
+    )
     found = label_file(job, manager, Progress(Console()))
     if compare is not None:
         print_comparison(found)

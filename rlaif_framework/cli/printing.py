@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 
 def print_comparison(report: LabelReport) -> None:
     """Print the tables of a comparison of labelers."""
-    from rlaif_framework.labelling.findings import comparison_tables
-
-    for head, rows in comparison_tables(report):
+    for head, rows in report.tables():
         print()
         print_table(head, rows)
 

@@ -23,7 +23,6 @@ from rlaif_framework.cli.options import (
     Unset,
 )
 from rlaif_framework.cli.printing import format_bytes, format_count, print_json, print_table, print_yaml
-from rlaif_framework.cli.processes import is_first_process
 from rlaif_framework.cli.setup import load_spec_files
 from rlaif_framework.cli.streams import stdout_to_stderr
 from rlaif_framework.terminal import escape_controls
@@ -43,24 +42,13 @@ def run(
     trust_local: TrustLocal = False,
 ) -> None:
     """Run a spec: labels, reward model, improved policy, and a report."""
-    from rich.console import Console
-
     loaded, manager = load_spec_files(spec, file, set_, unset, plugin, trust_local)
-    from rlaif_framework.pipeline.engine import run_spec
-    from rlaif_framework.pipeline.run_folder import default_store
-    from rlaif_framework.progress import Progress
-    from rlaif_framework.store import Store
+    from rlaif_framework.api.runs import execute
+    from rlaif_framework.api.session import create_progress
 
-    # `accelerate launch` starts several processes, of which one prints.
-    progress = Progress(Console(stderr=False, quiet=not is_first_process()))
+    progress = create_progress(verbose=True)
     with raise_interrupts():
-        finished = run_spec(loaded, out, Store(store or default_store()), manager, progress)
-    if finished.context.accelerator.is_main_process and finished.spec.evaluate is not None:
-        from rlaif_framework.report.run_report import RunReport
-
-        for line in RunReport.read(finished.folder).describe():
-            progress.print(line)
-        progress.print(f"report: {Path(os.path.realpath(finished.folder)) / 'report.html'}")
+        execute(loaded, out, store, manager, progress, show=os.path.realpath)
 
 
 def plan(

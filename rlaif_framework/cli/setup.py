@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlaif_framework.cli.processes import is_first_process
 from rlaif_framework.errors import SpecError
 from rlaif_framework.memory import keep_freed_memory
+from rlaif_framework.processes import is_first_process
 from rlaif_framework.terminal import escape_controls
 
 if TYPE_CHECKING:
@@ -36,17 +36,10 @@ def load_plugins(files: list[str] | None = None, trust_local: bool = False, buil
 
     manager = PluginManager.load(code=OwnCode(files or (), trust_local), builtins=builtins)
     for plugin in manager.plugins if is_first_process() else ():
-        if plugin.error:
-            reason = " ".join(plugin.error.split())
-            print(escape_controls(f"rlaif: warning: {plugin.title} failed to load: {reason}"), file=sys.stderr)
-            if plugin.cause is not None and os.environ.get("RLAIF_DEBUG"):
-                traceback.print_exception(plugin.cause)
-        elif plugin.is_slow:
-            print(
-                f"rlaif: warning: {plugin.title} took {plugin.seconds:.1f} s to load, which every command waits for; "
-                "its author should import heavy libraries in the module of a component's target only",
-                file=sys.stderr,
-            )
+        if plugin.warning is not None:
+            print(escape_controls(f"rlaif: warning: {plugin.warning}"), file=sys.stderr)
+        if plugin.cause is not None and os.environ.get("RLAIF_DEBUG"):
+            traceback.print_exception(plugin.cause)
     return manager
 
 

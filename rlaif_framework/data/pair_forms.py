@@ -72,6 +72,8 @@ class PairRow:
     """Which responses of the row these are, if it has more than two, such as `1-3`."""
     post: Row | None = None
     """The part of the row that describes the prompt, if it is not the row itself."""
+    reversed: bool = False
+    """True if the responses are in the opposite order of the row."""
 
 
 def read_forms(row: Row) -> list[PairRow]:
@@ -307,7 +309,13 @@ def _shuffle(pair: PairRow) -> PairRow:
     if keys[0] < keys[1]:
         return pair
     preference = None if pair.preference is None else 1 - pair.preference
-    return replace(pair, responses=pair.responses[::-1], raw_responses=pair.raw_responses[::-1], preference=preference)
+    return replace(
+        pair,
+        responses=pair.responses[::-1],
+        raw_responses=pair.raw_responses[::-1],
+        preference=preference,
+        reversed=True,
+    )
 
 
 def _read_winner(row: Row) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
@@ -14,6 +14,7 @@ from typing import IO, Self
 
 from rlaif_framework.data.faults import Faults
 from rlaif_framework.data.messages import is_transcript
+from rlaif_framework.data.pair_forms import PairRow
 from rlaif_framework.data.pairs import IdRegistry, PairReader, UnknownColumn, make_comparison
 from rlaif_framework.data.row_files import Row
 from rlaif_framework.data.splits import read_part
@@ -23,9 +24,10 @@ from rlaif_framework.records.preferences import Comparison
 
 @dataclass(frozen=True, slots=True)
 class PairsFile:
-    """The result of reading a file of pairs. Close it to delete its temporary copy of the comparisons."""
+    """The result of reading pairs. Close it to delete its temporary copy of the comparisons."""
 
-    path: Path
+    name: str
+    """The path of the file, or another name of the data."""
     count: int
     """Number of comparisons."""
     rows: int
@@ -69,60 +71,86 @@ class PairsFile:
             task: The kind of the task whose annotator prompts are used.
         """
         found = [
-            f"{self.path}: {x.count} rows have the unknown key '{x.name}', first in {x.place}; it is ignored; "
+            f"{self.name}: {x.count} rows have the unknown key '{x.name}', first in {x.place}; it is ignored; "
             f"did you mean '{x.suggestion}'?"
             for x in self.unknown_columns
         ]
         if self.transcripts and "dialogue" not in task:
             found.append(
-                f"{self.path}: {self.transcripts} prompts are dialogues, but task '{task}' is not about dialogues; "
+                f"{self.name}: {self.transcripts} prompts are dialogues, but task '{task}' is not about dialogues; "
                 "did you mean --task dialogue?"
             )
         if self.ids.repeated:
             other = f", {self.ids.contradicted} of them with another preference" if self.ids.contradicted else ""
             found.append(
-                f"{self.path}: {self.ids.repeated} rows repeat the prompt and responses of an earlier row{other}, "
+                f"{self.name}: {self.ids.repeated} rows repeat the prompt and responses of an earlier row{other}, "
                 f"first in {self.ids.first_repeated}; each is labelled with an id of its own"
             )
         return found
 
-    def check(self, skip_invalid: bool) -> None:
+    def check(self, skip_invalid: bool, option: str = "--skip-invalid") -> None:
         """Refuse a file with invalid rows or, with `skip_invalid`, a file without valid ones.
+
+        Args:
+            skip_invalid: If True, invalid rows are fine.
+            option: How a user sets it, for the error.
 
         Raises:
             DataError: The first invalid rows of each kind of fault, with line numbers.
         """
         if self.count and (skip_invalid or not self.skipped):
             return
-        lines = [f"{self.path}: {self.skipped} of {self.rows} rows are invalid"]
+        lines = [f"{self.name}: {self.skipped} of {self.rows} rows are invalid"]
         lines += [f"  {line}" for line in self.faults.describe(with_file=False)]
         left = self.rows - self.skipped
-        lines.append(f"use --skip-invalid to label the other {left}" if self.count else "there is nothing to label")
+        lines.append(f"use {option} to label the other {left}" if self.count else "there is nothing to label")
         raise DataError("\n".join(lines))
 
 
-def scan_pairs(
-    path: Path,
-    inspect: Callable[[Row, Comparison], None] | None = None,
-    fields: Mapping[str, str] | None = None,
-) -> PairsFile:
+Inspect = Callable[[Row, PairRow, Comparison], None]
+"""Called with each valid pair, as its row has it and as a comparison."""
+
+
+def scan_pairs(path: Path, inspect: Inspect | None = None, fields: Mapping[str, str] | None = None) -> PairsFile:
     """Read a whole data set once. Except for a JSON array, memory does not grow with the text of the file.
 
     Args:
         path: A file in one of the formats of `read_row_file`, a folder of such files, or a hub id `owner/name` or
             `owner/name:split`.
-        inspect: Called with the row and the comparison of each valid pair.
+        inspect: Called with each valid pair.
         fields: The data set's column for each field whose column has another name.
 
     Raises:
         DataError: The file is missing, unreadable, empty, or of another format.
     """
-    digest, reader = hashlib.sha256(), PairReader(fields or {}, "--fields")
+    return scan_rows(read_part(str(path)), str(path), inspect, fields)
+
+
+def scan_rows(
+    source: Iterable[Row],
+    name: str,
+    inspect: Inspect | None = None,
+    fields: Mapping[str, str] | None = None,
+    option: str = "--fields",
+) -> PairsFile:
+    """Read rows once, as `scan_pairs` does.
+
+    Args:
+        source: The rows.
+        name: Name of the data, for messages.
+        inspect: Called with each valid pair.
+        fields: The column for each field whose column has another name.
+        option: How a user gives `fields`, for errors.
+
+    Raises:
+        DataError: The rows cannot be read.
+    """
+    digest, reader = hashlib.sha256(), PairReader(fields or {}, option)
     count = rows = transcripts = 0
     faults, ids = Faults(), IdRegistry()
     with ExitStack() as stack:
         spool = stack.enter_context(tempfile.TemporaryFile())
-        for row, pairs in reader.read(read_part(str(path))):
+        for row, pairs in reader.read(source):
             rows += 1
             try:
                 if isinstance(pairs, DataError):
@@ -131,16 +159,16 @@ def scan_pairs(
             except DataError as error:
                 faults.add(row.file, row.place, error)
                 continue
-            for comparison in comparisons:
+            for pair, comparison in zip(pairs, comparisons, strict=True):
                 count += 1
                 transcripts += is_transcript(comparison.prompt.text)
                 digest.update(repr(comparison).encode())  # the format of the file does not matter
                 _append(comparison, spool)
                 if inspect is not None:
-                    inspect(row, comparison)
+                    inspect(row, pair, comparison)
         stack.pop_all()  # from here on, the temporary file belongs to the result
     unknown = tuple(reader.unknown_columns.values())
-    return PairsFile(path, count, rows, faults, digest.hexdigest(), unknown, transcripts, ids, spool)
+    return PairsFile(name, count, rows, faults, digest.hexdigest(), unknown, transcripts, ids, spool)
 
 
 def _register(ids: IdRegistry, comparison: Comparison, row: Row) -> Comparison:

@@ -1,24 +1,25 @@
-"""The `rlaif label` command: check everything first, label with each labeler in turn, measure, write."""
+"""Label pairs: check everything first, label with each labeler in turn, measure; for `rlaif label`, write files."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from rlaif_framework.assembly.identity import find_models
 from rlaif_framework.assembly.preflight import check_component
-from rlaif_framework.data.pairs_file import PairsFile, scan_pairs
+from rlaif_framework.data.pair_forms import PairRow
+from rlaif_framework.data.pairs_file import Inspect, PairsFile, scan_pairs
 from rlaif_framework.data.row_files import Row
 from rlaif_framework.errors import DataError, RlaifError
 from rlaif_framework.files import locked, remove_leftovers
-from rlaif_framework.labelling.job import Job, check_existing, check_paths
+from rlaif_framework.labelling.job import Job, LabelSettings, check_existing, check_paths
 from rlaif_framework.labelling.loop import LabelRecord, label_pairs
 from rlaif_framework.labelling.report import build_report, write_report
 from rlaif_framework.labelling.report_model import LabelReport
-from rlaif_framework.labelling.wording import FormCounts
+from rlaif_framework.labelling.wording import GENERAL, FormCounts
 from rlaif_framework.memory import release_memory
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.plugins.slots import narrow
@@ -53,45 +54,110 @@ def _locked_outputs(job: Job) -> Iterator[None]:
 def _label_file(job: Job, manager: PluginManager, progress: Progress) -> LabelReport:
     if not job.overwrite:
         check_existing(job)
+
+    def scan(inspect: Inspect) -> PairsFile:
+        return scan_pairs(job.pairs, inspect, job.fields)
+
+    with open_pairs(job, scan, manager, progress) as (settings, pairs):
+        labels: Labels = {}
+        for name, record, path in label_with_each(settings, pairs, job.outputs, manager, progress):
+            labels[name] = record, path
+            _describe_labels(record, path, progress)
+        report = report_labels(settings, pairs, labels, progress)
+    _note_products(job, labels)
+    _write_products(job, report, progress)
+    return report
+
+
+@contextmanager
+def open_pairs(
+    settings: LabelSettings,
+    scan: Callable[[Inspect], PairsFile],
+    manager: PluginManager,
+    progress: Progress,
+    option: str = "--skip-invalid",
+) -> Iterator[tuple[LabelSettings, PairsFile]]:
+    """Check the labelers, then read the pairs, and print what is wrong with them.
+
+    Args:
+        settings: How the pairs are labelled.
+        scan: Reads the pairs, and calls its argument with each of them.
+        manager: Provides the components.
+        progress: Where to print.
+        option: How a user sets `skip_invalid`, for errors.
+
+    Yields:
+        The settings with a task, which is chosen by the form of the pairs if there was none, and the pairs.
+
+    Raises:
+        RlaifError: A labeler cannot be built, or pairs are invalid or lack what a labeler needs.
+    """
     # Before the pairs are read, so that a wrong setting is reported without waiting for a large file.
-    _check_labelers(job, manager)
+    _check_labelers(settings, manager)
     missing: dict[str, DataError] = {}
+
     forms = FormCounts()
 
-    def inspect(row: Row, pair: Comparison) -> None:
-        _note_missing_fields(job, missing, row, pair)
-        forms.add([*row.values, *job.fields.values()], pair)
+    def inspect(row: Row, pair: PairRow, comparison: Comparison) -> None:
+        _note_missing_fields(settings, missing, row, comparison)
+        forms.add([*row.values, *settings.fields.values()], comparison)
 
-    with scan_pairs(job.pairs, inspect, job.fields) as pairs:
-        pairs.check(job.skip_invalid)
+    with scan(inspect) as pairs:
+        pairs.check(settings.skip_invalid, option)
         for name, error in missing.items():
             with _prefix_errors(name):
                 raise error
         if pairs.skipped:
-            progress.print(f"{job.pairs}: skipped {pairs.skipped} invalid rows of {pairs.rows}")
+            progress.print(f"{pairs.name}: skipped {pairs.skipped} invalid rows of {pairs.rows}")
             for line in pairs.faults.describe(with_file=False):
                 progress.print(f"  {line}")
-        task = job.task or narrow("task", forms.choose(), manager)
-        progress.print(f"annotator prompts: those of task '{task.kind}'" if job.task else forms.describe())
-        if job.task is None:
-            job = replace(job, task=task)
-            _check_prompts(job, manager)
-        warnings = pairs.find_warnings(task.kind)
-        for text in warnings:
+        task = settings.task or narrow("task", forms.choose(), manager)
+        progress.print(f"annotator prompts: those of task '{task.kind}'" if settings.task else forms.describe())
+        if settings.task is None:
+            settings = replace(settings, task=task)
+            _check_prompts(settings, manager)
+        for text in pairs.find_warnings(task.kind):
             progress.print(f"warning: {text}")
-        # A single labeler has no name, so the report uses its kind.
-        labels = {
-            name or config.kind: (_label(job, name, pairs, manager, progress), job.outputs[name])
-            for name, config in job.labelers.items()
-        }
+        yield settings, pairs
+
+
+def label_with_each(
+    settings: LabelSettings,
+    pairs: PairsFile,
+    outputs: Mapping[str, Path],
+    manager: PluginManager,
+    progress: Progress,
+    titles: Mapping[str, str] | None = None,
+) -> Iterator[tuple[str, LabelRecord, Path]]:
+    """Label the pairs with each labeler in turn.
+
+    Args:
+        settings: The labelers.
+        pairs: The pairs.
+        outputs: The file of each labeler's labels.
+        manager: Provides the components.
+        progress: Where to print.
+        titles: Names of the labels in messages; by default their paths.
+
+    Yields:
+        The labeler's name in the report, the record of its labels, and their file.
+    """
+    for name, config in settings.labelers.items():
+        path, title = outputs[name], (titles or {}).get(name, "")
+        with _prefix_errors(name):
+            record = label_pairs(pairs, config, settings.create_context(manager), path, progress, title)
+        release_memory()  # before the next labeler loads its model
+        yield name or config.kind, record, path  # a single labeler has no name, so the report uses its kind
+
+
+def report_labels(settings: LabelSettings, pairs: PairsFile, labels: Labels, progress: Progress) -> LabelReport:
+    """Measure the labels, and print the findings."""
     report = build_report(pairs, labels)
-    for line in (*report.summary, *(f"warning: {text}" for text in report.warnings)):
+    for line in report.describe():
         progress.print(line)
+    kind = settings.task.kind if settings.task else GENERAL
     # The warnings about the pairs have been printed already, before labelling.
-    report = report.model_copy(update={"warnings": [*warnings, *report.warnings]})
-    _note_products(job, labels)
-    _write_products(job, report, progress)
-    return report
+    return report.model_copy(update={"warnings": [*pairs.find_warnings(kind), *report.warnings]})
 
 
 @contextmanager
@@ -103,36 +169,36 @@ def _prefix_errors(labeler: str) -> Iterator[None]:
         raise type(error)(f"{labeler}: {error}") if labeler else error from error
 
 
-def _check_labelers(job: Job, manager: PluginManager) -> None:
+def _check_labelers(settings: LabelSettings, manager: PluginManager) -> None:
     """Import the components, and look up their annotator prompts and models. No model is loaded.
 
     Raises:
         RlaifError: Something is missing.
     """
-    for config in (*([job.task] if job.task else []), *job.labelers.values()):
-        check_component(config, job.create_context(manager))
-    if job.task is not None:
-        _check_prompts(job, manager)
-    for name, labeler in job.labelers.items():
+    for config in (*([settings.task] if settings.task else []), *settings.labelers.values()):
+        check_component(config, settings.create_context(manager))
+    if settings.task is not None:
+        _check_prompts(settings, manager)
+    for name, labeler in settings.labelers.items():
         with _prefix_errors(name):
-            find_models(labeler, job.create_context(manager))
+            find_models(labeler, settings.create_context(manager))
 
 
-def _check_prompts(job: Job, manager: PluginManager) -> None:
+def _check_prompts(settings: LabelSettings, manager: PluginManager) -> None:
     """Check that the task has the annotator prompts that the labelers refer to.
 
     Raises:
         DataError: Something is missing.
     """
-    prompts = job.create_context(manager).task.annotator_prompts()
-    for name, config in job.labelers.items():
+    prompts = settings.create_context(manager).task.annotator_prompts()
+    for name, config in settings.labelers.items():
         with _prefix_errors(name):
             config.check_prompts(prompts)
 
 
-def _note_missing_fields(job: Job, missing: dict[str, DataError], row: Row, pair: Comparison) -> None:
+def _note_missing_fields(settings: LabelSettings, missing: dict[str, DataError], row: Row, pair: Comparison) -> None:
     """Keep the first row for each labeler that lacks a field which the labeler needs."""
-    for name, config in job.labelers.items():
+    for name, config in settings.labelers.items():
         if name not in missing and (field := config.missing_field(pair)) is not None:
             missing[name] = DataError(
                 f"{row.where}: the row {field}, which labeler '{config.kind}' needs; add it, or use 'mix' "
@@ -140,14 +206,10 @@ def _note_missing_fields(job: Job, missing: dict[str, DataError], row: Row, pair
             )
 
 
-def _label(job: Job, name: str, pairs: PairsFile, manager: PluginManager, progress: Progress) -> LabelRecord:
-    """Label the pairs with one labeler, and write its labels as JSON Lines and as Parquet."""
+def _describe_labels(record: LabelRecord, path: Path, progress: Progress) -> None:
+    """Write a copy of the labels as Parquet, and print what was written."""
     from rlaif_framework.labelling.export import write_parquet
 
-    path = job.outputs[name]
-    with _prefix_errors(name):
-        record = label_pairs(pairs, job.labelers[name], job.create_context(manager), path, progress)
-    release_memory()  # before the next labeler loads its model
     parquet = path.with_suffix(".parquet")
     write_parquet(path, parquet)
     counts = {
@@ -159,7 +221,6 @@ def _label(job: Job, name: str, pairs: PairsFile, manager: PluginManager, progre
     }
     details = "".join(f", {count} {what}" for what, count in counts.items() if count)
     progress.print(f"labels: {path} and {parquet.name}, {record.comparisons} comparisons{details}")
-    return record
 
 
 def _note_products(job: Job, labels: Labels) -> None:

@@ -8,13 +8,10 @@ from rlaif_framework.labelling.report_model import LabelerReport, LabelReport, P
 from rlaif_framework.metrics.paired_comparison import PairedComparison
 from rlaif_framework.records.ballots import LOW_MASS
 from rlaif_framework.report.findings import describe_unanswered
-from rlaif_framework.report.page import percent, rate
+from rlaif_framework.report.page import rate
 
 SIGNIFICANCE = 0.05
 """Differences with a smaller p-value are significant."""
-
-Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
-"""Column titles and rows."""
 
 
 def summarise(report: LabelReport) -> list[str]:
@@ -123,40 +120,3 @@ def _doubt_answers(x: LabelerReport) -> Iterator[str]:
             f"labelled {counts.responses_truncated} comparisons by the beginning of a response, because the response "
             "alone exceeds its model's context"
         )
-
-
-def comparison_tables(report: LabelReport) -> Iterator[Table]:
-    """Yield a table of the labelers, and one of the tests between every two of them."""
-    rows: list[tuple[str, ...]] = []
-    for name, x in report.labelers.items():
-        cost = x.per_thousand
-        rows.append(
-            (
-                name,
-                percent(x.quality.agreement),
-                percent(x.quality.same_position),
-                percent(x.quality.unparsed),
-                f"{x.calibration.brier.value:.3f}" if x.calibration else "-",
-                f"{cost.prompt_tokens + cost.generated_tokens:,.0f}",
-                f"{cost.seconds:,.1f}",
-                "-" if cost.dollars is None else f"{cost.dollars:,.2f}",
-            )
-        )
-    yield ("labeler", "agreement", "same position", "unparsed", "Brier", "tokens/1000", "s/1000", "$/1000"), rows
-    tested = [pair for pair in report.paired if pair.p is not None]
-    if tested:
-        titles = ("first", "second", "difference", "only first right", "only second right", "comparisons")
-        yield (*titles, "p", "p, Holm"), [_table_row(pair) for pair in tested]
-
-
-def _table_row(pair: PairedComparison) -> tuple[str, ...]:
-    return (
-        pair.first,
-        pair.second,
-        f"{100 * (pair.difference or 0.0):+.1f} points",
-        str(pair.first_only),
-        str(pair.second_only),
-        str(pair.count),
-        f"{pair.p:.3g}",
-        f"{pair.p_holm:.3g}",
-    )

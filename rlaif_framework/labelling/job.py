@@ -1,4 +1,4 @@
-"""The arguments of `rlaif label`, and checks of the files that it reads and writes."""
+"""The settings of labelling, the arguments of `rlaif label`, and checks of the files that it reads and writes."""
 
 from __future__ import annotations
 
@@ -16,22 +16,15 @@ from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.plugins.slots import narrow
 
 
-@dataclass(frozen=True)
-class Job:
-    """The arguments of `rlaif label`."""
+@dataclass(frozen=True, kw_only=True)
+class LabelSettings:
+    """How pairs are read and labelled."""
 
-    pairs: Path
-    """A file, a folder, or a hub data set `owner/name` or `owner/name:split`."""
     labelers: Mapping[str, LabelerConfig]
     """By name. The name is empty if there is only one labeler."""
     task: TaskConfig | None
     """The task whose annotator prompts are used; None to choose it by the form of the pairs."""
-    out: Path
-    report: Path | None = None
-    export: Path | None = None
     skip_invalid: bool = False
-    overwrite: bool = False
-    """If True, replace files that no earlier run of the same job wrote."""
     seed: int = 0
     """Seed of all random choices: orders, exemplars, principles, sampled text, and the choices of a mix."""
     fields: Mapping[str, str] = field(default_factory=dict)
@@ -43,6 +36,19 @@ class Job:
         """Create the context of one labeler. It has no policy, since nothing is trained."""
         task = self.task or narrow("task", GENERAL, manager)
         return Context(task, None, self.seed, manager, self.batch_tokens)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(LabelSettings):
+    """The arguments of `rlaif label`."""
+
+    pairs: Path
+    """A file, a folder, or a hub data set `owner/name` or `owner/name:split`."""
+    out: Path
+    report: Path | None = None
+    export: Path | None = None
+    overwrite: bool = False
+    """If True, replace files that no earlier run of the same job wrote."""
 
     @property
     def outputs(self) -> dict[str, Path]:

@@ -25,7 +25,7 @@ class LabelRecord(BaseModel):
     key: str
     """Hash of everything that determines the labels. If it changes, the comparisons are labelled again."""
     pairs: str
-    """The file of pairs."""
+    """The file of pairs, or another name of the data."""
     comparisons: int
     """Number of comparisons to label."""
     labeler: dict[str, Any]
@@ -51,7 +51,7 @@ class LabelRecord(BaseModel):
         return cls(
             # Without `batch_tokens`, which changes labels only by rounding.
             key=hash_content({"pairs": pairs.digest, "labeler": labeler, "task": task, "seed": seed}),
-            pairs=str(pairs.path),
+            pairs=pairs.name,
             comparisons=pairs.count,
             labeler=labeler,
             task=task,
@@ -65,31 +65,39 @@ class LabelRecord(BaseModel):
 
 
 def label_pairs(
-    pairs: PairsFile, config: LabelerConfig, context: Context, out: Path, progress: Progress
+    pairs: PairsFile, config: LabelerConfig, context: Context, out: Path, progress: Progress, title: str = ""
 ) -> LabelRecord:
     """Write one row per comparison to `out`, in the order of the pairs.
 
     Finished chunks are appended to `out` with the suffix `.partial`, which is renamed once all are written. If `out` is
     already complete and neither pairs nor labeler nor task nor seed have changed, nothing is done.
 
+    Args:
+        pairs: The comparisons.
+        config: The labeler.
+        context: Its context.
+        out: File for the labels.
+        progress: Where to print.
+        title: Name of the labels in messages; by default their path.
+
     Raises:
         RlaifError: The labeler cannot be built, or fails.
     """
-    partial = out.with_name(f"{out.name}.partial")
+    partial, title = out.with_name(f"{out.name}.partial"), title or str(out)
     previous = read_record(out)
     record = LabelRecord.create(pairs, config, context, previous.made if previous else ())
     if previous is not None and previous.key == record.key:
         if previous.complete and _size(out) == previous.counts.file_size:
-            progress.print(f"{out}: already complete")
+            progress.print(f"{title}: already complete")
             return previous
         if _size(partial) >= previous.counts.file_size:  # else its rows were removed, and are labelled again
             record = previous
     elif previous is not None:
         # The new record keeps `made`: the report and the export of the old labels may be replaced.
-        progress.print(f"{out}: starting over, because the pairs, the labeler, the task or the seed have changed")
+        progress.print(f"{title}: starting over, because the pairs, the labeler, the task or the seed have changed")
     done, size = record.counts.comparisons, chunk_size(config)
     if done:
-        progress.print(f"{out}: resuming after {done} of {record.comparisons} comparisons")
+        progress.print(f"{title}: resuming after {done} of {record.comparisons} comparisons")
     out.parent.mkdir(parents=True, exist_ok=True)
     chunks = label_in_chunks(context.build_labeler(config), config, pairs.read(done), partial, to_row, record.counts)
     text = f"labelling with {config.kind}, {size} at a time"

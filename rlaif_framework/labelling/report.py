@@ -44,7 +44,7 @@ def build_report(pairs: PairsFile, labels: Mapping[str, tuple[LabelRecord, Path]
     gold = [x.gold for x in first if x.gold is not None]
     report = LabelReport(
         pairs=PairsSummary(
-            path=str(pairs.path),
+            path=pairs.name,
             comparisons=pairs.count,
             skipped=pairs.skipped,
             with_human=len(gold),

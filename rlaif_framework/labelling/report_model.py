@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel
@@ -11,12 +12,17 @@ from rlaif_framework.metrics.agreement import LabelerQuality
 from rlaif_framework.metrics.calibration import Calibration, LengthBin
 from rlaif_framework.metrics.estimates import Estimate
 from rlaif_framework.metrics.paired_comparison import PairedComparison
+from rlaif_framework.report.page import percent
 
 PAPER_DOLLARS = {"AI in the paper (GPT-4, 2023)": 60.0, "human in the paper": 670.0}
 """Per 1,000 comparisons: $0.06 and $0.67 each (RLAIF 7, Cost)."""
 
 Probabilities = tuple[float, float] | None
 """Probabilities of the two responses; None if there is no label."""
+
+
+Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
+"""Column titles and rows."""
 
 
 class LabelExample(BaseModel):
@@ -96,3 +102,57 @@ class LabelReport(BaseModel):
     paper_dollars: dict[str, float] = PAPER_DOLLARS
     summary: list[str] = []
     warnings: list[str] = []
+
+    def describe(self) -> list[str]:
+        """Return the findings as lines for a terminal."""
+        return [*self.summary, *(f"warning: {text}" for text in self.warnings)]
+
+    def tables(self) -> Iterator[Table]:
+        """Yield a table of the labelers, and one of the tests between every two of them."""
+        rows: list[tuple[str, ...]] = []
+        for name, x in self.labelers.items():
+            cost = x.per_thousand
+            rows.append(
+                (
+                    name,
+                    percent(x.quality.agreement),
+                    percent(x.quality.same_position),
+                    percent(x.quality.unparsed),
+                    f"{x.calibration.brier.value:.3f}" if x.calibration else "-",
+                    f"{cost.prompt_tokens + cost.generated_tokens:,.0f}",
+                    f"{cost.seconds:,.1f}",
+                    "-" if cost.dollars is None else f"{cost.dollars:,.2f}",
+                )
+            )
+        yield ("labeler", "agreement", "same position", "unparsed", "Brier", "tokens/1000", "s/1000", "$/1000"), rows
+        tested = [pair for pair in self.paired if pair.p is not None]
+        if tested:
+            titles = ("first", "second", "difference", "only first right", "only second right", "comparisons")
+            yield (*titles, "p", "p, Holm"), [_table_row(pair) for pair in tested]
+
+    def _repr_html_(self) -> str:
+        """Show the findings in a notebook."""
+        from rlaif_framework.report.page import render_page
+
+        count = f"{self.pairs.comparisons} comparisons of {self.pairs.path}, task {self.task.get('kind', '')}"
+        return render_page(
+            "cell.html.j2",
+            title="Labeler report",
+            subtitle=count,
+            summary=self.summary,
+            warnings=self.warnings,
+            tables=list(self.tables()),
+        )
+
+
+def _table_row(pair: PairedComparison) -> tuple[str, ...]:
+    return (
+        pair.first,
+        pair.second,
+        f"{100 * (pair.difference or 0.0):+.1f} points",
+        str(pair.first_only),
+        str(pair.second_only),
+        str(pair.count),
+        f"{pair.p:.3g}",
+        f"{pair.p_holm:.3g}",
+    )

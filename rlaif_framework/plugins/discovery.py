@@ -58,6 +58,18 @@ class Plugin:
         """True if the plugin slows every command down."""
         return self.seconds > SLOW_SECONDS
 
+    @property
+    def warning(self) -> str | None:
+        """What is wrong with the plugin, as one line; None if it is fine."""
+        if self.error:
+            return f"{self.title} failed to load: {' '.join(self.error.split())}"
+        if self.is_slow:
+            return (
+                f"{self.title} took {self.seconds:.1f} s to load, which every command waits for; its author should "
+                "import heavy libraries in the module of a component's target only"
+            )
+        return None
+
     def fail(self, error: BaseException) -> None:
         """Record that the plugin failed to load."""
         self.error, self.cause, self.hooks = describe_error(error, self.package), error, []

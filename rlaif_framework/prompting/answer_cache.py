@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -55,10 +56,11 @@ class AnswerCache:
         missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in answers}
         missing_keys = list(missing)
         if missing_keys:
-            for index, answer in backend.answer(list(missing.values())):
-                if answer.refused is None:
-                    self._write(missing_keys[index], answer)
-                answers[missing_keys[index]] = answer
+            with _closing(backend.answer(list(missing.values()))) as arriving:
+                for index, answer in arriving:
+                    if answer.refused is None:
+                        self._write(missing_keys[index], answer)
+                    answers[missing_keys[index]] = answer
         unanswered = sum(key not in answers for key in missing_keys)
         if unanswered:
             raise RlaifError(f"backend '{self.identity}' did not answer {unanswered} of {len(missing_keys)} requests")
@@ -100,8 +102,26 @@ class AnswerCache:
             raise explain_error(error, self.path) from error
 
 
-def open_database(table: str, path: Path | None = None) -> tuple[sqlite3.Connection, Path]:
+@contextmanager
+def _closing(answers: Iterable[tuple[int, Answer]]) -> Iterator[Iterable[tuple[int, Answer]]]:
+    """Close a generator at the end of the block, so that a backend stops at once if the caller does.
+
+    After an error in a notebook, the traceback would keep it, and its requests would go on.
+    """
+    try:
+        yield answers
+    finally:
+        if isinstance(answers, Generator):
+            answers.close()
+
+
+def open_database(table: str, path: Path | None = None, *, any_thread: bool = False) -> tuple[sqlite3.Connection, Path]:
     """Open the SQLite file of the cache folder, or another one, and create a table in it.
+
+    Args:
+        table: The statement that creates the table.
+        path: The file, if it is not that of the cache folder.
+        any_thread: If True, other threads may use the connection, one at a time.
 
     Raises:
         RlaifError: The file cannot be used.
@@ -110,7 +130,7 @@ def open_database(table: str, path: Path | None = None) -> tuple[sqlite3.Connect
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         # No transactions: each row is stored at once. Other runs may hold the write lock for a moment.
-        database = sqlite3.connect(path, timeout=60, isolation_level=None)
+        database = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=not any_thread)
         database.execute("PRAGMA journal_mode=WAL")  # runs that read do not block a run that writes
         # Safe if the process is killed; a power failure may lose the last rows.
         database.execute("PRAGMA synchronous=NORMAL")

@@ -32,6 +32,7 @@ class Journal:
             "CREATE TABLE IF NOT EXISTS exchanges (key BLOB, process INTEGER, unanswered INTEGER NOT NULL,"
             " response TEXT, PRIMARY KEY (key, process)) WITHOUT ROWID",
             path,
+            any_thread=True,  # a backend opens it in one thread and sends requests in another
         )
         self._process = os.getpid()
         self._in_flight: Counter[bytes] = Counter()

@@ -13,7 +13,7 @@ from rlaif_framework.files import write_atomic
 from rlaif_framework.metrics.evaluation import Evaluation
 from rlaif_framework.report.charts import draw_curves, draw_lengths, draw_reliability, draw_wins
 from rlaif_framework.report.findings import describe_unanswered, find_warnings, summarise
-from rlaif_framework.report.page import render_page
+from rlaif_framework.report.page import percent, render_page
 
 
 class StepReport(BaseModel):
@@ -88,6 +88,31 @@ class RunReport(BaseModel):
             wins_chart=draw_wins(self.evaluation.wins),
             reliability_chart=draw_reliability({name: reward.calibration for name, reward in rewards.items()}),
             lengths_chart=draw_lengths({name: reward.lengths for name, reward in rewards.items()}),
+        )
+
+    def _repr_html_(self) -> str:
+        """Show the findings in a notebook."""
+        evaluation = self.evaluation
+        wins = [
+            (
+                w.first,
+                w.second,
+                percent(w.rate),
+                percent(w.length_adjusted),
+                str(w.ties),
+                evaluation.labelers[w.judge].title,
+            )
+            for w in evaluation.wins
+        ]
+        head = ("first", "second", "win rate of the first", "length-adjusted", "ties", "judge")
+        size = f"{evaluation.prompts} test prompts, {evaluation.comparisons} validation comparisons"
+        return render_page(
+            "cell.html.j2",
+            title=f"Run {self.spec['name']}",
+            subtitle=size,
+            summary=self.summary,
+            warnings=self.warnings,
+            tables=[(head, wins)] if wins else [],
         )
 
     def describe(self) -> list[str]:

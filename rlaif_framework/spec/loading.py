@@ -8,8 +8,11 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from rlaif_framework.config import Config
 from rlaif_framework.data.mappings import SUFFIXES
+from rlaif_framework.data.paths import PACKAGE_PREFIX
 from rlaif_framework.errors import SpecError
+from rlaif_framework.files import user_path
 from rlaif_framework.plugins.component import AnyConfig
 from rlaif_framework.plugins.configs import LabelerConfig, TaskConfig
 from rlaif_framework.plugins.manager import PluginManager
@@ -57,6 +60,51 @@ def load_spec(
     return build_spec(layers.data, files, manager, layers)
 
 
+def resolve_spec(
+    given: str | Path | Sequence[str | Path] | Mapping[str, Any] | Spec,
+    overrides: Sequence[str],
+    manager: PluginManager,
+) -> Spec:
+    """Load a spec from files, or validate one that was built in Python.
+
+    Args:
+        given: The path of a file or several, as for `load_spec`, a mapping with the contents of one, or a spec. Parts
+            of a mapping may be settings, such as `Arm(...)`.
+        overrides: As for `load_spec`.
+        manager: The available components.
+
+    Raises:
+        SpecError: The spec is not valid, or names code that is not allowed.
+    """
+    if isinstance(given, str | Path):
+        given = [given]
+    if not isinstance(given, Spec | Mapping | Sequence):
+        raise SpecError(f"a spec is the path of a file, a mapping or a Spec, not a {type(given).__name__}")
+    if isinstance(given, Sequence):
+        paths = [name if str(name).startswith(PACKAGE_PREFIX) else user_path(str(name)) for name in given]
+        return load_spec(paths, overrides, manager)
+    layers = Layers(data=to_plain(given))
+    _apply(layers, overrides)
+    data = layers.data
+    unmet = require_plugins(_valid_requirements(data))
+    if unmet:
+        raise SpecError("plugins are missing:\n" + "\n".join(f"  {line}" for line in unmet))
+    manager.code.check("the spec", find_code(data))
+    manager.add_files(_valid_files(data))
+    return given if isinstance(given, Spec) and not overrides else build_spec(data, "the spec", manager, layers)
+
+
+def to_plain(value: Any) -> Any:
+    """Return a value of a spec as files have it: settings as mappings, paths as text."""
+    if isinstance(value, Config):
+        return value.model_dump(mode="json")
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(inner) for inner in value]
+    return str(value) if isinstance(value, Path) else value
+
+
 def build_spec(data: Mapping[str, Any], origin: str, manager: PluginManager, layers: Layers | None = None) -> Spec:
     """Validate a spec given as a mapping.
 
@@ -70,6 +118,18 @@ def build_spec(data: Mapping[str, Any], origin: str, manager: PluginManager, lay
         return Spec.model_validate(dict(data), context={"manager": manager})
     except ValidationError as error:
         raise explain(error, data, f"{origin} is not a valid spec", layers) from error
+
+
+def build_labeler(data: Mapping[str, Any], origin: str, manager: PluginManager) -> LabelerConfig:
+    """Validate the config of a labeler given as a mapping; `origin` names it in errors."""
+    adapter: TypeAdapter[LabelerConfig] = TypeAdapter(LabelerSlot)
+    return _validate("labeler", adapter, Layers(data=dict(data)), origin, manager)
+
+
+def build_task(data: Mapping[str, Any], origin: str, manager: PluginManager) -> TaskConfig:
+    """Validate the config of a task given as a mapping; `origin` names it in errors."""
+    adapter: TypeAdapter[TaskConfig] = TypeAdapter(TaskSlot)
+    return _validate("task", adapter, Layers(data=dict(data)), origin, manager)
 
 
 def load_task(given: str, overrides: Sequence[str], manager: PluginManager) -> TaskConfig:
@@ -99,11 +159,17 @@ def _load_component(
     is_settings = path.suffix.lower() in SUFFIXES
     layers = read_layer(path, slot) if is_settings else Layers(data={"kind": given})
     _apply(layers, overrides)
-    manager.code.check(given, find_code(layers.data))
+    return _validate(slot, adapter, layers, given, manager)
+
+
+def _validate(
+    slot: str, adapter: TypeAdapter[AnyConfig], layers: Layers, origin: str, manager: PluginManager
+) -> AnyConfig:
+    manager.code.check(origin, find_code(layers.data))
     try:
         return adapter.validate_python(layers.data, context={"manager": manager})
     except ValidationError as error:
-        raise explain(error, layers.data, f"{given} is not a valid {slot}", layers) from error
+        raise explain(error, layers.data, f"{origin} is not a valid {slot}", layers) from error
 
 
 def load_labelers(path: Path, overrides: Sequence[str], manager: PluginManager) -> dict[str, LabelerConfig]:

@@ -11,6 +11,7 @@ import pytest
 
 from rlaif_framework import Comparison, DataError
 from rlaif_framework.data import Row, make_comparison, read_forms
+from rlaif_framework.data.pair_forms import PairRow
 from rlaif_framework.data.pairs_file import scan_pairs
 from support.fake_plugins import write_rows
 
@@ -202,7 +203,7 @@ def test_the_comparisons_are_those_that_were_validated(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "pairs.jsonl", [{**GOOD, "prompt": f"p{i}", "human": 0.25} for i in range(5)])
     seen: list[tuple[int, Comparison]] = []
 
-    def note(row: Row, comparison: Comparison) -> None:
+    def note(row: Row, pair: PairRow, comparison: Comparison) -> None:
         seen.append((row.number, comparison))
 
     with scan_pairs(path, note) as scanned:

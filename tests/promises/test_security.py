@@ -16,7 +16,21 @@ import pytest
 import torch
 import yaml
 
-from rlaif_framework import DataError, ModelError, PluginManager, Prompt, RlaifError, Spec, SpecError, Store, load_spec
+from rlaif_framework import (
+    DataError,
+    ModelError,
+    PluginManager,
+    Prompt,
+    RlaifError,
+    Spec,
+    SpecError,
+    Store,
+    load_labeler,
+    load_policy,
+    load_reward,
+    load_run,
+    load_spec,
+)
 from rlaif_framework.data import AnnotatorPrompts, Template, TemplateFault
 from rlaif_framework.data.mappings import read_mapping
 from rlaif_framework.data.row_files import read_row_file
@@ -337,8 +351,16 @@ def test_required_plugins(
         assert "pip install" in message
 
 
-def test_code_of_models(own_model: Path, tmp_path: Path, rlaif: Callable[..., tuple[int, str, str]]) -> None:
-    """Python code of a model does not run unless the spec trusts the model, and no command asks a question about it."""
+def test_code_of_models(
+    own_model: Path,
+    tmp_path: Path,
+    rlaif: Callable[..., tuple[int, str, str]],
+    run_folder: Path,
+    manager: PluginManager,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Python code of a model does not run unless the spec trusts the model, and no command asks a question about it.
+    From Python, what a run folder holds is loaded with such code only if the caller passes `trust_remote_code=True`."""
     with pytest.raises(ModelError, match="trust_remote_code: true"):
         load_model(own_model, "causal", torch.float32, CPU)
     spec = {"task": "tldr", "policy": {"model": str(own_model)}, "sft": None}
@@ -352,6 +374,21 @@ def test_code_of_models(own_model: Path, tmp_path: Path, rlaif: Callable[..., tu
     (tmp_path / "labeler.yaml").write_text(yaml.safe_dump({"kind": "likelihood", "model": str(own_model)}))
     arguments = ("--labeler", tmp_path / "labeler.yaml", "--out", "labels.jsonl")
     assert rlaif("label", tmp_path / "pairs.jsonl", *arguments)[0] == 2
+    monkeypatch.setattr(PluginManager, "load", lambda **settings: manager)
+    for load in (load_policy, load_reward):
+        with pytest.raises(ModelError, match="trust_remote_code"):
+            load(own_model)
+    folder = tmp_path / "strange"
+    (folder / "rlaif").mkdir(parents=True)
+    shutil.copytree(own_model, folder / "rlaif" / "policy")
+    strange = yaml.safe_load((run_folder / "spec.yaml").read_text())
+    strange["policy"]["trust_remote_code"] = True
+    strange["arms"]["rlaif"]["feedback"]["labeler"] = {"kind": "length"}
+    (folder / "spec.yaml").write_text(yaml.safe_dump(strange))
+    shutil.copy(run_folder / "run.json", folder)
+    for load_from_run in (load_run, load_policy, load_reward, load_labeler):
+        with pytest.raises(ModelError, match="trust_remote_code=True"):
+            load_from_run(folder)
     # No call leaves the question to transformers.
     for path in SOURCES:
         for call in find_calls(path):

@@ -31,9 +31,11 @@ def read_run(path: Path) -> dict[str, Any]:
     """Return the run, its history and its summary."""
     from wandb.proto import wandb_internal_pb2
 
+    create_record: Any = wandb_internal_pb2.Record  # type: ignore[attr-defined,unused-ignore]
+
     found: dict[str, Any] = {"history": [], "summary": {}}
     for message in read_messages(path):
-        record: Any = wandb_internal_pb2.Record()
+        record: Any = create_record()
         record.ParseFromString(message)
         kind = record.WhichOneof("record_type")
         if kind == "run":

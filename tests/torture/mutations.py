@@ -150,7 +150,13 @@ def _read_data(path: Path, draw: random.Random, manager: PluginManager, folder: 
     skip = draw.random() < 0.5
     out = folder / "labels.jsonl"
     job = Job(
-        path, labelers, load_task(kind, [], manager), out, folder / "report.html", skip_invalid=skip, overwrite=True
+        pairs=path,
+        labelers=labelers,
+        task=load_task(kind, [], manager),
+        out=out,
+        report=folder / "report.html",
+        skip_invalid=skip,
+        overwrite=True,
     )
     label_file(job, manager, Progress())
     for line in out.read_text(encoding="utf-8").splitlines():

@@ -80,5 +80,11 @@ def _fail_at_random(count: int, draw: random.Random, seed: int, folder: Path) ->
 
 def _label(out: Path, manager: PluginManager) -> None:
     labelers = {"": load_labeler("judge.json", [], manager)}
-    job = Job(Path("pairs.jsonl"), labelers, load_task("tldr", [], manager), out / "labels.jsonl", overwrite=True)
+    job = Job(
+        pairs=Path("pairs.jsonl"),
+        labelers=labelers,
+        task=load_task("tldr", [], manager),
+        out=out / "labels.jsonl",
+        overwrite=True,
+    )
     label_file(job, manager, Progress())

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+
+from anyio.from_thread import start_blocking_portal
 
 from rlaif_framework import Answer, Context, Question, Request
 from rlaif_framework.prompting import Journal
@@ -39,12 +40,13 @@ class OpenAIBackend:
             ModelError: A server refuses even a short question, or there is no usable answer after all retries.
             RlaifError: The budget is used up.
         """
-        # The runner cancels requests in flight if the caller stops, e.g. by Ctrl-C.
-        with closing(Journal()) as journal, asyncio.Runner() as runner:
-            exchange = Exchange(self.service, requests, journal)
-            while (arrived := runner.run(exchange.next())) is not None:
+        # The event loop has a thread of its own, since the caller's thread may run one already, as in a notebook. The
+        # portal cancels requests in flight if the caller stops, e.g. by Ctrl-C; only then may the journal be closed.
+        with closing(Journal()) as journal, start_blocking_portal() as portal:
+            exchange = portal.call(Exchange, self.service, requests, journal)
+            while (arrived := portal.call(exchange.next)) is not None:
                 yield arrived
-                exchange.forget(arrived[0])  # the caller has stored the answer
+                portal.call(exchange.forget, arrived[0])  # the caller has stored the answer
         # All answers have arrived and are paid for, so this is no error.
         if self.service.budget.is_exceeded:
             reached = self.service.budget.reached()

@@ -50,4 +50,4 @@ class TrackioTracker:
     def run_finished(self, error: BaseException | None) -> None:
         """Write what is buffered."""
         with redirect_stdout(sys.stderr):
-            trackio.finish()  # not that of the run, after which Trackio would finish it again at exit
+            trackio.finish()  # type: ignore[no-untyped-call,unused-ignore]  # not that of the run, after which Trackio would finish it again at exit
