@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tarfile
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +27,7 @@ def test_the_wheel_holds_the_three_packages_and_their_data(tmp_path: Path) -> No
     tops = {name.partition("/")[0] for name in names}
     assert {t for t in tops if not t.endswith(".dist-info")} == {"rlaif_framework", "rlaif_plugins", "rlaif_registry"}
     for needed in (
+        "rlaif_plugins/tasks/text/annotator_prompts.yaml",
         "rlaif_plugins/tasks/tldr/tldr_mini.jsonl",
         "rlaif_plugins/tasks/tldr/annotator_prompts.yaml",
         "rlaif_plugins/tasks/dialogue/annotator_prompts-harmless.yaml",
@@ -33,6 +35,23 @@ def test_the_wheel_holds_the_three_packages_and_their_data(tmp_path: Path) -> No
         "rlaif_framework/report/report.html.j2",
         "rlaif_framework/py.typed",
         "rlaif_registry/catalogue/rlaif-framework.toml",
+    ):
+        assert needed in names, needed
+
+
+def test_the_source_distribution_has_the_plugins_of_the_repository(tmp_path: Path) -> None:
+    pytest.importorskip("build")
+    command = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True)
+    (source,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(source) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    for needed in (
+        "plugins/example-plugin/pyproject.toml",
+        "plugins/example-plugin/src/rlaif_example/reviews.jsonl",
+        "plugins/example-plugin/src/rlaif_example/specs/positive-reviews.yaml",
+        "plugins/rlaif-trl/src/rlaif_trl/trainers.py",
+        "plugins/rlaif-trl/tests/test_trl.py",
     ):
         assert needed in names, needed
 
