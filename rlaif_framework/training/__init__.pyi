@@ -24,3 +24,5 @@ from .responses import draw_prompts as draw_prompts
 from .responses import sample_from as sample_from
 from .responses import sample_texts as sample_texts
 from .responses import truncate_prompts as truncate_prompts
+from .trainers import run_trainer as run_trainer
+from .trainers import trainer_arguments as trainer_arguments

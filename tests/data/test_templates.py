@@ -218,6 +218,8 @@ def test_json_is_not_escaped_for_pages() -> None:
 
 
 def test_the_names_that_a_template_reads_are_known_without_computing_anything() -> None:
-    source = "{% for i in range(3) %}{{ a.b ~ row['c d'] }}{% endfor %}{% if e is defined %}{{ 9 ** 9 ** 9 }}{% endif %}"
+    source = (
+        "{% for i in range(3) %}{{ a.b ~ row['c d'] }}{% endfor %}{% if e is defined %}{{ 9 ** 9 ** 9 }}{% endif %}"
+    )
     assert Template("t", source).names == {"a", "row", "e"}
     assert "i" in Template("t", "{% for i in a %}{{ i }}{% endfor %}").names, "variables of the template are names, too"

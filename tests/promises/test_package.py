@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tarfile
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rlaif_framework.cli.main import app
+from rlaif_framework.plugins.component import SLOTS
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,6 +36,27 @@ def test_the_wheel_holds_the_three_packages_and_their_data(tmp_path: Path) -> No
         "rlaif_framework/report/report.html.j2",
         "rlaif_framework/py.typed",
         "rlaif_registry/catalogue/rlaif-framework.toml",
+        "rlaif_framework/testing/component.py",
+        *(f"rlaif_framework/cli/plugin_templates/{kind}/plugin.py" for kind in SLOTS),
+        "rlaif_framework/cli/plugin_templates/common/pyproject.toml",
+        "rlaif_framework/cli/plugin_templates/task/titles.jsonl",
+    ):
+        assert needed in names, needed
+
+
+def test_the_source_distribution_has_the_plugins_of_the_repository(tmp_path: Path) -> None:
+    pytest.importorskip("build")
+    command = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True)
+    (source,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(source) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    for needed in (
+        "plugins/example-plugin/pyproject.toml",
+        "plugins/example-plugin/src/rlaif_example/reviews.jsonl",
+        "plugins/example-plugin/src/rlaif_example/specs/positive-reviews.yaml",
+        "plugins/rlaif-trl/src/rlaif_trl/trainers.py",
+        "plugins/rlaif-trl/tests/test_trl.py",
     ):
         assert needed in names, needed
 

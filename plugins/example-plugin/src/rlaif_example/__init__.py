@@ -1,60 +1,86 @@
-"""A labeler that prefers the response with more of the source's keywords."""
+"""Positive continuations of reviews, the first task of RLHF on text (Ziegler et al. 2019): settings and registration.
+
+Every `rlaif` command imports this module, so it imports nothing heavy. The classes are in the modules of the targets.
+"""
 
 from __future__ import annotations
 
-import math
-import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal
+from collections.abc import Iterable
+from pathlib import Path
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from rlaif_framework import Comparison, Component, Context, Evidence, LabelerConfig, Preference, hookimpl
+from rlaif_framework import (
+    Component,
+    LabelerConfig,
+    MetricConfig,
+    MetricSlots,
+    TaskConfig,
+    default_components,
+    hookimpl,
+)
 
-WORD = re.compile(r"[^\W\d_]+")
+
+class ReviewsConfig(TaskConfig):
+    """Continue the beginning of a review."""
+
+    kind: Literal["example/reviews"] = "example/reviews"
+    data: Path | None = None
+    """A JSON Lines file with the columns of `reviews.jsonl`, which is the default."""
+    instruction: str = "Continue this review. Write only the continuation."
+    """First line of the user's message to a policy with a chat template. Others continue the text itself."""
+    metrics: MetricSlots = default_components("words", "example/positive", "example/distinct-words")
+    """Metrics of responses, which are logged in training and reported in the evaluation."""
 
 
-class KeywordsConfig(LabelerConfig):
-    """Prefer the response that contains more of the source's most frequent content words."""
+class VaderConfig(LabelerConfig):
+    """Prefer the response that VADER finds more positive (Hutto and Gilbert 2014)."""
 
-    kind: Literal["example/keywords"] = "example/keywords"
-    keywords: int = Field(10, ge=1, le=100)
-    """Number of keywords: the most frequent content words of the source."""
-    min_letters: int = Field(5, ge=1)
-    """Minimum length of a content word."""
+    scores_responses: ClassVar[bool] = True
+
+    kind: Literal["example/vader"] = "example/vader"
+    scale: float = Field(0.2, ge=0.01)
+    """Scale of the logits: this difference of the scores, which are in [-1, 1], gives odds of e to 1."""
+
+
+class PatternConfig(LabelerConfig):
+    """Prefer the response that the lexicon of Pattern finds more positive (De Smedt and Daelemans 2012)."""
+
+    scores_responses: ClassVar[bool] = True
+
+    kind: Literal["example/pattern"] = "example/pattern"
     scale: float = Field(0.1, ge=0.01)
-    """Scale of the logits: this difference in the share of keywords gives odds of e to 1."""
+    """Scale of the logits: this difference of the scores, which are in [-1, 1], gives odds of e to 1."""
 
 
-class KeywordsLabeler:
-    """Scores each response separately, so it has no position bias."""
+class PositiveConfig(MetricConfig):
+    """Measure whether a response is positive, by the lexicon of Pattern."""
 
-    def __init__(self, config: KeywordsConfig, context: Context) -> None:
-        self.config = config
-
-    def label(self, comparisons: Sequence[Comparison]) -> Iterator[Preference]:
-        """Label comparisons by the share of keywords in the responses; equal shares are a tie."""
-        for comparison in comparisons:
-            keywords = self.find_keywords(comparison.prompt.source)
-            a, b = (keyword_share(keywords, text) for text in comparison.responses)
-            # Shares are in [0, 1], so the exponent is at most 100 and cannot overflow.
-            first = 1.0 / (1.0 + math.exp((b - a) / self.config.scale))
-            yield Preference(comparison.id, (first, 1.0 - first), Evidence(self.config.kind, scores=(a, b)))
-
-    def find_keywords(self, source: str) -> set[str]:
-        """Return the most frequent content words of the source; among equally frequent ones, the first."""
-        words = [word for word in WORD.findall(source.lower()) if len(word) >= self.config.min_letters]
-        return {word for word, _ in Counter(words).most_common(self.config.keywords)}
+    kind: Literal["example/positive"] = "example/positive"
 
 
-def keyword_share(keywords: set[str], response: str) -> float:
-    """Return the share of the keywords that a response contains, in [0, 1]; 0 if there are none."""
-    # The denominator does not depend on the response, so a longer response is not penalised.
-    return len(keywords.intersection(WORD.findall(response.lower()))) / max(1, len(keywords))
+class DistinctWordsConfig(MetricConfig):
+    """Measure the fraction of a response's words that are new; it is low if a policy repeats words of praise."""
+
+    kind: Literal["example/distinct-words"] = "example/distinct-words"
+
+
+@hookimpl
+def rlaif_tasks() -> Iterable[Component]:
+    """Offer `example/reviews`."""
+    yield Component("example/reviews", ReviewsConfig, "rlaif_example.reviews:ReviewsTask")
 
 
 @hookimpl
 def rlaif_labelers() -> Iterable[Component]:
-    """Offer `example/keywords`."""
-    yield Component("example/keywords", KeywordsConfig, "rlaif_example:KeywordsLabeler")
+    """Offer `example/vader` and `example/pattern`."""
+    yield Component("example/vader", VaderConfig, "rlaif_example.sentiment:VaderLabeler")
+    yield Component("example/pattern", PatternConfig, "rlaif_example.sentiment:PatternLabeler")
+
+
+@hookimpl
+def rlaif_metrics() -> Iterable[Component]:
+    """Offer `example/positive` and `example/distinct-words`."""
+    yield Component("example/positive", PositiveConfig, "rlaif_example.sentiment:Positive")
+    yield Component("example/distinct-words", DistinctWordsConfig, "rlaif_example.words:DistinctWords")
