@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
@@ -12,7 +12,7 @@ from rlaif_framework import MetricSlots, SpecPath, TaskConfig, default_component
 class DataTaskConfig(TaskConfig):
     """Base of the config of a task with rows of data."""
 
-    annotator_prompts: SpecPath | dict[str, Any] | None = None
+    annotator_prompts: SpecPath | dict[str, object] | None = None
     """Annotator prompts that override those of the task, key by key: a YAML file, or the keys themselves."""
     metrics: MetricSlots = default_components("words", "copy-rate", "rouge")
     """Metrics of responses, which are logged in training and reported in the evaluation."""
