@@ -103,7 +103,15 @@ ATTRIBUTES: Mapping[str, Mapping[str, Any]] = {
 """Settings of the components that need some, by kind and name. All others are tested with their defaults."""
 
 FUNCTIONS = {"labeler function", "reward function", "metric function"}
-OWN_CLASSES = {"backend openai", "task dialogue", "reward pretrained", "tracker mlflow", "tracker trackio", *FUNCTIONS}
+OWN_CLASSES = {
+    "backend openai",
+    "task dialogue",
+    "task text",
+    "reward pretrained",
+    "tracker mlflow",
+    "tracker trackio",
+    *FUNCTIONS,
+}
 """Components whose settings need a fixture: they have classes below."""
 
 
@@ -165,6 +173,22 @@ class TestTaskDialogue(TaskConformance):
         path = tmp_path / "pairs.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         return {"kind": "dialogue", "data": str(path)}
+
+
+class TestTaskText(TaskConformance):
+    component = "text"
+
+    @pytest.fixture
+    def settings(self, tmp_path: Path) -> Mapping[str, Any]:
+        rows = [f"What is {n} plus {n}? Answer with a number.,{2 * n},{2 * n + 1}" for n in range(60)]
+        (tmp_path / "sums.csv").write_text("\n".join(["question,answer,wrong", *rows]))
+        return {
+            "kind": "text",
+            "data": str(tmp_path / "sums.csv"),
+            "prompt": "{{ question }}",
+            "reference": "{{ answer }}",
+            "comparisons": {"fields": {"chosen": "answer", "rejected": "wrong"}, "gold_source": "synthetic"},
+        }
 
 
 class TestRewardPretrained(RewardConformance):
