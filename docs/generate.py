@@ -24,7 +24,8 @@ from rlaif_framework import Config, PluginManager, Spec
 from rlaif_framework.cli.schemas import SCHEMAS, build_schema
 from rlaif_framework.contracts.protocols import PROTOCOLS
 from rlaif_framework.plugins import hookspecs
-from rlaif_framework.plugins.component import SLOTS
+from rlaif_framework.plugins.component import SLOTS, Slot
+from rlaif_framework.plugins.configs import BASES
 from rlaif_framework.plugins.slots import SlotType
 from rlaif_registry import NOTICE, read_catalogue
 
@@ -32,7 +33,35 @@ ROOT = Path(__file__).parents[1]
 SCHEMA = ROOT / "specs/schema.json"
 ENTRY = ROOT / "registry/rlaif_registry/catalogue/rlaif-framework.toml"
 NOTE = "<!-- Written by docs/generate.py; do not edit. -->"
-BEGIN, END = "<!-- generated:hooks -->", "<!-- end of generated:hooks -->"
+TEMPLATES = ROOT / "rlaif_framework/cli/plugin_templates"
+KIND_PAGES: dict[Slot, str] = {
+    "task": "tasks",
+    "backend": "backends",
+    "strategy": "strategies",
+    "labeler": "labelers",
+    "reward": "rewards",
+    "algorithm": "algorithms",
+    "metric": "metrics",
+    "tracker": "trackers",
+}
+"""The page for authors of each kind of component."""
+INTERFACES = {
+    "Protocols": ("contracts/protocols.py", ()),
+    "Settings": ("plugins/component.py", ("Component", "ComponentConfig", "ModelLoad")),
+    "Settings by kind": ("plugins/configs.py", ()),
+    "Context": ("assembly/context.py", ()),
+    "Stage": ("contracts/stage.py", ()),
+    "Runs": ("contracts/lifecycle.py", ()),
+    "Tracked runs": ("contracts/tracking.py", ()),
+    "Prompts, comparisons and preferences": ("records/preferences.py", ()),
+    "Requests and answers": ("records/requests.py", ()),
+    "Annotations": ("records/annotation.py", ()),
+    "Ballots": ("records/ballots.py", ()),
+    "Samples": ("records/samples.py", ()),
+    "Policy gradients": ("rl/policy_gradient.py", ("PolicyGradient",)),
+    "Experience of a policy gradient": ("rl/experience.py", ("Experience",)),
+}
+"""Sections of the page of interfaces: a module, and its classes; all public ones if none are named."""
 PLAIN = {
     int: "integer",
     float: "number",
@@ -82,8 +111,10 @@ def build_pages(manager: PluginManager) -> dict[Path, str]:
         ROOT / "docs/reference/spec.md": describe_spec(),
         ROOT / "docs/reference/components.md": describe_components(manager),
         ROOT / "docs/reference/api.md": describe_api(),
+        ROOT / "docs/reference/interfaces.md": describe_interfaces(),
         ROOT / "docs/reference/catalogue.md": describe_catalogue(),
-        hooks: replace_block(hooks.read_text(encoding="utf-8"), describe_hooks(manager)),
+        hooks: replace_block(hooks.read_text(encoding="utf-8"), "hooks", describe_hooks(manager)),
+        **{ROOT / f"docs/plugins/{name}.md": fill_kind_page(slot, name) for slot, name in KIND_PAGES.items()},
     }
 
 
@@ -306,18 +337,138 @@ def describe_hooks(manager: PluginManager) -> str:
     return "\n".join(lines)
 
 
-def replace_block(page: str, block: str) -> str:
-    """Replace the text between the two marks of a page."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{block}{END}{after}"
+def replace_block(page: str, name: str, block: str) -> str:
+    """Replace the text between the two marks of a name in a page."""
+    begin, end = f"<!-- generated:{name} -->", f"<!-- end of generated:{name} -->"
+    before, _, rest = page.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}\n\n{block}{end}{after}"
+
+
+# Interfaces and pages for authors
+
+
+def describe_interfaces() -> str:
+    """Write the protocols, base configs and records that plugins use, as their signatures and docstrings."""
+    lines = [
+        "# Interfaces",
+        "",
+        NOTE,
+        "",
+        "What plugins implement and receive, as signatures with their docstrings. [Hooks](../plugins/hooks.md) has the",
+        "functions that a plugin's module implements. The [API](api.md) lists all public names, and the packages that",
+        "they are imported from.",
+    ]
+    for title, (path, names) in INTERFACES.items():
+        lines += ["", f"## {title}", "", *_summarise(f"rlaif_framework/{path}")]
+        for name, stub in read_interfaces(path, names).items():
+            lines += ["", f"### {name}", "", "```python", stub, "```"]
+    return "\n".join(lines) + "\n"
+
+
+def read_interfaces(path: str, names: Sequence[str]) -> dict[str, str]:
+    """Return the named classes of a module of the framework, or all public ones, without code, by name."""
+    found = read_stubs(ROOT / "rlaif_framework" / path)
+    return {
+        name: stub
+        for name, (kind, stub) in found.items()
+        if kind is ast.ClassDef and (name in names if names else not name.startswith("_"))
+    }
+
+
+def read_stubs(path: Path) -> dict[str, tuple[type[ast.AST], str]]:
+    """Return what a module defines, without the code of functions: the type of syntax and the text, by name."""
+    source = path.read_text(encoding="utf-8")
+    lines, body = source.splitlines(), ast.parse(source).body
+    found: dict[str, tuple[type[ast.AST], str]] = {}
+    for node, after in zip(body, [*body[1:], None], strict=True):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            found[node.name] = type(node), _cut_bodies(lines, node)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            last = after if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else node
+            text = "\n".join(lines[node.lineno - 1 : last.end_lineno])
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                found[ast.unparse(target)] = type(node), text
+    return found
+
+
+def _cut_bodies(lines: Sequence[str], node: ast.ClassDef | ast.FunctionDef) -> str:
+    """Return the source of a class or function with the docstrings of public functions, and without their code."""
+    dropped: set[int] = set()
+    for item in [node] if isinstance(node, ast.FunctionDef) else node.body:
+        if isinstance(item, ast.FunctionDef):
+            first, last = _first_line(item), item.end_lineno or 0
+            if item.name.startswith("_"):
+                dropped |= set(range(first, last + 1))
+            elif ast.get_docstring(item) is not None:
+                dropped |= set(range((item.body[0].end_lineno or 0) + 1, last + 1))
+    kept = [lines[n - 1] for n in range(_first_line(node), (node.end_lineno or 0) + 1) if n not in dropped]
+    text = "\n".join(line for n, line in enumerate(kept) if line.strip() or (n and kept[n - 1].strip()))
+    return text.rstrip()
+
+
+def _first_line(node: ast.ClassDef | ast.FunctionDef) -> int:
+    """Return the line of a definition or of its first decorator."""
+    return min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+
+
+def fill_kind_page(slot: Slot, name: str) -> str:
+    """Fill in a page for authors: the interface, the component that `rlaif new-plugin` writes, and its tests."""
+    page = (ROOT / f"docs/plugins/{name}.md").read_text(encoding="utf-8")
+    protocols = read_interfaces("contracts/protocols.py", [PROTOCOLS[slot].__name__])
+    bases = read_interfaces("plugins/configs.py", [BASES[slot].__name__])
+    blocks = {
+        "interface": _fence("python", *protocols.values()) + _fence("python", *bases.values()),
+        "example": describe_example(slot),
+        "tests": _fence("python", _read(TEMPLATES / slot / "test.py")),
+        "conformance": describe_conformance(slot),
+    }
+    for mark, block in blocks.items():
+        page = replace_block(page, mark, block)
+    return page
+
+
+def describe_example(slot: Slot) -> str:
+    """Write the files that `rlaif new-plugin acme` puts into the package, and how the component is used."""
+    files = sorted(p for p in (TEMPLATES / slot).iterdir() if p.name not in ("plugin.py", "test.py", "usage.yaml"))
+    lines = ["`src/rlaif_acme/__init__.py`:\n\n", _fence("python", _read(TEMPLATES / slot / "plugin.py"))]
+    for file in (file for file in files if file.is_file()):
+        text = _read(file)
+        if file.suffix == ".jsonl":
+            text = text.partition("\n")[0]
+            lines += [f"`src/rlaif_acme/{file.name}` has one row for each text, such as:\n\n", _fence("json", text)]
+        else:
+            language = {".py": "python", ".yaml": "yaml"}[file.suffix]
+            lines += [f"`src/rlaif_acme/{file.name}`:\n\n", _fence(language, text)]
+    return "".join([*lines, "In a spec:\n\n", _fence("yaml", _read(TEMPLATES / slot / "usage.yaml"))])
+
+
+def describe_conformance(slot: Slot) -> str:
+    """Write a table of the standard tests of a kind, from their docstrings."""
+    rows = []
+    for module in ("component", KIND_PAGES[slot]):
+        tree = ast.parse(_read(ROOT / f"rlaif_framework/testing/{module}.py"))
+        for node in (item for kind in tree.body if isinstance(kind, ast.ClassDef) for item in kind.body):
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                meaning = " ".join((ast.get_docstring(node) or "").split()).removeprefix("Check ").removeprefix("that ")
+                rows.append(f"| {node.name.removeprefix('test_').replace('_', ' ')} | {_cell(meaning)} |\n")
+    return "".join(["| test | what is checked |\n", "|---|---|\n", *rows, "\n"])
+
+
+def _fence(language: str, *texts: str) -> str:
+    return "".join(f"```{language}\n{text}\n```\n\n" for text in texts)
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8").rstrip()
 
 
 # API
 
 
 def describe_api() -> str:
-    """Write a section for each package with public names; mkdocstrings documents each name."""
+    """Write a section for each package with public names: signatures and docstrings, or links to the interfaces."""
+    shown = {f"rlaif_framework/{path}": read_interfaces(path, names) for path, names in INTERFACES.values()}
     lines = [
         "# API",
         "",
@@ -331,8 +482,14 @@ def describe_api() -> str:
         lines += ["", f"## {package}", "", *_summarise(package.replace(".", "/") + "/__init__.py")]
         for module, names in public_names(package).items():
             lines += ["", f"### {module}", "", *_summarise(f"{module.replace('.', '/')}.py")]
+            path = f"{module.replace('.', '/')}.py"
+            stubs = read_stubs(ROOT / path)
             for name in names:
-                lines += ["", f"::: {package}.{name}"]
+                lines += ["", f"#### `{package}.{name}`", ""]
+                if name in shown.get(path, ()):
+                    lines.append(f"See [interfaces](interfaces.md#{name.lower()}).")
+                else:
+                    lines += ["```python", stubs[name][1], "```"]
     return "\n".join(lines) + "\n"
 
 

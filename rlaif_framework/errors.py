@@ -52,6 +52,12 @@ class TrainingError(RlaifError):
 class MissingPackageError(RlaifError):
     """A package is not installed. The message contains the command that installs it."""
 
+    @property
+    def is_optional(self) -> bool:
+        """True if the package belongs to an extra of this distribution, which only some users want."""
+        cause = self.__cause__
+        return isinstance(cause, ModuleNotFoundError) and (cause.name or "").partition(".")[0] in EXTRAS
+
 
 def suggest(name: str, known: Iterable[str]) -> str:
     """Return a hint for an unknown name: the nearest known name, or all known names."""

@@ -38,7 +38,7 @@ def _check_target(value: str) -> str:
 class FunctionSettings(Config):
     """Settings of a function, which is called as `score(prompts, completions, **columns)`."""
 
-    target: Annotated[str, AfterValidator(_check_target)]
+    target: Annotated[str, AfterValidator(_check_target)] = Field(examples=["my_rewards.py:score"])
     """The function: `my_rewards.py:score`, in a file beside the spec, or `package.module:score`. Its code runs only if
     you allow it, by `--plugin` or `--trust-local`."""
     columns: dict[str, Column] = Field({})

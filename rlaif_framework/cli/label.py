@@ -37,13 +37,15 @@ def label(
         typer.Option(metavar="FILE", help="Compare several labelers: a file that maps names to labelers."),
     ] = None,
     task: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="KIND|FILE",
-            help="Task whose annotator prompts are used: tldr for summaries, dialogue for helpful answers, or a file "
-            "such as specs/paper/task-harmless.yaml for harmless answers.",
+            help="Task whose annotator prompts are used: text for responses of any kind, tldr for summaries, dialogue "
+            "for helpful answers, or a file such as specs/paper/task-harmless.yaml for harmless answers. [default: by "
+            "the form of the pairs]",
+            show_default=False,
         ),
-    ] = "tldr",
+    ] = None,
     report: Annotated[
         Path | None, typer.Option(help="File for a report, .html; its numbers are written beside it as .json.")
     ] = None,
@@ -89,7 +91,7 @@ def label(
         raise SpecError("give either --labeler, for one labeler, or --compare, for several")
     manager = load_plugins(plugin, trust_local)
     labelers = _load_labelers(labeler, compare, set_ or [], manager)
-    settings = load_task(task, (), manager)  # `--set` applies to the labelers only
+    settings = load_task(task, (), manager) if task else None  # `--set` applies to the labelers only
     mapping = parse_fields(fields or [])
     job = Job(pairs, labelers, settings, out, report, export, skip_invalid, overwrite, seed, mapping, batch_tokens)
     found = label_file(job, manager, Progress(Console()))

@@ -11,6 +11,7 @@ import typer
 
 from rlaif_framework.cli.label import label
 from rlaif_framework.cli.listings import catalogue, components, plugins, schema, show
+from rlaif_framework.cli.new_plugin import new_plugin
 from rlaif_framework.cli.plugin_commands import PluginGroup
 from rlaif_framework.cli.runs import check, plan, run
 from rlaif_framework.cli.setup import check_arguments, prepare_process
@@ -26,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # `main` reports errors
     rich_markup_mode=None,  # brackets in help texts are not markup
 )
-for command in (run, label, plan, check, schema, catalogue, plugins, components, show):
+for command in (run, label, plan, check, schema, catalogue, plugins, components, show, new_plugin):
     app.command()(command)
 
 

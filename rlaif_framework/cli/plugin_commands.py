@@ -33,12 +33,14 @@ class PluginGroup(TyperGroup):
         return super().get_command(ctx, cmd_name)
 
     def _load(self) -> None:
-        if not self.loaded:
-            self.loaded = True
+        from rlaif_framework.plugins.versions import has_plugins
+
+        if not self.loaded and has_plugins():
             with stdout_to_stderr():
-                offered = load_plugins().commands
+                offered = load_plugins(builtins=False).commands
             for name, (command, plugin) in sorted(offered.items()):
                 self.add_command(_wrap(command, plugin), name)
+        self.loaded = True
 
 
 def _wrap(command: Command, plugin: Plugin) -> Any:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rlaif_framework.spec.model import Spec
 
 
-def load_plugins(files: list[str] | None = None, trust_local: bool = False) -> PluginManager:
+def load_plugins(files: list[str] | None = None, trust_local: bool = False, builtins: bool = True) -> PluginManager:
     """Load all plugins, and print a warning for each that failed or is slow.
 
     With RLAIF_DEBUG=1, the traceback of each failure is printed too.
@@ -29,11 +29,12 @@ def load_plugins(files: list[str] | None = None, trust_local: bool = False) -> P
     Args:
         files: Files of the user's own to load, and modules to allow.
         trust_local: If True, all code that a spec names may run.
+        builtins: If False, load only the installed plugins.
     """
     from rlaif_framework.plugins.manager import PluginManager
     from rlaif_framework.plugins.own_code import OwnCode
 
-    manager = PluginManager.load(code=OwnCode(files or (), trust_local))
+    manager = PluginManager.load(code=OwnCode(files or (), trust_local), builtins=builtins)
     for plugin in manager.plugins if is_first_process() else ():
         if plugin.error:
             reason = " ".join(plugin.error.split())

@@ -35,7 +35,8 @@ class Task(Protocol):
     def truncate(self, prompt: Prompt, fits: Callable[[Prompt], bool]) -> Prompt:
         """Truncate the source of a prompt until it fits; the cue and the instruction stay as they are.
 
-        `Prompt.replace_source` returns the prompt with a shorter source.
+        `Prompt.replace_source` returns the prompt with a shorter source; `rlaif_framework.data.truncate_passage` and
+        `truncate_dialogue` truncate texts and dialogues.
 
         Raises:
             DataError: The prompt does not fit even without its source.

@@ -103,7 +103,17 @@ def check_prompt(value: object) -> Prompt:
         _check_text("reference", value.reference, may_be_empty=True)
     if not isinstance(value.turns, tuple | list):
         raise DataError(f"the turns are {short(value.turns)}, not a tuple")
+    _check_span(value)
     return replace(value, turns=tuple(map(_check_turn, value.turns))) if value.turns else value
+
+
+def _check_span(prompt: Prompt) -> None:
+    span = prompt.truncatable
+    if span is None:
+        return
+    is_pair = isinstance(span, tuple) and len(span) == 2 and all(type(number) is int for number in span)
+    if not is_pair or not 0 <= span[0] <= span[1] <= len(prompt.source):
+        raise DataError(f"truncatable is {short(span)}, not the start and end of a part of the source")
 
 
 def _check_turn(value: object) -> Turn:

@@ -2,9 +2,16 @@ from .annotator_prompts import AnnotatorPrompts as AnnotatorPrompts
 from .annotator_prompts import Exemplar as Exemplar
 from .annotator_prompts import flatten as flatten
 from .faults import RowFault as RowFault
+from .fields import RESPONSE_FIELDS as RESPONSE_FIELDS
 from .fields import PairField as PairField
+from .messages import check_dialogue as check_dialogue
+from .messages import is_messages as is_messages
+from .messages import is_transcript as is_transcript
+from .messages import read_dialogue as read_dialogue
+from .pair_forms import FORMS as FORMS
 from .pair_forms import PairRow as PairRow
 from .pair_forms import check_responses as check_responses
+from .pair_forms import has_responses as has_responses
 from .pair_forms import hash_texts as hash_texts
 from .pair_forms import read_forms as read_forms
 from .pair_forms import read_fraction as read_fraction
@@ -25,3 +32,6 @@ from .transcripts import ASSISTANT_CUE as ASSISTANT_CUE
 from .transcripts import join_transcript as join_transcript
 from .transcripts import split_transcript as split_transcript
 from .transcripts import strip_cue as strip_cue
+from .truncation import truncate_dialogue as truncate_dialogue
+from .truncation import truncate_passage as truncate_passage
+from .truncation import with_dialogue as with_dialogue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -94,19 +95,25 @@ class AnnotatorPrompts(Config):
     """The prompt for a score."""
 
     @classmethod
-    def load(cls, path: Path, own: Path | None = None) -> AnnotatorPrompts:
-        """Read a task's annotator prompts. `own` is a user's file that overrides some of them, key by key.
+    def load(cls, path: Path, own: Path | Mapping[str, Any] | None = None) -> AnnotatorPrompts:
+        """Read a task's annotator prompts.
+
+        Args:
+            path: The task's file.
+            own: What a user overrides key by key, as a file or a mapping. The parts of `rate` are keys of their own.
 
         Raises:
             DataError: A file is missing, not a mapping, or has an unknown or invalid key.
         """
         data = read_mapping(path, "annotator prompts")
-        if own is not None:
-            data |= read_mapping(own, "annotator prompts")
+        changes = read_mapping(own, "annotator prompts") if isinstance(own, Path) else own or {}
+        for key, value in changes.items():
+            nested = key == "rate" and isinstance(value, Mapping)
+            data[key] = {**data[key], **value} if nested else value
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            where = own or path  # the task's own file is valid
+            where = "task.annotator_prompts" if isinstance(own, Mapping) else own or path  # the task's file is valid
             lines = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_url=False)]
             raise DataError(f"{where}: " + "\n  ".join(lines)) from error
 

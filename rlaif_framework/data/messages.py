@@ -84,7 +84,23 @@ def read_messages(value: Sequence[Any], name: str) -> list[Turn]:
     return turns
 
 
-def check_prompt(turns: Sequence[Turn]) -> None:
+def read_dialogue(value: Any, name: str) -> list[Turn]:
+    """Read a dialogue from a column: a list of messages, also stored as text, or a transcript without its cue.
+
+    Raises:
+        RowFault: It is neither.
+    """
+    value = decode_messages(value, name)
+    if is_messages(value):
+        return strip_turns(read_messages(value, name))
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise RowFault(f"'{name}' is missing or empty")
+    if not isinstance(value, str):
+        raise RowFault(f"'{name}' is {short(value)}, not a dialogue", kind=f"'{name}' is not a dialogue")
+    return split_transcript(value)
+
+
+def check_dialogue(turns: Sequence[Turn]) -> None:
     """Check that a dialogue waits for an answer of the assistant.
 
     Raises:

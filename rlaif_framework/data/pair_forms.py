@@ -11,7 +11,7 @@ from typing import Any
 
 from rlaif_framework.data.faults import RowFault
 from rlaif_framework.data.messages import (
-    check_prompt,
+    check_dialogue,
     convert_marks,
     decode,
     decode_messages,
@@ -87,6 +87,12 @@ def read_forms(row: Row) -> list[PairRow]:
                 _check_dialogue(pair)
             return pairs
     raise RowFault(f"expected {FORMS}; found {', '.join(map(str, list(row)[:8])) or 'no columns'}")
+
+
+def has_responses(row: Row) -> bool:
+    """Return True if a row has one of the supported forms, without regard to empty columns."""
+    filled = {name: value for name, value in row.items() if value not in (None, "")}
+    return is_rated(filled) or any(has_form(filled) for has_form, _ in _FORMS)
 
 
 def is_rated(row: Row) -> bool:
@@ -334,7 +340,7 @@ def read_prompt(row: Row, name: str = "prompt") -> str | None:
         return None
     if is_messages(value):
         turns = strip_turns(read_messages(value, name))
-        check_prompt(turns)
+        check_dialogue(turns)
         return to_prompt(turns)
     return convert_marks(_string(value, name))
 
@@ -359,7 +365,7 @@ def _read_pair_of_dialogues(row: Row, *names: str) -> tuple[str, tuple[str, str]
         return convert_marks(value), raw  # also if the dialogue repeats it
     if not common:
         raise RowFault(f"'prompt' is missing, and '{names[0]}' has no turn before its last")
-    check_prompt(common)
+    check_dialogue(common)
     return to_prompt(common), raw
 
 
@@ -392,7 +398,7 @@ def _split_transcripts(row: Row) -> tuple[str, tuple[str, str]]:
     for name, response in (("chosen", better), ("rejected", worse)):
         if has_turn(response):
             raise RowFault(f"'{name}' ends with a turn of Human, not with a response")
-    check_prompt(split_transcript(before))
+    check_dialogue(split_transcript(before))
     return before + cue, (better, worse)
 
 
@@ -410,7 +416,7 @@ def _check_dialogue(pair: PairRow) -> None:
     """Check the turns of a pair whose prompt is a transcript."""
     if pair.prompt is None or not is_transcript(pair.prompt):
         return
-    check_prompt(split_transcript(pair.prompt))
+    check_dialogue(split_transcript(pair.prompt))
     if any(has_turn(response) for response in pair.responses):
         raise RowFault("a response holds another turn ('\\n\\nHuman:' or '\\n\\nAssistant:')")
 

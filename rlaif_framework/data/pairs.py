@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby
 from reprlib import repr as short
@@ -36,16 +36,23 @@ class PairReader:
     Args:
         fields: The data set's column for each field whose column has another name; see `map_fields`.
         option: How a user writes such a mapping: `--fields` for a command, or the name of a setting.
+        prepare: Returns the columns of a row, once renamed, as they are read; a `DataError` is the row's fault.
     """
 
-    def __init__(self, fields: Mapping[str, str], option: str) -> None:
+    def __init__(
+        self,
+        fields: Mapping[str, str],
+        option: str,
+        prepare: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
+    ) -> None:
         self.fields = fields
         self.option = option
+        self.prepare = prepare
         self.unknown_columns: dict[str, UnknownColumn] = {}
 
     def read(self, rows: Iterable[Row]) -> Iterator[tuple[Row, list[PairRow] | DataError]]:
         """Yield each row, its columns renamed, with its pairs or the reason why it has none."""
-        mapped = (replace(row, values=map_fields(row.values, self.fields)) if self.fields else row for row in rows)
+        mapped = (self._map(row) if self.fields or self.prepare else row for row in rows)
         # Consecutive rows with one rated response each to the same prompt are read together.
         for prompt, group in groupby(mapped, _rated_prompt):
             if prompt is None:
@@ -54,6 +61,15 @@ class PairReader:
             else:
                 rated = list(group)
                 yield rated[0], self._read(rated[0], [row.values for row in rated])
+
+    def _map(self, row: Row) -> Row:
+        values = map_fields(row.values, self.fields)
+        if self.prepare is None or row.fault is not None:
+            return replace(row, values=values)
+        try:
+            return replace(row, values=self.prepare(values))
+        except DataError as error:
+            return replace(row, values=values, fault=error)
 
     def _read(self, row: Row, rated: list[Mapping[str, Any]]) -> list[PairRow] | DataError:
         if row.fault is not None:

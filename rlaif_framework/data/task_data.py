@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from rlaif_framework.data.faults import Faults
 from rlaif_framework.data.fields import map_fields
-from rlaif_framework.data.pair_forms import PairRow
+from rlaif_framework.data.pair_forms import PairRow, has_responses
 from rlaif_framework.data.pairs import IdRegistry, PairReader
 from rlaif_framework.data.row_files import Row
 from rlaif_framework.data.splits import Placed, read_data_set, read_split
@@ -37,6 +37,7 @@ class TaskData:
         self.rows = 0
         """Number of rows read so far."""
         self._ids = IdRegistry()
+        self._invalid: set[tuple[str, int]] = set()
 
     def read(self, place: Place, parse: Callable[[Row], Iterable[tuple[str, T]]]) -> list[Placed[T]]:
         """Read a data set.
@@ -59,6 +60,11 @@ class TaskData:
         place: Place,
         make: Callable[[PairRow, Row], Comparison],
         own_forms: Mapping[str, Callable[[Row], Iterable[tuple[str, Comparison]]]] | None = None,
+        *,
+        fields: Mapping[str, str] | None = None,
+        option: str = "task.fields",
+        prepare: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
+        again: bool = False,
     ) -> list[Placed[Comparison]]:
         """Read a data set of pairs in any of the supported forms.
 
@@ -66,12 +72,19 @@ class TaskData:
             place: A file, a folder, a hub id, or one of these for each split.
             make: Creates the comparison of a pair.
             own_forms: For forms of the task's own, how rows with a certain column are read, as by `parse` of `read`.
+            fields: The column for each field whose column has another name. By default those of the task.
+            option: Name of the setting that has these fields, for errors.
+            prepare: Returns the columns of a row, once renamed, as they are read; see `PairReader`.
+            again: True if `read` has read the same rows, of which some may have no pair.
 
         Raises:
             DataError: There is no such data set, or it cannot be read. Invalid rows are collected for `check`.
         """
         found: list[Placed[Comparison]] = []
-        for row, pairs in PairReader(self.fields, "task.fields").read(read_data_set(place)):
+        reader = PairReader(self.fields if fields is None else fields, option, prepare)
+        rows = read_data_set(place)
+        for row, pairs in reader.read(self._select_pairs(rows, reader.fields) if again else rows):
+            self.rows -= again  # counted before
             own = next((own for column, own in (own_forms or {}).items() if column in row.values), None)
             if own is not None:
                 found += self._place(row, partial(own, row))
@@ -108,6 +121,12 @@ class TaskData:
             )
         return found
 
+    def _select_pairs(self, rows: Iterable[Row], fields: Mapping[str, str]) -> Iterator[Row]:
+        """Select the rows with a pair, of those that are not known to be invalid."""
+        for row in rows:
+            if (row.file, row.number) not in self._invalid and has_responses(map_fields(row.values, fields)):
+                yield row
+
     def _place(self, row: Row, parse: DataError | Callable[[], Iterable[tuple[str, T]]]) -> list[Placed[T]]:
         self.rows += 1
         try:
@@ -117,6 +136,7 @@ class TaskData:
             return [Placed(item, text, split) for text, item in parse()]
         except DataError as error:
             self.faults.add(row.file, row.place, error)
+            self._invalid.add((row.file, row.number))
             return []
 
     def _compare(

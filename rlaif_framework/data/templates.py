@@ -83,8 +83,13 @@ class Template:
             warnings.simplefilter("ignore", SyntaxWarning)
             sandbox = _CHAT if chat else _STRICT
             self._compiled = sandbox.from_string(source)
-            self.texts = _join_texts(sandbox.parse(source))
+            tree = sandbox.parse(source)
+            self.texts = _join_texts(tree)
             """The texts that the template contains, also in expressions, separated by null characters."""
+            # Jinja's own function for this computes constants, without a bound on the work.
+            loaded = {name.name for name in tree.find_all(nodes.Name) if name.ctx == "load"}
+            self.names = frozenset(loaded - sandbox.globals.keys())
+            """The names that the template reads: those of values, and of its own variables."""
 
     def render(self, **values: Any) -> str:
         """Render the template with the given values: texts, numbers, and lists and mappings of these.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 from rlaif_framework.assembly.identity import find_models
@@ -18,8 +18,10 @@ from rlaif_framework.labelling.job import Job, check_existing, check_paths
 from rlaif_framework.labelling.loop import LabelRecord, label_pairs
 from rlaif_framework.labelling.report import build_report, write_report
 from rlaif_framework.labelling.report_model import LabelReport
+from rlaif_framework.labelling.wording import FormCounts
 from rlaif_framework.memory import release_memory
 from rlaif_framework.plugins.manager import PluginManager
+from rlaif_framework.plugins.slots import narrow
 from rlaif_framework.progress import Progress
 from rlaif_framework.records.preferences import Comparison
 
@@ -54,7 +56,13 @@ def _label_file(job: Job, manager: PluginManager, progress: Progress) -> LabelRe
     # Before the pairs are read, so that a wrong setting is reported without waiting for a large file.
     _check_labelers(job, manager)
     missing: dict[str, DataError] = {}
-    with scan_pairs(job.pairs, partial(_note_missing_fields, job, missing), job.fields) as pairs:
+    forms = FormCounts()
+
+    def inspect(row: Row, pair: Comparison) -> None:
+        _note_missing_fields(job, missing, row, pair)
+        forms.add([*row.values, *job.fields.values()], pair)
+
+    with scan_pairs(job.pairs, inspect, job.fields) as pairs:
         pairs.check(job.skip_invalid)
         for name, error in missing.items():
             with _prefix_errors(name):
@@ -63,7 +71,12 @@ def _label_file(job: Job, manager: PluginManager, progress: Progress) -> LabelRe
             progress.print(f"{job.pairs}: skipped {pairs.skipped} invalid rows of {pairs.rows}")
             for line in pairs.faults.describe(with_file=False):
                 progress.print(f"  {line}")
-        warnings = pairs.find_warnings(job.task.kind)
+        task = job.task or narrow("task", forms.choose(), manager)
+        progress.print(f"annotator prompts: those of task '{task.kind}'" if job.task else forms.describe())
+        if job.task is None:
+            job = replace(job, task=task)
+            _check_prompts(job, manager)
+        warnings = pairs.find_warnings(task.kind)
         for text in warnings:
             progress.print(f"warning: {text}")
         # A single labeler has no name, so the report uses its kind.
@@ -96,13 +109,25 @@ def _check_labelers(job: Job, manager: PluginManager) -> None:
     Raises:
         RlaifError: Something is missing.
     """
-    for config in (job.task, *job.labelers.values()):
+    for config in (*([job.task] if job.task else []), *job.labelers.values()):
         check_component(config, job.create_context(manager))
+    if job.task is not None:
+        _check_prompts(job, manager)
+    for name, labeler in job.labelers.items():
+        with _prefix_errors(name):
+            find_models(labeler, job.create_context(manager))
+
+
+def _check_prompts(job: Job, manager: PluginManager) -> None:
+    """Check that the task has the annotator prompts that the labelers refer to.
+
+    Raises:
+        DataError: Something is missing.
+    """
+    prompts = job.create_context(manager).task.annotator_prompts()
     for name, config in job.labelers.items():
         with _prefix_errors(name):
-            context = job.create_context(manager)
-            config.check_prompts(context.task.annotator_prompts())
-            find_models(config, context)
+            config.check_prompts(prompts)
 
 
 def _note_missing_fields(job: Job, missing: dict[str, DataError], row: Row, pair: Comparison) -> None:

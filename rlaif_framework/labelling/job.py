@@ -10,8 +10,10 @@ from pathlib import Path
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.errors import SpecError
 from rlaif_framework.labelling.loop import read_record, record_path
+from rlaif_framework.labelling.wording import GENERAL
 from rlaif_framework.plugins.configs import LabelerConfig, TaskConfig
 from rlaif_framework.plugins.manager import PluginManager
+from rlaif_framework.plugins.slots import narrow
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class Job:
     """A file, a folder, or a hub data set `owner/name` or `owner/name:split`."""
     labelers: Mapping[str, LabelerConfig]
     """By name. The name is empty if there is only one labeler."""
-    task: TaskConfig
+    task: TaskConfig | None
+    """The task whose annotator prompts are used; None to choose it by the form of the pairs."""
     out: Path
     report: Path | None = None
     export: Path | None = None
@@ -38,7 +41,8 @@ class Job:
 
     def create_context(self, manager: PluginManager) -> Context:
         """Create the context of one labeler. It has no policy, since nothing is trained."""
-        return Context(self.task, None, self.seed, manager, self.batch_tokens)
+        task = self.task or narrow("task", GENERAL, manager)
+        return Context(task, None, self.seed, manager, self.batch_tokens)
 
     @property
     def outputs(self) -> dict[str, Path]:

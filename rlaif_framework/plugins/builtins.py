@@ -4,6 +4,7 @@ from __future__ import annotations
 
 # A list rather than entry points, so that the built-in plugins also load from a checkout that is not installed.
 BUILTINS = (
+    "rlaif_plugins.tasks.text",
     "rlaif_plugins.tasks.tldr",
     "rlaif_plugins.tasks.dialogue",
     "rlaif_plugins.backends.transformers",

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal, get_origin
 
 import pluggy
 from packaging.utils import canonicalize_name
@@ -140,6 +140,8 @@ def _check_config(where: str, slot: Slot, component: Component, plugin: Plugin) 
 
 def _check_schema(where: str, config: type[ComponentConfig]) -> None:
     """Refuse a config without a JSON Schema: the schema of specs could not be built for anybody."""
+    if _is_plain(config):
+        return
     try:
         json.dumps(config.model_json_schema(), allow_nan=False)
     except Exception as error:  # of pydantic, of json, or of the plugin's own code for schemas
@@ -147,6 +149,22 @@ def _check_schema(where: str, config: type[ComponentConfig]) -> None:
         which = f" (field '{fields[0]}')" if fields else ""
         reason = str(error).strip().partition("\n")[0]
         raise PluginError(f"{where}: its config has no JSON Schema{which}: {reason}") from error
+
+
+_KNOWN = frozenset(ComponentConfig.__mro__)
+"""Classes whose schemas are known to work."""
+
+
+def _is_plain(config: type[ComponentConfig]) -> bool:
+    """Return True if a config certainly has a schema, which takes much of the time of loading a plugin to build."""
+    if "__get_pydantic_json_schema__" in {name for part in config.__mro__ if part not in _KNOWN for name in vars(part)}:
+        return False
+    return config.model_config.get("json_schema_extra") is None and all(
+        (field.annotation in (str, int, float, bool) or get_origin(field.annotation) is Literal)
+        and not field.metadata
+        and field.json_schema_extra is None
+        for field in config.model_fields.values()
+    )
 
 
 def _has_schema(field: FieldInfo) -> bool:

@@ -13,10 +13,7 @@ from packaging.utils import canonicalize_name
 from stevedore.extension import Extension, ExtensionManager
 
 from rlaif_framework.plugins.failures import describe_error
-from rlaif_framework.plugins.versions import check_requirement
-
-GROUP = "rlaif_framework.plugins"
-"""Group of the entry points that name plugins."""
+from rlaif_framework.plugins.versions import GROUP, check_requirement
 
 SLOW_SECONDS = 0.3
 """A plugin that takes longer to load is reported, because every command waits for it."""

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pluggy
 
@@ -15,7 +15,7 @@ from rlaif_framework.contracts.checked import check_returns
 from rlaif_framework.contracts.lifecycle import RunInfo
 from rlaif_framework.contracts.panels import Panel
 from rlaif_framework.contracts.values import read_record
-from rlaif_framework.errors import PluginError, RlaifError, suggest
+from rlaif_framework.errors import MissingPackageError, PluginError, RlaifError, suggest
 from rlaif_framework.plugins import hookspecs
 from rlaif_framework.plugins.builtins import BUILTINS
 from rlaif_framework.plugins.checks import check_command, check_component, check_hooks, check_module, has_hooks
@@ -50,7 +50,9 @@ class PluginManager:
         """Subcommands of `rlaif` by name, with the plugin that offers each."""
 
     @classmethod
-    def load(cls, clock: Clock = time.perf_counter, code: OwnCode | None = None) -> PluginManager:
+    def load(
+        cls, clock: Clock = time.perf_counter, code: OwnCode | None = None, builtins: bool = True
+    ) -> PluginManager:
         """Register the built-in plugins, then the installed ones, then the files that the user allows.
 
         The environment variable RLAIF_PLUGINS limits the installed plugins to a comma-separated list of names; if it is
@@ -59,16 +61,13 @@ class PluginManager:
         Args:
             clock: Measures how long each installed plugin takes to load.
             code: The code of the user's own that may run; default: none.
+            builtins: If False, only the installed plugins are registered, for the commands that they offer.
 
         Raises:
             SpecError: There is no such file.
             PluginError: A file cannot be loaded.
         """
-        manager, version = cls(clock, code), framework_version()
-        for name in BUILTINS:
-            plugin = Plugin(name.removeprefix("rlaif_plugins."), DISTRIBUTION, version, builtin=True)
-            plugin.module = importlib.import_module(name)
-            manager.add(plugin)
+        manager = cls.load_builtins(clock, code) if builtins else cls(clock, code)
         manager._add_installed(os.environ.get("RLAIF_PLUGINS"))
         manager.add_files(name for name in manager.code.allowed if is_file(name))
         if os.environ.get("RLAIF_TRACE"):
@@ -76,6 +75,16 @@ class PluginManager:
                 lambda name, impls, kwargs: print(f"rlaif trace: {name} -> {[i.plugin_name for i in impls]}"),
                 lambda outcome, name, impls, kwargs: None,
             )
+        return manager
+
+    @classmethod
+    def load_builtins(cls, clock: Clock = time.perf_counter, code: OwnCode | None = None) -> PluginManager:
+        """Register the built-in plugins only, whatever is installed."""
+        manager, version = cls(clock, code), framework_version()
+        for name in BUILTINS:
+            plugin = Plugin(name.removeprefix("rlaif_plugins."), DISTRIBUTION, version, builtin=True)
+            plugin.module = importlib.import_module(name)
+            manager.add(plugin)
         return manager
 
     def _add_installed(self, allowed: str | None) -> None:
@@ -185,9 +194,10 @@ class PluginManager:
     def collect_panels(self, run: RunInfo) -> Iterator[tuple[str, list[Panel] | str]]:
         """Yield the panels of each plugin that adds some to the report, by its name, or the error if it fails."""
         for impl in self.hooks.hook.rlaif_report_panels.get_hookimpls():
+            function = cast(Callable[..., Iterable[Any]], impl.function)
             arguments = {"run": run} if "run" in impl.argnames else {}
             try:
-                panels = [read_record(Panel, panel, "rlaif_report_panels()") for panel in impl.function(**arguments)]
+                panels = [read_record(Panel, panel, "rlaif_report_panels()") for panel in function(**arguments)]
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # plugin code may raise anything
@@ -231,13 +241,14 @@ class PluginManager:
 
     def check_targets(self) -> Iterator[tuple[Plugin, str]]:
         """Import the targets of all components and commands, and check the classes of components against their
-        protocols; yield each fault with its plugin."""
+        protocols; yield each fault with its plugin. A package of an extra need not be installed."""
         for slot in SLOTS:
             for component, plugin in self.components(slot):
                 try:
                     import_target(component, slot)
                 except RlaifError as error:
-                    yield plugin, str(error)
+                    if not (isinstance(error, MissingPackageError) and error.is_optional):
+                        yield plugin, str(error)
         for name, (command, plugin) in self.commands.items():
             try:
                 import_attribute(f"command '{name}'", command.target)

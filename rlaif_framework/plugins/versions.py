@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterable
-from importlib.metadata import Distribution, PackageNotFoundError, version
+from importlib.metadata import Distribution, PackageNotFoundError, entry_points, version
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -13,6 +14,9 @@ from rlaif_framework.errors import PluginError
 
 DISTRIBUTION = "rlaif-framework"
 """Name of the distribution that the framework and the built-in plugins belong to."""
+
+GROUP = "rlaif_framework.plugins"
+"""Group of the entry points that name plugins."""
 
 
 def check_requirement(dist: Distribution) -> None:
@@ -35,6 +39,16 @@ def framework_version() -> str:
         return version(DISTRIBUTION)
     except PackageNotFoundError:  # a checkout that is not installed
         return "0.0.0"
+
+
+def has_plugins() -> bool:
+    """Return True if any plugin may be installed. This is much faster than loading the built-in ones as well."""
+    if os.environ.get("RLAIF_PLUGINS") == "":  # none is allowed
+        return False
+    try:
+        return bool(entry_points(group=GROUP))
+    except Exception:  # one malformed file of any installed distribution
+        return True
 
 
 def require_plugins(requirements: Iterable[str]) -> list[str]:

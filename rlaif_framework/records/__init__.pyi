@@ -4,3 +4,4 @@ from .ballots import MIN_MASS as MIN_MASS
 from .ballots import average_ballots as average_ballots
 from .jsonl import read_rows as read_rows
 from .jsonl import write_rows as write_rows
+from .preferences import Role as Role

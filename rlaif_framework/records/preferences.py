@@ -36,6 +36,9 @@ class Prompt:
     turns: tuple[Turn, ...] = ()
     """The input of a policy with a chat template; the assistant's next turn is the response. Without turns, `text` is
     one user turn."""
+    truncatable: tuple[int, int] | None = None
+    """Start and end of the part of the source that may be truncated, such as the text of one column; None for all of
+    it."""
 
     @property
     def conversation(self) -> tuple[Turn, ...]:
@@ -47,13 +50,32 @@ class Prompt:
 
         The last occurrence of the old source is replaced, since a title before the post may contain the same text.
         """
+        return replace(self._exchange(self.source, source), source=source, truncatable=None)
+
+    @property
+    def passage(self) -> str:
+        """The part of the source that may be truncated."""
+        return self.source if self.truncatable is None else self.source[slice(*self.truncatable)]
+
+    def replace_passage(self, passage: str) -> Prompt:
+        """Return the prompt with another passage, such as a truncated one, in its source, its text and its turns."""
+        if self.truncatable is None:
+            return self.replace_source(passage)
+        start, end = self.truncatable
+        source = self.source[:start] + passage + self.source[end:]
+        return replace(self._exchange(self.passage, passage), source=source, truncatable=(start, start + len(passage)))
+
+    def _exchange(self, old: str, new: str) -> Prompt:
+        """Replace the last occurrence of a text in the prompt's text and in each of its turns."""
 
         def exchange(text: str) -> str:
-            before, found, after = text.rpartition(self.source)
-            return before + source + after if found else text
+            before, found, after = text.rpartition(old)
+            return before + new + after if found else text
 
+        if not old:
+            return self
         turns = tuple(Turn(turn.role, exchange(turn.content)) for turn in self.turns)
-        return replace(self, text=exchange(self.text), source=source, turns=turns)
+        return replace(self, text=exchange(self.text), turns=turns)
 
 
 @dataclass(frozen=True, slots=True)

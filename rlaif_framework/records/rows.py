@@ -33,11 +33,16 @@ def read_comparison(row: Mapping[str, Any]) -> Comparison:
     return Comparison(
         **{
             **row,
-            "prompt": Prompt(**{**row["prompt"], "turns": tuple(Turn(*turn) for turn in row["prompt"]["turns"])}),
+            "prompt": _read_prompt(row["prompt"]),
             "responses": (first, second),
             "raw_responses": None if raw is None else (raw[0], raw[1]),
         }
     )
+
+
+def _read_prompt(row: Mapping[str, Any]) -> Prompt:
+    turns = tuple(Turn(*turn) for turn in row["turns"])
+    return Prompt(**{**row, "turns": turns, "truncatable": row["truncatable"] and tuple(row["truncatable"])})
 
 
 def dump_evidence(evidence: Evidence) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def find_rows(name: str, run_folder: Path, tmp_path: Path, rlaif: RunCommand) ->
     return run_rows(labels)
 
 
-BROKEN = {
+BROKEN: dict[str, dict[str, Any]] = {
     "catalogue": {"distribution": 3},
     "comparisons": {"responses": ["one"]},
     "preferences": {"probabilities": "half"},

@@ -91,6 +91,9 @@ def test_numbers_of_comparisons_become_floats_and_responses_a_pair() -> None:
         ([prompt("a", turns=(Turn("robot", "x"),))], r"is not a Turn"),  # type: ignore[arg-type]
         ([prompt("a", turns=None)], r"the turns are None, not a tuple"),
         ([prompt("a", turns=(Turn("user", 3),))], r"the content of a turn is 3, not a text"),  # type: ignore[arg-type]
+        ([prompt("a", source="four", truncatable=(1, 5))], r"truncatable is \(1, 5\), not the start and end of a part"),
+        ([prompt("a", truncatable=[0, 1])], r"truncatable is \[0, 1\]"),
+        ([prompt("a", truncatable=(True, 1))], r"truncatable is \(True, 1\)"),
         ([prompt("a", text="x \ud800")], r"the text is not valid Unicode: surrogates not allowed at position 2"),
     ],
 )

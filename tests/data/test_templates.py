@@ -215,3 +215,11 @@ def test_no_warning_is_printed(recwarn: pytest.WarningsRecorder) -> None:
 def test_json_is_not_escaped_for_pages() -> None:
     assert Template("t", "{{ post|tojson }}").render(post="<a> & 'é'") == "\"<a> & 'é'\""
     assert Template("t", "{{ [1]|tojson(indent=2) }}").render() == "[\n  1\n]"
+
+
+def test_the_names_that_a_template_reads_are_known_without_computing_anything() -> None:
+    source = (
+        "{% for i in range(3) %}{{ a.b ~ row['c d'] }}{% endfor %}{% if e is defined %}{{ 9 ** 9 ** 9 }}{% endif %}"
+    )
+    assert Template("t", source).names == {"a", "row", "e"}
+    assert "i" in Template("t", "{% for i in a %}{{ i }}{% endfor %}").names, "variables of the template are names, too"

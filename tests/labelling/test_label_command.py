@@ -301,8 +301,12 @@ def test_bad_rows_are_all_named_and_nothing_is_written(label: Callable[..., Outc
             "b: the task's annotator prompts have no preamble",
         ),
         (
-            ["--compare", "late.yaml", "--set", "b.strategy={kind: few-shot, exemplars: [cats]}"],
+            ["--compare", "late.yaml", "--task", "tldr", "--set", "b.strategy={kind: few-shot, exemplars: [cats]}"],
             "b: strategy 'few-shot': the task's annotator prompts have no exemplar 'cats'; did you mean 'cat'?",
+        ),
+        (
+            ["--compare", "late.yaml", "--set", "b.strategy={kind: few-shot, exemplars: [cat]}"],
+            "b: strategy 'few-shot': the task's annotator prompts have no exemplar 'cat'; known: boil, classify, ",
         ),
         (["--compare", "late.yaml", "--set", "b=human"], "b: pairs.jsonl, line 2: the row has no human preference"),
         (["--compare", "late.yaml", "--set", "b.backend.model=./nowhere"], "nowhere; give a hub id, a model folder"),
@@ -362,12 +366,74 @@ def test_what_may_not_be_meant_is_said_before_and_in_the_report(label: Callable[
     head = "\n\nHuman: Hi\n\nAssistant:"
     write_rows(Path("hh.jsonl"), [{"prompt": head, "responses": ["yes", "no"], "humn": 1}])
     argv = ("hh.jsonl", "--labeler", "length", "--out", "l.jsonl", "--report", "r.html")
-    code, out, _ = label(*argv)
+    code, out, _ = label(*argv, "--task", "tldr")
     assert code == 0
     text = " ".join(out.split())
     assert text.index("did you mean 'human'?") < text.index("did you mean --task dialogue?") < text.index("labels:")
     assert len([w for w in json.loads(Path("r.json").read_text())["warnings"] if "did you mean" in w]) == 2
     assert "--task dialogue" not in label(*argv, "--task", "dialogue")[1]
+
+
+SUMMARY_ROWS: dict[str, dict[str, Any]] = {
+    "post": {"post": "He sat.", "subreddit": "cats", "response_a": "x", "response_b": "y"},
+    "cue": {"prompt": "POST: He sat.\n\nTL;DR:", "responses": ["x", "y"]},
+    "column": {"prompt": "He sat.", "responses": ["x", "y"], "summary_model": "m"},
+    "openai": {"info": {"post": "He sat."}, "summaries": [{"text": "x"}, {"text": "y"}], "choice": 0},
+}
+DIALOGUE_ROWS: dict[str, dict[str, Any]] = {
+    "transcript": {"prompt": "\n\nHuman: Hi\n\nAssistant:", "responses": ["x", "y"]},
+    "messages": {
+        "prompt": [{"role": role, "content": "Hi"} for role in ("user", "assistant", "user")],
+        "responses": ["x", "y"],
+    },
+}
+OTHER_ROWS: dict[str, dict[str, Any]] = {
+    "instruction": {"prompt": "Name a fruit.", "response_a": "x", "response_b": "y"},
+    "shp": {"history": "Why?", "human_ref_A": "x", "human_ref_B": "y", "labels": 1, "post_id": "p"},
+}
+
+
+@pytest.mark.parametrize(
+    ("row", "task"),
+    [
+        *(pytest.param(row, "tldr", id=name) for name, row in SUMMARY_ROWS.items()),
+        *(pytest.param(row, "dialogue", id=name) for name, row in DIALOGUE_ROWS.items()),
+        *(pytest.param(row, "text", id=name) for name, row in OTHER_ROWS.items()),
+    ],
+)
+def test_the_wording_is_chosen_by_the_form_of_the_rows_and_printed(
+    label: Callable[..., Outcome], row: dict[str, Any], task: str
+) -> None:
+    write_rows(Path("pairs.jsonl"), [row])
+    code, out, _ = label("pairs.jsonl", "--labeler", "length", "--out", "l.jsonl", "--report", "r.html")
+    text = " ".join(out.split())
+    assert code == 0
+    assert f"annotator prompts: those of task '{task}'" in text
+    assert "--task" in text, "how to choose others is not said"
+    assert json.loads(Path("r.json").read_text())["task"]["kind"] == task
+    assert json.loads(Path("l.meta.json").read_text())["task"]["config"]["kind"] == task
+
+
+def test_the_wording_of_most_rows_is_used_and_a_mapped_column_counts(label: Callable[..., Outcome]) -> None:
+    general, post = OTHER_ROWS["instruction"], SUMMARY_ROWS["cue"]
+    write_rows(Path("pairs.jsonl"), [post, {**post, "prompt": "POST: She sat.\n\nTL;DR:"}, general])
+    assert "since 2 of 3 pairs are summaries" in " ".join(
+        label("pairs.jsonl", "--labeler", "length", "--out", "l.jsonl")[1].split()
+    )
+    write_rows(Path("half.jsonl"), [post, general])
+    assert "those of task 'text'" in label("half.jsonl", "--labeler", "length", "--out", "half-l.jsonl")[1]
+    Path("pairs.csv").write_text("text,summary1,summary2\nHe sat.,x,y\n")
+    fields = ("--fields", "prompt=text,response_a=summary1,response_b=summary2")
+    assert "those of task 'tldr'" in label("pairs.csv", "--labeler", "length", "--out", "csv.jsonl", *fields)[1]
+
+
+def test_a_named_task_is_used_whatever_the_rows_are(label: Callable[..., Outcome]) -> None:
+    write_rows(Path("pairs.jsonl"), [SUMMARY_ROWS["post"] | {"prompt": "He sat."}])
+    Path("own.yaml").write_text("kind: text\nannotator_prompts: {prefer: worse, ending: 'Worse='}\n")
+    for task, kind in (("text", "text"), ("dialogue", "dialogue"), ("own.yaml", "text")):
+        code, out, err = label("pairs.jsonl", "--labeler", "length", "--out", "l.jsonl", "--task", task)
+        assert (code, f"annotator prompts: those of task '{kind}'" in out) == (0, True), err
+    assert json.loads(Path("l.meta.json").read_text())["task"]["annotator_prompts"]["prefer"] == "worse"
 
 
 def test_labels_changed_by_hand_are_kept(label: Callable[..., Outcome]) -> None:

@@ -287,6 +287,7 @@ NO_EFFECT = {
         "max_cost",
     },
     # The rows of the data are in the recipes, and annotator prompts in the descriptions of tasks that use them.
+    ("task", "text"): {"data", "annotator_prompts"},
     ("task", "tldr"): {"data", "comparisons", "annotator_prompts"},
     ("task", "dialogue"): {"data", "annotator_prompts"},
     # The keys have the hash of the function's code, and not the path of its file.

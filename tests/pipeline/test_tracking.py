@@ -158,8 +158,9 @@ def test_seeds_share_a_group_and_nothing_else_does(
     tmp_path: Path, tiny_spec: Callable[..., Spec], tracked: PluginManager
 ) -> None:
     small: dict[str, Any] = {"arms": {}, "evaluate": None, "sft": None, "trackers": ["test/list"]}
-    for name, changes in {"a": {}, "b": {"seed": 4}, "c": {"sft": {"limit": 8}}}.items():
-        execute(tiny_spec(**{**small, **changes}), tmp_path / name, tracked, tmp_path / "store")
+    changes: dict[str, dict[str, Any]] = {"a": {}, "b": {"seed": 4}, "c": {"sft": {"limit": 8}}}
+    for name, change in changes.items():
+        execute(tiny_spec(**{**small, **change}), tmp_path / name, tracked, tmp_path / "store")
     first, second, third = sent("run_started")
     assert first.group == second.group != third.group
     assert len({run.id for run in (first, second, third)}) == 3

@@ -8,7 +8,7 @@ import re
 import sys
 import tomllib
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -39,7 +39,7 @@ RunCommand = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def listed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def listed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """Put an entry into the catalogue."""
 
     def add(**changes: Any) -> None:
@@ -47,7 +47,7 @@ def listed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setattr(rlaif_registry, "read_files", lambda: iter(found))
         read_owners.cache_clear()
 
-    yield add  # type: ignore[misc]
+    yield add
     monkeypatch.undo()
     read_owners.cache_clear()
 

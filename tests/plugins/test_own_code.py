@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from rlaif_framework import Context, PluginError, PluginManager, Spec, SpecError, load_spec
+from rlaif_framework.contracts import read_metrics
 from rlaif_framework.pipeline.compose import compose
 from rlaif_framework.plugins import OwnCode
 from support.fake_plugins import write_rows
@@ -116,14 +117,16 @@ def keys_of(path: Path) -> dict[str, str]:
 def test_a_run_uses_the_plugin_and_the_functions_and_its_spec_can_be_run_again(
     write_spec: Callable[..., Path], tmp_path: Path
 ) -> None:
-    path = write_spec()
+    terms = {"vowels": "local/vowels", "brief": {"kind": "function", "target": "my_scores.py:brief"}}
+    path = write_spec(arms={"both": {"reward": {"kind": "sum", "terms": terms}, "algorithm": ALGORITHM}})
     spec, manager = load(path)
     run = execute(spec, tmp_path / "run", manager)
     assert (tmp_path / "run/seen").exists(), "the file's hook of the run was not called"
-    measured = (tmp_path / "run/evaluation/metrics/calls/sft/metrics.jsonl").read_text()
+    measured = (tmp_path / "run/evaluation/metrics/calls/sft/measured.jsonl").read_text()
     assert len(measured.splitlines()) == 4
     assert '"calls":' in measured
     assert "calls" in (tmp_path / "run/report.html").read_text()
+    assert {"reward/vowels", "reward/brief"} <= set(read_metrics(tmp_path / "run/both/policy")[0])
     # From another folder: what a run folder stores has absolute paths.
     again = execute(*reversed_pair(load(tmp_path / "run/spec.yaml"), tmp_path / "again"), store=tmp_path / "run-store")
     assert all(again.reused.values())

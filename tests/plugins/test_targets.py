@@ -6,7 +6,17 @@ from typing import Any, ClassVar
 
 import pytest
 
-from rlaif_framework import AlgorithmConfig, Component, Labeler, LabelerConfig, PluginError, PluginManager, RewardConfig
+from rlaif_framework import (
+    AlgorithmConfig,
+    Component,
+    Labeler,
+    LabelerConfig,
+    MissingPackageError,
+    PluginError,
+    PluginManager,
+    RewardConfig,
+    TrackerConfig,
+)
 from rlaif_framework.plugins.component import SLOTS, ComponentConfig, Slot
 from rlaif_framework.plugins.targets import check_target, import_target
 from rlaif_plugins.labelers.annotated import AnnotationLabeler
@@ -127,4 +137,49 @@ def test_all_missing_methods_are_named_together() -> None:
 def test_every_builtin_target_satisfies_its_protocol(manager: PluginManager, slot: Slot) -> None:
     assert manager.components(slot)
     for component, _ in manager.components(slot):
-        import_target(component, slot)
+        try:
+            import_target(component, slot)
+        except MissingPackageError as error:
+            if not error.is_optional:
+                raise
+
+
+class Tracks:
+    def __init__(self, config: Any, context: Any) -> None: ...
+
+    def run_started(self, run: Any) -> None: ...
+
+    def step_logged(self, step: Any, number: Any, metrics: Any) -> None: ...
+
+    def run_finished(self, error: Any) -> None: ...
+
+
+class TracksTables(Tracks):
+    def table_logged(self, table: Any) -> None: ...
+
+
+class Rewinds(TrackerConfig):
+    """Promises to remove steps."""
+
+    rewinds: ClassVar[bool] = True
+
+
+@pytest.mark.parametrize(
+    ("target", "config", "message"),
+    [
+        (Tracks, TrackerConfig, None),
+        (TracksTables, TrackerConfig, "cannot be called as table_logged(step, table)"),
+        (Tracks, Rewinds, "lacks stage_started, stage_finished()"),
+        (Plain, TrackerConfig, "lacks run_started, step_logged, run_finished()"),
+    ],
+    ids=["tracker", "table", "rewind", "labeler"],
+)
+def test_a_tracker_has_the_methods_that_it_needs_and_can_be_called(
+    target: type[Any], config: type[TrackerConfig], message: str | None
+) -> None:
+    if message is None:
+        check(target, "tracker", config)
+        return
+    with pytest.raises(PluginError) as caught:
+        check(target, "tracker", config)
+    assert str(caught.value) == f"tracker 'acme/x': rlaif_acme:X {message}"

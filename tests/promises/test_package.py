@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rlaif_framework.cli.main import app
+from rlaif_framework.plugins.component import SLOTS
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,6 +28,7 @@ def test_the_wheel_holds_the_three_packages_and_their_data(tmp_path: Path) -> No
     tops = {name.partition("/")[0] for name in names}
     assert {t for t in tops if not t.endswith(".dist-info")} == {"rlaif_framework", "rlaif_plugins", "rlaif_registry"}
     for needed in (
+        "rlaif_plugins/tasks/text/annotator_prompts.yaml",
         "rlaif_plugins/tasks/tldr/tldr_mini.jsonl",
         "rlaif_plugins/tasks/tldr/annotator_prompts.yaml",
         "rlaif_plugins/tasks/dialogue/annotator_prompts-harmless.yaml",
@@ -34,6 +36,10 @@ def test_the_wheel_holds_the_three_packages_and_their_data(tmp_path: Path) -> No
         "rlaif_framework/report/report.html.j2",
         "rlaif_framework/py.typed",
         "rlaif_registry/catalogue/rlaif-framework.toml",
+        "rlaif_framework/testing/component.py",
+        *(f"rlaif_framework/cli/plugin_templates/{kind}/plugin.py" for kind in SLOTS),
+        "rlaif_framework/cli/plugin_templates/common/pyproject.toml",
+        "rlaif_framework/cli/plugin_templates/task/titles.jsonl",
     ):
         assert needed in names, needed
 

@@ -165,8 +165,8 @@ def test_allowed_code(tmp_path: Path, tiny_model: Path, rlaif: Callable[..., tup
 
 
 def test_servers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The servers that a spec names get texts of the data, and the value of the environment variable that it names for
-    the key: read both before you run it."""
+    """The servers and trackers that a spec names get texts of the data, and servers get the value of the environment
+    variable that it names for the key: read it before you run it."""
     monkeypatch.setenv("SOME_VARIABLE", "its value")
     config = OpenAIConfig(model="m", base_urls=["http://localhost/v1"], api_key_env="SOME_VARIABLE")
     service = Service(config)
@@ -480,7 +480,7 @@ def test_run_folders(victim: str, tmp_path: Path, tiny_spec: Callable[..., Spec]
 
 
 def test_where_a_run_writes(tmp_path: Path, tiny_spec: Callable[..., Spec], manager: PluginManager) -> None:
-    """A run writes only into its run folder, the artefact store and caches."""
+    """A run writes only into its run folder, the artefact store, caches, and the places of the trackers in its spec."""
     execute(tiny_spec(arms={}), tmp_path / "out", manager, tmp_path / "store")
     assert {path.name for path in tmp_path.iterdir()} == {"work", "out", "store"}
     assert not list((tmp_path / "work").iterdir())

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rlaif_framework.testing import LabelerConformance, TaskConformance
 
 from rlaif_example.reviews import FOLDER
 from rlaif_framework import Comparison, Context, DataError, LabelerConfig, PluginManager, Prompt, Spec, load_spec
+from rlaif_framework.testing import LabelerConformance, TaskConformance
 
 PROMPT = Prompt("1", "The soup came first, and", "The soup came first, and", "it was lukewarm.")
 GOOD, BAD, PLAIN = "it was a delicious surprise.", "it was a horrible mess.", "it came in a bowl."

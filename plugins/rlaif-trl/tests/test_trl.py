@@ -10,15 +10,6 @@ from typing import Any, ClassVar
 import pytest
 import trl
 from pydantic import ValidationError
-from rlaif_framework.testing import (
-    AlgorithmConformance,
-    OracleReward,
-    RewardConformance,
-    load_manager,
-    make_context,
-    make_stage,
-    save_tiny_model,
-)
 
 from rlaif_framework import (
     AlgorithmConfig,
@@ -36,6 +27,15 @@ from rlaif_framework import (
 )
 from rlaif_framework.contracts import read_metrics
 from rlaif_framework.models import encode_prompt, encode_response
+from rlaif_framework.testing import (
+    AlgorithmConformance,
+    OracleReward,
+    RewardConformance,
+    load_manager,
+    make_context,
+    make_stage,
+    save_tiny_model,
+)
 from rlaif_trl import DpoConfig, GrpoConfig, RlooConfig
 from rlaif_trl.trainers import Dpo, Grpo, Rloo, encode_pairs
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from rlaif_framework import Prompt
 from rlaif_plugins.checks.patterns import check_pattern, compile_pattern
@@ -14,7 +14,7 @@ from rlaif_plugins.checks.roles import Check
 class Regex(Check):
     """that matches a regular expression."""
 
-    pattern: Annotated[str, AfterValidator(check_pattern)]
+    pattern: Annotated[str, AfterValidator(check_pattern)] = Field(examples=["[0-9]+"])
     """The expression, in the syntax of RE2, which takes linear time. It may match anywhere: `\\A` and `\\z` are the
     start and the end of a response."""
     ignore_case: bool = False

@@ -10,19 +10,19 @@ from rlaif_framework.pipeline.recipes import MeasureRecipe
 from rlaif_framework.pipeline.stages.respond import read_responses
 from rlaif_framework.records.jsonl import read_rows, write_rows
 
-METRICS = "metrics.jsonl"
+MEASURED = "measured.jsonl"
 
 
 def measure_responses(stage: Stage, context: Context, recipe: MeasureRecipe) -> None:
-    """Write `metrics.jsonl`: the numbers that apply to each response."""
+    """Write `measured.jsonl`: the numbers that apply to each response."""
     step = recipe.responses
     texts = [p.reference or "" for p in recipe.prompts] if step is None else read_responses(stage.artefact(step))
     # All at once: a metric with a model needs batches.
     rows = context.build_metrics([recipe.metric]).measure(recipe.prompts, texts)
     numbered = zip(recipe.prompts, rows, strict=True)
-    write_rows(stage.folder / METRICS, ({"prompt": prompt.id, "metrics": row} for prompt, row in numbered))
+    write_rows(stage.folder / MEASURED, ({"prompt": prompt.id, "metrics": row} for prompt, row in numbered))
 
 
 def read_measured(folder: Path) -> list[dict[str, float]]:
     """Read the numbers of each response, in the order of the prompts."""
-    return [row["metrics"] for _, row in read_rows(folder / METRICS)]
+    return [row["metrics"] for _, row in read_rows(folder / MEASURED)]

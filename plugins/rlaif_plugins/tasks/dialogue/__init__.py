@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from rlaif_framework import Component, DataPlace, MetricSlots, SpecPath, TaskConfig, default_components, hookimpl
+from rlaif_framework import Component, DataPlace, MetricSlots, default_components, hookimpl
 from rlaif_framework.data import PairField
-from rlaif_plugins.tasks.splits import check_fractions
+from rlaif_plugins.tasks.config import DataTaskConfig
 
 
-class DialogueConfig(TaskConfig):
+class DialogueConfig(DataTaskConfig):
     """Answer the last turn of a dialogue, helpfully or harmlessly: Anthropic's HH data, or pairs in the same format."""
 
     kind: Literal["dialogue"] = "dialogue"
@@ -28,24 +28,8 @@ class DialogueConfig(TaskConfig):
     """System prompt for a policy with a chat template; a dialogue's own one takes precedence."""
     skip_invalid: bool = False
     """Skip invalid rows. Anthropic's data has a few, with empty answers or different dialogues."""
-    annotator_prompts: SpecPath | None = None
-    """A YAML file with annotator prompts that override those of the task, key by key."""
     metrics: MetricSlots = default_components("words", "copy-rate")
     """Metrics of responses, which are logged in training and reported in the evaluation."""
-    validation_fraction: float = Field(0.1, ge=0, lt=1)
-    """Fraction of dialogues held out for validation if the data has no splits, chosen by a hash of the dialogue."""
-    test_fraction: float = Field(0.1, ge=0, lt=1)
-    """Fraction of dialogues held out for testing, chosen in the same way."""
-
-    @property
-    def unused_settings(self) -> frozenset[str]:
-        """The file of annotator prompts: the keys of what they change have the prompts."""
-        return frozenset({"annotator_prompts"})
-
-    @model_validator(mode="after")
-    def _check_fractions(self) -> DialogueConfig:
-        check_fractions(self.validation_fraction, self.test_fraction)
-        return self
 
 
 @hookimpl

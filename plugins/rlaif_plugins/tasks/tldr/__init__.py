@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from rlaif_framework import Component, DataPlace, MetricSlots, SpecPath, TaskConfig, default_components, hookimpl
+from rlaif_framework import Component, DataPlace, hookimpl
 from rlaif_framework.data import PairField
-from rlaif_plugins.tasks.splits import check_fractions
+from rlaif_plugins.tasks.config import DataTaskConfig
 
 TEMPLATE = """\
 {% if subreddit %}SUBREDDIT: r/{{ subreddit }}
@@ -27,12 +27,11 @@ Summarize the following text in one or two sentences.
 
 {% endif %}{{ post }}"""
 
-
 Source = Annotated[Literal["mini"] | DataPlace, Field(union_mode="left_to_right")]
 """The embedded data, or any other."""
 
 
-class TldrConfig(TaskConfig):
+class TldrConfig(DataTaskConfig):
     """Summarise a post, from the embedded data `mini`, OpenAI's TL;DR data, or JSON Lines with texts and summaries."""
 
     kind: Literal["tldr"] = "tldr"
@@ -50,24 +49,6 @@ class TldrConfig(TaskConfig):
     """Jinja template of the user's message to a policy with a chat template, with the same variables."""
     system: str | None = None
     """System prompt for a policy with a chat template."""
-    annotator_prompts: SpecPath | None = None
-    """A YAML file with annotator prompts that override those of the task, key by key."""
-    metrics: MetricSlots = default_components("words", "copy-rate", "rouge")
-    """Metrics of responses, which are logged in training and reported in the evaluation."""
-    validation_fraction: float = Field(0.1, ge=0, lt=1)
-    """Fraction of posts held out for validation if the data has no splits, chosen by a hash of the post."""
-    test_fraction: float = Field(0.1, ge=0, lt=1)
-    """Fraction of posts held out for testing, chosen in the same way."""
-
-    @property
-    def unused_settings(self) -> frozenset[str]:
-        """The file of annotator prompts: the keys of what they change have the prompts."""
-        return frozenset({"annotator_prompts"})
-
-    @model_validator(mode="after")
-    def _check_fractions(self) -> TldrConfig:
-        check_fractions(self.validation_fraction, self.test_fraction)
-        return self
 
 
 @hookimpl

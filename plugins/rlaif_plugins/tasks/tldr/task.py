@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
-from rlaif_framework import Comparison, Context, DataError, PreferenceSource, Prompt, ResponseMetrics, Split, Turn
+from rlaif_framework import Comparison, Context, DataError, PreferenceSource, Prompt
 from rlaif_framework.data import (
-    AnnotatorPrompts,
-    Divider,
     PairRow,
     Placed,
     Row,
@@ -23,54 +19,34 @@ from rlaif_framework.data import (
     hash_texts,
     read_id,
     read_prompt,
-    truncate_text,
+    truncate_passage,
 )
+from rlaif_plugins.tasks.data_task import DataTask, TaskSplits
+from rlaif_plugins.tasks.row_templates import PromptTemplates, RowTemplate
 from rlaif_plugins.tasks.tldr import TldrConfig
 from rlaif_plugins.tasks.tldr.rows import Post, Values, find_post, read_first, read_flaws, read_text
 
 MINI = Path(__file__).with_name("tldr_mini.jsonl")
 
 
-class TldrData(NamedTuple):
-    """The data of the task, by split."""
-
-    prompts: dict[Split, list[Prompt]]
-    comparisons: dict[Split, list[Comparison]]
-    notes: list[str]
-
-
-class TldrTask:
+class TldrTask(DataTask):
     """A task to summarise a post in one or two sentences."""
 
     def __init__(self, config: TldrConfig, context: Context) -> None:
+        super().__init__(config, Path(__file__).with_name("annotator_prompts.yaml"), context)
         self.config = config
-        self._context = context
-        self._annotator_prompts = AnnotatorPrompts.load(
-            Path(__file__).with_name("annotator_prompts.yaml"), config.annotator_prompts
-        )
-        self.fractions = (config.validation_fraction, config.test_fraction)
         # Checked now, so that a template without the post is found before anything is computed.
-        self.template = _compile("task.template", config.template)
-        self.instruction = _compile("task.instruction", config.instruction)
+        self.templates = PromptTemplates(
+            _compile("task.template", config.template),
+            [("user", _compile("task.instruction", config.instruction))],
+            RowTemplate("task.source", "{{ post }}"),
+            truncate="post",
+            noun="post",
+            strip=False,
+        )
 
-    @cached_property
-    def _metrics(self) -> ResponseMetrics:
-        return self._context.build_metrics(self.config.metrics)
-
-    def prompts(self, split: Split) -> Sequence[Prompt]:
-        """Return the posts of a split with their reference summaries."""
-        return self._data.prompts[split]
-
-    def comparisons(self, split: Split) -> Sequence[Comparison]:
-        """Return the comparisons of a split, from `mini` or from `comparisons`; empty if there are none."""
-        return self._data.comparisons[split]
-
-    def data_notes(self) -> Sequence[str]:
-        """Describe rows of the data that are left out."""
-        return self._data.notes
-
-    @cached_property
-    def _data(self) -> TldrData:
+    def read_data(self) -> TaskSplits:
+        """Read posts with their reference summaries, and comparisons from `mini` or from `comparisons`."""
         config = self.config
         reader = TaskData(config.fields)
         posts = reader.read(str(MINI) if config.data == "mini" else config.data, self._read_post)
@@ -81,33 +57,15 @@ class TldrTask:
         elif place is not None:
             pairs = reader.read_pairs(place, self._compare, {"flawed": self._compare_mini})
         reader.check()
-        divider = Divider(self.fractions, [*posts, *pairs])
-        # Two posts with one id are reported even if one of them is dropped.
-        identified = _make_ids_unique(posts)
-        return TldrData(
-            divider.divide(identified, "prompts"),
-            divider.divide(pairs, "comparisons"),
-            [*reader.notes, *divider.notes],
-        )
+        return self.divide(reader, posts, pairs)
 
     def truncate(self, prompt: Prompt, fits: Callable[[Prompt], bool]) -> Prompt:
         """Truncate the post at its last lines until the prompt fits (Huang et al. 2024)."""
-        source = truncate_text(prompt.source, lambda text: fits(prompt.replace_source(text)))
-        if not source.strip():
-            raise DataError(f"prompt '{prompt.id}': not even one word of the post fits; raise policy.max_prompt_tokens")
-        return prompt.replace_source(source)
-
-    def annotator_prompts(self) -> AnnotatorPrompts:
-        """Return the prompts for annotators. They have the structure of the paper's prompts, but not their wording."""
-        return self._annotator_prompts
+        return truncate_passage(prompt, fits, "post")
 
     def clean(self, response: str) -> str:
         """Strip superfluous symbols at the end, a reward hack that the paper reports (RLAIF G)."""
         return re.sub(r"(?:\s*\.){2,}\s*$", ".", response.strip()).strip()
-
-    def measure(self, prompt: Prompt, response: str) -> Mapping[str, float]:
-        """Return the numbers of the metrics that apply to the response."""
-        return self._metrics.measure([prompt], [response])[0]
 
     def _read_post(self, row: Row) -> Iterator[tuple[str, tuple[Row, Prompt]]]:
         values = row.values
@@ -141,15 +99,7 @@ class TldrTask:
 
     def _render(self, post: Post, identity: str | None, summary: str) -> Prompt:
         """Return the prompt for a post: its text, and its turns for a policy with a chat template."""
-        text, message = self.template.render(**post._asdict()), self.instruction.render(**post._asdict())
-        for name, rendered in (("template", text), ("instruction", message)):
-            if post.post not in rendered:
-                raise RowFault(
-                    f"task.{name} changes the post; prompts must contain it unchanged, so that it can be truncated"
-                )
-        system = [Turn("system", self.config.system)] if self.config.system else []
-        turns = (*system, Turn("user", message))
-        return Prompt(identity or hash_texts(text), text, post.post, summary or None, turns)
+        return self.templates.render(post._asdict(), identity, summary or None, self.config.system)
 
     def _compare(self, pair: PairRow, row: Row) -> Comparison:
         prompt = self._prompt(pair.post or row.values, pair.prompt, needs_summary=False)
@@ -172,7 +122,7 @@ class TldrTask:
             yield prompt.source, comparison
 
 
-def _compile(name: str, template: str) -> Template:
+def _compile(name: str, template: str) -> RowTemplate:
     """Compile the template of a prompt.
 
     Raises:
@@ -180,31 +130,9 @@ def _compile(name: str, template: str) -> Template:
         DataError: It does not use the post.
     """
     try:
-        compiled = Template(name, template.removesuffix("\n"))
-        rendered = compiled.render(subreddit="s", title="t", post="\0")
+        rendered = Template(name, template).render(subreddit="s", title="t", post="\0")
     except TemplateFault as fault:
         raise TemplateFault(f"{fault}; it may use subreddit, title and post") from fault
     if "\0" not in rendered:
         raise DataError(f"{name}: it does not use {{{{ post }}}}, so all prompts would be the same")
-    return compiled
-
-
-def _make_ids_unique(posts: Sequence[Placed[tuple[Row, Prompt]]]) -> list[Placed[Prompt]]:
-    """Make the ids of prompts unique: results are looked up by id.
-
-    Raises:
-        DataError: Two different posts in one file, or in one split, have the same id.
-    """
-    seen: dict[tuple[str, str], Row] = {}
-    found: list[Placed[Prompt]] = []
-    for placed in posts:
-        row, prompt = placed.item
-        scopes = (row.file, placed.split or "")
-        first = next((seen[scope, prompt.id] for scope in scopes if (scope, prompt.id) in seen), None)
-        if first is not None and prompt.id != hash_texts(prompt.text):
-            raise DataError(f"{row.where}: the id '{prompt.id}' is already used in {first.where}; ids must be unique")
-        if first is not None:  # the same post again, without an id of its own
-            prompt = replace(prompt, id=f"{prompt.id}-{len(seen)}")
-        seen |= {(scope, prompt.id): row for scope in scopes}
-        found.append(Placed(prompt, placed.text, placed.split))
-    return found
+    return RowTemplate(name, template)
