@@ -160,4 +160,5 @@ def test_the_spec_is_valid_and_its_judge_is_not_its_reward(manager: PluginManage
     assert reward is not None
     assert evaluate is not None
     assert reward.model_dump()["labeler"]["kind"] == "example/vader"
+    assert evaluate.judge is not None
     assert evaluate.judge.kind == "example/pattern"
