@@ -68,6 +68,7 @@ PLAIN = {
     str: "text",
     bool: "true or false",
     object: "anything",
+    Any: "anything",
     Path: "a path",
     datetime.date: "a date",
 }

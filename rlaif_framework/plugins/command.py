@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-BUILTIN_COMMANDS = ("run", "label", "plan", "check", "schema", "catalogue", "plugins", "components", "show")
+BUILTIN_COMMANDS = (
+    "run",
+    "label",
+    "plan",
+    "check",
+    "schema",
+    "catalogue",
+    "plugins",
+    "components",
+    "show",
+    "new-plugin",
+)
 """Names of the framework's own commands, which no plugin can take."""
 
 
