@@ -110,6 +110,14 @@ def generate() -> types.ModuleType:
     return import_file("docs_generate", ROOT / "docs" / "generate.py")
 
 
+def add_distribution(folder: Path, manager: PluginManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Add a plugin in the repository to a manager, as if it was installed."""
+    project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    monkeypatch.syspath_prepend(str(folder / "src"))
+    for name, module in project["entry-points"]["rlaif_framework.plugins"].items():
+        manager.add(Plugin(name, project["name"], project["version"], module=importlib.import_module(module)))
+
+
 def import_file(name: str, path: Path) -> types.ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
@@ -277,11 +285,15 @@ def test_every_spec_is_valid_and_names_a_schema_that_accepts_it(path: Path, buil
 
 
 @pytest.mark.parametrize("block", find_blocks("yaml"), ids=str)
-def test_every_yaml_block_parses_and_every_whole_spec_validates(block: Block, load_plugin: LoadPlugin) -> None:
+def test_every_yaml_block_parses_and_every_whole_spec_validates(
+    block: Block, load_plugin: LoadPlugin, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = yaml.safe_load(block.text)
     if not (isinstance(data, dict) and {"task", "policy"} <= set(data)):
         return
     manager = PluginManager.load()
+    if block.page.parent in DISTRIBUTIONS:
+        add_distribution(block.page.parent, manager, monkeypatch)
     for plugin in find_blocks("python"):
         if plugin.page == block.page and "@hookimpl" in plugin.text:
             load_plugin(plugin.text, manager)

@@ -11,7 +11,7 @@ import pytest
 
 from rlaif_example.reviews import FOLDER
 from rlaif_framework import Comparison, Context, DataError, LabelerConfig, PluginManager, Prompt, Spec, load_spec
-from rlaif_framework.testing import LabelerConformance, TaskConformance
+from rlaif_framework.testing import LabelerConformance, MetricConformance, TaskConformance
 
 PROMPT = Prompt("1", "The soup came first, and", "The soup came first, and", "it was lukewarm.")
 GOOD, BAD, PLAIN = "it was a delicious surprise.", "it was a horrible mess.", "it came in a bowl."
@@ -37,6 +37,14 @@ class TestPattern(LabelerConformance):
     component = "example/pattern"
     comparisons = PAIRS
     injection_tolerance = 0.15  # in `Verdict: 3`, with which others are compared, the lexicon reads an emoticon
+
+
+class TestPositive(MetricConformance):
+    component = "example/positive"
+
+
+class TestDistinctWords(MetricConformance):
+    component = "example/distinct-words"
 
 
 @pytest.fixture(scope="module")

@@ -109,13 +109,8 @@ def test_a_spec_with_all_of_them_runs_to_an_evaluation(model: Path, tmp_path: Pa
         "grpo": {"reward": "length", "algorithm": {"kind": "trl/grpo", **online}},
         "rloo": {"reward": "length", "algorithm": {"kind": "trl/rloo", **online}},
         "dpo": {"feedback": feedback, "algorithm": {"kind": "trl/dpo", **PAIRS}},
-        "trained": {
-            "feedback": feedback,
-            "reward": {"kind": "trl/reward", **PAIRS, "margin": 0.5},
-            "algorithm": {"kind": "trl/rloo", **online},
-        },
         # A value model can start from TRL's reward model, as from `bradley-terry`.
-        "own": {
+        "trained": {
             "feedback": feedback,
             "reward": {"kind": "trl/reward", **PAIRS, "margin": 0.5},
             "algorithm": {"kind": "ppo", "steps": 1, "prompts_per_step": 2, "value_from": "reward"},
@@ -126,7 +121,7 @@ def test_a_spec_with_all_of_them_runs_to_an_evaluation(model: Path, tmp_path: Pa
         "policy": {"model": str(model), "dtype": "fp32", "lora": {"rank": 4}, "max_new_tokens": 4},
         "sft": {"limit": 8},
         "arms": arms,
-        "evaluate": {"judge": "length", "prompts": 4, "matchups": [["trained", "own"]]},
+        "evaluate": {"judge": "length", "prompts": 4, "matchups": [["trained", "dpo"]]},
     }
     run_spec(
         Spec.model_validate(spec, context={"manager": manager}), tmp_path / "run", Store(tmp_path / "store"), manager
