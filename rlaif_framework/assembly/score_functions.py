@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import math
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import cached_property
 from reprlib import repr as short
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlaif_framework.contracts.values import read_exactly, read_number
 from rlaif_framework.errors import PluginError, RlaifError
 from rlaif_framework.plugins.failures import describe_error
 from rlaif_framework.plugins.own_code import OwnCode, split_target
 from rlaif_framework.records.preferences import Prompt
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
 
 COLUMNS = ("id", "source", "reference")
 """Attributes of a prompt that a function can take as columns."""
@@ -128,8 +130,10 @@ class ScoreFunction:
         return self.load_tokenizer()
 
     @cached_property
-    def _loop(self) -> asyncio.AbstractEventLoop:
+    def _loop(self) -> AbstractEventLoop:
         """An event loop in a thread: the caller may run in a loop of its own, as in a notebook."""
+        import asyncio  # here: every command imports this module
+
         loop = asyncio.new_event_loop()
         threading.Thread(target=loop.run_forever, name="rlaif-score-function", daemon=True).start()
         return loop
@@ -146,6 +150,8 @@ class ScoreFunction:
         return values
 
     def _wait(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        import asyncio
+
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
     def _log_metric(self, name: str, value: float) -> None:
