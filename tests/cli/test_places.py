@@ -62,7 +62,7 @@ def refused(found: subprocess.CompletedProcess[bytes], *parts: str) -> None:
 
 def spec(folder: Path, **changes: object) -> str:
     path = folder / "spec.json"
-    content = {"task": "tldr", "policy": {"model": "./nowhere"}, "sft": None, "arms": {}, **changes}
+    content = {"task": "tldr", "policy": {"model": "./nowhere"}, "sft": None, "arms": {}, "evaluate": None, **changes}
     path.write_text(json.dumps(content))
     return str(path)
 
