@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -680,6 +681,19 @@ def test_a_misspelt_command_or_option_is_answered_with_the_nearest(rlaif: Callab
     assert found.code == 2
     assert "No such option: --ot" in found.err
     assert rlaif("run").code == 2
+
+
+def test_the_version_and_help_are_printed(rlaif: Callable[..., Outcome]) -> None:
+    found = rlaif("--version")
+    assert (found.code, found.out) == (0, f"rlaif-framework {version('rlaif-framework')}\n")
+    for argv in (["-h"], ["show", "-h"], ["show", "--help"]):
+        found = rlaif(*argv)
+        assert found.code == 0
+        assert "-h, --help" in found.out
+
+
+def test_the_list_of_commands_is_not_cut_off(rlaif: Callable[..., Outcome]) -> None:
+    assert "..." not in rlaif("--help").out.partition("Commands:")[2]
 
 
 @pytest.mark.parametrize(
