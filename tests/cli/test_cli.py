@@ -676,7 +676,7 @@ def test_a_real_process_exits_with_2_and_says_why(tmp_path: Path) -> None:
 def test_a_misspelt_command_or_option_is_answered_with_the_nearest(rlaif: Callable[..., Outcome]) -> None:
     found = rlaif("pluggins")
     assert found.code == 2
-    assert "No such command 'pluggins'. Did you mean 'plugins'?" in found.err
+    assert "No such command 'pluggins'. Did you mean 'plugins', 'new-plugin'?" in found.err
     found = rlaif("run", "spec.yaml", "--ot", "x")
     assert found.code == 2
     assert "No such option: --ot" in found.err
@@ -702,7 +702,7 @@ def test_the_list_of_commands_is_not_cut_off(rlaif: Callable[..., Outcome]) -> N
         (["show", "labeler", "similarty"], "no labeler named 'similarty'; did you mean 'similarity'?"),
         (["show", "labeller", "llm"], "no kind of component named 'labeller'; did you mean 'labeler'?"),
         (["components", "rewrd"], "no kind of component named 'rewrd'; did you mean 'reward'?"),
-        (["components", "qqq"], "known: algorithm, backend, labeler, reward, strategy, task, tracker."),
+        (["components", "qqq"], "known: algorithm, backend, labeler, metric, reward, strategy, task, tracker."),
     ],
 )
 def test_a_misspelt_component_is_answered_with_the_nearest(
