@@ -37,7 +37,7 @@ def describe_absent(name: str, loaded: Collection[str]) -> str:
         installed = f"'{owner} {version(owner)}' is installed"
     except PackageNotFoundError:
         installed = ""
-    if installed and "RLAIF_PLUGINS" in os.environ and owner not in map(canonicalize_name, loaded):
+    if installed and "RLAIF_PLUGINS" in os.environ and owner not in {canonicalize_name(other) for other in loaded}:
         return f"{installed}, and the variable RLAIF_PLUGINS excludes it"
     if installed:
         return f"{installed}, and does not offer it"
