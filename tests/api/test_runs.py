@@ -158,7 +158,7 @@ def test_a_spec_is_a_file_a_mapping_or_a_spec() -> None:
     with pytest.raises(SpecError, match="not a list"):
         rlaif.run([])
     with pytest.raises(SpecError, match="a spec is the path of a file, a mapping or a Spec, not a dict in a list"):
-        rlaif.run([{"task": "tldr"}])  # type: ignore[arg-type]
+        rlaif.run([{"task": "tldr"}])  # type: ignore[list-item]
     with pytest.raises(SpecError, match="nowhere"):
         rlaif.run("nowhere.yaml")
 
