@@ -71,3 +71,8 @@ class Entry(BaseModel):
         names = [name for found in self.components.values() for name in found]
         texts = [self.distribution, self.namespace, self.summary, *self.components, *names]
         return any(word.lower() in text.lower() for text in texts)
+
+    def names_with(self, word: str) -> list[str]:
+        """Return the components, such as `labeler acme/a`, that a word is part of; all if it is in none of them."""
+        names = [f"{kind} {name}" for kind, found in self.components.items() for name in found]
+        return [name for name in names if word.lower() in name.lower()] or names

@@ -70,9 +70,10 @@ class LoadedLabeler:
         """Return the preferences of `prefer` with their evidence, such as the rationales of a language model."""
         first, second = read_completions(responses_a, "response"), read_completions(responses_b, "response")
         given = read_prompts(prompts, references)
+        check_lengths(first_responses=first, second_responses=second)
         if len(given) == 1:
             given *= len(first)
-        check_lengths(prompts=given, first_responses=first, second_responses=second)
+        check_lengths(prompts=given, responses=first)
         pairs = [_make_comparison(*texts) for texts in zip(given, first, second, strict=True)]
         for number, pair in enumerate(pairs, 1):
             if (missing := self.config.missing_field(pair)) is not None:

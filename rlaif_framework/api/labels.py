@@ -178,6 +178,8 @@ def label(
     """
     if (labeler is None) == (compare is None):
         raise SpecError("give either labeler, for one labeler, or compare, for several")
+    if not isinstance(seed, int) or seed < 0:
+        raise SpecError(f"seed is {seed!r}; it must be a whole number from 0")
     manager, progress = load_plugins(plugins, trust_local), create_progress(verbose)
     table = open_table(pairs)
     settings = LabelSettings(
@@ -210,8 +212,8 @@ def _read_labelers(
         raise SpecError("set: give the settings of each labeler in compare")
     if isinstance(compare, str | Path):
         return load_labelers(Path(compare), (), manager)
-    if not compare:
-        raise SpecError("compare: name at least one labeler, such as {'mine': 'similarity'}")
+    if not isinstance(compare, Mapping) or not compare:
+        raise SpecError("compare: give each labeler a name, such as {'mine': 'similarity', 'longer': 'length'}")
     return {name: read_labeler(given, {}, manager) for name, given in compare.items()}
 
 

@@ -73,6 +73,8 @@ class LoadedPolicy:
         """
         if temperature < 0:
             raise SpecError(f"temperature is {temperature}; it must be 0 (greedy) or above")
+        if max_new_tokens is not None and max_new_tokens < 1:
+            raise SpecError(f"max_new_tokens is {max_new_tokens}; it must be 1 or above")
         given = read_prompts(prompts)
         if not given:
             return []
@@ -80,9 +82,8 @@ class LoadedPolicy:
             if self._run is not None:
                 given, _ = truncate_prompts(self._context, given, self._context.load_policy_tokenizer(Path(self.path)))
             run_seed = 0 if self._run is None else self._run.spec.seed
-            samples = self._answer(
-                given, temperature, run_seed if seed is None else seed, max_new_tokens or self.settings.max_new_tokens
-            )
+            limit = self.settings.max_new_tokens if max_new_tokens is None else max_new_tokens
+            samples = self._answer(given, temperature, run_seed if seed is None else seed, limit)
             # The decoded text of a sample has no white space around it.
             return [s.text if self._run is None else self._context.task.clean(s.text) for s in samples]
 

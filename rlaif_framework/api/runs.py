@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rlaif_framework.api.finished import SFT, FinishedRun
 from rlaif_framework.api.labelers import LoadedLabeler, load_run_labeler
@@ -14,6 +14,7 @@ from rlaif_framework.api.policies import LoadedPolicy, load_run_policy
 from rlaif_framework.api.rewards import LoadedReward, load_run_reward
 from rlaif_framework.api.session import create_progress, load_plugins, quiet_libraries
 from rlaif_framework.api.settings import check_keywords, to_overrides
+from rlaif_framework.errors import SpecError, suggest
 from rlaif_framework.files import user_path
 from rlaif_framework.metrics.evaluation import Evaluation, MeasuredArm
 from rlaif_framework.pipeline.engine import run_spec
@@ -133,7 +134,13 @@ class RunResult:
         return load_run_labeler(self._run, name)
 
     def prompts(self, split: Split = "test") -> Sequence[Prompt]:
-        """Return the prompts of the task, in the form in which policies and rewards take them."""
+        """Return the prompts of the task, in the form in which policies and rewards take them.
+
+        Args:
+            split: `train`, `validation` or `test`.
+        """
+        if split not in (known := get_args(Split)):
+            raise SpecError(f"no split named '{split}'; {suggest(split, known)}")
         return self._run.create_context().task.prompts(split)
 
     def _repr_html_(self) -> str | None:

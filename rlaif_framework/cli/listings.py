@@ -24,11 +24,13 @@ KINDS = "task, backend, strategy, labeler, reward, algorithm, metric or tracker.
 
 
 def schema(
-    name: Annotated[str, typer.Argument(help=f"One of: {', '.join(SCHEMAS)}.")] = "spec",
+    name: Annotated[str, typer.Argument(metavar="NAME", help=f"One of: {', '.join(SCHEMAS)}.")] = "spec",
     plugin: PluginFiles = None,
 ) -> None:
-    """Print a JSON Schema, for editors: of specs with the installed plugins, of the catalogue, or of rows that runs
-    write."""
+    """Print the JSON Schema of specs, or of rows that runs write.
+
+    That of specs is for editors and includes the installed plugins.
+    """
     if name not in SCHEMAS:
         raise SpecError(f"no schema named '{name}'; {suggest(name, SCHEMAS)}")
     with stdout_to_stderr():
@@ -37,7 +39,7 @@ def schema(
 
 
 def catalogue(
-    word: Annotated[str, typer.Argument(help="Word in the name, summary or components.")] = "",
+    word: Annotated[str, typer.Argument(metavar="WORD", help="Word in the name, summary or components.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Search the catalogue of plugins that can be installed. Entries are not reviewed and not endorsed."""
@@ -49,14 +51,23 @@ def catalogue(
         print_json([{**entry.model_dump(mode="json"), "installed": installed[entry.distribution]} for entry in found])
         return
     if not found:
-        print(f"no entry of the catalogue mentions '{word}'")
+        print(f"no entry of the catalogue mentions '{word}'; 'rlaif catalogue' lists all")
         return
+    head = ("distribution", "installed", "status", "components" if word else "kinds", "summary")
     rows = [
-        (entry.distribution, installed[entry.distribution] or "-", entry.status, ", ".join(entry.kinds), entry.summary)
+        (
+            entry.distribution,
+            installed[entry.distribution] or "-",
+            entry.status,
+            ", ".join(entry.names_with(word) if word else entry.kinds),
+            entry.summary,
+        )
         for entry in found
     ]
-    print_table(("distribution", "installed", "status", "kinds", "summary"), rows)
+    print_table(head, rows)
     print(f"\n{NOTICE} Install one with pip install DISTRIBUTION.")
+    if any(entry.status == "example" for entry in found):
+        print("Examples are also in the folder 'plugins' of the repository.")
 
 
 def plugins(
@@ -113,11 +124,11 @@ def _describe_offers(row: dict[str, Any]) -> str:
 
 
 def components(
-    kind: Annotated[str | None, typer.Argument(metavar="[KIND]", help=KINDS)] = None,
+    kind: Annotated[str | None, typer.Argument(metavar="KIND", help=KINDS)] = None,
     as_json: AsJson = False,
     plugin: PluginFiles = None,
 ) -> None:
-    """List components with their summaries, and the plugins that offer them."""
+    """List components with their summaries. JSON also has the plugins that offer them."""
     from rlaif_framework.plugins.component import SLOTS
 
     slots = SLOTS if kind is None else (_find_slot(kind),)
@@ -135,8 +146,8 @@ def components(
 
 
 def show(
-    kind: Annotated[str, typer.Argument(help=KINDS)],
-    name: Annotated[str, typer.Argument(help="Name of the component.")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help=KINDS)],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the component.")],
     as_json: AsJson = False,
     plugin: PluginFiles = None,
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -18,6 +18,15 @@ from rlaif_framework.cli.setup import check_arguments, prepare_process
 from rlaif_framework.errors import RlaifError, describe_missing
 from rlaif_framework.terminal import escape_controls
 
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from rlaif_framework.plugins.versions import DISTRIBUTION, framework_version
+
+        print(f"{DISTRIBUTION} {framework_version()}")
+        raise typer.Exit
+
+
 app = typer.Typer(
     name="rlaif",
     cls=PluginGroup,
@@ -26,7 +35,19 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,  # `main` reports errors
     rich_markup_mode=None,  # brackets in help texts are not markup
+    context_settings={"help_option_names": ["--help", "-h"]},
 )
+
+
+@app.callback()
+def prepare(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Read the options before the command."""
+
+
 for command in (run, label, plan, check, schema, catalogue, plugins, components, show, new_plugin):
     app.command()(command)
 

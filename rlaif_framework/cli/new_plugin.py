@@ -33,14 +33,17 @@ Files = dict[str, str]
 
 
 def new_plugin(
-    name: Annotated[str, typer.Argument(help="Namespace of the components: NAME/... of the distribution rlaif-NAME.")],
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="Namespace of the components: NAME/... of the distribution rlaif-NAME."),
+    ],
     kind: Annotated[
         list[str],
-        typer.Option(help=f"Kind of component: {KINDS} Repeat it for several."),
+        typer.Option(metavar="KIND", help=f"Kind of component: {KINDS} Repeat it for several."),
     ],
     out: Annotated[Path | None, typer.Option(help="Folder to create [default: rlaif-NAME].")] = None,
 ) -> None:
-    """Write a new plugin: a distribution with one small component of each kind, and its tests."""
+    """Write a new plugin with small components, and their tests. It is a distribution to install."""
     namespace = check_namespace(name)
     folder = out or Path(f"rlaif-{namespace}")
     if folder.exists():

@@ -41,7 +41,7 @@ def run(
     plugin: PluginFiles = None,
     trust_local: TrustLocal = False,
 ) -> None:
-    """Run a spec: labels, reward model, improved policy, and a report."""
+    """Run a spec: labels, reward model, improved policy and report."""
     loaded, manager = load_spec_files(spec, file, set_, unset, plugin, trust_local)
     from rlaif_framework.api.runs import execute
     from rlaif_framework.api.session import create_progress
@@ -61,7 +61,7 @@ def plan(
     plugin: PluginFiles = None,
     trust_local: TrustLocal = False,
 ) -> None:
-    """List the stages of a run, cached or to do, with the models they load and their memory. Loads no model."""
+    """List the stages of a run, cached or to do, and their memory. Names the models that they load, and loads none."""
     from rich.console import Console
 
     with stdout_to_stderr():
@@ -109,7 +109,7 @@ def check(
     plugin: PluginFiles = None,
     trust_local: TrustLocal = False,
 ) -> None:
-    """Validate a spec, look for the files, packages and models that it names, and print it with all defaults."""
+    """Validate a spec and print it with all defaults. Looks for the files, packages and models that it names."""
     from rich.console import Console
 
     with stdout_to_stderr():

@@ -100,6 +100,8 @@ class PairsFile:
         """
         if self.count and (skip_invalid or not self.skipped):
             return
+        if not self.rows:
+            raise DataError(f"{self.name} has no rows; there is nothing to label")
         lines = [f"{self.name}: {self.skipped} of {self.rows} rows are invalid"]
         lines += [f"  {line}" for line in self.faults.describe(with_file=False)]
         left = self.rows - self.skipped

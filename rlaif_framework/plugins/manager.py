@@ -6,6 +6,7 @@ import importlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
 
@@ -221,12 +222,17 @@ class PluginManager:
         """
         if name in self._components[slot]:
             return self._components[slot][name][0]
-        failed = [f"{p.title} failed to load: {p.error}" for p in self.plugins if p.error]
-        hint = f"; {'; '.join(failed)}" if failed else ""
-        raise PluginError(
-            f"no {slot} named '{name}'; {suggest(name, self.names(slot))} "
-            f"Run 'rlaif components {slot}' to list them{hint}{describe_absent(name)}"
-        )
+        raise PluginError(f"no {slot} named '{name}'; {self._explain_absent(slot, name)}")
+
+    def _explain_absent(self, slot: Slot, name: str) -> str:
+        names = self.names(slot)
+        if "/" in name:  # a built-in with a similar name is another component
+            names = [known for known in names if "/" in known]
+        near = get_close_matches(name, names, n=1)
+        absent = describe_absent(name, {plugin.distribution for plugin in self.plugins})
+        hints = [f"{suggest(name, names)} Run 'rlaif components {slot}' to list them"] if near or not absent else []
+        hints += [f"{plugin.title} failed to load: {plugin.error}" for plugin in self.plugins if plugin.error]
+        return "; ".join([*hints, absent] if absent else hints)
 
     def resolve(self, slot: Slot, config: ComponentConfig) -> Any:
         """Import the class of the component that a config belongs to; its methods validate what they return.

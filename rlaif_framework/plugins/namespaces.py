@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Collection
+from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 
 from packaging.utils import canonicalize_name
@@ -14,24 +17,33 @@ def find_owner(namespace: str) -> str:
     return canonicalize_name(read_owners().get(namespace, f"rlaif-{namespace}"))
 
 
-def describe_absent(name: str) -> str:
+def describe_absent(name: str, loaded: Collection[str]) -> str:
     """Say which distribution a component would come from, if its namespace is in the catalogue and it is not installed.
 
     Args:
         name: Name of a component that no plugin offers.
+        loaded: The distributions whose plugins were looked at.
 
     Returns:
-        A part of an error message; empty for a bare name.
+        A sentence of an error message; empty for a bare name.
     """
     namespace, slash, _ = name.partition("/")
     if not slash:
         return ""
+    if namespace == "local":
+        return "'local' is the namespace of files: list the file in the spec's 'plugins', or name it with --plugin"
     owner = find_owner(namespace)
     try:
-        return f"; '{owner} {version(owner)}' is installed, and does not offer it"
+        installed = f"'{owner} {version(owner)}' is installed"
     except PackageNotFoundError:
-        pass
+        installed = ""
+    if installed and "RLAIF_PLUGINS" in os.environ and owner not in {canonicalize_name(other) for other in loaded}:
+        return f"{installed}, and the variable RLAIF_PLUGINS excludes it"
+    if installed:
+        return f"{installed}, and does not offer it"
     if namespace in read_owners():
-        return f"; '{namespace}' is the namespace of '{owner}', which is not installed; install it: pip install {owner}"
+        return f"'{namespace}' is the namespace of '{owner}', which is not installed; install it: pip install {owner}"
     # No advice to install a name that only a spec of a stranger may have come up with.
-    return f"; the namespace '{namespace}' is not in the catalogue: 'rlaif catalogue' lists the known plugins"
+    near = get_close_matches(namespace, read_owners(), n=1)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    return f"the namespace '{namespace}' is not in the catalogue: {hint}'rlaif catalogue' lists the known plugins"

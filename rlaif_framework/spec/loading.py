@@ -78,9 +78,12 @@ def resolve_spec(
     """
     if isinstance(given, str | Path):
         given = [given]
+    expected = "a spec is the path of a file, a mapping or a Spec"
     if not isinstance(given, Spec | Mapping | Sequence) or given == []:
-        raise SpecError(f"a spec is the path of a file, a mapping or a Spec, not a {type(given).__name__}")
+        raise SpecError(f"{expected}, not a {type(given).__name__}")
     if isinstance(given, Sequence):
+        if strange := [part for part in given if not isinstance(part, str | Path)]:
+            raise SpecError(f"{expected}, not a {type(strange[0]).__name__} in a {type(given).__name__}")
         paths = [name if str(name).startswith(PACKAGE_PREFIX) else user_path(str(name)) for name in given]
         return load_spec(paths, overrides, manager)
     layers = Layers(data=to_plain(given))

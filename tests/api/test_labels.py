@@ -250,9 +250,12 @@ def test_invalid_rows_are_refused_or_left_out() -> None:
     [
         (3, {}, "not a int"),
         ([1], {}, "row 1 is a int"),
-        ([], {}, "nothing to label"),
+        ([], {}, "the list has no rows; there is nothing to label"),
         (LETTERED, {"labeler": None}, "either labeler"),
-        (LETTERED, {"labeler": None, "compare": {}}, "at least one"),
+        (LETTERED, {"labeler": None, "compare": {}}, "give each labeler a name"),
+        (LETTERED, {"labeler": None, "compare": ["length"]}, "give each labeler a name"),
+        (LETTERED, {"seed": "a"}, "seed is 'a'; it must be a whole number"),
+        (LETTERED, {"seed": -1}, "seed is -1"),
         ([{**LETTERED[0], "ai_probability": 1}], {}, "column 'ai_probability' already"),
         (datasets.DatasetDict({"train": datasets.Dataset.from_list(LETTERED)}), {}, r"data\['train'\]"),
         (LETTERED, {"labeler": "rouge"}, "without a reference"),
@@ -260,7 +263,22 @@ def test_invalid_rows_are_refused_or_left_out() -> None:
         ("nowhere.jsonl", {}, "nowhere.jsonl"),
         (pd.DataFrame([["a", "b"]], columns=["prompt", "prompt"]), {}, "cannot read the data frame"),
     ],
-    ids=["type", "row", "empty", "none", "names", "column", "splits", "reference", "task", "file", "columns"],
+    ids=[
+        "type",
+        "row",
+        "empty",
+        "none",
+        "names",
+        "list",
+        "seed",
+        "negative",
+        "column",
+        "splits",
+        "reference",
+        "task",
+        "file",
+        "columns",
+    ],
 )
 def test_mistakes_are_errors_of_the_framework(pairs: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(RlaifError, match=message):

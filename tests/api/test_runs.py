@@ -157,6 +157,8 @@ def test_mistakes_are_errors_of_the_framework(
 def test_a_spec_is_a_file_a_mapping_or_a_spec() -> None:
     with pytest.raises(SpecError, match="not a list"):
         rlaif.run([])
+    with pytest.raises(SpecError, match="a spec is the path of a file, a mapping or a Spec, not a dict in a list"):
+        rlaif.run([{"task": "tldr"}])  # type: ignore[list-item]
     with pytest.raises(SpecError, match="nowhere"):
         rlaif.run("nowhere.yaml")
 
@@ -273,11 +275,12 @@ def test_a_run_without_evaluation_has_paths_only(small: dict[str, Any], tmp_path
         (lambda result: result.policy("rlai"), "did you mean 'rlaif'"),
         (lambda result: result.reward("sft"), "no arm named 'sft'"),
         (lambda result: result.labeler("nobody"), "no labeler named 'nobody'"),
+        (lambda result: result.prompts("tset"), "no split named 'tset'; did you mean 'test'"),
         (lambda result: rlaif.load_policy(result.folder.parent / "tiny", "rlaif"), "not the folder of a run"),
         (lambda result: rlaif.load_run(result.folder / "rlaif"), "not the folder of a run"),
         (lambda result: rlaif.load_reward(result.folder / "rlaif" / "policy"), "reward model"),
     ],
-    ids=["arm", "baseline", "labeler", "model", "run", "kind"],
+    ids=["arm", "baseline", "labeler", "split", "model", "run", "kind"],
 )
 def test_what_a_run_does_not_have_is_an_error(
     result: RunResult, ask: Callable[[RunResult], object], message: str
@@ -387,6 +390,16 @@ def test_prompts_that_cannot_be_read_are_errors(result: RunResult, prompt: Any, 
         result.policy("sft").generate([prompt])
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"temperature": -1.0}, "temperature is -1"), ({"max_new_tokens": 0}, "max_new_tokens is 0; it must be 1")],
+    ids=["temperature", "length"],
+)
+def test_settings_out_of_bounds_are_errors(result: RunResult, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        result.policy("sft").generate("a", **settings)
+
+
 # Rewards
 
 
@@ -449,6 +462,8 @@ def test_a_labeler_prefers_as_in_the_run(result: RunResult) -> None:
     assert len(set(found)) > 1
     judge = rlaif.load_labeler(result.folder, "judge")
     assert judge.prefer("a", ["long one", "b", "same "], ["short", "longer", "same"]) == [1.0, 0.0, 0.5]
+    with pytest.raises(DataError, match="there are 2 first responses and 1 second responses"):
+        judge.prefer("a", ["long one", "b"], ["short"])
 
 
 def test_a_labeler_by_its_settings(tmp_path: Path) -> None:

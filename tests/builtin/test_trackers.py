@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import sqlite3
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from rlaif_framework import MissingPackageError, PluginManager, Spec
+from rlaif_framework import MissingPackageError, PluginError, PluginManager, Spec, SpecError
 from rlaif_framework.contracts import read_metrics
 from support.runs import execute
 from support.wandb_files import read_run
@@ -181,3 +182,43 @@ def test_a_missing_library_is_an_error_with_its_extra_before_anything_is_compute
     with pytest.raises(MissingPackageError, match=message):
         execute(tiny_spec(trackers=[kind]), tmp_path / "run", manager)
     assert not (tmp_path / "run").exists()
+
+
+def test_wandb_does_not_write_links_into_the_run_folder(
+    tmp_path: Path, tiny_spec: Callable[..., Spec], manager: PluginManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb")
+    message = "its folder .*inside is in the run folder, where it would make links; change 'folder'"
+    tracker = {"kind": "wandb", "folder": str(tmp_path / "run/inside")}
+    with pytest.raises(SpecError, match=message):
+        execute(tiny_spec(trackers=[tracker]), tmp_path / "run", manager)
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "run/inside"))
+    with pytest.raises(SpecError, match=message):
+        execute(tiny_spec(trackers=["wandb"]), tmp_path / "run", manager)
+    assert not (tmp_path / "run/inside").exists()
+
+
+@pytest.mark.parametrize(("chosen", "expected"), [(None, "2"), ("5", "5")], ids=["default", "chosen"])
+def test_mlflow_does_not_try_for_minutes_whether_there_is_a_server(
+    chosen: str | None,
+    expected: str,
+    tmp_path: Path,
+    tiny_spec: Callable[..., Spec],
+    manager: PluginManager,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    name, asked = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", []
+    monkeypatch.delenv(name, raising=False)
+    if chosen is not None:
+        monkeypatch.setenv(name, chosen)
+
+    def fail(self: Any, experiment: str) -> None:
+        asked.append(os.environ[name])
+        raise ConnectionError("refused")
+
+    monkeypatch.setattr(mlflow.MlflowClient, "get_experiment_by_name", fail)
+    tracker = {"kind": "mlflow", "tracking_uri": "http://127.0.0.1:1"}
+    with pytest.raises(PluginError, match=r"tracker 'mlflow' .*cannot start: ConnectionError: refused"):
+        execute(tiny_spec(trackers=[tracker]), tmp_path / "run", manager)
+    assert (asked, os.environ.get(name)) == ([expected], chosen)

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -675,11 +676,24 @@ def test_a_real_process_exits_with_2_and_says_why(tmp_path: Path) -> None:
 def test_a_misspelt_command_or_option_is_answered_with_the_nearest(rlaif: Callable[..., Outcome]) -> None:
     found = rlaif("pluggins")
     assert found.code == 2
-    assert "No such command 'pluggins'. Did you mean 'plugins'?" in found.err
+    assert "No such command 'pluggins'. Did you mean 'plugins', 'new-plugin'?" in found.err
     found = rlaif("run", "spec.yaml", "--ot", "x")
     assert found.code == 2
     assert "No such option: --ot" in found.err
     assert rlaif("run").code == 2
+
+
+def test_the_version_and_help_are_printed(rlaif: Callable[..., Outcome]) -> None:
+    found = rlaif("--version")
+    assert (found.code, found.out) == (0, f"rlaif-framework {version('rlaif-framework')}\n")
+    for argv in (["-h"], ["show", "-h"], ["show", "--help"]):
+        found = rlaif(*argv)
+        assert found.code == 0
+        assert "-h, --help" in found.out
+
+
+def test_the_list_of_commands_is_not_cut_off(rlaif: Callable[..., Outcome]) -> None:
+    assert "..." not in rlaif("--help").out.partition("Commands:")[2]
 
 
 @pytest.mark.parametrize(
@@ -688,7 +702,7 @@ def test_a_misspelt_command_or_option_is_answered_with_the_nearest(rlaif: Callab
         (["show", "labeler", "similarty"], "no labeler named 'similarty'; did you mean 'similarity'?"),
         (["show", "labeller", "llm"], "no kind of component named 'labeller'; did you mean 'labeler'?"),
         (["components", "rewrd"], "no kind of component named 'rewrd'; did you mean 'reward'?"),
-        (["components", "qqq"], "known: algorithm, backend, labeler, reward, strategy, task, tracker."),
+        (["components", "qqq"], "known: algorithm, backend, labeler, metric, reward, strategy, task, tracker."),
     ],
 )
 def test_a_misspelt_component_is_answered_with_the_nearest(

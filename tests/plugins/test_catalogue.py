@@ -140,12 +140,20 @@ def test_the_command_searches_and_says_that_nothing_is_endorsed(rlaif: RunComman
     code, out, _ = rlaif("catalogue", "COMMITTEE")
     assert "rlaif-acme" in out
     assert "rlaif-trl" not in out
+    assert "labeler acme/a, labeler acme/b, command acme" in out
+    code, out, _ = rlaif("catalogue", "grpo")
+    assert "algorithm grpo " in out
+    assert "algorithm trl/grpo " in out
+    assert "in the folder 'plugins' of the repository" in out
     code, out, _ = rlaif("catalogue", "grpo", "--json")
     assert [(entry["distribution"], entry["kinds"]) for entry in json.loads(out)] == [
         ("rlaif-framework", list(ENTRIES["rlaif-framework"].components)),
         ("rlaif-trl", ["reward", "algorithm"]),
     ]
-    assert rlaif("catalogue", "xyzzy")[:2] == (0, "no entry of the catalogue mentions 'xyzzy'\n")
+    assert rlaif("catalogue", "xyzzy")[:2] == (
+        0,
+        "no entry of the catalogue mentions 'xyzzy'; 'rlaif catalogue' lists all\n",
+    )
 
 
 # Unknown components
@@ -165,13 +173,23 @@ def test_an_unknown_component_names_the_distribution_of_its_namespace(listed: Ca
         "'acme' is the namespace of 'acme-tools', which is not installed; install it: pip install acme-tools"
         in error("acme/a")
     )
+    assert "known:" not in error("acme/a")
+    assert "list the file in the spec's 'plugins', or name it with --plugin" in error("local/a")
+    assert "the namespace 'amce' is not in the catalogue: did you mean 'acme'?" in error("amce/a")
 
 
 def test_an_unknown_component_of_an_installed_distribution_says_so(site: Site) -> None:
     site.install("rlaif-acme", labeler_code("acme/a"))
     assert "'rlaif-acme 1.0' is installed, and does not offer it" in error("acme/b")
+    assert "did you mean 'acme/a'? Run 'rlaif components labeler' to list them" in error("acme/b")
     assert "did you mean 'length'" in error("lenght")
     assert "catalogue" not in error("lenght")
+
+
+def test_an_unknown_component_of_an_excluded_distribution_says_so(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.install("rlaif-acme", labeler_code("acme/a"))
+    monkeypatch.setenv("RLAIF_PLUGINS", "")
+    assert "'rlaif-acme 1.0' is installed, and the variable RLAIF_PLUGINS excludes it" in error("acme/a")
 
 
 # Namespaces

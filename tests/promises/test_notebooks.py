@@ -81,8 +81,9 @@ def test_the_python_page_runs(tiny_model: Path, tmp_path: Path, monkeypatch: pyt
         "arms": {"rl": {"reward": "length", "algorithm": {"kind": "rloo", "steps": 9, "prompts_per_step": 2}}},
     }
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
-    names: dict[str, Any] = {"MODEL": str(tiny_model)}
+    names: dict[str, Any] = {}
     for block in blocks:
-        exec(compile(block, "docs/python.md", "exec"), names)
+        exec(compile(MODEL.sub(f"MODEL = {str(tiny_model)!r}", block), "docs/python.md", "exec"), names)
+    assert names["MODEL"] == str(tiny_model)
     assert (tmp_path / "labels.html").exists()
     assert names["win"].first == "rl"

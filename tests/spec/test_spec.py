@@ -289,7 +289,7 @@ def test_an_unknown_key_or_kind_is_named_with_the_nearest_one_at_its_path(
         ("sft=yes", "sft", "expected a mapping of settings, got str"),
         ("task=3", "task", "expected the name of a task or a mapping with 'kind', got int"),
         ("task=[tldr]", "task", "got list"),
-        ("task={data: mini}", "task", "'kind' is missing: name one of dialogue, tldr"),
+        ("task={data: mini}", "task", "'kind' is missing: name one of dialogue, text, tldr"),
         ("task={kind: 3}", "task", "'kind' is missing"),
         ("task.data=3", "task.data", "valid string; or: Input should be a valid dictionary"),
         ("task.data={train: 3}", "task.data.train", "valid string"),

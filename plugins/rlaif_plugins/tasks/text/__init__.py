@@ -7,8 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from rlaif_framework import Component, DataPlace, PreferenceSource, Split, hookimpl
-from rlaif_framework.config import Config
+from rlaif_framework import Component, Config, DataPlace, PreferenceSource, Split, hookimpl
 from rlaif_framework.records import Role
 from rlaif_plugins.tasks.config import DataTaskConfig
 

@@ -6,6 +6,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ BATCH = 100
 """Number of parameters that MLflow accepts at once."""
 FORBIDDEN = re.compile(r"[^\w\-. /]")
 """Characters that MLflow does not accept in names."""
+RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+"""Variable with the number of times that MLflow repeats a request that fails, 7 by default, which takes minutes."""
 
 
 class MlflowTracker:
@@ -36,7 +39,8 @@ class MlflowTracker:
     def run_started(self, run: TrackedRun) -> None:
         """Create the run with its parameters, or continue the one with the same id."""
         self.client = MlflowClient(tracking_uri=self.config.tracking_uri)
-        found = self.client.get_experiment_by_name(self.config.experiment)
+        with _fail_early():
+            found = self.client.get_experiment_by_name(self.config.experiment)
         experiment = found.experiment_id if found else self.client.create_experiment(self.config.experiment)
         if run.resumed:
             earlier = self.client.search_runs([experiment], filter_string=f"tags.`{ID}` = '{run.id}'")
@@ -76,6 +80,18 @@ class MlflowTracker:
         metrics = [Metric(_name(name), value, now, number) for name, value in values.items()]
         for start in range(0, len(metrics), BATCH):
             self.client.log_batch(self.run_id, metrics=metrics[start : start + BATCH])
+
+
+@contextmanager
+def _fail_early() -> Iterator[None]:
+    """Repeat requests twice only, unless the user has chosen a number: the address of the server may be wrong."""
+    chosen = RETRIES in os.environ
+    os.environ.setdefault(RETRIES, "2")
+    try:
+        yield
+    finally:
+        if not chosen:
+            del os.environ[RETRIES]
 
 
 def _name(text: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import wandb
 
-from rlaif_framework import Context, StepInfo, Table, TrackedRun
+from rlaif_framework import Context, SpecError, StepInfo, Table, TrackedRun
 from rlaif_plugins.trackers.wandb import WandbConfig
 
 
@@ -21,7 +21,14 @@ class WandbTracker:
         """Names of the stages whose metrics have a step of their own."""
 
     def run_started(self, run: TrackedRun) -> None:
-        """Create or continue the run, with the settings of the spec as its config."""
+        """Create or continue the run, with the settings of the spec as its config.
+
+        Raises:
+            SpecError: The folder is in the run folder, which later runs would refuse for its links.
+        """
+        folder = Path(self.config.folder or os.environ.get("WANDB_DIR") or ".")
+        if folder.resolve().is_relative_to(run.folder.resolve()):
+            raise SpecError(f"its folder {folder} is in the run folder, where it would make links; change 'folder'")
         if self.config.mode == "offline":
             os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # which would be sent
         settings = wandb.Settings(
