@@ -23,7 +23,7 @@ from rlaif_framework.plugins.command import Command
 from rlaif_framework.plugins.component import SLOTS, Component, ComponentConfig, Slot
 from rlaif_framework.plugins.discovery import Clock, Discovery, Plugin
 from rlaif_framework.plugins.failures import describe_error
-from rlaif_framework.plugins.namespaces import describe_absent
+from rlaif_framework.plugins.namespaces import describe_absent, owns_name
 from rlaif_framework.plugins.own_code import OwnCode, absolute_name, is_file
 from rlaif_framework.plugins.targets import import_attribute, import_target
 from rlaif_framework.plugins.versions import DISTRIBUTION, framework_version
@@ -221,11 +221,13 @@ class PluginManager:
         """
         if name in self._components[slot]:
             return self._components[slot][name][0]
-        failed = [f"{p.title} failed to load: {p.error}" for p in self.plugins if p.error]
-        hint = f"; {'; '.join(failed)}" if failed else ""
+        failed = [plugin for plugin in self.plugins if plugin.error]
+        hint = "".join(f"; {plugin.title} failed to load: {plugin.error}" for plugin in failed)
+        if not any(owns_name(plugin.distribution, name) for plugin in failed):  # its error says it all
+            hint += describe_absent(name)
         raise PluginError(
             f"no {slot} named '{name}'; {suggest(name, self.names(slot))} "
-            f"Run 'rlaif components {slot}' to list them{hint}{describe_absent(name)}"
+            f"Run 'rlaif components {slot}' to list them{hint}"
         )
 
     def resolve(self, slot: Slot, config: ComponentConfig) -> Any:
@@ -263,8 +265,12 @@ class PluginManager:
 
 def _call_hook(name: str, function: Callable[[], Iterable[Any]], package: str) -> list[Any]:
     try:
-        return list(function())
+        offered: object = function()
+        if isinstance(offered, Iterable):
+            return list(offered)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # plugin code may raise anything
         raise PluginError(f"{name}() failed: {describe_error(error, package)}") from error
+    record = "Command" if name == "rlaif_commands" else "Component"
+    raise PluginError(f"{name}() returned {offered!r}; yield each {record}, or return a list of them")

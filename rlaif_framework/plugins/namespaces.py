@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution
 
 from packaging.utils import canonicalize_name
 
+from rlaif_framework.plugins.versions import GROUP
 from rlaif_registry import read_owners
 
 
 def find_owner(namespace: str) -> str:
     """Return the distribution that a namespace belongs to: that of the catalogue, or else `rlaif-<namespace>`."""
     return canonicalize_name(read_owners().get(namespace, f"rlaif-{namespace}"))
+
+
+def owns_name(title: str, name: str) -> bool:
+    """Return True if the namespace of a component's name belongs to a distribution."""
+    namespace, slash, _ = name.partition("/")
+    return bool(slash) and canonicalize_name(title) == find_owner(namespace)
 
 
 def describe_absent(name: str) -> str:
@@ -28,7 +35,13 @@ def describe_absent(name: str) -> str:
         return ""
     owner = find_owner(namespace)
     try:
-        return f"; '{owner} {version(owner)}' is installed, and does not offer it"
+        found = distribution(owner)
+        if found.entry_points.select(group=GROUP):
+            return f"; '{owner} {found.version}' is installed, and does not offer it"
+        return (
+            f"; '{owner} {found.version}' is installed, but it declares no entry point of the group '{GROUP}': its author "
+            "should add one to pyproject.toml and install it again"
+        )
     except PackageNotFoundError:
         pass
     if namespace in read_owners():

@@ -104,7 +104,19 @@ BROKEN = {
     "assertion": ("assert False, 'never'\n", "AssertionError: never"),
     "hook-raises": (HEAD + "@hookimpl\ndef rlaif_labelers():\n    raise RuntimeError('boom')\n", "rlaif_labelers"),
     "hook-exits": (HEAD + "@hookimpl\ndef rlaif_tasks():\n    raise SystemExit(3)\n", "SystemExit: 3"),
-    "hook-gives-none": (HEAD + "@hookimpl\ndef rlaif_tasks():\n    return None\n", "rlaif_tasks"),
+    "hook-gives-none": (HEAD + "@hookimpl\ndef rlaif_tasks():\n    return None\n", "rlaif_tasks() returned None; yield"),
+    "hook-gives-one": (
+        labeler_code("b/x").replace("yield Comp", "return Comp"),
+        "yield each Component, or return a list of them",
+    ),
+    "command-gives-none": (
+        HEAD + "@hookimpl\ndef rlaif_commands():\n    return None\n",
+        "rlaif_commands() returned None; yield each Command",
+    ),
+    "kind": (
+        labeler_code("b/x").replace('Component("b/x"', 'Component("b/y"'),
+        "labeler 'b/y': the 'kind' of its config MadeConfig is 'b/x'; use the same name in both",
+    ),
     "hook-gives-text": (HEAD + "@hookimpl\ndef rlaif_tasks():\n    return ['x']\n", "not a Component"),
     "misspelt": (HEAD + "@hookimpl\ndef rlaif_labellers():\n    return []\n", "did you mean 'rlaif_labelers'?"),
     "unmarked": (
