@@ -189,7 +189,7 @@ class PluginManager:
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # plugin code may raise anything
-                yield impl.plugin_name, describe_error(error)
+                yield impl.plugin_name, describe_error(error, _package(impl))
 
     def collect_panels(self, run: RunInfo) -> Iterator[tuple[str, list[Panel] | str]]:
         """Yield the panels of each plugin that adds some to the report, by its name, or the error if it fails."""
@@ -201,7 +201,7 @@ class PluginManager:
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # plugin code may raise anything
-                yield impl.plugin_name, describe_error(error)
+                yield impl.plugin_name, describe_error(error, _package(impl))
             else:
                 yield impl.plugin_name, panels
 
@@ -261,6 +261,11 @@ class PluginManager:
         """Return the title of a component with its distribution and version, for messages about what it does."""
         _, plugin = self._components[slot][name]
         return f"{slot} '{name}' of {plugin.source}"
+
+
+def _package(impl: pluggy.HookImpl) -> str:
+    """Return the name of the module that implements a hook, to find its lines in a traceback."""
+    return str(getattr(impl.plugin, "__name__", ""))
 
 
 def _call_hook(name: str, function: Callable[[], Iterable[Any]], package: str) -> list[Any]:

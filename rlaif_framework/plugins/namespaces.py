@@ -39,8 +39,8 @@ def describe_absent(name: str) -> str:
         if found.entry_points.select(group=GROUP):
             return f"; '{owner} {found.version}' is installed, and does not offer it"
         return (
-            f"; '{owner} {found.version}' is installed, but it declares no entry point of the group '{GROUP}': its author "
-            "should add one to pyproject.toml and install it again"
+            f"; '{owner} {found.version}' is installed, but declares no entry point of the group '{GROUP}': its "
+            "author should add one to pyproject.toml and install it again"
         )
     except PackageNotFoundError:
         pass

@@ -178,7 +178,7 @@ def test_an_unknown_component_of_a_distribution_without_an_entry_point_says_what
     site.install("rlaif-acme", labeler_code("acme/a"))
     (site.folder / "rlaif_acme-1.0.dist-info" / "entry_points.txt").unlink()
     importlib.invalidate_caches()
-    assert "'rlaif-acme 1.0' is installed, but it declares no entry point of the group" in error("acme/a")
+    assert "'rlaif-acme 1.0' is installed, but declares no entry point of the group" in error("acme/a")
 
 
 def test_an_unknown_component_of_a_plugin_that_failed_has_its_error_only(site: Site) -> None:
