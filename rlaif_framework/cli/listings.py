@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from rlaif_framework.plugins.discovery import Plugin
     from rlaif_framework.plugins.manager import PluginManager
 
+COMMAND = "command"
+"""Stands for the kind of the commands that plugins offer, in lists."""
+
 KINDS = "task, backend, strategy, labeler, reward, algorithm, metric or tracker."
 
 
@@ -124,21 +127,30 @@ def _describe_offers(row: dict[str, Any]) -> str:
 
 
 def components(
-    kind: Annotated[str | None, typer.Argument(metavar="KIND", help=KINDS)] = None,
+    kind: Annotated[
+        str | None, typer.Argument(metavar="KIND", help=f"{KINDS.rstrip('.')}, or command (of a plugin).")
+    ] = None,
     as_json: AsJson = False,
     plugin: PluginFiles = None,
 ) -> None:
-    """List components with their summaries. JSON also has the plugins that offer them."""
+    """List components with their summaries, and the commands of plugins. JSON also has the plugins that offer them."""
     from rlaif_framework.plugins.component import SLOTS
 
-    slots = SLOTS if kind is None else (_find_slot(kind),)
+    if kind not in (None, *SLOTS, COMMAND):
+        raise SpecError(f"no kind of component named '{kind}'; {suggest(str(kind), (*SLOTS, COMMAND))}")
     with stdout_to_stderr():
         manager = load_plugins(plugin)
     rows = [
         {"kind": slot, "name": c.name, "summary": c.summary, "plugin": p.name, "target": c.target}
-        for slot in slots
+        for slot in SLOTS
+        if kind in (None, slot)
         for c, p in manager.components(slot)
     ]
+    if kind in (None, COMMAND):
+        rows += [
+            {"kind": COMMAND, "name": c.name, "summary": c.help, "plugin": p.name, "target": c.target}
+            for _, (c, p) in sorted(manager.commands.items())
+        ]
     if as_json:
         print_json(rows)
     else:

@@ -1,4 +1,4 @@
-"""The subcommands of `rlaif` that plugins offer: listed without importing them, and imported when they are called."""
+"""The subcommands of `rlaif` that plugins offer: found and imported when they are called."""
 
 from __future__ import annotations
 
@@ -16,15 +16,19 @@ if TYPE_CHECKING:
 
 
 class PluginGroup(TyperGroup):
-    """The built-in commands, and those of plugins, which are loaded only if another command or a list is wanted."""
+    """The built-in commands, and those of plugins, which are loaded only if another command is called."""
 
     loaded = False
     """True if the commands of plugins have been added."""
 
-    def list_commands(self, ctx: Any) -> list[str]:
-        """Return the names of all commands: the built-in ones in their order, then those of plugins."""
-        self._load()
-        return super().list_commands(ctx)
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Say where the commands of plugins are listed: loading the plugins would take longer than all the rest."""
+        from rlaif_framework.plugins.versions import has_plugins
+
+        super().format_epilog(ctx, formatter)
+        if has_plugins():
+            formatter.write_paragraph()
+            formatter.write_text("The installed plugins can add commands: 'rlaif components command' lists them.")
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Find a command by its name; None if there is none."""

@@ -111,7 +111,10 @@ def _override_backend(target: type[Any], owner: str) -> Overrides:
 
 def _override_strategy(target: type[Any], owner: str) -> Overrides:
     def elicit(self: Any, ask: Annotation) -> Generator[Asked, Any, Ballot]:
-        ballot = yield from target.elicit(self, ask)
+        asked = target.elicit(self, ask)
+        if not isinstance(asked, Generator):  # a function without a yield returns the ballot itself
+            raise PluginError(f"{owner}: elicit() returned {short(asked)} and yielded no request; yield one first")
+        ballot = yield from asked
         return check_ballot(ballot, f"{owner}, comparison '{ask.identity}'")
 
     return _collect(elicit)

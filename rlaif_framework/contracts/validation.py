@@ -48,7 +48,10 @@ def check_scores(
         score = read_number(item)
         if score is None or not abs(score) <= LARGEST:  # written so that NaN fails as well
             shown = short(item) if score is None else str(score)
-            raise TrainingError(f"{owner}: the reward of a response to prompt '{prompt.id}' is {shown}: {text[:80]!r}")
+            raise TrainingError(
+                f"{owner}: the reward of a response to prompt '{prompt.id}' is {shown}, "
+                f"not a number from -1e15 to 1e15: {text[:80]!r}"
+            )
         scores.append(score)
     return scores
 
@@ -237,7 +240,7 @@ def check_token_values(value: object, like: Any, where: str, both: bool) -> tupl
         TrainingError: There are not two tensors, or one has another shape, which broadcasting could hide.
     """
     if not isinstance(value, tuple) or len(value) != 2:
-        raise TrainingError(f"{where} returned {short(value)} instead of a tuple of two tensors")
+        raise TrainingError(f"{where} returned {short(value)} instead of two values: advantages, and targets or None")
     first, second = value
     for tensor in (first, second) if both and second is not None else (first,):
         if not isinstance(tensor, type(like)):

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import Any, Literal, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import pluggy
 from packaging.utils import canonicalize_name
@@ -135,6 +135,12 @@ def _check_config(where: str, slot: Slot, component: Component, plugin: Plugin) 
         component.config.model_rebuild()
     except Exception as error:  # of pydantic, a NameError, or any error of the plugin's own validators
         raise PluginError(f"{where}: its config cannot be built: {error}") from error
+    kind = component.config.model_fields["kind"].annotation
+    if get_origin(kind) is Literal and component.name not in get_args(kind):
+        raise PluginError(
+            f"{where}: the 'kind' of its config {component.config.__name__} is "
+            f"{' or '.join(map(repr, get_args(kind)))}; use the same name in both"
+        )
     _check_schema(where, component.config)
 
 

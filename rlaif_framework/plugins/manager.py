@@ -24,7 +24,7 @@ from rlaif_framework.plugins.command import Command
 from rlaif_framework.plugins.component import SLOTS, Component, ComponentConfig, Slot
 from rlaif_framework.plugins.discovery import Clock, Discovery, Plugin
 from rlaif_framework.plugins.failures import describe_error
-from rlaif_framework.plugins.namespaces import describe_absent
+from rlaif_framework.plugins.namespaces import describe_absent, owns_name
 from rlaif_framework.plugins.own_code import OwnCode, absolute_name, is_file
 from rlaif_framework.plugins.targets import import_attribute, import_target
 from rlaif_framework.plugins.versions import DISTRIBUTION, framework_version
@@ -190,7 +190,7 @@ class PluginManager:
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # plugin code may raise anything
-                yield impl.plugin_name, describe_error(error)
+                yield impl.plugin_name, describe_error(error, _package(impl))
 
     def collect_panels(self, run: RunInfo) -> Iterator[tuple[str, list[Panel] | str]]:
         """Yield the panels of each plugin that adds some to the report, by its name, or the error if it fails."""
@@ -202,7 +202,7 @@ class PluginManager:
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # plugin code may raise anything
-                yield impl.plugin_name, describe_error(error)
+                yield impl.plugin_name, describe_error(error, _package(impl))
             else:
                 yield impl.plugin_name, panels
 
@@ -229,9 +229,11 @@ class PluginManager:
         if "/" in name:  # a built-in with a similar name is another component
             names = [known for known in names if "/" in known]
         near = get_close_matches(name, names, n=1)
-        absent = describe_absent(name, {plugin.distribution for plugin in self.plugins})
+        failed = [plugin for plugin in self.plugins if plugin.error]
+        explained = any(owns_name(plugin.distribution, name) for plugin in failed)  # its error says it all
+        absent = "" if explained else describe_absent(name, {plugin.distribution for plugin in self.plugins})
         hints = [f"{suggest(name, names)} Run 'rlaif components {slot}' to list them"] if near or not absent else []
-        hints += [f"{plugin.title} failed to load: {plugin.error}" for plugin in self.plugins if plugin.error]
+        hints += [f"{plugin.title} failed to load: {plugin.error}" for plugin in failed]
         return "; ".join([*hints, absent] if absent else hints)
 
     def resolve(self, slot: Slot, config: ComponentConfig) -> Any:
@@ -267,10 +269,19 @@ class PluginManager:
         return f"{slot} '{name}' of {plugin.source}"
 
 
+def _package(impl: pluggy.HookImpl) -> str:
+    """Return the name of the module that implements a hook, to find its lines in a traceback."""
+    return str(getattr(impl.plugin, "__name__", ""))
+
+
 def _call_hook(name: str, function: Callable[[], Iterable[Any]], package: str) -> list[Any]:
     try:
-        return list(function())
+        offered: object = function()
+        if isinstance(offered, Iterable):
+            return list(offered)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # plugin code may raise anything
         raise PluginError(f"{name}() failed: {describe_error(error, package)}") from error
+    record = "Command" if name == "rlaif_commands" else "Component"
+    raise PluginError(f"{name}() returned {offered!r}; yield each {record}, or return a list of them")

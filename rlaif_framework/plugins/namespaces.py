@@ -5,16 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 from difflib import get_close_matches
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution
 
 from packaging.utils import canonicalize_name
 
+from rlaif_framework.plugins.versions import GROUP
 from rlaif_registry import read_owners
 
 
 def find_owner(namespace: str) -> str:
     """Return the distribution that a namespace belongs to: that of the catalogue, or else `rlaif-<namespace>`."""
     return canonicalize_name(read_owners().get(namespace, f"rlaif-{namespace}"))
+
+
+def owns_name(title: str, name: str) -> bool:
+    """Return True if the namespace of a component's name belongs to a distribution."""
+    namespace, slash, _ = name.partition("/")
+    return bool(slash) and canonicalize_name(title) == find_owner(namespace)
 
 
 def describe_absent(name: str, loaded: Collection[str]) -> str:
@@ -34,13 +41,21 @@ def describe_absent(name: str, loaded: Collection[str]) -> str:
         return "'local' is the namespace of files: list the file in the spec's 'plugins', or name it with --plugin"
     owner = find_owner(namespace)
     try:
-        installed = f"'{owner} {version(owner)}' is installed"
+        found = distribution(owner)
     except PackageNotFoundError:
-        installed = ""
-    if installed and "RLAIF_PLUGINS" in os.environ and owner not in {canonicalize_name(other) for other in loaded}:
+        return _describe_missing(namespace, owner)
+    installed = f"'{owner} {found.version}' is installed"
+    if not found.entry_points.select(group=GROUP):
+        return (
+            f"{installed}, but declares no entry point of the group '{GROUP}': its author should add one to "
+            "pyproject.toml and install it again"
+        )
+    if "RLAIF_PLUGINS" in os.environ and owner not in {canonicalize_name(other) for other in loaded}:
         return f"{installed}, and the variable RLAIF_PLUGINS excludes it"
-    if installed:
-        return f"{installed}, and does not offer it"
+    return f"{installed}, and does not offer it"
+
+
+def _describe_missing(namespace: str, owner: str) -> str:
     if namespace in read_owners():
         return f"'{namespace}' is the namespace of '{owner}', which is not installed; install it: pip install {owner}"
     # No advice to install a name that only a spec of a stranger may have come up with.

@@ -116,7 +116,10 @@ class TaskConformance(ComponentConformance):
         """Check that a shorter prompt still ends with what asks for a response."""
         for prompt in _sample(prompts):
             cue = prompt.text.rpartition(prompt.source)[2]
-            limit = len(prompt.text) - int((1 - share) * len(prompt.source))
+            excess = int((1 - share) * len(prompt.source))
+            if excess == 0:
+                continue  # the source is too short for it to lose such a share
+            limit = len(prompt.text) - excess
 
             def fits(p: Prompt, limit: int = limit) -> bool:
                 return len(p.text) <= limit

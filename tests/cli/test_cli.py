@@ -702,7 +702,10 @@ def test_the_list_of_commands_is_not_cut_off(rlaif: Callable[..., Outcome]) -> N
         (["show", "labeler", "similarty"], "no labeler named 'similarty'; did you mean 'similarity'?"),
         (["show", "labeller", "llm"], "no kind of component named 'labeller'; did you mean 'labeler'?"),
         (["components", "rewrd"], "no kind of component named 'rewrd'; did you mean 'reward'?"),
-        (["components", "qqq"], "known: algorithm, backend, labeler, metric, reward, strategy, task, tracker."),
+        (
+            ["components", "qqq"],
+            "known: algorithm, backend, command, labeler, metric, reward, strategy, task, tracker.",
+        ),
     ],
 )
 def test_a_misspelt_component_is_answered_with_the_nearest(

@@ -115,10 +115,19 @@ def test_scores_of_every_form_become_floats(scores: object) -> None:
         (torch.tensor(0.5), "instead of 4 scores for 4 responses"),
         ("abcd", "returned 'abcd' instead of 4 scores for 4 responses"),
         ({"a": 1, "b": 2, "c": 3, "d": 4}, "instead of 4 scores for 4 responses"),
-        ([1.0, None, 3.0, 4.0], "the reward of a response to prompt 'p1' is None: 'b'"),
-        (["0.5"] * 4, "the reward of a response to prompt 'p0' is '0.5': 'a'"),
-        (np.array([1, 2, np.nan, 4]), "the reward of a response to prompt 'p2' is nan: 'c'"),
-        ([1.0, 2.0, 3.0, -math.inf], "the reward of a response to prompt 'p3' is -inf: 'd'"),
+        (
+            [1.0, None, 3.0, 4.0],
+            "the reward of a response to prompt 'p1' is None, not a number from -1e15 to 1e15",
+        ),
+        (["0.5"] * 4, "the reward of a response to prompt 'p0' is '0.5', not a number from -1e15 to 1e15"),
+        (
+            np.array([1, 2, np.nan, 4]),
+            "the reward of a response to prompt 'p2' is nan, not a number from -1e15 to 1e15",
+        ),
+        (
+            [1.0, 2.0, 3.0, -math.inf],
+            "the reward of a response to prompt 'p3' is -inf, not a number from -1e15 to 1e15",
+        ),
         ([2e15, 1, 1, 1], "the reward of a response to prompt 'p0' is 2000000000000000.0"),
         (np.ones((4, 2)), "the reward of a response to prompt 'p0' is [1.0, 1.0]"),
         ([torch.tensor([0.5, 0.1])] * 4, "the reward of a response to prompt 'p0' is tensor([0.5000, 0.1000])"),
@@ -355,6 +364,18 @@ def test_a_wrong_ballot_names_the_strategy(ballot: object, message: str) -> None
         asked.send(Answer())
 
 
+def test_a_strategy_that_asks_nothing_is_named() -> None:
+    class Strategy:
+        def elicit(self, ask: Any) -> Any:
+            return Ballot((0.5, 0.5))
+
+    asked = check_returns(Strategy, "strategy", f"strategy 'acme/foo' {OWNER}")().elicit(None)
+    with pytest.raises(
+        PluginError, match=r"^strategy 'acme/foo' of rlaif-acme 1\.2: elicit\(\) returned Ballot.*yield"
+    ):
+        next(asked)
+
+
 @pytest.mark.parametrize(
     ("answers", "message"),
     [
@@ -427,8 +448,8 @@ def test_a_record_of_another_type_is_refused() -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (torch.ones(3), "returned tensor([1., 1., 1.]) instead of a tuple of two tensors"),
-        ((torch.ones(3), None, None), "instead of a tuple of two tensors"),
+        (torch.ones(3), "returned tensor([1., 1., 1.]) instead of two values"),
+        ((torch.ones(3), None, None), "instead of two values"),
         ((np.ones(3), None), "returned a ndarray instead of a Tensor"),
         ((None, torch.ones(3)), "returned a NoneType instead of a Tensor"),
         ((torch.ones(2), None), "returned a tensor of shape (2,) for 3 tokens; return shape (3,)"),

@@ -192,6 +192,19 @@ def test_an_unknown_component_of_an_excluded_distribution_says_so(site: Site, mo
     assert "'rlaif-acme 1.0' is installed, and the variable RLAIF_PLUGINS excludes it" in error("acme/a")
 
 
+def test_an_unknown_component_of_a_distribution_without_an_entry_point_says_what_to_add(site: Site) -> None:
+    site.install("rlaif-acme", labeler_code("acme/a"))
+    (site.folder / "rlaif_acme-1.0.dist-info" / "entry_points.txt").unlink()
+    importlib.invalidate_caches()
+    assert "'rlaif-acme 1.0' is installed, but declares no entry point of the group" in error("acme/a")
+
+
+def test_an_unknown_component_of_a_plugin_that_failed_has_its_error_only(site: Site) -> None:
+    site.install("rlaif-acme", "import rlaif_not_there\n")
+    assert "failed to load: ModuleNotFoundError" in error("acme/a")
+    assert "does not offer it" not in error("acme/a")
+
+
 # Namespaces
 
 

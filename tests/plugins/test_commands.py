@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 
@@ -60,14 +63,44 @@ def test_the_list_of_the_built_in_commands_is_that_of_the_program() -> None:
 
 
 def test_the_commands_of_plugins_are_listed_without_importing_them(acme: Site, rlaif: RunCommand) -> None:
-    code, out, _ = rlaif("--help")
+    code, out, _ = rlaif("components", "command")
     assert code == 0
     lines = [line.split() for line in out.splitlines()]
-    assert ["acme", "All", "of", "acme."] in lines
-    assert ["acme/compare", "Compare", "two", "runs."] in lines
+    assert ["command", "acme", "All", "of", "acme."] in lines
+    assert ["command", "acme/compare", "Compare", "two", "runs."] in lines
+    assert {row["kind"] for row in json.loads(rlaif("components", "--json")[1])} > {"labeler", "command"}
     code, out, _ = rlaif("plugins")
     assert "command acme/compare, command acme" in next(line for line in out.splitlines() if "rlaif-acme" in line)
     assert "rlaif_acme_cli" not in sys.modules
+
+
+HELP = """
+import sys
+from rlaif_framework.cli.main import main
+sys.argv = ["rlaif", *{arguments!r}]
+try:
+    main()
+except SystemExit as stop:
+    assert not stop.code, stop.code
+print("imported:", *(name for name in ("rlaif_acme", "pydantic", "pluggy") if name in sys.modules))
+"""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"]], ids=" ".join)
+def test_help_imports_no_plugin_and_says_where_commands_are_listed(acme: Site, arguments: list[str]) -> None:
+    path = os.pathsep.join([str(acme.folder), *sys.path])
+    command = [sys.executable, "-c", HELP.format(arguments=arguments)]
+    found = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=True)
+    imported = found.stdout.splitlines()[-1].split()[1:]
+    assert set(imported) <= (set() if arguments == ["--help"] else {"pydantic"})
+    assert ("'rlaif components command'" in found.stdout) == (arguments == ["--help"])
+
+
+def test_help_without_plugins_has_no_word_about_their_commands(
+    rlaif: RunCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLAIF_PLUGINS", "")
+    assert "components command" not in rlaif("--help")[1]
 
 
 @pytest.mark.parametrize(

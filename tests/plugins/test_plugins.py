@@ -104,7 +104,22 @@ BROKEN = {
     "assertion": ("assert False, 'never'\n", "AssertionError: never"),
     "hook-raises": (HEAD + "@hookimpl\ndef rlaif_labelers():\n    raise RuntimeError('boom')\n", "rlaif_labelers"),
     "hook-exits": (HEAD + "@hookimpl\ndef rlaif_tasks():\n    raise SystemExit(3)\n", "SystemExit: 3"),
-    "hook-gives-none": (HEAD + "@hookimpl\ndef rlaif_tasks():\n    return None\n", "rlaif_tasks"),
+    "hook-gives-none": (
+        HEAD + "@hookimpl\ndef rlaif_tasks():\n    return None\n",
+        "rlaif_tasks() returned None; yield",
+    ),
+    "hook-gives-one": (
+        labeler_code("b/x").replace("yield Comp", "return Comp"),
+        "yield each Component, or return a list of them",
+    ),
+    "command-gives-none": (
+        HEAD + "@hookimpl\ndef rlaif_commands():\n    return None\n",
+        "rlaif_commands() returned None; yield each Command",
+    ),
+    "kind": (
+        labeler_code("b/x").replace('Component("b/x"', 'Component("b/y"'),
+        "labeler 'b/y': the 'kind' of its config MadeConfig is 'b/x'; use the same name in both",
+    ),
     "hook-gives-text": (HEAD + "@hookimpl\ndef rlaif_tasks():\n    return ['x']\n", "not a Component"),
     "misspelt": (HEAD + "@hookimpl\ndef rlaif_labellers():\n    return []\n", "did you mean 'rlaif_labelers'?"),
     "unmarked": (
@@ -337,6 +352,13 @@ def processor_seconds(command: list[str]) -> float:
     subprocess.run([sys.executable, *command], capture_output=True, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def test_an_error_in_a_lifecycle_hook_has_the_line_of_the_plugin(site: Site) -> None:
+    code = HEAD + "@hookimpl\ndef rlaif_run_finished(error):\n    {}['lost']\n"
+    site.install("rlaif-acme", code)
+    ((_, message),) = PluginManager.load().call_hooks("rlaif_run_finished", run=None, error=None)
+    assert message == f"KeyError: 'lost' ({site.folder / 'rlaif_acme.py'}, line 5)"
 
 
 def test_rlaif_trace_tells_which_plugins_a_hook_calls(

@@ -223,6 +223,8 @@ def test_tasks_whose_splits_share_texts_or_that_cut_the_cue_are_found(context: C
     kit, task = TaskConformance(), TinyTask(TinyTaskConfig(), context)
     prompts = {split: list(task.prompts(split)) for split in SPLITS}
     kit.test_truncation_fits_and_keeps_the_cue(0.6, task, prompts)
+    short = replace(prompts["train"][0], text="an ant\n\nSUMMARY:", source="an ant", turns=())
+    kit.test_truncation_fits_and_keeps_the_cue(0.9, task, {"train": [short]})  # it has no tenth to lose
     kit.test_splits_are_disjoint(prompts, {split: [] for split in SPLITS})
     with pytest.raises(AssertionError, match="in splits 'train' and 'test'"):
         kit.test_splits_are_disjoint({**prompts, "test": prompts["train"][:1]}, {split: [] for split in SPLITS})
