@@ -145,7 +145,7 @@ class RunResult:
 
 
 def run(
-    spec: str | Path | Mapping[str, Any] | Spec,
+    spec: str | Path | Sequence[str | Path] | Mapping[str, Any] | Spec,
     out: str | Path | None = None,
     *,
     set: Mapping[str, Any] | None = None,
@@ -160,7 +160,8 @@ def run(
     What is in the artefact store is reused, so the same call again returns at once, and resumes if it was interrupted.
 
     Args:
-        spec: The path of a spec file, a mapping with the contents of one, or a spec built in Python.
+        spec: The path of a spec file, or several that are merged in order, a mapping with the contents of one, or a
+            spec built in Python.
         out: Run folder [default: runs/<name>-<time>].
         set: Values to override, by their paths, such as `{"arms.rlaif.algorithm.steps": 10}`.
         store: Folder of the artefact store [default: $RLAIF_STORE or runs/.store].

@@ -78,7 +78,7 @@ def resolve_spec(
     """
     if isinstance(given, str | Path):
         given = [given]
-    if not isinstance(given, Spec | Mapping | Sequence):
+    if not isinstance(given, Spec | Mapping | Sequence) or given == []:
         raise SpecError(f"a spec is the path of a file, a mapping or a Spec, not a {type(given).__name__}")
     if isinstance(given, Sequence):
         paths = [name if str(name).startswith(PACKAGE_PREFIX) else user_path(str(name)) for name in given]

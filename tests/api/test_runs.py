@@ -156,7 +156,7 @@ def test_mistakes_are_errors_of_the_framework(
 
 def test_a_spec_is_a_file_a_mapping_or_a_spec() -> None:
     with pytest.raises(SpecError, match="not a list"):
-        rlaif.run([])  # type: ignore[arg-type]
+        rlaif.run([])
     with pytest.raises(SpecError, match="nowhere"):
         rlaif.run("nowhere.yaml")
 
@@ -211,7 +211,7 @@ def test_an_interrupted_run_raises_and_the_next_call_resumes(
     def interrupt(stage: Stage, number: int, metrics: Any) -> None:
         log(stage, number, metrics)
         if stage.name == "improve":
-            signal.raise_signal(signal.SIGINT)
+            raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(Stage, "log", interrupt)
