@@ -13,7 +13,7 @@ from rlaif_framework.data.fields import map_fields, suggest_column, suggest_fiel
 from rlaif_framework.data.pair_forms import PairRow, combine_rated, hash_texts, is_rated, read_forms
 from rlaif_framework.data.row_files import Row
 from rlaif_framework.data.transcripts import strip_cue
-from rlaif_framework.errors import DataError
+from rlaif_framework.errors import DataError, suggest
 from rlaif_framework.records.preferences import Comparison, Prompt
 
 
@@ -85,14 +85,28 @@ class PairReader:
     def _suggest_mapping(self, row: Row, error: RowFault) -> RowFault:
         """Add a mapping of the row's columns to an error about missing ones."""
         text = str(error)
-        mapping = suggest_fields(map(str, row.values)) if "expected " in text or "is missing" in text else {}
-        if not mapping or self.fields:
+        if "expected " not in text and "is missing" not in text:
+            return error
+        if self.fields:
+            return self._describe_mapping(row, error)
+        mapping = suggest_fields(map(str, row.values))
+        if not mapping:
             return error
         if self.option.startswith("--"):
             advice = f"{self.option} {','.join(f'{name}={column}' for name, column in mapping.items())}"
         else:
             advice = f"{self.option}: {{{', '.join(f'{name}: {column}' for name, column in mapping.items())}}}"
         return RowFault(f"{text}; did you mean {advice}?", error.kind)
+
+    def _describe_mapping(self, row: Row, error: RowFault) -> RowFault:
+        """Name the column that a missing field is mapped to in an error."""
+        others = [name for name in map(str, row.values) if name not in self.fields]
+        for name, column in self.fields.items():
+            if row.values.get(name) is None and f"'{name}' is missing" in str(error):
+                known = suggest(column, others) if others else "it has no others"
+                told = f"{self.option} names the column '{column}', for which the row has no value; {known}"
+                return RowFault(f"{error}: {told}", error.kind)
+        return error
 
     def _note_unknown_columns(self, row: Row) -> None:
         for name in sorted(map(str, row.values)):  # sorted, so that warnings have the same order in each run

@@ -7,6 +7,7 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from io import TextIOWrapper
 from itertools import chain
 from pathlib import Path
@@ -70,10 +71,19 @@ def read_row_file(path: Path) -> Iterator[Row]:
     if not is_row_file(path):
         raise DataError(f"{path}: rows are read from files whose names end in {', '.join(SUFFIXES)}")
     if not path.exists():
-        raise DataError(f"no data file at {path}")
+        near = get_close_matches(path.name, _list_row_files(path.parent), n=1)
+        raise DataError(f"no data file at {path}" + (f"; did you mean '{near[0]}'?" if near else ""))
     if name.endswith(".parquet"):
         return _read_parquet(path)
     return _read_csv(path) if name.endswith((".csv", ".tsv")) else _read_json(path)
+
+
+def _list_row_files(folder: Path) -> list[str]:
+    """Return the names of the files of rows in a folder; none if it cannot be read."""
+    try:
+        return sorted(path.name for path in folder.iterdir() if is_row_file(path))
+    except OSError:
+        return []
 
 
 def _read_json(path: Path) -> Iterator[Row]:

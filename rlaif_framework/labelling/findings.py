@@ -73,7 +73,7 @@ def _doubt_quality(x: LabelerReport, pairs: PairsSummary) -> Iterator[str]:
     quality, longer = x.quality, pairs.human_longer
     agreement, position = quality.agreement, quality.same_position
     if agreement and agreement.low <= 0.5:
-        yield f"agrees with humans no better than chance: {rate(agreement)}"
+        yield f"agrees with humans not measurably better than chance: {rate(agreement)}"
     # If humans mostly prefer one length, a labeler that only follows length is above chance as well.
     elif agreement and longer and agreement.value <= max(longer.value, 1 - longer.value):
         yield (

@@ -15,8 +15,8 @@ from rlaif_framework.records.preferences import Comparison, Prompt
 from rlaif_framework.spec.model import DEFAULT_COMPARISONS, DEFAULT_PROMPTS, Spec
 
 DEFAULT_SIZE = (
-    f"on at most {DEFAULT_PROMPTS} test prompts and {DEFAULT_COMPARISONS} validation comparisons, because the spec has "
-    "no 'evaluate'; write 'evaluate: null' for no evaluation"
+    f"the evaluation has at most {DEFAULT_PROMPTS} test prompts and {DEFAULT_COMPARISONS} validation comparisons, "
+    "because the spec has no 'evaluate'; write 'evaluate: null' for none"
 )
 
 

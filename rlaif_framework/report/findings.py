@@ -52,9 +52,12 @@ def summarise(evaluation: Evaluation) -> list[str]:
 
 def _summarise_reward(arm: str, reward: MeasuredReward, longer: Estimate | None) -> list[str]:
     accuracy = reward.accuracy_gold or reward.accuracy_labeler
+    name = "reward model" if reward.accuracy_labeler else "reward"  # without labels it is not trained
     against = "gold preferences" if reward.accuracy_gold else "the labeler's own labels"
     baseline = f"; always picking the longer response: {rate(longer)}" if reward.accuracy_gold and longer else ""
-    lines = [f"reward model of {arm}: accuracy on held-out pairs {rate(accuracy)}, against {against}{baseline}"]
+    lines = []
+    if accuracy is not None:
+        lines.append(f"{name} of {arm}: accuracy on held-out pairs {rate(accuracy)}, against {against}{baseline}")
     gain, before, after = reward.gain, reward.sft, reward.policy
     if gain is not None and before is not None and after is not None:
         lines.append(
@@ -155,7 +158,9 @@ def _check_labelers(evaluation: Evaluation) -> list[str]:
         elif agreement is None:
             warnings.append(f"the quality of '{name}' is unknown: the task has no comparisons with gold preferences")
         elif not agreement.beats_chance:
-            warnings.append(f"'{name}' agrees with the gold preferences no better than chance: {rate(agreement)}")
+            warnings.append(
+                f"'{name}' agrees with the gold preferences not measurably better than chance: {rate(agreement)}"
+            )
         if agreement is not None and unparsed is not None and unparsed.value > MAX_UNREAD:
             warnings.append(f"the answers of '{name}' could not be read on {rate(unparsed)} of the comparisons")
         mass = evaluation.labelers[name].quality.label_token_mass

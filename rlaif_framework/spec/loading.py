@@ -116,7 +116,16 @@ def build_spec(data: Mapping[str, Any], origin: str, manager: PluginManager, lay
         origin: Its name in errors.
         manager: The available components.
         layers: The files that it was read from, whose lines are named in errors.
+
+    Raises:
+        SpecError: The spec is not valid. The message lists all problems.
     """
+    stated = data.keys() - {"name"}  # of a file without a name, it is that of the file
+    if stated and not stated & Spec.model_fields.keys():
+        raise SpecError(
+            f"{origin} has none of the keys of a spec, such as task and policy; files of labelers and tasks are for "
+            "'rlaif label', as --labeler, --compare or --task"
+        )
     try:
         return Spec.model_validate(dict(data), context={"manager": manager})
     except ValidationError as error:

@@ -239,7 +239,7 @@ def test_data_that_lacks_what_the_spec_needs_is_told_before_anything_is_written(
     for settings, parts in [
         (
             ["arms.a.feedback=human"],
-            ["arms.a.feedback.labeler 'human'", "has no human preference, but a synthetic one"],
+            ["arms.a.feedback.labeler 'human'", "but a synthetic one (which labeler 'synthetic' copies)"],
         ),
         (["arms.a.feedback=human", *both], ["arms.a.feedback.labeler 'human'", "has no human preference"]),
         ([other], ["arms.a.feedback.pairs: the task has no comparisons for training; set 'source: policy'"]),

@@ -448,7 +448,9 @@ def test_other_columns_are_mapped(tmp_path: Path) -> None:
 def test_a_mapped_column_that_is_missing_is_not_replaced_by_another(tmp_path: Path) -> None:
     rows = [{"prompt": "p", "responses": ["a", "b"]}]
     with scan_pairs(write_rows(tmp_path / "p.jsonl", rows), fields={"prompt": "question"}) as found:
-        assert found.faults.describe(with_file=False) == ["line 1: 'prompt' is missing"]
+        (line,) = found.faults.describe(with_file=False)
+    told = "--fields names the column 'question', for which the row has no value; known: responses."
+    assert line == f"line 1: 'prompt' is missing: {told}"
 
 
 @pytest.mark.parametrize(
@@ -493,6 +495,14 @@ def test_the_suggestion_is_a_part_of_the_error(tmp_path: Path) -> None:
         line, likewise = found.faults.describe(with_file=False)
     assert line.endswith("did you mean --fields prompt=instruction,response_a=output1,response_b=output2?")
     assert likewise == "  likewise line 2"
+
+
+def test_a_mapping_to_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "p.jsonl", [{"email": "p", "date": "a", "wrong": "b"}])
+    with scan_pairs(path, fields={"prompt": "email", "chosen": "date", "rejected": "wrongg"}) as found:
+        (line,) = found.faults.describe(with_file=False)
+    told = "--fields names the column 'wrongg', for which the row has no value; did you mean 'wrong'?"
+    assert line.endswith(f"'rejected' is missing: {told}")
 
 
 # The same pair twice

@@ -39,3 +39,12 @@ def test_ordinary_files_are_read(tmp_path: Path) -> None:
     path = tmp_path / "x.csv.gz"
     path.write_bytes(gzip.compress(b'a,b\n1,"two\nlines"\n'))
     assert [dict(row.values) for row in read_row_file(path)] == [{"a": "1", "b": "two\nlines"}]
+
+
+def test_a_missing_file_suggests_the_file_that_is_there(tmp_path: Path) -> None:
+    (tmp_path / "emails.csv").write_text("email\nhello\n", encoding="utf-8")
+    (tmp_path / "email.txt").write_text("not rows", encoding="utf-8")
+    with pytest.raises(DataError, match=r"no data file at .*email\.csv; did you mean 'emails\.csv'\?$"):
+        read_row_file(tmp_path / "email.csv")
+    with pytest.raises(DataError, match=r"no data file at .*gone.x\.csv$"):
+        read_row_file(tmp_path / "gone" / "x.csv")

@@ -254,7 +254,10 @@ def test_a_title_is_the_kind_with_what_is_not_the_default(manager: PluginManager
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"labelers": {**EVALUATION["labelers"], "rlaif": labeler("x", estimate(0.52))}}, "no better than chance"),
+        (
+            {"labelers": {**EVALUATION["labelers"], "rlaif": labeler("x", estimate(0.52))}},
+            "not measurably better than chance",
+        ),
         (
             {"labelers": {**EVALUATION["labelers"], "rlaif": labeler("x", None)}, "gold_comparisons": 0},
             "no comparisons with gold preferences",
@@ -267,7 +270,7 @@ def test_a_title_is_the_kind_with_what_is_not_the_default(manager: PluginManager
         (by_judges(judge={"kind": "similarity", "model": "package:mini", "against": "reference"}), "share a model"),
         (by_judges(llm={"kind": "similarity", "model": "package:mini"}), "THE JUDGE 'llm' IS THE LABELER"),
         (by_judges(llm={"kind": "llm", "model": "package:mini"}), "judge 'llm' and labeler of arm 'rlaif' share"),
-        (by_judges(llm={"kind": "llm"}), "'llm' agrees with the gold preferences no better than chance"),
+        (by_judges(llm={"kind": "llm"}), "'llm' agrees with the gold preferences not measurably better than chance"),
         ({"wins": [{**win(estimate(0.52), None), "judge": "llm"}]}, "rlaif against sft by llm: no significant"),
         (
             {"labelers": {**EVALUATION["labelers"], "rlaif": UNREADABLE}},
@@ -317,7 +320,14 @@ def test_missing_measurements_are_shown_as_missing() -> None:
     )
     assert "not measured" in " ".join(made.summary)
     assert "bare against sft" in " ".join(made.summary)
-    assert made.render()
+    assert not any(line.startswith("reward of bare: accuracy") for line in made.summary)
+    assert "against the labels of" not in made.render()
+
+
+def test_a_reward_that_is_not_trained_is_no_reward_model() -> None:
+    reward = {**REWARD, "accuracy_labeler": None}
+    made = report(arms={"rlaif": {**ARM, "labeler": None, "reward": reward}})
+    assert any(line.startswith("reward of rlaif: accuracy on held-out pairs 70.0 %") for line in made.summary)
 
 
 def test_a_report_is_read_back_as_it_was_written(tmp_path: Path) -> None:

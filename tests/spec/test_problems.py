@@ -116,6 +116,12 @@ def test_a_missing_key_is_named_at_the_mapping_that_lacks_it(tmp_path: Path) -> 
     assert problems(write(tmp_path / "t.yaml", "seed: 1")) == ["task: Field required", "policy: Field required"]
 
 
+def test_a_file_that_is_no_spec_is_told_apart(tmp_path: Path) -> None:
+    labelers = write(tmp_path / "labelers.yaml", "similarity: similarity\nlonger: length\n")
+    with pytest.raises(SpecError, match=r"labelers\.yaml has none of the keys of a spec.*'rlaif label', as --labeler"):
+        load_spec(labelers)
+
+
 def test_a_problem_of_the_whole_spec_has_the_line_of_what_it_names(tmp_path: Path) -> None:
     text = "task: tldr\npolicy: {model: a/b}\nevaluate:\n  judge: rouge\n  matchups: [[x, sft]]\n"
     path = write(tmp_path / "s.yaml", text)

@@ -32,7 +32,9 @@ def _describe_missing(source: str, comparison: Comparison) -> str | None:
     if comparison.preference is not None and comparison.preference_source == source:
         return None
     other = comparison.preference_source
-    return f"has no {source} preference, but a {other} one" if other else f"has no {source} preference"
+    if not other:
+        return f"has no {source} preference"
+    return f"has no {source} preference, but a {other} one (which labeler '{other}' copies)"
 
 
 class AnnotationLabeler:
