@@ -32,6 +32,11 @@ def release_memory() -> None:
     a tenth to a third of a step.
     """
     gc.collect()  # models are often kept alive by reference cycles
+    trim_memory()
+
+
+def trim_memory() -> None:
+    """Return freed memory to the system, without collecting garbage."""
     _call_glibc("malloc_trim", 0)
 
 

@@ -6,6 +6,7 @@ import gc
 import json
 import math
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -39,10 +40,27 @@ def pytest_configure() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
 
 
+FROZEN: set[str] = set()
+"""Modules whose objects are kept out of garbage collections."""
+
+LARGE_IMPORT = 100
+"""Number of modules, such as those of one library, whose objects make collections slow."""
+
+
 def pytest_collection_finish() -> None:
+    _freeze()
+
+
+def pytest_runtest_teardown() -> None:
+    if len(sys.modules.keys() - FROZEN) > LARGE_IMPORT:
+        _freeze()
+
+
+def _freeze() -> None:
     """Keep what imports made out of garbage collections: a run collects after each of its stages."""
     gc.collect()
     gc.freeze()
+    FROZEN.update(sys.modules)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -18,7 +18,7 @@ from rlaif_framework.contracts.panels import Panel
 from rlaif_framework.contracts.stage import Stage, resume_step
 from rlaif_framework.errors import RlaifError
 from rlaif_framework.files import locked, read_json, write_atomic
-from rlaif_framework.memory import peak_memory, release_memory, reset_peak_memory
+from rlaif_framework.memory import peak_memory, reset_peak_memory, trim_memory
 from rlaif_framework.metrics.evaluation import Evaluation
 from rlaif_framework.models.memory_plan import estimate_peak, plan_load
 from rlaif_framework.pipeline.environment import describe_environment, is_disk_full
@@ -199,8 +199,8 @@ def _compute(run: Run, step: Step, main: bool) -> None:
         raise _name_step(error, step) from error
     finally:
         # The accelerator keeps references to prepared models, and adapters have cyclic ones: both would stay in memory.
-        run.context.accelerator.free_memory()
-        release_memory()
+        run.context.accelerator.free_memory()  # collects garbage
+        trim_memory()
         seconds = before + time.monotonic() - start
         if main and checkpoint.exists():
             with suppress(OSError):  # if the disk is full, that error is being raised already

