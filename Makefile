@@ -31,7 +31,7 @@ docs: $(VENV)/docs.done
 	$(BIN)/mkdocs build --strict
 
 test: $(VENV)/models.done $(VENV)/test.done
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(if $(FOLDER),tests/$(FOLDER))
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(if $(FOLDER),tests/$(FOLDER))
 
 # Kills, broken files, faulty servers, two of everything, full disks: many random cases, for half an hour or more.
 # `make torture PARTS="kills specs"` runs some of the parts.

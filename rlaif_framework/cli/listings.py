@@ -133,7 +133,7 @@ def components(
     as_json: AsJson = False,
     plugin: PluginFiles = None,
 ) -> None:
-    """List components with their summaries, and the commands of plugins. JSON also has the plugins that offer them."""
+    """List components, and the commands of plugins. JSON also has the plugins that offer them."""
     from rlaif_framework.plugins.component import SLOTS
 
     if kind not in (None, *SLOTS, COMMAND):
