@@ -48,6 +48,7 @@ def _find_place(error: BaseException, package: str) -> str:
         f" ({frame.tb_frame.f_code.co_filename}, line {frame.tb_lineno})"
         for frame in _frames(error.__traceback__)
         if str(frame.tb_frame.f_globals.get("__name__", "")).partition(".")[0] == package.partition(".")[0]
+        and not frame.tb_frame.f_code.co_filename.startswith("<")  # code that is in no file
     ]
     return places[-1] if places else ""
 
