@@ -70,6 +70,7 @@ from .plugins.slots import LabelerSlot as LabelerSlot
 from .plugins.slots import MetricSlot as MetricSlot
 from .plugins.slots import MetricSlots as MetricSlots
 from .plugins.slots import RewardSlot as RewardSlot
+from .plugins.slots import ScoringLabelerSlot as ScoringLabelerSlot
 from .plugins.slots import StrategySlot as StrategySlot
 from .plugins.slots import TaskSlot as TaskSlot
 from .plugins.slots import TrackerSlot as TrackerSlot

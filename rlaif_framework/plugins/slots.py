@@ -110,6 +110,20 @@ def narrow(slot: Slot, value: object, manager: PluginManager) -> ComponentConfig
     return config
 
 
+def check_scores(labeler: LabelerConfig) -> LabelerConfig:
+    """Check that a labeler scores responses alone.
+
+    Raises:
+        ValueError: It does not.
+    """
+    if not labeler.scores_responses:
+        raise ValueError(
+            f"labeler '{labeler.kind}' compares responses and cannot score one alone; use one that can, such as "
+            "'rate', 'similarity', 'likelihood', 'rouge' or 'length'"
+        )
+    return labeler
+
+
 def default_component(kind: str) -> Any:
     """Use the component of this name, with its own defaults, as the default of a slot."""
     return Field({"kind": kind})
@@ -130,10 +144,14 @@ TaskSlot = Annotated[SerializeAsAny[TaskConfig], _TASK, BeforeValidator(_TASK.va
 BackendSlot = Annotated[SerializeAsAny[BackendConfig], _BACKEND, BeforeValidator(_BACKEND.validate)]
 StrategySlot = Annotated[SerializeAsAny[StrategyConfig], _STRATEGY, BeforeValidator(_STRATEGY.validate)]
 LabelerSlot = Annotated[SerializeAsAny[LabelerConfig], _LABELER, BeforeValidator(_LABELER.validate)]
+ScoringLabelerSlot = Annotated[LabelerSlot, AfterValidator(check_scores)]
+"""A labeler that scores each response alone (`LabelerConfig.scores_responses`)."""
+
 RewardSlot = Annotated[SerializeAsAny[RewardConfig], _REWARD, BeforeValidator(_REWARD.validate)]
 AlgorithmSlot = Annotated[SerializeAsAny[AlgorithmConfig], _ALGORITHM, BeforeValidator(_ALGORITHM.validate)]
 MetricSlot = Annotated[SerializeAsAny[MetricConfig], _METRIC, BeforeValidator(_METRIC.validate)]
 
 MetricSlots = Annotated[list[MetricSlot], AfterValidator(check_metric_names)]
 """Several metrics, which measure numbers with different names."""
+
 TrackerSlot = Annotated[SerializeAsAny[TrackerConfig], _TRACKER, BeforeValidator(_TRACKER.validate)]

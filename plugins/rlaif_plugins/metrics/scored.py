@@ -3,35 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Literal, cast
-
-from pydantic import AfterValidator
+from typing import Literal, cast
 
 from rlaif_framework import (
     Component,
     Context,
-    LabelerConfig,
-    LabelerSlot,
     MetricConfig,
     Prompt,
     Reward,
+    ScoringLabelerSlot,
     hookimpl,
 )
-
-
-def _check_scores(labeler: LabelerConfig) -> LabelerConfig:
-    if not labeler.scores_responses:
-        raise ValueError(
-            f"labeler '{labeler.kind}' compares responses and cannot score one alone; use one such as 'rate'"
-        )
-    return labeler
 
 
 class ScoredConfig(MetricConfig):
     """Score each response alone with a labeler, and measure the rate of scores above a threshold."""
 
     kind: Literal["scored"] = "scored"
-    labeler: Annotated[LabelerSlot, AfterValidator(_check_scores)]
+    labeler: ScoringLabelerSlot
     """The labeler. It must score each response alone, as `rate` does."""
     name: str = "acceptable"
     """What the rate is about: `harmless` measures `harmless_rate` and `harmless_score`."""

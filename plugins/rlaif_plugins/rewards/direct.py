@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated, Literal, cast
+from typing import Literal, cast
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from rlaif_framework import (
     MODEL_FREE,
     Component,
     Context,
-    LabelerConfig,
-    LabelerSlot,
     LabelledComparison,
     Prompt,
     Reward,
     RewardConfig,
+    ScoringLabelerSlot,
     Stage,
     TrainingError,
     hookimpl,
@@ -27,20 +26,11 @@ from rlaif_framework.contracts import read_measures
 from rlaif_framework.records import LABEL_TOKEN_MASS, MIN_MASS
 
 
-def _check_scores(labeler: LabelerConfig) -> LabelerConfig:
-    if not labeler.scores_responses:
-        raise ValueError(
-            f"labeler '{labeler.kind}' compares responses and cannot score one alone; use one that can, such as "
-            "'rate', 'similarity', 'likelihood', 'rouge' or 'length'"
-        )
-    return labeler
-
-
 class DirectRewardConfig(RewardConfig):
     """Use the scores of a labeler as the reward, without a reward model."""
 
     kind: Literal["direct"] = "direct"
-    labeler: Annotated[LabelerSlot, AfterValidator(_check_scores)] = Field(examples=["similarity"])
+    labeler: ScoringLabelerSlot = Field(examples=["similarity"])
     """The labeler. It must score each response alone, as `rate`, `similarity`, `likelihood`, `rouge` and `length`
     do."""
     scale: float = Field(1.0, gt=0)
