@@ -120,9 +120,7 @@ def load_policy(
             context = Context(NO_TASK, policy, 0, manager)
             return LoadedPolicy(where, context, None, _load_model(context, str(where)))
     folder, own = found
-    return load_run_policy(
-        FinishedRun.read(folder, load_plugins(plugins, trust_local), trust_remote_code), own if arm is None else arm
-    )
+    return load_run_policy(FinishedRun.read(folder, manager, trust_remote_code), own if arm is None else arm)
 
 
 def load_run_policy(run: FinishedRun, arm: str | None) -> LoadedPolicy:
@@ -165,13 +163,14 @@ def _load_responder(run: FinishedRun, arm: str, policy: Path) -> Answer:
     algorithm = settings.algorithm
     assert algorithm is not None  # an arm without one has no policy
 
+    guidance = Guidance()
+    if settings.reward is not None:
+        folder = run.find(f"{arm}/reward")
+        guidance = Guidance(run.create_context().build_reward(settings.reward).load(folder), folder)
+
     def answer(prompts: Sequence[Prompt], temperature: float, seed: int, new_tokens: int) -> Sequence[Sample]:
         policy_settings = run.spec.policy.model_copy(update={"max_new_tokens": new_tokens})
         context = Context(run.spec.task, policy_settings, seed, run.manager)
-        guidance = Guidance()
-        if settings.reward is not None:
-            folder = run.find(f"{arm}/reward")
-            guidance = Guidance(context.build_reward(settings.reward).load(folder), folder)
         responder = cast(Responder, context.build_algorithm(algorithm))
         with tempfile.TemporaryDirectory() as scratch:
             stage = Stage(
