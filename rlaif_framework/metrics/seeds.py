@@ -155,4 +155,4 @@ def _explain_prompts(measured: Iterable[Measured], found: Estimate | None) -> li
         return []
     count = len({prompt for one in measured for prompt in one.prompts})
     reasons = {0: "it is not measured on prompts", 1: "there is 1 prompt, and 2 or more are needed"}
-    return [f"no interval over prompts: {reasons.get(count, 'the regression on lengths has no finite solution')}"]
+    return [f"no interval over prompts: {reasons.get(count, 'the regression on lengths cannot be fitted')}"]

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from rlaif_framework.files import write_atomic
 from rlaif_framework.metrics.estimates import Estimate, adjust_holm
-from rlaif_framework.metrics.seeds import Measure, SeedDifference, SeedMean, average_seeds, compare_seeds
+from rlaif_framework.metrics.seeds import Measure, Measured, SeedDifference, SeedMean, average_seeds, compare_seeds
 from rlaif_framework.report.page import render_page
 
 FAMILY, PAGE = "family.json", "family.html"
@@ -148,7 +148,7 @@ def _compare_variants(
     measure: Measure, members: Sequence[FamilyMember], found: Mapping[str, Sequence[Measure]]
 ) -> FamilyMeasure:
     measured = {(name, row.name): row.measured for name, rows in found.items() for row in rows}
-    variants: dict[str, dict[int, Any]] = {}
+    variants: dict[str, dict[int, Measured]] = {}
     for member in members:
         if (member.name, measure.name) in measured:
             variants.setdefault(member.variant, {})[member.seed] = measured[member.name, measure.name]
@@ -174,15 +174,21 @@ def _compare_variants(
 
 def _list_notes(measures: Sequence[FamilyMeasure]) -> Iterator[str]:
     """Yield each reason why something could not be computed, with the measures that it is about."""
-    reasons: dict[str, list[str]] = {}
-    count = 0
+    reasons: dict[str, dict[str, list[str]]] = {}
     for measure in measures:
         for variant in measure.variants:
-            count += 1
             for reason in variant.mean.missing:
-                reasons.setdefault(reason, []).append(f"{measure.title} ({variant.variant})")
+                reasons.setdefault(reason, {}).setdefault(measure.title, []).append(variant.variant)
+    counts = {measure.title: len(measure.variants) for measure in measures}
     for reason, about in reasons.items():
-        yield f"{reason}: {'all measures' if len(about) == count else '; '.join(about)}"
+        if {title: len(variants) for title, variants in about.items()} == counts:
+            yield f"{reason}: all measures"
+            continue
+        names = (
+            title if len(variants) == counts[title] else f"{title} ({', '.join(variants)})"
+            for title, variants in about.items()
+        )
+        yield f"{reason}: {'; '.join(names)}"
 
 
 def _make_table(measure: FamilyMeasure) -> Table:

@@ -96,7 +96,7 @@ def test_one_seed_has_the_interval_of_its_run_and_says_what_is_missing() -> None
         ),
         (
             {seed: Measured(0.4 + seed / 10, PROMPTS, [1.0] * 40, [1.5] * 40) for seed in range(3)},
-            ["over prompts: the regression on lengths has no finite solution"],
+            ["over prompts: the regression on lengths cannot be fitted"],
         ),
     ],
     ids=["no-prompts", "one-prompt", "equal-seeds", "separable-lengths"],
