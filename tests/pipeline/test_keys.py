@@ -97,10 +97,12 @@ WINS = ["rlaif-vs-sft", "offline-vs-sft", "rlaif-vs-offline"]
 SFT, PAIRS, SUMMARY = ["sft"], ["rlaif/pairs"], ["evaluation/summary"]
 LABELS = ["rlaif/labels", "evaluation/labels/rlaif"]
 SAMPLED = [*PAIRS, "evaluation/responses/sft", "evaluation/responses/offline"]
+HELD_OUT = [*(f"evaluation/labels/{name}" for name in ("judge", "rlaif", "own")), "evaluation/margins/rlaif"]
 ROOTS: dict[str, tuple[Any, list[str]]] = {
     # The name of the run and the plugins that must be installed change nothing.
     "name": ("other", []),
     "requires": (["pytest"], []),
+    "evaluation_seed": (4, [*RESPONSES, *HELD_OUT]),
     # Only the components of a file depend on it.
     "plugins": (["rewards.py"], []),
     "policy.dtype": ("bf16", SFT),
@@ -158,10 +160,7 @@ ROOTS: dict[str, tuple[Any, list[str]]] = {
     "evaluate.matchups": ([["rlaif", "sft"]], SUMMARY),
     "evaluate.labelers": ({}, SUMMARY),
     "evaluate.prompts": (5, RESPONSES),
-    "evaluate.comparisons": (
-        11,
-        [*(f"evaluation/labels/{name}" for name in ("judge", "rlaif", "own")), "evaluation/margins/rlaif"],
-    ),
+    "evaluate.comparisons": (11, HELD_OUT),
     "evaluate.temperature": (0.5, RESPONSES),
     "evaluate.responses": (2, RESPONSES),
     "evaluate.metrics": (
