@@ -19,6 +19,7 @@ from rlaif_framework.terminal import escape_controls
 
 if TYPE_CHECKING:
     from rlaif_framework.plugins.manager import PluginManager
+    from rlaif_framework.spec.families import Family
     from rlaif_framework.spec.model import Spec
 
 
@@ -51,15 +52,32 @@ def load_spec_files(
     unset: list[str] | None,
     plugins: list[str] | None,
     trust_local: bool,
-) -> tuple[Spec, PluginManager]:
-    """Load a spec from its files, and the plugins that it was validated with."""
-    from rlaif_framework.spec.loading import load_spec
+    member: str | None = None,
+) -> tuple[Spec | Family, PluginManager]:
+    """Load a spec from its files, and the plugins that it was validated with.
+
+    Args:
+        spec: The first file.
+        more: Files to merge on top.
+        overrides: Values to set.
+        unset: Paths to remove.
+        plugins: Files of the user's own to load, and modules to allow.
+        trust_local: If True, all code that the spec names may run.
+        member: The member of a family to return the spec of; None for the whole family.
+    """
+    from rlaif_framework.spec.loading import load_family
+    from rlaif_framework.spec.model import Spec
 
     given = [*([spec] if spec is not None else []), *(more or [])]
     if not given:
         raise SpecError("no spec: give a file, such as specs/quickstart.yaml")
     manager = load_plugins(plugins, trust_local)
-    return load_spec(given, overrides or (), manager, unset or ()), manager
+    loaded = load_family(given, overrides or (), manager, unset or ())
+    if member is None:
+        return loaded, manager
+    if isinstance(loaded, Spec):
+        raise SpecError("--member: the spec has neither 'seeds' nor 'matrix', so it has no members")
+    return loaded.find(member).spec, manager
 
 
 def check_arguments(arguments: Iterable[str]) -> None:

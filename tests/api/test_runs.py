@@ -129,6 +129,7 @@ def test_values_are_overridden_by_keyword_and_by_path(small: dict[str, Any], tmp
         resolve_spec(small, to_overrides(values), PluginManager.load())
     values["name"] = "x"
     spec = resolve_spec(small, to_overrides(values), PluginManager.load())
+    assert isinstance(spec, Spec)
     assert (spec.seed, spec.arms["rl"].reward.per, spec.name) == (7, 2e-5, "x")  # type: ignore[union-attr]
     assert spec.sft is not None
     assert spec.sft.lr == 1e22
