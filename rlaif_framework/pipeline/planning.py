@@ -11,6 +11,7 @@ from rlaif_framework.errors import HubError
 from rlaif_framework.models.memory_plan import PlannedLoad, estimate_peak, plan_load
 from rlaif_framework.pipeline.choose_judge import choose_judge
 from rlaif_framework.pipeline.compose import compose
+from rlaif_framework.pipeline.sample_sizes import describe_power
 from rlaif_framework.pipeline.steps import Step
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.progress import Progress
@@ -109,7 +110,8 @@ def plan_spec(spec: Spec, store: Store, manager: PluginManager, progress: Progre
         spec: The spec.
         store: The store of artefacts.
         manager: Provides the components.
-        progress: Where to print the judge that was chosen, and which rows are left out; default: nowhere.
+        progress: Where to print the judge that was chosen, which rows are left out, and the power of the evaluation;
+            default: nowhere.
     """
     context, planned = Context.from_spec(spec, manager), []
     progress = progress or Progress()
@@ -118,6 +120,8 @@ def plan_spec(spec: Spec, store: Store, manager: PluginManager, progress: Progre
         loads = [plan_load(load, spec.policy) for load in step.loads]
         peak = estimate_peak(loads) if loads else 0
         planned.append(PlannedStep(step.name, step.stage, step.key, store.has(step.stage, step.key), loads, peak))
+        for note in describe_power(step.recipe):
+            progress.print(f"evaluate: {note}")
     return planned
 
 
