@@ -116,7 +116,8 @@ class _Pairs:
             raise ValueError(f"{wrong[0]} is not between 0 and 1; a win is 1, a loss 0, a tie 0.5, and no label None")
         numbers: dict[Hashable, int] = {}
         clusters = [numbers.setdefault(prompt, len(numbers)) for prompt in prompts]
-        return cls(*(np.array(x, dtype=float) for x in (judge, human, known)), np.array(clusters, dtype=np.intp))
+        arrays = [np.array(x, dtype=float) for x in (judge, human, known)]
+        return cls(arrays[0], arrays[1], arrays[2], np.array(clusters, dtype=np.intp))
 
     @cached_property
     def sampled(self) -> Flags:
