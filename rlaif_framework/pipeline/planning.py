@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.assembly.preflight import check_architectures, check_components, check_models, describe_data
-from rlaif_framework.errors import HubError
+from rlaif_framework.errors import HubError, RlaifError
 from rlaif_framework.models.memory_plan import PlannedLoad, estimate_peak, plan_load
 from rlaif_framework.pipeline.choose_judge import choose_judge
 from rlaif_framework.pipeline.compose import compose
@@ -15,6 +16,7 @@ from rlaif_framework.pipeline.sample_sizes import describe_power
 from rlaif_framework.pipeline.steps import Step
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.progress import Progress
+from rlaif_framework.spec.families import Family, Member
 from rlaif_framework.spec.model import Spec
 from rlaif_framework.store import Store
 
@@ -113,16 +115,60 @@ def plan_spec(spec: Spec, store: Store, manager: PluginManager, progress: Progre
         progress: Where to print the judge that was chosen, which rows are left out, and the power of the evaluation;
             default: nowhere.
     """
+    return _plan(spec, store, manager, progress or Progress(), set())
+
+
+def _plan(spec: Spec, store: Store, manager: PluginManager, progress: Progress, said: set[str]) -> list[PlannedStep]:
+    """Plan a spec. What is in `said` is not printed again."""
     context, planned = Context.from_spec(spec, manager), []
-    progress = progress or Progress()
     spec, _ = complete_spec(spec, context, progress)
     for step in _list_steps(spec, context, progress):
         loads = [plan_load(load, spec.policy) for load in step.loads]
         peak = estimate_peak(loads) if loads else 0
         planned.append(PlannedStep(step.name, step.stage, step.key, store.has(step.stage, step.key), loads, peak))
         for note in describe_power(step.recipe):
-            progress.print(f"evaluate: {note}")
+            if note not in said:
+                progress.print(f"evaluate: {note}")
+            said.add(note)
     return planned
+
+
+def plan_family(
+    family: Family, store: Store, manager: PluginManager, progress: Progress | None = None
+) -> dict[str, list[PlannedStep]]:
+    """List the steps of each member of a family by its name. Steps with the same key are computed once.
+
+    The arguments are those of `plan_spec`.
+
+    Raises:
+        RlaifError: Something that a member names is missing or wrong.
+    """
+    planned: dict[str, list[PlannedStep]] = {}
+    said: set[str] = set()
+    for member in family.members:
+        with named_member(member):
+            planned[member.name] = _plan(member.spec, store, manager, progress or Progress(), said)
+    return planned
+
+
+def check_family(family: Family, manager: PluginManager, progress: Progress | None = None) -> None:
+    """Check what can be known before a run of each member, as `check_spec` does.
+
+    Raises:
+        RlaifError: Something that a member names is missing or wrong.
+    """
+    for member in family.members:
+        with named_member(member):
+            check_spec(member.spec, manager, progress)
+
+
+@contextmanager
+def named_member(member: Member) -> Iterator[None]:
+    """Name a member in the errors of this block."""
+    try:
+        yield
+    except RlaifError as error:
+        raise type(error)(f"member '{member.name}': {error}") from error
 
 
 def missing_steps(steps: Sequence[PlannedStep]) -> int:

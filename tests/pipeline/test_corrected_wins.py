@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from rlaif_framework import DataError, PluginManager, Spec, SpecError, Store, plan_spec
+from rlaif_framework import DataError, Family, PluginManager, Spec, SpecError, Store, plan_family, plan_spec
 from rlaif_framework.metrics.evaluation import Evaluation
 from rlaif_framework.progress import Progress
 from rlaif_framework.report.run_report import RunReport
+from rlaif_framework.spec.loading import resolve_spec
 from support.fake_plugins import write_rows
 from support.runs import execute, run_rows
 
@@ -57,46 +58,48 @@ def _read_responses(folder: Path, policy: str) -> set[str]:
     return set(_list_responses(folder, policy))
 
 
-def _plan(spec: Spec, store: Path, manager: PluginManager) -> str:
+@pytest.fixture
+def plan(tmp_path: Path, tiny_spec: Callable[..., Spec], manager: PluginManager) -> Callable[..., str]:
+    """Return the notes of a plan; keyword arguments replace settings of the evaluation."""
+
+    def plan(**changes: Any) -> str:
+        evaluate = {**tiny_spec().model_dump(mode="json")["evaluate"], **changes}
+        output = io.StringIO()
+        plan_spec(tiny_spec(evaluate=evaluate), Store(tmp_path), manager, Progress(Console(file=output, width=400)))
+        return output.getvalue()
+
+    return plan
+
+
+def test_a_plan_states_the_power_of_the_evaluation(plan: Callable[..., str]) -> None:
+    assert plan().splitlines() == [
+        "evaluate: 6 test prompts show a win rate that is 46.4 points from 50 %, with power 0.8; 10 points need 194 "
+        "prompts",
+        "evaluate: with 388 test prompts and a judge corrected by human labels, 10 points need 177 labels if it agrees "
+        "with 70 % of them, 152 at 80 %, 103 at 90 %",
+    ]
+    several = plan(responses=4, temperature=1.0)
+    assert "show a win rate that is 27.2 to 46.4 points from 50 %, with power 0.8" in several
+    assert "10 points need 49 to 194 prompts, depending on how similar the 4 responses to a prompt are\n" in several
+    assert "3 test prompts show no win rate to differ from 50 %, with power 0.8" in plan(prompts=3)
+    assert plan(matchups=[]) == ""
+
+
+def test_the_power_of_members_that_have_the_same_is_stated_once(
+    tmp_path: Path, tiny_spec: Callable[..., Spec], manager: PluginManager
+) -> None:
+    family = resolve_spec({**tiny_spec().model_dump(mode="json", exclude={"seed"}), "seeds": [0, 1]}, (), manager)
+    assert isinstance(family, Family)
     output = io.StringIO()
-    plan_spec(spec, Store(store), manager, Progress(Console(file=output, width=400)))
-    return output.getvalue()
+    plan_family(family, Store(tmp_path), manager, Progress(Console(file=output, width=400)))
+    assert output.getvalue().count("with power 0.8") == 1
 
 
-def test_a_plan_states_the_power_of_the_evaluation(
-    tmp_path: Path, tiny_spec: Callable[..., Spec], manager: PluginManager
-) -> None:
-    evaluate: dict[str, Any] = tiny_spec().model_dump(mode="json")["evaluate"]
-    text = _plan(tiny_spec(), tmp_path, manager)
-    assert (
-        "6 test prompts show a win rate that is 46.4 points from 50 %, with power 0.8; 10 points need 194 prompts\n"
-        in (text)
-    )
-    assert (
-        "with 388 test prompts and a judge corrected by human labels, 10 points need 177 labels if it agrees with 70 % "
-        "of them, 152 at 80 %, 103 at 90 %" in text
-    )
-    several = {**evaluate, "responses": 4, "temperature": 1.0}
-    assert (
-        "6 test prompts show a win rate that is 27.2 to 46.4 points from 50 %, with power 0.8; 10 points need 49 to 194 "
-        "prompts, depending on how similar the 4 responses to a prompt are"
-        in _plan(tiny_spec(evaluate=several), tmp_path, manager)
-    )
-    assert "3 test prompts show no win rate to differ from 50 %, with power 0.8" in _plan(
-        tiny_spec(evaluate={**evaluate, "prompts": 3}), tmp_path, manager
-    )
-    assert "power" not in _plan(tiny_spec(evaluate={**evaluate, "matchups": []}), tmp_path, manager)
-    assert "power" not in _plan(tiny_spec(evaluate=None), tmp_path, manager)
-
-
-def test_labels_that_cannot_be_used_are_refused_before_the_run(
-    tmp_path: Path, tiny_spec: Callable[..., Spec], manager: PluginManager
-) -> None:
-    evaluate: dict[str, Any] = tiny_spec().model_dump(mode="json")["evaluate"]
+def test_labels_that_cannot_be_used_are_refused_before_the_run(tmp_path: Path, plan: Callable[..., str]) -> None:
     path = tmp_path / "labels.jsonl"
     path.write_text(json.dumps({"prompt": "p", "response_a": "a", "response_b": "b"}))
-    with pytest.raises(DataError, match="evaluate.human_labels: .*labels.jsonl: none of the 1 rows has a preference"):
-        _plan(tiny_spec(evaluate={**evaluate, "human_labels": str(path)}), tmp_path, manager)
+    with pytest.raises(DataError, match=r"evaluate.human_labels: .*labels.jsonl: none of the 1 rows has a preference"):
+        plan(human_labels=str(path))
     path.write_text(json.dumps({"prompt": "p", "response_a": "a", "response_b": "b", "label": "tie"}))
-    with pytest.raises(SpecError, match="evaluate.human_labels: there are no win rates to correct"):
-        _plan(tiny_spec(evaluate={**evaluate, "human_labels": str(path), "matchups": []}), tmp_path, manager)
+    with pytest.raises(SpecError, match=r"evaluate.human_labels: there are no win rates to correct"):
+        plan(human_labels=str(path), matchups=[])
