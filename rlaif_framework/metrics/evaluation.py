@@ -99,6 +99,10 @@ class Evaluation(Measured):
     """Names of the metrics of `evaluate.metrics`."""
     wins: list[WinRate]
     """For each matchup, a win rate by each judge: that of `judge` first."""
+    human_labels: int = 0
+    """Number of human labels that were given."""
+    unused_labels: int = 0
+    """Number of those that are of no pair of responses that a matchup compared."""
     differences: list[PairedDifference]
     """For each matchup, the differences of the metrics."""
     samples: list[SampleResponses]

