@@ -1,3 +1,4 @@
+from .api.judges import check_judge as check_judge
 from .api.labelers import LoadedLabeler as LoadedLabeler
 from .api.labelers import load_labeler as load_labeler
 from .api.labels import Labelled as Labelled
