@@ -1,9 +1,10 @@
 """Power and false alarms of `rlaif check-judge`: simulated judges, one bias of 10 points planted in each.
 
 `python benchmarks/check_judge.py` prints in which share of simulated judges each probe found a bias (its power or, for
-judges without one, its false alarms), and in which share any did. Each judge is checked on pairs of its own. A judge has a probability for each pair, between 0.1 and 0.9, and adds the bias to it. Those of the
-first kind (`soft`) answer with this probability and a little noise, those of the second (`sampled`) draw a verdict from
-it anew in each answer, and those of the third (`coin`) do so for pairs of equal quality.
+judges without one, its false alarms), and in which share any did. Each judge is checked on pairs of its own. A judge
+has a probability for each pair, between 0.1 and 0.9, and adds the bias to it. Those of the first kind (`soft`) answer
+with this probability and a little noise, those of the second (`sampled`) draw a verdict from it anew in each answer,
+and those of the third (`coin`) do so with a probability of 0.5 for every pair.
 """
 
 from __future__ import annotations

@@ -123,6 +123,7 @@ def check_judge(
         prompts=len({pair.prompt.text for pair in pairs}),
         comparisons=len(pairs),
         left_out=file.count - len(pairs),
+        ties=sum(x.first == 0.5 for x in observations),
         tolerance=settings.tolerance / 100,
         seed=settings.seed,
         probes=decide_verdicts(results, settings.tolerance / 100, averages_orders(labels[GIVEN])),

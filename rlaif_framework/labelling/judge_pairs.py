@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from rlaif_framework.data.pair_forms import PairRow
 from rlaif_framework.data.row_files import Row
@@ -72,8 +71,4 @@ def choose_pairs(pairs: Iterable[Comparison], limit: int, seed: int) -> list[Com
 
 def _read_names(row: Row, columns: tuple[str, str]) -> tuple[str, str] | None:
     first, second = (row.values.get(name) for name in columns)
-    return (first, second) if _is_name(first) and _is_name(second) else None
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and bool(value)
+    return (first, second) if isinstance(first, str) and isinstance(second, str) else None

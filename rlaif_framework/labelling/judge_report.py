@@ -74,6 +74,8 @@ class JudgeCheck(BaseModel):
     """Number of their pairs."""
     left_out: int
     """Number of pairs of other prompts, because of the limit."""
+    ties: int
+    """Number of pairs whose label is an exact tie."""
     tolerance: float
     """Largest effect that is accepted, as a fraction."""
     seed: int
@@ -98,7 +100,9 @@ class JudgeCheck(BaseModel):
     def describe(self) -> list[str]:
         """Return the findings as lines for a terminal."""
         quality = self.quality
-        lines = [self._describe_verdict()]
+        lines = [self._describe_verdict(), self._describe_pairs()]
+        if self.ties == self.comparisons:
+            lines.append("all labels are exact ties: a judge that prefers no response shows no bias")
         unclear = [result.probe for result in self.probes if result.verdict == "unclear"]
         if unclear:
             lines.append(f"too few pairs to exclude a larger effect than the tolerance: {', '.join(unclear)}")
@@ -122,11 +126,15 @@ class JudgeCheck(BaseModel):
             return f"biased by more than the tolerance of {100 * self.tolerance:g} points: {', '.join(self.biases)}"
         return f"no bias beyond the tolerance of {100 * self.tolerance:g} points was found"
 
+    def _describe_pairs(self) -> str:
+        left_out = f"; {self.left_out} pairs of other prompts were left out (--limit)" if self.left_out else ""
+        return f"checked on {self.comparisons} pairs of {self.prompts} prompts{left_out}"
+
     def tables(self) -> Iterator[Table]:
         """Yield a table of the probes and, if people have judged the pairs, of slices and disagreements."""
         head = ("probe", "the response is", "n", "effect, points", "p, Holm", "verdict")
         yield head, [_probe_row(result) for result in self.probes]
-        slices = [*self._slice_rows()]
+        slices: list[tuple[str, ...]] = [*self._slice_rows()]
         if slices:
             yield ("slice", "agreement with people"), slices
         rows = [_disagreement_row(found) for found in self.disagreements[:SHOWN]]

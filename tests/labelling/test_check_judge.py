@@ -137,7 +137,8 @@ def test_a_planted_bias_is_found_by_its_probe_in_its_size_and_by_no_other(probe:
     assert found.biases == [probe]
     (effect,) = [result.effect for result in found.probes if result.probe == probe]
     assert effect is not None
-    assert (effect.value, effect.count) == (pytest.approx(0.2), PAIRS)
+    assert effect.value == pytest.approx(0.2)
+    assert effect.count == PAIRS
 
 
 @pytest.mark.usefixtures("work")
@@ -293,6 +294,15 @@ def test_pairs_without_human_labels_or_of_few_prompts_say_what_is_missing(
     assert "no pair has a human preference other than a tie: agreement and kappa are not measured" in out
     assert "length: not measured: needs pairs of 10 prompts with answers that can be read" in out
     assert "self: not measured: needs the name of the labeler's model (--own)" in out
+
+
+@pytest.mark.usefixtures("work")
+def test_a_judge_without_any_preference_or_answer_is_not_called_unbiased() -> None:
+    tied = judge([{**row, "reference": "42"} for row in make_rows()], "exact-match", probes=["length"])
+    assert "all labels are exact ties: a judge that prefers no response shows no bias" in tied.describe()
+    silent = judge("pairs.jsonl", set={"silent": "."}, probes=["position", "length"])
+    assert set(verdicts(silent).values()) == {"not measured"}
+    assert "answers that could not be read, left out: 100.0 % [91.2, 100.0], n=40" in silent.describe()
 
 
 # Agreement
