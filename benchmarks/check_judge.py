@@ -129,7 +129,10 @@ def run_case(case: Case, simulations: int, manager: PluginManager) -> Counter[st
         settings = {"kind": "simulated/judge", "answers": case.answers, "bias": case.bias, "seed": seed}
         check = check_judge(
             CheckSettings(
-                labelers={"": narrow("labeler", settings, manager)}, task=narrow("task", "text", manager), own=MODEL
+                labelers={"": narrow("labeler", settings, manager)},
+                task=narrow("task", "text", manager),
+                own=MODEL,
+                limit=case.count,
             ),
             scan,
             manager,

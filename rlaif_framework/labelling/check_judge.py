@@ -35,10 +35,10 @@ from rlaif_framework.progress import Progress
 from rlaif_framework.prompting.chunks import chunk_size
 from rlaif_framework.records.preferences import Comparison, Preference
 
-Key = tuple[str, int]
+Key = tuple[Probe | None, int]
 """A probe, and the index of the response that it changed."""
 
-GIVEN: Key = ("", 0)
+GIVEN: Key = (None, 0)
 """The pairs as they are."""
 
 BothOrders = tuple[Sequence[Comparison], Sequence[Comparison]]
@@ -61,12 +61,11 @@ class CheckSettings(LabelSettings):
     """Largest effect that is accepted, in points of the win rate."""
 
     def check(self) -> None:
-        """Check the numbers and the names of the probes.
+        """Check the limit and the tolerance.
 
         Raises:
             SpecError: One is not valid.
         """
-        choose_probes(self.probes)
         if self.limit < 1:
             raise SpecError(f"limit is {self.limit}; at least one prompt is needed")
         if not 0 < self.tolerance <= 50:  # false for NaN as well
@@ -95,6 +94,7 @@ def check_judge(
         RlaifError: Something that the user can fix. Everything is checked before the first pair is labelled.
     """
     settings.check()
+    probes = choose_probes(settings.probes)
     notes = PairNotes(settings.slice_column)
 
     def scan_noting(inspect: Inspect) -> PairsFile:
@@ -108,7 +108,6 @@ def check_judge(
         notes.check()
         pairs = [notes.apply(pair) for pair in choose_pairs(file.read(), settings.limit, settings.seed)]
     (config,) = opened.labelers.values()
-    probes = choose_probes(settings.probes)
     plan = _plan(pairs, [probe for probe in probes if settings.own or not probe.needs_own], settings.own)
     _check_fields(config, plan)
     labels = _label(plan, config, opened.create_context(manager), progress)
@@ -136,10 +135,7 @@ def check_judge(
 
 
 def _plan(pairs: Sequence[Comparison], probes: Iterable[Probe], own: str) -> dict[Key, BothOrders]:
-    """Make the pairs to label: as they are, and with either response changed by each probe; without gold preferences.
-
-    The variants of a pair have its id, so that a labeler that draws exemplars or orders draws the same for all.
-    """
+    """Make the pairs to label: as they are, and with either response changed by each probe; without gold labels."""
     blind = [replace(x, preference=None, preference_source=None, raw_responses=None) for x in pairs]
     plan: dict[Key, BothOrders] = {GIVEN: (blind, swap_responses(blind))}
     for probe in probes:
@@ -147,7 +143,7 @@ def _plan(pairs: Sequence[Comparison], probes: Iterable[Probe], own: str) -> dic
         for index in (0, 1) if probe.wordings else ():
             # Changed after they are swapped, since a text may name its own position.
             swapped = probe.change_pairs(swap_responses(chosen), 1 - index, own)
-            plan[probe.name, index] = probe.change_pairs(chosen, index, own), swapped
+            plan[probe, index] = probe.change_pairs(chosen, index, own), swapped
     return plan
 
 
@@ -169,24 +165,38 @@ def _check_fields(config: LabelerConfig, plan: Mapping[Key, BothOrders]) -> None
 def _label(
     plan: Mapping[Key, BothOrders], config: LabelerConfig, context: Context, progress: Progress
 ) -> dict[Key, list[Orders]]:
-    """Label all pairs of a plan in both orders."""
+    """Label all pairs of a plan in both orders.
+
+    The copies of a pair are labelled together, since they share a prompt, which models then read once.
+    """
     labeler, size = context.build_labeler(config), chunk_size(config)
-    batches = [
-        (key, side, pairs[start : start + size])
+    numbers = {pair.id: number for number, pair in enumerate(plan[GIVEN][0])}
+    copies = [
+        (numbers[pair.id], key, side, _rename(pair, key, side))
         for key, orders in plan.items()
         for side, pairs in enumerate(orders)
-        for start in range(0, len(pairs), size)
+        for pair in pairs
     ]
+    copies.sort(key=lambda copy: copy[0])  # stable: the pairs of each list stay in order
+    batches = [copies[start : start + size] for start in range(0, len(copies), size)]
     found: dict[Key, tuple[list[Preference], list[Preference]]] = {key: ([], []) for key in plan}
 
     def ask() -> Iterator[None]:
-        for key, side, pairs in batches:
-            found[key][side].extend(labeler.label(pairs))
+        for batch in batches:
+            preferences = labeler.label([pair for *_, pair in batch])
+            for (_, key, side, _), preference in zip(batch, preferences, strict=True):
+                found[key][side].append(preference)
             yield
 
     for _ in progress.track(ask(), len(batches), f"checking {config.kind}, {size} pairs at a time"):
         pass
     return {key: list(zip(*orders, strict=True)) for key, orders in found.items()}
+
+
+def _rename(pair: Comparison, key: Key, side: int) -> Comparison:
+    """Give a copy of a pair an id of its own; the pair as it is keeps its id, and is labelled as by `rlaif label`."""
+    probe, index = key
+    return pair if probe is None and side == 0 else replace(pair, id=f"{pair.id}/{probe and probe.name}/{index}/{side}")
 
 
 def _measure(
@@ -203,8 +213,10 @@ def _measure(
     if probe.name == OWN:
         return add_own_preference(result, observations, own or ())
     if probe.name == POSITION:
-        # Changed copies have a position too, and answers about them make the estimate more precise.
-        copies = (copy for key, (pairs, _) in plan.items() for copy in zip(pairs, labels[key], strict=True))
+        # Changed copies have a position too, and answers about them make the estimate more precise. Not those whose
+        # texts name their position, so that the two orders differ in nothing else.
+        keys = [key for key in plan if key[0] is None or not key[0].names_position]
+        copies = (copy for key in keys for copy in zip(plan[key][0], labels[key], strict=True))
         return summarise_effects(result, find_position_effects(copies))
-    first, second = (probe.name, 0), (probe.name, 1)
+    first, second = (probe, 0), (probe, 1)
     return summarise_effects(result, find_probe_effects(probe, plan[first][0], labels[first], labels[second]))

@@ -48,6 +48,11 @@ class Probe:
         """True if the probe needs the name of the labeler's model."""
         return self.name == OWN or any("{own}" in wording.changed for wording in self.wordings)
 
+    @property
+    def names_position(self) -> bool:
+        """True if a text says which of the two responses it is."""
+        return any(name in wording.changed for wording in self.wordings for name in ("{number}", "{ordinal}"))
+
     def wording(self, number: int) -> Wording:
         """Return the wording for the pair with a number."""
         return self.wordings[number % len(self.wordings)]

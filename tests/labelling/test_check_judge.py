@@ -242,8 +242,8 @@ def test_the_length_labeler_is_found_to_prefer_length_and_nothing_else(check: Ca
     assert code == 1
     assert found.biases == ["length", "verbosity", "format"]
     assert "annotator prompts" in err
-    texts = [x for x in found.probes if x.probe in ("authority", "verdict")]
-    assert [x.effect.value for x in texts if x.effect] == [0.0, 0.0]
+    texts = [x for x in found.probes if x.probe in ("position", "authority", "verdict")]
+    assert [x.effect.value for x in texts if x.effect] == [0.0, 0.0, 0.0]
 
 
 def test_results_are_the_same_each_time_and_in_the_file(check: Callable[..., Outcome], work: Path) -> None:
