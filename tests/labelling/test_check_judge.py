@@ -17,6 +17,10 @@ from scipy import stats
 
 import rlaif_framework as rlaif_api
 from rlaif_framework import Comparison, Prompt
+from rlaif_framework.data.pair_forms import PairRow
+from rlaif_framework.data.pairs_file import scan_rows
+from rlaif_framework.data.row_files import Row
+from rlaif_framework.labelling.judge_pairs import PairNotes
 from rlaif_framework.labelling.judge_report import JudgeCheck
 from rlaif_framework.labelling.probes import choose_probes, swap_responses
 from rlaif_framework.metrics.agreement import Observation
@@ -194,6 +198,31 @@ def test_a_preference_for_the_models_own_responses_is_measured_against_people() 
     effect = found.probes[0].effect
     assert effect is not None
     assert (effect.value, effect.count) == (0.5, PAIRS)
+
+
+@pytest.mark.parametrize("own", ["Mine", "mine"])
+def test_authors_are_found_in_either_order_of_the_responses(own: str) -> None:
+    rows = [
+        {"prompt": f"{i}", "chosen": f"good {i}", "rejected": f"bad {i}", "chosen_model": "mine", "rejected_model": "-"}
+            "prompt": f"{i}?",
+            "chosen": f"good {i}",
+            "rejected": f"bad {i}",
+            "chosen_model": "mine",
+            "rejected_model": "x",
+        }
+        for i in range(8)
+    ]
+    notes = PairNotes(None)
+    pairs: list[Comparison] = []
+
+    def note(row: Row, pair: PairRow, comparison: Comparison) -> None:
+        notes.add(row, pair, comparison)
+        pairs.append(comparison)
+
+    scan_rows((Row("list", i, values=row) for i, row in enumerate(rows)), "list", note).spool.close()
+    assert {pair.preference for pair in pairs} == {0.0, 1.0}, "all pairs are in one order"
+    assert all(notes.find_own(pair, own) == (pair.preference == 1.0) for pair in pairs)
+    assert notes.find_own(pairs[0], "another") is None
 
 
 @pytest.mark.usefixtures("work")
