@@ -27,6 +27,7 @@ from rlaif_framework.plugins import hookspecs
 from rlaif_framework.plugins.component import SLOTS, Slot
 from rlaif_framework.plugins.configs import BASES
 from rlaif_framework.plugins.slots import SlotType
+from rlaif_framework.spec.families import FamilyKeys
 from rlaif_registry import NOTICE, read_catalogue
 
 ROOT = Path(__file__).parents[1]
@@ -53,6 +54,7 @@ INTERFACES = {
     "Stage": ("contracts/stage.py", ()),
     "Runs": ("contracts/lifecycle.py", ()),
     "Tracked runs": ("contracts/tracking.py", ()),
+    "Panels of the report": ("contracts/panels.py", ()),
     "Prompts, comparisons and preferences": ("records/preferences.py", ()),
     "Requests and answers": ("records/requests.py", ()),
     "Annotations": ("records/annotation.py", ()),
@@ -148,6 +150,7 @@ def describe_spec() -> str:
         else:
             lines += describe_fields(model)
             seen[model] = title
+    lines += ["", "## Families of runs", "", _docstring(FamilyKeys), "", *describe_fields(FamilyKeys)]
     return "\n".join(lines) + "\n"
 
 

@@ -1,3 +1,4 @@
+from .api.families import FamilyResult as FamilyResult
 from .api.judges import check_judge as check_judge
 from .api.labelers import LoadedLabeler as LoadedLabeler
 from .api.labelers import load_labeler as load_labeler
@@ -5,10 +6,10 @@ from .api.labels import Labelled as Labelled
 from .api.labels import label as label
 from .api.policies import LoadedPolicy as LoadedPolicy
 from .api.policies import load_policy as load_policy
+from .api.results import ArmResult as ArmResult
+from .api.results import RunResult as RunResult
 from .api.rewards import LoadedReward as LoadedReward
 from .api.rewards import load_reward as load_reward
-from .api.runs import ArmResult as ArmResult
-from .api.runs import RunResult as RunResult
 from .api.runs import load_run as load_run
 from .api.runs import run as run
 from .assembly.context import Context as Context
@@ -49,6 +50,8 @@ from .errors import SpecError as SpecError
 from .errors import TrainingError as TrainingError
 from .errors import suggest as suggest
 from .pipeline.engine import run_spec as run_spec
+from .pipeline.families import run_family as run_family
+from .pipeline.planning import plan_family as plan_family
 from .pipeline.planning import plan_spec as plan_spec
 from .plugins.command import Command as Command
 from .plugins.component import Component as Component
@@ -96,6 +99,9 @@ from .records.requests import Question as Question
 from .records.requests import Request as Request
 from .records.samples import Sample as Sample
 from .seeds import derive_seed as derive_seed
+from .spec.families import Family as Family
+from .spec.families import Member as Member
+from .spec.loading import load_family as load_family
 from .spec.loading import load_spec as load_spec
 from .spec.model import Arm as Arm
 from .spec.model import DType as DType

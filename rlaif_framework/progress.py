@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+from rich.table import Table
 from rich.text import Text
 
 from rlaif_framework.terminal import escape_controls
 
 T = TypeVar("T")
+
+LOG_WIDTH = 240
+"""Width of tables where there is no terminal, so that the cells of a log can be searched."""
 
 LINE_SECONDS = 15.0
 """Time between two lines of progress where there is no terminal."""
@@ -22,6 +26,17 @@ LINE_SECONDS = 15.0
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         return Text(f"{task.speed:.2f}/s" if task.speed else "", style="cyan")
+
+
+def build_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Build a table without lines, with escaped control characters."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in head:
+        table.add_column(Text(escape_controls(title)), overflow="fold")
+    for row in rows:
+        # As `Text`: rich would interpret `[text]` in strings as markup.
+        table.add_row(*(Text(escape_controls(cell.replace("\n", " "))) for cell in row))
+    return table
 
 
 class Progress:
@@ -42,6 +57,11 @@ class Progress:
         """Print a line without markup, wrapping or highlighting. Control characters are escaped."""
         # Paths may contain brackets, which are not markup, and must not be wrapped, so that they can be copied.
         self.console.print(escape_controls(text), highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+    def print_table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Print a table, wrapped to the width of a terminal."""
+        wide = Console(file=self.console.file, quiet=self.console.quiet, width=LOG_WIDTH)
+        (self.console if self.console.is_terminal else wide).print(build_table(head, rows), highlight=False)
 
     def track(self, items: Iterable[T], total: int, text: str, done: int = 0) -> Iterator[T]:
         """Iterate over items and show the progress; `done` of the `total` items were finished before."""
@@ -74,6 +94,20 @@ class Progress:
                 rate = count / (now - start)
                 left = (total - done - count) / rate
                 self.print(f"  {text}: {done + count} of {total}, {rate:.2f}/s, {left:.0f} s left")
+
+
+class UniqueProgress(Progress):
+    """Prints each line once: the members of a family have many in common."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        super().__init__(console)
+        self._printed: set[str] = set()
+
+    def print(self, text: str) -> None:
+        """Print a line unless it has been printed."""
+        if text not in self._printed:
+            self._printed.add(text)
+            super().print(text)
 
 
 class NotebookProgress(Progress):

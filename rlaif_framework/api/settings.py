@@ -10,6 +10,7 @@ from typing import Any
 from rlaif_framework.errors import SpecError
 from rlaif_framework.plugins.configs import LabelerConfig, TaskConfig
 from rlaif_framework.plugins.manager import PluginManager
+from rlaif_framework.spec.families import FamilyKeys
 from rlaif_framework.spec.loading import build_labeler, build_task, load_labeler, load_task, to_plain
 from rlaif_framework.spec.merging import set_value
 from rlaif_framework.spec.model import Spec
@@ -33,14 +34,11 @@ def check_keywords(keywords: Mapping[str, Any]) -> None:
     Raises:
         SpecError: One is not; the message has the way to write a setting inside another one.
     """
+    known = [*Spec.model_fields, *FamilyKeys.model_fields]
     for name in keywords:
-        if name.partition(".")[0] not in Spec.model_fields:
+        if name.partition(".")[0] not in known:
             path = name.replace("__", ".")
-            hint = (
-                f"; write set={{'{path}': ...}}"
-                if path != name
-                else f"; the settings are {', '.join(Spec.model_fields)}"
-            )
+            hint = f"; write set={{'{path}': ...}}" if path != name else f"; the settings are {', '.join(known)}"
             raise SpecError(f"a spec has no '{name}'{hint}")
 
 

@@ -33,6 +33,11 @@ Unset = Annotated[
     typer.Option("--unset", metavar="PATH", help="Remove a key of the spec, such as arms.rlaif; repeatable."),
 ]
 
+MemberName = Annotated[
+    str | None,
+    typer.Option("--member", metavar="NAME", help="Only this member of a spec with seeds or matrix."),
+]
+
 StorePath = Annotated[
     Path | None, typer.Option("--store", help="Folder of the artefact store [default: $RLAIF_STORE or runs/.store].")
 ]

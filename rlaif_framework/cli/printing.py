@@ -38,18 +38,11 @@ def print_yaml(value: Any) -> None:
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table, wrapped to the width of a terminal."""
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in head:
-        table.add_column(title, overflow="fold")
-    for row in rows:
-        # As `Text`: rich would interpret `[text]` in strings as markup.
-        table.add_row(*(Text(escape_controls(cell.replace("\n", " "))) for cell in row))
-    # Without a terminal, rich would wrap at 80 columns, and the cells of a log could not be searched.
-    width = None if sys.stdout.isatty() else 240
-    Console(width=width, highlight=False).print(table)
+    from rlaif_framework.progress import LOG_WIDTH, build_table
+
+    width = None if sys.stdout.isatty() else LOG_WIDTH
+    Console(width=width, highlight=False).print(build_table(head, rows))
 
 
 def format_count(count: int | None) -> str:

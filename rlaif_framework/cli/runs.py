@@ -1,10 +1,11 @@
-"""Commands that work on a spec: run, plan and check."""
+"""Commands that work on a spec or a family of runs: run, plan and check."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,7 @@ import typer
 from rlaif_framework.cli.interrupts import raise_interrupts
 from rlaif_framework.cli.options import (
     AsJson,
+    MemberName,
     MoreFiles,
     Overrides,
     PluginFiles,
@@ -38,17 +40,24 @@ def run(
     store: StorePath = None,
     set_: Overrides = None,
     unset: Unset = None,
+    member: MemberName = None,
     plugin: PluginFiles = None,
     trust_local: TrustLocal = False,
 ) -> None:
-    """Run a spec: labels, reward model, improved policy and report."""
-    loaded, manager = load_spec_files(spec, file, set_, unset, plugin, trust_local)
+    """Run a spec: labels, reward model, improved policy and report. With seeds or a matrix, run all members.
+
+    Exits with 1 if a member failed.
+    """
+    loaded, manager = load_spec_files(spec, file, set_, unset, plugin, trust_local, member)
+    from rlaif_framework.api.families import FamilyResult
     from rlaif_framework.api.runs import execute
     from rlaif_framework.api.session import create_progress
 
     progress = create_progress(verbose=True)
     with raise_interrupts():
-        execute(loaded, out, store, manager, progress, show=os.path.realpath)
+        result = execute(loaded, out, store, manager, progress, show=os.path.realpath)
+    if isinstance(result, FamilyResult) and result.failed:
+        raise typer.Exit(1)
 
 
 def plan(
@@ -57,6 +66,7 @@ def plan(
     store: StorePath = None,
     set_: Overrides = None,
     unset: Unset = None,
+    member: MemberName = None,
     as_json: AsJson = False,
     plugin: PluginFiles = None,
     trust_local: TrustLocal = False,
@@ -65,18 +75,25 @@ def plan(
     from rich.console import Console
 
     with stdout_to_stderr():
-        loaded, manager = load_spec_files(spec, file, set_, unset, plugin, trust_local)
-    from rlaif_framework.pipeline.planning import plan_spec
+        loaded, manager = load_spec_files(spec, file, set_, unset, plugin, trust_local, member)
+    from rlaif_framework.pipeline.planning import plan_family, plan_spec
     from rlaif_framework.pipeline.run_folder import default_store
-    from rlaif_framework.progress import Progress
+    from rlaif_framework.progress import UniqueProgress
+    from rlaif_framework.spec.model import Spec
     from rlaif_framework.store import Store
 
+    notes, artefacts = UniqueProgress(Console(stderr=True)), Store(store or default_store())
+    if isinstance(loaded, Spec):
+        with stdout_to_stderr():
+            steps = plan_spec(loaded, artefacts, manager, notes)
+        print_json([asdict(step) for step in steps]) if as_json else _print_plan(steps)
+        return
     with stdout_to_stderr():
-        steps = plan_spec(loaded, Store(store or default_store()), manager, Progress(Console(stderr=True)))
+        planned = plan_family(loaded, artefacts, manager, notes)
     if as_json:
-        print_json([asdict(step) for step in steps])
+        print_json({name: [asdict(step) for step in steps] for name, steps in planned.items()})
     else:
-        _print_plan(steps)
+        _print_family_plan(planned)
 
 
 def _print_plan(steps: Sequence[PlannedStep]) -> None:
@@ -93,11 +110,30 @@ def _print_plan(steps: Sequence[PlannedStep]) -> None:
         rows.append((step.name, "cached" if step.cached else "to do", peak, loads[0] if loads else "-"))
         rows += [("", "", "", more) for more in loads[1:]]
     print_table(("stage", "state", "peak memory, about", "loads"), rows)
+    print(f"\n{missing_steps(steps)} of {len(steps)} stages to do{_describe_peak(steps)}")
+
+
+def _print_family_plan(planned: Mapping[str, Sequence[PlannedStep]]) -> None:
+    from rlaif_framework.pipeline.planning import missing_steps
+
+    users = Counter(key for steps in planned.values() for key in {step.key for step in steps})
+    rows = [
+        (name, str(len(steps)), str(sum(users[step.key] > 1 for step in steps)), str(missing_steps(steps)))
+        for name, steps in planned.items()
+    ]
+    print_table(("member", "stages", "shared with others", "to do"), rows)
+    distinct = {step.key: step for steps in planned.values() for step in steps}
+    total = sum(map(len, planned.values()))
+    steps = list(distinct.values())
+    counts = f"{total} stages, of which {len(steps)} are distinct; {missing_steps(steps)} to do{_describe_peak(steps)}"
+    print(f"\n{len(planned)} members with {counts}\n--member NAME lists the stages of one member")
+
+
+def _describe_peak(steps: Sequence[PlannedStep]) -> str:
     peaks = [step.peak_bytes for step in steps if not step.cached]
     highest = max((size for size in peaks if size is not None), default=0)
     scope = " of known size" if None in peaks else ""
-    memory = f"; peak memory of the largest one{scope}: about {format_bytes(highest)}" if highest else ""
-    print(f"\n{missing_steps(steps)} of {len(steps)} stages to do{memory}")
+    return f"; peak memory of the largest one{scope}: about {format_bytes(highest)}" if highest else ""
 
 
 def check(
@@ -105,23 +141,36 @@ def check(
     file: MoreFiles = None,
     set_: Overrides = None,
     unset: Unset = None,
+    member: MemberName = None,
     as_json: AsJson = False,
     plugin: PluginFiles = None,
     trust_local: TrustLocal = False,
 ) -> None:
-    """Validate a spec and print it with all defaults. Looks for the files, packages and models that it names."""
+    """Validate a spec and print it with all defaults. Looks for the files, packages and models that it names.
+
+    A spec with seeds or a matrix is printed as it is, without defaults; its members are printed with --member.
+    """
     from rich.console import Console
 
     with stdout_to_stderr():
-        loaded, manager = load_spec_files(spec, file, set_, unset, plugin, trust_local)
-        from rlaif_framework.pipeline.planning import check_spec
-        from rlaif_framework.progress import Progress
+        loaded, manager = load_spec_files(spec, file, set_, unset, plugin, trust_local, member)
+        from rlaif_framework.pipeline.planning import check_family, check_spec
+        from rlaif_framework.progress import UniqueProgress
+        from rlaif_framework.spec.model import Spec
 
-        loaded = check_spec(loaded, manager, Progress(Console(stderr=True)))
-        settings = loaded.model_dump(mode="json")
+        notes, members = UniqueProgress(Console(stderr=True)), list[str]()
+        if isinstance(loaded, Spec):
+            settings = check_spec(loaded, manager, notes).model_dump(mode="json")
+        else:
+            check_family(loaded, manager, notes)
+            settings = dict(loaded.settings)
+            members = [found.name for found in loaded.members]
     if as_json:
         print_json(settings)
         return
     print_yaml(settings)
     given = ", ".join([*([spec] if spec else []), *(file or [])])
-    print(escape_controls(f"# {given} is valid"), file=sys.stderr)  # so that stdout can be redirected to a spec file
+    # To stderr, so that stdout can be redirected to a spec file.
+    print(escape_controls(f"# {given} is valid{'; members:' if members else ''}"), file=sys.stderr)
+    for name in members:
+        print(f"#   {name}", file=sys.stderr)

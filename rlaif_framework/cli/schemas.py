@@ -15,6 +15,7 @@ SCHEMAS: Mapping[str, str] = {
     "preferences": "a row of preferences.jsonl",
     "labels": "a row that `rlaif label` writes",
     "evaluation": "evaluation.json",
+    "family": "family.json",
 }
 """What each schema describes."""
 
@@ -56,6 +57,10 @@ def _find_model(name: str) -> Any:
         from rlaif_framework.metrics.evaluation import Evaluation  # imports scipy
 
         return Evaluation
+    if name == "family":
+        from rlaif_framework.report.family_report import FamilyReport
+
+        return FamilyReport
     if name == "labels":
         from rlaif_framework.labelling.rows import LabelRow
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Iterable
@@ -18,6 +19,7 @@ from rlaif_framework.terminal import escape_controls
 
 if TYPE_CHECKING:
     from rlaif_framework.plugins.manager import PluginManager
+    from rlaif_framework.spec.families import Family
     from rlaif_framework.spec.model import Spec
 
 
@@ -50,15 +52,32 @@ def load_spec_files(
     unset: list[str] | None,
     plugins: list[str] | None,
     trust_local: bool,
-) -> tuple[Spec, PluginManager]:
-    """Load a spec from its files, and the plugins that it was validated with."""
-    from rlaif_framework.spec.loading import load_spec
+    member: str | None = None,
+) -> tuple[Spec | Family, PluginManager]:
+    """Load a spec from its files, and the plugins that it was validated with.
+
+    Args:
+        spec: The first file.
+        more: Files to merge on top.
+        overrides: Values to set.
+        unset: Paths to remove.
+        plugins: Files of the user's own to load, and modules to allow.
+        trust_local: If True, all code that the spec names may run.
+        member: The member of a family to return the spec of; None for the whole family.
+    """
+    from rlaif_framework.spec.loading import load_family
+    from rlaif_framework.spec.model import Spec
 
     given = [*([spec] if spec is not None else []), *(more or [])]
     if not given:
         raise SpecError("no spec: give a file, such as specs/quickstart.yaml")
     manager = load_plugins(plugins, trust_local)
-    return load_spec(given, overrides or (), manager, unset or ()), manager
+    loaded = load_family(given, overrides or (), manager, unset or ())
+    if member is None:
+        return loaded, manager
+    if isinstance(loaded, Spec):
+        raise SpecError("--member: the spec has neither 'seeds' nor 'matrix', so it has no members")
+    return loaded.find(member).spec, manager
 
 
 def check_arguments(arguments: Iterable[str]) -> None:
@@ -89,6 +108,17 @@ def limit_spinning() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
+def report_thread_error(error: threading.ExceptHookArgs) -> None:
+    """Report an error in the thread of a library. One of the system, such as a full disk, needs no traceback.
+
+    TensorBoard, for one, also raises it where its writer is called, and the run ends with a message.
+    """
+    if isinstance(error.exc_value, OSError) and not os.environ.get("RLAIF_DEBUG"):
+        print(escape_controls(f"rlaif: warning: a thread has failed: {error.exc_value}"), file=sys.stderr)
+    else:
+        threading.__excepthook__(error)
+
+
 def prepare_process() -> None:
     """Configure output, memory and threads, and silence the progress bars and advice of libraries.
 
@@ -100,6 +130,8 @@ def prepare_process() -> None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - until the process ends
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # for locales without UTF-8
+    if threading.excepthook is threading.__excepthook__:
+        threading.excepthook = report_thread_error
     keep_freed_memory()
     # Variables that a user has set take precedence.
     limit_spinning()

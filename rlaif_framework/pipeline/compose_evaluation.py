@@ -52,7 +52,9 @@ def compose_evaluation(
         DataError: A labeler or the judge cannot label its comparisons, or two test prompts have the same id.
     """
     comparisons = sample_subset(
-        factory.context.task.comparisons("validation"), config.comparisons, derive_seed(spec.seed, "validation")
+        factory.context.task.comparisons("validation"),
+        config.comparisons,
+        derive_seed(_evaluation_seed(spec), "validation"),
     )
     prompts = _choose_prompts(factory, spec, config) if sft is not None else []
     for name, arm in arms.items():
@@ -99,10 +101,14 @@ def compose_evaluation(
     return [*dict.fromkeys(earlier), factory.create("evaluation/summary", recipe)]
 
 
+def _evaluation_seed(spec: Spec) -> int:
+    return spec.seed if spec.evaluation_seed is None else spec.evaluation_seed
+
+
 def _choose_prompts(factory: StepFactory, spec: Spec, config: EvaluateConfig) -> list[Prompt]:
     """Return the test prompts that policies are measured on."""
     found = factory.context.task.prompts("test")
-    prompts = sample_subset(found, config.prompts, derive_seed(spec.seed, "test prompts"))
+    prompts = sample_subset(found, config.prompts, derive_seed(_evaluation_seed(spec), "test prompts"))
     if not prompts:
         raise SpecError("evaluate: the task has no test prompts; set 'evaluate: null' or add a test split to the task")
     matchups = spec.matchups()

@@ -60,12 +60,16 @@ class Run:
     """Storage for lifecycle plugins between hooks; each plugin uses its own name as the key."""
     failed_hooks: set[tuple[str, str]] = field(default_factory=set)
     """Plugin and hook of each failure that has been reported."""
+    hooks: bool = True
+    """If False, no lifecycle hook is called: stages are computed before the runs that share them."""
 
     def __post_init__(self) -> None:
         self.tracking = Tracking(self.folder, self.progress.print)  # without trackers until the run starts
 
     def call_hooks(self, hook: str, **arguments: Any) -> None:
         """Call a lifecycle hook; a plugin that fails is reported once and does not stop the run."""
+        if not self.hooks:
+            return
         for plugin, error in self.manager.call_hooks(hook, run=self, **arguments):
             if (plugin, hook) not in self.failed_hooks:
                 self.failed_hooks.add((plugin, hook))
@@ -101,23 +105,53 @@ def run_spec(
         RlaifError: A problem that the user can solve; the message names the stage.
     """
     progress = progress or Progress()
+    run = prepare_run(spec, folder, store, manager, progress, checkpoint_seconds)
+    main = run.context.accelerator.is_main_process
+    if folder is None and main:
+        run.folder = create_folder(spec.name)
+    progress.print(f"run {spec.name} in {run.folder}")
+    with locked(run.folder, f"runs {spec.name} in {run.folder}") if main else nullcontext():
+        _run_steps(run)
+    return run
+
+
+def prepare_run(
+    spec: Spec,
+    folder: Path | None,
+    store: Store,
+    manager: PluginManager,
+    progress: Progress,
+    checkpoint_seconds: float = 60.0,
+) -> Run:
+    """Check everything that a run needs, and list its steps. No file is written and no model is loaded.
+
+    The arguments are those of `run_spec`.
+
+    Raises:
+        RlaifError: Something that the spec names is missing or wrong, or the folder is not that of a run.
+    """
     context = Context.from_spec(spec, manager)
     # Of several processes that `accelerate launch` starts, only the main one uses the folder.
-    main = context.accelerator.is_main_process
-    if main and folder is not None:
+    if folder is not None and context.accelerator.is_main_process:
         check_folder(folder)
-    # All checks come before the first file is written and the first model is loaded.
     spec, choices = complete_spec(spec, context, progress)
     steps = prepare(spec, context, progress)
     # Only models of steps that will be computed: a finished run needs none of them.
     check_loads(context, [step for step in steps if not store.has(step.stage, step.key)])
-    if folder is None:
-        folder = create_folder(spec) if main else Path()
-    run = Run(spec, folder, store, manager, context, progress, checkpoint_seconds, steps, choices=choices)
-    progress.print(f"run {spec.name} in {folder}")
-    with locked(folder, f"runs {spec.name} in {folder}") if main else nullcontext():
-        _run_steps(run)
-    return run
+    place = Path() if folder is None else folder
+    return Run(spec, place, store, manager, context, progress, checkpoint_seconds, steps, choices=choices)
+
+
+def compute_step(run: Run, step: Step, position: str) -> None:
+    """Compute a step of a run if it is not in the store, for all runs that share it, without hooks and trackers.
+
+    Args:
+        run: A run that has the step. It needs no folder.
+        step: The step; those that it depends on are in the store.
+        position: Printed before its name.
+    """
+    run.hooks = False
+    _ensure(run, step, position, run.context.accelerator.is_main_process)
 
 
 def _run_steps(run: Run) -> None:
@@ -145,6 +179,17 @@ def _run_steps(run: Run) -> None:
 
 def _finish_step(run: Run, step: Step, position: str, main: bool) -> None:
     """Compute a step's artefact if it is not in the store, and link it into the run folder."""
+    cached = _ensure(run, step, position, main)
+    if not main:
+        return
+    run.reused[step.name] = cached
+    place_artefact(run.artefact(step), run.folder, step.name)
+    run.call_hooks("rlaif_stage_finished", step=step, cached=cached)
+    run.tracking.stage_finished(step, run.artefact(step), lambda: read_tables(step, run.artefact))
+
+
+def _ensure(run: Run, step: Step, position: str, main: bool) -> bool:
+    """Compute a step's artefact if it is not in the store; return True if it was."""
     cached = run.store.has(step.stage, step.key)
     if not cached and main:
         with run.store.lock(step.stage, step.key, run.progress.print):
@@ -156,16 +201,12 @@ def _finish_step(run: Run, step: Step, position: str, main: bool) -> None:
         _compute(run, step, main=False)
     while not run.store.has(step.stage, step.key):
         time.sleep(POLL_SECONDS)  # in other processes: the main one has not committed the artefact yet
-    if not main:
-        return
-    if cached:
-        run.store.check(step.stage, step.key)
-    run.reused[step.name] = cached
-    seconds = run.store.manifest(step.stage, step.key)["seconds"]
-    run.progress.print(f"{position} {step.name}: {'reused' if cached else f'done in {seconds:.1f} s'}")
-    place_artefact(run.artefact(step), run.folder, step.name)
-    run.call_hooks("rlaif_stage_finished", step=step, cached=cached)
-    run.tracking.stage_finished(step, run.artefact(step), lambda: read_tables(step, run.artefact))
+    if main:
+        if cached:
+            run.store.check(step.stage, step.key)
+        seconds = run.store.manifest(step.stage, step.key)["seconds"]
+        run.progress.print(f"{position} {step.name}: {'reused' if cached else f'done in {seconds:.1f} s'}")
+    return cached
 
 
 def _estimate_memory(run: Run, step: Step) -> str:

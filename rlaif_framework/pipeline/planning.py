@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.assembly.preflight import check_architectures, check_components, check_models, describe_data
-from rlaif_framework.errors import HubError
+from rlaif_framework.errors import HubError, RlaifError
 from rlaif_framework.models.memory_plan import PlannedLoad, estimate_peak, plan_load
 from rlaif_framework.pipeline.choose_judge import choose_judge
 from rlaif_framework.pipeline.compose import compose
 from rlaif_framework.pipeline.steps import Step
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.progress import Progress
+from rlaif_framework.spec.families import Family, Member
 from rlaif_framework.spec.model import Spec
 from rlaif_framework.store import Store
 
@@ -119,6 +121,43 @@ def plan_spec(spec: Spec, store: Store, manager: PluginManager, progress: Progre
         peak = estimate_peak(loads) if loads else 0
         planned.append(PlannedStep(step.name, step.stage, step.key, store.has(step.stage, step.key), loads, peak))
     return planned
+
+
+def plan_family(
+    family: Family, store: Store, manager: PluginManager, progress: Progress | None = None
+) -> dict[str, list[PlannedStep]]:
+    """List the steps of each member of a family by its name. Steps with the same key are computed once.
+
+    The arguments are those of `plan_spec`.
+
+    Raises:
+        RlaifError: Something that a member names is missing or wrong.
+    """
+    planned = {}
+    for member in family.members:
+        with named_member(member):
+            planned[member.name] = plan_spec(member.spec, store, manager, progress)
+    return planned
+
+
+def check_family(family: Family, manager: PluginManager, progress: Progress | None = None) -> None:
+    """Check what can be known before a run of each member, as `check_spec` does.
+
+    Raises:
+        RlaifError: Something that a member names is missing or wrong.
+    """
+    for member in family.members:
+        with named_member(member):
+            check_spec(member.spec, manager, progress)
+
+
+@contextmanager
+def named_member(member: Member) -> Iterator[None]:
+    """Name a member in the errors of this block."""
+    try:
+        yield
+    except RlaifError as error:
+        raise type(error)(f"member '{member.name}': {error}") from error
 
 
 def missing_steps(steps: Sequence[PlannedStep]) -> int:

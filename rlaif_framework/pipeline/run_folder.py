@@ -40,9 +40,9 @@ def default_store() -> Path:
     return Path(os.environ.get("RLAIF_STORE") or "runs/.store")
 
 
-def create_folder(spec: Spec) -> Path:
+def create_folder(title: str) -> Path:
     """Create a new run folder: `runs/<name>-<time>`, with a number if another run has started in the same second."""
-    name = f"{spec.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    name = f"{title}-{time.strftime('%Y%m%d-%H%M%S')}"
     for number in count(1):
         folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
         with suppress(FileExistsError):
@@ -62,12 +62,16 @@ def check_folder(folder: Path) -> None:
         raise SpecError(f"{folder} exists and is not a run folder; choose another --out")
     for place, folders, files in os.walk(folder):  # follows no links
         for name in (*folders, *files):
-            _check_link(Path(place, name))
+            check_link(Path(place, name))
     _read_steps(folder)
 
 
-def _check_link(place: Path) -> None:
-    # Through a link, a run would write, replace or delete files elsewhere.
+def check_link(place: Path) -> None:
+    """Refuse a link, through which a run would write, replace or delete files elsewhere.
+
+    Raises:
+        SpecError: It is one.
+    """
     if place.is_symlink():
         raise SpecError(f"{place} is a link, and runs write only into their own folder; remove it")
 
@@ -98,7 +102,7 @@ def _find_place(folder: Path, name: str) -> Path:
     place = folder
     for part in name.split("/"):
         place /= part
-        _check_link(place)
+        check_link(place)
     if place.exists() and not (place / MANIFEST).is_file():
         raise SpecError(f"{place} was not written by a run; move it away, or choose another --out")
     return place

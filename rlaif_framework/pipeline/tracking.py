@@ -230,7 +230,7 @@ def read_all_metrics(folder: Path) -> Iterator[tuple[int, dict[str, float]]]:
 
 def name_group(spec: Spec) -> str:
     """Return a name that runs of the same spec with different seeds have in common."""
-    settings = spec.model_dump(mode="json", exclude={"name", "seed", "trackers"})
+    settings = spec.model_dump(mode="json", exclude={"name", "seed", "evaluation_seed", "trackers"})
     return f"{spec.name}-{hash_content(settings)[:8]}"
 
 

@@ -32,7 +32,7 @@ class Layers:
     data: dict[str, Any] = field(default_factory=dict)
     """The merged settings, with overrides."""
     overrides: list[tuple[Place, str]] = field(default_factory=list)
-    """The places that were set by overrides, and the overrides."""
+    """The places that were set by overrides, and where each override is stated, such as `--set seed=1`."""
     _lines: dict[Path, dict[Place, int]] = field(default_factory=dict)
     """The lines of files that have been searched."""
 
@@ -45,14 +45,14 @@ class Layers:
         for path in unset:
             unset_value(self.data, path)
         for override in overrides:
-            self.overrides += [(place, override) for place in set_value(self.data, override)]
+            self.overrides += [(place, f"--set {override}") for place in set_value(self.data, override)]
 
     def locate(self, place: Place) -> str:
         """Return where a value, or else the nearest one around it, is stated: `file:line`, `--set ...`, or nothing."""
+        for set_place, origin in reversed(self.overrides):
+            if set_place == place[: len(set_place)]:  # an override replaces all that was there
+                return origin
         for end in range(len(place), 0, -1):
-            for set_place, override in reversed(self.overrides):
-                if set_place == place[:end]:
-                    return f"--set {override}"
             # The highest file that has the place: it would not be there if a file above had replaced what is around.
             for path, data in reversed(self.files):
                 if _has_place(data, place[:end]):

@@ -20,6 +20,7 @@ from rlaif_framework.plugins.own_code import is_file
 from rlaif_framework.plugins.slots import LabelerSlot, TaskSlot
 from rlaif_framework.plugins.versions import require_plugins
 from rlaif_framework.spec.code import PLUGINS, anchor_code, find_code
+from rlaif_framework.spec.families import Family, Member, Variation, expand, is_family, remove_family_keys
 from rlaif_framework.spec.layers import Layers, find_spec_file, read_layer, read_layers
 from rlaif_framework.spec.model import Name, Spec, slug
 from rlaif_framework.spec.problems import explain
@@ -31,7 +32,7 @@ def load_spec(
     manager: PluginManager | None = None,
     unset: Sequence[str] = (),
 ) -> Spec:
-    """Load and validate a spec.
+    """Load and validate the spec of a single run.
 
     Args:
         path: A `.yaml`, `.yml`, `.toml` or `.json` file, `package:NAME/path` for a file of an installed package, or
@@ -43,34 +44,59 @@ def load_spec(
 
     Raises:
         SpecError: The spec is not valid, and the message lists all problems with their paths in the file; or it names
-            code that is not allowed.
+            code that is not allowed; or it is a family of several runs.
+    """
+    loaded = load_family(path, overrides, manager, unset)
+    if isinstance(loaded, Family):
+        raise SpecError(
+            f"{_join_names(path)} is a family of {len(loaded.members)} runs, by its seeds or matrix; load it by "
+            "load_family(...), or remove these keys"
+        )
+    return loaded
+
+
+def load_family(
+    path: Path | str | Sequence[Path | str],
+    overrides: Sequence[str] = (),
+    manager: PluginManager | None = None,
+    unset: Sequence[str] = (),
+) -> Spec | Family:
+    """Load and validate a spec, which `seeds` or `matrix` makes a family of several runs.
+
+    Args:
+        path: As for `load_spec`.
+        overrides: As for `load_spec`; they are applied before the family is expanded.
+        manager: As for `load_spec`.
+        unset: As for `load_spec`.
+
+    Returns:
+        The spec if it has neither key.
+
+    Raises:
+        SpecError: The spec or one of its members is not valid, or names code that is not allowed.
     """
     manager = manager or PluginManager.load()
     given = [path] if isinstance(path, Path | str) else list(path)
     layers = read_layers(given)
     _apply(layers, overrides, unset)
-    files = ", ".join(map(str, given))
-    # Before validation, which would report the components of a missing plugin as unknown.
-    unmet = require_plugins(_valid_requirements(layers.data))
-    if unmet:
-        raise SpecError(f"{files}: plugins are missing:\n" + "\n".join(f"  {line}" for line in unmet))
-    manager.code.check(files, find_code(layers.data))
-    manager.add_files(_valid_files(layers.data))
-    layers.data.setdefault("name", slug(find_spec_file(given[0]).stem))
-    return build_spec(layers.data, files, manager, layers)
+    return _build_runs(layers, _join_names(path), slug(find_spec_file(given[0]).stem), manager)
+
+
+def _join_names(path: Path | str | Sequence[Path | str]) -> str:
+    return str(path) if isinstance(path, Path | str) else ", ".join(map(str, path))
 
 
 def resolve_spec(
     given: str | Path | Sequence[str | Path] | Mapping[str, Any] | Spec,
     overrides: Sequence[str],
     manager: PluginManager,
-) -> Spec:
+) -> Spec | Family:
     """Load a spec from files, or validate one that was built in Python.
 
     Args:
         given: The path of a file or several, as for `load_spec`, a mapping with the contents of one, or a spec. Parts
             of a mapping may be settings, such as `Arm(...)`.
-        overrides: As for `load_spec`.
+        overrides: As for `load_family`.
         manager: The available components.
 
     Raises:
@@ -85,16 +111,56 @@ def resolve_spec(
         if strange := [part for part in given if not isinstance(part, str | Path)]:
             raise SpecError(f"{expected}, not a {type(strange[0]).__name__} in a {type(given).__name__}")
         paths = [name if str(name).startswith(PACKAGE_PREFIX) else user_path(str(name)) for name in given]
-        return load_spec(paths, overrides, manager)
+        return load_family(paths, overrides, manager)
     layers = Layers(data=to_plain(given))
     _apply(layers, overrides)
-    data = layers.data
-    unmet = require_plugins(_valid_requirements(data))
+    if isinstance(given, Spec) and not overrides:
+        _check_code(layers, "the spec", manager)
+        return given
+    return _build_runs(layers, "the spec", None, manager)
+
+
+def _build_runs(layers: Layers, origin: str, name: str | None, manager: PluginManager) -> Spec | Family:
+    """Validate a spec, or the members of a family.
+
+    Args:
+        layers: The settings.
+        origin: Their name in errors.
+        name: The name of a spec that states none.
+        manager: The available components.
+    """
+    if name is not None:
+        layers.data.setdefault("name", name)
+    if not is_family(layers.data):
+        layers.data = remove_family_keys(layers.data)
+        return _build_run(layers, origin, manager)
+    title = str(layers.data.get("name", Spec.model_fields["name"].default))
+    members = tuple(_build_member(v, origin, title, manager) for v in expand(layers, origin))
+    return Family(title, to_plain(layers.data), members)
+
+
+def _build_member(variation: Variation, origin: str, family: str, manager: PluginManager) -> Member:
+    # A path in the matrix may lead to the name of a function.
+    variation.layers.data = anchor_code(variation.layers.data)
+    spec = _build_run(variation.layers, f"{origin}, member '{variation.name}',", manager)
+    choices = {choice.axis: choice.value for choice in variation.choices}
+    return Member(variation.name, variation.variant or family, choices, spec)
+
+
+def _build_run(layers: Layers, origin: str, manager: PluginManager) -> Spec:
+    _check_code(layers, origin, manager)
+    return build_spec(layers.data, origin, manager, layers)
+
+
+def _check_code(layers: Layers, origin: str, manager: PluginManager) -> None:
+    """Check that required plugins are installed and that code is allowed, and load the files that are plugins."""
+    # Before validation, which would report the components of a missing plugin as unknown.
+    unmet = require_plugins(_valid_requirements(layers.data))
     if unmet:
-        raise SpecError("plugins are missing:\n" + "\n".join(f"  {line}" for line in unmet))
-    manager.code.check("the spec", find_code(data))
-    manager.add_files(_valid_files(data))
-    return given if isinstance(given, Spec) and not overrides else build_spec(data, "the spec", manager, layers)
+        place = f"{origin}: " if layers.files else ""
+        raise SpecError(f"{place}plugins are missing:\n" + "\n".join(f"  {line}" for line in unmet))
+    manager.code.check(origin, find_code(layers.data))
+    manager.add_files(_valid_files(layers.data))
 
 
 def to_plain(value: Any) -> Any:
@@ -105,7 +171,7 @@ def to_plain(value: Any) -> Any:
         return {str(key): to_plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [to_plain(inner) for inner in value]
-    return str(value) if isinstance(value, Path) else value
+    return str(value) if isinstance(value, Path | str) else value
 
 
 def build_spec(data: Mapping[str, Any], origin: str, manager: PluginManager, layers: Layers | None = None) -> Spec:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
 import yaml
@@ -16,6 +17,9 @@ SLOT_KEYS = frozenset({*SLOTS, "feedback", "judge"})
 
 SLOT_PARENTS = frozenset({"judges", "labelers", "terms", "members"})
 """Keys of mappings and lists of components."""
+
+MATRIX = "matrix"
+"""Key of a spec whose keys are paths."""
 
 Place = tuple[str | int, ...]
 """Keys and numbers of items that lead to a value."""
@@ -69,17 +73,35 @@ def set_value(data: dict[str, Any], override: str) -> list[Place]:
     path, equals, text = override.partition("=")
     if not equals or not path.strip():
         raise SpecError(f"--set {override}: expected path=value, such as seed=1")
-    parts = path.strip().split(".")
+    return assign(data, path.strip(), _parse_value(text, path, override), f"--set {override}")
+
+
+def assign(data: dict[str, Any], path: str, value: Any, origin: str) -> list[Place]:
+    """Set the values that a path leads to, in place, by the rules of `set_value`.
+
+    Args:
+        data: The nested mapping.
+        path: Keys joined by dots, `*` for all.
+        value: The value, of which each of several places gets a copy.
+        origin: Where the path is stated, for errors.
+
+    Returns:
+        The paths of the values that were set.
+
+    Raises:
+        SpecError: The path does not fit the mapping.
+    """
+    parts = _split(path)
     if "*" not in parts:
-        return [_set_at(data, parts, _parse_value(text, path, override), override)]
+        return [_set_at(data, parts, value, origin)]
     if parts[-1] == "*":
         places = list(_match(data, parts))
     else:
         places = [(*parent, parts[-1]) for parent in _match(data, parts[:-1]) if _has_keys(data, parent)]
     if not places:
-        raise SpecError(f"--set {override}: nothing in the spec matches '{path.strip()}'")
-    # Parsed for each: a list or mapping that two places share would be changed in both.
-    return [_set_at(data, [str(p) for p in place], _parse_value(text, path, override), override) for place in places]
+        raise SpecError(f"{origin}: nothing in the spec matches '{path}'")
+    # A copy for each: a list or mapping that two places share would be changed in both.
+    return [_set_at(data, [str(p) for p in place], deepcopy(value), origin) for place in places]
 
 
 def unset_value(data: dict[str, Any], path: str) -> None:
@@ -88,7 +110,7 @@ def unset_value(data: dict[str, Any], path: str) -> None:
     Raises:
         SpecError: There are none.
     """
-    parts = path.strip().split(".")
+    parts = _split(path.strip())
     places = list(_match(data, parts))
     if not places:
         raise SpecError(f"--unset {path}: the spec has no '{path.strip()}'")
@@ -97,6 +119,12 @@ def unset_value(data: dict[str, Any], path: str) -> None:
         for part in parents:
             node = node[part]
         del node[last]
+
+
+def _split(path: str) -> list[str]:
+    """Return the keys of a path. A key of the matrix is a path itself."""
+    first, _, rest = path.partition(".")
+    return [first, rest] if first == MATRIX and rest else path.split(".")
 
 
 def _has_keys(data: Any, path: Place) -> bool:
@@ -123,7 +151,7 @@ def _match(node: Any, parts: list[str]) -> Iterator[Place]:
             yield (key, *path)
 
 
-def _set_at(data: dict[str, Any], parts: list[str], value: Any, override: str) -> Place:
+def _set_at(data: dict[str, Any], parts: list[str], value: Any, origin: str) -> Place:
     *parents, last = parts
     node: Any = data
     found: list[str | int] = []
@@ -134,13 +162,13 @@ def _set_at(data: dict[str, Any], parts: list[str], value: Any, override: str) -
             elif node.get(part) is None:
                 node[part] = {}
         found.append(int(part) if isinstance(node, list) and part.isdigit() else part)
-        node = _step(node, part, override, ".".join(parents[: i + 1]))
+        node = _step(node, part, origin, ".".join(parents[: i + 1]))
     if isinstance(node, list):
-        _step(node, last, override, ".".join(parts))
+        _step(node, last, origin, ".".join(parts))
         node[int(last)] = value
         return (*found, int(last))
     if not isinstance(node, dict):
-        raise SpecError(f"--set {override}: '{'.'.join(parents)}' is a single value and has no '{last}'")
+        raise SpecError(f"{origin}: '{'.'.join(parents)}' is a single value and has no '{last}'")
     node[last] = value
     return (*found, last)
 
@@ -156,10 +184,10 @@ def _parse_value(text: str, path: str, override: str) -> Any:
         raise SpecError(f"--set {path}: the value is nested too deeply") from error
 
 
-def _step(node: Any, part: str, override: str, where: str) -> Any:
-    """Return the item of a mapping or list that one part of an override's path names."""
+def _step(node: Any, part: str, origin: str, where: str) -> Any:
+    """Return the item of a mapping or list that one part of a path names."""
     if isinstance(node, dict):
         return node[part]
     if isinstance(node, list) and part.isdigit() and int(part) < len(node):
         return node[int(part)]
-    raise SpecError(f"--set {override}: the spec has no '{where}'")
+    raise SpecError(f"{origin}: the spec has no '{where}'")

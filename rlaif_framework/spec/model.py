@@ -328,6 +328,9 @@ class Spec(Config):
     """Name of the run, used for the default run folder. By default the name of the file."""
     seed: int = Field(0, ge=0, strict=True)  # strict: pydantic would convert `true` to 1
     """Seed from which all random streams are derived."""
+    evaluation_seed: int | None = Field(None, ge=0, strict=True)
+    """Seed that chooses the test prompts and the validation comparisons of the evaluation, by default `seed`. Runs with
+    different seeds that are compared need it in common; those of a family have it."""
     requires: list[Annotated[str, AfterValidator(_check_requirement)]] = Field([])
     """Plugins that must be installed, as pip requirements such as `rlaif-acme>=0.2`."""
     plugins: list[Annotated[str, AfterValidator(_check_plugin)]] = Field([])

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from rlaif_framework.plugins.component import SLOTS
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.plugins.slots import SLOT_MARK
+from rlaif_framework.spec.families import FamilyKeys
 from rlaif_framework.spec.layers import BASE
 from rlaif_framework.spec.model import Spec
 
@@ -39,8 +40,9 @@ def spec_schema(manager: PluginManager) -> dict[str, Any]:
     # The shorthand is expanded by a validator, which pydantic's schema does not contain.
     arm = definitions["Arm"]["properties"]["feedback"]
     arm["anyOf"].append({"enum": ["human"], "description": "Shorthand for {kind: human}."})
-    # Reading a spec removes the key, so `Spec` does not have it.
-    schema["properties"] = {BASE: {"type": "string", "description": BASE_HELP}, **schema["properties"]}
+    # Reading a spec removes these keys, so `Spec` does not have them.
+    family = _model_schema(FamilyKeys, definitions)["properties"]
+    schema["properties"] = {BASE: {"type": "string", "description": BASE_HELP}, **family, **schema["properties"]}
     # The base may have what is required.
     required = {"if": {"not": {"required": [BASE]}}, "then": {"required": schema.pop("required")}}
     return {"$schema": DIALECT, **schema, **required, "title": "rlaif spec", "$defs": definitions}

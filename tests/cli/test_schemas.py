@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from jsonschema import Draft202012Validator
 
 from rlaif_framework.cli.schemas import SCHEMAS
+from rlaif_framework.metrics.seeds import Measure, Measured
+from rlaif_framework.report.family_report import FamilyMember, FamilyReport
 from rlaif_registry import read_files
 from support.fake_plugins import write_rows
 from support.runs import run_rows
@@ -50,10 +52,30 @@ def find_rows(name: str, run_folder: Path, tmp_path: Path, rlaif: RunCommand) ->
         return run_rows(run_folder / "rlaif/labels/preferences.jsonl")
     if name == "evaluation":
         return [json.loads((run_folder / "evaluation/summary/evaluation.json").read_text())]
+    if name == "family":
+        return [make_family_report().model_dump(mode="json")]
     pairs = write_rows(tmp_path / "pairs.jsonl", [{"prompt": "p", "chosen": "a", "rejected": "long"}])
     labels = tmp_path / "labels.jsonl"
     assert rlaif("label", pairs, "--labeler", "length", "--out", labels)[0] == 0
     return run_rows(labels)
+
+
+def make_family_report() -> FamilyReport:
+    members = [
+        FamilyMember(
+            name=f"{variant},seed={seed}", variant=variant, seed=seed, choices={"seed": str(seed)}, state=state
+        )
+        for seed, state in enumerate(get_args(FamilyMember.model_fields["state"].annotation))
+        for variant in ("a", "b")
+    ]
+    found = {
+        member.name: [
+            Measure("win_rate/a-vs-sft", "win rate", True, Measured(0.1 * i, ["p", "q"], [0.0, 0.2 * i])),
+            Measure("kl/a", "KL", False, Measured(float(i * i))),
+        ]
+        for i, member in enumerate(members)
+    }
+    return FamilyReport.build("family", {"seeds": [0, 1, 2]}, members, found)
 
 
 BROKEN: dict[str, dict[str, Any]] = {
@@ -62,6 +84,7 @@ BROKEN: dict[str, dict[str, Any]] = {
     "preferences": {"probabilities": "half"},
     "labels": {"probabilities": [1.0]},
     "evaluation": {"prompts": None},
+    "family": {"members": [{"name": "seed=0"}]},
 }
 
 

@@ -203,7 +203,7 @@ def test_a_preference_for_the_models_own_responses_is_measured_against_people() 
 @pytest.mark.parametrize("own", ["Mine", "mine"])
 def test_authors_are_found_in_either_order_of_the_responses(own: str) -> None:
     rows = [
-        {"prompt": f"{i}", "chosen": f"good {i}", "rejected": f"bad {i}", "chosen_model": "mine", "rejected_model": "-"}
+        {
             "prompt": f"{i}?",
             "chosen": f"good {i}",
             "rejected": f"bad {i}",

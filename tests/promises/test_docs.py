@@ -24,7 +24,7 @@ import typer
 import yaml
 from typer.testing import CliRunner
 
-from rlaif_framework import Comparison, Context, PluginManager, Prompt, Spec, SpecError, load_spec
+from rlaif_framework import Comparison, Context, PluginManager, Prompt, Spec, SpecError, load_family, load_spec
 from rlaif_framework.cli.main import app
 from rlaif_framework.contracts.protocols import PROTOCOLS
 from rlaif_framework.data.mappings import read_mapping
@@ -276,7 +276,7 @@ def test_commands_that_train_nothing_run(arguments: list[str], monkeypatch: pyte
 def test_every_spec_is_valid_and_names_a_schema_that_accepts_it(path: Path, builtins: PluginManager) -> None:
     import jsonschema
 
-    load_spec(path, manager=builtins)
+    load_family(path, manager=builtins)
     line = re.search(r"^# yaml-language-server: \$schema=(\S+)$", path.read_text(encoding="utf-8"), re.M)
     assert line is not None, "no line that tells an editor the schema"
     schema = json.loads((path.parent / line[1]).read_text(encoding="utf-8"))
