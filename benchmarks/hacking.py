@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, cycle, islice
 from pathlib import Path
 from statistics import fmean, median
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +62,7 @@ def read_posts(limit: int) -> list[Post]:
     rows = [json.loads(line) for line in POSTS.read_text(encoding="utf-8").splitlines()]
     scorer, vocabulary = RougeScorer(["rougeL"], use_stemmer=True), dict[str, int]()
 
-    def measure(row: dict[str, str], text: str, finished: bool) -> MeasuredSample:
+    def measure(row: Mapping[str, Any], text: str, finished: bool) -> MeasuredSample:
         ids = [vocabulary.setdefault(word, len(vocabulary)) for word in text.lower().split()]
         metrics = measure_sample(Sample(ids, text, finished), text)
         metrics["copy_rate"] = copy_rate(row["post"], text)
@@ -75,9 +76,9 @@ def read_posts(limit: int) -> list[Post]:
     ]
 
 
-def write_responses(row: dict[str, str]) -> list[tuple[str, bool]]:
+def write_responses(row: Mapping[str, Any]) -> list[tuple[str, bool]]:
     """Return a response of each kind, with whether it ends."""
-    good, flawed = row["candidate"], [str(flaw["text"]) for flaw in row["flawed"]]  # type: ignore[index]
+    good, flawed = row["candidate"], [flaw["text"] for flaw in row["flawed"]]
     words, post = good.split(), row["post"].split()
     return [
         (good, True),

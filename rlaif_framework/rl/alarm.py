@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
-
-import torch
-from safetensors.torch import load_file, save_file
+from typing import Any
 
 from rlaif_framework.metrics.divergence import Change, Divergence, Phrase, find_divergence, judge_disagrees
 from rlaif_framework.metrics.estimates import Estimate
@@ -16,7 +13,7 @@ from rlaif_framework.report.page import metric_name
 from rlaif_framework.rl.config import OnlineConfig
 from rlaif_framework.rl.learner import OnlineLearner
 from rlaif_framework.rl.rollout_log import read_rollouts
-from rlaif_framework.training.checkpoints import trainable
+from rlaif_framework.training.checkpoints import load_weights, save_weights
 
 CHECKS = "alarm.jsonl"
 """File with one row per check."""
@@ -55,23 +52,22 @@ class HackingAlarm:
         return self.learner.any_process(raised and config.alarm == "stop")
 
     def finish(self) -> bool:
-        """Record the first alarm in the stage's facts; return True if training was stopped by it.
+        """Record the checks and the first alarm in the stage's facts; return True if training was stopped by it.
 
         The policy is then that of the last check without an alarm.
         """
-        if not self.stage.is_main:  # only this process saves the policy
+        if self.config.alarm == "off" or not self.stage.is_main:  # only this process saves the policy
             return False
-        first = next((row for row in self._read() if row["alarm"]), None)
+        rows = self._read()
+        self.stage.facts["alarm_checks"] = len(rows)
+        first = next((row for row in rows if row["alarm"]), None)
         if first is None:
             return False
         self.stage.facts |= {"alarm": first["alarm"] + self._advise(first), "alarm_step": first["step"]}
         if self.config.alarm != "stop":
             return False
         with self.stage.reading_checkpoint():
-            tensors = load_file(self._policy_file(first["last_good_step"]))
-        with torch.no_grad():
-            for name, parameter in trainable(self._policy()).items():
-                parameter.copy_(tensors[name])
+            load_weights(self.learner.policy_model, self._policy_file(first["last_good_step"]))
         self.stage.facts["selected_step"] = first["last_good_step"]
         return True
 
@@ -127,9 +123,6 @@ class HackingAlarm:
         path = self.stage.folder / CHECKS
         return [row for _, row in read_rows(path)] if path.exists() else []
 
-    def _policy(self) -> torch.nn.Module:
-        return cast(torch.nn.Module, self.learner.accelerator.unwrap_model(self.learner.policy))
-
     def _policy_file(self, number: int) -> Path:
         return self.folder / f"step-{number}.safetensors"
 
@@ -137,7 +130,7 @@ class HackingAlarm:
         """Save the policy's trained weights, to which an alarm returns; keep those of the last two checks."""
         if self.config.alarm != "stop":
             return
-        save_file({k: p.detach().contiguous() for k, p in trainable(self._policy()).items()}, self._policy_file(number))
+        save_weights(self.learner.policy_model, self._policy_file(number))
         # Two, because a resumed run may repeat the last check. Those of the initial policy are always kept.
         saved = sorted(int(path.stem.removeprefix("step-")) for path in self.folder.glob("step-*.safetensors"))
         for old in saved[1:-2]:

@@ -6,10 +6,7 @@ import json
 from collections.abc import MutableMapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
-
-import torch
-from safetensors.torch import load_file, save_file
+from typing import Any
 
 from rlaif_framework.contracts.protocols import Reward
 from rlaif_framework.contracts.validation import score_responses
@@ -23,7 +20,7 @@ from rlaif_framework.rl.alarm import HackingAlarm
 from rlaif_framework.rl.config import CheckpointSelectionConfig
 from rlaif_framework.rl.learner import OnlineLearner
 from rlaif_framework.seeds import sample_subset
-from rlaif_framework.training.checkpoints import trainable
+from rlaif_framework.training.checkpoints import load_weights, save_weights
 from rlaif_framework.training.loop import StepFunction
 from rlaif_framework.training.responses import truncate_prompts
 
@@ -116,8 +113,7 @@ class CheckpointSelector:
             # A rename is atomic: an interrupted write must not leave a partial file.
             write_rows(self.folder / EVALUATIONS, rows)
             (self.folder / EVALUATIONS).replace(self.stage.folder / EVALUATIONS)
-            tensors = {k: p.detach().contiguous() for k, p in trainable(self._policy()).items()}
-            save_file(tensors, self._candidate(number))
+            save_weights(self.learner.policy_model, self._candidate(number))
             # After saving: the new checkpoint may not be a candidate itself.
             self._delete_others(rows)
             stop = self._has_stalled(rows)
@@ -130,14 +126,8 @@ class CheckpointSelector:
         # RLAIF G: of the candidates with the highest reward, the one with the highest win rate.
         best = max(self._rank_candidates(self._read()), key=lambda row: (_win_rate(row), _mean_reward(row)))
         with self.stage.reading_checkpoint():
-            tensors = load_file(self._candidate(best["step"]))
-        with torch.no_grad():
-            for name, parameter in trainable(self._policy()).items():
-                parameter.copy_(tensors[name])
+            load_weights(self.learner.policy_model, self._candidate(best["step"]))
         self.stage.facts["selected_step"] = best["step"]
-
-    def _policy(self) -> torch.nn.Module:
-        return cast(torch.nn.Module, self.learner.accelerator.unwrap_model(self.learner.policy))
 
     def _respond(self) -> list[str]:
         samples = self.learner.respond(self.prompts, 0.0, self.stage.seed("watch"))

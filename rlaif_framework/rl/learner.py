@@ -92,6 +92,12 @@ class Learner:
         for module in self.modules.values():
             module.train()  # gradient checkpointing does nothing in evaluation mode
 
+    @property
+    def policy_model(self) -> nn.Module:
+        """The policy without Accelerate's wrappers."""
+        model: nn.Module = self.accelerator.unwrap_model(self.policy)
+        return model
+
     def autocast(self, enabled: bool = True) -> torch.autocast:
         """Return a context manager that computes in the policy's precision."""
         dtype = self.context.dtype
@@ -190,7 +196,7 @@ class OnlineLearner(Learner):
 
     def respond(self, prompts: Sequence[Prompt], temperature: float, seed: int) -> list[Sample]:
         """Sample one response of the current policy to each prompt."""
-        policy = self.accelerator.unwrap_model(self.policy)
+        policy = self.policy_model
         policy.eval()  # in training mode, gradient checkpointing would turn off the cache of keys and values
         # Adapters over a bf16 base are merged for sampling; only a policy kept in fp32 needs to be cast.
         with self.autocast(enabled=self.context.policy.lora is None):

@@ -60,6 +60,7 @@ def test_training_stops_with_the_policy_before_the_hack(world: World) -> None:
     stopped = world.train("rloo", stage, **HACKED, alarm="stop")
     alarm, good = int(stage.facts["alarm_step"]), int(stage.facts["selected_step"])
     assert 4 <= good == alarm - 2
+    assert stage.facts["alarm_checks"] == (alarm - 4) / 2 + 1
     change = rf"step {alarm}: reward rose from -?0\.\d+ to [01]\S*, while .*responses with '\w*e\w*' went from \d%"
     assert re.match(change, _alarm(stage))
     assert _alarm(stage).endswith(f"kept: the policy after step {good}, the last check without an alarm")
