@@ -53,6 +53,7 @@ INTERFACES = {
     "Stage": ("contracts/stage.py", ()),
     "Runs": ("contracts/lifecycle.py", ()),
     "Tracked runs": ("contracts/tracking.py", ()),
+    "Panels of the report": ("contracts/panels.py", ()),
     "Prompts, comparisons and preferences": ("records/preferences.py", ()),
     "Requests and answers": ("records/requests.py", ()),
     "Annotations": ("records/annotation.py", ()),

@@ -59,6 +59,11 @@ class MissingPackageError(RlaifError):
         return isinstance(cause, ModuleNotFoundError) and (cause.name or "").partition(".")[0] in EXTRAS
 
 
+def shorten_name(name: str) -> str:
+    """Return a name that a user has given as an error shows it, at most 80 characters long."""
+    return name if len(name) <= 80 else f"{name[:77]}..."
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """Return a hint for an unknown name: the nearest known name, or all known names."""
     known = sorted(known)

@@ -27,8 +27,6 @@ from rlaif_framework import (
 )
 from rlaif_framework.plugins import anchor_target, split_target
 
-Column = Literal["id", "source", "reference"]
-
 
 def _check_target(value: str) -> str:
     split_target(value)
@@ -41,8 +39,9 @@ class FunctionSettings(Config):
     target: Annotated[str, AfterValidator(_check_target)] = Field(examples=["my_rewards.py:score"])
     """The function: `my_rewards.py:score`, in a file beside the spec, or `package.module:score`. Its code runs only if
     you allow it, by `--plugin` or `--trust-local`."""
-    columns: dict[str, Column] = Field({})
-    """Other names for what prompts have, as the function takes them, e.g. `{answer: reference}`."""
+    columns: dict[str, str] = Field({})
+    """Other names for what prompts have, as the function takes them, e.g. `{answer: reference}`: `id`, `source`,
+    `reference`, or a column of `task.columns`."""
     conversational: bool = False
     """Pass prompts and completions as lists of messages, as TRL does for conversational data, and not as texts."""
 

@@ -75,10 +75,13 @@ class FinishedRun:
         Raises:
             DataError: The run has none of this name, or has not finished it.
         """
-        place = self.folder / name
-        if not (place / MANIFEST).is_file():
+        if not self.has(name):
             raise DataError(f"{self.folder} has no '{name}'; finish the run, or choose another arm")
-        return place
+        return self.folder / name
+
+    def has(self, name: str) -> bool:
+        """Return True if the run has finished an artefact."""
+        return (self.folder / name / MANIFEST).is_file()
 
 
 def find_run(where: str | Path, part: str) -> tuple[Path, str | None] | None:

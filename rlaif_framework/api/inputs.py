@@ -45,6 +45,22 @@ def read_prompts(
     return [replace(prompt, reference=text) for prompt, text in zip(prompts, references, strict=True)]
 
 
+def add_columns(prompts: Sequence[Prompt], columns: Mapping[str, Any]) -> list[Prompt]:
+    """Set the columns of prompts.
+
+    Args:
+        prompts: The prompts.
+        columns: A value for each prompt, by name of the column.
+
+    Raises:
+        DataError: A column has another number of values.
+    """
+    check_lengths(prompts=prompts, **columns)
+    names = [*columns]
+    values = [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)] or [{}] * len(prompts)
+    return [replace(prompt, columns={**prompt.columns, **own}) for prompt, own in zip(prompts, values, strict=True)]
+
+
 def read_completions(given: Sequence[CompletionLike], name: str = "completion") -> list[str]:
     """Convert responses to texts.
 

@@ -6,7 +6,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rlaif_framework.api.finished import SFT, FinishedRun, find_run
-from rlaif_framework.api.inputs import CompletionLike, PromptLike, check_lengths, read_completions, read_prompts
+from rlaif_framework.api.inputs import (
+    CompletionLike,
+    PromptLike,
+    add_columns,
+    check_lengths,
+    read_completions,
+    read_prompts,
+)
 from rlaif_framework.api.policies import NO_TASK
 from rlaif_framework.api.session import load_plugins, quiet_libraries
 from rlaif_framework.assembly.context import Context
@@ -51,12 +58,15 @@ class LoadedReward:
             prompts: Texts, lists of messages, or prompts of a task; or one of them, for all responses.
             completions: The responses, as texts or as lists of messages.
             references: A reference response to each prompt, for rewards that compare with it.
-            columns: Ignored, so that TRL's trainers take this method as one of their `reward_funcs`.
+            columns: A list with one value for each prompt, by name: what functions of the spec's `task.columns` take.
+                Others are ignored, so that TRL's trainers take this method as one of their `reward_funcs`.
 
         Raises:
             RlaifError: Prompts and responses do not match, or cannot be scored.
         """
         texts, given = read_completions(completions), read_prompts(prompts, references)
+        known = self._context.task_config.prompt_columns
+        given = add_columns(given, {name: columns[name] for name in known if name in columns})
         if len(given) == 1:
             given *= len(texts)
         check_lengths(prompts=given, completions=texts)
@@ -65,7 +75,9 @@ class LoadedReward:
         with quiet_libraries():
             if self._run is not None:
                 # By the policy's tokenizer, as in training: rewards may have another one.
-                tokenizer = self._context.load_policy_tokenizer(self._run.find(SFT))
+                trained = self._run.has(SFT)  # not by an arm that ends at a reward which needs no baseline
+                where = self._run.find(SFT) if trained else self._context.policy_source
+                tokenizer = self._context.load_policy_tokenizer(where)
                 given, _ = truncate_prompts(self._context, given, tokenizer)
             return score_responses(self._reward, given, texts)
 

@@ -225,7 +225,8 @@ class Context:
         def load_tokenizer() -> PreTrainedTokenizerBase:
             return self.load_policy_tokenizer(self.policy_source)
 
-        return ScoreFunction(target, self.manager.code, load_tokenizer, columns, conversational, owner)
+        available = self.task_config.prompt_columns
+        return ScoreFunction(target, self.manager.code, load_tokenizer, available, columns, conversational, owner)
 
     def build_tracker(self, config: TrackerConfig) -> Tracker:
         """Instantiate a tracker."""

@@ -19,10 +19,10 @@ from rlaif_framework.records.preferences import Prompt
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
-COLUMNS = ("id", "source", "reference")
-"""Attributes of a prompt that a function can take as columns."""
-GIVEN = ("prompts", "completions", "completion_ids", "log_metric", "log_extra", *COLUMNS)
-"""Arguments of TRL's reward functions that a function can take, and the columns."""
+ATTRIBUTES = ("id", "source", "reference")
+"""Attributes of a prompt that a function can take as columns, besides the columns of the prompt's row."""
+GIVEN = ("prompts", "completions", "completion_ids", "log_metric", "log_extra")
+"""Arguments of TRL's reward functions that a function can take, besides columns."""
 UNAVAILABLE = {
     "trainer_state": "a score must not depend on the progress of training",
     "environments": "there are no environments",
@@ -36,7 +36,8 @@ class ScoreFunction:
         target: The function, as `FILE.py:FUNCTION` or `PACKAGE.MODULE:FUNCTION`.
         code: Finds the function.
         load_tokenizer: Loads the tokenizer of the policy, for a function that takes `completion_ids`.
-        columns: The attribute of a prompt for each column of another name, such as `{"answer": "reference"}`.
+        available: Names of the columns of prompts.
+        columns: The column or attribute of a prompt for each column of another name, such as `{"answer": "reference"}`.
         conversational: If True, prompts are lists of messages and a completion is a list of one message.
         owner: Name of the component that calls it, for error messages.
 
@@ -50,14 +51,16 @@ class ScoreFunction:
         target: str,
         code: OwnCode,
         load_tokenizer: Callable[[], Any],
+        available: Sequence[str],
         columns: Mapping[str, str],
         conversational: bool,
         owner: str,
     ) -> None:
         self.load_tokenizer = load_tokenizer
-        self.columns = {**{name: name for name in COLUMNS}, **columns}
         self.conversational = conversational
         self.owner = f"{owner}: {target}"
+        self.available = (*ATTRIBUTES, *available)
+        self.columns = {name: name for name in self.available} | self._check_columns(columns)
         self.function = code.find_function(target)
         self.module = code.load(split_target(target)[0]).__name__
         self.accepted = self._find_accepted()
@@ -76,6 +79,15 @@ class ScoreFunction:
         values = self._call(self._collect(prompts, responses))
         items = read_exactly(values, len(responses), "scores", "completions", self.owner)
         return [self._check(item, prompt, text) for item, prompt, text in zip(items, prompts, responses, strict=True)]
+
+    def _check_columns(self, columns: Mapping[str, str]) -> dict[str, str]:
+        for name, column in columns.items():
+            if column not in self.available:
+                raise PluginError(f"{self.owner}: columns: {name}: prompts have no column '{column}'; {self._advise()}")
+        return dict(columns)
+
+    def _advise(self) -> str:
+        return f"they have {', '.join(self.available)}; task.columns of the task 'text' lists others of the data"
 
     def _find_accepted(self) -> set[str]:
         """Return the names of the arguments that the function takes."""
@@ -97,10 +109,7 @@ class ScoreFunction:
     def _explain_missing(self, name: str) -> str:
         if name in UNAVAILABLE:
             return UNAVAILABLE[name]
-        return (
-            f"there is no such column; a prompt has {', '.join(COLUMNS)}. Name the one to use, such as "
-            f"columns: {{{name}: reference}}"
-        )
+        return f"prompts have no such column; {self._advise()}. To rename one, set columns: {{{name}: reference}}"
 
     def _collect(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> dict[str, Any]:
         """Collect the arguments that the function takes."""
@@ -112,10 +121,17 @@ class ScoreFunction:
             "log_extra": lambda: _ignore,
         }
         found = {name: make() for name, make in values.items() if name in self.accepted}
-        for name, attribute in self.columns.items():
+        for name, column in self.columns.items():
             if name in self.accepted:
-                found[name] = [getattr(prompt, attribute) for prompt in prompts]
+                found[name] = [self._read_column(prompt, column) for prompt in prompts]
         return found
+
+    def _read_column(self, prompt: Prompt, column: str) -> Any:
+        if column in ATTRIBUTES:
+            return getattr(prompt, column)
+        if column not in prompt.columns:
+            raise PluginError(f"{self.owner}: prompt '{prompt.id}' has no column '{column}'; its row has no value")
+        return prompt.columns[column]
 
     def _show_prompt(self, prompt: Prompt) -> str | list[dict[str, str]]:
         if not self.conversational:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Iterable
@@ -89,6 +90,17 @@ def limit_spinning() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
+def report_thread_error(error: threading.ExceptHookArgs) -> None:
+    """Report an error in the thread of a library. One of the system, such as a full disk, needs no traceback.
+
+    TensorBoard, for one, also raises it where its writer is called, and the run ends with a message.
+    """
+    if isinstance(error.exc_value, OSError) and not os.environ.get("RLAIF_DEBUG"):
+        print(escape_controls(f"rlaif: warning: a thread has failed: {error.exc_value}"), file=sys.stderr)
+    else:
+        threading.__excepthook__(error)
+
+
 def prepare_process() -> None:
     """Configure output, memory and threads, and silence the progress bars and advice of libraries.
 
@@ -100,6 +112,8 @@ def prepare_process() -> None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - until the process ends
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # for locales without UTF-8
+    if threading.excepthook is threading.__excepthook__:
+        threading.excepthook = report_thread_error
     keep_freed_memory()
     # Variables that a user has set take precedence.
     limit_spinning()

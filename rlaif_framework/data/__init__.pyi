@@ -23,6 +23,7 @@ from .splits import Divider as Divider
 from .splits import Placed as Placed
 from .splits import read_data_set as read_data_set
 from .task_data import TaskData as TaskData
+from .template_text import TemplateText as TemplateText
 from .templates import Template as Template
 from .templates import TemplateFault as TemplateFault
 from .text import copy_rate as copy_rate

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import lru_cache
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from rlaif_framework.errors import SpecError, suggest
+from rlaif_framework.errors import DataError, SpecError, suggest
+
+if TYPE_CHECKING:
+    from rlaif_framework.data.row_files import Row
 
 PairField = Literal[
     "id",
@@ -97,6 +100,29 @@ def map_fields(row: Mapping[str, Any], fields: Mapping[str, str]) -> Mapping[str
     return mapped | {name: _look_up(row, column) for name, column in fields.items()}
 
 
+def check_fields(rows: Iterable[Row], fields: Mapping[str, str], option: str) -> Iterator[Row]:
+    """Yield the rows of a data set, and check that each column that a field is mapped to is in one of them.
+
+    Args:
+        rows: The rows, whose columns are not yet renamed.
+        fields: The data set's column for each field; see `map_fields`.
+        option: How a user writes this mapping, for the error.
+
+    Raises:
+        DataError: After the last row, if no row has one of the columns.
+    """
+    missing, last = dict(fields), None
+    for row in rows:
+        if row.fault is None:
+            last = row
+            missing = {name: column for name, column in missing.items() if not _has(row.values, column)}
+        yield row
+    if missing and last is not None:
+        name, column = next(iter(missing.items()))
+        known = suggest(column, map(str, last.values))
+        raise DataError(f"{option}: no row of {last.file} has the column '{column}', mapped to '{name}'; {known}")
+
+
 def suggest_fields(columns: Iterable[str]) -> dict[str, str]:
     """Guess which columns hold a prompt and two responses. Empty unless all of them are found."""
     by_name = {column.lower(): column for column in reversed(list(columns)) if isinstance(column, str)}
@@ -132,11 +158,15 @@ def _find_column(name: str, by_name: Mapping[str, str]) -> str | None:
 
 
 def _look_up(row: Mapping[str, Any], column: str) -> Any:
+    """Return the value of a column, or of a key inside it; None if the row does not have it."""
     if column in row:
         return row[column]
-    value: Any = row
-    for part in column.split("."):
-        if not isinstance(value, Mapping) or part not in value:
-            return None
-        value = value[part]
-    return value
+    name, dot, key = column.partition(".")
+    inner = row.get(name)
+    return _look_up(inner, key) if dot and isinstance(inner, Mapping) else None
+
+
+def _has(row: Mapping[str, Any], column: str) -> bool:
+    name, dot, key = column.partition(".")
+    inner = row.get(name)
+    return column in row or bool(dot and isinstance(inner, Mapping) and _has(inner, key))

@@ -9,7 +9,7 @@ from reprlib import repr as short
 from typing import Any
 
 from rlaif_framework.data.faults import RowFault
-from rlaif_framework.data.fields import map_fields, suggest_column, suggest_fields
+from rlaif_framework.data.fields import check_fields, map_fields, suggest_column, suggest_fields
 from rlaif_framework.data.pair_forms import PairRow, combine_rated, hash_texts, is_rated, read_forms
 from rlaif_framework.data.row_files import Row
 from rlaif_framework.data.transcripts import strip_cue
@@ -51,7 +51,12 @@ class PairReader:
         self.unknown_columns: dict[str, UnknownColumn] = {}
 
     def read(self, rows: Iterable[Row]) -> Iterator[tuple[Row, list[PairRow] | DataError]]:
-        """Yield each row, its columns renamed, with its pairs or the reason why it has none."""
+        """Yield each row, its columns renamed, with its pairs or the reason why it has none.
+
+        Raises:
+            DataError: After the last row, if no row has a column that a field is mapped to.
+        """
+        rows = check_fields(rows, self.fields, self.option)
         mapped = (self._map(row) if self.fields or self.prepare else row for row in rows)
         # Consecutive rows with one rated response each to the same prompt are read together.
         for prompt, group in groupby(mapped, _rated_prompt):

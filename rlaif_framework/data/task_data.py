@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from rlaif_framework.data.faults import Faults
-from rlaif_framework.data.fields import map_fields
+from rlaif_framework.data.fields import check_fields, map_fields
 from rlaif_framework.data.pair_forms import PairRow, has_responses
 from rlaif_framework.data.pairs import IdRegistry, PairReader
 from rlaif_framework.data.row_files import Row
@@ -47,10 +47,11 @@ class TaskData:
             parse: Returns the items of a row, each with the text that it is about.
 
         Raises:
-            DataError: There is no such data set, or it cannot be read. Invalid rows are collected for `check`.
+            DataError: There is no such data set, or it cannot be read, or no row has a column of the fields. Invalid
+                rows are collected for `check`.
         """
         found: list[Placed[T]] = []
-        for row in read_data_set(place):
+        for row in check_fields(read_data_set(place), self.fields, "task.fields"):
             mapped = replace(row, values=map_fields(row.values, self.fields))
             found += self._place(mapped, row.fault or partial(parse, mapped))
         return found

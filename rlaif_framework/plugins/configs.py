@@ -26,6 +26,11 @@ class TaskConfig(ComponentConfig):
     """Base of the config of a task."""
 
     @property
+    def prompt_columns(self) -> Sequence[str]:
+        """Names of the `columns` that the prompts have; by default none."""
+        return ()
+
+    @property
     def suggested_judges(self) -> Sequence[Mapping[str, Any]]:
         """Labelers to decide win rates if a spec names no judge, the best first, as a spec's `evaluate.judge`.
 

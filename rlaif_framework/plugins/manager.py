@@ -16,7 +16,7 @@ from rlaif_framework.contracts.checked import check_returns
 from rlaif_framework.contracts.lifecycle import RunInfo
 from rlaif_framework.contracts.panels import Panel
 from rlaif_framework.contracts.values import read_record
-from rlaif_framework.errors import MissingPackageError, PluginError, RlaifError, suggest
+from rlaif_framework.errors import MissingPackageError, PluginError, RlaifError, shorten_name, suggest
 from rlaif_framework.plugins import hookspecs
 from rlaif_framework.plugins.builtins import BUILTINS
 from rlaif_framework.plugins.checks import check_command, check_component, check_hooks, check_module, has_hooks
@@ -222,7 +222,7 @@ class PluginManager:
         """
         if name in self._components[slot]:
             return self._components[slot][name][0]
-        raise PluginError(f"no {slot} named '{name}'; {self._explain_absent(slot, name)}")
+        raise PluginError(f"no {slot} named '{shorten_name(name)}'; {self._explain_absent(slot, name)}")
 
     def _explain_absent(self, slot: Slot, name: str) -> str:
         names = self.names(slot)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple
 
 from rlaif_framework.records.ballots import Ballot
 
@@ -39,6 +40,8 @@ class Prompt:
     truncatable: tuple[int, int] | None = None
     """Start and end of the part of the source that may be truncated, such as the text of one column; None for all of
     it."""
+    columns: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Other columns of the prompt's row, as JSON has them, for functions that score responses."""
 
     @property
     def conversation(self) -> tuple[Turn, ...]:

@@ -16,6 +16,9 @@ from rlaif_framework.spec.layers import Layers
 EXPLAINED = frozenset({"missing", "value_error", "assertion_error", "extra_forbidden", "model_type"})
 """Types of problems whose message says all that helps: the value is missing, or the message has what may be shown."""
 
+MAX_PROBLEMS = 10
+"""Number of problems that an error lists. A mistake in a part that several arms share is found once for each."""
+
 
 def explain(error: ValidationError, data: Mapping[str, Any], what: str, layers: Layers | None = None) -> SpecError:
     """Return an error that lists all problems of settings.
@@ -39,7 +42,8 @@ def explain(error: ValidationError, data: Mapping[str, Any], what: str, layers: 
             values[head] = _describe_value(item)
     # Several problems at one path come from a union: each describes one valid form.
     lines = [f"  {head}{'; or: '.join(messages)}{values.get(head, '')}" for head, messages in problems.items()]
-    return SpecError(f"{what}:\n" + "\n".join(lines))
+    more = [f"  and {len(lines) - MAX_PROBLEMS} more problems"] if len(lines) > MAX_PROBLEMS else []
+    return SpecError("\n".join([f"{what}:", *lines[:MAX_PROBLEMS], *more]))
 
 
 def _describe_value(item: ErrorDetails) -> str:

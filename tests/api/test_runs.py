@@ -21,6 +21,7 @@ from rlaif_framework import (
     Context,
     DataError,
     ModelError,
+    PluginError,
     PluginManager,
     PolicyConfig,
     Prompt,
@@ -487,6 +488,31 @@ def test_the_spec_of_a_finished_run_is_loaded_in_any_folder(
     execute(tiny_spec(arms={}, evaluate=None, sft=None), tmp_path / "run", manager)
     monkeypatch.chdir(tmp_path)
     assert rlaif.load_policy("run", "sft").generate("POST: a dog\n\nTL;DR:")
+
+
+def test_a_reward_takes_the_columns_that_its_task_lists(
+    small: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # each call loads the plugins
+    monkeypatch.setenv("RLAIF_PLUGINS", "")
+    monkeypatch.setenv("RLAIF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    code = "def score(completions, answer):\n    return [float(a == b) for a, b in zip(completions, answer)]\n"
+    Path("my_rewards.py").write_text(code, encoding="utf-8")
+    write_rows(Path("sums.jsonl"), [{"prompt": f"{i} + 1?", "answer": str(i + 1)} for i in range(9)])
+    small |= {
+        "task": {"kind": "text", "data": "sums.jsonl", "columns": ["answer"]},
+        "arms": {"checked": {"reward": {"kind": "function", "target": "my_rewards.py:score"}}},
+        "sft": None,
+        "evaluate": None,
+    }
+    reward = rlaif.run(small, "out", store="store", verbose=False, plugins=["my_rewards.py"]).reward()
+    given: dict[str, Any] = {"answer": ["2", "3"], "trainer_state": object(), "other": [1, 2]}
+    assert reward.score(["1 + 1?", "2 + 1?"], ["2", "4"], **given) == [1.0, 0.0]
+    with pytest.raises(DataError, match="2 prompts and 1 answer; their numbers must be equal"):
+        reward.score(["1 + 1?", "2 + 1?"], ["2", "4"], answer=["2"])
+    with pytest.raises(PluginError, match="has no column 'answer'"):
+        reward.score("1 + 1?", ["2"])
 
 
 def test_code_of_the_caller_runs_only_if_it_is_allowed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -32,9 +33,9 @@ def write(tmp_path: Path) -> Callable[[str], Path]:
     return write
 
 
-def build(slot: Slot, target: object, **settings: Any) -> Any:
+def build(slot: Slot, target: object, task: object = "tldr", **settings: Any) -> Any:
     manager = PluginManager.load(code=OwnCode(allow_all=True))
-    context = Context(narrow("task", "tldr", manager), None, 0, manager)
+    context = Context(narrow("task", task, manager), None, 0, manager)
     config = narrow(slot, {"kind": "function", "target": str(target), **settings}, manager)
     make: Any = {"reward": context.build_reward, "labeler": context.build_labeler, "metric": context.build_metric}[slot]
     return make(config)
@@ -101,6 +102,33 @@ def test_functions_of_every_form_are_called(write: Callable[[str], Path], code: 
     assert all(type(value) is float for value in found)
 
 
+def test_a_function_is_given_the_columns_that_the_task_lists(write: Callable[[str], Path], tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "1+1?", "solution": 2, "level": "easy", "tags": ["sum", None], "note": "x", "split": "test"},
+        {"prompt": "2+2?", "solution": None, "level": "hard", "tags": [], "split": "test"},
+    ]
+    data = tmp_path / "sums.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = {"kind": "text", "data": str(data), "columns": ["solution", "level", "tags"]}
+    reward = build("reward", f"{write(SEEN)}:score", task, columns={"difficulty": "level"})
+    manager = PluginManager.load()
+    prompts = Context(narrow("task", task, manager), None, 0, manager).task.prompts("test")
+    reward.score(prompts, RESPONSES)
+    seen = reward.function.function.__globals__["seen"]
+    assert seen["solution"] == [2, None]
+    assert seen["level"] == seen["difficulty"] == ["easy", "hard"]
+    assert seen["tags"] == [["sum", None], []]
+    assert "note" not in seen
+    with pytest.raises(PluginError, match="prompt 'p0' has no column 'solution'"):
+        reward.score(PROMPTS, RESPONSES)
+
+
+def test_a_column_that_no_prompt_has_is_an_error_before_anything_is_scored(write: Callable[[str], Path]) -> None:
+    path = write("def score(completions, answer): ...")
+    with pytest.raises(PluginError, match=r"columns: answer: prompts have no column 'solution'; they have id, source"):
+        build("reward", f"{path}:score", columns={"answer": "solution"})
+
+
 def test_an_async_function_keeps_its_event_loop_also_where_one_is_running(write: Callable[[str], Path]) -> None:
     import asyncio
 
@@ -140,9 +168,9 @@ def test_an_async_function_keeps_its_event_loop_also_where_one_is_running(write:
         ("async def score(completions):\n\n    {}['a']", "failed: KeyError: 'a' ({file}, line 3)"),
         (
             "def score(completions, ground_truth): ...",
-            "takes 'ground_truth': there is no such column; a prompt has id, ",
+            "takes 'ground_truth': prompts have no such column; they have id, source, reference; task",
         ),
-        ("def score(completions, ground_truth): ...", "such as columns: {ground_truth: reference}"),
+        ("def score(completions, ground_truth): ...", "To rename one, set columns: {ground_truth: reference}"),
         ("def score(completions, trainer_state): ...", "a score must not depend on the progress of training"),
         ("def score(completions, /): ...", "takes 'completions'"),
         ("def score(:", "my_rewards.py cannot be loaded: SyntaxError: invalid syntax (my_rewards.py, line 1)"),

@@ -154,6 +154,11 @@ def test_a_column_reference_is_the_reference_without_a_template(tmp_path: Path) 
     assert one_prompt(tmp_path, {"prompt": "p", "reference": None}).reference is None
 
 
+def test_a_listed_column_that_a_row_does_not_have_is_an_error(tmp_path: Path) -> None:
+    fault = fault_of(tmp_path, QA, columns=["response_a"])
+    assert fault == "no column 'response_a', which task.columns lists; the row has context, question, answer, id"
+
+
 def test_repeated_rows_count_once_and_are_counted(tmp_path: Path) -> None:
     rows = [{"q": "a", "r": "1"}, {"q": "a", "r": "1"}, {"q": "a", "r": "2"}, {"q": "b", "r": "1"}]
     task = make_task(data=str(write_rows(tmp_path / "a.jsonl", rows)), prompt="{{ q }}", reference="{{ r }}")
@@ -498,8 +503,7 @@ def test_a_fault_is_reported_once_although_rows_are_read_twice(tmp_path: Path) -
         ({"data": "DATA", "comparisons": {}}, "has two responses; expected prompt + responses"),
         ({"data": "DATA", "prompt": "Write a poem."}, "task.prompt: it uses no column, such as {{ question }}"),
         ({"data": "DATA", "truncate": "x"}, "task.truncate: the row has no column 'x'; it has q, prompt"),
-        ({"data": "DATA", "prompt": "{{ q }"}, "task.prompt, line 1: unexpected '}'"),
-        ({"data": "DATA", "reference": "{% if %}"}, "task.reference, line 1: "),
+        ({"data": "DATA", "fields": {"id": "number"}}, "has the column 'number', mapped to 'id'; known: prompt, q."),
         ({"data": "DATA", "prompt": "{{ q.__class__ }}"}, "cannot use '__class__'"),
         (
             {"data": "DATA", "messages": [{"role": "assistant", "content": "{{ q }}"}]},
@@ -529,6 +533,10 @@ def test_wrong_settings_have_one_message(tmp_path: Path, settings: dict[str, Any
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
+        ({"data": "x.jsonl", "columns": ["id"]}, "columns: functions get 'id' anyway; remove it"),
+        ({"data": "x.jsonl", "prompt": "a\n{{ q }"}, "line 2: unexpected '}'"),
+        ({"data": "x.jsonl", "reference": "{% if %}"}, "line 1: Expected an expression"),
+        ({"data": "x.jsonl", "messages": [{"role": "user", "content": "{{ q"}]}, "line 1: unexpected end of template"),
         ({"comparisons": {}}, "name the data set, in 'data' or in 'comparisons.data'"),
         ({"data": "x.jsonl", "comparisons": {"values": {1: "first"}}}, "name the column of these values"),
         ({"data": "x.jsonl", "comparisons": {"preference": "v", "values": {1: "best"}}}, "'first', 'second' or 'tie'"),
@@ -563,6 +571,9 @@ def test_check_finds_a_wrong_column_and_an_empty_split(
     text = " ".join(err.split())
     assert "rows.jsonl, line 1: task.prompt, line 1: 'qestion' is undefined; did you mean 'question'?" in text
     assert "likewise line 2" in text
+    code, _, err = rlaif("check", tmp_path / "spec.json", "--set", "task.prompt='{{ question }'")
+    assert code == 2
+    assert "task.prompt: line 1: unexpected '}'" in " ".join(err.split())
     code, _, err = rlaif("check", tmp_path / "spec.json", "--set", "task.prompt='{{ question }}'")
     assert code == 2
     assert "test" in err

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from pydantic import ValidationError
 
 from rlaif_framework import Comparison, Context, DataError, HubError, PluginManager, Prompt, RlaifError, Split, Turn
 from rlaif_framework.data import copy_rate
@@ -147,7 +148,6 @@ def test_a_post_that_lacks_something_is_named_by_file_and_line(
 @pytest.mark.parametrize(
     ("template", "expected"),
     [
-        ("{{ post }", "unexpected '}'"),
         ("{{ pots }}", "'pots' is undefined; it may use subreddit, title and post"),
         ("{{ title }}", "does not use {{ post }}"),
         ("{{ post + 1 }}", "task.template, line 1: can only concatenate"),
@@ -158,6 +158,11 @@ def test_a_template_that_cannot_work_is_refused_at_once(template: str, expected:
     with pytest.raises(RlaifError, match=r"task\.template") as raised:
         make_task(template=template)
     assert expected in str(raised.value)
+
+
+def test_a_template_that_is_no_template_is_an_error_of_the_settings() -> None:
+    with pytest.raises(ValidationError, match=r"line 2: unexpected '}'"):
+        make_task(template="POST:\n{{ post }")
 
 
 def test_a_template_that_changes_the_post_is_refused_because_it_could_not_be_cut(tmp_path: Path) -> None:

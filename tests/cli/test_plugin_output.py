@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 import yaml
 
 from rlaif_framework.cli.main import main
+from rlaif_framework.cli.setup import report_thread_error
 from rlaif_framework.plugins import discovery
 from support.fake_plugins import HEAD, Site, labeler_code
 
@@ -260,3 +263,23 @@ def test_rlaif_debug_prints_the_traceback_of_a_plugin(
     error = capsys.readouterr().err
     assert "Traceback (most recent call last)" in error
     assert "import rlaif_not_there" in error
+
+
+def test_an_error_of_the_system_in_a_thread_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(error: Exception) -> str:
+        def work() -> None:
+            raise error
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        return capsys.readouterr().err
+
+    monkeypatch.setattr(threading, "excepthook", report_thread_error)
+    full = OSError(errno.ENOSPC, "No space left on device")
+    assert fail(full) == "rlaif: warning: a thread has failed: [Errno 28] No space left on device\n"
+    assert "Traceback" in fail(ValueError("a bug"))
+    monkeypatch.setenv("RLAIF_DEBUG", "1")
+    assert "Traceback" in fail(full)

@@ -446,11 +446,11 @@ def test_other_columns_are_mapped(tmp_path: Path) -> None:
 
 
 def test_a_mapped_column_that_is_missing_is_not_replaced_by_another(tmp_path: Path) -> None:
-    rows = [{"prompt": "p", "responses": ["a", "b"]}]
+    rows = [{"question": "q", "responses": ["a", "b"]}, {"prompt": "p", "responses": ["a", "b"]}]
     with scan_pairs(write_rows(tmp_path / "p.jsonl", rows), fields={"prompt": "question"}) as found:
         (line,) = found.faults.describe(with_file=False)
     told = "--fields names the column 'question', for which the row has no value; known: responses."
-    assert line == f"line 1: 'prompt' is missing: {told}"
+    assert line == f"line 2: 'prompt' is missing: {told}"
 
 
 @pytest.mark.parametrize(
@@ -499,10 +499,18 @@ def test_the_suggestion_is_a_part_of_the_error(tmp_path: Path) -> None:
 
 def test_a_mapping_to_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "p.jsonl", [{"email": "p", "date": "a", "wrong": "b"}])
-    with scan_pairs(path, fields={"prompt": "email", "chosen": "date", "rejected": "wrongg"}) as found:
-        (line,) = found.faults.describe(with_file=False)
-    told = "--fields names the column 'wrongg', for which the row has no value; did you mean 'wrong'?"
-    assert line.endswith(f"'rejected' is missing: {told}")
+    with pytest.raises(DataError) as raised:
+        scan_pairs(path, fields={"prompt": "email", "chosen": "date", "rejected": "wrongg"})
+    told = f"--fields: no row of {path} has the column 'wrongg', mapped to 'rejected'; did you mean 'wrong'?"
+    assert str(raised.value) == told
+
+
+def test_a_mapping_of_a_column_that_is_optional_is_checked_too(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "p.jsonl", [{"prompt": "p", "chosen": "a", "rejected": "b", "meta": {"kind": "x"}}])
+    with pytest.raises(DataError, match=r"no row of .* has the column 'meta\.kin', mapped to 'slice'"):
+        scan_pairs(path, fields={"slice": "meta.kin"})
+    with scan_pairs(path, fields={"slice": "meta.kind"}) as found:
+        assert [pair.slice for pair in found.read()] == ["x"]
 
 
 # The same pair twice

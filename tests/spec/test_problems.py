@@ -165,3 +165,15 @@ def test_the_lines_of_a_file_are_those_of_its_keys(tmp_path: Path) -> None:
     assert toml["arms", "a b"] == 8
     assert find_lines(write(tmp_path / "s.json", json.dumps({"a": [1, {"b": 2}]}, indent=1)))["a", 1, "b"] == 5
     assert find_lines(tmp_path / "gone.yaml") == {}
+
+
+def test_a_mistake_that_many_arms_share_has_a_short_message(tmp_path: Path, manager: PluginManager) -> None:
+    arms = {f"arm{i}": {"reward": "é" * 3000, "algorithm": "rloo"} for i in range(14)}
+    path = tmp_path / "spec.json"
+    path.write_text(json.dumps({"task": "tldr", "policy": {"model": "a/b"}, "arms": arms}), encoding="utf-8")
+    with pytest.raises(SpecError) as raised:
+        load_spec(path, manager=manager)
+    lines = str(raised.value).splitlines()
+    assert len(lines) == 12
+    assert lines[-1] == "  and 4 more problems"
+    assert f"arms.arm0.reward: no reward named '{'é' * 77}...'; known: " in lines[1]

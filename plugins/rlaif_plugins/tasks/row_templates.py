@@ -23,14 +23,26 @@ def plain_values(row: Values) -> dict[str, Any]:
     return {str(name): _plain(value) for name, value in row.items()}
 
 
-def _plain(value: object) -> Any:
+def _plain(value: object, empty: str | None = "") -> Any:
     if value is None or value != value:  # NaN, which pandas writes for empty cells
-        return ""
+        return empty
     if isinstance(value, Mapping):
-        return plain_values(value)
+        return {str(name): _plain(item, empty) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_plain(item, empty) for item in value]
     return value if isinstance(value, str | int | float) else str(value)
+
+
+def select_columns(row: Values, names: Iterable[str]) -> dict[str, Any]:
+    """Return columns of a row as JSON has them: empty cells are None, and dates and the like are texts.
+
+    Raises:
+        RowFault: The row does not have one of them.
+    """
+    for name in names:
+        if name not in row:
+            raise RowFault(f"no column '{name}', which task.columns lists; the row has {', '.join(map(str, row))}")
+    return {name: _plain(row[name], None) for name in names}
 
 
 class RowTemplate:

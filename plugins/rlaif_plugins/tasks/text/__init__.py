@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from rlaif_framework import Component, Config, DataPlace, PreferenceSource, Split, hookimpl
+from rlaif_framework.data import TemplateText
 from rlaif_framework.records import Role
 from rlaif_plugins.tasks.config import DataTaskConfig
 
@@ -32,7 +33,7 @@ class MessageTemplate(Config):
 
     role: Role
     """The speaker: `system`, `user` or `assistant`."""
-    content: str
+    content: TemplateText
     """Jinja template of the message."""
 
 
@@ -72,22 +73,30 @@ class TextConfig(DataTaskConfig):
     """Pairs of responses, as a data set or with settings; `{}` for pairs in the rows of `data`."""
     fields: dict[str, str] = Field({})
     """The columns of `data` for `id`, `split` and others, if they have other names."""
-    prompt: str = "{{ prompt }}"
+    prompt: TemplateText = "{{ prompt }}"
     """Template of the prompt. For a policy with a chat template it is the user's message, unless `messages` is set."""
     messages: str | list[MessageTemplate] | None = None
     """The messages to a policy with a chat template: templates with their roles, or the column of a dialogue, as a list
     of messages or a transcript `Human: ... Assistant: ...`. The last message of the assistant is then the reference."""
-    system: str | None = None
+    system: TemplateText | None = None
     """Template of the system prompt for a policy with a chat template."""
-    source: str | None = None
+    source: TemplateText | None = None
     """Template of what annotators see as the prompt. By default, the prompt."""
-    reference: str | None = None
+    reference: TemplateText | None = None
     """Template of the reference response. By default the column `reference`, if there is one."""
+    columns: list[str] = Field([])
+    """Columns of the prompts' rows that functions of your own get, besides `id`, `source` and `reference`; see
+    docs/own-code.md."""
     truncate: str | None = None
     """The column whose end is cut off if the prompt is too long. By default, in each row, the longest column that the
     prompt contains unchanged, or else the `source`. Dialogues lose their oldest turns instead."""
     skip_invalid: bool = False
     """Skip invalid rows, instead of stopping."""
+
+    @property
+    def prompt_columns(self) -> Sequence[str]:
+        """The columns."""
+        return self.columns
 
     @model_validator(mode="before")
     @classmethod
@@ -102,6 +111,9 @@ class TextConfig(DataTaskConfig):
 
     @model_validator(mode="after")
     def _check_values(self) -> TextConfig:
+        taken = sorted({"id", "source", "reference"} & {*self.columns})
+        if taken:
+            raise ValueError(f"columns: functions get '{taken[0]}' anyway; remove it, or rename the column in 'fields'")
         if self.comparisons is not None:
             if self.comparisons.data is None and self.data is None:
                 raise ValueError("data: name the data set, in 'data' or in 'comparisons.data'")

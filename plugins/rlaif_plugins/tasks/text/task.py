@@ -30,7 +30,7 @@ from rlaif_framework.data import (
     with_dialogue,
 )
 from rlaif_plugins.tasks.data_task import DataTask, TaskSplits
-from rlaif_plugins.tasks.row_templates import ROW, PromptTemplates, RowTemplate, Values, plain_values
+from rlaif_plugins.tasks.row_templates import ROW, PromptTemplates, RowTemplate, Values, plain_values, select_columns
 from rlaif_plugins.tasks.text import ComparisonsConfig, TextConfig, plain_choice
 from rlaif_plugins.tasks.text.preferences import read_preference
 
@@ -96,6 +96,7 @@ class TextTask(DataTask):
             if turns[-1].role == "assistant":
                 reference, turns = reference or turns[-1].content or None, turns[:-1]
             prompt = self._make_dialogue(turns, plain, identity, reference)
+        prompt = replace(prompt, columns=select_columns(values, self.config.columns))
         yield prompt.source, (row, prompt)
 
     def _read_comparisons(self, reader: TaskData, config: ComparisonsConfig) -> list[Placed[Comparison]]:
@@ -142,6 +143,8 @@ class TextTask(DataTask):
             preference = read_preference(config, row.values)
         identity = made.id if read_id(row.values) else f"{prompt.id}/{hash_texts(*pair.responses)}"
         source = None if preference is None else config.gold_source
+        if self.config.data is None:  # otherwise the prompt of the data has the columns
+            prompt = replace(prompt, columns=select_columns(row.values, self.config.columns))
         return replace(
             made, id=identity, prompt=prompt, preference=preference, preference_source=source, raw_responses=None
         )

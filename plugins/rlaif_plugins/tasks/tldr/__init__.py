@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from rlaif_framework import Component, DataPlace, hookimpl
-from rlaif_framework.data import PairField
+from rlaif_framework.data import PairField, TemplateText
 from rlaif_plugins.tasks.config import DataTaskConfig
 
 TEMPLATE = """\
@@ -43,9 +43,9 @@ class TldrConfig(DataTaskConfig):
     fields: dict[Literal["subreddit", "title", "post", "summary", PairField], str] = Field({})
     """The data's columns for fields such as `post` and `summary`, if they have other names. A column may be a string or
     a list of strings (sentences of a post; several summaries, the first of which is the reference)."""
-    template: str = TEMPLATE
+    template: TemplateText = TEMPLATE
     """Jinja template of the prompt for a policy without a chat template. It may use `subreddit`, `title` and `post`."""
-    instruction: str = INSTRUCTION
+    instruction: TemplateText = INSTRUCTION
     """Jinja template of the user's message to a policy with a chat template, with the same variables."""
     system: str | None = None
     """System prompt for a policy with a chat template."""
