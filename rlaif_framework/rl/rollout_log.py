@@ -33,9 +33,10 @@ def log_rollout(stage: Stage, number: int, rollout: Rollout, rewards: Sequence[f
 
 
 def read_rollouts(stage: Stage, numbers: Iterable[int]) -> list[MeasuredSample]:
-    """Read the responses of some steps."""
+    """Read the responses of some steps; none of steps whose algorithm did not save them."""
+    files = [path for path in (_file(stage, number) for number in numbers) if path.exists()]
     with stage.reading_checkpoint():
-        return [MeasuredSample(**row) for number in numbers for _, row in read_rows(_file(stage, number))]
+        return [MeasuredSample(**row) for path in files for _, row in read_rows(path)]
 
 
 def _measure(rollout: Rollout, rewards: Sequence[float] | None) -> Iterator[MeasuredSample]:

@@ -112,6 +112,11 @@ def test_without_rewards_any_symptom_is_hacking() -> None:
     assert not find_divergence(strip(draw(0)), strip(draw(1)), checks=6).is_hacking
 
 
+def test_without_responses_there_is_no_sign() -> None:
+    found = find_divergence([], draw(1), checks=6)
+    assert (found.reward, found.changes, found.phrase, found.is_hacking) == (None, [], None, False)
+
+
 def test_repeated_responses_to_a_prompt_are_no_further_evidence() -> None:
     before, after = draw(0, responses=1), draw(1, {"eos_rate": 0.4}, responses=1)
     single = find_divergence(before, after, checks=6)
