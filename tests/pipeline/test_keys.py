@@ -299,6 +299,11 @@ NO_EFFECT = {
         "max_tokens_budget",
         "max_cost",
     },
+    # A warning does not change the policy; an alarm that may stop does, and is in the key.
+    **{
+        ("algorithm", kind): {"alarm", "alarm_every"}
+        for kind in ("reinforce", "a2c", "ppo", "rloo", "grpo", "online-dpo")
+    },
     # The rows of the data are in the recipes, and annotator prompts in the descriptions of tasks that use them.
     ("task", "text"): {"data", "annotator_prompts"},
     ("task", "tldr"): {"data", "comparisons", "annotator_prompts"},
