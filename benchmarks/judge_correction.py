@@ -219,7 +219,7 @@ def main() -> None:
     print_grid("1,000 prompts, a judge that states probabilities", replace(one, soft=True), more, random)
     four = replace(one, prompts=250, responses=4, shared=0.5, ties=0.2)
     print_grid("250 prompts with 4 pairs each and ties, a judge that states choices", four, more, random)
-    print_power(more, random)
+    print_power(more, np.random.default_rng(arguments.seed + 1))
     print(f"\n{time.monotonic() - start:.0f} s")
 
 
