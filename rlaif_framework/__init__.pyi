@@ -1,4 +1,5 @@
 from .api.families import FamilyResult as FamilyResult
+from .api.judges import check_judge as check_judge
 from .api.labelers import LoadedLabeler as LoadedLabeler
 from .api.labelers import load_labeler as load_labeler
 from .api.labels import Labelled as Labelled

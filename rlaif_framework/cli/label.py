@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rlaif_framework.cli.options import PluginFiles, TrustLocal
+from rlaif_framework.cli.options import (
+    AnnotatorTask,
+    BatchTokens,
+    Fields,
+    LabelerOverrides,
+    LabelSeed,
+    PluginFiles,
+    SkipInvalid,
+    TrustLocal,
+)
 from rlaif_framework.cli.printing import print_comparison
 from rlaif_framework.cli.setup import load_plugins
 from rlaif_framework.errors import SpecError
@@ -36,41 +45,21 @@ def label(
         Path | None,
         typer.Option(metavar="FILE", help="Compare several labelers: a file that maps names to labelers."),
     ] = None,
-    task: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KIND|FILE",
-            help="Task whose annotator prompts are used: text for responses of any kind, tldr for summaries, dialogue "
-            "for helpful answers, or a file such as specs/paper/task-harmless.yaml for harmless answers. [default: by "
-            "the form of the pairs]",
-            show_default=False,
-        ),
-    ] = None,
+    task: AnnotatorTask = None,
     report: Annotated[
         Path | None, typer.Option(help="File for a report, .html; its numbers are written beside it as .json.")
     ] = None,
     export: Annotated[
         Path | None, typer.Option(help="File for prompt, chosen, rejected and margin, .jsonl or .parquet.")
     ] = None,
-    fields: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=COLUMN,...",
-            help="Columns with other names, such as prompt=instruction,response_a=output1,response_b=output2.",
-        ),
-    ] = None,
-    skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Skip invalid rows.")] = False,
+    fields: Fields = None,
+    skip_invalid: SkipInvalid = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace existing files that no earlier run of this command wrote.")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of random orders, exemplars, principles and sampling.")] = 0,
-    batch_tokens: Annotated[
-        int | None, typer.Option(min=64, help="Maximum number of tokens per batch of a local model; bounds memory.")
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="PATH=VALUE", help="Override one value of the labeler's settings; repeatable."),
-    ] = None,
+    seed: LabelSeed = 0,
+    batch_tokens: BatchTokens = None,
+    set_: LabelerOverrides = None,
     plugin: PluginFiles = None,
     trust_local: TrustLocal = False,
 ) -> None:

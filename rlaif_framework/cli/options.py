@@ -56,3 +56,40 @@ PluginFiles = Annotated[
 TrustLocal = Annotated[
     bool, typer.Option("--trust-local", help="Allow all Python code that the spec names to run. Read it first.")
 ]
+
+AnnotatorTask = Annotated[
+    str | None,
+    typer.Option(
+        "--task",
+        metavar="KIND|FILE",
+        help="Task whose annotator prompts are used: text for responses of any kind, tldr for summaries, dialogue "
+        "for helpful answers, or a file such as specs/paper/task-harmless.yaml for harmless answers. [default: by "
+        "the form of the pairs]",
+        show_default=False,
+    ),
+]
+
+Fields = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fields",
+        metavar="NAME=COLUMN,...",
+        help="Columns with other names, such as prompt=instruction,response_a=output1,response_b=output2.",
+    ),
+]
+
+SkipInvalid = Annotated[bool, typer.Option("--skip-invalid", help="Skip invalid rows.")]
+
+LabelSeed = Annotated[
+    int, typer.Option("--seed", min=0, help="Seed of random orders, exemplars, principles and sampling.")
+]
+
+BatchTokens = Annotated[
+    int | None,
+    typer.Option("--batch-tokens", min=64, help="Maximum number of tokens per batch of a local model; bounds memory."),
+]
+
+LabelerOverrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Override one value of the labeler's settings; repeatable."),
+]

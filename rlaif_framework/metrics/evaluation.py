@@ -94,7 +94,7 @@ class Evaluation(Measured):
     arms: dict[str, MeasuredArm]
     policies: dict[str, dict[str, Estimate | None]]
     """Means over the test responses: for `sft`, each arm and `reference`, each metric of the task and of
-    `evaluate.metrics`. Those of policies include `tokens`, `eos_rate` and `empty_rate`."""
+    `evaluate.metrics`. Those of policies include `tokens`, `eos_rate`, `empty_rate` and `repetition_rate`."""
     metrics: list[str] = []
     """Names of the metrics of `evaluate.metrics`."""
     wins: list[WinRate]

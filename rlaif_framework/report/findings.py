@@ -9,6 +9,7 @@ from rlaif_framework.metrics.agreement import LabelerQuality
 from rlaif_framework.metrics.estimates import Estimate
 from rlaif_framework.metrics.evaluation import Curve, Evaluation, MeasuredReward, PairedDifference
 from rlaif_framework.records.ballots import LABEL_TOKEN_MASS, LOW_MASS
+from rlaif_framework.report.hacking import find_hacking
 from rlaif_framework.report.page import metric_name, number, rate
 from rlaif_framework.report.win_findings import MAX_UNREAD, check_wins, summarise_wins
 
@@ -99,6 +100,7 @@ def find_warnings(evaluation: Evaluation, spec: SpecDict) -> list[str]:
     for arm, measured in evaluation.arms.items():
         if measured.reward is not None:
             warnings += _check_reward(arm, measured.reward, evaluation.longer_is_better)
+        warnings += find_hacking(arm, evaluation)
         warnings += _check_policy(arm, evaluation, spec)
         warnings += _check_reward_log(arm, measured.curve)
     for policy in evaluation.policies:

@@ -55,7 +55,7 @@ class RunReport(BaseModel):
         return cls(
             spec=spec,
             summary=summarise(evaluation),
-            warnings=[*find_warnings(evaluation, spec), *_find_unanswered(steps)],
+            warnings=[*find_warnings(evaluation, spec), *_find_alarms(steps), *_find_unanswered(steps)],
             evaluation=evaluation,
             steps=steps,
             environment=environment,
@@ -127,3 +127,9 @@ def _find_unanswered(steps: Iterable[StepReport]) -> Iterator[str]:
     for step in steps:
         if count := int(step.facts.get("unanswered", 0)):
             yield f"stage '{step.name}' {describe_unanswered(count)}"
+
+
+def _find_alarms(steps: Iterable[StepReport]) -> Iterator[str]:
+    for step in steps:
+        if alarm := step.facts.get("alarm"):
+            yield f"stage '{step.name}', {alarm}"

@@ -42,8 +42,8 @@ BATCH_TOKENS = 16384
 DEFAULT_PROMPTS, DEFAULT_COMPARISONS = 200, 500
 """Size of the evaluation of a spec that does not mention one."""
 
-MEASURED = frozenset({"tokens", "eos_rate", "empty_rate"})
-"""Names of what is measured on every response."""
+MEASURED = frozenset({"tokens", "eos_rate", "empty_rate", "repetition_rate"})
+"""Names of what is measured on every sampled response."""
 
 BASELINES = ("sft", REFERENCE)
 """Policies to compare with that are not arms: the supervised baseline, and the task's reference responses."""

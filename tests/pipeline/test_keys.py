@@ -97,10 +97,12 @@ WINS = ["rlaif-vs-sft", "offline-vs-sft", "rlaif-vs-offline"]
 SFT, PAIRS, SUMMARY = ["sft"], ["rlaif/pairs"], ["evaluation/summary"]
 LABELS = ["rlaif/labels", "evaluation/labels/rlaif"]
 SAMPLED = [*PAIRS, "evaluation/responses/sft", "evaluation/responses/offline"]
+HELD_OUT = [*(f"evaluation/labels/{name}" for name in ("judge", "rlaif", "own")), "evaluation/margins/rlaif"]
 ROOTS: dict[str, tuple[Any, list[str]]] = {
     # The name of the run and the plugins that must be installed change nothing.
     "name": ("other", []),
     "requires": (["pytest"], []),
+    "evaluation_seed": (4, [*RESPONSES, *HELD_OUT]),
     # Only the components of a file depend on it.
     "plugins": (["rewards.py"], []),
     "policy.dtype": ("bf16", SFT),
@@ -158,10 +160,7 @@ ROOTS: dict[str, tuple[Any, list[str]]] = {
     "evaluate.matchups": ([["rlaif", "sft"]], SUMMARY),
     "evaluate.labelers": ({}, SUMMARY),
     "evaluate.prompts": (5, RESPONSES),
-    "evaluate.comparisons": (
-        11,
-        [*(f"evaluation/labels/{name}" for name in ("judge", "rlaif", "own")), "evaluation/margins/rlaif"],
-    ),
+    "evaluate.comparisons": (11, HELD_OUT),
     "evaluate.temperature": (0.5, RESPONSES),
     "evaluate.responses": (2, RESPONSES),
     "evaluate.metrics": (
@@ -298,6 +297,11 @@ NO_EFFECT = {
         "retries",
         "max_tokens_budget",
         "max_cost",
+    },
+    # A warning does not change the policy; an alarm that may stop does, and is in the key.
+    **{
+        ("algorithm", kind): {"alarm", "alarm_every"}
+        for kind in ("reinforce", "a2c", "ppo", "rloo", "grpo", "online-dpo")
     },
     # The rows of the data are in the recipes, and annotator prompts in the descriptions of tasks that use them.
     ("task", "text"): {"data", "annotator_prompts"},

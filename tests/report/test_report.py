@@ -419,3 +419,39 @@ def test_requests_without_an_answer_are_stated_for_each_stage() -> None:
         "stage 'stage 0' sent 1 request without an answer",
         "stage 'stage 2' sent 1,200 requests without an answer",
     ]
+
+
+def differences(**metrics: dict[str, Any]) -> dict[str, Any]:
+    return {"differences": [{"first": "rlaif", "second": "sft", "metrics": metrics}]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sign"),
+    [
+        ({"wins": [win(estimate(0.3), None)]}, "win rate by judge rouge 30.0 % [25.0, 35.0], n=50"),
+        (differences(rougeL=estimate(-0.02, 0.01)), "rougeL -0.02 [-0.03, -0.01] from 0.2"),
+        (differences(eos_rate=estimate(-0.4)), "EOS rate -0.4 [-0.45, -0.35] from 0.9"),
+        (differences(copy_rate=estimate(0.3)), "copy rate +0.3 [+0.25, +0.35] from 0.02"),
+        (differences(tokens=estimate(15.0)), "tokens +15 [+14.9, +15.1] from 20"),
+    ],
+    ids=["judge", "ROUGE", "EOS rate", "copy rate", "length"],
+)
+def test_a_reward_that_rises_while_responses_get_worse_may_be_exploited(changes: dict[str, Any], sign: str) -> None:
+    opening = "the reward of 'rlaif' rose by +0.4 [+0.3, +0.5], but may be exploited; against the baseline: "
+    assert opening + sign in report(**changes).warnings
+    flat = {**ARM, "reward": {**REWARD, "gain": estimate(0.05, 0.1)}}
+    for arm in (flat, {**ARM, "reward": None}):
+        assert not any("exploited" in line for line in report(**changes, arms={"rlaif": arm}).warnings)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"wins": [win(estimate(0.45), None)]},
+        differences(rougeL=estimate(-0.02, 0.03), eos_rate=estimate(-0.1), copy_rate=estimate(0.2, 0.1)),
+        differences(tokens=estimate(15.0), rougeL=estimate(0.03, 0.01)),
+    ],
+    ids=["no significant loss", "within the limits", "longer and better"],
+)
+def test_other_changes_are_no_sign_of_an_exploited_reward(changes: dict[str, Any]) -> None:
+    assert not any("exploited" in line for line in report(**changes).warnings)
