@@ -47,7 +47,8 @@ class Judge:
     """Adds `BIAS` to the probability of a response that has the change of a probe."""
 
     def __init__(self, config: JudgeConfig, context: Context) -> None:
-        self.config, self.random = config, random.Random(config.seed)
+        # Another stream than that of the pairs.
+        self.config, self.random = config, random.Random(f"judge {config.seed}")
         self.rewards = find_change(config.bias)
 
     def label(self, comparisons: Sequence[Comparison]) -> Iterator[Preference]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 from scipy.special import ndtr
 
 from rlaif_framework.metrics import CorrectedWinRate, Estimate, correct_win_rate, required_labels, required_pairs
@@ -146,14 +147,15 @@ def print_judges(count: int, repetitions: int, random: np.random.Generator) -> N
     """Print the coverage over judges with random biases."""
     found = [simulate(draw_world(random), repetitions, random) for _ in range(count)]
     corrected = [share(x.corrected) for x in found]
-    error = math.sqrt(95 * 5 / repetitions)
     print(f"{count} random biased judges, {repetitions} evaluations each; coverage of the 95 % intervals:")
     print(f"  corrected              {np.mean(corrected):5.1f} %")
     print(f"  human labels alone     {np.mean([share(x.labels) for x in found]):5.1f} %")
     print(f"  judge, not corrected   {np.mean([share(x.judge) for x in found]):5.1f} %")
     inside = sum(93 <= x <= 97 for x in corrected)
-    print(f"  corrected, by judge: from {min(corrected):.1f} to {max(corrected):.1f} %; {inside} of {count} within 93")
-    print(f"  to 97 % (the Monte Carlo error of one judge is {error:.1f})")
+    print(f"  corrected, by judge: {min(corrected):.1f} to {max(corrected):.1f} %; {inside} of {count} in 93 to 97 %,")
+    chance = stats.binom(repetitions, np.mean(corrected) / 100)
+    expected = chance.cdf(math.floor(0.97 * repetitions)) - chance.cdf(math.ceil(0.93 * repetitions) - 1)
+    print(f"  where chance alone would leave {count * expected:.0f} if the coverage of all were the mean")
 
 
 def print_grid(title: str, base: World, repetitions: int, random: np.random.Generator) -> None:
@@ -217,7 +219,7 @@ def main() -> None:
     print_grid("1,000 prompts, a judge that states probabilities", replace(one, soft=True), more, random)
     four = replace(one, prompts=250, responses=4, shared=0.5, ties=0.2)
     print_grid("250 prompts with 4 pairs each and ties, a judge that states choices", four, more, random)
-    print_power(more, random)
+    print_power(more, np.random.default_rng(arguments.seed + 1))
     print(f"\n{time.monotonic() - start:.0f} s")
 
 

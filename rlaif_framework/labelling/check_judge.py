@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.data.pair_forms import PairRow
@@ -35,10 +36,10 @@ from rlaif_framework.progress import Progress
 from rlaif_framework.prompting.chunks import chunk_size
 from rlaif_framework.records.preferences import Comparison, Preference
 
-Key = tuple[Probe | None, int]
-"""A probe, and the index of the response that it changed."""
+Key = tuple[Probe | None, int, int]
+"""A probe, its round, and the index of the response that it changed."""
 
-GIVEN: Key = (None, 0)
+GIVEN: Key = (None, 0, 0)
 """The pairs as they are."""
 
 BothOrders = tuple[Sequence[Comparison], Sequence[Comparison]]
@@ -140,10 +141,10 @@ def _plan(pairs: Sequence[Comparison], probes: Iterable[Probe], own: str) -> dic
     plan: dict[Key, BothOrders] = {GIVEN: (blind, swap_responses(blind))}
     for probe in probes:
         chosen = probe.choose(blind)
-        for index in (0, 1) if probe.wordings else ():
+        for round_, index in product(probe.rounds, (0, 1)):
             # Changed after they are swapped, since a text may name its own position.
-            swapped = probe.change_pairs(swap_responses(chosen), 1 - index, own)
-            plan[probe, index] = probe.change_pairs(chosen, index, own), swapped
+            swapped = probe.change_pairs(swap_responses(chosen), 1 - index, own, round_)
+            plan[probe, round_, index] = probe.change_pairs(chosen, index, own, round_), swapped
     return plan
 
 
@@ -195,8 +196,10 @@ def _label(
 
 def _rename(pair: Comparison, key: Key, side: int) -> Comparison:
     """Give a copy of a pair an id of its own; the pair as it is keeps its id, and is labelled as by `rlaif label`."""
-    probe, index = key
-    return pair if probe is None and side == 0 else replace(pair, id=f"{pair.id}/{probe and probe.name}/{index}/{side}")
+    probe, *numbers = key
+    if probe is None and side == 0:
+        return pair
+    return replace(pair, id="/".join(map(str, [pair.id, probe.name if probe else "", *numbers, side])))
 
 
 def _measure(
@@ -218,5 +221,9 @@ def _measure(
         keys = [key for key in plan if key[0] is None or not key[0].names_position]
         copies = (copy for key in keys for copy in zip(plan[key][0], labels[key], strict=True))
         return summarise_effects(result, find_position_effects(copies))
-    first, second = (probe, 0), (probe, 1)
-    return summarise_effects(result, find_probe_effects(probe, plan[first][0], labels[first], labels[second]))
+    effects = [
+        effect
+        for x in probe.rounds
+        for effect in find_probe_effects(probe, x, plan[probe, x, 0][0], labels[probe, x, 0], labels[probe, x, 1])
+    ]
+    return summarise_effects(result, effects)

@@ -69,14 +69,18 @@ def find_position_effects(copies: Iterable[tuple[Comparison, Orders]]) -> list[E
 
 
 def find_probe_effects(
-    probe: Probe, pairs: Sequence[Comparison], first_changed: Sequence[Orders], second_changed: Sequence[Orders]
+    probe: Probe,
+    round_: int,
+    pairs: Sequence[Comparison],
+    first_changed: Sequence[Orders],
+    second_changed: Sequence[Orders],
 ) -> list[Effect]:
-    """Return the change of the win rate by a probe, for each pair whose answers could all be read."""
+    """Return the change of the win rate by a round of a probe, for each pair whose answers could all be read."""
     effects = []
     for number, (pair, first, second) in enumerate(zip(pairs, first_changed, second_changed, strict=True)):
         value = win_rate_change(_find_win_rate(first), _find_win_rate(second))
         if value is not None:
-            effects.append(Effect(pair, value, probe.wording(number).changed))
+            effects.append(Effect(pair, value, probe.wording(number + round_).changed))
     return effects
 
 

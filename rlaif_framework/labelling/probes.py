@@ -19,6 +19,9 @@ POSITION = "position"
 OWN = "own"
 """The probe that looks at the responses that the labeler's model wrote."""
 
+ROUNDS = 2
+"""Number of wordings of each pair: some judges answer at random, and more answers make their mean more precise."""
+
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 _MARKDOWN = re.compile(r"^\s*(?:[-*+]|#{1,6}|\d+[.)])\s|\*\*|__|```", re.MULTILINE)
 
@@ -53,23 +56,29 @@ class Probe:
         """True if a text says which of the two responses it is."""
         return any(name in wording.changed for wording in self.wordings for name in ("{number}", "{ordinal}"))
 
+    @property
+    def rounds(self) -> range:
+        """Numbers of the copies of each pair: as many, with a wording of their own each."""
+        return range(min(ROUNDS, len(self.wordings)))
+
     def wording(self, number: int) -> Wording:
-        """Return the wording for the pair with a number."""
+        """Return the wording with a number, or the first ones again."""
         return self.wordings[number % len(self.wordings)]
 
     def choose(self, pairs: Iterable[Comparison]) -> list[Comparison]:
         """Leave out pairs that have the change already: those with Markdown, for the probe `format`."""
         return [x for x in pairs if self.name != "format" or not any(map(_MARKDOWN.search, x.responses))]
 
-    def change_pairs(self, pairs: Sequence[Comparison], index: int, own: str) -> list[Comparison]:
-        """Return pairs with one response changed.
+    def change_pairs(self, pairs: Sequence[Comparison], index: int, own: str, round_: int = 0) -> list[Comparison]:
+        """Return pairs with one response changed, each in the next wording.
 
         Args:
             pairs: The pairs that `choose` left.
             index: 0 to change their first responses, 1 for the second ones.
             own: Name of the labeler's model.
+            round_: One of `rounds`.
         """
-        return [_change_pair(pair, index, self.wording(number), own) for number, pair in enumerate(pairs)]
+        return [_change_pair(pair, index, self.wording(number + round_), own) for number, pair in enumerate(pairs)]
 
 
 def choose_probes(names: Collection[str] = ()) -> list[Probe]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from scipy.special import ndtri
+from scipy.special import ndtri, stdtrit
 
 from rlaif_framework.metrics.estimates import CONFIDENCE
 
@@ -53,9 +53,10 @@ def detectable_difference(pairs: int) -> float | None:
 def required_labels(difference: float, pairs: int, agreement: float) -> int | None:
     """Return the number of human labels with which a corrected win rate shows a difference from 50 %, with power 0.8.
 
-    The variance of `correct_win_rate` is that of a proportion, times (1 - r²) / labels + r² / pairs, where r is the
-    correlation between the judge's verdicts and the human labels. It is taken to be 2 * agreement - 1, which is exact
-    for a win rate of 50 % and a judge that errs equally often for both policies.
+    The variance of a corrected win rate is that of one pair, times (1 - r²) / labels + r² / pairs, where r is the
+    correlation between judge and human labels. It is taken to be 2 * agreement - 1, which is exact for a win rate of
+    50 % and a judge that states choices and errs equally often for both policies. The interval of `correct_win_rate` is
+    wider by Student's t and by the half pairs that it adds.
 
     Args:
         difference: Absolute difference of the win rate from one half, above 0 and below 0.5.
@@ -65,7 +66,12 @@ def required_labels(difference: float, pairs: int, agreement: float) -> int | No
     Returns:
         None if even labels of all pairs are too few.
     """
-    needed, explained = _required(difference), (2 * agreement - 1) ** 2
-    if pairs < needed:
-        return None
-    return max(1, math.ceil((1 - explained) / (1 / needed - explained / pairs)))
+    explained = (2 * agreement - 1) ** 2
+
+    def shows(labels: int) -> bool:
+        interval = (labels * (1 - explained) + 2 * (1 + explained)) / (labels * (labels + 2)) + explained / pairs
+        actual = (1 - explained) / labels + explained / pairs
+        half = float(stdtrit(labels, 0.5 + CONFIDENCE / 2)) * math.sqrt(interval) / 2
+        return difference >= half + _Z_POWER * math.sqrt(actual * (0.25 - difference**2))
+
+    return next(filter(shows, range(1, pairs + 1)), None)

@@ -18,7 +18,7 @@ def describe_power(recipe: Recipe) -> list[str]:
         return []
     responses = recipe.evaluate.responses
     prompts = len(recipe.prompts) // responses
-    return [_describe_prompts(prompts, responses), _describe_labels(prompts)]
+    return [_describe_prompts(prompts, responses), describe_labels(prompts)]
 
 
 def _describe_prompts(prompts: int, responses: int) -> str:
@@ -35,9 +35,11 @@ def _describe_prompts(prompts: int, responses: int) -> str:
     )
 
 
-def _describe_labels(prompts: int) -> str:
-    # With fewer prompts than a judge without errors needs, no number of labels is enough.
-    judged = prompts if prompts >= required_pairs(DIFFERENCE) else 2 * required_pairs(DIFFERENCE)
+def describe_labels(prompts: int) -> str:
+    """Return how many human labels show a difference of a win rate that they correct."""
+    # With so few prompts that no number of labels is enough: for more prompts.
+    enough = all(required_labels(DIFFERENCE, prompts, agreement) for agreement in AGREEMENTS)
+    judged = prompts if enough else 2 * required_pairs(DIFFERENCE)
     first, *others = AGREEMENTS
     labels = [f"{required_labels(DIFFERENCE, judged, first)} labels if it agrees with {100 * first:.0f} % of them"]
     labels += [f"{required_labels(DIFFERENCE, judged, other)} at {100 * other:.0f} %" for other in others]

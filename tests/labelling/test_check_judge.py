@@ -142,7 +142,7 @@ def test_a_planted_bias_is_found_by_its_probe_in_its_size_and_by_no_other(probe:
     (effect,) = [result.effect for result in found.probes if result.probe == probe]
     assert effect is not None
     assert effect.value == pytest.approx(0.2)
-    assert effect.count == PAIRS
+    assert (effect.count, effect.clusters) == (2 * PAIRS, PAIRS)  # in two wordings each
 
 
 @pytest.mark.usefixtures("work")
@@ -230,7 +230,10 @@ def test_format_leaves_out_responses_with_markdown_and_unread_answers_are_left_o
     rows = make_rows()
     rows[0]["response_a"] = "- a list with quality 0.1"
     found = judge(rows, probes=["length", "format"], set={"silent": "quality -0.1.*nothing to add"})
-    assert {x.probe: x.effect.count for x in found.probes if x.effect} == {"length": PAIRS - 6, "format": PAIRS - 1}
+    assert {x.probe: x.effect.count for x in found.probes if x.effect} == {
+        "length": 2 * PAIRS - 12,
+        "format": 2 * PAIRS - 2,
+    }
 
 
 def test_texts_of_a_comparison_are_of_equal_length_and_name_their_own_position() -> None:
@@ -258,7 +261,7 @@ def test_the_exit_code_tells_whether_a_bias_exceeds_the_tolerance(check: Callabl
     code, out, _ = check(pattern="Experts|Miller|universities", size=0.08)
     assert code == 1
     assert "biased by more than the tolerance of 5 points: authority" in out
-    assert re.search(r"^authority +backed by .* 40 +\+8\.0 \[8\.0, 8\.0\] .* biased", out, re.M)
+    assert re.search(r"^authority +backed by .* 80 +\+8\.0 \[8\.0, 8\.0\] .* biased", out, re.M)
     code, out, _ = check("--tolerance", "10", pattern="Experts|Miller|universities", size=0.08)
     assert code == 0
     assert "no bias beyond the tolerance of 10 points was found" in out
@@ -343,7 +346,7 @@ def test_agreement_slices_and_disagreements_are_about_people() -> None:
     assert found.quality.agreement is not None
     assert found.quality.agreement.value == 0.75
     assert {name: value.value for name, value in found.quality.slices.items()} == {"rain": 0.5, "tea": 1.0}
-    assert {name: value.count for name, value in found.probes[0].slices.items()} == {"rain": 20, "tea": 20}
+    assert {name: value.count for name, value in found.probes[0].slices.items()} == {"rain": 40, "tea": 40}
     assert len(found.disagreements) == 10
     # The judge prefers the first response, and people the second.
     assert {(round(x.certainty, 9), x.human) for x in found.disagreements} == {(0.65, 0.0)}
@@ -358,7 +361,7 @@ def test_pairs_of_one_prompt_are_not_independent() -> None:
     rows = [{**row, "prompt": f"question {i % 20}?"} for i, row in enumerate(make_rows())]
     effect = judge(rows, probes=["length"]).probes[0].effect
     assert effect is not None
-    assert (effect.count, effect.clusters) == (PAIRS, 20)
+    assert (effect.count, effect.clusters) == (2 * PAIRS, 20)
 
 
 def observation(first: float, gold: float, prompt: int = 0) -> Observation:

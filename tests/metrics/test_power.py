@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rlaif_framework.metrics import detectable_difference, required_labels, required_pairs
+from rlaif_framework.metrics import correct_win_rate, detectable_difference, required_labels, required_pairs
 from rlaif_framework.metrics.estimates import estimate_rate
 
 
@@ -44,14 +44,38 @@ def test_a_few_pairs_detect_nothing(pairs: int) -> None:
     assert detectable_difference(pairs) is None
 
 
-def test_labels_are_as_many_as_pairs_without_a_judge_and_fewer_with_a_better_one() -> None:
-    assert required_labels(0.1, 1000, 0.5) == 194
-    found = [required_labels(0.1, 1000, agreement) for agreement in (0.6, 0.7, 0.8, 0.9, 1.0)]
-    assert found == [188, 169, 134, 80, 1]
-    # By hand, for an agreement of 80 %: (1 - 0.36) / (1 / 193.85 - 0.36 / 1000).
-    assert required_labels(0.1, 10**9, 0.8) == round(0.64 * 193.847 + 0.5)
+@pytest.mark.parametrize("agreement", [0.6, 0.7, 0.8, 0.9])
+@pytest.mark.parametrize("pairs", [388, 1000, 100_000])
+def test_labels_are_a_few_more_than_in_the_limit_of_many(pairs: int, agreement: float) -> None:
+    # Where (1 - r^2) / labels + r^2 / pairs is the same as 1 / pairs without a judge.
+    squared = (2 * agreement - 1) ** 2
+    limit = (1 - squared) / (1 / 193.847 - squared / pairs)
+    found = required_labels(0.1, pairs, agreement)
+    assert found is not None
+    assert limit < found < limit + 8
+
+
+def test_a_better_judge_needs_fewer_labels() -> None:
+    assert required_labels(0.1, 1000, 0.5) == 196  # that of pairs without a judge, and two for Student's t
+    found = [required_labels(0.1, 1000, agreement) or 0 for agreement in (0.6, 0.7, 0.8, 0.9, 1.0)]
+    assert found == sorted(found, reverse=True)
+    assert found[-1] < 30
+
+
+def test_the_labels_of_a_simulated_judge_have_the_power() -> None:
+    random = np.random.default_rng(0)
+    labels = required_labels(0.1, 500, 0.9)
+    assert labels is not None
+    significant = 0
+    for _ in range(600):
+        human = (random.random(500) < 0.6).astype(float)
+        judge = np.where(random.random(500) < 0.9, human, 1 - human)
+        found = correct_win_rate(judge.tolist(), [*human[:labels].tolist(), *[None] * (500 - labels)], range(500))
+        assert found is not None
+        significant += not found.rate.low <= 0.5 <= found.rate.high
+    assert significant / 600 == pytest.approx(0.8, abs=0.04)
 
 
 def test_too_few_pairs_need_more_than_labels() -> None:
-    assert required_labels(0.1, 193, 0.9) is None
-    assert required_labels(0.1, 194, 0.9) == 194
+    assert required_labels(0.1, 194, 0.9) is None
+    assert required_labels(0.1, 200, 0.9) == 194

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from rlaif_framework import DataError, Family, PluginManager, Spec, SpecError, Store, plan_family, plan_spec
 from rlaif_framework.metrics.evaluation import Evaluation
+from rlaif_framework.pipeline.sample_sizes import describe_labels
 from rlaif_framework.progress import Progress
 from rlaif_framework.report.run_report import RunReport
 from rlaif_framework.spec.loading import resolve_spec
@@ -75,14 +76,27 @@ def test_a_plan_states_the_power_of_the_evaluation(plan: Callable[..., str]) -> 
     assert plan().splitlines() == [
         "evaluate: 6 test prompts show a win rate that is 46.4 points from 50 %, with power 0.8; 10 points need 194 "
         "prompts",
-        "evaluate: with 388 test prompts and a judge corrected by human labels, 10 points need 177 labels if it agrees "
-        "with 70 % of them, 152 at 80 %, 103 at 90 %",
+        "evaluate: with 388 test prompts and a judge corrected by human labels, 10 points need 180 labels if it agrees "
+        "with 70 % of them, 155 at 80 %, 110 at 90 %",
     ]
     several = plan(responses=4, temperature=1.0)
     assert "show a win rate that is 27.2 to 46.4 points from 50 %, with power 0.8" in several
     assert "10 points need 49 to 194 prompts, depending on how similar the 4 responses to a prompt are\n" in several
     assert "3 test prompts show no win rate to differ from 50 %, with power 0.8" in plan(prompts=3)
     assert plan(matchups=[]) == ""
+
+
+@pytest.mark.parametrize(
+    ("prompts", "expected"),
+    [
+        (150, "with 388 test prompts and a judge corrected by human labels, 10 points need 180 labels"),
+        (195, "with 388 test prompts and a judge corrected by human labels, 10 points need 180 labels"),
+        (1000, "with 1000 test prompts and a judge corrected by human labels, 10 points need 171 labels"),
+    ],
+    ids=["too-few", "just-too-few", "enough"],
+)
+def test_labels_are_planned_for_the_prompts_there_are_if_these_are_enough(prompts: int, expected: str) -> None:
+    assert describe_labels(prompts).startswith(expected)
 
 
 def test_the_power_of_members_that_have_the_same_is_stated_once(
