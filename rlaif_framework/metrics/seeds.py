@@ -7,6 +7,7 @@ seed are answered by one policy, so they are no larger sample of seeds. There is
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isclose
@@ -120,7 +121,8 @@ def compare_seeds(first: Mapping[int, Measured], second: Mapping[int, Measured])
         differences += [own[prompt] - other[prompt] for prompt in both]
     # Those of length-adjusted win rates are no means of differences.
     adjusted = any(found.ratios for seed in shared for found in (first[seed], second[seed]))
-    over_prompts = None if adjusted or len(set(prompts)) < 2 else estimate_mean(differences, prompts)
+    is_unknown = adjusted or len(set(prompts)) < 2 or max(differences) == min(differences)
+    over_prompts = None if is_unknown else estimate_mean(differences, prompts)
     over_seeds = _estimate_over_seeds(list(seeds.values()))
     p = None if over_seeds is None else float(stats.ttest_1samp(list(seeds.values()), 0.0).pvalue)
     return SeedDifference(fmean(seeds.values()), seeds, over_prompts, over_seeds, p)
@@ -128,14 +130,32 @@ def compare_seeds(first: Mapping[int, Measured], second: Mapping[int, Measured])
 
 def _estimate_over_prompts(measured: Sequence[Measured], is_rate: bool) -> Estimate | None:
     """Estimate the mean of the values of all seeds, robust to correlation within prompts."""
-    prompts = [prompt for found in measured for prompt in found.prompts]
-    values = [value for found in measured for value in found.values]
-    ratios = [ratio for found in measured for ratio in found.ratios]
-    if len(set(prompts)) < 2:  # a single prompt says nothing about others
+    if len({prompt for found in measured for prompt in found.prompts}) < 2:  # one says nothing about others
         return None
-    if ratios:
-        return estimate_rate_at(values, ratios, 1.0, prompts)
-    return estimate_by_prompt(zip(prompts, values, strict=True)) if is_rate else estimate_mean(values, prompts)
+    if any(found.ratios for found in measured):
+        prompts = [prompt for found in measured for prompt in found.prompts]
+        values = [value for found in measured for value in found.values]
+        return estimate_rate_at(values, [ratio for found in measured for ratio in found.ratios], 1.0, prompts)
+    prompts, values = _average_values(measured)
+    if not is_rate:
+        return estimate_mean(values, prompts)
+    if max(values) == min(values) and values[0] not in (0, 0.5, 1):  # without variance, its interval has no width
+        return None
+    return estimate_by_prompt(zip(prompts, values, strict=True))
+
+
+def _average_values(measured: Sequence[Measured]) -> tuple[list[str], list[float]]:
+    """Average the values of a prompt over seeds: the first ones of all seeds, the second ones, and so on.
+
+    Without variance, the correlation of seeds could not be estimated from their single values.
+    """
+    found: dict[tuple[str, int], list[float]] = {}
+    for one in measured:
+        seen = Counter[str]()
+        for prompt, value in zip(one.prompts, one.values, strict=True):
+            seen[prompt] += 1
+            found.setdefault((prompt, seen[prompt]), []).append(value)
+    return [prompt for prompt, _ in found], [fmean(values) for values in found.values()]
 
 
 def _estimate_over_seeds(values: Sequence[float]) -> Estimate | None:
@@ -153,6 +173,11 @@ def _explain_seeds(values: Sequence[float]) -> list[str]:
 def _explain_prompts(measured: Iterable[Measured], found: Estimate | None) -> list[str]:
     if found is not None:
         return []
+    measured = list(measured)
     count = len({prompt for one in measured for prompt in one.prompts})
-    reasons = {0: "it is not measured on prompts", 1: "there is 1 prompt, and 2 or more are needed"}
-    return [f"no interval over prompts: {reasons.get(count, 'the regression on lengths cannot be fitted')}"]
+    reason = "all prompts have the same value"
+    if count < 2:
+        reason = "there is 1 prompt, and 2 or more are needed" if count else "it is not measured on prompts"
+    elif any(one.ratios for one in measured):
+        reason = "the regression on lengths cannot be fitted"
+    return [f"no interval over prompts: {reason}"]

@@ -41,7 +41,7 @@ def test_seeds_and_prompts_have_an_interval_each_and_neither_is_pooled() -> None
     assert (mean.over_seeds.low, mean.over_seeds.high) == pytest.approx(t_interval(table.mean(axis=1)))
     pooled = t_interval(table.ravel())
     assert mean.over_prompts.high - mean.over_prompts.low > 1.5 * (pooled[1] - pooled[0])
-    assert (mean.over_prompts.clusters, mean.over_seeds.count, mean.missing) == (40, 5, [])
+    assert (mean.over_prompts.count, mean.over_seeds.count, mean.missing) == (40, 5, [])
 
 
 def test_differences_are_paired_by_seed_and_prompt() -> None:
@@ -105,6 +105,16 @@ def test_an_interval_that_cannot_be_computed_has_a_reason(measured: dict[int, Me
     found = average_seeds(measured, is_rate=False).missing
     assert len(found) == len(missing)
     assert all(text in reason for text, reason in zip(missing, found, strict=True))
+
+
+def test_equal_values_of_all_seeds_are_no_larger_sample_of_prompts() -> None:
+    measured = {seed: Measured(1.0, PROMPTS[:20], [1.0] * 20) for seed in range(3)}
+    assert average_seeds(measured, is_rate=True).over_prompts == estimate_rate(20, 20)
+    found = compare_seeds(measured, measured)
+    assert found is not None
+    assert (found.value, found.over_prompts, found.over_seeds) == (0.0, None, None)
+    thirds = {seed: Measured(float(seed == 0), ["a", "b"], [float(seed == 0)] * 2) for seed in range(3)}
+    assert average_seeds(thirds, is_rate=True).missing == ["no interval over prompts: all prompts have the same value"]
 
 
 def test_an_interval_of_a_rate_has_its_bounds() -> None:

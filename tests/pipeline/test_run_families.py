@@ -268,9 +268,10 @@ def test_the_interval_of_win_rates_over_prompts_counts_each_prompt_once(
             preferences.append(verdict)
     expected = measure_wins("rlaif", "sft", "judge", comparisons, preferences)
     mean = find(report, "win_rate/rlaif-vs-sft").variants[0].mean
-    assert mean.over_prompts == expected.rate
+    assert mean.over_prompts is not None
     assert expected.rate is not None
-    assert (expected.rate.count, expected.rate.clusters) == (18, 6)
+    assert mean.over_prompts.value == pytest.approx(expected.rate.value)
+    assert (mean.over_prompts.count, expected.rate.count, expected.rate.clusters) == (6, 18, 6)
 
 
 def test_the_page_shows_each_seed_and_says_what_was_not_computed(report: FamilyReport, family_folder: Path) -> None:
