@@ -94,11 +94,15 @@ class Evaluation(Measured):
     arms: dict[str, MeasuredArm]
     policies: dict[str, dict[str, Estimate | None]]
     """Means over the test responses: for `sft`, each arm and `reference`, each metric of the task and of
-    `evaluate.metrics`. Those of policies include `tokens`, `eos_rate` and `empty_rate`."""
+    `evaluate.metrics`. Those of policies include `tokens`, `eos_rate`, `empty_rate` and `repetition_rate`."""
     metrics: list[str] = []
     """Names of the metrics of `evaluate.metrics`."""
     wins: list[WinRate]
     """For each matchup, a win rate by each judge: that of `judge` first."""
+    human_labels: int = 0
+    """Number of human labels that were given."""
+    unused_labels: int = 0
+    """Number of those that are of no pair of responses that a matchup compared."""
     differences: list[PairedDifference]
     """For each matchup, the differences of the metrics."""
     samples: list[SampleResponses]

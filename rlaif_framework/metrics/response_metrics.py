@@ -6,9 +6,37 @@ from collections.abc import Mapping, Sequence
 
 from rlaif_framework.metrics.estimates import Estimate, estimate_fraction, estimate_mean
 from rlaif_framework.records.preferences import Prompt
+from rlaif_framework.records.samples import Sample
 
 Rows = Sequence[Mapping[str, float]]
 """The metrics of each response of a policy, in the order of the prompts. A response has those that apply to it."""
+REPEATED_TOKENS = 4
+"""Length of the token sequences of the repetition rate."""
+
+
+def measure_sample(sample: Sample, text: str) -> dict[str, float]:
+    """Measure what every sampled response has, independently of the task; see `MEASURED`.
+
+    Args:
+        sample: The response as sampled.
+        text: The response after `Task.clean`.
+    """
+    return {
+        "tokens": len(sample.ids),
+        "eos_rate": float(sample.finished),  # 0 or 1 for a single response
+        "empty_rate": float(not text.strip()),
+        "repetition_rate": repetition_rate(sample.ids),
+    }
+
+
+def repetition_rate(ids: Sequence[int]) -> float:
+    """Return the fraction of a response's sequences of 4 tokens that repeat an earlier one (seq-rep-4, Welleck 2020).
+
+    Returns:
+        A value in [0, 1); 0 for fewer than 4 tokens.
+    """
+    sequences = [tuple(ids[i : i + REPEATED_TOKENS]) for i in range(len(ids) - REPEATED_TOKENS + 1)]
+    return 1 - len(set(sequences)) / len(sequences) if sequences else 0.0
 
 
 def average_metrics(policies: Mapping[str, Rows], prompts: Sequence[Prompt]) -> dict[str, dict[str, Estimate | None]]:

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rlaif_framework.data.human_labels import HumanLabels, find_known
 from rlaif_framework.metrics.agreement import score_choice
+from rlaif_framework.metrics.correction import CorrectedWinRate, correct_win_rate
 from rlaif_framework.metrics.estimates import Estimate, estimate_clustered_rate, estimate_rate_at
 from rlaif_framework.records.preferences import Comparison, Preference
+
+Judged = tuple[Comparison, tuple[float, float] | None]
+"""A pair of responses, and the judge's probabilities; None for an answer that could not be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +37,22 @@ class WinRate:
     """Pairs whose verdict could not be read, was inconsistent or refused. They are left out of the win rate."""
     empty: int
     """Pairs of two empty responses. They are left out of the win rate."""
+    corrected: CorrectedWinRate | None = None
+    """The win rate by human preference; None if no pair has a human label."""
 
 
 def measure_wins(
-    first: str, second: str, judge: str, comparisons: Sequence[Comparison], preferences: Sequence[Preference]
+    first: str,
+    second: str,
+    judge: str,
+    comparisons: Sequence[Comparison],
+    preferences: Sequence[Preference],
+    human: HumanLabels | None = None,
 ) -> WinRate:
-    """Compute a win rate. The first policy's response must be the first of each comparison."""
+    """Compute a win rate, also corrected by human labels.
+
+    The first policy's response must be the first of each comparison.
+    """
     pairs = [(c, p.probabilities) for c, p in zip(comparisons, preferences, strict=True) if any(c.responses)]
     judged = [(c, probabilities[0]) for c, probabilities in pairs if probabilities]
     unread = len(pairs) - len(judged)
@@ -59,4 +74,15 @@ def measure_wins(
         ties=sum(win == 0.5 for win in wins),
         unread=unread,
         empty=len(comparisons) - len(pairs),
+        corrected=_correct(pairs, human) if human is not None else None,
+    )
+
+
+def _correct(pairs: Sequence[Judged], human: HumanLabels) -> CorrectedWinRate | None:
+    """Correct a win rate. A verdict that could not be read counts as a tie, whose errors are corrected like others."""
+    return correct_win_rate(
+        judge=[0.5 if probabilities is None else probabilities[0] for _, probabilities in pairs],
+        human=[human.find(comparison) for comparison, _ in pairs],
+        prompts=[comparison.prompt.text for comparison, _ in pairs],
+        known=[find_known(comparison) for comparison, _ in pairs],
     )

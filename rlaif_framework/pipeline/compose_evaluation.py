@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from rlaif_framework.assembly.preflight import check_labeler
+from rlaif_framework.data.human_labels import read_human_labels
 from rlaif_framework.errors import DataError, SpecError
 from rlaif_framework.pipeline.keys import StepFactory
 from rlaif_framework.pipeline.recipes import (
@@ -48,8 +49,10 @@ def compose_evaluation(
         arms: The last steps of the arms.
 
     Raises:
-        SpecError: The task has no test prompts, or no references for a matchup with them.
-        DataError: A labeler or the judge cannot label its comparisons, or two test prompts have the same id.
+        SpecError: The task has no test prompts, or no references for a matchup with them, or there are human labels
+            and no win rates.
+        DataError: A labeler or the judge cannot label its comparisons, two test prompts have the same id, or the human
+            labels cannot be read.
     """
     comparisons = sample_subset(
         factory.context.task.comparisons("validation"),
@@ -82,9 +85,10 @@ def compose_evaluation(
     judges = config.named_judges()
     matchups = [_judge(factory, judges, *pair, responses, prompts) for pair in spec.matchups()]
     metrics = _measure(factory, config, responses, prompts)
+    human_labels = _read_human_labels(config, matchups)
     recipe = EvaluateRecipe(
-        # Without the metrics: what they measured is an input of its own.
-        evaluate=config.model_copy(update={"metrics": []}),
+        # Without the metrics and the file of labels: what they measured, and its rows, are inputs of their own.
+        evaluate=config.model_copy(update={"metrics": [], "human_labels": None}),
         comparisons=comparisons,
         prompts=prompts,
         sft=sft,
@@ -95,6 +99,7 @@ def compose_evaluation(
         metric_names=[name for metric in config.metrics if responses for name in metric.names],
         arms=results,
         matchups=matchups,
+        human_labels=human_labels,
     )
     # Only steps of the evaluation: those of the arms are listed already. Arms may share some: each is listed once.
     earlier = [step for step in find_steps(recipe) if step.name.startswith("evaluation/")]
@@ -215,6 +220,17 @@ def _judge(
         folder = "wins" if name == "judge" else f"judges/{name}"
         judged[name] = factory.create(f"evaluation/{folder}/{first}-vs-{second}", recipe)
     return Matchup(first, second, judged)
+
+
+def _read_human_labels(config: EvaluateConfig, matchups: Sequence[Matchup]) -> list[Comparison]:
+    if config.human_labels is None:
+        return []
+    if not any(matchup.judged for matchup in matchups):
+        raise SpecError("evaluate.human_labels: there are no win rates to correct; set evaluate.judge, or remove it")
+    try:
+        return read_human_labels(config.human_labels)
+    except DataError as error:
+        raise DataError(f"evaluate.human_labels: {error}") from error
 
 
 def _score_arm(

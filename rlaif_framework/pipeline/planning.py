@@ -12,6 +12,7 @@ from rlaif_framework.errors import HubError, RlaifError
 from rlaif_framework.models.memory_plan import PlannedLoad, estimate_peak, plan_load
 from rlaif_framework.pipeline.choose_judge import choose_judge
 from rlaif_framework.pipeline.compose import compose
+from rlaif_framework.pipeline.sample_sizes import describe_power
 from rlaif_framework.pipeline.steps import Step
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.progress import Progress
@@ -111,15 +112,24 @@ def plan_spec(spec: Spec, store: Store, manager: PluginManager, progress: Progre
         spec: The spec.
         store: The store of artefacts.
         manager: Provides the components.
-        progress: Where to print the judge that was chosen, and which rows are left out; default: nowhere.
+        progress: Where to print the judge that was chosen, which rows are left out, and the power of the evaluation;
+            default: nowhere.
     """
+    return _plan(spec, store, manager, progress or Progress(), set())
+
+
+def _plan(spec: Spec, store: Store, manager: PluginManager, progress: Progress, said: set[str]) -> list[PlannedStep]:
+    """Plan a spec. What is in `said` is not printed again."""
     context, planned = Context.from_spec(spec, manager), []
-    progress = progress or Progress()
     spec, _ = complete_spec(spec, context, progress)
     for step in _list_steps(spec, context, progress):
         loads = [plan_load(load, spec.policy) for load in step.loads]
         peak = estimate_peak(loads) if loads else 0
         planned.append(PlannedStep(step.name, step.stage, step.key, store.has(step.stage, step.key), loads, peak))
+        for note in describe_power(step.recipe):
+            if note not in said:
+                progress.print(f"evaluate: {note}")
+            said.add(note)
     return planned
 
 
@@ -133,10 +143,11 @@ def plan_family(
     Raises:
         RlaifError: Something that a member names is missing or wrong.
     """
-    planned = {}
+    planned: dict[str, list[PlannedStep]] = {}
+    said: set[str] = set()
     for member in family.members:
         with named_member(member):
-            planned[member.name] = plan_spec(member.spec, store, manager, progress)
+            planned[member.name] = _plan(member.spec, store, manager, progress or Progress(), said)
     return planned
 
 

@@ -340,6 +340,8 @@ class EvaluateRecipe(Recipe):
     """For each policy, what the metrics of the evaluation measured on its responses."""
     arms: Mapping[str, ArmResults]
     matchups: Sequence[Matchup]
+    human_labels: Sequence[Comparison]
+    """Pairs of responses with a human label, by which win rates are corrected."""
     metric_names: Sequence[str]
     """Names of what these metrics measure."""
     task: TaskScope = TaskScope.METRICS

@@ -1,4 +1,4 @@
-"""A response sampled from a policy."""
+"""Responses sampled from a policy."""
 
 from __future__ import annotations
 
@@ -14,3 +14,15 @@ class Sample:
     text: str
     finished: bool
     """True if the EOS token was generated."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredSample:
+    """A sampled response with its metrics."""
+
+    prompt: str
+    """Id of the prompt."""
+    ids: list[int]
+    """Token ids, without the EOS token."""
+    metrics: dict[str, float]
+    """The metrics that apply to it; `reward` if it has one."""

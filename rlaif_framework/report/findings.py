@@ -8,15 +8,14 @@ from typing import Any
 from rlaif_framework.metrics.agreement import LabelerQuality
 from rlaif_framework.metrics.estimates import Estimate
 from rlaif_framework.metrics.evaluation import Curve, Evaluation, MeasuredReward, PairedDifference
-from rlaif_framework.metrics.wins import WinRate
 from rlaif_framework.records.ballots import LABEL_TOKEN_MASS, LOW_MASS
+from rlaif_framework.report.hacking import find_hacking
 from rlaif_framework.report.page import metric_name, number, rate
+from rlaif_framework.report.win_findings import MAX_UNREAD, check_wins, summarise_wins
 
 SpecDict = dict[str, Any]
 MAX_COPY_RATE = 0.1
 """Copy rates below this are not reported, even if the baseline copies less."""
-MAX_UNREAD = 0.1
-"""Share of answers that could not be read above which it is reported."""
 MAX_EMPTY = 0.05
 """Share of empty responses above which it is reported."""
 NEAR_LIMIT = 0.9
@@ -45,7 +44,7 @@ def summarise(evaluation: Evaluation) -> list[str]:
         if empty is not None:
             lines.append(f"empty responses of {policy}: {rate(empty)}")
     lines += [_summarise_metric(name, evaluation) for name in evaluation.metrics]
-    lines += [_summarise_win(win, evaluation) for win in evaluation.wins]
+    lines += summarise_wins(evaluation)
     lines += [_summarise_difference(difference) for difference in evaluation.differences if difference.metrics]
     return lines
 
@@ -82,16 +81,6 @@ def _judge_gain(gain: Estimate) -> str:
     return "NO significant increase (the 95 % interval includes 0)"
 
 
-def _summarise_win(win: WinRate, evaluation: Evaluation) -> str:
-    judge = evaluation.labelers[win.judge]
-    left_out = f", unread verdicts: {win.unread}" if win.unread else ""
-    left_out += f", pairs of empty responses: {win.empty}" if win.empty else ""
-    return (
-        f"{win.first} against {win.second}: win rate {rate(win.rate)}, {win.ties} ties{left_out}; length-adjusted "
-        f"{rate(win.length_adjusted)}; judge {judge.title}, whose own agreement is {rate(judge.quality.agreement)}"
-    )
-
-
 def _summarise_difference(difference: PairedDifference) -> str:
     changes = (
         f"{metric_name(name)} {x.value:+.3g} [{x.low:+.3g}, {x.high:+.3g}]" for name, x in difference.metrics.items()
@@ -107,11 +96,11 @@ def find_warnings(evaluation: Evaluation, spec: SpecDict) -> list[str]:
         spec: The resolved spec as plain JSON.
     """
     warnings = _check_labelers(evaluation) + _check_judge(evaluation, spec)
-    for win in evaluation.wins:
-        warnings += _check_win(win, evaluation.labelers[win.judge].title)
+    warnings += check_wins(evaluation)
     for arm, measured in evaluation.arms.items():
         if measured.reward is not None:
             warnings += _check_reward(arm, measured.reward, evaluation.longer_is_better)
+        warnings += find_hacking(arm, evaluation)
         warnings += _check_policy(arm, evaluation, spec)
         warnings += _check_reward_log(arm, measured.curve)
     for policy in evaluation.policies:
@@ -232,37 +221,6 @@ def _find_models(value: Any) -> set[str]:
         return set()
     own = {value["model"]} if isinstance(value.get("model"), str) else set()
     return own.union(*(_find_models(nested) for nested in value.values()))
-
-
-def _check_win(win: WinRate, judge: str) -> list[str]:
-    by = "" if win.judge == "judge" else f" by {judge}"
-    names, adjusted = f"{win.first} against {win.second}{by}", win.length_adjusted
-    if win.rate is None:
-        unread = f"the judge's verdict could not be read on any of {win.unread} pairs"
-        reason = unread if win.unread else "all responses of both are empty"
-        return [f"{names}: the win rate is not measured: {reason}"]
-    warnings = []
-    if win.unread > MAX_UNREAD * (win.unread + win.rate.count):
-        pairs = win.unread + win.rate.count
-        warnings.append(f"{names}: the judge's verdict could not be read on {win.unread} of {pairs} pairs")
-    if _winner(win.rate) is None:
-        warnings.append(f"{names}: no significant difference (the 95 % interval includes 50 %)")
-    # Also if only the adjusted interval includes one half.
-    elif adjusted and _winner(adjusted) != _winner(win.rate):
-        warnings.append(
-            f"{names}: the difference may be due to length; the length-adjusted win rate is {rate(adjusted)}"
-        )
-    elif not win.lengths_overlap:
-        warnings.append(
-            f"{names}: the difference may be due to length; no length-adjusted win rate can be measured, because the "
-            "same policy has the longer response on every prompt"
-        )
-    return warnings
-
-
-def _winner(estimate: Estimate) -> bool | None:
-    """Return True if a win rate is above one half, False if below, None if its interval includes one half."""
-    return None if estimate.low <= 0.5 <= estimate.high else estimate.value > 0.5
 
 
 def _check_reward(arm: str, reward: MeasuredReward, longer: Estimate | None) -> list[str]:

@@ -16,6 +16,7 @@ def render_page(template: str, **values: Any) -> str:
     environment = Environment(loader=PackageLoader("rlaif_framework.report", "."), autoescape=True)
     environment.filters["percent"] = percent
     environment.filters["number"] = number
+    environment.filters["points"] = points
     environment.filters["metric"] = metric_name
     environment.filters["markdown"] = render_markdown
     environment.filters["image"] = embed_svg
@@ -54,6 +55,12 @@ def percent(estimate: Estimate | None) -> str:
         return "-"
     low, high = 100 * estimate.low, 100 * estimate.high
     return f"{100 * estimate.value:.1f} % [{low:.0f}, {high:.0f}] n={_count(estimate)}"
+
+
+def points(estimate: Estimate) -> str:
+    """Format a difference of rates for a sentence: `+8.0 points [+1.5, +14.5]`."""
+    value, low, high = (100 * x for x in (estimate.value, estimate.low, estimate.high))
+    return f"{value:+.1f} points [{low:+.1f}, {high:+.1f}]"
 
 
 def _count(estimate: Estimate) -> str:

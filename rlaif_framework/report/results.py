@@ -26,6 +26,8 @@ def _list_estimates(evaluation: Evaluation) -> Iterator[tuple[str, Estimate | No
         judge = "" if win.judge == "judge" else f"{win.judge}/"
         yield f"win_rate/{judge}{win.first}-vs-{win.second}", win.rate
         yield f"win_rate_length_adjusted/{judge}{win.first}-vs-{win.second}", win.length_adjusted
+        if win.corrected is not None:
+            yield f"win_rate_corrected/{judge}{win.first}-vs-{win.second}", win.corrected.rate
     for name, labeler in evaluation.labelers.items():
         yield f"agreement/{name}", labeler.quality.agreement
     for arm, measured in evaluation.arms.items():

@@ -55,7 +55,7 @@ class RunReport(BaseModel):
         return cls(
             spec=spec,
             summary=summarise(evaluation),
-            warnings=[*find_warnings(evaluation, spec), *_find_unanswered(steps)],
+            warnings=[*find_warnings(evaluation, spec), *_find_alarms(steps), *_find_unanswered(steps)],
             evaluation=evaluation,
             steps=steps,
             environment=environment,
@@ -93,18 +93,21 @@ class RunReport(BaseModel):
     def _repr_html_(self) -> str:
         """Show the findings in a notebook."""
         evaluation = self.evaluation
+        corrected = any(w.corrected for w in evaluation.wins)
         wins = [
             (
                 w.first,
                 w.second,
                 percent(w.rate),
                 percent(w.length_adjusted),
+                *([percent(w.corrected.rate) if w.corrected else "-"] if corrected else []),
                 str(w.ties),
                 evaluation.labelers[w.judge].title,
             )
             for w in evaluation.wins
         ]
-        head = ("first", "second", "win rate of the first", "length-adjusted", "ties", "judge")
+        more = ["corrected by human labels"] if corrected else []
+        head = ("first", "second", "win rate of the first", "length-adjusted", *more, "ties", "judge")
         size = f"{evaluation.prompts} test prompts, {evaluation.comparisons} validation comparisons"
         return render_page(
             "cell.html.j2",
@@ -124,3 +127,9 @@ def _find_unanswered(steps: Iterable[StepReport]) -> Iterator[str]:
     for step in steps:
         if count := int(step.facts.get("unanswered", 0)):
             yield f"stage '{step.name}' {describe_unanswered(count)}"
+
+
+def _find_alarms(steps: Iterable[StepReport]) -> Iterator[str]:
+    for step in steps:
+        if alarm := step.facts.get("alarm"):
+            yield f"stage '{step.name}', {alarm}"

@@ -1,7 +1,8 @@
 """Models, estimators and training steps that the algorithms share.
 
 A step samples and scores responses (`rollouts`, the missing-EOS penalty included), turns them into targets
-(`experience`, with the formulas in `estimators`) and updates the models (`policy_gradient`, `learner`).
+(`experience`, with the formulas in `estimators`) and updates the models (`policy_gradient`, `learner`). Between steps,
+the policy is evaluated (`checkpoint_selection`) and watched for reward hacking (`alarm`).
 May import `report` and the packages below it, but not `pipeline`.
 """
 

@@ -6,10 +6,7 @@ import json
 from collections.abc import MutableMapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
-
-import torch
-from safetensors.torch import load_file, save_file
+from typing import Any
 
 from rlaif_framework.contracts.protocols import Reward
 from rlaif_framework.contracts.validation import score_responses
@@ -19,10 +16,11 @@ from rlaif_framework.metrics.estimates import estimate_mean
 from rlaif_framework.metrics.wins import measure_wins
 from rlaif_framework.records.jsonl import read_rows, write_rows
 from rlaif_framework.records.preferences import Comparison, Evidence, Preference
+from rlaif_framework.rl.alarm import HackingAlarm
 from rlaif_framework.rl.config import CheckpointSelectionConfig
 from rlaif_framework.rl.learner import OnlineLearner
 from rlaif_framework.seeds import sample_subset
-from rlaif_framework.training.checkpoints import trainable
+from rlaif_framework.training.checkpoints import load_weights, save_weights
 from rlaif_framework.training.loop import StepFunction
 from rlaif_framework.training.responses import truncate_prompts
 
@@ -36,7 +34,7 @@ def train_online(
     step: StepFunction,
     state: MutableMapping[str, float] | None = None,
 ) -> None:
-    """Train a policy, select its best checkpoint if configured, and save it.
+    """Train a policy, watch it for reward hacking, select its best checkpoint if configured, and save it.
 
     Args:
         learner: The models, with their config.
@@ -45,11 +43,19 @@ def train_online(
         state: Numbers that steps carry over; see `train_steps`.
     """
     config = learner.config
-    if config.checkpoint_selection is None:
-        learner.train(config.steps, step, state=state)
-    else:
-        selector = CheckpointSelector(config.checkpoint_selection, learner, reward)
-        learner.train(config.steps, step, state=state, after=selector.evaluate)
+    alarm = HackingAlarm(learner)
+    selection = config.checkpoint_selection
+    selector = None if selection is None else CheckpointSelector(selection, learner, reward)
+
+    def after(number: int) -> bool:
+        if selector is None:
+            return alarm.check(number, None)
+        stalled = selector.evaluate(number)
+        return alarm.check(number, selector.evaluation) or stalled
+
+    learner.train(config.steps, step, state=state, after=after)
+    stopped = alarm.finish()
+    if selector is not None and not stopped:
         selector.restore_best()
     learner.save()
 
@@ -81,31 +87,37 @@ class CheckpointSelector:
         first = self.folder / "initial.json"
         # Saved to disk, because a resumed run starts with trained weights.
         if stage.is_main and not first.exists():
-            write_atomic(first, json.dumps(self._respond()))
+            texts, scores = self._respond(), None
+            if reward is not None and self.judge is not None:  # the alarm compares the gain with the win rate
+                scores = score_responses(reward, self.prompts, texts)
+            write_atomic(first, json.dumps({"responses": texts, "rewards": scores}))
         learner.accelerator.wait_for_everyone()
         with stage.reading_checkpoint():
-            self.initial: list[str] = json.loads(first.read_text(encoding="utf-8"))
+            initial = json.loads(first.read_text(encoding="utf-8"))
+            self.initial: list[str] = initial["responses"]
+            self.initial_rewards: list[float] | None = initial["rewards"]
+        self.evaluation: dict[str, Any] | None = None
+        """The evaluation after the last step, None if none was due."""
 
     def evaluate(self, number: int) -> bool:
         """Evaluate after `number` steps if an evaluation is due; return True if training should stop."""
+        self.evaluation = None
         if number % self.config.every and number < self.learner.config.steps:
             return False
         stop = False
         if self.stage.is_main:
             # An interrupted run may have evaluated after its last checkpoint: those evaluations are repeated.
-            rows = [*(row for row in self._read() if row["step"] < number), self._measure(number)]
+            self.evaluation = self._measure(number)
+            rows = [*(row for row in self._read() if row["step"] < number), self.evaluation]
             self.stage.report_step(number, _to_metrics(rows[-1]))
             # A rename is atomic: an interrupted write must not leave a partial file.
             write_rows(self.folder / EVALUATIONS, rows)
             (self.folder / EVALUATIONS).replace(self.stage.folder / EVALUATIONS)
-            tensors = {k: p.detach().contiguous() for k, p in trainable(self._policy()).items()}
-            save_file(tensors, self._candidate(number))
+            save_weights(self.learner.policy_model, self._candidate(number))
             # After saving: the new checkpoint may not be a candidate itself.
             self._delete_others(rows)
             stop = self._has_stalled(rows)
-        # Every process must stop at the same step.
-        flag = torch.tensor(float(stop), device=self.learner.context.device)
-        return bool(self.learner.accelerator.reduce(flag, reduction="sum") > 0)
+        return self.learner.any_process(stop)
 
     def restore_best(self) -> None:
         """Load the best checkpoint's weights into the policy, and record its step in the stage's facts."""
@@ -114,14 +126,8 @@ class CheckpointSelector:
         # RLAIF G: of the candidates with the highest reward, the one with the highest win rate.
         best = max(self._rank_candidates(self._read()), key=lambda row: (_win_rate(row), _mean_reward(row)))
         with self.stage.reading_checkpoint():
-            tensors = load_file(self._candidate(best["step"]))
-        with torch.no_grad():
-            for name, parameter in trainable(self._policy()).items():
-                parameter.copy_(tensors[name])
+            load_weights(self.learner.policy_model, self._candidate(best["step"]))
         self.stage.facts["selected_step"] = best["step"]
-
-    def _policy(self) -> torch.nn.Module:
-        return cast(torch.nn.Module, self.learner.accelerator.unwrap_model(self.learner.policy))
 
     def _respond(self) -> list[str]:
         samples = self.learner.respond(self.prompts, 0.0, self.stage.seed("watch"))
@@ -130,8 +136,12 @@ class CheckpointSelector:
     def _measure(self, number: int) -> dict[str, Any]:
         """Evaluate the policy: mean reward, and win rate against the initial policy if there is a judge."""
         texts = self._respond()
-        reward = estimate_mean(score_responses(self.reward, self.prompts, texts)) if self.reward is not None else None
-        row: dict[str, Any] = {"step": number, "reward": reward and asdict(reward), "wins": None}
+        row: dict[str, Any] = {"step": number, "reward": None, "gain": None, "wins": None}
+        if self.reward is not None:
+            scores = score_responses(self.reward, self.prompts, texts)
+            row["reward"] = _to_row(scores)
+            if self.initial_rewards is not None:
+                row["gain"] = _to_row([new - old for new, old in zip(scores, self.initial_rewards, strict=True)])
         if self.judge is not None:
             pairs = zip(self.prompts, texts, self.initial, strict=True)
             comparisons = [Comparison(p.id, p, (new, old)) for p, new, old in pairs]
@@ -169,6 +179,12 @@ class CheckpointSelector:
             return False
         measure = _win_rate if self.judge is not None else _mean_reward
         return max(map(measure, rows[-patience:])) <= max(map(measure, rows[:-patience]))
+
+
+def _to_row(values: list[float]) -> dict[str, Any] | None:
+    """Estimate a mean, as plain JSON."""
+    estimate = estimate_mean(values)
+    return None if estimate is None else asdict(estimate)
 
 
 def _to_metrics(row: dict[str, Any]) -> dict[str, float]:

@@ -15,6 +15,9 @@ from rlaif_framework.spec.model import OptimizerConfig
 
 KlEstimator = Literal["k1", "k2", "k3"]
 
+ALARM_RESPONSES, ALARM_PROMPTS = 64, 16
+"""Minimum number of responses, and of the prompts that they answer, that the alarm compares."""
+
 
 class CheckpointSelectionConfig(Config):
     """Regular evaluations on fixed validation prompts, to stop before the reward is over-optimised (RLAIF G).
@@ -102,6 +105,37 @@ class OnlineConfig(MissingEosConfig, LearnerConfig):
     """Interval, in steps, at which sampled responses are written to `samples/`."""
     checkpoint_selection: CheckpointSelectionConfig | None = None
     """Evaluates the policy on validation prompts during training, and selects the checkpoint to keep."""
+    alarm: Literal["warn", "stop", "off"] = "warn"
+    """If the reward rises while the responses get worse, a sign of reward hacking: `warn`, or `stop` training and keep
+    the policy of the last check without an alarm."""
+    alarm_every: int = Field(10, ge=1)
+    """Steps between two checks of the alarm. With `checkpoint_selection`, its evaluations are the checks."""
+
+    @model_validator(mode="after")
+    def _check_alarm(self) -> Self:
+        if self.alarm == "stop" and self.steps < 2 * self.alarm_window:
+            raise ValueError(
+                f"alarm: it compares the last {self.alarm_window} steps with the first {self.alarm_window} (at least "
+                f"{ALARM_RESPONSES} responses to {ALARM_PROMPTS} prompts), and there are {self.steps} steps; set more "
+                "steps or prompts_per_step, or alarm: warn"
+            )
+        return self
+
+    @property
+    def alarm_window(self) -> int:
+        """The number of steps whose responses the alarm compares: the first and the last ones."""
+        responses = self.prompts_per_step * self.responses_per_prompt
+        return max(-(-ALARM_RESPONSES // responses), -(-ALARM_PROMPTS // self.prompts_per_step))  # rounded up
+
+    @property
+    def check_every(self) -> int:
+        """Steps between two checks of the alarm."""
+        return self.alarm_every if self.checkpoint_selection is None else self.checkpoint_selection.every
+
+    @property
+    def unused_settings(self) -> frozenset[str]:
+        """The settings of the alarm unless it may stop: a warning does not change the policy."""
+        return super().unused_settings | (frozenset() if self.alarm == "stop" else {"alarm", "alarm_every"})
 
     @property
     def step_shape(self) -> tuple[int, int]:

@@ -23,7 +23,8 @@ from rlaif_framework.records.preferences import Prompt
 from rlaif_framework.records.samples import Sample
 from rlaif_framework.rl.config import LearnerConfig, OnlineConfig, ValueConfig
 from rlaif_framework.rl.estimators import ends_response, value_loss
-from rlaif_framework.rl.rollouts import Rollout
+from rlaif_framework.rl.rollout_log import log_rollout
+from rlaif_framework.rl.rollouts import Rollout, measure_response
 from rlaif_framework.rl.value_model import ValueModel, load_value_model
 from rlaif_framework.training.loop import StepFunction, draw_batch, local_shard, make_optimizer, train_steps
 from rlaif_framework.training.policies import save_policy
@@ -90,6 +91,12 @@ class Learner:
         self.policy = self.modules["policy"]
         for module in self.modules.values():
             module.train()  # gradient checkpointing does nothing in evaluation mode
+
+    @property
+    def policy_model(self) -> nn.Module:
+        """The policy without Accelerate's wrappers."""
+        model: nn.Module = self.accelerator.unwrap_model(self.policy)
+        return model
 
     def autocast(self, enabled: bool = True) -> torch.autocast:
         """Return a context manager that computes in the policy's precision."""
@@ -180,11 +187,16 @@ class OnlineLearner(Learner):
         texts = [context.task.clean(s.text) for s in samples]
         ids = [encode_prompt(self.tokenizer, p) for p in prompts]
         # Training uses the sampled ids: decoding and encoding them again may yield other tokens.
-        return Rollout(repeated, samples, texts, group_samples(ids, samples, config.responses_per_prompt))
+        groups = group_samples(ids, samples, config.responses_per_prompt)
+        metrics = [
+            measure_response(context.task, prompt, sample, text)
+            for prompt, sample, text in zip(repeated, samples, texts, strict=True)
+        ]
+        return Rollout(repeated, samples, texts, groups, metrics)
 
     def respond(self, prompts: Sequence[Prompt], temperature: float, seed: int) -> list[Sample]:
         """Sample one response of the current policy to each prompt."""
-        policy = self.accelerator.unwrap_model(self.policy)
+        policy = self.policy_model
         policy.eval()  # in training mode, gradient checkpointing would turn off the cache of keys and values
         # Adapters over a bf16 base are merged for sampling; only a policy kept in fp32 needs to be cast.
         with self.autocast(enabled=self.context.policy.lora is None):
@@ -192,14 +204,23 @@ class OnlineLearner(Learner):
         policy.train()
         return samples
 
+    def any_process(self, flag: bool) -> bool:
+        """Return True if the flag is set in any process: all stop at the same step. All of them must call this."""
+        value = torch.tensor(float(flag), device=self.context.device)
+        return bool(self.accelerator.reduce(value, reduction="sum") > 0)
+
     def save_samples(self, number: int, rollout: Rollout, columns: Mapping[str, Sequence[float]]) -> None:
-        """Write the responses of every `samples_every`-th step to `samples/`.
+        """Write the responses of every `samples_every`-th step to `samples/`, and those of all steps for the alarm.
+
+        All processes must call this in each step.
 
         Args:
             number: Number of the step.
             rollout: The responses.
-            columns: Further values of each response, by name.
+            columns: Further values of each response, by name; the alarm reads `reward`.
         """
+        if self.config.alarm != "off":
+            log_rollout(self.stage, number, rollout, columns.get("reward"))
         if not self.stage.is_main or number % self.config.samples_every:
             return
         folder = self.stage.folder / "samples"

@@ -124,7 +124,7 @@ class _Trainer:
         config, learner = self.config, self.learner
         rollout = learner.sample(self.prompts, number)
         averager = MetricAverager()
-        describe_rollout(rollout, learner.context.task, averager)
+        describe_rollout(rollout, averager)
         rewards = score_rollout(self.reward, rollout, averager)  # (responses,)
         scores = self._shape_scores(number, rewards, rollout, averager).view(len(rollout.groups), -1)
         learner.save_samples(number, rollout, {"reward": rewards.tolist()})

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rlaif_framework.contracts.protocols import Task
+from rlaif_framework.metrics.response_metrics import measure_sample
 from rlaif_framework.models.packing import Group
 from rlaif_framework.records.preferences import Prompt
 from rlaif_framework.records.samples import Sample
@@ -27,6 +28,8 @@ class Rollout:
     """The responses after `Task.clean`."""
     groups: list[Group]
     """Token ids, one group for each prompt."""
+    metrics: list[dict[str, float]]
+    """What every response has, such as `tokens` and `eos_rate`, and the task's own metrics, as `task/NAME`."""
 
     @property
     def lengths(self) -> list[int]:
@@ -60,10 +63,13 @@ def _starts(sizes: Sequence[int]) -> list[int]:
     return starts
 
 
-def describe_rollout(rollout: Rollout, task: Task, averager: MetricAverager) -> None:
-    """Add the lengths, the EOS rate and the task's own metrics of responses."""
-    averager.add("tokens", torch.tensor(rollout.lengths, dtype=torch.float32))
-    averager.add("eos_rate", rollout.finished.float())
-    measured = [task.measure(p, t) for p, t in zip(rollout.prompts, rollout.texts, strict=True)]
-    for key in dict.fromkeys(key for row in measured for key in row):  # in order, each once
-        averager.add(f"task/{key}", torch.tensor([row[key] for row in measured if key in row]))
+def measure_response(task: Task, prompt: Prompt, sample: Sample, text: str) -> dict[str, float]:
+    """Compute the metrics of a response; see `Rollout.metrics`."""
+    own = {f"task/{name}": value for name, value in task.measure(prompt, text).items()}
+    return {**measure_sample(sample, text), **own}
+
+
+def describe_rollout(rollout: Rollout, averager: MetricAverager) -> None:
+    """Add the metrics of responses, such as their lengths, the EOS rate and the task's own ones."""
+    for key in dict.fromkeys(key for row in rollout.metrics for key in row):  # in order, each once
+        averager.add(key, torch.tensor([row[key] for row in rollout.metrics if key in row], dtype=torch.float32))

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
 from rlaif_framework.config import Config
-from rlaif_framework.data.paths import ModelName
+from rlaif_framework.data.paths import ModelName, SpecPath
 from rlaif_framework.errors import suggest
 from rlaif_framework.plugins.component import configs_in
 from rlaif_framework.plugins.configs import AlgorithmConfig, LabelerConfig, MetricConfig, RewardConfig
@@ -42,8 +42,8 @@ BATCH_TOKENS = 16384
 DEFAULT_PROMPTS, DEFAULT_COMPARISONS = 200, 500
 """Size of the evaluation of a spec that does not mention one."""
 
-MEASURED = frozenset({"tokens", "eos_rate", "empty_rate"})
-"""Names of what is measured on every response."""
+MEASURED = frozenset({"tokens", "eos_rate", "empty_rate", "repetition_rate"})
+"""Names of what is measured on every sampled response."""
 
 BASELINES = ("sft", REFERENCE)
 """Policies to compare with that are not arms: the supervised baseline, and the task's reference responses."""
@@ -265,6 +265,10 @@ class EvaluateConfig(Config):
     labeler is reported with a warning."""
     judges: dict[Name, LabelerSlot] = Field({})
     """Additional judges, by name: every win rate is also reported by each of them."""
+    human_labels: SpecPath | None = None
+    """File or folder with human labels of some of the pairs of responses that the judges compare, in a form that
+    `rlaif label` reads. Every win rate is then also corrected for the errors of its judge. The pairs must be a random
+    sample, such as the first rows of `evaluation/summary/pairs/A-vs-B.jsonl` in the folder of an earlier run."""
     matchups: list[tuple[str, str]] | None = None
     """Pairs of policies to compare: names of arms, `sft`, or `reference`. By default every arm that trains a policy is
     compared with `sft` and with every other one."""

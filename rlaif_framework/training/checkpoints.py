@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, MutableMapping
+from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -18,6 +19,20 @@ TENSORS, NUMBERS = "state.safetensors", "state.json"
 def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
     """Return the parameters that require a gradient, by name."""
     return {name: p for name, p in module.named_parameters() if p.requires_grad}
+
+
+def save_weights(module: nn.Module, path: Path) -> None:
+    """Write the parameters that require a gradient."""
+    # safetensors refuses tensors that are not contiguous.
+    save_file({name: p.detach().contiguous() for name, p in trainable(module).items()}, path)
+
+
+@torch.no_grad()
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Set the parameters that require a gradient to those that `save_weights` wrote."""
+    tensors = load_file(path)
+    for name, parameter in trainable(module).items():
+        parameter.copy_(tensors[name])
 
 
 def save_checkpoint(

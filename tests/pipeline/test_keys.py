@@ -97,10 +97,12 @@ WINS = ["rlaif-vs-sft", "offline-vs-sft", "rlaif-vs-offline"]
 SFT, PAIRS, SUMMARY = ["sft"], ["rlaif/pairs"], ["evaluation/summary"]
 LABELS = ["rlaif/labels", "evaluation/labels/rlaif"]
 SAMPLED = [*PAIRS, "evaluation/responses/sft", "evaluation/responses/offline"]
+HELD_OUT = [*(f"evaluation/labels/{name}" for name in ("judge", "rlaif", "own")), "evaluation/margins/rlaif"]
 ROOTS: dict[str, tuple[Any, list[str]]] = {
     # The name of the run and the plugins that must be installed change nothing.
     "name": ("other", []),
     "requires": (["pytest"], []),
+    "evaluation_seed": (4, [*RESPONSES, *HELD_OUT]),
     # Only the components of a file depend on it.
     "plugins": (["rewards.py"], []),
     "policy.dtype": ("bf16", SFT),
@@ -158,10 +160,7 @@ ROOTS: dict[str, tuple[Any, list[str]]] = {
     "evaluate.matchups": ([["rlaif", "sft"]], SUMMARY),
     "evaluate.labelers": ({}, SUMMARY),
     "evaluate.prompts": (5, RESPONSES),
-    "evaluate.comparisons": (
-        11,
-        [*(f"evaluation/labels/{name}" for name in ("judge", "rlaif", "own")), "evaluation/margins/rlaif"],
-    ),
+    "evaluate.comparisons": (11, HELD_OUT),
     "evaluate.temperature": (0.5, RESPONSES),
     "evaluate.responses": (2, RESPONSES),
     "evaluate.metrics": (
@@ -173,7 +172,7 @@ ROOTS: dict[str, tuple[Any, list[str]]] = {
 }
 """For every setting: another value, and the steps that must be recomputed although all they depend on is reused. The
 steps that depend on these follow. A new setting must be declared here."""
-GROUPS = ("seed", "task", "policy", "arms", "policy.model", "policy.revision")
+GROUPS = ("seed", "task", "policy", "arms", "policy.model", "policy.revision", "evaluate.human_labels")
 """Settings with tests of their own."""
 
 
@@ -244,6 +243,19 @@ def test_another_model_is_known_by_its_contents(
     assert sorted(find_roots(two_arms(), copy, manager)) == ["offline/pairs", "sft"]
 
 
+def test_human_labels_are_known_by_their_contents_and_only_combine_the_measurements_again(
+    tmp_path: Path, two_arms: Callable[..., Spec], manager: PluginManager
+) -> None:
+    def label(name: str, label: str) -> Spec:
+        path = tmp_path / f"{name}.jsonl"
+        write_rows(path, [{"prompt": "p", "response_a": "a", "response_b": "b", "label": label}])
+        return two_arms(evaluate={**two_arms().model_dump(mode="json")["evaluate"], "human_labels": str(path)})
+
+    assert find_roots(two_arms(), label("one", "a"), manager) == SUMMARY
+    assert find_roots(label("one", "a"), label("two", "a"), manager) == []
+    assert find_roots(label("one", "a"), label("two", "b"), manager) == SUMMARY
+
+
 LOCAL = {"kind": "transformers", "model": "m"}
 
 
@@ -285,6 +297,11 @@ NO_EFFECT = {
         "retries",
         "max_tokens_budget",
         "max_cost",
+    },
+    # A warning does not change the policy; an alarm that may stop does, and is in the key.
+    **{
+        ("algorithm", kind): {"alarm", "alarm_every"}
+        for kind in ("reinforce", "a2c", "ppo", "rloo", "grpo", "online-dpo")
     },
     # The rows of the data are in the recipes, and annotator prompts in the descriptions of tasks that use them.
     ("task", "text"): {"data", "annotator_prompts"},

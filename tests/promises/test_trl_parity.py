@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from rlaif_framework import Comparison, LabelledComparison, PluginManager, Prompt, Sample, Spec
+from rlaif_framework.metrics.response_metrics import measure_sample
 from rlaif_framework.models import load_model, load_tokenizer
 from rlaif_framework.models.chat import encode_text
 from rlaif_framework.models.packing import Group
@@ -52,7 +53,8 @@ def fixed_rollout(tokenizer: Any) -> Rollout:
         Group(encode_text(tokenizer, p.text), [list(ids) for ids in own])
         for p, own in zip(PROMPTS, COMPLETIONS, strict=True)
     ]
-    return Rollout([p for p in PROMPTS for _ in range(4)], samples, [s.text for s in samples], groups)
+    prompts, texts = [p for p in PROMPTS for _ in range(4)], [s.text for s in samples]
+    return Rollout(prompts, samples, texts, groups, [measure_sample(s, s.text) for s in samples])
 
 
 class FixedReward:

@@ -10,6 +10,7 @@ import pytest
 from rlaif_framework import PluginManager
 from rlaif_framework.metrics.evaluation import Evaluation
 from rlaif_framework.plugins.slots import narrow
+from rlaif_framework.report.results import list_results
 from rlaif_framework.report.run_report import RunReport, StepReport
 
 
@@ -125,6 +126,55 @@ STEPS = [StepReport(name="sft", reused=True, seconds=1.5, peak_memory_bytes=2**3
 def report(spec: dict[str, Any] = SPEC, **changes: Any) -> RunReport:
     evaluation = Evaluation.model_validate({**EVALUATION, **changes})
     return RunReport.build(spec, evaluation, STEPS, {"python": "3.11"})
+
+
+def correction(rate: float, bias: dict[str, float]) -> dict[str, Any]:
+    return {
+        "rate": estimate(rate, 0.06, 300),
+        "human": estimate(rate, 0.09, 80),
+        "bias": bias,
+        "agreement": estimate(0.8, count=70),
+        "weight": 0.6,
+    }
+
+
+def test_win_rates_that_human_labels_correct_are_shown_beside_the_judges() -> None:
+    corrected = {**win(estimate(0.7), None), "corrected": correction(0.58, estimate(0.12, 0.05))}
+    found = report(wins=[corrected], human_labels=80)
+    assert (
+        "rlaif against sft, corrected by 80 human labels: win rate 58.0 % [52.0, 64.0], n=300; from the labels alone "
+        "58.0 % [49.0, 67.0], n=80; the judge agrees with them on 80.0 % [75.0, 85.0], n=70; its bias towards rlaif is "
+        "+12.0 points [+7.0, +17.0]" in found.summary
+    )
+    page = found.render()
+    for text in ("Corrected by human labels", "58.0 % [52, 64] n=300", "+12.0 points [+7.0, +17.0]"):
+        assert text in page
+    assert "corrected by human labels</th>" in found._repr_html_()
+    assert "58.0 % [52, 64] n=300" in found._repr_html_()
+    results = list_results(found.evaluation)
+    assert results["win_rate_corrected/rlaif-vs-sft"] == 0.58
+    plain = report()
+    assert "human labels" not in plain.render()
+    assert "human labels" not in plain._repr_html_()
+
+
+def test_human_labels_that_contradict_the_judge_are_warned_of() -> None:
+    def warn(rate: float, bias: dict[str, float], **changes: Any) -> str:
+        wins = [{**win(estimate(0.7), None), "corrected": correction(rate, bias)}]
+        return "\n".join(report(wins=wins, human_labels=80, **changes).warnings)
+
+    unbiased = estimate(0.01, 0.05)
+    assert "human labels" not in warn(0.6, unbiased)
+    assert "human labels do not confirm the difference: corrected 52.0 %" in warn(0.52, unbiased)
+    assert "human labels do not confirm the difference: corrected 40.0 %" in warn(0.4, unbiased)
+    assert (
+        "compared with human labels, the judge favours rlaif (bias towards rlaif +12.0 points [+7.0, +17.0]); use the "
+        "corrected win rate" in warn(0.58, estimate(0.12, 0.05))
+    )
+    assert "the judge favours sft (bias towards rlaif -12.0 points" in warn(0.8, estimate(-0.12, 0.05))
+    assert "5 of 80 human labels are not used" in warn(0.6, unbiased, unused_labels=5)
+    without = "\n".join(report(human_labels=80, unused_labels=80).warnings)
+    assert "rlaif against sft: no human label is of these responses, so the win rate is not corrected" in without
 
 
 def test_the_page_shows_every_measurement() -> None:
@@ -369,3 +419,39 @@ def test_requests_without_an_answer_are_stated_for_each_stage() -> None:
         "stage 'stage 0' sent 1 request without an answer",
         "stage 'stage 2' sent 1,200 requests without an answer",
     ]
+
+
+def differences(**metrics: dict[str, Any]) -> dict[str, Any]:
+    return {"differences": [{"first": "rlaif", "second": "sft", "metrics": metrics}]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sign"),
+    [
+        ({"wins": [win(estimate(0.3), None)]}, "win rate by judge rouge 30.0 % [25.0, 35.0], n=50"),
+        (differences(rougeL=estimate(-0.02, 0.01)), "rougeL -0.02 [-0.03, -0.01] from 0.2"),
+        (differences(eos_rate=estimate(-0.4)), "EOS rate -0.4 [-0.45, -0.35] from 0.9"),
+        (differences(copy_rate=estimate(0.3)), "copy rate +0.3 [+0.25, +0.35] from 0.02"),
+        (differences(tokens=estimate(15.0)), "tokens +15 [+14.9, +15.1] from 20"),
+    ],
+    ids=["judge", "ROUGE", "EOS rate", "copy rate", "length"],
+)
+def test_a_reward_that_rises_while_responses_get_worse_may_be_exploited(changes: dict[str, Any], sign: str) -> None:
+    opening = "the reward of 'rlaif' rose by +0.4 [+0.3, +0.5], but may be exploited; against the baseline: "
+    assert opening + sign in report(**changes).warnings
+    flat = {**ARM, "reward": {**REWARD, "gain": estimate(0.05, 0.1)}}
+    for arm in (flat, {**ARM, "reward": None}):
+        assert not any("exploited" in line for line in report(**changes, arms={"rlaif": arm}).warnings)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"wins": [win(estimate(0.45), None)]},
+        differences(rougeL=estimate(-0.02, 0.03), eos_rate=estimate(-0.1), copy_rate=estimate(0.2, 0.1)),
+        differences(tokens=estimate(15.0), rougeL=estimate(0.03, 0.01)),
+    ],
+    ids=["no significant loss", "within the limits", "longer and better"],
+)
+def test_other_changes_are_no_sign_of_an_exploited_reward(changes: dict[str, Any]) -> None:
+    assert not any("exploited" in line for line in report(**changes).warnings)

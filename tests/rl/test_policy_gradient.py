@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from rlaif_framework import PluginManager, Prompt, Sample, Spec
+from rlaif_framework.metrics.response_metrics import measure_sample
 from rlaif_framework.models import load_model, load_tokenizer
 from rlaif_framework.models.chat import encode_text
 from rlaif_framework.models.packing import Group
@@ -53,7 +54,8 @@ class FixedReward:
 def fixed_rollout(tokenizer: Any) -> Rollout:
     samples = [Sample(list(RESPONSES[i][j]), f"{i}{j}", FINISHED[i][j]) for i, j in PLACES]
     groups = [Group(encode_text(tokenizer, p.text), own) for p, own in zip(PROMPTS, RESPONSES, strict=True)]
-    return Rollout([PROMPTS[i] for i, _ in PLACES], samples, [s.text for s in samples], groups)
+    prompts, metrics = [PROMPTS[i] for i, _ in PLACES], [measure_sample(s, s.text) for s in samples]
+    return Rollout(prompts, samples, [s.text for s in samples], groups, metrics)
 
 
 def perturb(modules: Mapping[str, nn.Module], seed: int) -> None:

@@ -9,6 +9,7 @@ from scipy.special import expit
 
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.contracts.stage import Stage, read_metrics
+from rlaif_framework.data.human_labels import HumanLabels, list_unlabelled
 from rlaif_framework.metrics.agreement import measure_labeler, measure_margins, observe
 from rlaif_framework.metrics.calibration import measure_calibration, measure_human_length, measure_lengths
 from rlaif_framework.metrics.estimates import estimate_mean
@@ -30,9 +31,13 @@ from rlaif_framework.pipeline.stages.measure import read_measured
 from rlaif_framework.pipeline.stages.respond import read_response_metrics, read_responses
 from rlaif_framework.pipeline.stages.score import read_scores
 from rlaif_framework.pipeline.steps import Step
+from rlaif_framework.records.jsonl import write_rows
 from rlaif_framework.records.preferences import Comparison, Evidence, Preference
 from rlaif_framework.records.rows import load_preferences
 from rlaif_framework.spec.model import REFERENCE
+
+PAIRS = "pairs"
+"""Name of the folder in the artefact with a file of pairs for each matchup, for human annotators."""
 
 
 def label_held_out(stage: Stage, context: Context, recipe: LabelHeldOutRecipe) -> None:
@@ -47,6 +52,8 @@ def evaluate_run(stage: Stage, context: Context, recipe: EvaluateRecipe) -> None
     labels = {name: load_preferences(stage.artefact(step) / PREFERENCES) for name, step in recipe.labels.items()}
     # Without labels: the accuracy of picking the longer response depends on the gold preferences only.
     unlabelled = [observe(c, Preference(c.id, None, Evidence("gold"))) for c in recipe.comparisons]
+    compared = _pair_policies(stage, recipe)
+    human = HumanLabels(recipe.human_labels)
     Evaluation(
         judges={name: judge.model_dump(mode="json") for name, judge in judges.items()},
         labelers={
@@ -67,7 +74,9 @@ def evaluate_run(stage: Stage, context: Context, recipe: EvaluateRecipe) -> None
         },
         policies=average_metrics(metrics, recipe.prompts),
         metrics=recipe.metric_names,
-        wins=_measure_wins(stage, recipe),
+        wins=_measure_wins(stage, recipe, compared, human),
+        human_labels=len(human),
+        unused_labels=human.count_unused(pair for pairs in compared for pair in pairs),
         differences=[
             PairedDifference(
                 first=m.first,
@@ -84,6 +93,7 @@ def evaluate_run(stage: Stage, context: Context, recipe: EvaluateRecipe) -> None
         longer_is_better=measure_human_length(unlabelled),
         sft_loss=_read_curve(stage, recipe.sft),
     ).save(stage.folder)
+    _write_pairs(stage, recipe, compared)
 
 
 def _read_curve(stage: Stage, step: Step | None) -> Curve:
@@ -139,15 +149,29 @@ def _collect_metrics(stage: Stage, context: Context, recipe: EvaluateRecipe) -> 
     return rows
 
 
-def _measure_wins(stage: Stage, recipe: EvaluateRecipe) -> list[WinRate]:
-    wins = []
-    for matchup in recipe.matchups:
-        steps = (recipe.responses.get(name) for name in (matchup.first, matchup.second))
-        pairs: list[Comparison] = pair_responses(stage, recipe.prompts, *steps)
-        for judge, step in matchup.judged.items():
-            judged = load_preferences(stage.artefact(step) / PREFERENCES)
-            wins.append(measure_wins(matchup.first, matchup.second, judge, pairs, judged))
-    return wins
+def _pair_policies(stage: Stage, recipe: EvaluateRecipe) -> list[list[Comparison]]:
+    """Return the pairs of responses of each matchup."""
+    find = recipe.responses.get
+    return [pair_responses(stage, recipe.prompts, find(m.first), find(m.second)) for m in recipe.matchups]
+
+
+def _measure_wins(
+    stage: Stage, recipe: EvaluateRecipe, compared: Sequence[Sequence[Comparison]], human: HumanLabels
+) -> list[WinRate]:
+    return [
+        measure_wins(m.first, m.second, judge, pairs, load_preferences(stage.artefact(step) / PREFERENCES), human)
+        for m, pairs in zip(recipe.matchups, compared, strict=True)
+        for judge, step in m.judged.items()
+    ]
+
+
+def _write_pairs(stage: Stage, recipe: EvaluateRecipe, compared: Sequence[Sequence[Comparison]]) -> None:
+    """Write the pairs of each matchup to files for human annotators."""
+    folder = stage.folder / PAIRS
+    folder.mkdir(exist_ok=True)
+    for matchup, pairs in zip(recipe.matchups, compared, strict=True):
+        name = f"{matchup.first}-vs-{matchup.second}"
+        write_rows(folder / f"{name}.jsonl", list_unlabelled(pairs, stage.seed("pairs", name)))
 
 
 def _show_samples(stage: Stage, recipe: EvaluateRecipe) -> list[SampleResponses]:

@@ -8,6 +8,7 @@ from typing import cast
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.contracts.protocols import Responder
 from rlaif_framework.contracts.stage import Stage
+from rlaif_framework.metrics.response_metrics import measure_sample
 from rlaif_framework.pipeline.recipes import RespondRecipe
 from rlaif_framework.pipeline.stages.improve import load_reward
 from rlaif_framework.records.jsonl import read_rows, write_rows
@@ -31,12 +32,7 @@ def respond_to_prompts(stage: Stage, context: Context, recipe: RespondRecipe) ->
     rows = []
     for prompt, sample in zip(short, samples, strict=True):
         text = context.task.clean(sample.text)
-        metrics = {
-            **context.task.measure(prompt, text),
-            "tokens": len(sample.ids),
-            "eos_rate": float(sample.finished),  # 0 or 1 for a single response
-            "empty_rate": float(not text.strip()),
-        }
+        metrics = {**context.task.measure(prompt, text), **measure_sample(sample, text)}
         rows.append({"prompt": prompt.id, "response": text, "metrics": metrics})
     write_rows(stage.folder / RESPONSES, rows)
 

@@ -39,7 +39,7 @@ class OnlineDpo:
 
         def step(number: int) -> Iterator[dict[str, float]]:
             rollout, averager = learner.sample(prompts, number), MetricAverager()
-            describe_rollout(rollout, self.context.task, averager)
+            describe_rollout(rollout, averager)
             labels = self.label(rollout, guidance, averager)  # (pairs,), NaN where there is no label
             learner.save_samples(number, rollout, {"preferred": _per_response(labels)})
             averager.add("labelled_fraction", (~labels.isnan()).float())

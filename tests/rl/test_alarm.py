@@ -1,0 +1,161 @@
+"""The hacking alarm on a tiny policy that learns to exploit its reward."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rlaif_framework import PluginManager, Prompt, Sample, Spec, Stage
+from rlaif_framework.contracts.stage import read_metrics
+from rlaif_framework.metrics.estimates import Estimate
+from rlaif_framework.plugins.slots import narrow
+from rlaif_framework.records.samples import MeasuredSample
+from rlaif_framework.report.run_report import StepReport, _find_alarms
+from rlaif_framework.rl import CheckpointSelector, Rollout
+from rlaif_framework.rl.rollout_log import log_rollout, read_rollouts
+from support.world import World
+
+POSTS = [f"POST: {a} saw {b} at noon\n\nTL;DR:" for a in "abcdefgh" for b in ("him", "her", "them", "us")]
+PROMPTS = [Prompt(str(i), text, text) for i, text in enumerate(POSTS)]
+HACKED: dict[str, Any] = {
+    "steps": 10,
+    "prompts_per_step": 8,
+    "responses_per_prompt": 8,
+    "lr": 3e-2,
+    "beta": 0.0,
+    "alarm_every": 2,
+}
+"""The policy soon writes the same token in each response, because the reward of the world prefers the letter e."""
+
+
+@pytest.fixture
+def world(tiny_spec: Callable[..., Spec], manager: PluginManager, tiny_model: Path, tmp_path: Path) -> World:
+    return World(tiny_spec, manager, tiny_model, tmp_path, prompts=PROMPTS)
+
+
+def read_checks(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "alarm.jsonl").read_text().splitlines()]
+
+
+def _alarm(stage: Stage) -> str:
+    return str(stage.facts["alarm"])
+
+
+def assert_equal_weights(one: Path, other: Path) -> None:
+    first, second = (load_file(folder / "model.safetensors") for folder in (one, other))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_training_stops_with_the_policy_before_the_hack(world: World) -> None:
+    stage = world.stage("stopped")
+    stopped = world.train("rloo", stage, **HACKED, alarm="stop")
+    alarm, good = int(stage.facts["alarm_step"]), int(stage.facts["selected_step"])
+    assert 4 <= good == alarm - 2
+    assert stage.facts["alarm_checks"] == (alarm - 4) / 2 + 1
+    change = rf"step {alarm}: reward rose from -?0\.\d+ to [01]\S*, while .*responses with '\w*e\w*' went from \d%"
+    assert re.match(change, _alarm(stage))
+    assert _alarm(stage).endswith(f"kept: the policy after step {good}, the last check without an alarm")
+    assert [row["step"] for row in read_metrics(stopped)] == list(range(1, alarm + 1))
+    # The saved policy is, bit for bit, that of a run which ends there.
+    short = world.train("rloo", world.stage("short"), **HACKED | {"steps": good}, alarm="off")
+    assert not (short / "alarm.jsonl").exists()
+    assert_equal_weights(stopped, short)
+
+
+def test_a_warning_changes_nothing_but_the_log(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage, printed = world.stage("warned"), list[str]()
+    monkeypatch.setattr(stage.progress, "print", printed.append)
+    warned = world.train("rloo", stage, **HACKED)
+    silent = world.train("rloo", world.stage("silent"), **HACKED, alarm="off")
+    assert_equal_weights(warned, silent)
+    assert read_metrics(warned) == read_metrics(silent)
+    good = int(stage.facts["alarm_step"]) - 2
+    assert [check["step"] for check in read_checks(warned) if not check["alarm"]] == list(range(4, good + 1, 2))
+    assert printed == [f"warning: stage 'improve', {_alarm(stage)}"]  # only the first one
+    assert _alarm(stage).endswith(f"`alarm: stop` keeps the policy after step {good}, the last check without an alarm")
+    steps = [StepReport(name="rlaif/policy", reused=True, seconds=1.0, peak_memory_bytes=1, facts=stage.facts)]
+    assert list(_find_alarms(steps)) == [f"stage 'rlaif/policy', {_alarm(stage)}"]
+
+
+def test_a_killed_run_stops_at_the_same_step(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished = world.stage("whole")
+    whole = world.train("rloo", finished, **HACKED, alarm="stop")
+    good = int(finished.facts["selected_step"])
+    stage = world.stage("cut", seconds=0)
+    log = stage.log
+
+    def log_and_die(number: int, metrics: Any) -> None:
+        log(number, metrics)
+        # The last checkpoint is older than the last check without an alarm, which is repeated.
+        stage.checkpoint_seconds = 0 if number < good else 1e9
+        if number == good + 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(stage, "log", log_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        world.train("rloo", stage, **HACKED, alarm="stop")
+    assert [path.name for path in stage.checkpoint.glob("step-*")] == [f"step-{good - 1}"]
+    resumed = world.stage("cut")
+    cut = world.train("rloo", resumed, **HACKED, alarm="stop")
+    assert resumed.facts == finished.facts
+    assert read_checks(cut) == read_checks(whole)
+    assert_equal_weights(whole, cut)
+
+
+def test_a_judge_who_prefers_the_initial_policy_raises_the_alarm(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The judge's verdicts replace those of the evaluations; the alarm then keeps the initial policy."""
+    measure = CheckpointSelector._measure
+
+    def judged(self: CheckpointSelector, number: int) -> dict[str, Any]:
+        row = measure(self, number)
+        assert row["gain"]["value"] == pytest.approx(row["reward"]["value"] - fmean(self.initial_rewards or []))
+        rate = asdict(Estimate(0.1, 0.0, 0.2, 60))
+        return {**row, "gain": asdict(Estimate(1.0, 0.5, 1.5, 60)), "wins": {**row["wins"], "rate": rate}}
+
+    monkeypatch.setattr(CheckpointSelector, "_measure", judged)
+    selection = {"every": 2, "prompts": 8, "judge": "test/taste"}
+    settings = {**HACKED, "steps": 4, "checkpoint_selection": selection, "alarm": "stop"}
+    stage = world.stage("run")
+    folder = world.train("rloo", stage, **settings)
+    (check,) = read_checks(folder)
+    reason = "the validation reward rose by 1, while the win rate against the initial policy is 10%"
+    assert check["alarm"] == f"step 2: {reason}"
+    assert stage.facts["selected_step"] == 0
+    assert len(read_metrics(folder)) == 2
+    assert_equal_weights(folder, world.model)
+
+
+def test_a_task_without_a_copy_rate_is_measured_all_the_same(world: World) -> None:
+    stage = world.stage("run")
+    source = "we met at noon and he saw them again"
+    prompt, sample = Prompt("p", f"POST: {source}\n\nTL;DR:", source), Sample([5, 6, 2], source, True)
+    rollout = Rollout([prompt], [sample], [source], [], [{"tokens": 3.0, "task/rougeL": 0.5}])
+    log_rollout(stage, 0, rollout, [1.5])
+    metrics = {"tokens": 3.0, "rougeL": 0.5, "copy_rate": 1.0, "reward": 1.5}
+    # An algorithm need not save its samples.
+    assert read_rollouts(stage, range(2)) == [MeasuredSample("p", [5, 6], metrics)]
+
+
+def test_an_alarm_that_could_not_stop_is_refused(manager: PluginManager) -> None:
+    settings = {"kind": "rloo", "prompts_per_step": 4, "responses_per_prompt": 4, "alarm": "stop"}
+    with pytest.raises(ValueError, match=r"compares the last 4 steps with the first 4 .* and there are 7 steps"):
+        narrow("algorithm", {**settings, "steps": 7}, manager)
+    config: Any = narrow("algorithm", {**settings, "steps": 8}, manager)
+    assert config.alarm_window == 4
+
+
+def test_only_an_alarm_that_may_stop_is_in_the_key(manager: PluginManager) -> None:
+    def unused(**settings: Any) -> frozenset[str]:
+        return narrow("algorithm", {"kind": "rloo", **settings}, manager).unused_settings
+
+    assert unused() == unused(alarm="off") == unused(alarm_every=3) == {"alarm", "alarm_every"}
+    assert unused(alarm="stop") == frozenset()
