@@ -31,6 +31,7 @@ from rlaif_framework.metrics.divergence import Divergence, find_divergence
 from rlaif_framework.metrics.response_metrics import measure_sample
 from rlaif_framework.records.samples import MeasuredSample
 from rlaif_framework.rl import OnlineConfig
+from rlaif_framework.rl.config import ALARM_PROMPTS, ALARM_RESPONSES
 
 POSTS = Path(__file__).parents[1] / "plugins" / "rlaif_plugins" / "tasks" / "tldr" / "tldr_mini.jsonl"
 MAGIC = "superb"
@@ -114,37 +115,60 @@ def train(posts: Sequence[Post], name: str, seed: int, config: OnlineConfig) -> 
     table /= table.std()
     # Posts differ in how the policy responds to them; training moves all of them alike.
     logits = np.log(START) + random.normal(0, 0.5, table.shape)  # (posts, kinds)
+    sizes = ALARM_PROMPTS, ALARM_RESPONSES // ALARM_PROMPTS
+    _, _, initial = sample(posts, table, logits, sizes, random)
     history: list[list[MeasuredSample]] = []
     shares: list[float] = []
     for number in range(1, config.steps + 1):
-        chosen = random.choice(len(posts), config.prompts_per_step, replace=False)
-        policy = softmax(logits[chosen], axis=1)
-        kinds = np.array([random.choice(len(KINDS), config.responses_per_prompt, p=row) for row in policy])
-        rewards = table[chosen[:, None], kinds] + random.normal(0, NOISE, kinds.shape)  # (prompts, responses)
-        history.append(
-            [
-                replace(posts[post][kind], metrics={**posts[post][kind].metrics, "reward": reward})
-                for post, *own in zip(chosen, kinds, rewards.tolist(), strict=True)
-                for kind, reward in zip(*own, strict=True)
-            ]
-        )
+        sizes = config.prompts_per_step, config.responses_per_prompt
+        policy, kinds, samples = sample(posts, table, logits, sizes, random)
+        history.append(samples)
         shares.append(fmean(KINDS[k] == name for k in kinds.flat))
         if name != "unchanged":
+            rewards = np.array([s.metrics["reward"] for s in samples]).reshape(kinds.shape)
             logits += RATE * estimate_gradient(policy, kinds, rewards)
-        found = check(history, number, config)
+        found = check(initial, history, number, config)
         if found is not None and found.is_hacking:
             end = number - config.check_every
             return Outcome(number, found, fmean(shares[max(0, end - config.alarm_window) : end]))
     return None
 
 
-def check(history: Sequence[list[MeasuredSample]], number: int, config: OnlineConfig) -> Divergence | None:
+def sample(
+    posts: Sequence[Post], table: Array, logits: Array, sizes: tuple[int, int], random: np.random.Generator
+) -> tuple[Array, NDArray[np.int64], list[MeasuredSample]]:
+    """Sample responses of a policy.
+
+    Args:
+        posts: The posts.
+        table: (posts, kinds) rewards without noise.
+        logits: (posts, kinds) of the policy.
+        sizes: Number of prompts, and of responses to each.
+        random: Random numbers.
+
+    Returns:
+        (prompts, kinds) probabilities, the (prompts, responses) sampled kinds, and the responses with their rewards.
+    """
+    chosen = random.choice(len(posts), sizes[0], replace=False)
+    policy = softmax(logits[chosen], axis=1)
+    kinds = np.array([random.choice(len(KINDS), sizes[1], p=row) for row in policy])
+    rewards = table[chosen[:, None], kinds] + random.normal(0, NOISE, kinds.shape)
+    samples = [
+        replace(posts[post][kind], metrics={**posts[post][kind].metrics, "reward": reward})
+        for post, *own in zip(chosen, kinds, rewards.tolist(), strict=True)
+        for kind, reward in zip(*own, strict=True)
+    ]
+    return policy, kinds, samples
+
+
+def check(
+    initial: Sequence[MeasuredSample], history: Sequence[list[MeasuredSample]], number: int, config: OnlineConfig
+) -> Divergence | None:
     """Check the responses as the alarm does; None if no check is due."""
-    window = config.alarm_window
-    if number % config.check_every or number < 2 * window:
+    if number % config.check_every or number < config.alarm_window:
         return None
-    first, last = chain.from_iterable(history[:window]), chain.from_iterable(history[-window:])
-    return find_divergence(list(first), list(last), config.steps // config.check_every)
+    last = chain.from_iterable(history[-config.alarm_window :])
+    return find_divergence(initial, list(last), config.steps // config.check_every)
 
 
 def estimate_gradient(policy: Array, kinds: NDArray[np.int64], rewards: Array) -> Array:

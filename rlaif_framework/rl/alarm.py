@@ -3,38 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rlaif_framework.contracts.protocols import Reward
+from rlaif_framework.contracts.validation import score_responses
 from rlaif_framework.metrics.divergence import Change, Divergence, Phrase, find_divergence, judge_disagrees
 from rlaif_framework.metrics.estimates import Estimate
 from rlaif_framework.records.jsonl import read_rows, write_rows
+from rlaif_framework.records.samples import MeasuredSample
 from rlaif_framework.report.page import metric_name
-from rlaif_framework.rl.config import OnlineConfig
+from rlaif_framework.rl.config import ALARM_PROMPTS, ALARM_RESPONSES, OnlineConfig
 from rlaif_framework.rl.learner import OnlineLearner
-from rlaif_framework.rl.rollout_log import read_rollouts
+from rlaif_framework.rl.rollout_log import measure_rollout, read_rollouts
+from rlaif_framework.seeds import sample_subset
 from rlaif_framework.training.checkpoints import load_weights, save_weights
+from rlaif_framework.training.responses import truncate_prompts
 
 CHECKS = "alarm.jsonl"
 """File with one row per check."""
 
 
 class HackingAlarm:
-    """Compares the last steps' responses with those of the first ones at regular intervals.
+    """Compares the last steps' responses with those of the initial policy at regular intervals.
 
     There is an alarm if the reward has risen significantly and a symptom is found (`find_divergence`), or if the judge
     of the checkpoint selection prefers the initial policy (`judge_disagrees`). The checks depend on the responses only,
     so that a resumed run has the same ones.
     """
 
-    def __init__(self, learner: OnlineLearner) -> None:
-        """Save the initial policy, to which training may have to return."""
+    def __init__(self, learner: OnlineLearner, reward: Reward | None) -> None:
+        """Sample responses of the initial policy, and save it, since training may have to return to it.
+
+        Args:
+            learner: The models, before the first step.
+            reward: Scores responses, if the arm has one.
+        """
         self.config: OnlineConfig = learner.config
         self.learner, self.stage = learner, learner.stage
         self.folder = self.stage.checkpoint / "alarm"
-        if self.stage.is_main:
+        self.initial = self.folder / "initial.jsonl"
+        """The responses of the initial policy."""
+        if self.stage.is_main and self.config.alarm != "off":
             self.folder.mkdir(exist_ok=True)
-            self._save_policy(0)
+            if not self.initial.exists():  # a resumed run starts with trained weights
+                self._sample_initial(reward)
+                self._save_policy(0)
+        learner.accelerator.wait_for_everyone()
 
     def check(self, number: int, evaluation: Mapping[str, Any] | None) -> bool:
         """Check the responses after `number` steps if a check is due; return True if training should stop.
@@ -46,7 +62,7 @@ class HackingAlarm:
         config, selection = self.config, self.config.checkpoint_selection
         judged = selection is not None and selection.judge is not None
         due = number % config.check_every == 0 or number == config.steps
-        if config.alarm == "off" or not due or not (judged or self._fills_windows(number)):
+        if config.alarm == "off" or not due or not (judged or self._fills_window(number)):
             return False
         raised = self.stage.is_main and self._decide(number, evaluation)
         return self.learner.any_process(raised and config.alarm == "stop")
@@ -71,6 +87,18 @@ class HackingAlarm:
         self.stage.facts["selected_step"] = first["last_good_step"]
         return True
 
+    def _sample_initial(self, reward: Reward | None) -> None:
+        """Sample and score responses to training prompts, and save them."""
+        context, stage = self.learner.context, self.stage
+        prompts = sample_subset(context.task.prompts("train"), ALARM_PROMPTS, stage.seed("alarm prompts"))
+        prompts, _ = truncate_prompts(context, prompts, self.learner.tokenizer)
+        rollout = self.learner.roll_out(prompts, -(-ALARM_RESPONSES // len(prompts)), stage.seed("alarm"))  # rounded up
+        rewards = None if reward is None else score_responses(reward, rollout.prompts, rollout.texts)
+        rows = [asdict(sample) for sample in measure_rollout(rollout, rewards)]
+        new = self.initial.with_suffix(".new")
+        write_rows(new, rows)
+        new.replace(self.initial)  # a rename is atomic: an interrupted write must not leave a partial file
+
     def _decide(self, number: int, evaluation: Mapping[str, Any] | None) -> bool:
         """Check the responses, record the check, and return True if there is an alarm."""
         # An interrupted run may have checked after its last checkpoint: those checks are repeated.
@@ -88,18 +116,19 @@ class HackingAlarm:
         return row["alarm"] is not None
 
     def _compare(self, number: int, evaluation: Mapping[str, Any] | None) -> str | None:
-        """Compare the last responses with the first ones; return a description of the signs of hacking, if any."""
-        window = self.config.alarm_window
+        """Compare the last responses with the initial ones; return a description of the signs of hacking, if any."""
         checks = -(-self.config.steps // self.config.check_every)  # rounded up
         signs = [*_describe_judge(evaluation, checks)]
-        if self._fills_windows(number):
-            first, last = (read_rollouts(self.stage, range(end - window, end)) for end in (window, number))
-            signs += self._describe(find_divergence(first, last, checks))
+        if self._fills_window(number):
+            with self.stage.reading_checkpoint():
+                initial = [MeasuredSample(**row) for _, row in read_rows(self.initial)]
+            last = read_rollouts(self.stage, range(number - self.config.alarm_window, number))
+            signs += self._describe(find_divergence(initial, last, checks))
         return f"step {number}: {'; '.join(signs)}" if signs else None
 
-    def _fills_windows(self, number: int) -> bool:
-        """Return True if there have been enough steps to compare the last ones with the first ones."""
-        return number >= 2 * self.config.alarm_window
+    def _fills_window(self, number: int) -> bool:
+        """Return True if there have been enough steps for a comparison."""
+        return number >= self.config.alarm_window
 
     def _describe(self, found: Divergence) -> Iterator[str]:
         """Describe how the responses diverge from the reward."""

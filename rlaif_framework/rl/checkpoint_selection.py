@@ -43,7 +43,7 @@ def train_online(
         state: Numbers that steps carry over; see `train_steps`.
     """
     config = learner.config
-    alarm = HackingAlarm(learner)
+    alarm = HackingAlarm(learner, reward)
     selection = config.checkpoint_selection
     selector = None if selection is None else CheckpointSelector(selection, learner, reward)
 

@@ -113,17 +113,17 @@ class OnlineConfig(MissingEosConfig, LearnerConfig):
 
     @model_validator(mode="after")
     def _check_alarm(self) -> Self:
-        if self.alarm == "stop" and self.steps < 2 * self.alarm_window:
+        if self.alarm == "stop" and self.steps < self.alarm_window:
             raise ValueError(
-                f"alarm: it compares the last {self.alarm_window} steps with the first {self.alarm_window} (at least "
-                f"{ALARM_RESPONSES} responses to {ALARM_PROMPTS} prompts), and there are {self.steps} steps; set more "
-                "steps or prompts_per_step, or alarm: warn"
+                f"alarm: it compares the responses of {self.alarm_window} steps (at least {ALARM_RESPONSES} to "
+                f"{ALARM_PROMPTS} prompts) with those of the initial policy, and there are {self.steps} steps; set "
+                "more steps or prompts_per_step, or alarm: warn"
             )
         return self
 
     @property
     def alarm_window(self) -> int:
-        """The number of steps whose responses the alarm compares: the first and the last ones."""
+        """The number of last steps whose responses the alarm compares with those of the initial policy."""
         responses = self.prompts_per_step * self.responses_per_prompt
         return max(-(-ALARM_RESPONSES // responses), -(-ALARM_PROMPTS // self.prompts_per_step))  # rounded up
 

@@ -174,22 +174,22 @@ class OnlineLearner(Learner):
             pool: Prompts to draw from.
             number: Number of the step.
         """
-        config, context, stage = self.config, self.context, self.stage
+        config, stage = self.config, self.stage
         batch = local_shard(self.accelerator, draw_batch(stage, len(pool), config.prompts_per_step, number))
-        prompts = [pool[i] for i in batch]
-        repeated = [p for p in prompts for _ in range(config.responses_per_prompt)]
-        samples = self.respond(
-            repeated,
-            self.temperature,
-            # A stream per process, because seeds of responses are derived by their index within a process.
-            stage.seed("rollout", number, self.accelerator.process_index),
-        )
-        texts = [context.task.clean(s.text) for s in samples]
+        # A stream per process, because seeds of responses are derived by their index within a process.
+        seed = stage.seed("rollout", number, self.accelerator.process_index)
+        return self.roll_out([pool[i] for i in batch], config.responses_per_prompt, seed)
+
+    def roll_out(self, prompts: Sequence[Prompt], per_prompt: int, seed: int) -> Rollout:
+        """Sample responses to each prompt at the temperature of training, and measure them."""
+        repeated = [p for p in prompts for _ in range(per_prompt)]
+        samples = self.respond(repeated, self.temperature, seed)
+        texts = [self.context.task.clean(s.text) for s in samples]
         ids = [encode_prompt(self.tokenizer, p) for p in prompts]
         # Training uses the sampled ids: decoding and encoding them again may yield other tokens.
-        groups = group_samples(ids, samples, config.responses_per_prompt)
+        groups = group_samples(ids, samples, per_prompt)
         metrics = [
-            measure_response(context.task, prompt, sample, text)
+            measure_response(self.context.task, prompt, sample, text)
             for prompt, sample, text in zip(repeated, samples, texts, strict=True)
         ]
         return Rollout(repeated, samples, texts, groups, metrics)

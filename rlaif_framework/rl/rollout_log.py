@@ -26,7 +26,7 @@ def log_rollout(stage: Stage, number: int, rollout: Rollout, rewards: Sequence[f
         rollout: The responses.
         rewards: Their rewards; None without a reward.
     """
-    samples = gather_object([asdict(sample) for sample in _measure(rollout, rewards)])
+    samples = gather_object([asdict(sample) for sample in measure_rollout(rollout, rewards)])
     if stage.is_main:
         _folder(stage).mkdir(exist_ok=True)
         write_rows(_file(stage, number), samples)
@@ -39,7 +39,8 @@ def read_rollouts(stage: Stage, numbers: Iterable[int]) -> list[MeasuredSample]:
         return [MeasuredSample(**row) for path in files for _, row in read_rows(path)]
 
 
-def _measure(rollout: Rollout, rewards: Sequence[float] | None) -> Iterator[MeasuredSample]:
+def measure_rollout(rollout: Rollout, rewards: Sequence[float] | None) -> Iterator[MeasuredSample]:
+    """Yield the responses with what the alarm compares; the arguments are those of `log_rollout`."""
     for i, (prompt, sample) in enumerate(zip(rollout.prompts, rollout.samples, strict=True)):
         metrics = {name.removeprefix("task/"): value for name, value in rollout.metrics[i].items()}
         if "copy_rate" not in metrics:  # the task does not measure it

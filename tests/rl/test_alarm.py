@@ -60,7 +60,7 @@ def test_training_stops_with_the_policy_before_the_hack(world: World) -> None:
     stopped = world.train("rloo", stage, **HACKED, alarm="stop")
     alarm, good = int(stage.facts["alarm_step"]), int(stage.facts["selected_step"])
     assert 4 <= good == alarm - 2
-    assert stage.facts["alarm_checks"] == (alarm - 4) / 2 + 1
+    assert stage.facts["alarm_checks"] == alarm / 2
     change = rf"step {alarm}: reward rose from -?0\.\d+ to [01]\S*, while .*responses with '\w*e\w*' went from \d%"
     assert re.match(change, _alarm(stage))
     assert _alarm(stage).endswith(f"kept: the policy after step {good}, the last check without an alarm")
@@ -79,7 +79,7 @@ def test_a_warning_changes_nothing_but_the_log(world: World, monkeypatch: pytest
     assert_equal_weights(warned, silent)
     assert read_metrics(warned) == read_metrics(silent)
     good = int(stage.facts["alarm_step"]) - 2
-    assert [check["step"] for check in read_checks(warned) if not check["alarm"]] == list(range(4, good + 1, 2))
+    assert [check["step"] for check in read_checks(warned) if not check["alarm"]] == list(range(2, good + 1, 2))
     assert printed == [f"warning: stage 'improve', {_alarm(stage)}"]  # only the first one
     assert _alarm(stage).endswith(f"`alarm: stop` keeps the policy after step {good}, the last check without an alarm")
     steps = [StepReport(name="rlaif/policy", reused=True, seconds=1.0, peak_memory_bytes=1, facts=stage.facts)]
@@ -109,6 +109,14 @@ def test_a_killed_run_stops_at_the_same_step(world: World, monkeypatch: pytest.M
     assert resumed.facts == finished.facts
     assert read_checks(cut) == read_checks(whole)
     assert_equal_weights(whole, cut)
+
+
+def test_a_hack_within_the_first_steps_is_found(world: World) -> None:
+    """The responses are compared with those of the initial policy, not with those of the first steps."""
+    stage = world.stage("fast")
+    world.train("rloo", stage, **HACKED | {"steps": 6, "lr": 1e-1, "alarm_every": 6}, alarm="stop")
+    assert "alarm" in stage.facts
+    assert stage.facts["selected_step"] == 0
 
 
 def test_a_judge_who_prefers_the_initial_policy_raises_the_alarm(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,9 +155,9 @@ def test_a_task_without_a_copy_rate_is_measured_all_the_same(world: World) -> No
 
 def test_an_alarm_that_could_not_stop_is_refused(manager: PluginManager) -> None:
     settings = {"kind": "rloo", "prompts_per_step": 4, "responses_per_prompt": 4, "alarm": "stop"}
-    with pytest.raises(ValueError, match=r"compares the last 4 steps with the first 4 .* and there are 7 steps"):
-        narrow("algorithm", {**settings, "steps": 7}, manager)
-    config: Any = narrow("algorithm", {**settings, "steps": 8}, manager)
+    with pytest.raises(ValueError, match=r"compares the responses of 4 steps .* and there are 3 steps"):
+        narrow("algorithm", {**settings, "steps": 3}, manager)
+    config: Any = narrow("algorithm", {**settings, "steps": 4}, manager)
     assert config.alarm_window == 4
 
 
