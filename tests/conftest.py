@@ -7,6 +7,7 @@ import json
 import math
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,15 @@ CHAT = (
 )
 
 
+TRACKIO = tempfile.TemporaryDirectory(prefix="trackio-")
+"""The runs that trackio stores; by default they are kept in the user's cache, and would be resumed by the next tests."""
+
+
 def pytest_configure() -> None:
     """Set what libraries read when they are imported: no hub, and one thread, as tiny models need no more."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["TRACKIO_DIR"] = TRACKIO.name
 
 
 FROZEN: set[str] = set()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 BUILTIN_COMMANDS = (
     "run",
     "label",
+    "check-judge",
     "plan",
     "check",
     "schema",

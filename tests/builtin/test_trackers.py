@@ -107,10 +107,8 @@ def test_wandb_has_each_step_once_with_settings_tables_results_and_report(twice:
 
 
 def test_trackio_has_each_step_once_with_settings_tables_results_and_report(
-    twice: Callable[[Any], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    twice: Callable[[Any], Path], tmp_path: Path
 ) -> None:
-    if "trackio" not in sys.modules:  # it reads the variable when it is imported
-        monkeypatch.setenv("TRACKIO_DIR", str(tmp_path.parent / "trackio"))
     trackio = pytest.importorskip("trackio")
     folder = twice({"kind": "trackio", "project": tmp_path.name})
     with sqlite3.connect(trackio.TRACKIO_DIR / f"{tmp_path.name}.db") as database:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from importlib.util import find_spec
@@ -225,9 +224,7 @@ class TestTrackerTrackio(TrackerConformance):
     component = "trackio"
 
     @pytest.fixture
-    def settings(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mapping[str, Any]:
-        if "trackio" not in sys.modules:  # it reads the variable when it is imported
-            monkeypatch.setenv("TRACKIO_DIR", str(tmp_path.parent / "trackio"))
+    def settings(self, tmp_path: Path) -> Mapping[str, Any]:
         return {"kind": "trackio", "project": tmp_path.name}
 
 
