@@ -36,7 +36,7 @@ CHAT = (
 
 
 TRACKIO = tempfile.TemporaryDirectory(prefix="trackio-")
-"""The runs that trackio stores; by default they are kept in the user's cache, and would be resumed by the next tests."""
+"""Where trackio stores runs. In the user's cache, its default, they would be resumed by the next session."""
 
 
 def pytest_configure() -> None:
