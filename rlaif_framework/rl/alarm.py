@@ -47,9 +47,10 @@ class HackingAlarm:
         """The responses of the initial policy."""
         if self.stage.is_main and self.config.alarm != "off":
             self.folder.mkdir(exist_ok=True)
-            if not self.initial.exists():  # a resumed run starts with trained weights
-                self._sample_initial(reward)
+            if not self._policy_file(0).exists():  # a resumed run starts with trained weights
                 self._save_policy(0)
+            if self._fills_window(self.config.steps) and not self.initial.exists():
+                self._sample_initial(reward)
         learner.accelerator.wait_for_everyone()
 
     def check(self, number: int, evaluation: Mapping[str, Any] | None) -> bool:

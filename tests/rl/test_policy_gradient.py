@@ -148,7 +148,7 @@ def record(
                 perturb(modules, number)
 
     monkeypatch.setattr("rlaif_framework.rl.learner.train_steps", one_step)
-    settings = {"temperature": TEMPERATURE, "prompts_per_step": 3, "responses_per_prompt": 2, **options}
+    settings = {"alarm": "off", "temperature": TEMPERATURE, "prompts_per_step": 3, "responses_per_prompt": 2, **options}
     world.train(kind, world.stage("run", lora=lora, **policy), FixedReward(), **settings)
     return recorded
 
