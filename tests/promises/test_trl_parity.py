@@ -203,7 +203,14 @@ def run_ours(kind: str, world: World, monkeypatch: pytest.MonkeyPatch, **options
     tokenizer = load_tokenizer(world.model)
     monkeypatch.setattr(OnlineLearner, "sample", lambda self, pool, number: fixed_rollout(tokenizer))
     kept = capture(monkeypatch)
-    fixed = {"beta": 0.3, "temperature": TEMPERATURE, "prompts_per_step": 2, "responses_per_prompt": 4, "clip": 0.2}
+    fixed = {
+        "alarm": "off",
+        "beta": 0.3,
+        "temperature": TEMPERATURE,
+        "prompts_per_step": 2,
+        "responses_per_prompt": 4,
+        "clip": 0.2,
+    }
     world.train(kind, world.stage("run"), FixedReward(), **fixed, **options)
     return kept
 
