@@ -60,6 +60,9 @@ _SYNONYMS: Mapping[str, Sequence[str]] = {
 }
 
 
+_ABSENT = object()
+"""What `_look_up` returns for a column that is not there, since a value may be None."""
+
 _RESPONSE_NAMES = ("response", "output", "answer", "completion", "generation", "summary", "text", "candidate")
 _RESPONSE_ENDS = (("_a", "_b"), ("a", "b"), ("_1", "_2"), ("1", "2"), ("_0", "_1"), ("0", "1"))
 
@@ -115,7 +118,9 @@ def check_fields(rows: Iterable[Row], fields: Mapping[str, str], option: str) ->
     for row in rows:
         if row.fault is None:
             last = row
-            missing = {name: column for name, column in missing.items() if not _has(row.values, column)}
+            missing = {
+                name: column for name, column in missing.items() if _look_up(row.values, column, _ABSENT) is _ABSENT
+            }
         yield row
     if missing and last is not None:
         name, column = next(iter(missing.items()))
@@ -157,16 +162,10 @@ def _find_column(name: str, by_name: Mapping[str, str]) -> str | None:
     return by_name[near[0]] if near else None
 
 
-def _look_up(row: Mapping[str, Any], column: str) -> Any:
-    """Return the value of a column, or of a key inside it; None if the row does not have it."""
+def _look_up(row: Mapping[str, Any], column: str, default: Any = None) -> Any:
+    """Return the value of a column, or of a key inside it; the default if the row does not have it."""
     if column in row:
         return row[column]
     name, dot, key = column.partition(".")
     inner = row.get(name)
-    return _look_up(inner, key) if dot and isinstance(inner, Mapping) else None
-
-
-def _has(row: Mapping[str, Any], column: str) -> bool:
-    name, dot, key = column.partition(".")
-    inner = row.get(name)
-    return column in row or bool(dot and isinstance(inner, Mapping) and _has(inner, key))
+    return _look_up(inner, key, default) if dot and isinstance(inner, Mapping) else default

@@ -9,6 +9,7 @@ from typing import Any
 
 from rlaif_framework.contracts.protocols import Reward
 from rlaif_framework.contracts.validation import score_responses
+from rlaif_framework.files import atomic_path
 from rlaif_framework.metrics.divergence import Change, Divergence, Phrase, find_divergence, judge_disagrees
 from rlaif_framework.metrics.estimates import Estimate
 from rlaif_framework.records.jsonl import read_rows, write_rows
@@ -96,9 +97,8 @@ class HackingAlarm:
         rollout = self.learner.roll_out(prompts, -(-ALARM_RESPONSES // len(prompts)), stage.seed("alarm"))  # rounded up
         rewards = None if reward is None else score_responses(reward, rollout.prompts, rollout.texts)
         rows = [asdict(sample) for sample in measure_rollout(rollout, rewards)]
-        new = self.initial.with_suffix(".new")
-        write_rows(new, rows)
-        new.replace(self.initial)  # a rename is atomic: an interrupted write must not leave a partial file
+        with atomic_path(self.initial) as temporary:
+            write_rows(temporary, rows)
 
     def _decide(self, number: int, evaluation: Mapping[str, Any] | None) -> bool:
         """Check the responses, record the check, and return True if there is an alarm."""

@@ -132,6 +132,11 @@ class OnlineConfig(MissingEosConfig, LearnerConfig):
         """Steps between two checks of the alarm."""
         return self.alarm_every if self.checkpoint_selection is None else self.checkpoint_selection.every
 
+    def alarm_reads(self, number: int) -> bool:
+        """Return True if a check of the alarm reads the responses of a step, counted from 0."""
+        following = min((number // self.check_every + 1) * self.check_every, self.steps)
+        return self.alarm != "off" and self.steps >= self.alarm_window and following - self.alarm_window <= number
+
     @property
     def unused_settings(self) -> frozenset[str]:
         """The settings of the alarm unless it may stop: a warning does not change the policy."""

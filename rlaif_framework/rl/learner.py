@@ -210,7 +210,7 @@ class OnlineLearner(Learner):
         return bool(self.accelerator.reduce(value, reduction="sum") > 0)
 
     def save_samples(self, number: int, rollout: Rollout, columns: Mapping[str, Sequence[float]]) -> None:
-        """Write the responses of every `samples_every`-th step to `samples/`, and those of all steps for the alarm.
+        """Write the responses of every `samples_every`-th step to `samples/`, and those that the alarm reads.
 
         All processes must call this in each step.
 
@@ -219,7 +219,7 @@ class OnlineLearner(Learner):
             rollout: The responses.
             columns: Further values of each response, by name; the alarm reads `reward`.
         """
-        if self.config.alarm != "off":
+        if self.config.alarm_reads(number):
             log_rollout(self.stage, number, rollout, columns.get("reward"))
         if not self.stage.is_main or number % self.config.samples_every:
             return

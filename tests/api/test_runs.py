@@ -491,13 +491,18 @@ def test_the_spec_of_a_finished_run_is_loaded_in_any_folder(
     assert rlaif.load_policy("run", "sft").generate("POST: a dog\n\nTL;DR:")
 
 
+def use_installed_plugins(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each call load the plugins, and work in a folder with a cache of its own."""
+    monkeypatch.undo()
+    monkeypatch.setenv("RLAIF_PLUGINS", "")
+    monkeypatch.setenv("RLAIF_CACHE", str(folder / "cache"))
+    monkeypatch.chdir(folder)
+
+
 def test_a_reward_takes_the_columns_that_its_task_lists(
     small: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.undo()  # each call loads the plugins
-    monkeypatch.setenv("RLAIF_PLUGINS", "")
-    monkeypatch.setenv("RLAIF_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
+    use_installed_plugins(tmp_path, monkeypatch)
     code = "def score(completions, answer):\n    return [float(a == b) for a, b in zip(completions, answer)]\n"
     Path("my_rewards.py").write_text(code, encoding="utf-8")
     write_rows(Path("sums.jsonl"), [{"prompt": f"{i} + 1?", "answer": str(i + 1)} for i in range(9)])
@@ -519,10 +524,7 @@ def test_a_reward_takes_the_columns_that_its_task_lists(
 def test_code_of_the_caller_runs_only_if_it_is_allowed(
     small: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.undo()  # each call loads the plugins
-    monkeypatch.setenv("RLAIF_PLUGINS", "")
-    monkeypatch.setenv("RLAIF_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
+    use_installed_plugins(tmp_path, monkeypatch)
     code = "def score(prompts, completions, **columns):\n    return [float(len(text)) for text in completions]\n"
     (tmp_path / "my_rewards.py").write_text(code, encoding="utf-8")
     small["arms"] = {"rl": {**LENGTH_ARM, "reward": {"kind": "function", "target": "my_rewards.py:score"}}}

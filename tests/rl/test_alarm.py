@@ -161,6 +161,25 @@ def test_an_alarm_that_could_not_stop_is_refused(manager: PluginManager) -> None
     assert config.alarm_window == 4
 
 
+@pytest.mark.parametrize(
+    ("settings", "read"),
+    [
+        ({"steps": 12, "alarm_every": 5}, [3, 4, 8, 9, 10, 11]),  # checks after 5, 10 and 12 steps
+        ({"steps": 4, "alarm_every": 1}, [0, 1, 2, 3]),
+        ({"steps": 1}, []),
+        ({"steps": 12, "alarm": "off"}, []),
+    ],
+    ids=["regular", "every step", "too short", "off"],
+)
+def test_only_responses_that_a_check_reads_are_kept(
+    settings: dict[str, Any], read: list[int], manager: PluginManager
+) -> None:
+    shape = {"kind": "rloo", "prompts_per_step": 8, "responses_per_prompt": 4}
+    config: Any = narrow("algorithm", {**shape, **settings}, manager)
+    assert config.alarm_window == 2
+    assert [number for number in range(config.steps) if config.alarm_reads(number)] == read
+
+
 def test_only_an_alarm_that_may_stop_is_in_the_key(manager: PluginManager) -> None:
     def unused(**settings: Any) -> frozenset[str]:
         return narrow("algorithm", {"kind": "rloo", **settings}, manager).unused_settings
