@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from rlaif_framework.files import write_atomic
 from rlaif_framework.metrics.agreement import LabelerQuality
 from rlaif_framework.metrics.calibration import Calibration, LengthBin
+from rlaif_framework.metrics.equal_kl import Checkpoint, EqualKl
 from rlaif_framework.metrics.estimates import Estimate
 from rlaif_framework.metrics.wins import WinRate
 
@@ -64,6 +65,8 @@ class MeasuredArm(Measured):
     """None for an arm without a reward."""
     curve: Curve
     """The policy's training metrics."""
+    checkpoints: list[Checkpoint] = []
+    """The evaluations of `checkpoint_selection`, in the order of steps."""
 
 
 class PairedDifference(Measured):
@@ -101,6 +104,8 @@ class Evaluation(Measured):
     """For each matchup, a win rate by each judge: that of `judge` first."""
     human_labels: int = 0
     """Number of human labels that were given."""
+    equal_kl: EqualKl | None = None
+    """Win rates of the arms at equal KL, if two or more have checkpoints that the same judge compared."""
     unused_labels: int = 0
     """Number of those that are of no pair of responses that a matchup compared."""
     differences: list[PairedDifference]

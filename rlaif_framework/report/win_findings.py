@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rlaif_framework.metrics.correction import CorrectedWinRate
+from rlaif_framework.metrics.equal_kl import EqualKl
 from rlaif_framework.metrics.estimates import Estimate
 from rlaif_framework.metrics.evaluation import Evaluation
 from rlaif_framework.metrics.wins import WinRate
@@ -19,6 +20,8 @@ def summarise_wins(evaluation: Evaluation) -> list[str]:
         lines.append(_summarise_win(win, evaluation))
         if win.corrected is not None:
             lines.append(_summarise_correction(win, win.corrected))
+    if evaluation.equal_kl is not None:
+        lines.append(_summarise_equal_kl(evaluation.equal_kl))
     return lines
 
 
@@ -38,6 +41,14 @@ def check_wins(evaluation: Evaluation) -> list[str]:
             "compared these two responses to this prompt"
         )
     return warnings
+
+
+def _summarise_equal_kl(found: EqualKl) -> str:
+    arms = "; ".join(f"{arm} {rate(estimate)}" for arm, estimate in found.win_rates.items())
+    return (
+        f"at equal KL from the baseline, {found.kl:.3g} nats, win rates against it on the validation prompts: {arms}; "
+        f"judge {found.judge}, interpolated between checkpoints"
+    )
 
 
 def _name(win: WinRate, evaluation: Evaluation) -> str:

@@ -14,19 +14,17 @@ from rlaif_framework.errors import SpecError
 from rlaif_framework.files import write_atomic
 from rlaif_framework.metrics.estimates import estimate_mean
 from rlaif_framework.metrics.wins import measure_wins
-from rlaif_framework.records.jsonl import read_rows, write_rows
+from rlaif_framework.records.checkpoints import EVALUATIONS, read_evaluations
+from rlaif_framework.records.jsonl import write_rows
 from rlaif_framework.records.preferences import Comparison, Evidence, Preference
 from rlaif_framework.rl.alarm import HackingAlarm
 from rlaif_framework.rl.config import CheckpointSelectionConfig
+from rlaif_framework.rl.kl import sample_kl
 from rlaif_framework.rl.learner import OnlineLearner
 from rlaif_framework.seeds import sample_subset
 from rlaif_framework.training.checkpoints import load_weights, save_weights
 from rlaif_framework.training.loop import StepFunction
 from rlaif_framework.training.responses import truncate_prompts
-
-EVALUATIONS = "checkpoint_selection.jsonl"
-"""File with one row per evaluation."""
-
 
 def train_online(
     learner: OnlineLearner,
@@ -63,7 +61,8 @@ def train_online(
 class CheckpointSelector:
     """Evaluates the policy at regular intervals by its greedy responses, and keeps the best checkpoints.
 
-    Responses are evaluated by the reward, and by the win rate against the initial policy if there is a judge.
+    Responses are evaluated by the reward, and by the win rate against the initial policy if there is a judge. The KL
+    from the initial policy is measured on further responses, at the temperature of training.
     """
 
     def __init__(self, config: CheckpointSelectionConfig, learner: OnlineLearner, reward: Reward | None) -> None:
@@ -81,7 +80,7 @@ class CheckpointSelector:
             raise SpecError("checkpoint_selection: the task has no validation prompts; remove 'checkpoint_selection'")
         self.prompts, _ = truncate_prompts(context, prompts, learner.tokenizer)
         self.judge = context.build_labeler(config.judge) if config.judge is not None else None
-        self.judge_kind = config.judge.kind if config.judge is not None else ""
+        self.judge_title = config.judge.title if config.judge is not None else ""
         self.folder = stage.checkpoint / "candidates"
         self.folder.mkdir(exist_ok=True)
         first = self.folder / "initial.json"
@@ -108,7 +107,7 @@ class CheckpointSelector:
         if self.stage.is_main:
             # An interrupted run may have evaluated after its last checkpoint: those evaluations are repeated.
             self.evaluation = self._measure(number)
-            rows = [*(row for row in self._read() if row["step"] < number), self.evaluation]
+            rows = [*(row for row in read_evaluations(self.stage.folder) if row["step"] < number), self.evaluation]
             self.stage.report_step(number, _to_metrics(rows[-1]))
             # A rename is atomic: an interrupted write must not leave a partial file.
             write_rows(self.folder / EVALUATIONS, rows)
@@ -124,7 +123,8 @@ class CheckpointSelector:
         if not self.stage.is_main:  # only this process saves the policy
             return
         # RLAIF G: of the candidates with the highest reward, the one with the highest win rate.
-        best = max(self._rank_candidates(self._read()), key=lambda row: (_win_rate(row), _mean_reward(row)))
+        candidates = self._rank_candidates(list(read_evaluations(self.stage.folder)))
+        best = max(candidates, key=lambda row: (_win_rate(row), _mean_reward(row)))
         with self.stage.reading_checkpoint():
             load_weights(self.learner.policy_model, self._candidate(best["step"]))
         self.stage.facts["selected_step"] = best["step"]
@@ -134,9 +134,10 @@ class CheckpointSelector:
         return [self.learner.context.task.clean(s.text) for s in samples]
 
     def _measure(self, number: int) -> dict[str, Any]:
-        """Evaluate the policy: mean reward, and win rate against the initial policy if there is a judge."""
+        """Evaluate the policy: KL, mean reward, and win rate against the initial policy if there is a judge."""
         texts = self._respond()
-        row: dict[str, Any] = {"step": number, "reward": None, "gain": None, "wins": None}
+        kl = _to_row(sample_kl(self.learner, self.prompts, self.stage.seed("checkpoint kl")))
+        row: dict[str, Any] = {"step": number, "kl": kl, "reward": None, "gain": None, "wins": None}
         if self.reward is not None:
             scores = score_responses(self.reward, self.prompts, texts)
             row["reward"] = _to_row(scores)
@@ -150,12 +151,8 @@ class CheckpointSelector:
             judged = {p.comparison: p for p in self.judge.label(different)}
             tie = Evidence(source="tie")
             labels = [judged.get(c.id) or Preference(c.id, (0.5, 0.5), tie) for c in comparisons]
-            row["wins"] = asdict(measure_wins("policy", "initial", self.judge_kind, comparisons, labels))
+            row["wins"] = asdict(measure_wins("policy", "initial", self.judge_title, comparisons, labels))
         return row
-
-    def _read(self) -> list[dict[str, Any]]:
-        path = self.stage.folder / EVALUATIONS
-        return [row for _, row in read_rows(path)] if path.exists() else []
 
     def _candidate(self, number: int) -> Path:
         return self.folder / f"step-{number}.safetensors"
@@ -189,7 +186,8 @@ def _to_row(values: list[float]) -> dict[str, Any] | None:
 
 def _to_metrics(row: dict[str, Any]) -> dict[str, float]:
     """Convert an evaluation to metrics of a step."""
-    metrics = {"validation/reward": _mean_reward(row)} if row["reward"] else {}
+    metrics = {"validation/kl": row["kl"]["value"]}
+    metrics |= {"validation/reward": _mean_reward(row)} if row["reward"] else {}
     measured = row["wins"] and row["wins"]["rate"]  # None if no verdict could be read
     return metrics | ({"validation/win_rate": _win_rate(row)} if measured else {})
 

@@ -563,9 +563,13 @@ def test_the_watch_keeps_the_best_checkpoint_by_judge_among_the_highest_by_rewar
     watch = {"every": 2, "prompts": 6, "judge": "test/taste", "candidates": 2}
     settings = {"steps": 8, "prompts_per_step": 2, "responses_per_prompt": 4, "lr": 3e-3, "checkpoint_selection": watch}
     stage = world.stage("run")
+    reported: list[float] = []
+    stage.report_step = lambda _, metrics: reported.extend(v for k, v in metrics.items() if k == "validation/kl")
     folder = world.train("rloo", stage, reward, **settings)
     looks = [json.loads(line) for line in (folder / "checkpoint_selection.jsonl").read_text().splitlines()]
     assert [look["step"] for look in looks] == [2, 4, 6, 8]
+    assert looks[-1]["kl"]["value"] > looks[0]["kl"]["value"] > 0
+    assert reported == [look["kl"]["value"] for look in looks]
     highest = sorted(looks, key=lambda look: -look["reward"]["value"])[:2]
     best = max(highest, key=lambda look: (look["wins"]["rate"]["value"], look["reward"]["value"]))
     assert stage.facts["selected_step"] == best["step"]

@@ -158,6 +158,16 @@ def test_win_rates_that_human_labels_correct_are_shown_beside_the_judges() -> No
     assert "human labels" not in plain._repr_html_()
 
 
+def test_win_rates_at_equal_kl_are_a_finding() -> None:
+    rates = {"rlaif": estimate(0.62), "direct": estimate(0.7)}
+    found = report(equal_kl={"kl": 3.456, "judge": "rouge", "win_rates": rates})
+    assert (
+        "at equal KL from the baseline, 3.46 nats, win rates against it on the validation prompts: rlaif 62.0 % [57.0, "
+        "67.0], n=50; direct 70.0 % [65.0, 75.0], n=50; judge rouge, interpolated between checkpoints" in found.summary
+    )
+    assert "at equal KL" not in "\n".join(report().summary)
+
+
 def test_human_labels_that_contradict_the_judge_are_warned_of() -> None:
     def warn(rate: float, bias: dict[str, float], **changes: Any) -> str:
         wins = [{**win(estimate(0.7), None), "corrected": correction(rate, bias)}]

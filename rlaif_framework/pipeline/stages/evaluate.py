@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+from pydantic import TypeAdapter
 from scipy.special import expit
 
 from rlaif_framework.assembly.context import Context
@@ -12,7 +13,8 @@ from rlaif_framework.contracts.stage import Stage, read_metrics
 from rlaif_framework.data.human_labels import HumanLabels, list_unlabelled
 from rlaif_framework.metrics.agreement import measure_labeler, measure_margins, observe
 from rlaif_framework.metrics.calibration import measure_calibration, measure_human_length, measure_lengths
-from rlaif_framework.metrics.estimates import estimate_mean
+from rlaif_framework.metrics.equal_kl import Checkpoint, compare_at_equal_kl
+from rlaif_framework.metrics.estimates import Estimate, estimate_mean
 from rlaif_framework.metrics.evaluation import (
     Curve,
     Evaluation,
@@ -31,11 +33,13 @@ from rlaif_framework.pipeline.stages.measure import read_measured
 from rlaif_framework.pipeline.stages.respond import read_response_metrics, read_responses
 from rlaif_framework.pipeline.stages.score import read_scores
 from rlaif_framework.pipeline.steps import Step
+from rlaif_framework.records.checkpoints import read_evaluations
 from rlaif_framework.records.jsonl import write_rows
 from rlaif_framework.records.preferences import Comparison, Evidence, Preference
 from rlaif_framework.records.rows import load_preferences
 from rlaif_framework.spec.model import REFERENCE
 
+ESTIMATE: TypeAdapter[Estimate | None] = TypeAdapter(Estimate | None)
 PAIRS = "pairs"
 """Name of the folder in the artefact with a file of pairs for each matchup, for human annotators."""
 
@@ -54,6 +58,7 @@ def evaluate_run(stage: Stage, context: Context, recipe: EvaluateRecipe) -> None
     unlabelled = [observe(c, Preference(c.id, None, Evidence("gold"))) for c in recipe.comparisons]
     compared = _pair_policies(stage, recipe)
     human = HumanLabels(recipe.human_labels)
+    checkpoints = {name: _read_checkpoints(stage, arm.improve) for name, arm in recipe.arms.items()}
     Evaluation(
         judges={name: judge.model_dump(mode="json") for name, judge in judges.items()},
         labelers={
@@ -69,12 +74,14 @@ def evaluate_run(stage: Stage, context: Context, recipe: EvaluateRecipe) -> None
                 labeler=arm.labeler,
                 reward=_measure_reward(stage, recipe, arm, labels),
                 curve=_read_curve(stage, arm.improve),
+                checkpoints=checkpoints[name],
             )
             for name, arm in recipe.arms.items()
         },
         policies=average_metrics(metrics, recipe.prompts),
         metrics=recipe.metric_names,
         wins=_measure_wins(stage, recipe, compared, human),
+        equal_kl=compare_at_equal_kl(checkpoints),
         human_labels=len(human),
         unused_labels=human.count_unused(pair for pairs in compared for pair in pairs),
         differences=[
@@ -99,6 +106,21 @@ def evaluate_run(stage: Stage, context: Context, recipe: EvaluateRecipe) -> None
 def _read_curve(stage: Stage, step: Step | None) -> Curve:
     """Read the training metrics of a policy; none if it is not trained."""
     return read_metrics(stage.artefact(step)) if step is not None else []
+
+
+def _read_checkpoints(stage: Stage, step: Step | None) -> list[Checkpoint]:
+    """Read the evaluations of a policy during training; none without `checkpoint_selection`."""
+    rows = read_evaluations(stage.artefact(step)) if step is not None else ()
+    return [
+        Checkpoint(
+            step=row["step"],
+            kl=ESTIMATE.validate_python(row["kl"]),
+            reward=ESTIMATE.validate_python(row["reward"]),
+            win_rate=ESTIMATE.validate_python((row["wins"] or {}).get("rate")),
+            judge=(row["wins"] or {}).get("judge"),
+        )
+        for row in rows
+    ]
 
 
 def _measure_reward(

@@ -1,0 +1,33 @@
+"""Arms with checkpoints are compared at equal KL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rlaif_framework import PluginManager, Spec
+from rlaif_framework.metrics.evaluation import Evaluation
+from rlaif_framework.report.run_report import RunReport
+from support.runs import execute
+
+
+def test_a_run_compares_its_arms_at_equal_kl(
+    tmp_path: Path, tiny_spec: Callable[..., Spec], manager: PluginManager
+) -> None:
+    def arm(lr: float, **selection: Any) -> dict[str, Any]:
+        algorithm = {"kind": "rloo", "steps": 2, "prompts_per_step": 2, "responses_per_prompt": 2, "lr": lr}
+        algorithm["checkpoint_selection"] = {"every": 1, "prompts": 4, **selection}
+        return {"reward": "length", "algorithm": algorithm}
+
+    arms = {"near": arm(1e-3, judge="rouge"), "far": arm(1e-2, judge="rouge"), "unjudged": arm(1e-3)}
+    run = execute(tiny_spec(arms=arms, evaluate={"judge": "rouge", "matchups": []}), tmp_path / "run", manager)
+    evaluation = Evaluation.load(tmp_path / "run/evaluation/summary")
+    checkpoints = {name: measured.checkpoints for name, measured in evaluation.arms.items()}
+    assert {name: [c.step for c in found] for name, found in checkpoints.items()} == dict.fromkeys(arms, [1, 2])
+    assert all(c.kl and c.reward and c.win_rate and c.judge == "rouge" for c in checkpoints["far"])
+    assert all(c.win_rate is None and c.judge is None for c in checkpoints["unjudged"])
+    assert evaluation.equal_kl is not None and set(evaluation.equal_kl.win_rates) == {"near", "far"}
+    reached = {name: max(c.kl.value for c in checkpoints[name] if c.kl) for name in ("near", "far")}
+    assert evaluation.equal_kl.kl == min(reached.values())
+    assert any(line.startswith("at equal KL") for line in RunReport.read(run.folder).summary)
