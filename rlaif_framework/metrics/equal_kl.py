@@ -68,8 +68,9 @@ def _interpolate(path: Sequence[Checkpoint], kl: float) -> Estimate:
         if there >= kl:
             # Both are at or below `kl` before, so the distance is positive.
             part = (kl - at) / (there - at)
-            values = [(1 - part) * a + part * b for a, b in zip(_bounds(before), _bounds(after), strict=True)]
-            return Estimate(*values, count=after.count, clusters=after.clusters)
+            bounds = zip(_bounds(before), _bounds(after), strict=True)
+            value, low, high = ((1 - part) * a + part * b for a, b in bounds)
+            return Estimate(value, low, high, after.count, after.clusters)
         before, at = after, there
     raise ValueError(f"no checkpoint has a KL of {kl}")
 

@@ -328,7 +328,7 @@ def _write_report(run: Run) -> None:
     more = {
         "summary": [*run.choices, *report.summary],
         "warnings": [*report.warnings, *describe_data(run.context)],
-        "panels": _collect_panels(run),
+        "panels": [*report.panels, *_collect_panels(run)],
     }
     report.model_copy(update=more).write(run.folder)
     run.tracking.results_measured(list_results(evaluation), run.folder / "report.html")

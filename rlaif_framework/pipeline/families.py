@@ -58,10 +58,12 @@ class FamilyRun:
                 choices=dict(member.choices),
                 state=self._find_state(member.name),
                 error=self.failed.get(member.name),
+                published=member.spec.published.results if member.spec.published else {},
             )
             for member in self.family.members
         ]
-        return FamilyReport.build(self.family.name, self.family.settings, members, self.measures)
+        sources = {member.spec.published.source for member in self.family.members if member.spec.published}
+        return FamilyReport.build(self.family.name, self.family.settings, members, self.measures, sorted(sources))
 
     def _find_state(self, name: str) -> Literal["finished", "failed", "not finished"]:
         return "failed" if name in self.failed else "finished" if name in self.specs else "not finished"

@@ -9,7 +9,7 @@ from typing import Any
 from rlaif_framework.records.jsonl import read_rows
 
 EVALUATIONS = "checkpoint_selection.jsonl"
-"""File of an algorithm's artefact with one row per evaluation: the `step`, and estimates of `kl`, `reward` and others."""
+"""File of an algorithm's artefact with a row for each evaluation: the `step`, and estimates such as `kl`, `reward`."""
 
 
 def read_evaluations(folder: Path) -> Iterator[dict[str, Any]]:

@@ -12,6 +12,7 @@ from rlaif_framework.files import write_atomic
 from rlaif_framework.metrics.estimates import Estimate, adjust_holm
 from rlaif_framework.metrics.seeds import Measure, Measured, SeedDifference, SeedMean, average_seeds, compare_seeds
 from rlaif_framework.report.page import render_page
+from rlaif_framework.report.published import explain_published, show_published
 
 FAMILY, PAGE = "family.json", "family.html"
 """Names of the files."""
@@ -41,6 +42,8 @@ class FamilyMember(BaseModel):
     """Why it failed."""
     measures: dict[str, float] = {}
     """Its main numbers by name."""
+    published: dict[str, float] = {}
+    """Published results by name."""
 
 
 class VariantMeasure(BaseModel):
@@ -52,6 +55,8 @@ class VariantMeasure(BaseModel):
     mean: SeedMean
     difference: SeedDifference | None = None
     """The difference from the first variant; None for the first one, and without a seed in common."""
+    published: float | None = None
+    """The published result; None if there is none."""
     p_holm: float | None = None
     """The p-value of the difference, adjusted for the number of variants by Holm's method."""
 
@@ -85,10 +90,17 @@ class FamilyReport(BaseModel):
     measures: list[FamilyMeasure] = []
     notes: list[str] = []
     """What could not be computed, and why."""
+    published: list[str] = []
+    """Where the published results are from."""
 
     @classmethod
     def build(
-        cls, name: str, spec: Mapping[str, Any], members: list[FamilyMember], found: Mapping[str, Sequence[Measure]]
+        cls,
+        name: str,
+        spec: Mapping[str, Any],
+        members: list[FamilyMember],
+        found: Mapping[str, Sequence[Measure]],
+        published: Sequence[str] = (),
     ) -> FamilyReport:
         """Compute means over seeds, and the difference of each variant from the first one.
 
@@ -97,12 +109,16 @@ class FamilyReport(BaseModel):
             spec: Its spec as plain JSON.
             members: Its members.
             found: What was measured, by the name of the member.
+            published: Where the published results of the members are from.
         """
         own = {member: {measure.name: measure.measured.value for measure in rows} for member, rows in found.items()}
         members = [member.model_copy(update={"measures": own.get(member.name, {})}) for member in members]
         titles = {measure.name: measure for rows in found.values() for measure in rows}
         measures = [_compare_variants(measure, members, found) for measure in titles.values()]
-        return cls(name=name, spec=dict(spec), members=members, measures=measures, notes=list(_list_notes(measures)))
+        notes = list(_list_notes(measures))
+        return cls(
+            name=name, spec=dict(spec), members=members, measures=measures, notes=notes, published=list(published)
+        )
 
     @property
     def failed(self) -> list[FamilyMember]:
@@ -121,7 +137,11 @@ class FamilyReport(BaseModel):
 
     def render(self) -> str:
         """Render the page, which has no scripts and makes no external requests."""
-        return render_page("family.html.j2", report=self, reading=READING, tables=self.list_tables())
+        return render_page("family.html.j2", report=self, reading=self._explain(), tables=self.list_tables())
+
+    def _explain(self) -> str:
+        """Explain the columns of the tables."""
+        return " ".join([READING, *map(explain_published, self.published)])
 
     def list_tables(self) -> list[Table]:
         """Return a table for each measure, with a row for each variant and a column for each seed."""
@@ -138,7 +158,7 @@ class FamilyReport(BaseModel):
             "cell.html.j2",
             title=f"Family {self.name}",
             subtitle=f"{len(self.members)} members",
-            summary=[*self.notes, READING],
+            summary=[*self.notes, self._explain()],
             warnings=[f"member '{member.name}' failed: {member.error}" for member in self.failed],
             tables=[((title, *head[1:]), rows) for title, head, rows in self.list_tables()],
         )
@@ -152,6 +172,9 @@ def _compare_variants(
     for member in members:
         if (member.name, measure.name) in measured:
             variants.setdefault(member.variant, {})[member.seed] = measured[member.name, measure.name]
+    published = {
+        member.variant: member.published[measure.name] for member in members if measure.name in member.published
+    }
     first, *others = variants
     differences = {name: compare_seeds(variants[name], variants[first]) for name in others}
     tested = {name: found.p for name, found in differences.items() if found is not None and found.p is not None}
@@ -165,6 +188,7 @@ def _compare_variants(
                 variant=name,
                 mean=average_seeds(seeds, measure.is_rate),
                 difference=differences.get(name),
+                published=published.get(name),
                 p_holm=adjusted.get(name),
             )
             for name, seeds in variants.items()
@@ -195,6 +219,9 @@ def _make_table(measure: FamilyMeasure) -> Table:
     seeds = list(dict.fromkeys(seed for variant in measure.variants for seed in variant.mean.seeds))
     head = ["variant", *(f"seed {seed}" for seed in seeds), "mean", "other prompts", "other seeds"]
     several = len(measure.variants) > 1
+    published = any(variant.published is not None for variant in measure.variants)
+    if published:
+        head.insert(1, "published")
     if several:
         head += [f"minus {measure.variants[0].variant}", "other prompts", "other seeds", "p (Holm)"]
     rows = []
@@ -205,7 +232,8 @@ def _make_table(measure: FamilyMeasure) -> Table:
         cells += [_interval(measure, mean.over_seeds)]
         if several:
             cells += _describe_difference(measure, variant)
-        rows.append((variant.variant, *cells))
+        known = [_show_published(measure, variant)] if published else []
+        rows.append((variant.variant, *known, *cells))
     return measure.title, tuple(head), rows
 
 
@@ -216,6 +244,10 @@ def _describe_difference(measure: FamilyMeasure, variant: VariantMeasure) -> lis
     p = "-" if variant.p_holm is None else f"{variant.p_holm:.2g}"
     intervals = [_interval(measure, found.over_prompts, "+"), _interval(measure, found.over_seeds, "+")]
     return [_show(measure, found.value, "+"), *intervals, p]
+
+
+def _show_published(measure: FamilyMeasure, variant: VariantMeasure) -> str:
+    return "-" if variant.published is None else show_published(measure.name, variant.published)
 
 
 def _show(measure: FamilyMeasure, value: float | None, sign: str = "") -> str:

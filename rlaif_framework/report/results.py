@@ -15,13 +15,14 @@ def list_results(evaluation: Evaluation) -> dict[str, float]:
     measured is left out.
     """
     found: dict[str, float] = {}
-    for name, estimate in _list_estimates(evaluation):
+    for name, estimate in list_estimates(evaluation):
         if estimate is not None:
             found |= {name: estimate.value, f"{name}/low": estimate.low, f"{name}/high": estimate.high}
     return found
 
 
-def _list_estimates(evaluation: Evaluation) -> Iterator[tuple[str, Estimate | None]]:
+def list_estimates(evaluation: Evaluation) -> Iterator[tuple[str, Estimate | None]]:
+    """Yield the name of each result and its estimate; None if it was not measured."""
     for win in evaluation.wins:
         judge = "" if win.judge == "judge" else f"{win.judge}/"
         yield f"win_rate/{judge}{win.first}-vs-{win.second}", win.rate

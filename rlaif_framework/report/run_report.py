@@ -14,6 +14,7 @@ from rlaif_framework.metrics.evaluation import Evaluation
 from rlaif_framework.report.charts import draw_curves, draw_lengths, draw_reliability, draw_wins
 from rlaif_framework.report.findings import describe_unanswered, find_warnings, summarise
 from rlaif_framework.report.page import percent, render_page
+from rlaif_framework.report.published import compare_published
 
 
 class StepReport(BaseModel):
@@ -45,7 +46,7 @@ class RunReport(BaseModel):
     environment: dict[str, Any]
     """Versions and hardware."""
     panels: list[Panel] = []
-    """Sections that plugins add."""
+    """Further sections: published results, and what plugins add."""
 
     @classmethod
     def build(
@@ -59,6 +60,7 @@ class RunReport(BaseModel):
             evaluation=evaluation,
             steps=steps,
             environment=environment,
+            panels=list(compare_published(spec, evaluation)),
         )
 
     def write(self, folder: Path) -> None:

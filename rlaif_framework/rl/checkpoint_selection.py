@@ -26,6 +26,7 @@ from rlaif_framework.training.checkpoints import load_weights, save_weights
 from rlaif_framework.training.loop import StepFunction
 from rlaif_framework.training.responses import truncate_prompts
 
+
 def train_online(
     learner: OnlineLearner,
     reward: Reward | None,

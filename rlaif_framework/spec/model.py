@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, FiniteFloat, ValidationInfo, model_validator
 
 from rlaif_framework.config import Config
 from rlaif_framework.data.paths import ModelName, SpecPath
@@ -325,6 +325,15 @@ def _check_plugin(value: str) -> str:
     return absolute_name(value)
 
 
+class PublishedConfig(Config):
+    """Results of a publication."""
+
+    source: str = Field(min_length=1)
+    """Where they were published, such as `RLAIF v2, Table 1`."""
+    results: dict[str, FiniteFloat] = Field({})
+    """Values by the names that trackers get, such as `win_rate/rlaif-vs-sft: 0.71`. Rates are between 0 and 1."""
+
+
 class Spec(Config):
     """Settings of a run. See docs/spec.md."""
 
@@ -355,6 +364,8 @@ class Spec(Config):
     trackers: list[TrackerSlot] = default_components("tensorboard")
     """Experiment trackers that get settings, metrics and results while the run goes on; an empty list for none. They
     change no result."""
+    published: PublishedConfig | None = None
+    """Results of a publication, which the report sets beside those of the run. They change no result."""
 
     @model_validator(mode="after")
     def _check_names(self) -> Spec:

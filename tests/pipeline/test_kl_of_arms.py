@@ -24,10 +24,11 @@ def test_a_run_compares_its_arms_at_equal_kl(
     run = execute(tiny_spec(arms=arms, evaluate={"judge": "rouge", "matchups": []}), tmp_path / "run", manager)
     evaluation = Evaluation.load(tmp_path / "run/evaluation/summary")
     checkpoints = {name: measured.checkpoints for name, measured in evaluation.arms.items()}
-    assert {name: [c.step for c in found] for name, found in checkpoints.items()} == dict.fromkeys(arms, [1, 2])
+    assert {name: [c.step for c in found] for name, found in checkpoints.items()} == {name: [1, 2] for name in arms}
     assert all(c.kl and c.reward and c.win_rate and c.judge == "rouge" for c in checkpoints["far"])
     assert all(c.win_rate is None and c.judge is None for c in checkpoints["unjudged"])
-    assert evaluation.equal_kl is not None and set(evaluation.equal_kl.win_rates) == {"near", "far"}
+    assert evaluation.equal_kl is not None
+    assert set(evaluation.equal_kl.win_rates) == {"near", "far"}
     reached = {name: max(c.kl.value for c in checkpoints[name] if c.kl) for name in ("near", "far")}
     assert evaluation.equal_kl.kl == min(reached.values())
     assert any(line.startswith("at equal KL") for line in RunReport.read(run.folder).summary)
