@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -52,6 +53,10 @@ class Layers:
         for set_place, origin in reversed(self.overrides):
             if set_place == place[: len(set_place)]:  # an override replaces all that was there
                 return origin
+        in_file = any(_has_place(data, place) for _, data in self.files)
+        for set_place, origin in reversed(self.overrides):
+            if not in_file and place == set_place[: len(place)]:  # an override created what is around its value
+                return origin
         for end in range(len(place), 0, -1):
             # The highest file that has the place: it would not be there if a file above had replaced what is around.
             for path, data in reversed(self.files):
@@ -87,7 +92,8 @@ def read_layers(given: Sequence[Path | str]) -> Layers:
         for path, data in _read_chain(find_spec_file(name)):
             layers.files.append((path, data))
             merged = merge_settings(merged, data)
-        layers.data = merge_settings(layers.data, merged)
+        # A copy, so that overrides do not change the settings of the files.
+        layers.data = merge_settings(layers.data, deepcopy(merged))
     return layers
 
 
@@ -98,7 +104,7 @@ def read_layer(path: Path, what: str) -> Layers:
         SpecError: It cannot be read.
     """
     data = _read(path, what)
-    return Layers([(path, data)], merge_settings({}, data))
+    return Layers([(path, data)], deepcopy(data))
 
 
 def _read_chain(path: Path) -> list[tuple[Path, dict[str, Any]]]:

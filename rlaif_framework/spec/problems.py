@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from rlaif_framework.errors import SpecError
+from rlaif_framework.errors import SpecError, shorten_name
 from rlaif_framework.spec.layers import Layers
 
 EXPLAINED = frozenset({"missing", "value_error", "assertion_error", "extra_forbidden", "model_type"})
@@ -39,7 +39,7 @@ def explain(error: ValidationError, data: Mapping[str, Any], what: str, layers: 
         head = (stated and f"{stated}: ") + (where and f"{where}: ")
         problems.setdefault(head, []).append(message)
         if item["type"] not in EXPLAINED:
-            values[head] = _describe_value(item)
+            values[head] = _describe_value(item) + _advise(item)
     # Several problems at one path come from a union: each describes one valid form.
     lines = [f"  {head}{'; or: '.join(messages)}{values.get(head, '')}" for head, messages in problems.items()]
     more = [f"  and {len(lines) - MAX_PROBLEMS} more problems"] if len(lines) > MAX_PROBLEMS else []
@@ -58,6 +58,14 @@ def _describe_value(item: ErrorDetails) -> str:
     short = Repr()
     short.maxstring = short.maxlong = short.maxother = 80
     return f", got {short.repr(str(value) if isinstance(value, str) else value)}"
+
+
+def _advise(item: ErrorDetails) -> str:
+    """Return how to write a value in the form that is expected, if that is clear."""
+    value: Any = item["input"]
+    if item["type"] == "list_type" and isinstance(value, str | int | float) and not isinstance(value, bool):
+        return f"; write [{shorten_name(str(value))}]"
+    return ""
 
 
 def _find_place(location: Sequence[str | int], data: object, missing: bool) -> tuple[str | int, ...]:

@@ -110,6 +110,18 @@ def test_a_problem_is_named_in_the_file_or_option_that_states_it(tmp_path: Path)
     ]
 
 
+def test_a_problem_around_what_an_option_sets_is_named_at_the_option(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.yaml", "task: tldr\npolicy: {model: a/b}\narms:\n  x: {reward: length, algorithm: rloo}\n")
+    (found,) = problems(path, overrides=("arms.y.algorithm.lr=1e-5",))
+    assert found.startswith("--set arms.y.algorithm.lr=1e-5: arms.y.algorithm: 'kind' is missing: name one of a2c, ")
+
+
+@pytest.mark.parametrize(("value", "advice"), [("wandb", "'wandb'; write [wandb]"), ("3", "3; write [3]")])
+def test_a_value_in_place_of_a_list_is_told_how_to_be_one(tmp_path: Path, value: str, advice: str) -> None:
+    path = write(tmp_path / "s.yaml", f"task: tldr\npolicy: {{model: a/b}}\ntrackers: {value}\n")
+    assert problems(path) == [f"{path}:3: trackers: Input should be a valid list, got {advice}"]
+
+
 def test_a_missing_key_is_named_at_the_mapping_that_lacks_it(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", "task: tldr\npolicy:\n  dtype: auto\n")
     assert problems(path) == [f"{path}:2: policy.model: Field required"]
