@@ -111,7 +111,8 @@ def test_a_problem_is_named_in_the_file_or_option_that_states_it(tmp_path: Path)
 
 
 def test_a_problem_around_what_an_option_sets_is_named_at_the_option(tmp_path: Path) -> None:
-    path = write(tmp_path / "s.yaml", "task: tldr\npolicy: {model: a/b}\narms:\n  x: {reward: length, algorithm: rloo}\n")
+    text = "task: tldr\npolicy: {model: a/b}\narms:\n  x: {reward: length, algorithm: rloo}\n"
+    path = write(tmp_path / "s.yaml", text)
     (found,) = problems(path, overrides=("arms.y.algorithm.lr=1e-5",))
     assert found.startswith("--set arms.y.algorithm.lr=1e-5: arms.y.algorithm: 'kind' is missing: name one of a2c, ")
 
