@@ -14,6 +14,7 @@ from rlaif_framework.metrics.divergence import Change, Divergence, Phrase, find_
 from rlaif_framework.metrics.estimates import Estimate
 from rlaif_framework.records.jsonl import read_rows, write_rows
 from rlaif_framework.records.samples import MeasuredSample
+from rlaif_framework.records.step_rows import read_steps, record_step
 from rlaif_framework.report.page import metric_name
 from rlaif_framework.rl.config import ALARM_PROMPTS, ALARM_RESPONSES, OnlineConfig
 from rlaif_framework.rl.learner import OnlineLearner
@@ -76,7 +77,7 @@ class HackingAlarm:
         """
         if self.config.alarm == "off" or not self.stage.is_main:  # only this process saves the policy
             return False
-        rows = self._read()
+        rows = read_steps(self.stage.folder / CHECKS)
         self.stage.facts["alarm_checks"] = len(rows)
         first = next((row for row in rows if row["alarm"]), None)
         if first is None:
@@ -103,13 +104,11 @@ class HackingAlarm:
     def _decide(self, number: int, evaluation: Mapping[str, Any] | None) -> bool:
         """Check the responses, record the check, and return True if there is an alarm."""
         # An interrupted run may have checked after its last checkpoint: those checks are repeated.
-        rows = [row for row in self._read() if row["step"] < number]
+        rows = [row for row in read_steps(self.stage.folder / CHECKS) if row["step"] < number]
         last_good = max((row["step"] for row in rows if not row["alarm"]), default=0)
         row = {"step": number, "last_good_step": last_good, "alarm": self._compare(number, evaluation)}
         self.stage.report_step(number, {"alarm": float(row["alarm"] is not None)})
-        # A rename is atomic: an interrupted write must not leave a partial file.
-        write_rows(self.folder / CHECKS, [*rows, row])
-        (self.folder / CHECKS).replace(self.stage.folder / CHECKS)
+        record_step(self.stage.folder / CHECKS, row, self.folder)
         if row["alarm"] is None:
             self._save_policy(number)
         elif not any(r["alarm"] for r in rows):
@@ -148,10 +147,6 @@ class HackingAlarm:
         step = row["last_good_step"]
         good = f"the policy after step {step}, the last check without an alarm" if step else "the initial policy"
         return f". Training stopped; kept: {good}" if self.config.alarm == "stop" else f". `alarm: stop` keeps {good}"
-
-    def _read(self) -> list[dict[str, Any]]:
-        path = self.stage.folder / CHECKS
-        return [row for _, row in read_rows(path)] if path.exists() else []
 
     def _policy_file(self, number: int) -> Path:
         return self.folder / f"step-{number}.safetensors"

@@ -14,9 +14,8 @@ from rlaif_framework.errors import SpecError
 from rlaif_framework.files import write_atomic
 from rlaif_framework.metrics.estimates import estimate_mean
 from rlaif_framework.metrics.wins import measure_wins
-from rlaif_framework.records.checkpoints import EVALUATIONS, read_evaluations
-from rlaif_framework.records.jsonl import write_rows
 from rlaif_framework.records.preferences import Comparison, Evidence, Preference
+from rlaif_framework.records.step_rows import EVALUATIONS, read_steps, record_step
 from rlaif_framework.rl.alarm import HackingAlarm
 from rlaif_framework.rl.config import CheckpointSelectionConfig
 from rlaif_framework.rl.kl import sample_kl
@@ -106,13 +105,9 @@ class CheckpointSelector:
             return False
         stop = False
         if self.stage.is_main:
-            # An interrupted run may have evaluated after its last checkpoint: those evaluations are repeated.
             self.evaluation = self._measure(number)
-            rows = [*(row for row in read_evaluations(self.stage.folder) if row["step"] < number), self.evaluation]
-            self.stage.report_step(number, _to_metrics(rows[-1]))
-            # A rename is atomic: an interrupted write must not leave a partial file.
-            write_rows(self.folder / EVALUATIONS, rows)
-            (self.folder / EVALUATIONS).replace(self.stage.folder / EVALUATIONS)
+            self.stage.report_step(number, _to_metrics(self.evaluation))
+            rows = record_step(self.stage.folder / EVALUATIONS, self.evaluation, self.folder)
             save_weights(self.learner.policy_model, self._candidate(number))
             # After saving: the new checkpoint may not be a candidate itself.
             self._delete_others(rows)
@@ -124,7 +119,7 @@ class CheckpointSelector:
         if not self.stage.is_main:  # only this process saves the policy
             return
         # RLAIF G: of the candidates with the highest reward, the one with the highest win rate.
-        candidates = self._rank_candidates(list(read_evaluations(self.stage.folder)))
+        candidates = self._rank_candidates(read_steps(self.stage.folder / EVALUATIONS))
         best = max(candidates, key=lambda row: (_win_rate(row), _mean_reward(row)))
         with self.stage.reading_checkpoint():
             load_weights(self.learner.policy_model, self._candidate(best["step"]))

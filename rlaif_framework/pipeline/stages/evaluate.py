@@ -33,10 +33,10 @@ from rlaif_framework.pipeline.stages.measure import read_measured
 from rlaif_framework.pipeline.stages.respond import read_response_metrics, read_responses
 from rlaif_framework.pipeline.stages.score import read_scores
 from rlaif_framework.pipeline.steps import Step
-from rlaif_framework.records.checkpoints import read_evaluations
 from rlaif_framework.records.jsonl import write_rows
 from rlaif_framework.records.preferences import Comparison, Evidence, Preference
 from rlaif_framework.records.rows import load_preferences
+from rlaif_framework.records.step_rows import EVALUATIONS, read_steps
 from rlaif_framework.spec.model import REFERENCE
 
 ESTIMATE: TypeAdapter[Estimate | None] = TypeAdapter(Estimate | None)
@@ -110,7 +110,7 @@ def _read_curve(stage: Stage, step: Step | None) -> Curve:
 
 def _read_checkpoints(stage: Stage, step: Step | None) -> list[Checkpoint]:
     """Read the evaluations of a policy during training; none without `checkpoint_selection`."""
-    rows = read_evaluations(stage.artefact(step)) if step is not None else ()
+    rows = read_steps(stage.artefact(step) / EVALUATIONS) if step is not None else []
     return [
         Checkpoint(
             step=row["step"],
