@@ -218,6 +218,23 @@ def locked(path: Path, work: str, tell: Callable[[str], None] | None = None) -> 
         lock.release()
 
 
+def is_locked(path: Path) -> bool:
+    """Return True if a process holds the lock of a file or folder."""
+    path = Path(os.path.realpath(path))
+    file = path.with_name(f".{path.name}.lock")
+    if not file.exists():
+        return False
+    lock = FileLock(file)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return True
+    except OSError:  # it may not be written, so no run of this user holds it
+        return False
+    lock.release()
+    return False
+
+
 def remove_lock(file: Path) -> None:
     """Remove the lock file that a killed process left, unless another process holds the lock."""
     lock = FileLock(file)

@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from rlaif_framework.cli.check_judge import check_judge
+from rlaif_framework.cli.finished_runs import runs
 from rlaif_framework.cli.label import label
 from rlaif_framework.cli.listings import catalogue, components, plugins, schema, show
 from rlaif_framework.cli.new_plugin import new_plugin
@@ -49,7 +50,12 @@ def prepare(
     """Read the options before the command."""
 
 
-for command in (run, label, check_judge, plan, check, schema, catalogue, plugins, components, show, new_plugin):
+COMMANDS = (
+    *(run, label, check_judge, plan, check),
+    *(runs,),
+    *(schema, catalogue, plugins, components, show, new_plugin),
+)
+for command in COMMANDS:
     app.command()(command)
 
 

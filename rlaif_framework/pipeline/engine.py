@@ -24,6 +24,7 @@ from rlaif_framework.models.memory_plan import estimate_peak, plan_load
 from rlaif_framework.pipeline.environment import describe_environment, is_disk_full
 from rlaif_framework.pipeline.planning import check_loads, complete_spec, prepare
 from rlaif_framework.pipeline.run_folder import check_folder, create_folder, open_folder, place_artefact
+from rlaif_framework.pipeline.run_record import RunStatus
 from rlaif_framework.pipeline.steps import Step
 from rlaif_framework.pipeline.tables import read_tables
 from rlaif_framework.pipeline.tracking import Tracking
@@ -160,6 +161,8 @@ def _run_steps(run: Run) -> None:
     if main:
         run.store.remove_leftovers()
         open_folder(run.folder, run.spec, run.steps)
+        status = RunStatus.begin(run.choices, describe_data(run.context))
+        status.write(run.folder)
         run.tracking = Tracking.start(run.spec, run.context, run.folder, run.steps, run.progress.print)
         run.call_hooks("rlaif_run_started")
     error: BaseException | None = None
@@ -173,6 +176,8 @@ def _run_steps(run: Run) -> None:
         raise
     finally:
         if main:
+            with suppress(OSError):  # if the disk is full, that error is being raised already
+                status.end(error).write(run.folder)
             run.call_hooks("rlaif_run_finished", error=error)
             run.tracking.run_finished(error)
 

@@ -40,6 +40,8 @@ from rlaif_framework.records.rows import load_preferences
 from rlaif_framework.spec.model import REFERENCE
 
 ESTIMATE: TypeAdapter[Estimate | None] = TypeAdapter(Estimate | None)
+PROMPTS = "prompts.jsonl"
+"""Name of the file in the artefact with the test prompts, each once."""
 PAIRS = "pairs"
 """Name of the folder in the artefact with a file of pairs for each matchup, for human annotators."""
 
@@ -101,6 +103,9 @@ def evaluate_run(stage: Stage, context: Context, recipe: EvaluateRecipe) -> None
         sft_loss=_read_curve(stage, recipe.sft),
     ).save(stage.folder)
     _write_pairs(stage, recipe, compared)
+    prompts = {prompt.id: prompt for prompt in recipe.prompts}
+    rows = ({"id": p.id, "text": p.text, "reference": p.reference} for p in prompts.values())
+    write_rows(stage.folder / PROMPTS, rows)
 
 
 def _read_curve(stage: Stage, step: Step | None) -> Curve:
