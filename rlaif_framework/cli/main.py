@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from rlaif_framework.cli.check_judge import check_judge
+from rlaif_framework.cli.compare import compare
 from rlaif_framework.cli.finished_runs import runs
 from rlaif_framework.cli.label import label
 from rlaif_framework.cli.listings import catalogue, components, plugins, schema, show
@@ -52,7 +53,7 @@ def prepare(
 
 COMMANDS = (
     *(run, label, check_judge, plan, check),
-    *(runs,),
+    *(runs, compare),
     *(schema, catalogue, plugins, components, show, new_plugin),
 )
 for command in COMMANDS:

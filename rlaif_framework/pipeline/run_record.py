@@ -142,7 +142,7 @@ class RunRecord:
         except OSError as error:
             raise DataError(f"cannot read {path}: {error}") from error
         except ValidationError as error:
-            raise DataError(f"{path} is damaged, or of another version: {error.error_count()} values are wrong") from None
+            raise DataError(f"{path} is damaged: {error.error_count()} values are wrong") from None
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -26,9 +26,10 @@ from rlaif_framework.metrics.evaluation import (
 )
 from rlaif_framework.metrics.response_metrics import average_metrics, measure_differences
 from rlaif_framework.metrics.wins import WinRate, measure_wins
+from rlaif_framework.pipeline.artefact_files import PREFERENCES, PROMPTS
 from rlaif_framework.pipeline.recipes import ArmResults, EvaluateRecipe, LabelHeldOutRecipe
 from rlaif_framework.pipeline.stages.judge import pair_responses
-from rlaif_framework.pipeline.stages.label import PREFERENCES, label_comparisons
+from rlaif_framework.pipeline.stages.label import label_comparisons
 from rlaif_framework.pipeline.stages.measure import read_measured
 from rlaif_framework.pipeline.stages.respond import read_response_metrics, read_responses
 from rlaif_framework.pipeline.stages.score import read_scores
@@ -40,8 +41,6 @@ from rlaif_framework.records.rows import load_preferences
 from rlaif_framework.spec.model import REFERENCE
 
 ESTIMATE: TypeAdapter[Estimate | None] = TypeAdapter(Estimate | None)
-PROMPTS = "prompts.jsonl"
-"""Name of the file in the artefact with the test prompts, each once."""
 PAIRS = "pairs"
 """Name of the folder in the artefact with a file of pairs for each matchup, for human annotators."""
 
