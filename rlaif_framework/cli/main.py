@@ -18,6 +18,7 @@ from rlaif_framework.cli.new_plugin import new_plugin
 from rlaif_framework.cli.plugin_commands import PluginGroup
 from rlaif_framework.cli.runs import check, plan, run
 from rlaif_framework.cli.setup import check_arguments, prepare_process
+from rlaif_framework.cli.try_policies import try_policies
 from rlaif_framework.errors import RlaifError, describe_missing
 from rlaif_framework.terminal import escape_controls
 
@@ -58,6 +59,7 @@ COMMANDS = (
 )
 for command in COMMANDS:
     app.command()(command)
+app.command("try")(try_policies)
 
 
 def main() -> None:
