@@ -119,12 +119,23 @@ def atomic_path(path: Path) -> Iterator[Path]:
     killed process leaves is removed by `remove_leftovers`.
     """
     # In the same folder, since renaming across file systems is not atomic. The process id allows concurrent writers.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}@{_host()}.tmp")
+    temporary = _temporary(path)
     try:
         yield temporary
         temporary.replace(path)
     finally:
         _remove(temporary)
+
+
+def remove_atomic(folder: Path) -> None:
+    """Remove a folder at once, and then its files; `remove_leftovers` removes what a killed process left of them."""
+    temporary = _temporary(folder)
+    folder.rename(temporary)
+    shutil.rmtree(temporary)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}@{_host()}.tmp")
 
 
 def write_atomic(path: Path, text: str) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from rlaif_framework.cli.artefacts import gc, lineage
 from rlaif_framework.cli.check_judge import check_judge
 from rlaif_framework.cli.compare import compare
 from rlaif_framework.cli.finished_runs import runs
@@ -54,7 +55,7 @@ def prepare(
 
 COMMANDS = (
     *(run, label, check_judge, plan, check),
-    *(runs, compare),
+    *(runs, compare, lineage, gc),
     *(schema, catalogue, plugins, components, show, new_plugin),
 )
 for command in COMMANDS:

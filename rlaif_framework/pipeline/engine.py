@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from rlaif_framework.pipeline.planning import check_loads, complete_spec, prepar
 from rlaif_framework.pipeline.run_folder import check_folder, create_folder, open_folder, place_artefact
 from rlaif_framework.pipeline.run_record import RunStatus
 from rlaif_framework.pipeline.steps import Step
+from rlaif_framework.pipeline.store_use import used_artefacts
 from rlaif_framework.pipeline.tables import read_tables
 from rlaif_framework.pipeline.tracking import Tracking
 from rlaif_framework.pipeline.verification import check_artefact
@@ -111,7 +112,11 @@ def run_spec(
     if folder is None and main:
         run.folder = create_folder(spec.name)
     progress.print(f"run {spec.name} in {run.folder}")
-    with locked(run.folder, f"runs {spec.name} in {run.folder}") if main else nullcontext():
+    if not main:
+        _run_steps(run)
+        return run
+    steps = [(step.stage, step.key) for step in run.steps]
+    with locked(run.folder, f"runs {spec.name} in {run.folder}"), used_artefacts(store, steps, progress.print):
         _run_steps(run)
     return run
 

@@ -96,15 +96,6 @@ def list_runs(folder: Path) -> RunList:
     return RunList(runs=runs, families=families, problems=problems)
 
 
-def find_runs(folder: Path) -> Iterator[Path]:
-    """Yield the run folders in a folder, those of the members of families included."""
-    for path in [folder, *(sorted(folder.iterdir()) if folder.is_dir() else ())]:
-        if (path / RECORD).exists():
-            yield path
-        elif (path / FAMILY).exists():
-            yield from (member for member in sorted(path.iterdir()) if (member / RECORD).exists())
-
-
 @contextmanager
 def _collected(problems: list[Problem], path: Path) -> Iterator[None]:
     """Add the error of this block to the problems."""
