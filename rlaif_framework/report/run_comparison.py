@@ -265,9 +265,9 @@ def _count(scores: Sequence[float]) -> Counts:
 
 
 def _compare_metrics(first: FinishedArm, second: FinishedArm, shared: Sequence[str]) -> dict[str, Estimate]:
-    rows = [[arm.judged[key].metrics for key in shared] for arm in (second, first)]
+    own, other = ([arm.judged[key].metrics for key in shared] for arm in (second, first))
     prompts = [Prompt(key, first.judged[key].prompt, "") for key in shared]
-    return measure_differences(*rows, prompts)
+    return measure_differences(own, other, prompts)
 
 
 def _list_flips(first: FinishedArm, second: FinishedArm, scored: Sequence[tuple[str, float, float]]) -> list[Flip]:

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -108,7 +109,7 @@ def test_a_failed_run_is_listed_with_its_error(
 def test_members_of_families_are_listed(folders: Path, run_folder: Path, rlaif: RunCommand) -> None:
     family = folders / "lrs"
     shutil.copytree(run_folder, family / "lr=1,seed=0")
-    members = [
+    members: list[dict[str, Any]] = [
         {"name": name, "variant": "lr=1", "seed": seed, "choices": {}, "state": state, "error": error}
         for name, seed, state, error in (
             ("lr=1,seed=0", 0, "finished", None),

@@ -16,6 +16,7 @@ import pytest
 
 import rlaif_framework
 from rlaif_framework import PluginManager, Prompt
+from rlaif_framework.api.rewards import LoadedReward
 from rlaif_framework.cli.interrupts import CODE
 
 RunCommand = Callable[..., tuple[int, str, str]]
@@ -117,7 +118,7 @@ def test_a_reward_that_cannot_score_is_named_and_the_response_is_shown(
     def refuse(self: object, prompt: Prompt, responses: object) -> list[float]:
         raise rlaif_framework.DataError("prompt 1 has no reference")
 
-    monkeypatch.setattr(rlaif_framework.api.rewards.LoadedReward, "score", refuse)
+    monkeypatch.setattr(LoadedReward, "score", refuse)
     code, out, err = rlaif("try", run_folder, "rlaif", "--prompt", PROMPT)
     assert (code, err) == (0, "rlaif: the reward of rlaif could not score: prompt 1 has no reference\n")
     assert "--- rlaif: " in out
