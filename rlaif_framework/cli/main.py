@@ -12,7 +12,7 @@ import typer
 from rlaif_framework.cli.artefacts import gc, lineage
 from rlaif_framework.cli.check_judge import check_judge
 from rlaif_framework.cli.compare import compare
-from rlaif_framework.cli.finished_runs import runs
+from rlaif_framework.cli.finished_runs import report, runs
 from rlaif_framework.cli.label import label
 from rlaif_framework.cli.listings import catalogue, components, plugins, schema, show
 from rlaif_framework.cli.new_plugin import new_plugin
@@ -55,7 +55,7 @@ def prepare(
 
 COMMANDS = (
     *(run, label, check_judge, plan, check),
-    *(runs, compare, lineage, gc),
+    *(runs, report, compare, lineage, gc),
     *(schema, catalogue, plugins, components, show, new_plugin),
 )
 for command in COMMANDS:

@@ -47,6 +47,8 @@ class RunStatus(BaseModel):
     """Sentences about what the spec leaves open, such as its judge."""
     data_notes: list[str] = []
     """Sentences about the data, such as rows that are left out."""
+    reused: list[str] = []
+    """The steps that were not computed by this execution."""
 
     @classmethod
     def begin(cls, choices: list[str], data_notes: list[str]) -> RunStatus:
@@ -57,6 +59,10 @@ class RunStatus(BaseModel):
         """Return the status of an execution that ends now, with the error that ends it."""
         failed = isinstance(error, Exception)  # an interrupt from the keyboard is none
         return self.model_copy(update={"ended": datetime.now(UTC), "error": str(error) if failed else None})
+
+    def with_reused(self, steps: Mapping[str, bool]) -> RunStatus:
+        """Return the status with the steps that were reused, by name."""
+        return self.model_copy(update={"reused": [name for name, reused in steps.items() if reused]})
 
     def write(self, folder: Path) -> None:
         """Write `status.json` into the run folder."""
