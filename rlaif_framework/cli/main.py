@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 import sys
+from collections.abc import Callable
 from typing import Annotated, NoReturn
 
 import typer
@@ -40,7 +42,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,  # `main` reports errors
     rich_markup_mode=None,  # brackets in help texts are not markup
-    context_settings={"help_option_names": ["--help", "-h"]},
+    context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 120},
 )
 
 
@@ -53,14 +55,21 @@ def prepare(
     """Read the options before the command."""
 
 
+def _summarise(command: Callable[..., None]) -> str:
+    """Return the first sentence of a command's help, for lists: typer would cut the text to one line."""
+    paragraph = " ".join((inspect.getdoc(command) or "").partition("\n\n")[0].split())
+    return paragraph.partition(". ")[0].removesuffix(".") + "."
+
+
 COMMANDS = (
     *(run, label, check_judge, plan, check),
-    *(runs, report, compare, lineage, gc),
+    *(runs, report, compare, try_policies, lineage, gc),
     *(schema, catalogue, plugins, components, show, new_plugin),
 )
 for command in COMMANDS:
-    app.command()(command)
-app.command("try")(try_policies)
+    # The word `try` cannot be the name of a function.
+    name = "try" if command is try_policies else None
+    app.command(name, short_help=_summarise(command))(command)
 
 
 def main() -> None:

@@ -213,9 +213,17 @@ def _ensure(run: Run, step: Step, position: str, main: bool) -> bool:
     if main:
         if cached:
             run.store.check(step.stage, step.key)
-        seconds = run.store.manifest(step.stage, step.key)["seconds"]
-        run.progress.print(f"{position} {step.name}: {'reused' if cached else f'done in {seconds:.1f} s'}")
+        manifest = run.store.manifest(step.stage, step.key)
+        took = "reused" if cached else f"done in {manifest['seconds']:.1f} s"
+        run.progress.print(f"{position} {step.name}: {took}")
+        _tell_details(run, step, manifest)
     return cached
+
+
+def _tell_details(run: Run, step: Step, manifest: Mapping[str, Any]) -> None:
+    facts = ", ".join(f"{name} {value}" for name, value in manifest["facts"].items())
+    run.progress.detail(f"  in {run.artefact(step)}")
+    run.progress.detail(f"  peak memory {manifest['peak_memory_bytes'] / 2**30:.2f} GiB{f'; {facts}' if facts else ''}")
 
 
 def _estimate_memory(run: Run, step: Step) -> str:
