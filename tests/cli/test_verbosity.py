@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -20,7 +21,7 @@ RunCommand = Callable[..., tuple[int, str, str]]
 def spec(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A spec that runs in a second."""
     monkeypatch.chdir(tmp_path)
-    data = {
+    data: dict[str, Any] = {
         "task": "tldr",
         "policy": {"model": str(tiny_model), "dtype": "fp32", "max_prompt_tokens": 96},
         "sft": None,
