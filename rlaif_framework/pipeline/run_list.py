@@ -109,14 +109,15 @@ def _list_run(path: Path, name: str, problems: list[Problem]) -> ListedRun:
     record, evaluation = RunRecord.read(path), None
     with _collected(problems, path):  # all else can be listed
         evaluation = record.read_evaluation()
+    state = record.state
     changed = datetime.fromtimestamp((path / RECORD).stat().st_mtime, UTC)
     return ListedRun(
         name=name,
         path=path,
         started=changed if record.status is None else record.status.started,
-        state=record.state,
-        stage=None if record.state == "finished" else record.stage,
-        error=record.status.error if record.status is not None and record.state == "failed" else None,
+        state=state,
+        stage=record.stage,
+        error=record.status.error if record.status is not None and state == "failed" else None,
         seconds=record.seconds,
         win_rates={} if evaluation is None else _find_win_rates(evaluation),
     )
