@@ -46,6 +46,7 @@ def read_arm(record: RunRecord, arm: str, opponent: str, judge: str) -> Finished
     name = f"evaluation/{'wins' if judge == 'judge' else f'judges/{judge}'}/{win.first}-vs-{win.second}"
     recipe = record.manifests[name]["recipe"]
     spec = record.read_spec()
+    arms = spec.pop("arms", {})
     try:
         judged = _read_judged(record, name, win, arm, opponent)
     except (KeyError, TypeError, ValueError) as error:
@@ -57,7 +58,8 @@ def read_arm(record: RunRecord, arm: str, opponent: str, judge: str) -> Finished
         judge_title=evaluation.labelers[judge].title,
         judged=judged,
         metrics=_list_metrics(evaluation, arm, win),
-        settings={**spec, "arms": {arm: spec.get("arms", {}).get(arm)}},
+        settings=spec,
+        arm_settings=arms.get(arm, {}),
     )
 
 

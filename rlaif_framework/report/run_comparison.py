@@ -49,7 +49,9 @@ class FinishedArm:
     metrics: Mapping[str, Estimate | float | None]
     """Its measurements by name."""
     settings: Mapping[str, Any]
-    """The resolved spec, without other arms."""
+    """The resolved spec, without its arms."""
+    arm_settings: Mapping[str, Any]
+    """The settings of the arm."""
 
     @property
     def label(self) -> str:
@@ -176,12 +178,18 @@ def compare_arms(groups: Sequence[Sequence[FinishedArm]], opponent: str) -> RunC
                 judge=group[0].judge_title,
                 sides=[_side(arm) for arm in group],
                 pairs=[pair.model_copy(update={"p_holm": next(adjusted)}) for pair in pairs],
-                settings=list(find_differences([arm.settings for arm in group])),
+                settings=list(find_differences(_align_settings(group))),
                 metrics=_list_metrics(group),
             )
             for group, pairs in zip(groups, compared, strict=True)
         ]
     )
+
+
+def _align_settings(group: Sequence[FinishedArm]) -> list[dict[str, Any]]:
+    """Return the settings of each side, with `*` in place of the names of arms if they differ."""
+    name = group[0].arm if len({arm.arm for arm in group}) == 1 else "*"
+    return [{**arm.settings, "arms": {name: arm.arm_settings}} for arm in group]
 
 
 def find_differences(settings: Sequence[Mapping[str, Any]]) -> Iterator[SettingRow]:

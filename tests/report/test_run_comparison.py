@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import comb
 from statistics import fmean
 from typing import Any
@@ -23,7 +24,7 @@ def arm(run: str, scores: Scores, judge: str = "length", texts: Mapping[str, str
         key: Judged((texts or {}).get(key, key), f"{run} on {key}", "baseline", score, {"words": 10 * (score or 0.0)})
         for key, score in scores.items()
     }
-    return FinishedArm(run, "rlaif", {"kind": judge}, judge, judged, {"win rate": 0.5}, {"seed": 1})
+    return FinishedArm(run, "rlaif", {"kind": judge}, judge, judged, {"win rate": 0.5}, {"seed": 1}, {"lr": run})
 
 
 def compare_pair(first: FinishedArm, second: FinishedArm) -> PairedWins:
@@ -134,6 +135,14 @@ def test_p_values_are_adjusted_for_all_comparisons() -> None:
 def test_runs_that_cannot_be_compared_are_one_clear_error(second: FinishedArm, message: str) -> None:
     with pytest.raises(DataError, match=message):
         compare_pair(arm("a", {"x": 1.0}), second)
+
+
+def test_settings_of_arms_with_different_names_are_compared_by_what_follows_the_name() -> None:
+    first, second = arm("a", {"x": 1.0, "y": 0.0}), arm("b", {"x": 0.0, "y": 0.0})
+    (row,) = compare_arms([[first, second]], "sft").arms[0].settings
+    assert (row.path, row.values) == ("arms.rlaif.lr", ["a", "b"])
+    (row,) = compare_arms([[first, replace(second, arm="other")]], "sft").arms[0].settings
+    assert (row.path, row.values) == ("arms.*.lr", ["a", "b"])
 
 
 def test_settings_that_differ_are_listed_by_their_paths() -> None:
