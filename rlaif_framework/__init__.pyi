@@ -1,3 +1,4 @@
+from .api.comparisons import compare as compare
 from .api.families import FamilyResult as FamilyResult
 from .api.judges import check_judge as check_judge
 from .api.labelers import LoadedLabeler as LoadedLabeler

@@ -119,12 +119,23 @@ def atomic_path(path: Path) -> Iterator[Path]:
     killed process leaves is removed by `remove_leftovers`.
     """
     # In the same folder, since renaming across file systems is not atomic. The process id allows concurrent writers.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}@{_host()}.tmp")
+    temporary = _temporary(path)
     try:
         yield temporary
         temporary.replace(path)
     finally:
         _remove(temporary)
+
+
+def remove_atomic(folder: Path) -> None:
+    """Remove a folder at once, and then its files; `remove_leftovers` removes what a killed process left of them."""
+    temporary = _temporary(folder)
+    folder.rename(temporary)
+    shutil.rmtree(temporary)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}@{_host()}.tmp")
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -216,6 +227,23 @@ def locked(path: Path, work: str, tell: Callable[[str], None] | None = None) -> 
         # Removed while the lock is held: a process that has opened the file already notices that it is gone.
         file.unlink(missing_ok=True)
         lock.release()
+
+
+def is_locked(path: Path) -> bool:
+    """Return True if a process holds the lock of a file or folder."""
+    path = Path(os.path.realpath(path))
+    file = path.with_name(f".{path.name}.lock")
+    if not file.exists():
+        return False
+    lock = FileLock(file)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return True
+    except OSError:  # it may not be written, so no run of this user holds it
+        return False
+    lock.release()
+    return False
 
 
 def remove_lock(file: Path) -> None:

@@ -42,21 +42,27 @@ def build_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
 class Progress:
     """Prints messages and progress to a console."""
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, verbose: bool = False) -> None:
         self.console = console or Console(quiet=True)
+        self.verbose = verbose
 
     @classmethod
-    def create(cls, quiet: bool = False) -> Progress:
+    def create(cls, quiet: bool = False, verbose: bool = False) -> Progress:
         """Create a progress that prints to stdout, in the way of the terminal, notebook or file that shows it."""
         if not quiet and Console().is_jupyter:
             # As a plain stream of text: rich would make a block of HTML of each line.
             return NotebookProgress(Console(force_jupyter=False, force_terminal=False))
-        return cls(Console(quiet=quiet))
+        return cls(Console(quiet=quiet), verbose)
 
     def print(self, text: str) -> None:
         """Print a line without markup, wrapping or highlighting. Control characters are escaped."""
         # Paths may contain brackets, which are not markup, and must not be wrapped, so that they can be copied.
         self.console.print(escape_controls(text), highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+    def detail(self, text: str) -> None:
+        """Print a line that only a user who asks for details wants to see."""
+        if self.verbose:
+            self.print(text)
 
     def print_table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print a table, wrapped to the width of a terminal."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -71,6 +72,31 @@ class LoadedPolicy:
         Raises:
             RlaifError: A prompt cannot be read, or does not fit into the model.
         """
+        found = self.sample(prompts, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
+        return [sample.text for sample in found]
+
+    def sample(
+        self,
+        prompts: PromptLike | Sequence[PromptLike],
+        *,
+        temperature: float = 0.0,
+        max_new_tokens: int | None = None,
+        seed: int | None = None,
+    ) -> list[Sample]:
+        """Generate one response to each prompt, as `generate` does, and return it with its tokens.
+
+        Args:
+            prompts: As for `generate`.
+            temperature: As for `generate`.
+            max_new_tokens: As for `generate`.
+            seed: As for `generate`.
+
+        Returns:
+            The responses, in order. Their texts are those that `generate` returns.
+
+        Raises:
+            RlaifError: A prompt cannot be read, or does not fit into the model.
+        """
         if temperature < 0:
             raise SpecError(f"temperature is {temperature}; it must be 0 (greedy) or above")
         if max_new_tokens is not None and max_new_tokens < 1:
@@ -85,7 +111,9 @@ class LoadedPolicy:
             limit = self.settings.max_new_tokens if max_new_tokens is None else max_new_tokens
             samples = self._answer(given, temperature, run_seed if seed is None else seed, limit)
             # The decoded text of a sample has no white space around it.
-            return [s.text if self._run is None else self._context.task.clean(s.text) for s in samples]
+            if self._run is None:
+                return list(samples)
+            return [replace(sample, text=self._context.task.clean(sample.text)) for sample in samples]
 
     def __repr__(self) -> str:
         return f"<policy {self.path}>"

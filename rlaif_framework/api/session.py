@@ -30,9 +30,14 @@ def load_plugins(files: Iterable[str | Path] = (), trust_local: bool = False) ->
     return manager
 
 
-def create_progress(verbose: bool) -> Progress:
-    """Create the progress of a call, which only one of the processes of `accelerate launch` prints."""
-    return Progress.create(quiet=not verbose or not is_first_process())
+def create_progress(verbose: bool, details: bool = False) -> Progress:
+    """Create the progress of a call, which only one of the processes of `accelerate launch` prints.
+
+    Args:
+        verbose: If False, print nothing.
+        details: If True, print more than usual.
+    """
+    return Progress.create(quiet=not verbose or not is_first_process(), verbose=details)
 
 
 @contextmanager

@@ -32,6 +32,7 @@ GRACE_SECONDS = 5.0
 CLEAR_LINE, SHOW_CURSOR = "\r\x1b[2K", "\x1b[?25h"
 
 _raises = False
+_is_quiet = False
 _interrupted = False
 
 
@@ -56,6 +57,18 @@ class raise_interrupts:
             end_interrupted()
 
 
+class end_quietly:
+    """Context manager in whose block Ctrl-C is a usual way to end a command, which nothing needs to be said about."""
+
+    def __enter__(self) -> None:
+        global _is_quiet
+        _is_quiet = True
+
+    def __exit__(self, *error: object) -> None:
+        global _is_quiet
+        _is_quiet = False
+
+
 def end_interrupted() -> NoReturn:
     """Print one line and end the process, without waiting for threads or finalisers."""
     for stream in (sys.stdout, sys.stderr):
@@ -67,7 +80,7 @@ def end_interrupted() -> NoReturn:
         if is_first_process():
             # On a terminal, there may be a progress bar, which hides the cursor.
             restore = CLEAR_LINE + SHOW_CURSOR if os.isatty(2) else ""
-            os.write(2, f"{restore}{MESSAGE}\n".encode())
+            os.write(2, restore.encode() + (b"\n" if _is_quiet else f"{MESSAGE}\n".encode()))
     except OSError:  # stderr is closed
         pass
     os._exit(CODE)

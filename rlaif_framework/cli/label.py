@@ -14,12 +14,16 @@ from rlaif_framework.cli.options import (
     LabelerOverrides,
     LabelSeed,
     PluginFiles,
+    Quiet,
     SkipInvalid,
     TrustLocal,
+    Verbose,
+    check_verbosity,
 )
 from rlaif_framework.cli.printing import print_comparison
 from rlaif_framework.cli.setup import load_plugins
 from rlaif_framework.errors import SpecError
+from rlaif_framework.terminal import escape_controls
 
 if TYPE_CHECKING:
     from rlaif_framework.plugins.configs import LabelerConfig
@@ -62,6 +66,8 @@ def label(
     set_: LabelerOverrides = None,
     plugin: PluginFiles = None,
     trust_local: TrustLocal = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Label your own pairs of responses, without training.
 
@@ -76,6 +82,7 @@ def label(
     from rlaif_framework.progress import Progress
     from rlaif_framework.spec.loading import load_task
 
+    check_verbosity(quiet, verbose)
     if (labeler is None) == (compare is None):
         raise SpecError("give either --labeler, for one labeler, or --compare, for several")
     manager = load_plugins(plugin, trust_local)
@@ -95,8 +102,11 @@ def label(
         fields=mapping,
         batch_tokens=batch_tokens,
     )
-    found = label_file(job, manager, Progress(Console()))
-    if compare is not None:
+    found = label_file(job, manager, Progress(Console(quiet=quiet), verbose))
+    if quiet:
+        for path in job.outputs.values():
+            print(escape_controls(str(path)))
+    elif compare is not None:
         print_comparison(found)
 
 

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 import sys
+from collections.abc import Callable
 from typing import Annotated, NoReturn
 
 import typer
 
+from rlaif_framework.cli.artefacts import gc, lineage
 from rlaif_framework.cli.check_judge import check_judge
+from rlaif_framework.cli.compare import compare
+from rlaif_framework.cli.finished_runs import report, runs
 from rlaif_framework.cli.label import label
 from rlaif_framework.cli.listings import catalogue, components, plugins, schema, show
 from rlaif_framework.cli.new_plugin import new_plugin
 from rlaif_framework.cli.plugin_commands import PluginGroup
 from rlaif_framework.cli.runs import check, plan, run
 from rlaif_framework.cli.setup import check_arguments, prepare_process
+from rlaif_framework.cli.try_policies import try_policies
 from rlaif_framework.errors import RlaifError, describe_missing
 from rlaif_framework.terminal import escape_controls
 
@@ -36,7 +42,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,  # `main` reports errors
     rich_markup_mode=None,  # brackets in help texts are not markup
-    context_settings={"help_option_names": ["--help", "-h"]},
+    context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 120},
 )
 
 
@@ -49,8 +55,21 @@ def prepare(
     """Read the options before the command."""
 
 
-for command in (run, label, check_judge, plan, check, schema, catalogue, plugins, components, show, new_plugin):
-    app.command()(command)
+def _summarise(command: Callable[..., None]) -> str:
+    """Return the first sentence of a command's help, for lists: typer would cut the text to one line."""
+    paragraph = " ".join((inspect.getdoc(command) or "").partition("\n\n")[0].split())
+    return paragraph.partition(". ")[0].removesuffix(".") + "."
+
+
+COMMANDS = (
+    *(run, label, check_judge, plan, check),
+    *(runs, report, compare, try_policies, lineage, gc),
+    *(schema, catalogue, plugins, components, show, new_plugin),
+)
+for command in COMMANDS:
+    # The word `try` cannot be the name of a function.
+    name = "try" if command is try_policies else None
+    app.command(name, short_help=_summarise(command))(command)
 
 
 def main() -> None:

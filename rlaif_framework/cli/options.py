@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from rlaif_framework.errors import SpecError
+
 SpecFile = Annotated[
     str | None,
     typer.Argument(
@@ -40,6 +42,12 @@ MemberName = Annotated[
 
 StorePath = Annotated[
     Path | None, typer.Option("--store", help="Folder of the artefact store [default: $RLAIF_STORE or runs/.store].")
+]
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the final path and errors.")]
+
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Print also where results are stored, and what was counted and used.")
 ]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -93,3 +101,13 @@ LabelerOverrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Override one value of the labeler's settings; repeatable."),
 ]
+
+
+def check_verbosity(quiet: bool, verbose: bool) -> None:
+    """Refuse two options that contradict each other.
+
+    Raises:
+        SpecError: Both are given.
+    """
+    if quiet and verbose:
+        raise SpecError("give either --quiet or --verbose")

@@ -53,3 +53,21 @@ def format_count(count: int | None) -> str:
 def format_bytes(count: int | None) -> str:
     """Format a number of bytes in GiB."""
     return "size unknown" if count is None else f"{count / 2**30:.2f} GiB"
+
+
+def format_seconds(seconds: float) -> str:
+    """Format a time in the largest fitting units: `3.2 s`, `12 min`, `2 h 05 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def format_size(count: int) -> str:
+    """Format the size of files in the largest fitting unit: `512 B`, `3.4 MiB`."""
+    value, unit = float(count), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if value < 1024:
+            break
+        value, unit = value / 1024, larger
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"

@@ -19,14 +19,18 @@ from rlaif_framework.cli.options import (
     MoreFiles,
     Overrides,
     PluginFiles,
+    Quiet,
     SpecFile,
     StorePath,
     TrustLocal,
     Unset,
+    Verbose,
+    check_verbosity,
 )
 from rlaif_framework.cli.printing import format_bytes, format_count, print_json, print_table, print_yaml
 from rlaif_framework.cli.setup import load_spec_files
 from rlaif_framework.cli.streams import stdout_to_stderr
+from rlaif_framework.processes import is_first_process
 from rlaif_framework.terminal import escape_controls
 
 if TYPE_CHECKING:
@@ -43,20 +47,28 @@ def run(
     member: MemberName = None,
     plugin: PluginFiles = None,
     trust_local: TrustLocal = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Run a spec: labels, reward model, improved policy and report. With seeds or a matrix, run all members.
 
     Exits with 1 if a member failed.
     """
+    check_verbosity(quiet, verbose)
     loaded, manager = load_spec_files(spec, file, set_, unset, plugin, trust_local, member)
     from rlaif_framework.api.families import FamilyResult
     from rlaif_framework.api.runs import execute
     from rlaif_framework.api.session import create_progress
 
-    progress = create_progress(verbose=True)
+    progress = create_progress(not quiet, verbose)
     with raise_interrupts():
         result = execute(loaded, out, store, manager, progress, show=os.path.realpath)
-    if isinstance(result, FamilyResult) and result.failed:
+    failed = result.failed if isinstance(result, FamilyResult) else {}
+    if quiet and is_first_process():
+        for name, reason in failed.items():
+            print(escape_controls(f"rlaif: member '{name}' failed: {reason}"), file=sys.stderr)
+        print(escape_controls(os.path.realpath(result.report_path or result.folder)))
+    if failed:
         raise typer.Exit(1)
 
 

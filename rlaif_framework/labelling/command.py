@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -21,6 +22,7 @@ from rlaif_framework.labelling.report import build_report, write_report
 from rlaif_framework.labelling.report_model import LabelReport
 from rlaif_framework.labelling.wording import GENERAL, FormCounts
 from rlaif_framework.memory import release_memory
+from rlaif_framework.plugins.component import ComponentConfig
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.plugins.slots import narrow
 from rlaif_framework.progress import Progress
@@ -60,6 +62,9 @@ def _label_file(job: Job, manager: PluginManager, progress: Progress) -> LabelRe
 
     with open_pairs(job, scan, manager, progress) as (settings, pairs):
         labels: Labels = {}
+        progress.detail(f"task: {_dump(settings.task)}")
+        for name, labeler in settings.labelers.items():
+            progress.detail(f"labeler{f' {name}' if name else ''}: {_dump(labeler)}")
         for name, record, path in label_with_each(settings, pairs, job.outputs, manager, progress):
             labels[name] = record, path
             _describe_labels(record, path, progress)
@@ -67,6 +72,11 @@ def _label_file(job: Job, manager: PluginManager, progress: Progress) -> LabelRe
     _note_products(job, labels)
     _write_products(job, report, progress)
     return report
+
+
+def _dump(config: ComponentConfig | None) -> str:
+    """Return settings with their defaults as one line of JSON."""
+    return "none" if config is None else json.dumps(config.model_dump(mode="json"), ensure_ascii=False)
 
 
 @contextmanager

@@ -16,6 +16,8 @@ from rlaif_framework.metrics.wins import WinRate
 
 EVALUATION = "evaluation.json"
 """Name of the file in the artefact."""
+KL = "kl_k1"
+"""The logged metric that estimates the KL divergence from the baseline."""
 Curve = list[dict[str, float]]
 """Logged metrics, one row for each step."""
 

@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from typing import Any
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.assembly.preflight import describe_data
 from rlaif_framework.contracts.lifecycle import StepInfo
-from rlaif_framework.contracts.panels import Panel
 from rlaif_framework.contracts.stage import Stage, resume_step
 from rlaif_framework.errors import RlaifError
 from rlaif_framework.files import locked, read_json, write_atomic
@@ -23,15 +22,17 @@ from rlaif_framework.metrics.evaluation import Evaluation
 from rlaif_framework.models.memory_plan import estimate_peak, plan_load
 from rlaif_framework.pipeline.environment import describe_environment, is_disk_full
 from rlaif_framework.pipeline.planning import check_loads, complete_spec, prepare
+from rlaif_framework.pipeline.reporting import build_report, collect_panels
 from rlaif_framework.pipeline.run_folder import check_folder, create_folder, open_folder, place_artefact
+from rlaif_framework.pipeline.run_record import RunStatus
 from rlaif_framework.pipeline.steps import Step
+from rlaif_framework.pipeline.store_use import used_artefacts
 from rlaif_framework.pipeline.tables import read_tables
 from rlaif_framework.pipeline.tracking import Tracking
 from rlaif_framework.pipeline.verification import check_artefact
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.progress import Progress
 from rlaif_framework.report.results import list_results
-from rlaif_framework.report.run_report import RunReport, StepReport
 from rlaif_framework.seeds import derive_seed
 from rlaif_framework.spec.model import Spec
 from rlaif_framework.store import Store
@@ -110,7 +111,11 @@ def run_spec(
     if folder is None and main:
         run.folder = create_folder(spec.name)
     progress.print(f"run {spec.name} in {run.folder}")
-    with locked(run.folder, f"runs {spec.name} in {run.folder}") if main else nullcontext():
+    if not main:
+        _run_steps(run)
+        return run
+    steps = [(step.stage, step.key) for step in run.steps]
+    with locked(run.folder, f"runs {spec.name} in {run.folder}"), used_artefacts(store, steps, progress.print):
         _run_steps(run)
     return run
 
@@ -160,6 +165,8 @@ def _run_steps(run: Run) -> None:
     if main:
         run.store.remove_leftovers()
         open_folder(run.folder, run.spec, run.steps)
+        status = RunStatus.begin(run.choices, describe_data(run.context))
+        status.write(run.folder)
         run.tracking = Tracking.start(run.spec, run.context, run.folder, run.steps, run.progress.print)
         run.call_hooks("rlaif_run_started")
     error: BaseException | None = None
@@ -167,12 +174,14 @@ def _run_steps(run: Run) -> None:
         for number, step in enumerate(run.steps, 1):
             _finish_step(run, step, f"[{number}/{len(run.steps)}]", main)
         if main and run.spec.evaluate is not None:
-            _write_report(run)
+            _write_report(run, status.with_reused(run.reused))
     except BaseException as raised:  # an interrupt from the keyboard too
         error = raised
         raise
     finally:
         if main:
+            with suppress(OSError):  # if the disk is full, that error is being raised already
+                status.with_reused(run.reused).end(error).write(run.folder)
             run.call_hooks("rlaif_run_finished", error=error)
             run.tracking.run_finished(error)
 
@@ -204,9 +213,17 @@ def _ensure(run: Run, step: Step, position: str, main: bool) -> bool:
     if main:
         if cached:
             run.store.check(step.stage, step.key)
-        seconds = run.store.manifest(step.stage, step.key)["seconds"]
-        run.progress.print(f"{position} {step.name}: {'reused' if cached else f'done in {seconds:.1f} s'}")
+        manifest = run.store.manifest(step.stage, step.key)
+        took = "reused" if cached else f"done in {manifest['seconds']:.1f} s"
+        run.progress.print(f"{position} {step.name}: {took}")
+        _tell_details(run, step, manifest)
     return cached
+
+
+def _tell_details(run: Run, step: Step, manifest: Mapping[str, Any]) -> None:
+    facts = ", ".join(f"{name} {value}" for name, value in manifest["facts"].items())
+    run.progress.detail(f"  in {run.artefact(step)}")
+    run.progress.detail(f"  peak memory {manifest['peak_memory_bytes'] / 2**30:.2f} GiB{f'; {facts}' if facts else ''}")
 
 
 def _estimate_memory(run: Run, step: Step) -> str:
@@ -297,38 +314,16 @@ def _name_step(error: Exception, step: Step) -> Exception:
     return error
 
 
-def _collect_panels(run: Run) -> list[Panel]:
-    """Return the panels that plugins add to the report; a plugin that fails is reported and does not stop the run."""
-    panels: list[Panel] = []
-    for plugin, found in run.manager.collect_panels(run):
-        if isinstance(found, str):
-            run.progress.print(f"warning: plugin '{plugin}' failed in rlaif_report_panels: {' '.join(found.split())}")
-        else:
-            panels += found
-    return panels
-
-
-def _write_report(run: Run) -> None:
-    steps = []
-    for step in run.steps:
-        manifest = run.store.manifest(step.stage, step.key)
-        steps.append(
-            StepReport(
-                name=step.name,
-                reused=run.reused[step.name],
-                seconds=manifest["seconds"],
-                peak_memory_bytes=manifest["peak_memory_bytes"],
-                facts=manifest["facts"],
-            )
-        )
-    environment = read_json(run.folder / "environment.json")
+def _write_report(run: Run, status: RunStatus) -> None:
     # The last step is the summary of the evaluation.
     evaluation = Evaluation.load(run.artefact(run.steps[-1]))
-    report = RunReport.build(run.spec.model_dump(mode="json"), evaluation, steps, environment)
-    more = {
-        "summary": [*run.choices, *report.summary],
-        "warnings": [*report.warnings, *describe_data(run.context)],
-        "panels": [*report.panels, *_collect_panels(run)],
-    }
-    report.model_copy(update=more).write(run.folder)
+    report = build_report(
+        run.spec.model_dump(mode="json"),
+        evaluation,
+        {step.name: run.store.manifest(step.stage, step.key) for step in run.steps},
+        status,
+        read_json(run.folder / "environment.json"),
+        collect_panels(run, run.manager, run.progress),
+    )
+    report.write(run.folder)
     run.tracking.results_measured(list_results(evaluation), run.folder / "report.html")

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import traceback
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from rlaif_framework.errors import RlaifError, SpecError
-from rlaif_framework.files import locked
+from rlaif_framework.files import locked, write_atomic
 from rlaif_framework.metrics.seeds import Measure
 from rlaif_framework.pipeline.engine import compute_step, prepare_run, run_spec
 from rlaif_framework.pipeline.member_measures import list_measures
 from rlaif_framework.pipeline.planning import named_member
 from rlaif_framework.pipeline.run_folder import check_link, create_folder
+from rlaif_framework.pipeline.store_use import used_artefacts
+from rlaif_framework.pipeline.unused import FAMILY_STEPS
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.progress import Progress, UniqueProgress
 from rlaif_framework.report.family_report import FAMILY, FamilyMember, FamilyReport
@@ -98,19 +100,31 @@ def run_family(
     if folder is None and run.is_main:
         run.folder = create_folder(family.name)
     progress.print(f"family {family.name} in {run.folder}: {len(family.members)} members")
-    with locked(run.folder, f"runs {family.name} in {run.folder}") if run.is_main else nullcontext():
-        if run.is_main:
-            run.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            _write_report(run)
-            _compute_shared(run)
-            for number, member in enumerate(family.members, 1):
-                if member.name not in run.failed:
-                    progress.print(f"member {number} of {len(family.members)}: {member.name}")
-                    _run_member(run, member)
-        finally:
-            _write_report(run)
+    if not run.is_main:
+        _run_members(run)
+        return run
+    steps = [step for own in run.steps.values() for step in own]
+    with (
+        locked(run.folder, f"runs {family.name} in {run.folder}"),
+        used_artefacts(store, steps, progress.print),
+    ):
+        run.folder.mkdir(parents=True, exist_ok=True)
+        # Members that were not started have no record of their own.
+        write_atomic(run.folder / FAMILY_STEPS, json.dumps({"keys": sorted({key for _, key in steps})}))
+        _run_members(run)
     return run
+
+
+def _run_members(run: FamilyRun) -> None:
+    try:
+        _write_report(run)
+        _compute_shared(run)
+        for number, member in enumerate(run.family.members, 1):
+            if member.name not in run.failed:
+                run.progress.print(f"member {number} of {len(run.family.members)}: {member.name}")
+                _run_member(run, member)
+    finally:
+        _write_report(run)
 
 
 def _check_members(

@@ -6,17 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from rlaif_framework.metrics.agreement import observe, score_choice
-from rlaif_framework.metrics.evaluation import Evaluation
+from rlaif_framework.metrics.evaluation import KL, Evaluation
 from rlaif_framework.metrics.seeds import Measure, Measured
+from rlaif_framework.pipeline.artefact_files import PREFERENCES
 from rlaif_framework.pipeline.recipes import EvaluateRecipe
-from rlaif_framework.pipeline.stages.label import PREFERENCES
 from rlaif_framework.pipeline.stages.respond import read_response_metrics, read_responses
 from rlaif_framework.pipeline.stages.score import read_scores
 from rlaif_framework.pipeline.steps import Step
 from rlaif_framework.records.rows import load_preferences
-
-KL = "kl_k1"
-"""The logged metric that estimates the KL divergence from the baseline."""
 
 
 def list_measures(summary: Step, artefact: Callable[[Step], Path]) -> Iterator[Measure]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from rlaif_framework.contracts.tracking import Table
 from rlaif_framework.metrics.evaluation import Evaluation
+from rlaif_framework.pipeline.artefact_files import PREFERENCES
 from rlaif_framework.pipeline.recipes import EvaluateRecipe, LabelRecipe
-from rlaif_framework.pipeline.stages.label import PREFERENCES
 from rlaif_framework.pipeline.stages.sample import COMPARISONS
 from rlaif_framework.pipeline.steps import Step
 from rlaif_framework.records.jsonl import read_rows

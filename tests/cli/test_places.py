@@ -155,7 +155,7 @@ def test_a_null_character_in_a_path(rlaif: Run, tmp_path: Path, tiny_model: Path
     refused(rlaif("check", spec(tmp_path, task={"kind": "tldr", "data": "a\0b"}, policy=policy)), "a", "b")
 
 
-@pytest.mark.parametrize("name", ["run.json", "spec.yaml", "report.html", "Report.JSON", "SFT", "environment.json"])
+@pytest.mark.parametrize("name", ["run.json", "status.json", "report.html", "Report.JSON", "SFT", "environment.json"])
 def test_names_of_arms_that_runs_use(rlaif: Run, tmp_path: Path, name: str) -> None:
     arm = {"reward": "length", "algorithm": "reinforce"}
     found = rlaif("check", spec(tmp_path, arms={name: arm}))

@@ -534,6 +534,24 @@ def test_nothing_is_unpickled(run_folder: Path) -> None:
     assert digest(run_folder)
 
 
+def test_unused_artefacts(tmp_path: Path, run_folder: Path, rlaif: Callable[..., tuple[int, str, str]]) -> None:
+    """`rlaif gc` deletes only artefacts that the store wrote, and follows no link."""
+    store, runs, victim = tmp_path / "store", tmp_path / "runs", tmp_path / "victim"
+    shutil.copytree(run_folder.parent / "run-store", store)
+    runs.mkdir()
+    written = [path for path in store.iterdir() if (path / MANIFEST).exists()]
+    linked, extended, bare = written[:3]
+    linked.rename(victim)
+    linked.symlink_to(victim)
+    (extended / "thesis.tex").write_text("x")
+    (bare / MANIFEST).unlink()
+    before = digest(victim)
+    assert rlaif("gc", "--store", store, "--runs", runs, "--delete")[0] == 0
+    assert {path for path in written if path.exists()} == {linked, extended, bare}
+    assert (extended / "thesis.tex").exists()
+    assert digest(victim) == before
+
+
 def test_terminal(tmp_path: Path, rlaif: Callable[..., tuple[int, str, str]]) -> None:
     """Control characters in messages, tables and progress are escaped, so that no text can steer the terminal."""
     rows = [{"prompt": "p", "responses": ["a", "b"], "id": HOSTILE, f"prompt{HOSTILE}": 1}, {"prompt": "p", HOSTILE: 1}]

@@ -26,9 +26,10 @@ from rlaif_framework.metrics.evaluation import (
 )
 from rlaif_framework.metrics.response_metrics import average_metrics, measure_differences
 from rlaif_framework.metrics.wins import WinRate, measure_wins
+from rlaif_framework.pipeline.artefact_files import PREFERENCES, PROMPTS
 from rlaif_framework.pipeline.recipes import ArmResults, EvaluateRecipe, LabelHeldOutRecipe
 from rlaif_framework.pipeline.stages.judge import pair_responses
-from rlaif_framework.pipeline.stages.label import PREFERENCES, label_comparisons
+from rlaif_framework.pipeline.stages.label import label_comparisons
 from rlaif_framework.pipeline.stages.measure import read_measured
 from rlaif_framework.pipeline.stages.respond import read_response_metrics, read_responses
 from rlaif_framework.pipeline.stages.score import read_scores
@@ -101,6 +102,9 @@ def evaluate_run(stage: Stage, context: Context, recipe: EvaluateRecipe) -> None
         sft_loss=_read_curve(stage, recipe.sft),
     ).save(stage.folder)
     _write_pairs(stage, recipe, compared)
+    prompts = {prompt.id: prompt for prompt in recipe.prompts}
+    rows = ({"id": p.id, "text": p.text, "reference": p.reference} for p in prompts.values())
+    write_rows(stage.folder / PROMPTS, rows)
 
 
 def _read_curve(stage: Stage, step: Step | None) -> Curve:

@@ -9,8 +9,8 @@ from rlaif_framework.assembly.context import Context
 from rlaif_framework.contracts.protocols import Guidance
 from rlaif_framework.contracts.stage import Stage
 from rlaif_framework.errors import DataError
+from rlaif_framework.pipeline.artefact_files import PREFERENCES
 from rlaif_framework.pipeline.recipes import ArmLabels, FittedReward, ImproveRecipe, RewardRecipe
-from rlaif_framework.pipeline.stages.label import PREFERENCES
 from rlaif_framework.pipeline.stages.sample import COMPARISONS
 from rlaif_framework.records.preferences import LabelledComparison
 from rlaif_framework.records.rows import load_comparisons, load_preferences

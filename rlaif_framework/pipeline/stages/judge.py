@@ -8,8 +8,9 @@ from dataclasses import asdict
 
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.contracts.stage import Stage
+from rlaif_framework.pipeline.artefact_files import PREFERENCES
 from rlaif_framework.pipeline.recipes import JudgeRecipe
-from rlaif_framework.pipeline.stages.label import PREFERENCES, label_comparisons
+from rlaif_framework.pipeline.stages.label import label_comparisons
 from rlaif_framework.pipeline.stages.respond import read_responses
 from rlaif_framework.pipeline.steps import Step
 from rlaif_framework.records.jsonl import write_rows

@@ -8,12 +8,12 @@ from typing import Any
 
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.contracts.stage import Stage
+from rlaif_framework.pipeline.artefact_files import PREFERENCES
 from rlaif_framework.plugins.configs import LabelerConfig
 from rlaif_framework.prompting.chunks import LabelCounts, chunk_size, label_in_chunks
 from rlaif_framework.records.preferences import Comparison, Preference
 from rlaif_framework.records.rows import dump_evidence, load_preferences
 
-PREFERENCES = "preferences.jsonl"
 COUNTS = "preferences.counts.json"
 FACTS = ("comparisons", "unparsed", "source_truncated", "responses_truncated", "inconsistent", "refused", "unanswered")
 """Counts that are recorded in the artefact's manifest."""

@@ -9,12 +9,11 @@ from rlaif_framework.assembly.context import Context
 from rlaif_framework.contracts.protocols import Responder
 from rlaif_framework.contracts.stage import Stage
 from rlaif_framework.metrics.response_metrics import measure_sample
+from rlaif_framework.pipeline.artefact_files import RESPONSES
 from rlaif_framework.pipeline.recipes import RespondRecipe
 from rlaif_framework.pipeline.stages.improve import load_reward
 from rlaif_framework.records.jsonl import read_rows, write_rows
 from rlaif_framework.training.responses import sample_from, truncate_prompts
-
-RESPONSES = "responses.jsonl"
 
 
 def respond_to_prompts(stage: Stage, context: Context, recipe: RespondRecipe) -> None:

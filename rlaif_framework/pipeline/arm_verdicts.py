@@ -1,0 +1,141 @@
+"""Read an arm of a finished run from its artefacts: responses, verdicts of a judge, measurements and settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rlaif_framework.errors import DataError, suggest
+from rlaif_framework.metrics.agreement import score_choice
+from rlaif_framework.metrics.estimates import Estimate
+from rlaif_framework.metrics.evaluation import KL, Evaluation
+from rlaif_framework.metrics.wins import WinRate
+from rlaif_framework.pipeline.artefact_files import PREFERENCES, PROMPTS, RESPONSES
+from rlaif_framework.pipeline.run_record import SUMMARY, RunRecord
+from rlaif_framework.records.jsonl import read_rows
+from rlaif_framework.records.rows import load_preferences
+from rlaif_framework.report.run_comparison import FinishedArm, Judged
+from rlaif_framework.spec.model import REFERENCE
+
+
+def list_arms(record: RunRecord) -> list[str]:
+    """Return the names of the arms that have a policy.
+
+    Raises:
+        DataError: The run has no finished evaluation.
+    """
+    return [name for name in _read_evaluation(record).policies if name not in ("sft", REFERENCE)]
+
+
+def read_arm(record: RunRecord, arm: str, opponent: str, judge: str) -> FinishedArm:
+    """Read an arm of a finished run.
+
+    Args:
+        record: The record of the run.
+        arm: Name of the arm.
+        opponent: The policy that it was compared with, such as `sft`.
+        judge: Name of the judge: `judge`, or a name in `evaluate.judges`.
+
+    Raises:
+        DataError: The run is not finished, has no such arm, or has not compared it with the opponent by this judge.
+    """
+    evaluation = _read_evaluation(record)
+    if arm not in (names := list_arms(record)):
+        raise DataError(f"{record.folder} has no arm with a policy named '{arm}'; {suggest(arm, names)}")
+    win = _find_win(record, evaluation, arm, opponent, judge)
+    name = f"evaluation/{'wins' if judge == 'judge' else f'judges/{judge}'}/{win.first}-vs-{win.second}"
+    recipe = record.manifests[name]["recipe"]
+    spec = record.read_spec()
+    arms = spec.pop("arms", {})
+    try:
+        judged = _read_judged(record, name, win, arm, opponent)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"an artefact in {record.folder} is damaged: {type(error).__name__}: {error}") from error
+    return FinishedArm(
+        run=str(record.folder),
+        arm=arm,
+        judge=_describe_judge(recipe),
+        judge_title=evaluation.labelers[judge].title,
+        judged=judged,
+        metrics=_list_metrics(evaluation, arm, win),
+        settings=spec,
+        arm_settings=arms.get(arm, {}),
+    )
+
+
+def _read_evaluation(record: RunRecord) -> Evaluation:
+    evaluation = record.read_evaluation()
+    if evaluation is None:
+        reason = "has no evaluation" if record.stage is None else f"is not finished: it was stopped at {record.stage}"
+        raise DataError(f"the run in {record.folder} {reason}")
+    return evaluation
+
+
+def _find_win(record: RunRecord, evaluation: Evaluation, arm: str, opponent: str, judge: str) -> WinRate:
+    for win in evaluation.wins:
+        if win.judge == judge and {win.first, win.second} == {arm, opponent}:
+            return win
+    pairs = [f"{win.first} against {win.second} by {win.judge}" for win in evaluation.wins]
+    raise DataError(
+        f"{record.folder} has not compared {arm} with {opponent} by the judge '{judge}'; it has "
+        f"{', '.join(pairs) or 'no win rates'}"
+    )
+
+
+def _describe_judge(recipe: Mapping[str, Any]) -> Any:
+    """Return what verdicts depend on. Versions of plugins are left out, which are part of the key."""
+    judge = {name: recipe["judge"][name] for name in ("config", "models", "own_code")}
+    return {**judge, "annotator_prompts": recipe["task"]["annotator_prompts"]}
+
+
+def _read_judged(record: RunRecord, name: str, win: WinRate, arm: str, opponent: str) -> dict[str, Judged]:
+    place = record.folder / SUMMARY / PROMPTS
+    if not place.exists():
+        raise DataError(
+            f"{place} is missing: the run is of an earlier version; delete the folder {place.parent} here and in the "
+            "store, and rerun the same command"
+        )
+    prompts = {row["id"]: row for _, row in read_rows(place)}
+    own = _read_responses(record, arm)
+    texts = [prompts[row["prompt"]] for row in own]
+    other = [p["reference"] or "" for p in texts] if opponent == REFERENCE else _list_texts(record, opponent)
+    judged = {}
+    verdicts = load_preferences(record.folder / name / PREFERENCES)
+    for row, prompt, opposed, verdict in zip(own, texts, other, verdicts, strict=True):
+        judged[verdict.comparison] = Judged(
+            prompt=prompt["text"],
+            response=row["response"],
+            opposed=opposed,
+            score=_score(verdict.probabilities, win.first == arm, row["response"], opposed),
+            metrics=row["metrics"],
+        )
+    return judged
+
+
+def _read_responses(record: RunRecord, policy: str) -> list[dict[str, Any]]:
+    return [row for _, row in read_rows(record.folder / f"evaluation/responses/{policy}" / RESPONSES)]
+
+
+def _list_texts(record: RunRecord, policy: str) -> list[str]:
+    return [row["response"] for row in _read_responses(record, policy)]
+
+
+def _score(probabilities: Sequence[float] | None, is_first: bool, response: str, opposed: str) -> float | None:
+    if probabilities is None or not (response or opposed):
+        return None
+    return score_choice(probabilities[0], is_first)
+
+
+def _list_metrics(evaluation: Evaluation, arm: str, win: WinRate) -> dict[str, Estimate | float | None]:
+    """Return the measurements of an arm by name."""
+    measured, reward = evaluation.arms[arm], evaluation.arms[arm].reward
+    found: dict[str, Estimate | float | None] = {}
+    if win.first == arm:
+        found |= {"win rate": win.rate, "length-adjusted win rate": win.length_adjusted}
+    if measured.labeler is not None:
+        found["agreement of the labels"] = evaluation.labelers[measured.labeler].quality.agreement
+    if reward is not None:
+        found |= {"accuracy of the reward": reward.accuracy_gold, "change of its held-out reward": reward.gain}
+    if (kl := next((row[KL] for row in reversed(measured.curve) if KL in row), None)) is not None:
+        found["KL at the last step"] = kl
+    return found | evaluation.policies[arm]

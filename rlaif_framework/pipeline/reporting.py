@@ -1,0 +1,160 @@
+"""Build the report of a run from what its steps recorded, when it has finished and again later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rlaif_framework.assembly.context import Context
+from rlaif_framework.contracts.lifecycle import RunInfo, StepInfo
+from rlaif_framework.contracts.panels import Panel
+from rlaif_framework.errors import DataError, RlaifError
+from rlaif_framework.metrics.evaluation import Evaluation
+from rlaif_framework.metrics.seeds import Measure
+from rlaif_framework.pipeline.compose import compose
+from rlaif_framework.pipeline.member_measures import list_measures
+from rlaif_framework.pipeline.run_folder import RECORD
+from rlaif_framework.pipeline.run_record import SUMMARY, RunRecord, RunStatus, read_object
+from rlaif_framework.plugins.manager import PluginManager
+from rlaif_framework.progress import Progress
+from rlaif_framework.report.family_report import FAMILY, PAGE, FamilyReport
+from rlaif_framework.report.run_report import RunReport, StepReport
+from rlaif_framework.spec.loading import load_spec
+
+
+class FinishedStep(NamedTuple):
+    """A step of a finished run, as lifecycle hooks receive it."""
+
+    name: str
+    stage: str
+    key: str
+
+
+@dataclass(frozen=True)
+class FinishedSteps:
+    """A finished run, as lifecycle hooks receive it."""
+
+    folder: Path
+    steps: Sequence[FinishedStep]
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def artefact(self, step: StepInfo) -> Path:
+        """Return the folder of a step's artefact in the run folder."""
+        return self.folder / step.name
+
+
+def build_report(
+    spec: dict[str, Any],
+    evaluation: Evaluation,
+    manifests: Mapping[str, Mapping[str, Any]],
+    status: RunStatus,
+    environment: dict[str, Any],
+    panels: list[Panel],
+) -> RunReport:
+    """Build the report of a run.
+
+    Args:
+        spec: The resolved spec as plain JSON.
+        evaluation: Its evaluation.
+        manifests: The manifest of each step by name, in order.
+        status: What else the run has recorded.
+        environment: Versions and hardware.
+        panels: What plugins add.
+    """
+    steps = [
+        StepReport(
+            name=name,
+            reused=name in status.reused,
+            seconds=manifest["seconds"],
+            peak_memory_bytes=manifest["peak_memory_bytes"],
+            facts=manifest["facts"],
+        )
+        for name, manifest in manifests.items()
+    ]
+    report = RunReport.build(spec, evaluation, steps, environment)
+    more = {
+        "summary": [*status.choices, *report.summary],
+        "warnings": [*report.warnings, *status.data_notes],
+        "panels": [*report.panels, *panels],
+    }
+    return report.model_copy(update=more)
+
+
+def collect_panels(run: RunInfo, manager: PluginManager, progress: Progress) -> list[Panel]:
+    """Return the panels that plugins add to the report; a plugin that fails is reported and does not stop the run."""
+    panels: list[Panel] = []
+    for plugin, found in manager.collect_panels(run):
+        if isinstance(found, str):
+            progress.print(f"warning: plugin '{plugin}' failed in rlaif_report_panels: {' '.join(found.split())}")
+        else:
+            panels += found
+    return panels
+
+
+def rebuild_report(folder: Path, manager: PluginManager, progress: Progress) -> list[Path]:
+    """Write the report of a finished run again, from its artefacts; for a family, also those of its members.
+
+    Args:
+        folder: The folder of a run or a family.
+        manager: Provides the panels, and for a family the components.
+        progress: Where to print what could not be done.
+
+    Returns:
+        The HTML pages.
+
+    Raises:
+        RlaifError: The run is not finished, has no evaluation, or is damaged.
+    """
+    if (folder / FAMILY).exists():
+        return list(_rebuild_family(folder, manager, progress))
+    return [_rebuild_run(RunRecord.read(folder), manager, progress)]
+
+
+def _rebuild_run(record: RunRecord, manager: PluginManager, progress: Progress) -> Path:
+    evaluation = record.read_evaluation()
+    if evaluation is None or record.stage is not None:
+        reason = "has no evaluation" if record.stage is None else f"is not finished: {record.stage} is missing"
+        raise DataError(f"the run in {record.folder} {reason}, so it has no report")
+    steps = [FinishedStep(name, str(m["stage"]), str(m["key"])) for name, m in record.manifests.items()]
+    panels = collect_panels(FinishedSteps(record.folder, steps), manager, progress)
+    environment = read_object(record.folder / "environment.json")
+    report = build_report(
+        record.read_spec(), evaluation, record.manifests, record.status or RunStatus.begin([], []), environment, panels
+    )
+    report.write(record.folder)
+    return record.folder / "report.html"
+
+
+def _rebuild_family(folder: Path, manager: PluginManager, progress: Progress) -> Iterator[Path]:
+    found = FamilyReport.read(folder)
+    measures: dict[str, list[Measure]] = {}
+    for member in found.members:
+        place = folder / Path(member.name).name  # a record may come from a stranger
+        try:
+            if not (place / RECORD).exists():
+                raise DataError(f"member '{member.name}' has not run")
+            record = RunRecord.read(place)
+            yield _rebuild_run(record, manager, progress)
+            measures[member.name] = _measure(record, manager)
+        except RlaifError as error:
+            progress.print(f"left out: {error}")
+    members = [member.model_copy(update={"measures": {}}) for member in found.members]
+    FamilyReport.build(found.name, found.spec, members, measures, found.published).write(folder)
+    yield folder / PAGE
+
+
+def _measure(record: RunRecord, manager: PluginManager) -> list[Measure]:
+    """Read the main numbers of a run with the values of its prompts, which are those of its data.
+
+    Raises:
+        RlaifError: Its data or components are not there any more, or have changed.
+    """
+    spec = load_spec(record.folder / "spec.yaml", (), manager)
+    summary = compose(spec, Context.from_spec(spec, manager))[-1]
+    if summary.key != record.steps[SUMMARY]:
+        raise DataError(
+            f"the numbers of {record.folder} cannot be averaged again: its data, components or versions have changed"
+        )
+    return list(list_measures(summary, lambda step: record.folder / step.name))

@@ -1,0 +1,103 @@
+"""A report that is built again from the artefacts is the report that the run has written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlaif_framework import DataError, Panel, PluginManager, Store, hookimpl, load_family, run_family
+from rlaif_framework.pipeline.reporting import rebuild_report
+from rlaif_framework.plugins.discovery import Plugin
+from rlaif_framework.progress import Progress
+
+RunCommand = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def copy(run_folder: Path, tmp_path: Path) -> Path:
+    shutil.copytree(run_folder, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def remove(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).unlink()
+
+
+def test_it_is_equal_to_the_first_one(copy: Path, run_folder: Path, rlaif: RunCommand) -> None:
+    remove(copy, "report.json", "report.html")
+    code, out, err = rlaif("report", copy)
+    assert (code, err, out) == (0, "", f"{(copy / 'report.html').resolve()}\n")
+    for name in ("report.json", "report.html"):
+        assert (copy / name).read_text() == (run_folder / name).read_text()
+
+
+def test_the_data_the_models_and_the_plugins_of_the_run_are_not_needed(copy: Path, run_folder: Path) -> None:
+    spec = copy / "spec.yaml"
+    text = spec.read_text()
+    spec.unlink()
+    spec.write_text(text.replace("kind: test/taste", "kind: gone/labeler"))
+    rebuild_report(copy, PluginManager(), Progress())
+    report, first = (json.loads((folder / "report.json").read_text()) for folder in (copy, run_folder))
+    assert report.pop("spec") != first.pop("spec")
+    assert report == first
+
+
+def test_plugins_add_their_panels_to_it(copy: Path, manager: PluginManager) -> None:
+    def rlaif_report_panels(run: Any) -> list[Panel]:
+        steps = {step.name: step for step in run.steps}
+        rows = (run.artefact(steps["rlaif/labels"]) / "preferences.jsonl").read_text().count("\n")
+        return [Panel("Notes", f"{rows} labels, {steps['sft'].stage}")]
+
+    module = types.ModuleType("rlaif_notes")
+    module.rlaif_report_panels = hookimpl(rlaif_report_panels)  # type: ignore[attr-defined]
+    manager.add(Plugin("notes", "rlaif-notes", "1.0", module=module))
+    rebuild_report(copy, manager, Progress())
+    (panel,) = json.loads((copy / "report.json").read_text())["panels"]
+    labels = (copy / "rlaif/labels/preferences.jsonl").read_text().count("\n")
+    assert panel["text"] == f"{labels} labels, sft"
+
+
+def test_a_run_that_is_not_finished_has_no_report(copy: Path, rlaif: RunCommand, tmp_path: Path) -> None:
+    shutil.rmtree(copy / "evaluation" / "responses" / "sft")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="is not finished: evaluation/responses/sft is missing, so it has no report"):
+        rebuild_report(copy, PluginManager(), Progress())
+    code, out, err = rlaif("report", tmp_path / "empty")
+    assert (code, out, "is not the folder of a run" in err) == (2, "", True)
+
+
+def test_the_report_of_a_family_is_built_from_those_of_its_members(
+    tmp_path: Path, tiny_model: Path, manager: PluginManager, rlaif: RunCommand
+) -> None:
+    path = tmp_path / "family.yaml"
+    path.write_text(
+        f"name: f\nseeds: [0, 1]\ntask: tldr\nsft: null\ntrackers: []\n"
+        f"policy: {{model: {tiny_model}, dtype: fp32, max_prompt_tokens: 96, max_new_tokens: 6}}\n"
+        "arms: {a: {feedback: {kind: ai, labeler: synthetic, pairs: {limit: 8}}}}\n"
+        "evaluate: {comparisons: 6}\n"
+    )
+    folder = tmp_path / "f"
+    run_family(load_family(path, manager=manager), folder, Store(tmp_path / "store"), manager)  # type: ignore[arg-type]
+    first = {name: (folder / name).read_text() for name in ("family.json", "family.html", "seed=0/report.json")}
+    found = json.loads(first["family.json"])
+    assert found["measures"]
+    for member in found["members"]:
+        member["measures"] = {"agreement/a": 0.123}
+    (folder / "family.json").write_text(json.dumps({**found, "measures": [], "notes": []}))
+    remove(folder, "family.html", "seed=0/report.json")
+    code, out, err = rlaif("report", folder)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == str((folder / "family.html").resolve())
+    assert len(out.splitlines()) == 3
+    assert {name: (folder / name).read_text() for name in first} == first
+    shutil.rmtree(folder / "seed=1")
+    code, out, err = rlaif("report", folder)
+    assert (code, len(out.splitlines())) == (0, 2)
+    assert "left out: member 'seed=1' has not run" in err
