@@ -16,6 +16,8 @@ from rlaif_framework.metrics.wins import WinRate
 
 EVALUATION = "evaluation.json"
 """Name of the file in the artefact."""
+SAMPLES = "samples.jsonl"
+"""Name of the file beside it with all test prompts, their responses and verdicts, for the page of the report."""
 Curve = list[dict[str, float]]
 """Logged metrics, one row for each step."""
 
@@ -33,6 +35,8 @@ class MeasuredLabeler(Measured):
     title: str
     """The kind, with the settings that are not their defaults."""
     quality: LabelerQuality
+    calibration: Calibration | None = None
+    """Calibration of its labels against gold preferences."""
 
 
 class MeasuredReward(Measured):
