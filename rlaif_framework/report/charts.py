@@ -6,7 +6,7 @@ and texts are only in the data: a name cannot change a chart.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ JsonDict = dict[str, Any]
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#7f7f7f")
 """Colours of arms: the palette of Okabe and Ito, which colour-blind people can tell apart."""
+DASHES = ((1, 0), (6, 3), (2, 2), (8, 3, 2, 3), (4, 1), (10, 4), (3, 5), (1, 3))
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
 MAX_POINTS = 400
 """Maximum number of points of a curve."""
@@ -37,36 +38,48 @@ class Chart:
     """Its Vega-Lite spec."""
 
 
-def by_arm(names: Sequence[str], title: str | None = None) -> JsonDict:
-    """Return the colour channel of arms, in an order that all charts share."""
-    scale = {"domain": list(names), "range": [COLOURS[i % len(COLOURS)] for i in range(len(names))]}
-    return {"field": "arm", "type": "nominal", "title": title, "scale": scale, "legend": LEGEND}
+def by_arm(shown: Iterable[str], arms: Sequence[str], values: Sequence[Any], legend: JsonDict) -> JsonDict:
+    """Return a channel of arms, in which an arm has the same value in all charts.
+
+    Args:
+        shown: The arms in the chart.
+        arms: All arms of the page.
+        values: Colours, shapes or dashes.
+        legend: Settings of the legend.
+    """
+    names = list(shown)
+    scale = {"domain": names, "range": [values[arms.index(name) % len(values)] for name in names]}
+    legend = {"orient": "bottom", "columns": 3, **legend}
+    return {"field": "arm", "type": "nominal", "title": None, "scale": scale, "legend": legend}
 
 
-LEGEND: JsonDict = {"orient": "bottom", "columns": 3, "symbolStrokeWidth": 3}
-
-
-def draw_curve(identity: str, title: str, curves: Mapping[str, Sequence[tuple[float, float]]]) -> Chart:
-    """Draw a logged metric of all arms by step.
+def draw_curve(
+    identity: str, title: str, curves: Mapping[str, Sequence[tuple[float, float]]], arms: Sequence[str]
+) -> Chart:
+    """Draw a logged metric of several arms by step.
 
     Args:
         identity: Id of the chart.
         title: Name of the metric.
-        curves: (step, value) of each arm.
+        curves: (step, value) of each arm that has it.
+        arms: All arms of the page.
     """
     rows = [
         {"arm": arm, "step": step, "value": value} for arm, points in curves.items() for step, value in thin(points)
     ]
-    names = list(curves)
-    colour = by_arm(names)
-    # Arms differ by their dashes too, not by their colour only.
-    dashes = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [4, 1], [10, 4], [3, 5], [1, 3]]
-    dash = {"domain": names, "range": [dashes[i % len(dashes)] for i in range(len(names))]}
+    legend = {"symbolType": "stroke", "symbolSize": 500, "symbolStrokeWidth": 2.5}
     encoding = {
         "x": {"field": "step", "type": "quantitative", "title": "step", "axis": {"tickMinStep": 1}},
-        "y": {"field": "value", "type": "quantitative", "title": None, "scale": {"zero": False}},
-        "color": colour,
-        "strokeDash": {"field": "arm", "type": "nominal", "scale": dash, "legend": LEGEND, "title": None},
+        "y": {
+            "field": "value",
+            "type": "quantitative",
+            "title": None,
+            "scale": {"zero": False},
+            "axis": {"format": ".3~g"},
+        },
+        "color": by_arm(curves, arms, COLOURS, legend),
+        # Arms differ by their dashes too, not by their colour only.
+        "strokeDash": by_arm(curves, arms, DASHES, legend),
         "tooltip": [_tip("arm"), _tip("step"), _tip("value", ".4g")],
     }
     spec = {
@@ -94,25 +107,18 @@ def thin(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]
     return [points[round(i * (len(points) - 1) / (MAX_POINTS - 1))] for i in range(MAX_POINTS)]
 
 
-def draw_trade(points: Mapping[str, tuple[float, Estimate]]) -> Chart:
-    """Draw the win rate against sft by the KL divergence, one point for each arm."""
-    rows = [{"arm": arm, "kl": kl, **_bounds(win, 100)} for arm, (kl, win) in points.items()]
-    x = {"field": "kl", "type": "quantitative", "title": "KL from the baseline (nats)"}
-    y = {"field": "value", "type": "quantitative", "title": "wins against sft (%)", "scale": {"domain": [0, 100]}}
-    colour = by_arm(list(points))
-    shapes = {"domain": list(points), "range": [SHAPES[i % len(SHAPES)] for i in range(len(points))]}
-    shape = {"field": "arm", "type": "nominal", "legend": LEGEND, "title": None, "scale": shapes}
+def draw_trade(points: Mapping[str, tuple[float, Estimate]], arms: Sequence[str]) -> Chart:
+    """Draw the win rate against sft by the KL divergence, one point for each arm that has both."""
+    rows = [{"arm": arm, "kl": kl, **_bounds(win)} for arm, (kl, win) in points.items()]
+    channels = {
+        "x": {"field": "kl", "type": "quantitative", "title": "KL from the baseline (nats)"},
+        "color": by_arm(points, arms, COLOURS, {}),
+    }
     tips = [_tip("arm"), _tip("kl", ".3g", "KL"), *_interval_tips("win rate %")]
-    spec = {
-        "data": {"values": rows},
-        "height": 240,
-        "layer": [
-            _reference_line("y", 50),
-            {"mark": {"type": "rule", "strokeWidth": 2}, "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}, "color": colour}},
-            {"mark": {"type": "point", "filled": True, "size": 90, "opacity": 1}, "encoding": {"x": x, "y": y, "color": colour, "shape": shape, "tooltip": tips}},
-        ],
-    }  # fmt: skip
-    return Chart("win-kl", "Win rate against KL", _read(rows, "arm", "%"), finish(spec))
+    shapes = {"shape": by_arm(points, arms, SHAPES, {})}
+    layers = _draw_intervals("y", _percent_axis("wins against sft (%)"), channels, tips, {"type": "point"}, shapes)
+    spec = {"data": {"values": rows}, "height": 240, "layer": [_reference_line("y", 50), *layers]}
+    return Chart("win-kl", "Win rate against KL", _read(rows, "arm"), finish(spec))
 
 
 def draw_reliability(calibrations: Mapping[str, Calibration | None], prefix: str) -> list[Chart]:
@@ -125,23 +131,21 @@ def draw_reliability(calibrations: Mapping[str, Calibration | None], prefix: str
 
 
 def _draw_reliability(identity: str, name: str, found: Calibration) -> Chart:
-    rows = [{"stated": 100 * b.confidence, "count": b.accuracy.count, **_bounds(b.accuracy, 100)} for b in found.bins]
-    x = {"field": "stated", "type": "quantitative", "title": "stated probability (%)", "scale": {"domain": [48, 102], "nice": False}}  # fmt: skip
-    y = {"field": "value", "type": "quantitative", "title": "accuracy (%)", "scale": {"domain": [0, 100]}}
-    size = {"field": "count", "type": "quantitative", "legend": None, "scale": {"range": [20, 140]}}
+    rows = [{"stated": 100 * b.confidence, "count": b.accuracy.count, **_bounds(b.accuracy)} for b in found.bins]
+    scale = {"domain": [48, 102], "nice": False}  # the preferred response has a probability of at least one half
+    x = {"field": "stated", "type": "quantitative", "title": "stated probability (%)", "scale": scale}
+    y = _percent_axis("accuracy (%)")
+    size = {"size": {"field": "count", "type": "quantitative", "legend": None, "scale": {"range": [20, 140]}}}
     tips = [_tip("stated", ".1f", "stated %"), *_interval_tips("accuracy %"), _tip("count")]
-    diagonal = {"values": [{"stated": 50, "value": 50}, {"stated": 100, "value": 100}]}
-    spec = {
-        "data": {"values": rows},
-        "height": 200,
-        "layer": [
-            {"data": diagonal, "mark": {"type": "line", "strokeDash": [4, 4], "color": "var(--soft)"}, "encoding": {"x": x, "y": y}},
-            {"mark": {"type": "rule", "color": INTERVAL}, "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}}},
-            {"mark": {"type": "circle", "color": INTERVAL, "opacity": 1}, "encoding": {"x": x, "y": y, "size": size, "tooltip": tips}},
-        ],
-    }  # fmt: skip
+    diagonal = {
+        "data": {"values": [{"stated": 50, "value": 50}, {"stated": 100, "value": 100}]},
+        "mark": {"type": "line", "strokeDash": [4, 4], "color": "var(--soft)"},
+        "encoding": {"x": x, "y": y},
+    }
+    mark = {"type": "circle", "color": INTERVAL}
+    layers = [diagonal, *_draw_intervals("y", y, {"x": x}, tips, mark, size)]
     text = f"Accuracy of {name} by stated probability: expected calibration error {found.ece:.3f}."
-    return Chart(identity, name, text, finish(spec))
+    return Chart(identity, name, text, finish({"data": {"values": rows}, "height": 200, "layer": layers}))
 
 
 def draw_lengths(lengths: Mapping[str, Sequence[LengthBin]], prefix: str) -> list[Chart]:
@@ -154,39 +158,63 @@ def draw_lengths(lengths: Mapping[str, Sequence[LengthBin]], prefix: str) -> lis
 
 
 def _draw_lengths(identity: str, name: str, bins: Sequence[LengthBin]) -> Chart:
-    rows = [{"bin": f"{b.low:+d} to {b.high:+d}", "count": b.agreement.count, **_bounds(b.agreement, 100)} for b in bins]
-    x = {"field": "bin", "type": "ordinal", "sort": None, "title": "characters that the better response is longer", "axis": {"labelAngle": -30}}  # fmt: skip
-    y = {"field": "value", "type": "quantitative", "title": "agreement (%)", "scale": {"domain": [0, 100]}}
+    rows = [{"bin": f"{b.low:+d} to {b.high:+d}", "count": b.agreement.count, **_bounds(b.agreement)} for b in bins]
+    x = {
+        "field": "bin",
+        "type": "ordinal",
+        "sort": None,
+        "title": "characters that the better response is longer",
+        "axis": {"labelAngle": -30},
+    }
     tips = [_tip("bin", title="longer by"), *_interval_tips("agreement %"), _tip("count")]
-    spec = {
-        "data": {"values": rows},
-        "height": 200,
-        "layer": [
-            _reference_line("y", 50),
-            {"mark": {"type": "rule", "strokeWidth": 2, "color": INTERVAL}, "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}}},
-            {"mark": {"type": "circle", "size": 70, "color": INTERVAL, "opacity": 1}, "encoding": {"x": x, "y": y, "tooltip": tips}},
-        ],
-    }  # fmt: skip
-    return Chart(identity, name, f"Agreement of {name} by length difference. {_read(rows, 'bin', '%')}", finish(spec))
+    mark = {"type": "circle", "color": INTERVAL}
+    layers = [_reference_line("y", 50), *_draw_intervals("y", _percent_axis("agreement (%)"), {"x": x}, tips, mark)]
+    spec = {"data": {"values": rows}, "height": 200, "layer": layers}
+    return Chart(identity, name, f"Agreement of {name} by length difference. {_read(rows, 'bin')}", finish(spec))
 
 
 def draw_rates(identity: str, title: str, rates: Mapping[str, Estimate | None], axis: str, at: float) -> Chart | None:
     """Draw rates with their intervals, one row for each name, beside a reference value."""
-    rows = [{"name": name, **_bounds(rate, 100)} for name, rate in rates.items() if rate is not None]
+    rows = [{"name": name, **_bounds(rate)} for name, rate in rates.items() if rate is not None]
     if not rows:
         return None
-    x = {"field": "value", "type": "quantitative", "title": axis, "scale": {"domain": [0, 100]}}
     y = {"field": "name", "type": "nominal", "sort": None, "title": None}
-    spec = {
-        "data": {"values": rows},
-        "height": 26 * len(rows),
-        "layer": [
-            _reference_line("x", 100 * at),
-            {"mark": {"type": "rule", "strokeWidth": 2, "color": INTERVAL}, "encoding": {"y": y, "x": {**x, "field": "low"}, "x2": {"field": "high"}}},
-            {"mark": {"type": "circle", "size": 70, "color": INTERVAL, "opacity": 1}, "encoding": {"y": y, "x": x, "tooltip": [_tip("name"), *_interval_tips(axis)]}},
-        ],
-    }  # fmt: skip
-    return Chart(identity, title, _read(rows, "name", "%"), finish(spec))
+    tips = [_tip("name"), *_interval_tips(axis)]
+    mark = {"type": "circle", "color": INTERVAL}
+    layers = [_reference_line("x", 100 * at), *_draw_intervals("x", _percent_axis(axis), {"y": y}, tips, mark)]
+    spec = {"data": {"values": rows}, "height": 26 * len(rows), "layer": layers}
+    return Chart(identity, title, _read(rows, "name"), finish(spec))
+
+
+def _draw_intervals(
+    axis: str,
+    value: JsonDict,
+    channels: JsonDict,
+    tips: list[JsonDict],
+    mark: JsonDict,
+    of_points: JsonDict | None = None,
+) -> list[JsonDict]:
+    """Return two layers: rules from `low` to `high`, and points at `value`.
+
+    Args:
+        axis: `x` or `y`.
+        value: Channel of the value.
+        channels: Other channels of both layers.
+        tips: The tooltip.
+        mark: Mark of the points.
+        of_points: Other channels of the points.
+    """
+    colour = {"color": mark["color"]} if "color" in mark else {}
+    rule = {**channels, axis: {**value, "field": "low"}, f"{axis}2": {"field": "high"}, "tooltip": tips}
+    point = {**channels, **(of_points or {}), axis: value, "tooltip": tips}
+    return [
+        {"mark": {"type": "rule", "strokeWidth": 2, **colour}, "encoding": rule},
+        {"mark": {"size": 80, "filled": True, "opacity": 1, **mark}, "encoding": point},
+    ]
+
+
+def _percent_axis(title: str) -> JsonDict:
+    return {"field": "value", "type": "quantitative", "title": title, "scale": {"domain": [0, 100]}}
 
 
 def finish(spec: JsonDict) -> JsonDict:
@@ -209,8 +237,10 @@ def _reference_line(axis: str, at: float) -> JsonDict:
     return {"data": {"values": [{}]}, "mark": mark, "encoding": {axis: {"datum": at}}}
 
 
-def _bounds(estimate: Estimate, factor: float = 1) -> dict[str, float]:
-    return {key: round(factor * getattr(estimate, key), 4) for key in ("value", "low", "high")}
+def _bounds(estimate: Estimate) -> dict[str, float]:
+    """Return a rate and its interval in per cent."""
+    bounds = {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+    return {key: round(100 * value, 4) for key, value in bounds.items()}
 
 
 def _tip(field: str, form: str = "", title: str | None = None) -> JsonDict:
@@ -222,11 +252,6 @@ def _interval_tips(title: str) -> list[JsonDict]:
     return [_tip("value", ".1f", title), _tip("low", ".1f", "95 % from"), _tip("high", ".1f", "to")]
 
 
-def _read(rows: Rows, key: str, unit: str) -> str:
+def _read(rows: Rows, key: str) -> str:
     """Read the points of a chart out."""
-
-    def points() -> Iterator[str]:
-        for row in rows:
-            yield f"{row[key]} {row['value']:.1f} {unit} [{row['low']:.1f}, {row['high']:.1f}]"
-
-    return f"{'; '.join(points())}."
+    return "; ".join(f"{row[key]} {row['value']:.1f} % [{row['low']:.1f}, {row['high']:.1f}]" for row in rows) + "."

@@ -9,7 +9,7 @@ from typing import Literal
 from rlaif_framework.metrics.estimates import Estimate
 from rlaif_framework.metrics.evaluation import Evaluation, MeasuredArm
 from rlaif_framework.metrics.wins import WinRate
-from rlaif_framework.report.page import interval, short_number
+from rlaif_framework.report.page import short_number
 
 Mark = Literal["", "better", "worse", "higher", "lower"]
 """A significant difference: from the baseline, from no change, or from chance."""
@@ -149,9 +149,7 @@ def _compare_metric(
     evaluation: Evaluation, name: str, title: str, show: Callable[[Estimate], str], marks: tuple[Mark, Mark]
 ) -> Column:
     """Mark the policies whose metric differs from the baseline on the same prompts."""
-    changes = {
-        x.first: x.metrics[name] for x in evaluation.differences if x.second == BASELINE and name in x.metrics
-    }
+    changes = {x.first: x.metrics[name] for x in evaluation.differences if x.second == BASELINE and name in x.metrics}
     cells = {}
     for policy, metrics in evaluation.policies.items():
         found, change = metrics.get(name), changes.get(policy)
@@ -179,7 +177,7 @@ def _mark(estimate: Estimate, null: float, marks: tuple[Mark, Mark]) -> Mark:
 def _interval(estimate: Estimate, show: Callable[[Estimate], str]) -> str:
     if show is _percent:
         return f"[{100 * estimate.low:.0f}, {100 * estimate.high:.0f}]"
-    return interval(estimate)
+    return f"[{estimate.low:.2g}, {estimate.high:.2g}]"
 
 
 def _percent(estimate: Estimate) -> str:

@@ -40,6 +40,8 @@ def render_page(template: str, **values: Any) -> str:
     environment.filters["percent"] = percent
     environment.filters["number"] = number
     environment.filters["points"] = points
+    environment.filters["rate_cell"] = rate_cell
+    environment.filters["mean_cell"] = mean_cell
     environment.filters["metric"] = metric_name
     environment.filters["markdown"] = render_markdown
     environment.filters["image"] = embed_svg
@@ -90,6 +92,25 @@ def points(estimate: Estimate) -> str:
     """Format a difference of rates for a sentence: `+8.0 points [+1.5, +14.5]`."""
     value, low, high = (100 * x for x in (estimate.value, estimate.low, estimate.high))
     return f"{value:+.1f} points [{low:+.1f}, {high:+.1f}]"
+
+
+def rate_cell(estimate: Estimate | None) -> Markup | str:
+    """Format a rate for a cell of a wide table: value, interval and number of observations below each other."""
+    if estimate is None:
+        return "-"
+    low, high = 100 * estimate.low, 100 * estimate.high
+    return _stack(f"{100 * estimate.value:.1f} %", f"[{low:.0f}, {high:.0f}]", f"n={_count(estimate)}")
+
+
+def mean_cell(estimate: Estimate | None) -> Markup | str:
+    """Format a mean for a cell of a wide table: value and interval below each other."""
+    return "-" if estimate is None else _stack(f"{estimate.value:.3g}", interval(estimate))
+
+
+def _stack(*lines: str) -> Markup:
+    first, *others = lines
+    below = Markup(" ").join(Markup('<span class="interval">{}</span>').format(line) for line in others)
+    return Markup('<span class="value">{}</span> ').format(first) + below
 
 
 def interval(estimate: Estimate, is_rate: bool = False) -> str:

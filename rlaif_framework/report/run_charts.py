@@ -69,7 +69,7 @@ def _draw_wins(evaluation: Evaluation) -> Iterator[Chart]:
         if win is not None and win.rate is not None and kl is not None:
             points[name] = (kl, win.rate)
     if points:
-        yield draw_trade(points)
+        yield draw_trade(points, list(evaluation.arms))
 
 
 def _draw_training(evaluation: Evaluation) -> Iterator[Chart]:
@@ -99,4 +99,4 @@ def _draw(identity: str, title: str, key: str, curves: Mapping[str, Curve]) -> I
     }
     measured = {name: found for name, found in points.items() if found}
     if measured:
-        yield draw_curve(identity, title, measured)
+        yield draw_curve(identity, title, measured, list(curves))

@@ -73,7 +73,7 @@ class RunReport(BaseModel):
 
     def write(self, folder: Path) -> None:
         """Write both files into a run folder, with the samples in it."""
-        rows = list(_read_samples(folder / SAMPLES_PATH))
+        rows = list(read_samples(folder))
         write_atomic(folder / "report.json", self.model_dump_json(indent=1))
         write_atomic(folder / "report.html", self.render(rows))
 
@@ -150,8 +150,9 @@ def _find_all(evaluation: Evaluation, spec: dict[str, Any], steps: Sequence[Step
     ]
 
 
-def _read_samples(path: Path) -> Iterator[Row]:
-    """Read the samples of a run; none if it evaluates no policies, or is older than they are."""
+def read_samples(folder: Path) -> Iterator[Row]:
+    """Read the samples of a run folder; none if it evaluates no policies, or is older than they are."""
+    path = folder / SAMPLES_PATH
     if path.exists() and path.stat().st_size:
         yield from (row for _, row in read_rows(path))
 

@@ -39,7 +39,9 @@ def _describe_wins(wins: dict[str, WinRate], best: str) -> str:
     if better:
         opening = f"{best} beats {BASELINE} with a win rate of {rate(top)}{length}"
     else:
-        opening = f"No arm is significantly better than {BASELINE}: the highest win rate is {best}'s, {rate(top)}{length}"
+        opening = (
+            f"No arm is significantly better than {BASELINE}: the highest win rate is {best}'s, {rate(top)}{length}"
+        )
     if len(rates) == 1:
         return f"{opening}{', a significant loss' if worse else ''}."
     counts = [f"{better} of {len(rates)} arms are significantly better"] if better else []
@@ -82,7 +84,9 @@ def _describe_parts(evaluation: Evaluation) -> list[str]:
     accuracies = {n: x.reward.accuracy_gold for n, x in evaluation.arms.items() if x.reward and x.reward.accuracy_gold}
     if accuracies:
         best = max(accuracies, key=lambda name: _value(accuracies[name]))
-        found.append(f"Of the rewards, that of {best} is the most accurate on held-out pairs: {rate(accuracies[best])}.")
+        found.append(
+            f"Of the rewards, that of {best} is the most accurate on held-out pairs: {rate(accuracies[best])}."
+        )
     return found or ["Nothing could be compared."]
 
 

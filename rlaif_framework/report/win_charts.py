@@ -37,25 +37,19 @@ def draw_outcomes(identity: str, title: str, wins: Sequence[WinRate]) -> Chart |
     }
     tips = [{"field": key, "type": "nominal"} for key in ("matchup", "outcome", "count")]
     over = {"color": "var(--ink)"}
+    bar = {"y": y, "x": {**x, "field": "start"}, "x2": {"field": "end"}, "color": colour, "tooltip": tips}
+    interval = {"y": y, "x": {**x, "field": "low"}, "x2": {"field": "high"}}
+    point = {"y": y, "x": {**x, "field": "value"}}
+    layers: list[tuple[Rows, dict[str, Any], dict[str, Any]]] = [
+        (bars, {"type": "bar", "cursor": "pointer", "height": {"band": 0.72}}, bar),
+        ([{}], {"type": "rule", "strokeDash": [4, 4], **over}, {"x": {"datum": 50}}),
+        (rates, {"type": "rule", "strokeWidth": 2, **over}, interval),
+        (rates, {"type": "point", "shape": "diamond", "filled": True, "size": 80, **over}, point),
+    ]
     spec = {
         "height": 30 * len(measured),
-        "layer": [
-            {
-                "data": {"values": bars},
-                "mark": {"type": "bar", "cursor": "pointer", "height": {"band": 0.72}},
-                "encoding": {
-                    "y": y,
-                    "x": {**x, "field": "start"},
-                    "x2": {"field": "end"},
-                    "color": colour,
-                    "tooltip": tips,
-                },
-            },
-            {"data": {"values": [{}]}, "mark": {"type": "rule", "strokeDash": [4, 4], **over}, "encoding": {"x": {"datum": 50}}},
-            {"data": {"values": rates}, "mark": {"type": "rule", "strokeWidth": 2, **over}, "encoding": {"y": y, "x": {**x, "field": "low"}, "x2": {"field": "high"}}},
-            {"data": {"values": rates}, "mark": {"type": "point", "shape": "diamond", "filled": True, "size": 80, **over}, "encoding": {"y": y, "x": {**x, "field": "value"}}},
-        ],
-    }  # fmt: skip
+        "layer": [{"data": {"values": rows}, "mark": mark, "encoding": encoding} for rows, mark, encoding in layers],
+    }
     text = "; ".join(f"{_name(win)} {100 * rate.value:.1f} % of {rate.count}" for win, rate in measured)
     return Chart(identity, title, f"Wins, ties and losses of each matchup: {text}.", finish(spec))
 
@@ -65,47 +59,56 @@ def draw_matrix(identity: str, title: str, wins: Sequence[WinRate]) -> Chart | N
     rows: Rows = []
     for win in wins:
         if win.rate is not None:
-            rows += [_cell(win.first, win.second, win.rate), _cell(win.second, win.first, flip(win.rate) or win.rate)]
+            turned = flip(win.rate) or win.rate
+            rows += [_cell(win.first, win.second, win, win.rate), _cell(win.second, win.first, win, turned)]
     names = list(dict.fromkeys(row["first"] for row in rows))
     if len(names) < 3:
         return None  # the bars show it all
     last = [name for name in ("sft", "reference") if name in names]
     order = [*(name for name in names if name not in last), *last]
-    y = {"field": "first", "type": "nominal", "sort": order, "title": None}
-    x = {"field": "second", "type": "nominal", "sort": order, "title": None, "axis": {"orient": "top", "labelAngle": -40}}
-    scale = {"domain": [0, 50, 100], "range": ["#d55e00", "#f2f2f2", "#0072b2"], "type": "linear"}
-    strong = {"test": "abs(datum.value - 50) > 28", "value": "#ffffff"}
-    ink = {"condition": strong, "value": "#1a1a1a"}
-    tips = [
-        {"field": key, "type": "nominal", "title": label}
-        for key, label in (("first", "first"), ("second", "against"), ("text", "win rate %"), ("bounds", "95 % interval"))
-    ]
-    rect = {
-        "mark": {"type": "rect", "stroke": "var(--page)", "strokeWidth": 2, "cursor": "pointer"},
-        "encoding": {
-            "color": {"field": "value", "type": "quantitative", "scale": scale, "legend": None},
-            "tooltip": tips,
-        },
-    }
     spec = {
         "data": {"values": rows},
         "height": 46 * len(names),
-        "encoding": {"x": x, "y": y},
-        "layer": [
-            rect,
-            {"mark": {"type": "text", "dy": -6, "fontSize": 13, "fontWeight": "bold", "cursor": "pointer"}, "encoding": {"text": {"field": "text"}, "color": ink, "tooltip": tips}},
-            {"mark": {"type": "text", "dy": 9, "fontSize": 10, "cursor": "pointer"}, "encoding": {"text": {"field": "bounds"}, "color": ink, "tooltip": tips}},
-        ],
-    }  # fmt: skip
+        "encoding": {
+            "y": {"field": "first", "type": "nominal", "sort": order, "title": None},
+            "x": {
+                "field": "second",
+                "type": "nominal",
+                "sort": order,
+                "title": None,
+                "axis": {"orient": "top", "labelAngle": -40},
+            },
+        },
+        "layer": _draw_cells(),
+    }
     text = "; ".join(f"{row['first']} against {row['second']} {row['text']} % [{row['bounds']}]" for row in rows)
     return Chart(identity, title, f"Win rates of the rows against the columns: {text}.", finish(spec))
 
 
-def _cell(first: str, second: str, rate: Estimate) -> dict[str, Any]:
+def _draw_cells() -> list[dict[str, Any]]:
+    """Return the layers of a matrix: coloured cells, and two lines of text in each."""
+    titles = {"first": "first", "second": "against", "text": "win rate %", "bounds": "95 % interval"}
+    tips = [{"field": key, "type": "nominal", "title": title} for key, title in titles.items()]
+    scale = {"domain": [0, 50, 100], "range": ["#d55e00", "#f2f2f2", "#0072b2"], "type": "linear"}
+    colour = {"field": "value", "type": "quantitative", "scale": scale, "legend": None}
+    # White has the contrast only on the darkest blue.
+    ink = {"condition": {"test": "datum.value > 92", "value": "#ffffff"}, "value": "#1a1a1a"}
+    cell = {"type": "rect", "stroke": "var(--page)", "strokeWidth": 2, "cursor": "pointer"}
+    text = {"type": "text", "cursor": "pointer"}
+    marks = (
+        (cell, {"color": colour}),
+        ({**text, "dy": -6, "fontSize": 13, "fontWeight": "bold"}, {"text": {"field": "text"}, "color": ink}),
+        ({**text, "dy": 9, "fontSize": 10}, {"text": {"field": "bounds"}, "color": ink}),
+    )
+    return [{"mark": mark, "encoding": {**encoding, "tooltip": tips}} for mark, encoding in marks]
+
+
+def _cell(first: str, second: str, win: WinRate, rate: Estimate) -> dict[str, Any]:
     low, high = 100 * rate.low, 100 * rate.high
     text = f"{100 * rate.value:.0f}{'*' if rate.low > 0.5 or rate.high < 0.5 else ''}"
     bounds = f"{low:.0f}–{high:.0f}"
-    return {"first": first, "second": second, "value": 100 * rate.value, "text": text, "bounds": bounds}
+    names = {"first": first, "second": second, "judge": win.judge}
+    return {**names, "value": 100 * rate.value, "text": text, "bounds": bounds}
 
 
 def _list_outcomes(win: WinRate, rate: Estimate) -> list[dict[str, Any]]:

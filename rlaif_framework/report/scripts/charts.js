@@ -39,7 +39,11 @@
     },
     { rootMargin: "300px" },
   );
-  for (const plot of plots) watcher.observe(plot);
+  for (const plot of plots) {
+    // Room for axes and legend, so that the page does not move when a chart is drawn.
+    plot.style.minHeight = `${specs[plot.dataset.chart].height + 75}px`;
+    watcher.observe(plot);
+  }
   // A page is printed whole.
   addEventListener("beforeprint", () => plots.filter((plot) => plot.clientWidth).forEach(draw));
 })();

@@ -123,7 +123,7 @@
     current = data.samples[Number(match[1]) - 1] ?? null;
     written = location.hash;
     update();
-    browser.scrollIntoView();
+    browser.scrollIntoView({ behavior: "instant" });
   }
 
   const change = () => {
@@ -147,7 +147,7 @@
     if (data.judges.includes(datum.judge)) form.elements.judge.value = datum.judge;
     if (datum.filter) form.elements.outcome.value = matchups.has(one) ? datum.filter : (turned[datum.filter] ?? datum.filter);
     change();
-    browser.scrollIntoView();
+    browser.scrollIntoView({ behavior: "instant" });
   });
 
   browser.hidden = false;

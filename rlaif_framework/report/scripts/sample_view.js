@@ -43,7 +43,7 @@
   // A response: its policy, the rewards and metrics, the text.
   function showResponse(sample, policy, view) {
     const [text, rewards, metrics] = sample.responses[policy];
-    const card = make("section", view.names.includes(policy) ? "response compared" : "response");
+    const card = make("div", view.names.includes(policy) ? "response compared" : "response");
     card.append(make("h4", "", policy));
     const facts = Object.entries(rewards).map(([arm, score]) =>
       arm === policy ? `reward ${score.toPrecision(3)}` : `reward of ${arm} ${score.toPrecision(3)}`,
