@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -160,7 +160,7 @@ def _compare_metric(
     return Column(title, note, cells)
 
 
-def _measure(found: dict[str, Estimate | None], show: Callable[[Estimate], str], null: float) -> dict[str, Cell]:
+def _measure(found: Mapping[str, Estimate | None], show: Callable[[Estimate], str], null: float) -> dict[str, Cell]:
     return {
         name: Cell(show(x), x.value, _interval(x, show), _mark(x, null, ("better", "worse")))
         for name, x in found.items()

@@ -12,7 +12,7 @@ from rlaif_framework import PluginManager
 from rlaif_framework.plugins.slots import narrow
 from rlaif_framework.report.results import list_results
 from rlaif_framework.report.run_report import RunReport, StepReport
-from support.evaluations import ARM, EVALUATION, POLICY, REWARD, SPEC, estimate, labeler, win
+from support.evaluations import ARM, EVALUATION, POLICY, REWARD, SPEC, correction, estimate, labeler, win
 from support.evaluations import build_report as report
 from support.pages import read_text, strip_assets
 
@@ -24,16 +24,6 @@ PARTLY_READABLE["quality"] |= {"unparsed": estimate(0.4)}
 
 def by_judges(**judges: dict[str, Any]) -> dict[str, Any]:
     return {"judges": {"judge": {"kind": "rouge"}, **judges}}
-
-
-def correction(rate: float, bias: dict[str, float]) -> dict[str, Any]:
-    return {
-        "rate": estimate(rate, 0.06, 300),
-        "human": estimate(rate, 0.09, 80),
-        "bias": bias,
-        "agreement": estimate(0.8, count=70),
-        "weight": 0.6,
-    }
 
 
 def test_win_rates_that_human_labels_correct_are_shown_beside_the_judges() -> None:

@@ -24,13 +24,12 @@ class Browser:
     def __init__(self, profile: Path) -> None:
         read, self._out = os.pipe()
         self._in, write = os.pipe()
-        flags = "--headless --no-sandbox --disable-gpu --remote-debugging-pipe --no-first-run --disable-dev-shm-usage"
-        command = f'exec "$0" {flags} --user-data-dir="$1" 3<&{read} 4>&{write}'
+        command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        command += ["--no-first-run", "--remote-debugging-pipe", f"--user-data-dir={profile}"]
+        # The browser reads from file 3 and writes to file 4. bash, because other shells know only files up to 9.
+        connect = ["bash", "-c", f'exec "$0" "$@" 3<&{read} 4>&{write}']
         self.process = subprocess.Popen(
-            ["sh", "-c", command, str(CHROMIUM), str(profile)],
-            pass_fds=(read, write),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            [*connect, *command], pass_fds=(read, write), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         os.close(read)
         os.close(write)

@@ -136,3 +136,13 @@ def make_row(number: int, text: str = "", probability: float | None = None, **re
             }
         ],
     }
+
+
+def correction(rate: float, bias: dict[str, float]) -> dict[str, Any]:
+    return {
+        "rate": estimate(rate, 0.06, 300),
+        "human": estimate(rate, 0.09, 80),
+        "bias": bias,
+        "agreement": estimate(0.8, count=70),
+        "weight": 0.6,
+    }
