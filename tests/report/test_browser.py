@@ -101,8 +101,12 @@ def test_samples_are_filtered_searched_and_sorted(browser: Browser, page: Path) 
     browser.click(".filters button[type=reset]")
     browser.wait(f"{STATUS} === '300 of 300 samples'")
     choose(browser, "sort", "first loses most")
-    rows = "[...document.querySelectorAll('.row')].map((x) => x.textContent)"
-    assert all("loss-0.60" in text for text in browser.evaluate(rows))
+    browser.evaluate("document.querySelector('.list').focus()")
+    browser.press("Home")
+    assert shown(browser) == "Sample 3"
+    rows = browser.evaluate("[...document.querySelectorAll('.row')].map((x) => x.textContent)")
+    assert rows[0].startswith("#3▼ loss-0.60")
+    assert all("loss-0.60" in text for text in rows)
 
 
 def test_only_the_rows_in_view_are_elements_and_keys_move(browser: Browser, page: Path) -> None:
