@@ -59,7 +59,7 @@ def _compress(rows: Sequence[Row]) -> str:
     }
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     # Equal samples give equal pages: without the time of compression. Half of a surrogate pair is no UTF-8.
-    packed = gzip.compress(text.encode("utf-8", "replace"), compresslevel=9, mtime=0)
+    packed = gzip.compress(text.encode("utf-8", "replace"), compresslevel=6, mtime=0)
     return base64.b85encode(packed).translate(ESCAPED).decode()
 
 
