@@ -12,7 +12,7 @@ from support.browser import Browser
 from support.browser import browser as browser
 from support.evaluations import ARM, EVALUATION, POLICY, build_report, estimate, make_row, win
 
-HOSTILE = "</script><script>owned = 1</script><img src=x onerror='owned = 2'>\u202e${owned = 3}{{owned}}"
+HOSTILE = "</script><script>owned = 1</script><img src=x onerror='owned = 2'>\u202e${owned = 3}{{owned}} " + 300 * "W"
 STATUS = "document.querySelector('.status').textContent"
 READY = "document.querySelector('#sample-browser').dataset.ready"
 
@@ -174,6 +174,7 @@ def test_hostile_texts_stay_texts(browser: Browser, tmp_path: Path) -> None:
     assert texts.count(HOSTILE) == 3
     assert browser.evaluate("typeof owned") == "undefined"
     assert browser.evaluate("document.querySelectorAll('img').length") == 0
+    assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert browser.complaints() == []
 
 
