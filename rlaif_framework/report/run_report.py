@@ -1,4 +1,4 @@
-"""The report of a run: `report.json`, and `report.html`, one page that needs no network."""
+"""The report of a run: `report.json`, `report.html`, one page that needs no network, and `report.md`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from rlaif_framework.contracts.panels import Panel
 from rlaif_framework.files import write_atomic
 from rlaif_framework.metrics.evaluation import SAMPLES, Evaluation
 from rlaif_framework.records.jsonl import read_rows
-from rlaif_framework.report.cautions import Caution, group_cautions
+from rlaif_framework.report.cautions import Caution, CautionGroup, group_cautions
 from rlaif_framework.report.findings import describe_unanswered, find_cautions, summarise
-from rlaif_framework.report.leaderboard import build_leaderboard, sum_seconds
+from rlaif_framework.report.leaderboard import Leaderboard, build_leaderboard, sum_seconds
+from rlaif_framework.report.markdown import write_markdown
 from rlaif_framework.report.page import percent, render_document, render_page
 from rlaif_framework.report.published import compare_published
 from rlaif_framework.report.run_charts import draw_run
@@ -72,8 +73,9 @@ class RunReport(BaseModel):
         )
 
     def write(self, folder: Path) -> None:
-        """Write both files into a run folder, with the samples in it."""
+        """Write `report.json`, `report.html` and `report.md` into a run folder, the page with the samples in it."""
         rows = list(read_samples(folder))
+        write_atomic(folder / "report.md", self.render_markdown())
         write_atomic(folder / "report.json", self.model_dump_json(indent=1))
         write_atomic(folder / "report.html", self.render(rows))
 
@@ -89,21 +91,33 @@ class RunReport(BaseModel):
             samples: The test prompts that can be browsed, as in `samples.jsonl`.
         """
         evaluation = self.evaluation
-        seconds = sum_seconds(((step.name, step.seconds) for step in self.steps), evaluation.arms)
         return render_document(
             "report.html.j2",
             draw_run(evaluation),
             pack_samples(samples),
             spec=self.spec,
             verdict=write_verdict(evaluation),
-            leaderboard=build_leaderboard(evaluation, seconds),
-            cautions=group_cautions(_find_all(evaluation, self.spec, self.steps), self.warnings),
+            leaderboard=self._build_leaderboard(),
+            cautions=self._group_warnings(),
             summary=self.summary,
             evaluation=evaluation,
             steps=self.steps,
             environment=self.environment,
             panels=self.panels,
         )
+
+    def render_markdown(self) -> str:
+        """Return the verdict, the leaderboard and the warnings as Markdown, for a pull request."""
+        return write_markdown(
+            str(self.spec["name"]), write_verdict(self.evaluation), self._build_leaderboard(), self._group_warnings()
+        )
+
+    def _build_leaderboard(self) -> Leaderboard:
+        seconds = sum_seconds(((step.name, step.seconds) for step in self.steps), self.evaluation.arms)
+        return build_leaderboard(self.evaluation, seconds)
+
+    def _group_warnings(self) -> list[CautionGroup]:
+        return group_cautions(_find_all(self.evaluation, self.spec, self.steps), self.warnings)
 
     def _repr_html_(self) -> str:
         """Show the findings in a notebook."""
