@@ -61,18 +61,19 @@ def build_report(pairs: PairsFile, labels: Mapping[str, tuple[LabelRecord, Path]
 def write_report(report: LabelReport, path: Path) -> None:
     """Write the page, and its content as JSON beside it."""
     from rlaif_framework.report.charts import draw_lengths, draw_reliability
-    from rlaif_framework.report.page import render_page
+    from rlaif_framework.report.page import render_document
 
     labelers = report.labelers.items()
     charts = {
-        "reliability_chart": draw_reliability({n: x.calibration for n, x in labelers}),
-        "lengths_chart": draw_lengths({n: x.lengths for n, x in labelers}),
+        "reliability": draw_reliability({n: x.calibration for n, x in labelers}, "labeler"),
+        "lengths": draw_lengths({n: x.lengths for n, x in labelers}, "labeler"),
     }
     slices = sorted({name for _, x in labelers for name in x.quality.slices})
     confident = any(x.high_confidence for _, x in labelers)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path.with_suffix(".json"), report.model_dump_json(indent=1))
-    write_atomic(path, render_page("labels.html.j2", **dict(report), **charts, slices=slices, confident=confident))
+    page = render_document("labels.html.j2", charts, **dict(report), slices=slices, confident=confident)
+    write_atomic(path, page)
 
 
 def _read_observations(path: Path) -> tuple[list[Observation], list[LabelExample]]:

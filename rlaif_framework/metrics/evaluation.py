@@ -18,6 +18,8 @@ EVALUATION = "evaluation.json"
 """Name of the file in the artefact."""
 KL = "kl_k1"
 """The logged metric that estimates the KL divergence from the baseline."""
+SAMPLES = "samples.jsonl"
+"""Name of the file beside it with all test prompts, their responses and verdicts, for the page of the report."""
 Curve = list[dict[str, float]]
 """Logged metrics, one row for each step."""
 
@@ -35,6 +37,8 @@ class MeasuredLabeler(Measured):
     title: str
     """The kind, with the settings that are not their defaults."""
     quality: LabelerQuality
+    calibration: Calibration | None = None
+    """Calibration of its labels against gold preferences."""
 
 
 class MeasuredReward(Measured):

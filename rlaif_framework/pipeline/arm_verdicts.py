@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rlaif_framework.errors import DataError, suggest
 from rlaif_framework.metrics.agreement import score_choice
 from rlaif_framework.metrics.estimates import Estimate
-from rlaif_framework.metrics.evaluation import KL, Evaluation
+from rlaif_framework.metrics.evaluation import KL, SAMPLES, Evaluation
 from rlaif_framework.metrics.wins import WinRate
-from rlaif_framework.pipeline.artefact_files import PREFERENCES, PROMPTS, RESPONSES
 from rlaif_framework.pipeline.run_record import SUMMARY, RunRecord
 from rlaif_framework.records.jsonl import read_rows
-from rlaif_framework.records.rows import load_preferences
 from rlaif_framework.report.run_comparison import FinishedArm, Judged
 from rlaif_framework.spec.model import REFERENCE
 
@@ -48,8 +46,8 @@ def read_arm(record: RunRecord, arm: str, opponent: str, judge: str) -> Finished
     spec = record.read_spec()
     arms = spec.pop("arms", {})
     try:
-        judged = _read_judged(record, name, win, arm, opponent)
-    except (KeyError, TypeError, ValueError) as error:
+        judged = _read_judged(record, win, arm, opponent)
+    except (KeyError, TypeError, StopIteration, ValueError) as error:
         raise DataError(f"an artefact in {record.folder} is damaged: {type(error).__name__}: {error}") from error
     return FinishedArm(
         run=str(record.folder),
@@ -88,42 +86,34 @@ def _describe_judge(recipe: Mapping[str, Any]) -> Any:
     return {**judge, "annotator_prompts": recipe["task"]["annotator_prompts"]}
 
 
-def _read_judged(record: RunRecord, name: str, win: WinRate, arm: str, opponent: str) -> dict[str, Judged]:
-    place = record.folder / SUMMARY / PROMPTS
+def _read_judged(record: RunRecord, win: WinRate, arm: str, opponent: str) -> dict[str, Judged]:
+    place = record.folder / SUMMARY / SAMPLES
     if not place.exists():
         raise DataError(
             f"{place} is missing: the run is of an earlier version; delete the folder {place.parent} here and in the "
             "store, and rerun the same command"
         )
-    prompts = {row["id"]: row for _, row in read_rows(place)}
-    own = _read_responses(record, arm)
-    texts = [prompts[row["prompt"]] for row in own]
-    other = [p["reference"] or "" for p in texts] if opponent == REFERENCE else _list_texts(record, opponent)
     judged = {}
-    verdicts = load_preferences(record.folder / name / PREFERENCES)
-    for row, prompt, opposed, verdict in zip(own, texts, other, verdicts, strict=True):
-        judged[verdict.comparison] = Judged(
-            prompt=prompt["text"],
-            response=row["response"],
+    for _, row in read_rows(place):
+        own, other = row["responses"][arm], row["responses"].get(opponent)
+        opposed = (row["reference"] or "") if other is None else other["text"]
+        stated = next(
+            verdict["probability"]
+            for verdict in row["verdicts"]
+            if (verdict["first"], verdict["second"], verdict["judge"]) == (win.first, win.second, win.judge)
+        )
+        judged[row["id"]] = Judged(
+            prompt=row["prompt"],
+            response=own["text"],
             opposed=opposed,
-            score=_score(verdict.probabilities, win.first == arm, row["response"], opposed),
-            metrics=row["metrics"],
+            score=_score(stated, win.first == arm, own["text"], opposed),
+            metrics=own["metrics"],
         )
     return judged
 
 
-def _read_responses(record: RunRecord, policy: str) -> list[dict[str, Any]]:
-    return [row for _, row in read_rows(record.folder / f"evaluation/responses/{policy}" / RESPONSES)]
-
-
-def _list_texts(record: RunRecord, policy: str) -> list[str]:
-    return [row["response"] for row in _read_responses(record, policy)]
-
-
-def _score(probabilities: Sequence[float] | None, is_first: bool, response: str, opposed: str) -> float | None:
-    if probabilities is None or not (response or opposed):
-        return None
-    return score_choice(probabilities[0], is_first)
+def _score(stated: float | None, is_first: bool, response: str, opposed: str) -> float | None:
+    return None if stated is None or not (response or opposed) else score_choice(stated, is_first)
 
 
 def _list_metrics(evaluation: Evaluation, arm: str, win: WinRate) -> dict[str, Estimate | float | None]:

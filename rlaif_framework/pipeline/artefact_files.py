@@ -5,6 +5,3 @@ PREFERENCES = "preferences.jsonl"
 
 RESPONSES = "responses.jsonl"
 """A policy's responses to the test prompts."""
-
-PROMPTS = "prompts.jsonl"
-"""The test prompts of an evaluation, each once."""

@@ -1,148 +1,257 @@
-"""Draw the charts of the reports as inline SVG."""
+"""Charts of the reports, as Vega-Lite specs: plain JSON that the page draws.
+
+Colours are those of the style sheet (`var(--...)`), so that charts follow light, dark and print. Field names are fixed
+and texts are only in the data: a name cannot change a chart.
+"""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from markupsafe import Markup
-from matplotlib import rc_context
-from matplotlib.figure import Figure
-
 from rlaif_framework.metrics.calibration import Calibration, LengthBin
-from rlaif_framework.metrics.evaluation import MeasuredArm
-from rlaif_framework.metrics.wins import WinRate
+from rlaif_framework.metrics.estimates import Estimate
 
-CURVES: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("reward", ("reward", "objective")),
-    ("KL from the baseline", ("kl_k1", "kl_k3")),
-    ("tokens of a response", ("tokens",)),
-    ("EOS rate, copy rate", ("eos_rate", "task/copy_rate")),
-)
-"""Panels of an arm's training curves: the title and the logged metrics."""
-COLOURS = ("#2563eb", "#ea580c")
-"""Colours of the first and the second metric of a panel."""
-
-
-def draw_curves(arm: MeasuredArm) -> Markup:
-    """Draw the loss of the reward model, and the policy's training metrics by step."""
-    losses = [row for row in (arm.reward.loss if arm.reward else []) if "loss" in row]
-    panels: list[tuple[str, tuple[str, ...], list[dict[str, float]]]] = []
-    if losses:
-        panels.append(("reward model: loss, accuracy", ("loss", "accuracy"), losses))
-    panels += [(title, keys, arm.curve) for title, keys in CURVES if any(k in r for r in arm.curve for k in keys)]
-    if not panels:
-        return Markup("")
-    rows_of_panels = -(-len(panels) // 3)  # rounded up
-    figure = _new_figure(10, 2.5 * rows_of_panels)
-    for index, (title, keys, rows) in enumerate(panels, 1):
-        axes = figure.add_subplot(rows_of_panels, 3, index)
-        for colour, key in zip(COLOURS, keys, strict=False):
-            points = [(row["step"], row[key]) for row in rows if key in row]
-            if points:
-                axes.plot(*zip(*points, strict=True), color=colour, label=key.removeprefix("task/"))
-        axes.set_title(title, fontsize=9)
-        axes.set_xlabel("step", fontsize=8)
-        axes.tick_params(labelsize=8)
-        axes.legend(fontsize=7, frameon=False)
-        axes.spines[["top", "right"]].set_visible(False)
-    return _to_svg(figure)
+Rows = list[dict[str, Any]]
+JsonDict = dict[str, Any]
+SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#7f7f7f")
+"""Colours of arms: the palette of Okabe and Ito, which colour-blind people can tell apart."""
+DASHES = ((1, 0), (6, 3), (2, 2), (8, 3, 2, 3), (4, 1), (10, 4), (3, 5), (1, 3))
+SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
+MAX_POINTS = 400
+"""Maximum number of points of a curve."""
+INTERVAL = "#0072b2"
 
 
-def draw_wins(wins: Sequence[WinRate]) -> Markup:
-    """Draw win rates with their intervals, against one half."""
-    rows = [(win, win.rate) for win in wins if win.rate]
-    if not rows:
-        return Markup("")
-    figure = _new_figure(7, 0.7 + 0.4 * len(rows))
-    axes = figure.add_subplot()
-    # Heights grow upwards: the first win rate comes last.
-    for height, (_, rate) in enumerate(reversed(rows)):
-        axes.plot([rate.low, rate.high], [height, height], color=COLOURS[0], linewidth=2)
-        axes.plot([rate.value], [height], "o", color=COLOURS[0])
-    axes.axvline(0.5, color="#888888", linewidth=1, linestyle="--")
-    axes.set_xlim(0, 1)
-    axes.set_ylim(-0.6, len(rows) - 0.4)
-    several = len({win.judge for win in wins}) > 1
-    names = [
-        f"{win.first} against {win.second}" + (f", by {win.judge}" if several else "") for win, _ in reversed(rows)
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A chart of a page."""
+
+    id: str
+    """Id of its element."""
+    title: str
+    description: str
+    """What it shows, for people who do not see it and as a caption."""
+    spec: JsonDict
+    """Its Vega-Lite spec."""
+
+
+def by_arm(shown: Iterable[str], arms: Sequence[str], values: Sequence[Any], legend: JsonDict) -> JsonDict:
+    """Return a channel of arms, in which an arm has the same value in all charts.
+
+    Args:
+        shown: The arms in the chart.
+        arms: All arms of the page.
+        values: Colours, shapes or dashes.
+        legend: Settings of the legend.
+    """
+    names = list(shown)
+    scale = {"domain": names, "range": [values[arms.index(name) % len(values)] for name in names]}
+    legend = {"orient": "bottom", "columns": 3, **legend}
+    return {"field": "arm", "type": "nominal", "title": None, "scale": scale, "legend": legend}
+
+
+def draw_curve(
+    identity: str, title: str, curves: Mapping[str, Sequence[tuple[float, float]]], arms: Sequence[str]
+) -> Chart:
+    """Draw a logged metric of several arms by step.
+
+    Args:
+        identity: Id of the chart.
+        title: Name of the metric.
+        curves: (step, value) of each arm that has it.
+        arms: All arms of the page.
+    """
+    rows = [
+        {"arm": arm, "step": step, "value": value} for arm, points in curves.items() for step, value in thin(points)
     ]
-    axes.set_yticks(range(len(rows)), names, fontsize=8)
-    axes.set_xlabel("win rate of the first", fontsize=8)
-    axes.tick_params(labelsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
-    return _to_svg(figure)
+    legend = {"symbolType": "stroke", "symbolSize": 500, "symbolStrokeWidth": 2.5}
+    encoding = {
+        "x": {"field": "step", "type": "quantitative", "title": "step", "axis": {"tickMinStep": 1}},
+        "y": {
+            "field": "value",
+            "type": "quantitative",
+            "title": None,
+            "scale": {"zero": False},
+            "axis": {"format": ".3~g"},
+        },
+        "color": by_arm(curves, arms, COLOURS, legend),
+        # Arms differ by their dashes too, not by their colour only.
+        "strokeDash": by_arm(curves, arms, DASHES, legend),
+        "tooltip": [_tip("arm"), _tip("step"), _tip("value", ".4g")],
+    }
+    spec = {
+        "data": {"values": rows},
+        "height": 190,
+        # Shift and the wheel zoom, so that the page scrolls over a chart.
+        "params": [
+            {
+                "name": "zoom",
+                "select": {"type": "interval", "encodings": ["x"], "zoom": "wheel![event.shiftKey]"},
+                "bind": "scales",
+            }
+        ],
+        "mark": {"type": "line", "point": {"size": 18, "filled": True}, "strokeWidth": 2, "clip": True},
+        "encoding": encoding,
+    }
+    lengths = ", ".join(f"{arm} {len(points)} steps" for arm, points in curves.items())
+    return Chart(identity, title, f"{title} by training step: {lengths}.", finish(spec))
 
 
-def draw_reliability(calibrations: Mapping[str, Calibration | None]) -> Markup:
-    """Draw a reliability diagram for each labeler or reward model: accuracy against stated probability."""
-    measured = {name: found.bins for name, found in calibrations.items() if found}
-    if not measured:
-        return Markup("")
-    figure, panels = _panels(measured, 3.3)
-    for axes, bins in zip(panels, measured.values(), strict=True):
-        most = max(b.accuracy.count for b in bins)
-        # The preferred response has a probability of at least one half.
-        axes.plot([0.5, 1], [0.5, 1], color="#888888", linewidth=1, linestyle="--")
-        for b in bins:
-            axes.plot([b.confidence] * 2, [b.accuracy.low, b.accuracy.high], color=COLOURS[0], linewidth=1)
-        sizes = [10 + 90 * b.accuracy.count / most for b in bins]
-        axes.scatter([b.confidence for b in bins], [b.accuracy.value for b in bins], sizes, COLOURS[0], zorder=3)
-        axes.set_xlim(0.47, 1.03)
-        axes.set_ylim(-0.04, 1.06)
-        axes.set_xlabel("stated probability", fontsize=8)
-    panels[0].set_ylabel("accuracy", fontsize=8)
-    return _to_svg(figure)
+def thin(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
+    """Keep evenly spaced points, with the first and the last one."""
+    if len(points) <= MAX_POINTS:
+        return points
+    return [points[round(i * (len(points) - 1) / (MAX_POINTS - 1))] for i in range(MAX_POINTS)]
 
 
-def draw_lengths(lengths: Mapping[str, Sequence[LengthBin]]) -> Markup:
-    """Draw the agreement of each labeler or reward model by the length difference between better and worse response."""
-    measured = {name: bins for name, bins in lengths.items() if bins}
-    if not measured:
-        return Markup("")
-    figure, panels = _panels(measured, 2.8)
-    for axes, bins in zip(panels, measured.values(), strict=True):
-        places = range(len(bins))
-        for place, b in zip(places, bins, strict=True):
-            axes.plot([place] * 2, [b.agreement.low, b.agreement.high], color=COLOURS[0], linewidth=2)
-        axes.plot(places, [b.agreement.value for b in bins], "o", color=COLOURS[0])
-        axes.axhline(0.5, color="#888888", linewidth=1, linestyle="--")
-        axes.set_ylim(-0.06, 1.06)
-        axes.set_xlim(-0.5, len(bins) - 0.5)
-        axes.set_xticks(places, [f"{b.low:+d}\nto {b.high:+d}" for b in bins], fontsize=7)
-        axes.set_xlabel("characters that the better response is longer", fontsize=8)
-    panels[0].set_ylabel("agreement", fontsize=8)
-    return _to_svg(figure)
+def draw_trade(points: Mapping[str, tuple[float, Estimate]], arms: Sequence[str]) -> Chart:
+    """Draw the win rate against sft by the KL divergence, one point for each arm that has both."""
+    rows = [{"arm": arm, "kl": kl, **_bounds(win)} for arm, (kl, win) in points.items()]
+    channels = {
+        "x": {"field": "kl", "type": "quantitative", "title": "KL from the baseline (nats)"},
+        "color": by_arm(points, arms, COLOURS, {}),
+    }
+    tips = [_tip("arm"), _tip("kl", ".3g", "KL"), *_interval_tips("win rate %")]
+    shapes = {"shape": by_arm(points, arms, SHAPES, {})}
+    layers = _draw_intervals("y", _percent_axis("wins against sft (%)"), channels, tips, {"type": "point"}, shapes)
+    spec = {"data": {"values": rows}, "height": 240, "layer": [_reference_line("y", 50), *layers]}
+    return Chart("win-kl", "Win rate against KL", _read(rows, "arm"), finish(spec))
 
 
-def _panels(names: Iterable[str], height: float) -> tuple[Figure, list[Any]]:
-    """Create a figure with a titled panel for each name, three in a row."""
-    names = list(names)
-    rows = -(-len(names) // 3)  # rounded up
-    figure = _new_figure(min(len(names), 3) * 3.4 + 0.2, height * rows)
-    panels = []
-    for index, name in enumerate(names, 1):
-        axes = figure.add_subplot(rows, min(len(names), 3), index)
-        axes.set_title(name, fontsize=9)
-        axes.tick_params(labelsize=8)
-        axes.spines[["top", "right"]].set_visible(False)
-        panels.append(axes)
-    return figure, panels
+def draw_reliability(calibrations: Mapping[str, Calibration | None], prefix: str) -> list[Chart]:
+    """Draw a reliability diagram for each labeler or reward model: accuracy by stated probability."""
+    return [
+        _draw_reliability(f"{prefix}-reliability-{number}", name, found)
+        for number, (name, found) in enumerate(calibrations.items())
+        if found is not None
+    ]
 
 
-def _new_figure(width: float, height: float) -> Figure:
-    # Not by pyplot, which would keep every figure in a global list.
-    figure = Figure(figsize=(width, height), layout="constrained")
-    figure.patch.set_facecolor("white")  # charts have dark text, also on a page in dark mode
-    return figure
+def _draw_reliability(identity: str, name: str, found: Calibration) -> Chart:
+    rows = [{"stated": 100 * b.confidence, "count": b.accuracy.count, **_bounds(b.accuracy)} for b in found.bins]
+    scale = {"domain": [48, 102], "nice": False}  # the preferred response has a probability of at least one half
+    x = {"field": "stated", "type": "quantitative", "title": "stated probability (%)", "scale": scale}
+    y = _percent_axis("accuracy (%)")
+    size = {"size": {"field": "count", "type": "quantitative", "legend": None, "scale": {"range": [20, 140]}}}
+    tips = [_tip("stated", ".1f", "stated %"), *_interval_tips("accuracy %"), _tip("count")]
+    diagonal = {
+        "data": {"values": [{"stated": 50, "value": 50}, {"stated": 100, "value": 100}]},
+        "mark": {"type": "line", "strokeDash": [4, 4], "color": "var(--soft)"},
+        "encoding": {"x": x, "y": y},
+    }
+    mark = {"type": "circle", "color": INTERVAL}
+    layers = [diagonal, *_draw_intervals("y", y, {"x": x}, tips, mark, size)]
+    text = f"Accuracy of {name} by stated probability: expected calibration error {found.ece:.3f}."
+    return Chart(identity, name, text, finish({"data": {"values": rows}, "height": 200, "layer": layers}))
 
 
-def _to_svg(figure: Figure) -> Markup:
-    stream = io.StringIO()
-    # Equal data draw equal files: no date, and ids by a fixed salt. Text stays text, which is smaller than paths.
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "rlaif"}):
-        figure.savefig(stream, format="svg", metadata={"Date": None})
-    text = stream.getvalue()
-    # HTML allows no XML declaration before the element.
-    return Markup(text[text.index("<svg") :])
+def draw_lengths(lengths: Mapping[str, Sequence[LengthBin]], prefix: str) -> list[Chart]:
+    """Draw the agreement of each labeler or reward model by how much longer the better response is."""
+    return [
+        _draw_lengths(f"{prefix}-lengths-{number}", name, bins)
+        for number, (name, bins) in enumerate(lengths.items())
+        if bins
+    ]
+
+
+def _draw_lengths(identity: str, name: str, bins: Sequence[LengthBin]) -> Chart:
+    rows = [{"bin": f"{b.low:+d} to {b.high:+d}", "count": b.agreement.count, **_bounds(b.agreement)} for b in bins]
+    x = {
+        "field": "bin",
+        "type": "ordinal",
+        "sort": None,
+        "title": "characters that the better response is longer",
+        "axis": {"labelAngle": -30},
+    }
+    tips = [_tip("bin", title="longer by"), *_interval_tips("agreement %"), _tip("count")]
+    mark = {"type": "circle", "color": INTERVAL}
+    layers = [_reference_line("y", 50), *_draw_intervals("y", _percent_axis("agreement (%)"), {"x": x}, tips, mark)]
+    spec = {"data": {"values": rows}, "height": 200, "layer": layers}
+    return Chart(identity, name, f"Agreement of {name} by length difference. {_read(rows, 'bin')}", finish(spec))
+
+
+def draw_rates(identity: str, title: str, rates: Mapping[str, Estimate | None], axis: str, at: float) -> Chart | None:
+    """Draw rates with their intervals, one row for each name, beside a reference value."""
+    rows = [{"name": name, **_bounds(rate)} for name, rate in rates.items() if rate is not None]
+    if not rows:
+        return None
+    y = {"field": "name", "type": "nominal", "sort": None, "title": None}
+    tips = [_tip("name"), *_interval_tips(axis)]
+    mark = {"type": "circle", "color": INTERVAL}
+    layers = [_reference_line("x", 100 * at), *_draw_intervals("x", _percent_axis(axis), {"y": y}, tips, mark)]
+    spec = {"data": {"values": rows}, "height": 26 * len(rows), "layer": layers}
+    return Chart(identity, title, _read(rows, "name"), finish(spec))
+
+
+def _draw_intervals(
+    axis: str,
+    value: JsonDict,
+    channels: JsonDict,
+    tips: list[JsonDict],
+    mark: JsonDict,
+    of_points: JsonDict | None = None,
+) -> list[JsonDict]:
+    """Return two layers: rules from `low` to `high`, and points at `value`.
+
+    Args:
+        axis: `x` or `y`.
+        value: Channel of the value.
+        channels: Other channels of both layers.
+        tips: The tooltip.
+        mark: Mark of the points.
+        of_points: Other channels of the points.
+    """
+    colour = {"color": mark["color"]} if "color" in mark else {}
+    rule = {**channels, axis: {**value, "field": "low"}, f"{axis}2": {"field": "high"}, "tooltip": tips}
+    point = {**channels, **(of_points or {}), axis: value, "tooltip": tips}
+    return [
+        {"mark": {"type": "rule", "strokeWidth": 2, **colour}, "encoding": rule},
+        {"mark": {"size": 80, "filled": True, "opacity": 1, **mark}, "encoding": point},
+    ]
+
+
+def _percent_axis(title: str) -> JsonDict:
+    return {"field": "value", "type": "quantitative", "title": title, "scale": {"domain": [0, 100]}}
+
+
+def finish(spec: JsonDict) -> JsonDict:
+    """Add what all charts have in common."""
+    text = {"labelColor": "var(--ink)", "titleColor": "var(--ink)", "labelFontSize": 12, "titleFontSize": 12}
+    axis = {**text, "titleFontWeight": "normal", "gridColor": "var(--line)", "domainColor": "var(--line)"}
+    config = {
+        "background": "transparent",
+        "font": "system-ui, sans-serif",  # not `inherit`: texts are measured before they are drawn
+        "view": {"stroke": None},
+        "axis": {**axis, "tickColor": "var(--line)", "labelLimit": 220},
+        "legend": text,
+        "title": {"color": "var(--ink)"},
+    }
+    return {"$schema": SCHEMA, "width": "container", **spec, "config": config}
+
+
+def _reference_line(axis: str, at: float) -> JsonDict:
+    mark = {"type": "rule", "strokeDash": [4, 4], "color": "var(--soft)"}
+    return {"data": {"values": [{}]}, "mark": mark, "encoding": {axis: {"datum": at}}}
+
+
+def _bounds(estimate: Estimate) -> dict[str, float]:
+    """Return a rate and its interval in per cent."""
+    bounds = {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+    return {key: round(100 * value, 4) for key, value in bounds.items()}
+
+
+def _tip(field: str, form: str = "", title: str | None = None) -> JsonDict:
+    channel = {"field": field, "title": title or field}
+    return {**channel, "type": "quantitative", "format": form} if form else {**channel, "type": "nominal"}
+
+
+def _interval_tips(title: str) -> list[JsonDict]:
+    return [_tip("value", ".1f", title), _tip("low", ".1f", "95 % from"), _tip("high", ".1f", "to")]
+
+
+def _read(rows: Rows, key: str) -> str:
+    """Read the points of a chart out."""
+    return "; ".join(f"{row[key]} {row['value']:.1f} % [{row['low']:.1f}, {row['high']:.1f}]" for row in rows) + "."

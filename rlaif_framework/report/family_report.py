@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from rlaif_framework.files import write_atomic
 from rlaif_framework.metrics.estimates import Estimate, adjust_holm
 from rlaif_framework.metrics.seeds import Measure, Measured, SeedDifference, SeedMean, average_seeds, compare_seeds
-from rlaif_framework.report.page import render_page
+from rlaif_framework.report.page import render_document, render_page
 from rlaif_framework.report.published import explain_published, show_published
 
 FAMILY, PAGE = "family.json", "family.html"
@@ -136,8 +136,8 @@ class FamilyReport(BaseModel):
         return cls.model_validate_json((folder / FAMILY).read_text(encoding="utf-8"))
 
     def render(self) -> str:
-        """Render the page, which has no scripts and makes no external requests."""
-        return render_page("family.html.j2", report=self, reading=self._explain(), tables=self.list_tables())
+        """Render the page, which makes no external requests."""
+        return render_document("family.html.j2", {}, report=self, reading=self._explain(), tables=self.list_tables())
 
     def _explain(self) -> str:
         """Explain the columns of the tables."""

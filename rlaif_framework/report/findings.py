@@ -9,6 +9,7 @@ from rlaif_framework.metrics.agreement import LabelerQuality
 from rlaif_framework.metrics.estimates import Estimate
 from rlaif_framework.metrics.evaluation import Curve, Evaluation, MeasuredReward, PairedDifference
 from rlaif_framework.records.ballots import LABEL_TOKEN_MASS, LOW_MASS
+from rlaif_framework.report.cautions import Caution
 from rlaif_framework.report.hacking import find_hacking
 from rlaif_framework.report.page import metric_name, number, rate
 from rlaif_framework.report.win_findings import MAX_UNREAD, check_wins, summarise_wins
@@ -88,27 +89,28 @@ def _summarise_difference(difference: PairedDifference) -> str:
     return f"{difference.first} minus {difference.second}, paired by prompt: {', '.join(changes)}"
 
 
-def find_warnings(evaluation: Evaluation, spec: SpecDict) -> list[str]:
-    """Return reasons to doubt the numbers, each a sentence.
+def find_cautions(evaluation: Evaluation, spec: SpecDict) -> list[Caution]:
+    """Return reasons to doubt the numbers.
 
     Args:
         evaluation: The measurements.
         spec: The resolved spec as plain JSON.
     """
-    warnings = _check_labelers(evaluation) + _check_judge(evaluation, spec)
-    warnings += check_wins(evaluation)
+    found = _check_labelers(evaluation) + _check_judge(evaluation, spec)
+    found += check_wins(evaluation)
     for arm, measured in evaluation.arms.items():
         if measured.reward is not None:
-            warnings += _check_reward(arm, measured.reward, evaluation.longer_is_better)
-        warnings += find_hacking(arm, evaluation)
-        warnings += _check_policy(arm, evaluation, spec)
-        warnings += _check_reward_log(arm, measured.curve)
+            found += _check_reward(arm, measured.reward, evaluation.longer_is_better)
+        found += [Caution("exploited reward", arm, text) for text in find_hacking(arm, evaluation)]
+        found += _check_policy(arm, evaluation, spec)
+        found += _check_reward_log(arm, measured.curve)
     for policy in evaluation.policies:
         empty = _empty_rate(policy, evaluation)
         if empty is not None:
             all_or_some = "all" if empty.value == 1 else f"{empty.value:.0%} of the"
-            warnings.append(f"{all_or_some} responses of '{policy}' to the test prompts are empty")
-    return warnings
+            text = f"{all_or_some} responses of '{policy}' to the test prompts are empty"
+            found.append(Caution("responses", policy, text))
+    return found
 
 
 def describe_unanswered(count: int) -> str:
@@ -136,30 +138,31 @@ def _explain_missing(quality: LabelerQuality, evaluation: Evaluation) -> str:
     )
 
 
-def _check_labelers(evaluation: Evaluation) -> list[str]:
-    warnings = []
+def _check_labelers(evaluation: Evaluation) -> list[Caution]:
+    found = []
     used = {arm.labeler for arm in evaluation.arms.values() if arm.labeler}
     for name in dict.fromkeys([*sorted(used), *evaluation.judges]):
         quality = evaluation.labelers[name].quality
         agreement, unparsed = quality.agreement, quality.unparsed
         if agreement is None and evaluation.gold_comparisons:
-            warnings.append(f"the quality of '{name}' is unknown: {_explain_missing(quality, evaluation)}")
+            text = f"the quality of '{name}' is unknown: {_explain_missing(quality, evaluation)}"
+            found.append(Caution("not measured", name, text))
         elif agreement is None:
-            warnings.append(f"the quality of '{name}' is unknown: the task has no comparisons with gold preferences")
+            text = f"the quality of '{name}' is unknown: the task has no comparisons with gold preferences"
+            found.append(Caution("not measured", name, text))
         elif not agreement.beats_chance:
-            warnings.append(
-                f"'{name}' agrees with the gold preferences not measurably better than chance: {rate(agreement)}"
-            )
+            text = f"'{name}' agrees with the gold preferences not measurably better than chance: {rate(agreement)}"
+            found.append(Caution("chance labels", name, text))
         if agreement is not None and unparsed is not None and unparsed.value > MAX_UNREAD:
-            warnings.append(f"the answers of '{name}' could not be read on {rate(unparsed)} of the comparisons")
+            text = f"the answers of '{name}' could not be read on {rate(unparsed)} of the comparisons"
+            found.append(Caution("unreadable", name, text))
         mass = evaluation.labelers[name].quality.label_token_mass
         if mass is not None and mass.value < LOW_MASS:
-            warnings.append(_describe_low_mass(f"'{name}'", mass.value))
+            found.append(Caution("unreadable", name, _describe_low_mass(f"'{name}'", mass.value)))
     if any(x.quality.gold_source == "synthetic" for x in evaluation.labelers.values()):
-        warnings.append(
-            "the gold preferences are synthetic (one response was written to be worse), not from human raters"
-        )
-    return warnings
+        text = "the gold preferences are synthetic (one response was written to be worse), not from human raters"
+        found.append(Caution("gold", "", text))
+    return found
 
 
 def _describe_low_mass(owner: str, mass: float) -> str:
@@ -169,20 +172,21 @@ def _describe_low_mass(owner: str, mass: float) -> str:
     )
 
 
-def _check_reward_log(arm: str, curve: Curve) -> list[str]:
+def _check_reward_log(arm: str, curve: Curve) -> list[Caution]:
     """Find rewards during RL whose scores were read from tokens that the labeler's model rarely writes."""
-    warnings = []
+    found = []
     for name in sorted({name for row in curve for name in row if name.endswith(f"/{LABEL_TOKEN_MASS}")}):
         # 0 stands for a mass that is unknown: a probability that is exactly 0 does not occur.
         masses = [row[name] for row in curve if row.get(name)]
         if masses and fmean(masses) < LOW_MASS:
-            warnings.append(_describe_low_mass(f"the reward of '{arm}' ({name})", fmean(masses)))
-    return warnings
+            text = _describe_low_mass(f"the reward of '{arm}' ({name})", fmean(masses))
+            found.append(Caution("unreadable", arm, text))
+    return found
 
 
-def _check_judge(evaluation: Evaluation, spec: SpecDict) -> list[str]:
+def _check_judge(evaluation: Evaluation, spec: SpecDict) -> list[Caution]:
     """Compare each judge with every labeler that a policy learned from."""
-    warnings = []
+    found = []
     for arm, settings in spec["arms"].items():
         # The policy does not learn from the judge of the checkpoint selection.
         algorithm = {k: v for k, v in (settings.get("algorithm") or {}).items() if k != "checkpoint_selection"}
@@ -194,15 +198,13 @@ def _check_judge(evaluation: Evaluation, spec: SpecDict) -> list[str]:
             own = "" if name == "judge" else f" '{name}'"
             shared = models & _find_models(judge)
             if judge in learned_from:
-                warnings.append(
-                    f"THE JUDGE{own} IS THE LABELER of arm '{arm}': its win rates are not evidence of quality"
-                )
+                text = f"THE JUDGE{own} IS THE LABELER of arm '{arm}': its win rates are not evidence of quality"
+                found.append(Caution("judge is labeler", arm, text))
             elif shared:  # another prompt or strategy, but the same model
                 names = ", ".join(sorted(shared))
-                warnings.append(
-                    f"judge{own} and labeler of arm '{arm}' share a model ({names}) and may share its errors"
-                )
-    return warnings
+                text = f"judge{own} and labeler of arm '{arm}' share a model ({names}) and may share its errors"
+                found.append(Caution("shared model", arm, text))
+    return found
 
 
 def _find_labelers(value: Any) -> list[Any]:
@@ -223,7 +225,7 @@ def _find_models(value: Any) -> set[str]:
     return own.union(*(_find_models(nested) for nested in value.values()))
 
 
-def _check_reward(arm: str, reward: MeasuredReward, longer: Estimate | None) -> list[str]:
+def _check_reward(arm: str, reward: MeasuredReward, longer: Estimate | None) -> list[Caution]:
     accuracy = reward.accuracy_gold
     if accuracy is None or longer is None:
         return []
@@ -231,24 +233,25 @@ def _check_reward(arm: str, reward: MeasuredReward, longer: Estimate | None) -> 
     if accuracy.value > best:
         return []
     which = "longer" if longer.value >= 0.5 else "shorter"
-    return [
+    text = (
         f"the reward of '{arm}' is no more accurate on held-out pairs than always picking the {which} response "
         f"({best:.0%})"
-    ]
+    )
+    return [Caution("weak reward", arm, text)]
 
 
-def _check_policy(arm: str, evaluation: Evaluation, spec: SpecDict) -> list[str]:
-    warnings: list[str] = []
+def _check_policy(arm: str, evaluation: Evaluation, spec: SpecDict) -> list[Caution]:
+    found: list[str] = []
     if arm not in evaluation.policies:  # it ends at its labels or its reward
-        return warnings
+        return []
     policy, baseline = evaluation.policies[arm], evaluation.policies["sft"]
     copied, copied_before = policy.get("copy_rate"), baseline.get("copy_rate")
     # Compares the ends of the two intervals, so that noise is not reported.
     if copied and copied_before and copied.low > max(copied_before.high, MAX_COPY_RATE):
-        warnings.append(f"'{arm}' copies more from the source than the baseline: copy rate {copied.value:.0%}")
+        found.append(f"'{arm}' copies more from the source than the baseline: copy rate {copied.value:.0%}")
     tokens, eos_rate = policy["tokens"], policy["eos_rate"]
     if tokens and tokens.value > NEAR_LIMIT * spec["policy"]["max_new_tokens"]:
-        warnings.append(f"the responses of '{arm}' reach the length limit")
+        found.append(f"the responses of '{arm}' reach the length limit")
     if eos_rate and eos_rate.value < 0.5:
-        warnings.append(f"most responses of '{arm}' have no end-of-sequence token")
-    return warnings
+        found.append(f"most responses of '{arm}' have no end-of-sequence token")
+    return [Caution("responses", arm, text) for text in found]

@@ -1,8 +1,8 @@
-"""The report of a run: `report.json`, and `report.html`, one page that needs no network."""
+"""The report of a run: `report.json`, `report.html`, one page that needs no network, and `report.md`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,20 @@ from pydantic import BaseModel, ConfigDict
 
 from rlaif_framework.contracts.panels import Panel
 from rlaif_framework.files import write_atomic
-from rlaif_framework.metrics.evaluation import Evaluation
-from rlaif_framework.report.charts import draw_curves, draw_lengths, draw_reliability, draw_wins
-from rlaif_framework.report.findings import describe_unanswered, find_warnings, summarise
-from rlaif_framework.report.page import percent, render_page
+from rlaif_framework.metrics.evaluation import SAMPLES, Evaluation
+from rlaif_framework.records.jsonl import read_rows
+from rlaif_framework.report.cautions import Caution, CautionGroup, group_cautions
+from rlaif_framework.report.findings import describe_unanswered, find_cautions, summarise
+from rlaif_framework.report.leaderboard import Leaderboard, build_leaderboard, sum_seconds
+from rlaif_framework.report.markdown import write_markdown
+from rlaif_framework.report.page import percent, render_document, render_page
 from rlaif_framework.report.published import compare_published
+from rlaif_framework.report.run_charts import draw_run
+from rlaif_framework.report.sample_data import Row, pack_samples
+from rlaif_framework.report.verdict import write_verdict
+
+SAMPLES_PATH = Path("evaluation/summary") / SAMPLES
+"""Place of the samples in a run folder."""
 
 
 class StepReport(BaseModel):
@@ -56,7 +65,7 @@ class RunReport(BaseModel):
         return cls(
             spec=spec,
             summary=summarise(evaluation),
-            warnings=[*find_warnings(evaluation, spec), *_find_alarms(steps), *_find_unanswered(steps)],
+            warnings=[caution.text for caution in _find_all(evaluation, spec, steps)],
             evaluation=evaluation,
             steps=steps,
             environment=environment,
@@ -64,33 +73,51 @@ class RunReport(BaseModel):
         )
 
     def write(self, folder: Path) -> None:
-        """Write both files into a run folder."""
+        """Write `report.json`, `report.html` and `report.md` into a run folder, the page with the samples in it."""
+        rows = list(read_samples(folder))
+        write_atomic(folder / "report.md", self.render_markdown())
         write_atomic(folder / "report.json", self.model_dump_json(indent=1))
-        write_atomic(folder / "report.html", self.render())
+        write_atomic(folder / "report.html", self.render(rows))
 
     @classmethod
     def read(cls, folder: Path) -> RunReport:
         """Read the report of a finished run."""
         return cls.model_validate_json((folder / "report.json").read_text(encoding="utf-8"))
 
-    def render(self) -> str:
-        """Render the page, which has no scripts and makes no external requests."""
-        arms = self.evaluation.arms
-        rewards = {name: arm.reward for name, arm in arms.items() if arm.reward is not None}
-        return render_page(
+    def render(self, samples: Sequence[Row] = ()) -> str:
+        """Render the page, which makes no external requests.
+
+        Args:
+            samples: The test prompts that can be browsed, as in `samples.jsonl`.
+        """
+        evaluation = self.evaluation
+        return render_document(
             "report.html.j2",
+            draw_run(evaluation),
+            pack_samples(samples),
             spec=self.spec,
+            verdict=write_verdict(evaluation),
+            leaderboard=self._build_leaderboard(),
+            cautions=self._group_warnings(),
             summary=self.summary,
-            warnings=self.warnings,
-            evaluation=self.evaluation,
+            evaluation=evaluation,
             steps=self.steps,
             environment=self.environment,
             panels=self.panels,
-            charts={name: draw_curves(arm) for name, arm in arms.items()},
-            wins_chart=draw_wins(self.evaluation.wins),
-            reliability_chart=draw_reliability({name: reward.calibration for name, reward in rewards.items()}),
-            lengths_chart=draw_lengths({name: reward.lengths for name, reward in rewards.items()}),
         )
+
+    def render_markdown(self) -> str:
+        """Return the verdict, the leaderboard and the warnings as Markdown, for a pull request."""
+        return write_markdown(
+            str(self.spec["name"]), write_verdict(self.evaluation), self._build_leaderboard(), self._group_warnings()
+        )
+
+    def _build_leaderboard(self) -> Leaderboard:
+        seconds = sum_seconds(((step.name, step.seconds) for step in self.steps), self.evaluation.arms)
+        return build_leaderboard(self.evaluation, seconds)
+
+    def _group_warnings(self) -> list[CautionGroup]:
+        return group_cautions(_find_all(self.evaluation, self.spec, self.steps), self.warnings)
 
     def _repr_html_(self) -> str:
         """Show the findings in a notebook."""
@@ -123,6 +150,25 @@ class RunReport(BaseModel):
     def describe(self) -> list[str]:
         """Return the findings as lines for a terminal."""
         return [*self.summary, *(f"warning: {text}" for text in self.warnings)]
+
+
+def _find_all(evaluation: Evaluation, spec: dict[str, Any], steps: Sequence[StepReport]) -> list[Caution]:
+    return [
+        *find_cautions(evaluation, spec),
+        *(
+            Caution("exploited reward", step.name.partition("/")[0], text)
+            for step in steps
+            for text in _find_alarms([step])
+        ),
+        *(Caution("run", "", text) for text in _find_unanswered(steps)),
+    ]
+
+
+def read_samples(folder: Path) -> Iterator[Row]:
+    """Read the samples of a run folder; none if it evaluates no policies, or is older than they are."""
+    path = folder / SAMPLES_PATH
+    if path.exists() and path.stat().st_size:
+        yield from (row for _, row in read_rows(path))
 
 
 def _find_unanswered(steps: Iterable[StepReport]) -> Iterator[str]:

@@ -7,6 +7,7 @@ from rlaif_framework.metrics.equal_kl import EqualKl
 from rlaif_framework.metrics.estimates import Estimate
 from rlaif_framework.metrics.evaluation import Evaluation
 from rlaif_framework.metrics.wins import WinRate
+from rlaif_framework.report.cautions import Caution
 from rlaif_framework.report.page import points, rate
 
 MAX_UNREAD = 0.1
@@ -25,22 +26,24 @@ def summarise_wins(evaluation: Evaluation) -> list[str]:
     return lines
 
 
-def check_wins(evaluation: Evaluation) -> list[str]:
+def check_wins(evaluation: Evaluation) -> list[Caution]:
     """Return reasons to doubt the win rates."""
-    warnings = []
+    found = []
     for win in evaluation.wins:
-        names = _name(win, evaluation)
-        warnings += _check_win(win, names)
+        names, pair = _name(win, evaluation), f"{win.first} against {win.second}"
+        found += [Caution(kind, pair, text) for kind, text in _check_win(win, names)]
         if win.corrected is not None:
-            warnings += _check_correction(win, win.corrected, names)
+            found += [Caution("human labels", pair, text) for text in _check_correction(win, win.corrected, names)]
         elif evaluation.human_labels:
-            warnings.append(f"{names}: no human label is of these responses, so the win rate is not corrected")
+            text = f"{names}: no human label is of these responses, so the win rate is not corrected"
+            found.append(Caution("human labels", pair, text))
     if evaluation.unused_labels:
-        warnings.append(
+        text = (
             f"{evaluation.unused_labels} of {evaluation.human_labels} human labels are not used, because no matchup "
             "compared these two responses to this prompt"
         )
-    return warnings
+        found.append(Caution("human labels", "", text))
+    return found
 
 
 def _summarise_equal_kl(found: EqualKl) -> str:
@@ -66,29 +69,32 @@ def _summarise_win(win: WinRate, evaluation: Evaluation) -> str:
     )
 
 
-def _check_win(win: WinRate, names: str) -> list[str]:
+def _check_win(win: WinRate, names: str) -> list[tuple[str, str]]:
+    """Return the kinds and the texts of reasons to doubt a win rate."""
     adjusted = win.length_adjusted
     if win.rate is None:
         unread = f"the judge's verdict could not be read on any of {win.unread} pairs"
         reason = unread if win.unread else "all responses of both are empty"
-        return [f"{names}: the win rate is not measured: {reason}"]
-    warnings = []
+        return [("not measured", f"{names}: the win rate is not measured: {reason}")]
+    found = []
     if win.unread > MAX_UNREAD * (win.unread + win.rate.count):
         pairs = win.unread + win.rate.count
-        warnings.append(f"{names}: the judge's verdict could not be read on {win.unread} of {pairs} pairs")
+        text = f"{names}: the judge's verdict could not be read on {win.unread} of {pairs} pairs"
+        found.append(("unreadable", text))
     if _winner(win.rate) is None:
-        warnings.append(f"{names}: no significant difference (the 95 % interval includes 50 %)")
+        text = f"{names}: no significant difference (the 95 % interval includes 50 %)"
+        found.append(("no difference", text))
     # Also if only the adjusted interval includes one half.
     elif adjusted and _winner(adjusted) != _winner(win.rate):
-        warnings.append(
-            f"{names}: the difference may be due to length; the length-adjusted win rate is {rate(adjusted)}"
-        )
+        text = f"{names}: the difference may be due to length; the length-adjusted win rate is {rate(adjusted)}"
+        found.append(("length", text))
     elif not win.lengths_overlap:
-        warnings.append(
+        text = (
             f"{names}: the difference may be due to length; no length-adjusted win rate can be measured, because the "
             "same policy has the longer response on every prompt"
         )
-    return warnings
+        found.append(("length", text))
+    return found
 
 
 def _summarise_correction(win: WinRate, corrected: CorrectedWinRate) -> str:

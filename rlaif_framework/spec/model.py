@@ -287,7 +287,8 @@ class EvaluateConfig(Config):
     """Number of responses of each policy to each test prompt, sampled at `temperature`. Intervals take into account
     that responses to the same prompt are not independent."""
     show: int = Field(8, ge=0)
-    """Number of sample responses in the report."""
+    """Number of test prompts that `report.json`, trackers and a report without JavaScript show; the sample browser of
+    the report has all."""
 
     @model_validator(mode="after")
     def _check_responses(self) -> EvaluateConfig:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 import subprocess
 import sys
 import tracemalloc
@@ -35,6 +36,7 @@ from rlaif_framework.metrics.calibration import measure_calibration, measure_len
 from rlaif_framework.metrics.estimates import adjust_holm, paired_p_value
 from rlaif_framework.metrics.paired_comparison import compare_labelers
 from support.fake_plugins import Site, write_rows
+from support.pages import strip_assets
 
 FAKE = '''
 """Prefers the response with more `x`, as a language model would: both orders, label mass, tokens and a price."""
@@ -702,12 +704,20 @@ def test_the_report_of_one_labeler(label: Callable[..., Outcome]) -> None:
     assert len(found["uncertain"]) == 10
     assert "agrees with humans in 90.0 %" in out
     page = Path("deep/report.html").read_text()
-    for part in ("<svg", "90.0 %", "57.00", "670.00", "tie &lt;b&gt;", "because", "Calibration", "fake/llm, confident"):
+    for part in (
+        "labeler-reliability-0",
+        "90.0 %",
+        "57.00",
+        "670.00",
+        "tie &lt;b&gt;",
+        "because",
+        "Calibration",
+        "fake/llm, confident",
+    ):
         assert part in page, part
-    assert "<b>" not in page
-    assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
-        "http://creativecommons.org", ""
-    )
+    inert = strip_assets(page)
+    assert "<b>" not in inert
+    assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", inert)
 
 
 def test_position_bias_and_missing_human_labels_are_said(label: Callable[..., Outcome]) -> None:

@@ -34,6 +34,11 @@ def test_the_wheel_holds_the_three_packages_and_their_data(tmp_path: Path) -> No
         "rlaif_plugins/tasks/dialogue/annotator_prompts-harmless.yaml",
         "rlaif_plugins/tasks/dialogue/annotator_prompts-helpful.yaml",
         "rlaif_framework/report/report.html.j2",
+        "rlaif_framework/report/sections/samples.html.j2",
+        "rlaif_framework/report/styles/page.css",
+        "rlaif_framework/report/scripts/sample_browser.js",
+        "rlaif_framework/report/vendor/vega.min.js",
+        "rlaif_framework/report/vendor/LICENSE-vega",
         "rlaif_framework/py.typed",
         "rlaif_registry/catalogue/rlaif-framework.toml",
         "rlaif_framework/testing/component.py",
@@ -52,6 +57,8 @@ def test_the_source_distribution_has_the_plugins_of_the_repository(tmp_path: Pat
     with tarfile.open(source) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     for needed in (
+        "rlaif_framework/report/vendor/README.md",
+        "rlaif_framework/report/vendor/LICENSE-vega-lite",
         "plugins/example-plugin/pyproject.toml",
         "plugins/example-plugin/src/rlaif_example/reviews.jsonl",
         "plugins/example-plugin/src/rlaif_example/specs/positive-reviews.yaml",

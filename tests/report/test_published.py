@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from report.test_report import SPEC, report
 from rlaif_framework import Spec, SpecError
 from rlaif_framework.metrics.seeds import Measure, Measured
 from rlaif_framework.report.family_report import FamilyMember, FamilyReport
+from support.evaluations import SPEC
+from support.evaluations import build_report as report
 
 RESULTS = {
     "win_rate/rlaif-vs-sft": 0.71,

@@ -2,53 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rlaif_framework import PluginManager
-from rlaif_framework.metrics.evaluation import Evaluation
 from rlaif_framework.plugins.slots import narrow
 from rlaif_framework.report.results import list_results
 from rlaif_framework.report.run_report import RunReport, StepReport
-
-
-def estimate(value: float, half: float = 0.05, count: int = 50) -> dict[str, float]:
-    return {"value": value, "low": value - half, "high": value + half, "count": count}
-
-
-def labeler(
-    kind: str, agreement: dict[str, float] | None, gold_source: str | None = "human", settings: str = ""
-) -> dict[str, Any]:
-    quality = {
-        "agreement": agreement,
-        "slices": {"too-long": estimate(0.4)} if agreement else {},
-        "same_position": estimate(0.91) if kind == "llm" else None,
-        "first_when_same": None,
-        "label_token_mass": None,
-        "unparsed": estimate(0.0, 0.0),
-        "refused": None,
-        "sampled": None,
-        "longer_wins": None,
-        "gold_source": gold_source if agreement else None,
-    }
-    return {"kind": kind, "title": kind + settings, "quality": quality}
-
-
-def win(rate: dict[str, float] | None, adjusted: dict[str, float] | None, ties: int = 0) -> dict[str, Any]:
-    return {
-        "first": "rlaif",
-        "second": "sft",
-        "judge": "judge",
-        "rate": rate,
-        "length_adjusted": adjusted,
-        "lengths_overlap": True,
-        "ties": ties,
-        "unread": 0,
-        "empty": 0,
-    }
-
+from support.evaluations import ARM, EVALUATION, POLICY, REWARD, SPEC, correction, estimate, labeler, win
+from support.evaluations import build_report as report
+from support.pages import read_text, strip_assets
 
 UNREADABLE = labeler("x", None)
 UNREADABLE["quality"] |= {"unparsed": estimate(1.0, 0.0)}
@@ -60,84 +26,6 @@ def by_judges(**judges: dict[str, Any]) -> dict[str, Any]:
     return {"judges": {"judge": {"kind": "rouge"}, **judges}}
 
 
-POLICY = {
-    "tokens": estimate(20.0),
-    "eos_rate": estimate(0.9),
-    "copy_rate": estimate(0.02, 0.01),
-    "rougeL": estimate(0.2),
-}
-REWARD: dict[str, Any] = {
-    "accuracy_gold": estimate(0.7),
-    "accuracy_labeler": estimate(0.75),
-    "calibration": {
-        "brier": estimate(0.2),
-        "ece": 0.07,
-        "bins": [{"low": 0.6, "high": 0.65, "confidence": 0.62, "accuracy": estimate(0.7)}],
-    },
-    "lengths": [
-        {"low": -40, "high": -3, "agreement": estimate(0.6)},
-        {"low": 5, "high": 90, "agreement": estimate(0.8)},
-    ],
-    "sft": estimate(0.0),
-    "policy": estimate(0.4),
-    "gain": estimate(0.4, 0.1),
-    "loss": [{"step": 1, "loss": 0.69, "accuracy": 0.5}],
-}
-ARM: dict[str, Any] = {
-    "labeler": "rlaif",
-    "reward": REWARD,
-    "curve": [{"step": 1, "reward": 0.0, "kl_k1": 0.0, "tokens": 20.0}, {"step": 2, "reward": 0.2, "kl_k1": 0.1}],
-}
-EVALUATION: dict[str, Any] = {
-    "judges": {"judge": {"kind": "rouge"}},
-    "labelers": {
-        "judge": labeler("rouge", estimate(0.65)),
-        "rlaif": labeler("similarity", estimate(0.72)),
-        "llm": labeler("llm", estimate(0.45)),
-    },
-    "arms": {"rlaif": ARM},
-    "policies": {"sft": POLICY, "rlaif": POLICY, "reference": {"copy_rate": estimate(0.0), "rougeL": estimate(1.0)}},
-    "wins": [win(estimate(0.7), estimate(0.61), ties=3)],
-    "differences": [{"first": "rlaif", "second": "sft", "metrics": {"rougeL": estimate(0.031, 0.01)}}],
-    "samples": [
-        {
-            "prompt": "POST: <b>bold</b>",
-            "reference": "fine",
-            "responses": {"sft": "<script>x</script>", "rlaif": "a & b"},
-        }
-    ],
-    "prompts": 50,
-    "responses": 1,
-    "comparisons": 50,
-    "gold_comparisons": 50,
-    "longer_is_better": estimate(0.6),
-    "sft_loss": [],
-}
-SPEC: dict[str, Any] = {
-    "name": "demo",
-    "seed": 0,
-    "task": {"kind": "tldr"},
-    "policy": {"model": "m", "max_new_tokens": 48},
-    "arms": {"rlaif": {"feedback": {"labeler": {"kind": "similarity", "model": "package:mini"}}}},
-}
-STEPS = [StepReport(name="sft", reused=True, seconds=1.5, peak_memory_bytes=2**30, facts={"prompts_truncated": 2})]
-
-
-def report(spec: dict[str, Any] = SPEC, **changes: Any) -> RunReport:
-    evaluation = Evaluation.model_validate({**EVALUATION, **changes})
-    return RunReport.build(spec, evaluation, STEPS, {"python": "3.11"})
-
-
-def correction(rate: float, bias: dict[str, float]) -> dict[str, Any]:
-    return {
-        "rate": estimate(rate, 0.06, 300),
-        "human": estimate(rate, 0.09, 80),
-        "bias": bias,
-        "agreement": estimate(0.8, count=70),
-        "weight": 0.6,
-    }
-
-
 def test_win_rates_that_human_labels_correct_are_shown_beside_the_judges() -> None:
     corrected = {**win(estimate(0.7), None), "corrected": correction(0.58, estimate(0.12, 0.05))}
     found = report(wins=[corrected], human_labels=80)
@@ -146,7 +34,7 @@ def test_win_rates_that_human_labels_correct_are_shown_beside_the_judges() -> No
         "58.0 % [49.0, 67.0], n=80; the judge agrees with them on 80.0 % [75.0, 85.0], n=70; its bias towards rlaif is "
         "+12.0 points [+7.0, +17.0]" in found.summary
     )
-    page = found.render()
+    page = read_text(found.render())
     for text in ("Corrected by human labels", "58.0 % [52, 64] n=300", "+12.0 points [+7.0, +17.0]"):
         assert text in page
     assert "corrected by human labels</th>" in found._repr_html_()
@@ -154,7 +42,7 @@ def test_win_rates_that_human_labels_correct_are_shown_beside_the_judges() -> No
     results = list_results(found.evaluation)
     assert results["win_rate_corrected/rlaif-vs-sft"] == 0.58
     plain = report()
-    assert "human labels" not in plain.render()
+    assert "human labels" not in read_text(plain.render())
     assert "human labels" not in plain._repr_html_()
 
 
@@ -189,6 +77,7 @@ def test_human_labels_that_contradict_the_judge_are_warned_of() -> None:
 
 def test_the_page_shows_every_measurement() -> None:
     page = report().render()
+    shown = read_text(page)
     for text in (
         "rlaif against sft",
         "72.0 % [67, 77] n=50",
@@ -197,18 +86,17 @@ def test_the_page_shows_every_measurement() -> None:
         "91.0 %",
         "prompts_truncated 2",
         "1.00 GiB",
-        "<svg",
         "0.031 [0.021, 0.041]",
     ):
-        assert text in page, text
-    assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
-        "http://creativecommons.org", ""
-    ), "the page must not ask the network for anything"
+        assert text in shown, text
+    inert = strip_assets(page)
+    assert not re.search(r"""(src|href|action)\s*=\s*["']?(https?:)?//""", inert), "the page must ask for nothing"
+    assert "<svg" not in inert
 
 
 def test_samples_cannot_run_as_html() -> None:
-    page = report().render()
-    assert "<script>x" not in page
+    page = strip_assets(report().render())
+    assert "<script>" not in page
     assert "&lt;script&gt;x" in page
     assert "a &amp; b" in page
 
@@ -266,7 +154,7 @@ def test_every_win_rate_names_its_judge_and_the_judges_own_agreement() -> None:
     assert "judge similarity (against: reference), whose own agreement is 65.0 %" in line
     assert any(line.startswith("labeler rlaif, similarity, agrees") for line in made.summary)
     page = made.render()
-    row = page[page.index("<td>rlaif</td><td>sft</td>") :].partition("</tr>")[0]
+    row = read_text(page[page.index("<td>rlaif</td><td>sft</td>") :].partition("</tr>")[0])
     assert "similarity (against: reference)" in row
     assert "65.0 % [60, 70] n=50" in row
 
@@ -381,7 +269,7 @@ def test_missing_measurements_are_shown_as_missing() -> None:
     assert "not measured" in " ".join(made.summary)
     assert "bare against sft" in " ".join(made.summary)
     assert not any(line.startswith("reward of bare: accuracy") for line in made.summary)
-    assert "against the labels of" not in made.render()
+    assert "of own" not in read_text(made.render())
 
 
 def test_a_reward_that_is_not_trained_is_no_reward_model() -> None:

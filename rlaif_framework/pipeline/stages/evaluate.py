@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 from pydantic import TypeAdapter
@@ -16,6 +16,7 @@ from rlaif_framework.metrics.calibration import measure_calibration, measure_hum
 from rlaif_framework.metrics.equal_kl import Checkpoint, compare_at_equal_kl
 from rlaif_framework.metrics.estimates import Estimate, estimate_mean
 from rlaif_framework.metrics.evaluation import (
+    SAMPLES,
     Curve,
     Evaluation,
     MeasuredArm,
@@ -26,7 +27,7 @@ from rlaif_framework.metrics.evaluation import (
 )
 from rlaif_framework.metrics.response_metrics import average_metrics, measure_differences
 from rlaif_framework.metrics.wins import WinRate, measure_wins
-from rlaif_framework.pipeline.artefact_files import PREFERENCES, PROMPTS
+from rlaif_framework.pipeline.artefact_files import PREFERENCES
 from rlaif_framework.pipeline.recipes import ArmResults, EvaluateRecipe, LabelHeldOutRecipe
 from rlaif_framework.pipeline.stages.judge import pair_responses
 from rlaif_framework.pipeline.stages.label import label_comparisons
@@ -34,6 +35,13 @@ from rlaif_framework.pipeline.stages.measure import read_measured
 from rlaif_framework.pipeline.stages.respond import read_response_metrics, read_responses
 from rlaif_framework.pipeline.stages.score import read_scores
 from rlaif_framework.pipeline.steps import Step
+from rlaif_framework.records.evaluated_prompts import (
+    EvaluatedPrompt,
+    EvaluatedResponse,
+    Verdict,
+    find_groups,
+    save_evaluated,
+)
 from rlaif_framework.records.jsonl import write_rows
 from rlaif_framework.records.preferences import Comparison, Evidence, Preference
 from rlaif_framework.records.rows import load_preferences
@@ -67,6 +75,9 @@ def evaluate_run(stage: Stage, context: Context, recipe: EvaluateRecipe) -> None
                 kind=recipe.labelers[name].kind,
                 title=recipe.labelers[name].title,
                 quality=measure_labeler(recipe.comparisons, preferences),
+                calibration=measure_calibration(
+                    [observe(c, p) for c, p in zip(recipe.comparisons, preferences, strict=True)]
+                ),
             )
             for name, preferences in labels.items()
         },
@@ -102,9 +113,7 @@ def evaluate_run(stage: Stage, context: Context, recipe: EvaluateRecipe) -> None
         sft_loss=_read_curve(stage, recipe.sft),
     ).save(stage.folder)
     _write_pairs(stage, recipe, compared)
-    prompts = {prompt.id: prompt for prompt in recipe.prompts}
-    rows = ({"id": p.id, "text": p.text, "reference": p.reference} for p in prompts.values())
-    write_rows(stage.folder / PROMPTS, rows)
+    save_evaluated(stage.folder / SAMPLES, _join_samples(stage, recipe, compared, metrics))
 
 
 def _read_curve(stage: Stage, step: Step | None) -> Curve:
@@ -198,6 +207,50 @@ def _write_pairs(stage: Stage, recipe: EvaluateRecipe, compared: Sequence[Sequen
     for matchup, pairs in zip(recipe.matchups, compared, strict=True):
         name = f"{matchup.first}-vs-{matchup.second}"
         write_rows(folder / f"{name}.jsonl", list_unlabelled(pairs, stage.seed("pairs", name)))
+
+
+def _join_samples(
+    stage: Stage,
+    recipe: EvaluateRecipe,
+    compared: Sequence[Sequence[Comparison]],
+    metrics: Mapping[str, Sequence[Mapping[str, float]]],
+) -> Iterator[EvaluatedPrompt]:
+    """Join responses, rewards and verdicts by test prompt, one row for each response to it."""
+    responses = {name: read_responses(stage.artefact(step)) for name, step in recipe.responses.items()}
+    rewards = _read_rewards(stage, recipe)
+    judged = [
+        (matchup, judge, load_preferences(stage.artefact(step) / PREFERENCES))
+        for matchup in recipe.matchups
+        for judge, step in matchup.judged.items()
+    ]
+    # Pairs have ids of their own if there are several responses to a prompt.
+    ids = [pair.id for pair in compared[0]] if compared else [prompt.id for prompt in recipe.prompts]
+    for index, (name, prompt) in enumerate(zip(ids, recipe.prompts, strict=True)):
+        yield EvaluatedPrompt(
+            id=name,
+            prompt=prompt.text,
+            reference=prompt.reference,
+            groups=find_groups(prompt.columns.items()),
+            responses={
+                policy: EvaluatedResponse(
+                    texts[index],
+                    {arm: scores[index] for arm, scores in rewards[policy].items()},
+                    dict(metrics[policy][index]),
+                )
+                for policy, texts in responses.items()
+            },
+            verdicts=[Verdict.read(m.first, m.second, judge, found[index]) for m, judge, found in judged],
+        )
+
+
+def _read_rewards(stage: Stage, recipe: EvaluateRecipe) -> dict[str, dict[str, list[float]]]:
+    """Read the scores of each policy's responses by the reward of each arm that scored them."""
+    found: dict[str, dict[str, list[float]]] = {name: {} for name in recipe.responses}
+    for arm, results in recipe.arms.items():
+        if results.response_scores is not None:
+            scores = read_scores(stage.artefact(results.response_scores))
+            found["sft"][arm], found[arm][arm] = scores["sft"], scores["policy"]
+    return found
 
 
 def _show_samples(stage: Stage, recipe: EvaluateRecipe) -> list[SampleResponses]:

@@ -1,0 +1,203 @@
+"""The leaderboard of a run: its policies against the metrics that matter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from rlaif_framework.metrics.estimates import Estimate
+from rlaif_framework.metrics.evaluation import Evaluation, MeasuredArm
+from rlaif_framework.metrics.wins import WinRate
+from rlaif_framework.report.page import short_number
+
+Mark = Literal["", "better", "worse", "higher", "lower"]
+"""A significant difference: from the baseline, from no change, or from chance."""
+BASELINE, REFERENCE = "sft", "reference"
+KL = ("kl_k1", "kl_k3", "kl")
+"""Logged estimates of the KL divergence, the preferred one first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A number of a policy."""
+
+    text: str
+    value: float | None = None
+    """What the table is sorted by; None if it was not measured."""
+    interval: str = ""
+    mark: Mark = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A metric of all policies."""
+
+    title: str
+    note: str
+    """What it is, and what a mark means."""
+    cells: dict[str, Cell]
+    """By the name of the policy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leaderboard:
+    """Policies, the best arm first and the baseline and the references last, and what was measured on them."""
+
+    policies: list[str]
+    columns: list[Column]
+
+
+def build_leaderboard(evaluation: Evaluation, seconds: dict[str, float]) -> Leaderboard:
+    """Collect the metrics of the arms, the baseline and the references, and rank them by the first column.
+
+    Args:
+        evaluation: The measurements.
+        seconds: Time of the stages of each arm.
+    """
+    columns = [column for column in _list_columns(evaluation, seconds) if column.cells]
+    first = columns[0].cells if columns else {}
+
+    def rank(name: str) -> tuple[bool, float]:
+        cell = first.get(name)
+        return cell is None, 0.0 if cell is None or cell.value is None else -cell.value
+
+    arms = sorted(evaluation.arms, key=rank)  # keeps the order of equal ones
+    return Leaderboard(list(dict.fromkeys([*arms, *evaluation.policies])), columns)
+
+
+def find_win(evaluation: Evaluation, judge: str, first: str, second: str) -> WinRate | None:
+    """Return the win rate of the first policy against the second, whichever of the two the run lists first."""
+    for win in evaluation.wins:
+        if win.judge == judge and (win.first, win.second) == (first, second):
+            return win
+        if win.judge == judge and (win.first, win.second) == (second, first):
+            rates = (flip(win.rate), flip(win.length_adjusted))
+            return WinRate(first, second, judge, *rates, win.lengths_overlap, win.ties, win.unread, win.empty)
+    return None
+
+
+def name_judge(evaluation: Evaluation, judge: str) -> str:
+    """Return the name of an additional judge; the main one, which has none of its own, by its settings."""
+    return evaluation.labelers[judge].title if judge == "judge" else judge
+
+
+def flip(rate: Estimate | None) -> Estimate | None:
+    """Return the win rate of the second policy against the first."""
+    if rate is None:
+        return None
+    return Estimate(1 - rate.value, 1 - rate.high, 1 - rate.low, rate.count, rate.clusters)
+
+
+def find_kl(arm: MeasuredArm) -> float | None:
+    """Return the last logged KL divergence from the baseline."""
+    for key in KL:
+        for row in reversed(arm.curve):
+            if key in row:
+                return row[key]
+    return None
+
+
+def _list_columns(evaluation: Evaluation, seconds: dict[str, float]) -> Iterator[Column]:
+    yield from _list_wins(evaluation)
+    arms = evaluation.arms.items()
+    gains = {name: arm.reward.gain if arm.reward else None for name, arm in arms}
+    note = "Change of the mean reward on test prompts against sft, by the arm's own reward; marked if it is not 0"
+    yield Column("held-out reward", note, _measure(gains, lambda x: f"{x.value:+.3g}", 0.0))
+    kl = {name: found for name, arm in arms if (found := find_kl(arm)) is not None}
+    note = "Estimated KL divergence of the policy from the baseline at the last step, in nats per response"
+    yield Column("KL", note, {name: Cell(short_number(value), value) for name, value in kl.items()})
+    labels = {name: evaluation.labelers[arm.labeler].quality.agreement for name, arm in arms if arm.labeler}
+    note = "Agreement of the arm's labeler with gold preferences; marked if it differs from chance"
+    yield Column("labels' agreement", note, _measure(labels, _percent, 0.5))
+    accuracy = {name: arm.reward.accuracy_gold or arm.reward.accuracy_labeler for name, arm in arms if arm.reward}
+    note = "Pairwise accuracy of the arm's reward on held-out comparisons; marked if it differs from chance"
+    yield Column("reward accuracy", note, _measure(accuracy, _percent, 0.5))
+    yield _compare_metric(evaluation, "tokens", "tokens", short_number_of, ("higher", "lower"))
+    yield _compare_metric(evaluation, "eos_rate", "EOS rate", _percent, ("better", "worse"))
+    times = {name: Cell(format_seconds(value), value) for name, value in seconds.items()}
+    yield Column("time", "Time of the arm's own stages, without the evaluation", times)
+
+
+def _list_wins(evaluation: Evaluation) -> Iterator[Column]:
+    several = len(evaluation.judges) > 1
+    for judge in evaluation.judges:
+        title = evaluation.labelers[judge].title
+        by = f" by {judge}" if several and judge != "judge" else ""
+        for opponent in (BASELINE,) if by else (BASELINE, REFERENCE):
+            names = dict.fromkeys([*evaluation.arms, *evaluation.policies])
+            wins = {name: find_win(evaluation, judge, name, opponent) for name in names if name != opponent}
+            found = {name: win for name, win in wins.items() if win is not None}
+            note = f"Share of test prompts won against {opponent} by {title}; marked if it differs from 50 %"
+            rates = {name: win.rate for name, win in found.items()}
+            yield Column(f"wins against {opponent}{by}", note, _measure(rates, _percent, 0.5))
+            if opponent == BASELINE and not by:
+                yield from _adjust_wins(found)
+
+
+def _adjust_wins(found: dict[str, WinRate]) -> Iterator[Column]:
+    """Yield the win rates by human labels, and those for equal lengths."""
+    corrected = {name: win.corrected.rate for name, win in found.items() if win.corrected is not None}
+    note = "The same win rate, corrected by human labels; marked if it differs from 50 %"
+    yield Column("corrected by people", note, _measure(corrected, _percent, 0.5))
+    adjusted = {name: win.length_adjusted for name, win in found.items()}
+    note = "The same win rate, estimated for responses of equal length; marked if it differs from 50 %"
+    yield Column("length-adjusted", note, _measure(adjusted, _percent, 0.5))
+
+
+def _compare_metric(
+    evaluation: Evaluation, name: str, title: str, show: Callable[[Estimate], str], marks: tuple[Mark, Mark]
+) -> Column:
+    """Mark the policies whose metric differs from the baseline on the same prompts."""
+    changes = {x.first: x.metrics[name] for x in evaluation.differences if x.second == BASELINE and name in x.metrics}
+    cells = {}
+    for policy, metrics in evaluation.policies.items():
+        found, change = metrics.get(name), changes.get(policy)
+        if found is not None:
+            mark: Mark = "" if change is None else _mark(change, 0.0, marks)
+            cells[policy] = Cell(show(found), found.value, _interval(found, show), mark)
+    note = f"Mean {title} of a response; marked if it differs from that of sft on the same prompts"
+    return Column(title, note, cells)
+
+
+def _measure(found: Mapping[str, Estimate | None], show: Callable[[Estimate], str], null: float) -> dict[str, Cell]:
+    return {
+        name: Cell(show(x), x.value, _interval(x, show), _mark(x, null, ("better", "worse")))
+        for name, x in found.items()
+        if x is not None
+    }
+
+
+def _mark(estimate: Estimate, null: float, marks: tuple[Mark, Mark]) -> Mark:
+    if estimate.low > null:
+        return marks[0]
+    return marks[1] if estimate.high < null else ""
+
+
+def _interval(estimate: Estimate, show: Callable[[Estimate], str]) -> str:
+    if show is _percent:
+        return f"[{100 * estimate.low:.0f}, {100 * estimate.high:.0f}]"
+    return f"[{estimate.low:.2g}, {estimate.high:.2g}]"
+
+
+def _percent(estimate: Estimate) -> str:
+    return f"{100 * estimate.value:.1f} %"
+
+
+def short_number_of(estimate: Estimate) -> str:
+    """Format the value of an estimate with three digits."""
+    return short_number(estimate.value)
+
+
+def format_seconds(seconds: float) -> str:
+    """Format a duration: `12.3 s`, `4 min 10 s`, `2 h 05 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def sum_seconds(steps: Iterable[tuple[str, float]], arms: Iterable[str]) -> dict[str, float]:
+    """Add up the time of the stages of each arm, which are in its folder."""
+    found = list(steps)
+    return {arm: sum(seconds for name, seconds in found if name.startswith(f"{arm}/")) for arm in arms}

@@ -1,0 +1,133 @@
+// Show one sample: prompt, reference, responses with rewards and differences, and verdicts.
+(() => {
+  "use strict";
+  const report = globalThis.rlaifReport;
+  const { make } = report;
+  const OUTCOMES = { win: "▲ win", loss: "▼ loss", tie: "= tie", unread: "? unread" };
+  const BASELINE = "sft";
+
+  report.showOutcome = (outcome) => make("span", `outcome ${outcome}`, OUTCOMES[outcome]);
+
+  // From -1 (the second is better for sure) to +1.
+  report.showMargin = (verdict) => {
+    if (!verdict || verdict.probability === null) return "";
+    const margin = 2 * verdict.probability - 1;
+    return `${margin > 0 ? "+" : ""}${margin.toFixed(2)}`;
+  };
+
+  const showProbability = (value) => (value == null ? "-" : `${(100 * value).toFixed(1)} %`);
+
+  // Mark the words that were searched.
+  function addText(parent, text, words) {
+    const pattern = words.map((word) => word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")).join("|");
+    if (!pattern) {
+      parent.append(text);
+      return;
+    }
+    // Splitting by a group keeps what was found, at odd places.
+    text.split(new RegExp(`(${pattern})`, "gi")).forEach((part, index) => {
+      parent.append(index % 2 ? make("mark", "", part) : part);
+    });
+  }
+
+  function addDifferences(parent, before, after) {
+    const parts = report.compareWords(before, after);
+    if (parts === null) {
+      parent.append(after);
+      return;
+    }
+    const tags = { same: "span", removed: "del", added: "ins" };
+    for (const [kind, text] of parts) parent.append(make(tags[kind], "", text));
+  }
+
+  // A response: its policy, the rewards and metrics, the text.
+  function showResponse(sample, policy, view) {
+    const [text, rewards, metrics] = sample.responses[policy];
+    const card = make("div", view.names.includes(policy) ? "response compared" : "response");
+    card.append(make("h4", "", policy));
+    const facts = Object.entries(rewards).map(([arm, score]) =>
+      arm === policy ? `reward ${score.toPrecision(3)}` : `reward of ${arm} ${score.toPrecision(3)}`,
+    );
+    if (metrics.tokens !== undefined) facts.push(`${metrics.tokens} tokens`);
+    if (metrics.eos_rate === 0) facts.push("no end (EOS)");
+    card.append(make("p", "facts", facts.join(" · ")));
+    const body = make("div", "text");
+    const baseline = sample.responses[BASELINE]?.[0];
+    if (!text.trim()) body.append(make("span", "empty", "(empty)"));
+    else if (view.differences && policy !== BASELINE && baseline !== undefined) addDifferences(body, baseline, text);
+    else addText(body, text, view.words);
+    card.append(body);
+    return card;
+  }
+
+  function showRationales(sample, data) {
+    const found = sample.verdicts.filter((verdict) => verdict[4].length);
+    if (!found.length) return null;
+    const details = make("details");
+    details.append(make("summary", "", "What the judges wrote"));
+    for (const [matchup, judge, , , rationales] of found) {
+      const [first, second] = data.matchups[matchup];
+      details.append(make("h4", "", `${first} against ${second}, by ${data.judges[judge]}`));
+      for (const text of rationales) details.append(make("pre", "", text));
+    }
+    return details;
+  }
+
+  // All verdicts on the sample, in a table.
+  function showVerdicts(sample, data, view) {
+    const box = make("div", "scroll");
+    box.tabIndex = 0;
+    box.setAttribute("role", "region");
+    box.setAttribute("aria-label", "Verdicts");
+    const table = make("table", "verdicts");
+    table.append(make("caption", "", "Verdicts: the probability that the first response is better"));
+    const head = table.createTHead().insertRow();
+    for (const name of ["matchup", "judge", "outcome", "probability", "shown first", "shown second"]) {
+      const cell = make("th", "", name);
+      cell.scope = "col";
+      head.append(cell);
+    }
+    const body = table.createTBody();
+    const order = (found) => (found[0] === view.matchup ? 0 : 1); // the chosen matchup first
+    for (const [matchup, judge, probability, orders] of [...sample.verdicts].sort((a, b) => order(a) - order(b))) {
+      const [first, second] = data.matchups[matchup];
+      const row = body.insertRow();
+      row.insertCell().textContent = `${first} against ${second}`;
+      row.insertCell().textContent = data.judges[judge];
+      row.insertCell().append(report.showOutcome(report.nameOutcome({ probability })));
+      row.insertCell().textContent = showProbability(probability);
+      row.insertCell().textContent = showProbability(orders[0]);
+      row.insertCell().textContent = showProbability(orders[1]);
+    }
+    box.append(table);
+    return box;
+  }
+
+  function showText(title, text, view) {
+    const part = make("div");
+    part.append(make("h4", "", title));
+    const body = make("div", "text prompt-text");
+    body.tabIndex = 0; // a long text is scrolled by keyboard
+    body.setAttribute("role", "region");
+    body.setAttribute("aria-label", title);
+    addText(body, text, view.words);
+    part.append(body);
+    return part;
+  }
+
+  // Fill the element. `view` has names, matchup, judge, words and differences.
+  report.showSample = (element, sample, data, view) => {
+    const parts = [showText("Prompt", sample.prompt, view)];
+    if (sample.reference) parts.push(showText("Reference", sample.reference, view));
+    const responses = make("div", "responses");
+    const others = data.policies.filter((policy) => !view.names.includes(policy));
+    for (const policy of [...view.names, ...others]) {
+      if (sample.responses[policy]) responses.append(showResponse(sample, policy, view));
+    }
+    parts.push(responses);
+    if (sample.verdicts.length) parts.push(showVerdicts(sample, data, view));
+    const rationales = showRationales(sample, data);
+    if (rationales) parts.push(rationales);
+    element.replaceChildren(...parts);
+  };
+})();

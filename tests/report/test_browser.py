@@ -1,0 +1,195 @@
+"""The page in a real browser: charts, sorting, filters, addresses, and hostile texts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.browser import Browser
+from support.browser import browser as browser
+from support.evaluations import ARM, EVALUATION, POLICY, build_report, estimate, make_row, win
+
+HOSTILE = "</script><script>owned = 1</script><img src=x onerror='owned = 2'>\u202e${owned = 3}{{owned}} " + 300 * "W"
+STATUS = "document.querySelector('.status').textContent"
+READY = "document.querySelector('#sample-browser').dataset.ready"
+
+
+def write_page(folder: Path, rows: list[dict[str, Any]], **changes: Any) -> Path:
+    path = folder / "report.html"
+    path.write_text(build_report(**changes).render(rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    kl, reward = estimate(2.0), estimate(0.3)
+    checkpoints = [{"step": 2, "kl": kl, "reward": reward, "win_rate": estimate(0.6), "judge": "rouge"}]
+    arms = {"rlaif": {**ARM, "checkpoints": checkpoints}, "direct": {**ARM, "labeler": None}}
+    wins = [*EVALUATION["wins"], {**win(estimate(0.4), None), "first": "direct"}]
+    policies = {"sft": POLICY, "rlaif": POLICY, "direct": POLICY}
+    rows = [make_row(number) for number in range(300)]
+    return write_page(tmp_path_factory.mktemp("page"), rows, arms=arms, wins=wins, policies=policies)
+
+
+def hash_of(browser: Browser) -> str:
+    return str(browser.evaluate("location.hash"))
+
+
+def shown(browser: Browser) -> str:
+    return str(browser.evaluate("document.querySelector('.sample-detail h3').textContent"))
+
+
+def choose(browser: Browser, name: str, value: str) -> None:
+    """Change a field of the filters, as a user does."""
+    field = f"document.querySelector('.filters').elements[{json.dumps(name)}]"
+    browser.evaluate(
+        f"{field}.value = {json.dumps(value)}; {field}.dispatchEvent(new Event('input', {{bubbles: true}}))"
+    )
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_charts_are_drawn_under_the_policy_of_the_page(
+    browser: Browser, page: Path, width: int, scheme: str
+) -> None:
+    browser.open(page, width, scheme)
+    browser.wait(READY)
+    for number in range(browser.evaluate("document.querySelectorAll('[data-chart]').length")):
+        plot = f"document.querySelectorAll('[data-chart]')[{number}]"
+        browser.evaluate(f"{plot}.closest('details')?.setAttribute('open', ''); {plot}.scrollIntoView()")
+        browser.wait(f"{plot}.dataset.drawn === 'done'")
+        assert browser.evaluate(f"{plot}.querySelectorAll('svg path').length") > 3
+        assert browser.evaluate(f"{plot}.getAttribute('aria-label')")
+    assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    light = browser.evaluate("getComputedStyle(document.body).backgroundColor === 'rgb(255, 255, 255)'")
+    assert light == (scheme == "light")
+    assert (browser.complaints(), browser.requests()) == ([], [])
+
+
+def test_the_leaderboard_is_sorted_by_click_and_by_keyboard(browser: Browser, page: Path) -> None:
+    names = "[...document.querySelectorAll('.leaderboard tbody th')].map((x) => x.firstChild.textContent)"
+    orders = "[...document.querySelectorAll('.leaderboard thead th')].map((x) => x.getAttribute('aria-sort'))"
+    browser.open(page)
+    browser.wait(READY)
+    assert browser.evaluate(names) == ["rlaif", "direct", "sft"]
+    assert browser.evaluate(orders)[:3] == [None, "descending", None]
+    browser.click(".leaderboard thead button", 1)
+    assert browser.evaluate(names) == ["direct", "rlaif", "sft"]  # what was not measured stays last
+    assert browser.evaluate(orders)[:3] == [None, "ascending", None]
+    browser.evaluate("document.querySelector('.leaderboard thead button').focus()")
+    browser.press("Enter")
+    assert browser.evaluate(orders)[:3] == ["ascending", None, None]
+    assert browser.evaluate(names) == ["direct", "rlaif", "sft"]
+    mark = browser.evaluate("document.querySelector('.leaderboard .better').textContent")
+    assert mark == "▲ significantly better"
+
+
+def test_samples_are_filtered_searched_and_sorted(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    browser.wait(READY)
+    assert (browser.evaluate(STATUS), hash_of(browser)) == ("300 of 300 samples", "")
+    choose(browser, "outcome", "loss")
+    assert browser.evaluate(STATUS) == "100 of 300 samples"
+    choose(browser, "slice", "topic: cats")
+    assert browser.evaluate(STATUS) == "50 of 300 samples"
+    choose(browser, "q", "NUMBER 29")
+    assert browser.evaluate(STATUS) == "2 of 300 samples"  # 290 and 296
+    assert shown(browser) == "Sample 291"
+    assert browser.evaluate("document.querySelector('.prompt-text mark').textContent") == "number"
+    assert hash_of(browser) == "#sample-291&outcome=loss&slice=topic%3A+cats&q=NUMBER+29"
+    browser.click(".filters button[type=reset]")
+    browser.wait(f"{STATUS} === '300 of 300 samples'")
+    choose(browser, "sort", "first loses most")
+    browser.evaluate("document.querySelector('.list').focus()")
+    browser.press("Home")
+    assert shown(browser) == "Sample 3"
+    rows = browser.evaluate("[...document.querySelectorAll('.row')].map((x) => x.textContent)")
+    assert rows[0].startswith("#3▼ loss-0.60")
+    assert all("loss-0.60" in text for text in rows)
+
+
+def test_only_the_rows_in_view_are_elements_and_keys_move(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    browser.wait(READY)
+    count = "document.querySelectorAll('.row').length"
+    assert 5 < browser.evaluate(count) < 40
+    browser.evaluate("document.querySelector('.list').focus()")
+    browser.press("ArrowDown")
+    assert shown(browser) == "Sample 2"
+    browser.press("End")
+    assert shown(browser) == "Sample 300"
+    active = "document.getElementById(document.querySelector('.list').getAttribute('aria-activedescendant'))"
+    assert browser.evaluate(f"{active}.getAttribute('aria-posinset')") == "300"
+    assert browser.evaluate(f"{active}.getAttribute('aria-setsize')") == "300"
+    assert browser.evaluate(count) < 40
+
+
+def test_an_address_shows_its_sample_and_its_filters(browser: Browser, page: Path) -> None:
+    browser.open(page, fragment="#sample-12")
+    browser.wait(READY)
+    assert (shown(browser), browser.evaluate(STATUS)) == ("Sample 12", "300 of 300 samples")
+    assert browser.evaluate("Math.abs(document.querySelector('#sample-browser').getBoundingClientRect().top) < 100")
+    browser.open(page, fragment="#sample-3&outcome=loss&q=cats")
+    browser.wait(READY)
+    assert (shown(browser), browser.evaluate(STATUS)) == ("Sample 3", "50 of 300 samples")
+    browser.open(page, fragment="#sample-3&outcome=<img>&matchup=x&q=<img src=x onerror=owned=1>")
+    browser.wait(READY)
+    assert browser.evaluate(STATUS) == "0 of 300 samples"
+    assert browser.evaluate("typeof owned") == "undefined"
+
+
+def test_a_bar_of_the_win_rates_shows_its_samples(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    browser.wait(READY)
+    browser.evaluate("document.querySelector('[data-chart=outcomes-0]').scrollIntoView()")
+    browser.wait("document.querySelector('[data-chart=outcomes-0]').dataset.drawn === 'done'")
+    browser.click("[data-chart=outcomes-0] .layer_0_marks path")  # the wins of the first matchup
+    browser.wait(f"{STATUS} === '100 of 300 samples'")
+    assert hash_of(browser) == "#sample-1&outcome=win"
+
+
+def test_differences_from_the_baseline_are_marked(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    browser.wait(READY)
+    assert browser.evaluate("document.querySelectorAll('.response ins').length") == 0
+    browser.click(".sample-detail header button")
+    marks = "[...document.querySelectorAll('.response ins, .response del')].map((x) => x.tagName + x.textContent)"
+    assert sorted(browser.evaluate(marks)) == ["DELplain", "INSbetter"]
+
+
+def test_hostile_texts_stay_texts(browser: Browser, tmp_path: Path) -> None:
+    row = make_row(0, HOSTILE, rlaif=HOSTILE, sft=HOSTILE)
+    row["verdicts"][0]["rationales"] = [HOSTILE]
+    row["groups"] = {HOSTILE: HOSTILE}
+    labelers = {name: {**x, "title": HOSTILE} for name, x in EVALUATION["labelers"].items()}
+    judges = {"judge": {"kind": HOSTILE}}
+    browser.open(write_page(tmp_path, [row, make_row(1)], labelers=labelers, judges=judges))
+    browser.wait(READY)
+    browser.evaluate("document.querySelector('[data-chart=outcomes-0]').scrollIntoView()")
+    browser.wait("document.querySelector('[data-chart=outcomes-0]').dataset.drawn === 'done'")
+    texts = browser.evaluate(
+        "[...document.querySelectorAll('.response .text, .prompt-text')].map((x) => x.textContent)"
+    )
+    assert texts.count(HOSTILE) == 3
+    assert browser.evaluate("typeof owned") == "undefined"
+    assert browser.evaluate("document.querySelectorAll('img').length") == 0
+    assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert browser.complaints() == []
+
+
+def test_print_and_a_browser_without_scripts_show_tables_and_samples(browser: Browser, page: Path) -> None:
+    visible = "(x) => Boolean(document.querySelector(x)?.checkVisibility())"
+    see = f"['.first-samples', '#sample-browser', '.leaderboard', '.plot'].map({visible})"
+    browser.open(page)
+    browser.wait(READY)
+    assert browser.evaluate(see) == [False, True, True, True]
+    browser.media(media="print")
+    assert browser.evaluate(see) == [True, False, True, True]
+    browser.send("Emulation.setScriptExecutionDisabled", value=True)
+    browser.open(page)
+    without = browser.evaluate(see)
+    browser.send("Emulation.setScriptExecutionDisabled", value=False)
+    assert without == [True, False, True, False]

@@ -1,0 +1,149 @@
+"""The first screen of a report: verdict, leaderboard and grouped warnings."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from rlaif_framework.metrics.evaluation import Evaluation
+from rlaif_framework.report.cautions import HEADLINES, Caution, group_cautions
+from rlaif_framework.report.leaderboard import build_leaderboard, find_win, format_seconds, sum_seconds
+from rlaif_framework.report.verdict import write_verdict
+from support.evaluations import ARM, EVALUATION, POLICY, REWARD, build_report, correction, estimate, labeler, win
+from support.pages import read_text
+
+ARMS = {"rlaif": ARM, "direct": {**ARM, "labeler": None}, "dpo": {**ARM, "reward": None}}
+
+
+def evaluate(**changes: Any) -> Evaluation:
+    return Evaluation.model_validate({**EVALUATION, **changes})
+
+
+def several(**rates: dict[str, float] | None) -> Evaluation:
+    """Arms with these win rates against sft."""
+    wins = [{**win(rate, None), "first": arm} for arm, rate in rates.items()]
+    policies = dict.fromkeys(["sft", *rates], POLICY)
+    return evaluate(arms={arm: ARMS[arm] for arm in rates}, wins=wins, policies=policies)
+
+
+def test_the_verdict_is_the_best_arm_and_what_it_rests_on() -> None:
+    found = write_verdict(several(rlaif=estimate(0.7), direct=estimate(0.4), dpo=estimate(0.52)))
+    assert found == [
+        "rlaif beats sft with a win rate of 70.0 % [65.0, 75.0], n=50 (length-adjusted: not measured); 1 of 3 arms are "
+        "significantly better and 1 of 3 are significantly worse.",
+        "The judge, rouge, agrees with human gold preferences on 65.0 % [60.0, 70.0], n=50; the held-out reward of "
+        "rlaif changed by +0.4 [0.3, 0.5].",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rate", "words"),
+    [
+        (estimate(0.7), "rlaif beats sft with a win rate of 70.0 %"),
+        (estimate(0.52), "No arm is significantly better than sft: the highest win rate is rlaif's, 52.0 %"),
+        (estimate(0.3), "a significant loss."),
+    ],
+)
+def test_the_verdict_claims_no_more_than_the_interval(rate: dict[str, float], words: str) -> None:
+    first, _ = write_verdict(several(rlaif=rate))
+    assert words in first
+    assert ("beats" in first) == (rate["low"] > 0.5)
+
+
+def test_the_verdict_says_what_cannot_be_judged() -> None:
+    unknown = {**EVALUATION["labelers"], "judge": labeler("rouge", None)}
+    _, grounds = write_verdict(evaluate(labelers=unknown))
+    assert grounds.startswith("The judge, rouge, could not be compared with gold preferences; the held-out reward")
+    chance = {**EVALUATION["labelers"], "judge": labeler("rouge", estimate(0.52))}
+    assert "not measurably better than chance" in write_verdict(evaluate(labelers=chance))[1]
+    flat = {**ARM, "reward": {**REWARD, "gain": estimate(0.02)}}
+    (only,) = write_verdict(evaluate(wins=[], judges={}, arms={"rlaif": flat}))
+    assert only.startswith(
+        "No win rate is measured; the held-out reward of rlaif changed by +0.02 [-0.03, 0.07], which"
+    )
+    without = {**ARM, "reward": {**REWARD, "gain": None}}
+    labels, rewards = write_verdict(evaluate(wins=[], arms={"rlaif": without}, policies={}))
+    assert labels == "Of the labelers, rlaif agrees most with the gold preferences: 72.0 % [67.0, 77.0], n=50."
+    assert rewards.startswith("Of the rewards, that of rlaif is the most accurate on held-out pairs: 70.0 %")
+
+
+def test_human_labels_are_part_of_the_verdict() -> None:
+    corrected = {**win(estimate(0.7), None), "corrected": correction(0.58, estimate(0.12))}
+    assert (
+        "corrected by 80 human labels, the win rate is 58.0 % [52.0, 64.0]"
+        in write_verdict(evaluate(wins=[corrected]))[1]
+    )
+
+
+def test_the_leaderboard_ranks_arms_and_marks_what_is_significant() -> None:
+    found = build_leaderboard(several(dpo=estimate(0.52), direct=None, rlaif=estimate(0.7)), {"rlaif": 61.0})
+    assert found.policies == ["rlaif", "dpo", "direct", "sft"]
+    columns = {column.title: column.cells for column in found.columns}
+    assert list(columns) == [
+        "wins against sft",
+        "held-out reward",
+        "KL",
+        "labels' agreement",
+        "reward accuracy",
+        "tokens",
+        "EOS rate",
+        "time",
+    ]
+    wins = columns["wins against sft"]
+    assert {name: (cell.text, cell.interval, cell.mark) for name, cell in wins.items()} == {
+        "rlaif": ("70.0 %", "[65, 75]", "better"),
+        "dpo": ("52.0 %", "[47, 57]", ""),
+    }
+    assert columns["KL"]["rlaif"].value == 0.1  # of the last step that has one
+    assert set(columns["held-out reward"]) == {"direct", "rlaif"}
+    assert columns["time"]["rlaif"].text == "1 min 01 s"
+
+
+def test_metrics_are_marked_by_the_difference_on_the_same_prompts() -> None:
+    changes = {"tokens": estimate(4.0), "eos_rate": estimate(-0.2)}
+    differences = [{"first": "rlaif", "second": "sft", "metrics": changes}]
+    found = build_leaderboard(evaluate(differences=differences), {})
+    marks = {c.title: c.cells["rlaif"].mark for c in found.columns if c.title in ("tokens", "EOS rate")}
+    assert marks == {"tokens": "higher", "EOS rate": "worse"}
+
+
+def test_a_win_rate_is_found_whichever_policy_is_first() -> None:
+    found = find_win(evaluate(wins=[win(estimate(0.7), None, ties=3)]), "judge", "sft", "rlaif")
+    assert found is not None
+    assert found.rate is not None
+    assert [found.rate.value, found.rate.low, found.rate.high] == pytest.approx([0.3, 0.25, 0.35])
+    assert found.ties == 3
+
+
+def test_the_time_of_an_arm_is_that_of_its_own_stages() -> None:
+    steps = [("sft", 1.0), ("rlaif/labels", 2.0), ("rlaif/round-1/policy", 3.0), ("rlaif-2/policy", 4.0)]
+    assert sum_seconds(steps, ["rlaif", "rlaif-2"]) == {"rlaif": 5.0, "rlaif-2": 4.0}
+    assert [format_seconds(x) for x in (0.25, 59.94, 60, 7500)] == ["0.2 s", "59.9 s", "1 min 00 s", "2 h 05 min"]
+
+
+def test_warnings_are_grouped_and_at_most_five_kinds_are_open() -> None:
+    cautions = [Caution(kind, f"arm-{i}", f"{kind} {i}") for kind in reversed(HEADLINES) for i in range(2)]
+    texts = [caution.text for caution in cautions]
+    groups = group_cautions(cautions, [*texts, "from elsewhere"])
+    assert [group.headline for group in groups] == list(HEADLINES.values())
+    assert groups[0].about == ["arm-1", "arm-0"] or groups[0].about == ["arm-0", "arm-1"]
+    assert groups[-1].texts == ["run 0", "run 1", "from elsewhere"]
+    assert group_cautions(cautions, []) == []
+
+
+def test_every_warning_is_on_the_page_once() -> None:
+    changes: dict[str, Any] = {
+        "wins": [win(estimate(0.7), estimate(0.52)), {**win(estimate(0.5), None), "first": "direct"}],
+        "longer_is_better": estimate(0.8),
+        "policies": {"sft": POLICY, "rlaif": {**POLICY, "eos_rate": estimate(0.1), "copy_rate": estimate(0.6)}},
+        "labelers": {**EVALUATION["labelers"], "judge": labeler("rouge", estimate(0.5), "synthetic")},
+    }
+    found = build_report(**changes)
+    assert len(found.warnings) == 7
+    page = found.render()
+    section = page[page.index('class="warnings"') :].partition("</section>")[0]
+    shown = read_text(section)
+    assert [shown.count(text) for text in found.warnings] == [1] * 7
+    assert len(re.findall(r"more kinds? of warning", shown)) == 1

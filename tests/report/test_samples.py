@@ -1,0 +1,112 @@
+"""All test prompts are in the page: packed, complete, and no larger than a browser opens at once."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import html
+import json
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+from rlaif_framework.records.ballots import Ballot
+from rlaif_framework.records.evaluated_prompts import Verdict, find_groups
+from rlaif_framework.records.preferences import Evidence, Preference
+from rlaif_framework.report.assets import load_assets
+from rlaif_framework.report.run_report import RunReport, read_samples
+from rlaif_framework.report.sample_data import pack_samples
+from support.evaluations import build_report, make_row
+from support.pages import find_scripts, strip_assets
+from support.runs import run_rows
+
+
+def unpack(data: str) -> dict[str, Any]:
+    return dict(json.loads(gzip.decompress(base64.b85decode(data.translate(str.maketrans(",.:", "<>&"))))))
+
+
+def test_a_run_keeps_every_test_prompt_with_responses_rewards_and_verdicts(run_folder: Path) -> None:
+    rows = list(read_samples(run_folder))
+    responses = {
+        name: run_rows(run_folder / f"evaluation/responses/{name}/responses.jsonl") for name in ("sft", "rlaif")
+    }
+    scores = json.loads((run_folder / "evaluation/scores/rlaif/scores.json").read_text())
+    verdicts = run_rows(run_folder / "evaluation/wins/rlaif-vs-sft/preferences.jsonl")
+    assert len(rows) == 6
+    for index, row in enumerate(rows):
+        assert row["id"] == responses["sft"][index]["prompt"] == verdicts[index]["comparison"]
+        for name, given in responses.items():
+            assert row["responses"][name]["text"] == given[index]["response"]
+            assert row["responses"][name]["metrics"]["tokens"] == given[index]["metrics"]["tokens"]
+        assert row["responses"]["sft"]["rewards"] == {"rlaif": scores["sft"][index]}
+        assert row["responses"]["rlaif"]["rewards"] == {"rlaif": scores["policy"][index]}
+        (verdict,) = row["verdicts"]
+        assert verdict["probability"] == verdicts[index]["probabilities"][0]
+    page = (run_folder / "report.html").read_text(encoding="utf-8")
+    (data,) = re.findall(r'id="sample-data">([^<]*)<', page)
+    assert [sample["id"] for sample in unpack(data)["samples"]] == [row["id"] for row in rows]
+    assert "samples" in json.loads((run_folder / "report.json").read_text())["evaluation"]
+
+
+def test_both_orders_are_the_probability_of_the_first_policy() -> None:
+    def read(probabilities: tuple[float, float] | None, *ballots: Ballot, swapped: bool = False) -> Verdict:
+        evidence = Evidence("llm", orders=ballots, swapped=swapped)
+        return Verdict.read("a", "b", "judge", Preference("c", probabilities, evidence))
+
+    consistent = read((0.75, 0.25), Ballot((0.8, 0.2), rationale="why"), Ballot((0.3, 0.7)))
+    assert (consistent.probability, consistent.orders, consistent.rationales) == (0.75, (0.8, 0.7), ("why",))
+    assert read((0.7, 0.3), Ballot((0.3, 0.7)), swapped=True).orders == (None, 0.7)
+    assert read(None, Ballot(None), Ballot((0.3, 0.7))).orders == (None, 0.7)
+    assert read((0.5, 0.5)).orders == ()
+
+
+def test_only_short_texts_and_truth_values_name_groups() -> None:
+    columns = {"topic": "cats", "done": True, "post": "x" * 41, "score": 3, "empty": "", "none": None}
+    assert find_groups(columns.items()) == {"topic": "cats", "done": "true"}
+
+
+def test_packed_samples_are_what_was_given_in_fewer_digits() -> None:
+    packed = pack_samples([make_row(0), make_row(2)])
+    assert packed is not None
+    found = unpack(packed.data)
+    assert (found["policies"], found["matchups"], found["judges"]) == (["sft", "rlaif"], [["rlaif", "sft"]], ["judge"])
+    sample = found["samples"][1]
+    assert sample["responses"]["rlaif"] == ["a better answer 2", {"rlaif": 0.286}, {"tokens": 4.0, "eos_rate": 1.0}]
+    assert sample["verdicts"] == [[0, 0, 0.2, [0.2, 0.8], ["because"]]]
+    assert pack_samples([]) is None
+    assert pack_samples([make_row(0), make_row(2)]) == packed
+
+
+def test_samples_beyond_the_limit_are_left_out_and_said() -> None:
+    draw = random.Random(0)
+    rows = [make_row(i, "".join(draw.choices("abcdefgh ", k=400))) for i in range(200)]
+    packed = pack_samples(rows, limit=20_000)
+    assert packed is not None
+    assert len(packed.data) <= 20_000
+    assert 50 < packed.shown < packed.total == 200
+    assert len(unpack(packed.data)["samples"]) == packed.shown
+
+
+def test_half_of_a_surrogate_pair_can_be_packed() -> None:
+    packed = pack_samples([make_row(0, "half \ud83d of a pair")])
+    assert packed is not None
+    assert unpack(packed.data)["samples"][0]["prompt"] == "half ? of a pair"
+
+
+def test_the_policy_of_a_page_allows_exactly_its_own_scripts() -> None:
+    page = build_report().render([make_row(0)])
+    (policy,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', page)
+    assert html.unescape(policy).startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe" not in policy
+    assert strip_assets(page).count("<script>") == strip_assets(page).count("<style>") == 0
+    assert len(find_scripts(page)) == len(load_assets(charts=True, samples=True).scripts) == 12
+    assert not re.search(r"\s(on\w+|style)=", strip_assets(page)), "the policy forbids handlers and styles of elements"
+
+
+def test_a_report_without_samples_shows_those_in_its_numbers(tmp_path: Path) -> None:
+    build_report().write(tmp_path)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert 'id="sample-data"' not in page
+    assert "POST: &lt;b&gt;bold" in page
+    assert RunReport.read(tmp_path).render() == page
