@@ -9,6 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from rlaif_framework.cli.annotate import annotate
 from rlaif_framework.cli.check_judge import check_judge
 from rlaif_framework.cli.label import label
 from rlaif_framework.cli.listings import catalogue, components, plugins, schema, show
@@ -49,7 +50,20 @@ def prepare(
     """Read the options before the command."""
 
 
-for command in (run, label, check_judge, plan, check, schema, catalogue, plugins, components, show, new_plugin):
+for command in (
+    run,
+    label,
+    check_judge,
+    annotate,
+    plan,
+    check,
+    schema,
+    catalogue,
+    plugins,
+    components,
+    show,
+    new_plugin,
+):
     app.command()(command)
 
 

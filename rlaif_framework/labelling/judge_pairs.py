@@ -12,6 +12,7 @@ from rlaif_framework.errors import SpecError, suggest
 from rlaif_framework.records.preferences import Comparison
 from rlaif_framework.seeds import derive_seed, sample_subset
 
+
 @dataclass
 class PairNotes:
     """What the rows say about pairs besides their texts."""
@@ -62,4 +63,3 @@ def choose_pairs(pairs: Iterable[Comparison], limit: int, seed: int) -> list[Com
     prompts = list(dict.fromkeys(pair.prompt.text for pair in given))
     chosen = {*sample_subset(prompts, limit, derive_seed(seed, "check-judge"))}
     return [pair for pair in given if pair.prompt.text in chosen]
-
