@@ -202,6 +202,12 @@ class AnswerFile:
         """Return True if an earlier export wrote a file."""
         return self._connection.execute("SELECT 1 FROM exports WHERE path = ?", (path,)).fetchone() is not None
 
+    def describe_durability(self) -> tuple[str, int]:
+        """Return SQLite's `journal_mode` and `synchronous`."""
+        (mode,) = self._connection.execute("PRAGMA journal_mode").fetchone()
+        (level,) = self._connection.execute("PRAGMA synchronous").fetchone()
+        return mode, level
+
     def _add_event(self, values: tuple[object, ...]) -> None:
         with self._writing():
             self._connection.execute(

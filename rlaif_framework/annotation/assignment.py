@@ -208,17 +208,16 @@ class Desk:
         repeats = [x for x in self._to_repeat.get(annotator, ()) if self._needs_repeat(x)]
         if repeats and len(own) - own.index(repeats[0]) > REPEAT_GAP:
             return repeats[0].item, "repeat"
-        if (len(own) + 1) % GOLD_EVERY == 0:
-            for key in self.gold:
-                if not self._given.get((annotator, key)):
-                    return key, "gold"
-        key = self._find_free(annotator)
-        if key is not None:
-            return key, "item"
+        gold = next((key for key in self.gold if not self._given.get((annotator, key))), None)
+        if gold is not None and (len(own) + 1) % GOLD_EVERY == 0:
+            return gold, "gold"
+        free = self._find_free(annotator)
+        if free is not None:
+            return free, "item"
         if repeats:
             return repeats[0].item, "repeat"
-        key = self._find_expired(annotator)
-        return None if key is None else (key, "item")
+        expired = self._find_expired(annotator)
+        return None if expired is None else (expired, "item")
 
     def _needs_repeat(self, assignment: Assignment) -> bool:
         answer = self._answers.get(assignment.id)

@@ -21,7 +21,8 @@ def compare_words(first: str, second: str) -> tuple[Segments, Segments]:
     parts = part.findall(first), part.findall(second)
     found: tuple[Segments, Segments] = ([], [])
     # Frequent words are not looked up ("autojunk"), which bounds the time for texts that repeat themselves.
-    matcher = SequenceMatcher(None, *([text.strip() for text in side] for side in parts))
+    stripped = [[text.strip() for text in side] for side in parts]
+    matcher = SequenceMatcher(None, stripped[0], stripped[1])
     for operation, *bounds in matcher.get_opcodes():
         for side, (start, end) in enumerate((bounds[:2], bounds[2:])):
             text = "".join(parts[side][start:end])

@@ -251,7 +251,7 @@ def _refuse(status: int) -> Any:
     async def refuse(request: Request, error: Exception) -> Response:
         if isinstance(error, ValidationError):
             found = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            return JSONResponse({"error": f"{'.'.join(map(str, found['loc']))}: {found['msg']}"}, status)
+            return JSONResponse({"error": f"{'.'.join(map(str, found['loc']))}: {found['msg'].removeprefix('Value error, ')}"}, status)
         prefix = "the answer is not saved: " if status == 503 else ""
         return JSONResponse({"error": f"{prefix}{error}"}, status)
 

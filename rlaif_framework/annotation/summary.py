@@ -216,9 +216,9 @@ def _summarise_draw(
         kendall_w=estimate_w(units, clusters),
         kappas=[found for pair in combinations(names, 2) if (found := _measure_kappa(*pair, labels, prompts))],
         labelers=[
-            found
+            compared
             for name, opinions in pairs.opinions.items()
-            if (found := _compare_labeler(name, opinions, labels, prompts))
+            if (compared := _compare_labeler(name, opinions, labels, prompts))
         ],
         matchups=_measure_matchups(labels, pairs, drawn),
     )
