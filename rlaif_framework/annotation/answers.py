@@ -101,7 +101,7 @@ class Answer:
 
 
 class AnswerFile:
-    """An open file of answers. Only one thread may use it."""
+    """An open file of answers. Only one thread at a time may use it."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
@@ -131,7 +131,7 @@ class AnswerFile:
     @classmethod
     def _open(cls, path: Path, create: bool) -> Self:
         try:
-            connection = sqlite3.connect(path, isolation_level=None, timeout=10)
+            connection = sqlite3.connect(path, isolation_level=None, timeout=10, check_same_thread=False)
         except sqlite3.Error as error:
             raise DataError(f"cannot open {path}: {error}") from error
         try:

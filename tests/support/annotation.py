@@ -128,7 +128,8 @@ def serve(*arguments: object) -> Iterator[Served]:
     assert process.stdout is not None
     assert process.stderr is not None
     try:
-        line = process.stdout.readline()
+        # Without a terminal, JSON goes to stdout, and the URL to stderr.
+        line = (process.stderr if "--json" in arguments else process.stdout).readline()
         found = re.search(r"(http://\S+/)#token=(\S+)", line)
         assert found, line + process.stderr.read()
         yield Served(process, Client(found[1], found[2]))
