@@ -10,7 +10,8 @@ from rlaif_framework.annotation.answers import Answer, AnswerFile, Drawn
 from rlaif_framework.annotation.assignment import AssignmentSettings, Desk, order_items
 from rlaif_framework.annotation.export import check_export, export_labels
 from rlaif_framework.annotation.instructions import find_instructions, read_instructions
-from rlaif_framework.annotation.items import Item, ItemSet, read_items
+from rlaif_framework.annotation.item import Item
+from rlaif_framework.annotation.items import ItemSet, read_items
 from rlaif_framework.annotation.summary import AnnotationSummary, summarise_answers
 from rlaif_framework.errors import DataError, SpecError
 from rlaif_framework.files import locked

@@ -9,7 +9,8 @@ from statistics import fmean
 from typing import Any
 
 from rlaif_framework.annotation.answers import Answer, AnswerFile, Drawn
-from rlaif_framework.annotation.items import Item, ItemSet
+from rlaif_framework.annotation.item import Item
+from rlaif_framework.annotation.items import ItemSet
 from rlaif_framework.annotation.summary import collect_labels
 from rlaif_framework.errors import SpecError
 from rlaif_framework.files import atomic_path

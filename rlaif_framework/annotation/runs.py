@@ -9,16 +9,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from rlaif_framework.annotation.item import Item
 from rlaif_framework.annotation.opinions import Opinions
 from rlaif_framework.errors import DataError
 from rlaif_framework.records.jsonl import read_rows
 from rlaif_framework.records.preferences import Comparison
 from rlaif_framework.records.rows import load_preferences
-
-if TYPE_CHECKING:
-    from rlaif_framework.annotation.items import Item
 
 RECORD = "run.json"
 PAIRS = Path("evaluation/summary/pairs")

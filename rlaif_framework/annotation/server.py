@@ -25,7 +25,8 @@ from rlaif_framework.annotation.access import Access, Guard
 from rlaif_framework.annotation.answers import Assignment, Choice
 from rlaif_framework.annotation.assignment import AssignmentError, Desk
 from rlaif_framework.annotation.differences import compare_words
-from rlaif_framework.annotation.items import Item, ItemSet, names_itself
+from rlaif_framework.annotation.item import Item, names_itself
+from rlaif_framework.annotation.items import ItemSet
 from rlaif_framework.annotation.summary import AnnotationSummary, summarise_answers
 from rlaif_framework.annotation.wording import describe_summary
 from rlaif_framework.data.messages import is_transcript
@@ -251,7 +252,9 @@ def _refuse(status: int) -> Any:
     async def refuse(request: Request, error: Exception) -> Response:
         if isinstance(error, ValidationError):
             found = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            return JSONResponse({"error": f"{'.'.join(map(str, found['loc']))}: {found['msg'].removeprefix('Value error, ')}"}, status)
+            return JSONResponse(
+                {"error": f"{'.'.join(map(str, found['loc']))}: {found['msg'].removeprefix('Value error, ')}"}, status
+            )
         prefix = "the answer is not saved: " if status == 503 else ""
         return JSONResponse({"error": f"{prefix}{error}"}, status)
 

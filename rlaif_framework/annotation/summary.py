@@ -19,7 +19,8 @@ from rlaif_framework.annotation.agreement import (
     nominal_difference,
 )
 from rlaif_framework.annotation.answers import Answer, Drawn
-from rlaif_framework.annotation.items import Item, ItemSet
+from rlaif_framework.annotation.item import Item
+from rlaif_framework.annotation.items import ItemSet
 from rlaif_framework.annotation.stopping import WinRateSequence, follow_win_rate
 from rlaif_framework.metrics.agreement import estimate_by_prompt, score_choice
 from rlaif_framework.metrics.estimates import Estimate

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rlaif_framework.annotation.items import POSITIONS, names_itself, read_items
+from rlaif_framework.annotation.item import POSITIONS, names_itself
+from rlaif_framework.annotation.items import read_items
 from rlaif_framework.annotation.runs import REFERENCE, FinishedMatchups
 from rlaif_framework.data.human_labels import sort_texts
 from rlaif_framework.errors import DataError

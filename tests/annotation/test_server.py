@@ -106,7 +106,7 @@ def test_a_dialogue_is_shown_as_turns(start: Start) -> None:
 )
 def test_requests_from_elsewhere_are_refused(headers: dict[str, str], status: int, start: Start) -> None:
     client = start()
-    encoded = {name: value.encode("latin-1") for name, value in headers.items()}
+    encoded = {name.encode(): value.encode("latin-1") for name, value in headers.items()}
     response = client.post("/api/items", json={"annotator": "Ann"}, headers=encoded)
     assert response.status_code == status
     assert ("items" in response.json()) == (status == 200)

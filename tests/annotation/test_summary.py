@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rlaif_framework.annotation.answers import Answer
+from rlaif_framework.annotation.answers import Answer, Choice
 from rlaif_framework.annotation.items import ItemSet
 from rlaif_framework.annotation.summary import summarise_answers
 from rlaif_framework.annotation.wording import describe_summary
@@ -93,10 +93,9 @@ def test_gold_items_measure_people_and_count_for_nothing_else(pairs: ItemSet) ->
         for key, item in pairs.items.items()
         if key in keys
     }
-    choices = (
-        make_answer(key, choice, kind="gold") for key, choice in zip(keys, ("first", "second", "tie"), strict=True)
-    )
-    summary = summarise_answers([*choices], replace(pairs, items={}), gold)
+    choices: tuple[Choice, ...] = ("first", "second", "tie")
+    answers = [make_answer(key, choice, kind="gold") for key, choice in zip(keys, choices, strict=True)]
+    summary = summarise_answers(answers, replace(pairs, items={}), gold)
     assert summary.annotators[0].gold is not None
     assert summary.annotators[0].gold.value == 0.5
     assert (summary.labelled, summary.draws) == (0, {})
@@ -104,9 +103,8 @@ def test_gold_items_measure_people_and_count_for_nothing_else(pairs: ItemSet) ->
 
 def test_counts_of_people(pairs: ItemSet) -> None:
     keys = [*pairs.items]
-    answers = [
-        make_answer(key, choice) for key, choice in zip(keys, ("first", "first", "tie", "bad", "skip"), strict=False)
-    ]
+    choices: tuple[Choice, ...] = ("first", "first", "tie", "bad", "skip")
+    answers = [make_answer(key, choice) for key, choice in zip(keys, choices, strict=False)]
     answers.append(make_answer("not there", "first"))
     summary = summarise_answers(answers, pairs, planned=7)
     (person,) = summary.annotators
