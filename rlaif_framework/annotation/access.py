@@ -70,7 +70,7 @@ class Access:
             return is_loopback(name)
         if name == self.host.lower() or is_loopback(name):
             return True
-        return _is_wildcard(self.host) and (_is_address(name) or name in _own_names())
+        return is_wildcard(self.host) and (_is_address(name) or name in _own_names())
 
     def allows_token(self, authorization: str) -> bool:
         """Return True if an `Authorization` header has the token."""
@@ -125,7 +125,8 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def _is_wildcard(host: str) -> bool:
+def is_wildcard(host: str) -> bool:
+    """Return True for the address that stands for all addresses of this machine."""
     return _is_address(host) and ipaddress.ip_address(host).is_unspecified
 
 

@@ -105,7 +105,8 @@ def export_annotation(job: AnnotationJob, export: Path, overwrite: bool, progres
         RlaifError: There are no answers about these pairs, or the file cannot be written.
     """
     with AnswerFile.read(job.out) as file:
-        check_export(export, file, overwrite)
+        read = [job.pairs, *job.labels, *([job.gold] if job.gold else [])]
+        check_export(export, file, read, overwrite)
         pairs, gold = _read_pairs(job, progress)
         answers = file.read_answers()
         _check_answers(job, answers, pairs, gold)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -17,15 +17,24 @@ from rlaif_framework.files import atomic_path
 from rlaif_framework.records.jsonl import write_rows
 
 
-def check_export(path: Path, file: AnswerFile, overwrite: bool) -> None:
+def check_export(path: Path, file: AnswerFile, read: Iterable[Path], overwrite: bool) -> None:
     """Check that no file would be replaced, except those that an earlier export of the same answers wrote.
+
+    Args:
+        path: The file to write.
+        file: The answers.
+        read: The files that the command reads, which are never replaced.
+        overwrite: If True, other files may be replaced.
 
     Raises:
         SpecError: There is such a file, or the name of the file has another suffix.
     """
     if path.suffix != ".jsonl":
         raise SpecError(f"--export {path}: its name must end in .jsonl")
+    kept = {os.path.realpath(place) for place in (file.path, *read)}
     for place in name_exports(path).values():
+        if os.path.realpath(place) in kept:
+            raise SpecError(f"--export {place}: the command reads this file; choose another name")
         if place.exists() and not overwrite and not file.has_exported(os.path.realpath(place)):
             raise SpecError(
                 f"--export {place}: the file already exists, and was not made by an earlier export of {file.path}; "

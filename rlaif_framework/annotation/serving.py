@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import uvicorn
 from starlette.applications import Starlette
 
-from rlaif_framework.annotation.access import Access
+from rlaif_framework.annotation.access import Access, is_wildcard
 from rlaif_framework.errors import SpecError
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
@@ -51,7 +51,8 @@ def open_socket(host: str, port: int) -> socket.socket:
 def make_url(listening: socket.socket, access: Access) -> str:
     """Return the URL of the page. Its token is in the fragment, which browsers send to nobody."""
     port = listening.getsockname()[1]
-    host = f"[{access.host}]" if ":" in access.host else access.host
+    host = socket.gethostname() if is_wildcard(access.host) else access.host
+    host = f"[{host}]" if ":" in host else host
     return f"http://{host}:{port}/#token={access.token}"
 
 

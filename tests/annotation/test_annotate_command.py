@@ -102,6 +102,9 @@ def test_an_export_replaces_only_what_an_export_wrote(rlaif: Rlaif, answered: Pa
     assert "was not made by an earlier export" in message
     assert rlaif(*command, other, "--overwrite")[0] == 0
     assert len(run_rows(other)) == 4
+    code, _, message = rlaif(*command, tmp_path / "pairs.jsonl", "--overwrite")
+    assert (code, "the command reads this file" in message) == (2, True)
+    assert len(run_rows(tmp_path / "pairs.jsonl")) == 6
 
 
 def test_labels_of_a_run_correct_its_win_rates(rlaif: Rlaif, run_folder: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from rlaif_framework.annotation.access import HEADERS, Access
 from rlaif_framework.annotation.answers import AnswerFile
 from rlaif_framework.annotation.items import read_items
 from rlaif_framework.annotation.server import MAX_BODY, Annotation, PageSettings, create_app
+from rlaif_framework.annotation.serving import make_url, open_socket
 from rlaif_framework.errors import SpecError
 from support.annotation import open_desk, pair_rows
 from support.fake_plugins import write_rows
@@ -278,6 +280,19 @@ def test_other_addresses_need_a_token_of_ones_own(host: str) -> None:
     with pytest.raises(SpecError, match="at least 16 characters"):
         Access.create(host, "short")
     assert Access.create(host, TOKEN).token == TOKEN
+
+
+@pytest.mark.parametrize(
+    ("host", "shown"), [("127.0.0.1", "127.0.0.1"), ("localhost", "localhost"), ("0.0.0.0", socket.gethostname())]
+)
+def test_the_url_names_a_host_that_requests_may_have(host: str, shown: str) -> None:
+    access = Access(TOKEN, host)
+    with open_socket(host, 0) as listening:
+        port = listening.getsockname()[1]
+        assert make_url(listening, access) == f"http://{shown}:{port}/#token={TOKEN}"
+        assert access.allows_host(f"{shown}:{port}")
+        with pytest.raises(SpecError, match=f"cannot listen on {host}, port {port}: .*choose another --host or --port"):
+            open_socket(host, port)
 
 
 def test_tokens_are_random_on_loopback() -> None:
