@@ -291,6 +291,7 @@ def test_the_url_names_a_host_that_requests_may_have(host: str, shown: str) -> N
         port = listening.getsockname()[1]
         assert make_url(listening, access) == f"http://{shown}:{port}/#token={TOKEN}"
         assert access.allows_host(f"{shown}:{port}")
+        assert listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)  # or each response would wait for 40 ms
         with pytest.raises(SpecError, match=f"cannot listen on {host}, port {port}: .*choose another --host or --port"):
             open_socket(host, port)
 
