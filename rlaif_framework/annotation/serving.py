@@ -46,8 +46,8 @@ def open_socket(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise SpecError(f"cannot listen on {host}, port {port}: {reason}; choose another --host or --port") from error
-    # Inherited by its connections. Without it, the body of a response waits for an acknowledgement of its headers, up to
-    # 40 ms: asyncio sets it only for sockets that were created with the number of the protocol.
+    # Inherited by its connections. Without it, the body of a response waits up to 40 ms for an acknowledgement of its
+    # headers: asyncio sets it only for sockets that were created with the number of the protocol.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listening
 
