@@ -17,7 +17,13 @@ PIP_NAMES = {
 }
 """Names of distributions by the name of their module, where the two differ."""
 
-EXTRAS = {"mlflow": "mlflow", "trackio": "trackio", "wandb": "wandb"}
+EXTRAS = {
+    "mlflow": "mlflow",
+    "starlette": "annotate",
+    "trackio": "trackio",
+    "uvicorn": "annotate",
+    "wandb": "wandb",
+}
 """The extra of this distribution that installs a module."""
 
 

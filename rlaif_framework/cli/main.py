@@ -11,6 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from rlaif_framework.cli.annotate import annotate
 from rlaif_framework.cli.artefacts import gc, lineage
 from rlaif_framework.cli.check_judge import check_judge
 from rlaif_framework.cli.compare import compare
@@ -62,7 +63,7 @@ def _summarise(command: Callable[..., None]) -> str:
 
 
 COMMANDS = (
-    *(run, label, check_judge, plan, check),
+    *(run, label, check_judge, annotate, plan, check),
     *(runs, report, compare, try_policies, lineage, gc),
     *(schema, catalogue, plugins, components, show, new_plugin),
 )

@@ -29,7 +29,7 @@ def list_unlabelled(pairs: Iterable[Comparison], seed: int) -> list[dict[str, st
         first, second = pair.responses if draw.random() < 0.5 else pair.responses[::-1]
         row = {"prompt": pair.prompt.text, "response_a": first, "response_b": second, "label": None}
         if find_known(pair) is None and _is_readable(row):
-            rows.setdefault(_sort_texts(pair)[0], row)
+            rows.setdefault(sort_texts(pair)[0], row)
     return draw.sample(list(rows.values()), len(rows))
 
 
@@ -74,12 +74,12 @@ class HumanLabels:
         self._votes: dict[Texts, list[float]] = {}
         for label in labels:
             if label.preference is not None:
-                texts, swapped = _sort_texts(label)
+                texts, swapped = sort_texts(label)
                 self._votes.setdefault(texts, []).append(1 - label.preference if swapped else label.preference)
 
     def find(self, pair: Comparison) -> float | None:
         """Return the mean label of a pair: 1 if its first response is preferred; None if nobody has labelled it."""
-        texts, swapped = _sort_texts(pair)
+        texts, swapped = sort_texts(pair)
         votes = self._votes.get(texts)
         if votes is None:
             return None
@@ -87,15 +87,15 @@ class HumanLabels:
 
     def count_unused(self, pairs: Iterable[Comparison]) -> int:
         """Count the labels of texts that are in none of the pairs."""
-        compared = {_sort_texts(pair)[0] for pair in pairs}
+        compared = {sort_texts(pair)[0] for pair in pairs}
         return sum(len(votes) for texts, votes in self._votes.items() if texts not in compared)
 
     def __len__(self) -> int:
         return sum(map(len, self._votes.values()))
 
 
-def _sort_texts(pair: Comparison) -> tuple[Texts, bool]:
-    """Return the texts of a pair with the responses in sorted order, and whether these are swapped."""
+def sort_texts(pair: Comparison) -> tuple[Texts, bool]:
+    """Return the texts of a pair with the responses in sorted order, and True if these are swapped."""
     prompt, *responses = (_normalise(text) for text in (pair.prompt.text, *pair.responses))
     first, second = sorted(responses)
     return (prompt, first, second), [first, second] != responses

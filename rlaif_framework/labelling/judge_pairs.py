@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from rlaif_framework.data.authors import read_authors
 from rlaif_framework.data.pair_forms import PairRow
 from rlaif_framework.data.row_files import Row
 from rlaif_framework.errors import SpecError, suggest
 from rlaif_framework.records.preferences import Comparison
 from rlaif_framework.seeds import derive_seed, sample_subset
-
-AUTHORS = (("model_a", "model_b"), ("chosen_model", "rejected_model"), ("chosen-model", "rejected-model"))
-"""Columns with the models that wrote the two responses, as published data has them."""
 
 
 @dataclass
@@ -33,10 +31,8 @@ class PairNotes:
         self.columns.update(map(str, row.values))
         if self.column is not None and (value := row.values.get(self.column)) is not None:
             self.slices[comparison.id] = str(value)
-        for names in AUTHORS if not pair.part else ():  # a row with more responses names no two models
-            found = _read_names(row, names)
-            if found is not None:
-                self.authors[comparison.id] = (found[1], found[0]) if pair.reversed else found
+        if (found := read_authors(row, pair)) is not None:
+            self.authors[comparison.id] = found
 
     def apply(self, pair: Comparison) -> Comparison:
         """Return a pair with its value of the column as slice."""
@@ -67,8 +63,3 @@ def choose_pairs(pairs: Iterable[Comparison], limit: int, seed: int) -> list[Com
     prompts = list(dict.fromkeys(pair.prompt.text for pair in given))
     chosen = {*sample_subset(prompts, limit, derive_seed(seed, "check-judge"))}
     return [pair for pair in given if pair.prompt.text in chosen]
-
-
-def _read_names(row: Row, columns: tuple[str, str]) -> tuple[str, str] | None:
-    first, second = (row.values.get(name) for name in columns)
-    return (first, second) if isinstance(first, str) and isinstance(second, str) else None

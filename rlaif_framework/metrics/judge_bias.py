@@ -103,19 +103,35 @@ def measure_kappa(observations: Sequence[Observation]) -> Estimate | None:
     decided = [x for x in observations if x.decided and x.first is not None and x.gold is not None]
     if not decided:
         return None
-    rows, count = [(_side(x.first or 0.0), _side(x.gold or 0.0)) for x in decided], len(decided)
-    labels, golds = ({side: sum(row[i] == side for row in rows) / count for side in (-1, 0, 1)} for i in (0, 1))
-    by_chance = sum(labels[side] * golds[side] for side in labels)
+    rows = [(_side(x.first or 0.0), _side(x.gold or 0.0)) for x in decided]
+    return estimate_kappa(rows, [x.prompt for x in decided])
+
+
+def estimate_kappa(rows: Sequence[tuple[int, int]], clusters: Sequence[Hashable]) -> Estimate | None:
+    """Compute Cohen's kappa of two raters, with the interval of `measure_kappa`.
+
+    Args:
+        rows: The categories that the two chose for each case.
+        clusters: The cluster of each case, such as its prompt.
+
+    Returns:
+        None without cases, or if all are of one category.
+    """
+    if not rows:
+        return None
+    count, categories = len(rows), {category for row in rows for category in row}
+    first, second = ({x: sum(row[i] == x for row in rows) / count for x in categories} for i in (0, 1))
+    by_chance = sum(first[x] * second[x] for x in sorted(categories))
     if math.isclose(by_chance, 1):
         return None
     agreed = sum(a == b for a, b in rows) / count
     kappa = (agreed - by_chance) / (1 - by_chance)
-    # The influence of each observation on kappa (the delta method). Their mean is 0, and their variance that of kappa.
+    # The influence of each case on kappa (the delta method). Their mean is 0, and their variance that of kappa.
     influences = [
-        kappa + ((a == b) - agreed - (1 - kappa) * (golds[a] + labels[b] - 2 * by_chance)) / (1 - by_chance)
+        kappa + ((a == b) - agreed - (1 - kappa) * (second[a] + first[b] - 2 * by_chance)) / (1 - by_chance)
         for a, b in rows
     ]
-    found = estimate_mean(influences, [x.prompt for x in decided])
+    found = estimate_mean(influences, clusters)
     return found and replace(found, high=min(found.high, 1.0))
 
 

@@ -8,6 +8,7 @@ BUILTIN_COMMANDS = (
     "run",
     "label",
     "check-judge",
+    "annotate",
     "plan",
     "check",
     "schema",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import gzip
+import inspect
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from starlette.testclient import TestClient
 
 from rlaif_framework import (
     DataError,
@@ -31,6 +33,12 @@ from rlaif_framework import (
     load_run,
     load_spec,
 )
+from rlaif_framework.annotation.access import Access
+from rlaif_framework.annotation.answers import AnswerFile
+from rlaif_framework.annotation.assignment import Desk
+from rlaif_framework.annotation.items import read_items
+from rlaif_framework.annotation.server import Annotation, PageSettings, create_app
+from rlaif_framework.cli.annotate import annotate
 from rlaif_framework.data import AnnotatorPrompts, Template, TemplateFault
 from rlaif_framework.data.mappings import read_mapping
 from rlaif_framework.data.row_files import read_row_file
@@ -573,6 +581,51 @@ def test_terminal(tmp_path: Path, rlaif: Callable[..., tuple[int, str, str]]) ->
         _, out, message = rlaif(*argv)
         assert out or message
         assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", out + message), argv
+
+
+def serve_annotation(folder: Path, text: str) -> TestClient:
+    """A client of the page of `rlaif annotate`, which shows one pair, with the token."""
+    (folder / "pairs.jsonl").write_text(json.dumps({"prompt": text, "responses": [text, "b"]}) + "\n")
+    pairs, access = read_items(folder / "pairs.jsonl"), Access.create("127.0.0.1", None)
+    desk = Desk(AnswerFile.create(folder / "answers.sqlite"), list(pairs.items))
+    app = create_app(Annotation(desk, pairs, {}, PageSettings(text)), access)
+    return TestClient(app, "http://127.0.0.1:8000", headers={"Authorization": f"Bearer {access.token}"})
+
+
+def test_annotation_page_needs_a_token(tmp_path: Path, rlaif: Callable[..., tuple[int, str, str]]) -> None:
+    """The page listens on this machine only, and its data need a random token; another address needs a token of your
+    own."""
+    client, body = serve_annotation(tmp_path, "a"), {"annotator": "Ann"}
+    assert client.post("/api/items", json=body).status_code == 200
+    for header in ("", "Bearer ", "Bearer guess"):
+        assert client.post("/api/items", json=body, headers={"Authorization": header}).status_code == 401
+    arguments = ("annotate", tmp_path / "pairs.jsonl", "--out", tmp_path / "other.sqlite", "--host", "0.0.0.0")
+    code, _, message = rlaif(*arguments)
+    assert (code, "needs --token" in message) == (2, True)
+    assert inspect.signature(annotate).parameters["host"].default == "127.0.0.1"
+
+
+def test_annotation_page_and_other_pages(tmp_path: Path) -> None:
+    """Requests of other pages, and requests to other names of this machine, are refused."""
+    client, body = serve_annotation(tmp_path, "a"), {"annotator": "Ann"}
+    for header in ({"Origin": "http://evil.example"}, {"Host": "evil.example"}, {"Origin": "null"}):
+        for path in ("/", "/api/items"):
+            assert client.post(path, json=body, headers=header).status_code == 403
+
+
+def test_annotation_page_shows_texts(tmp_path: Path) -> None:
+    """Texts are shown as texts, and the page runs and loads nothing but its own files."""
+    hostile = "</script><script>owned</script><img src=x onerror=owned>"
+    client = serve_annotation(tmp_path, hostile)
+    page = client.get("/")
+    assert "&lt;script&gt;owned" in page.text
+    assert "<img" not in page.text
+    assert re.findall("<script[^>]*>", page.text) == ['<script src="page.js" defer>']
+    assert "innerHTML" not in client.get("/page.js").text
+    policy = page.headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self';")
+    (shown,) = client.post("/api/items", json={"annotator": "Ann"}).json()["items"]
+    assert hostile in shown["responses"]
 
 
 def test_reports(tmp_path: Path, run_folder: Path) -> None:

@@ -1,0 +1,205 @@
+"""`rlaif annotate --export` writes labels that everything else reads, and mistakes are answered with one line."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from rlaif_framework import PluginManager
+from rlaif_framework.annotation.answers import AnswerFile, Drawn
+from rlaif_framework.annotation.instructions import GENERAL, find_instructions
+from rlaif_framework.annotation.items import read_items
+from rlaif_framework.data.human_labels import HumanLabels, read_human_labels
+from rlaif_framework.progress import Progress
+from rlaif_framework.spec.loading import load_task
+from support.annotation import answer_next, open_desk, pair_rows, write_pairs
+from support.fake_plugins import write_rows
+from support.runs import run_rows
+
+Rlaif = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def answered(tmp_path: Path) -> Path:
+    """Answers to four of six pairs: Ann and Bob have compared each of them."""
+    return _answer(tmp_path, write_pairs(tmp_path, 6), 4)
+
+
+def _answer(folder: Path, pairs: Path, count: int, drawn: Drawn = "random") -> Path:
+    path = folder / "answers.sqlite"
+    with AnswerFile.create(path) as file:
+        desk = open_desk(file, read_items(pairs), overlap=2, drawn=drawn)
+        for _ in range(count):
+            shown = answer_next(desk, "Ann", "first")
+            assert shown is not None
+            answer_next(desk, "Bob", "first" if desk.open_items("Bob")[0].first == shown.first else "second")
+    return path
+
+
+def test_labels_have_the_mean_of_people_and_are_found_by_their_texts(
+    rlaif: Rlaif, answered: Path, tmp_path: Path
+) -> None:
+    export = tmp_path / "human.jsonl"
+    code, out, messages = rlaif("annotate", tmp_path / "pairs.jsonl", "--out", answered, "--export", export)
+    assert (code, messages) == (0, "")
+    assert f"labels: {export}, 4 rows" in out
+    assert "agreement of people: Krippendorff's alpha" in out
+    rows = run_rows(export)
+    assert all(row["annotators"] == 2 and row["human"] in (0.0, 1.0) and row["drawn"] == "random" for row in rows)
+    labels = HumanLabels(read_human_labels(export))
+    with AnswerFile.read(answered) as file:
+        preferred = {answer.assignment.item: answer.preference for answer in file.read_answers()}
+    items = read_items(tmp_path / "pairs.jsonl").items
+    assert {key: labels.find(items[key].comparison) for key in preferred} == preferred
+    assert labels.count_unused(item.comparison for item in items.values()) == 0
+
+
+def test_exported_labels_are_those_that_rlaif_label_copies(rlaif: Rlaif, answered: Path, tmp_path: Path) -> None:
+    export = tmp_path / "human.jsonl"
+    rlaif("annotate", tmp_path / "pairs.jsonl", "--out", answered, "--export", export)
+    code, out, messages = rlaif("label", export, "--labeler", "human", "--out", tmp_path / "labels.jsonl")
+    assert code == 0, messages
+    assert "warning" not in out
+    copied = {row["id"]: row["probabilities"][0] for row in run_rows(tmp_path / "labels.jsonl")}
+    assert copied == {row["id"]: row["human"] for row in run_rows(export)}
+
+
+def test_the_labels_of_a_labeler_are_compared_with_people_in_json(rlaif: Rlaif, answered: Path, tmp_path: Path) -> None:
+    pairs, labels = tmp_path / "pairs.jsonl", tmp_path / "labels.jsonl"
+    assert rlaif("label", pairs, "--labeler", "length", "--out", labels)[0] == 0
+    arguments = ("--out", answered, "--export", tmp_path / "human.jsonl", "--labels", labels, "--json")
+    code, out, _ = rlaif("annotate", pairs, *arguments)
+    assert code == 0
+    found = json.loads(out)["draws"]["random"]
+    assert [(x["name"], x["agreement"]["count"]) for x in found["labelers"]] == [("labels", 4)]
+    assert found["kappas"][0]["kappa"]["value"] == 1
+
+
+def test_labels_that_were_not_drawn_at_random_go_to_a_file_of_their_own(rlaif: Rlaif, tmp_path: Path) -> None:
+    pairs = write_pairs(tmp_path, 12)
+    _answer(tmp_path, pairs, 3)
+    answers = _answer(tmp_path, pairs, 5, "uncertain")
+    code, out, _ = rlaif("annotate", pairs, "--out", answers, "--export", tmp_path / "human.jsonl")
+    assert code == 0
+    assert "not for evaluate.human_labels" in out
+    drawn = {path.name: {row["drawn"] for row in run_rows(path)} for path in sorted(tmp_path.glob("human*.jsonl"))}
+    assert drawn == {"human.jsonl": {"random"}, "human.uncertain.jsonl": {"uncertain"}}
+
+
+def test_an_export_replaces_only_what_an_export_wrote(rlaif: Rlaif, answered: Path, tmp_path: Path) -> None:
+    command = ("annotate", tmp_path / "pairs.jsonl", "--out", answered, "--export")
+    assert rlaif(*command, tmp_path / "human.jsonl")[0] == 0
+    assert rlaif(*command, tmp_path / "human.jsonl")[0] == 0
+    other = write_rows(tmp_path / "other.jsonl", [{"precious": True}])
+    code, _, message = rlaif(*command, other)
+    assert (code, run_rows(other)) == (2, [{"precious": True}])
+    assert "was not made by an earlier export" in message
+    assert rlaif(*command, other, "--overwrite")[0] == 0
+    assert len(run_rows(other)) == 4
+    code, _, message = rlaif(*command, tmp_path / "pairs.jsonl", "--overwrite")
+    assert (code, "the command reads this file" in message) == (2, True)
+    assert len(run_rows(tmp_path / "pairs.jsonl")) == 6
+
+
+def test_labels_of_a_run_correct_its_win_rates(rlaif: Rlaif, run_folder: Path, tmp_path: Path) -> None:
+    answers, export = _answer(tmp_path, run_folder, 2), tmp_path / "human.jsonl"
+    code, out, _ = rlaif("annotate", run_folder, "--out", answers, "--export", export)
+    assert code == 0
+    assert "rlaif wins against sft" in out
+    labels = HumanLabels(read_human_labels(export))
+    pairs = run_rows(run_folder / "evaluation/summary/pairs/rlaif-vs-sft.jsonl")
+    write_rows(tmp_path / "pairs.jsonl", pairs)
+    compared = [item.comparison for item in read_items(tmp_path / "pairs.jsonl").items.values()]
+    assert sum(labels.find(pair) is not None for pair in compared) == len(labels) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--export", "labels.csv"], "--export labels.csv: its name must end in .jsonl"),
+        (["--order", "uncertain"], "--order uncertain needs the labels of a labeler: --labels FILE"),
+        (["--show-judge"], "--show-judge needs the labels of a labeler"),
+        (["--host", "0.0.0.0"], "--host 0.0.0.0: others can reach this address, so it needs --token"),
+        (["--token", "short"], "--token: it must have at least 16 characters"),
+        (["--instructions", "missing.md"], "--instructions missing.md: cannot be read"),
+        (["--gold", "pairs.jsonl"], "--gold pairs.jsonl: none of the rows has a preference"),
+        (["--labels", "missing.jsonl"], "missing.jsonl"),
+        (["--task", "sumary"], "sumary"),
+    ],
+    ids=lambda x: x[0] if isinstance(x, list) else "",
+)
+def test_mistakes_are_answered_with_one_line(
+    arguments: list[str],
+    message: str,
+    rlaif: Rlaif,
+    answered: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, messages = rlaif("annotate", "pairs.jsonl", "--out", answered, *arguments)
+    assert (code, out) == (2, "")
+    assert message in messages
+
+
+def test_answers_about_other_pairs_are_not_continued(rlaif: Rlaif, answered: Path, tmp_path: Path) -> None:
+    other = write_rows(tmp_path / "other.jsonl", [{"prompt": "p", "responses": ["x", "y"]}])
+    code, _, message = rlaif("annotate", other, "--out", answered)
+    assert code == 2
+    assert "has 8 answers, none of them about the pairs of" in message
+
+
+def test_an_export_without_answers_is_an_error(rlaif: Rlaif, tmp_path: Path) -> None:
+    pairs, out = write_pairs(tmp_path, 2), tmp_path / "answers.sqlite"
+    code, _, message = rlaif("annotate", pairs, "--out", out, "--export", tmp_path / "human.jsonl")
+    assert code == 2
+    assert "there is no file of answers" in message
+    with AnswerFile.create(out):
+        pass
+    code, _, message = rlaif("annotate", pairs, "--out", out, "--export", tmp_path / "human.jsonl")
+    assert code == 2
+    assert "has no answers that state a preference" in message
+
+
+@pytest.mark.parametrize("module", ["starlette", "uvicorn"])
+def test_without_the_extra_one_line_says_what_to_install(
+    module: str, rlaif: Rlaif, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [
+        name for name in sys.modules if name.split(".")[0] == module or name.startswith("rlaif_framework.annot")
+    ]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, module, None)
+    code, out, message = rlaif("annotate", write_pairs(tmp_path, 2), "--out", tmp_path / "answers.sqlite")
+    assert (code, out) == (2, "")
+    assert message == (
+        f"rlaif: the package '{module}' is not installed; install it: pip install 'rlaif-framework[annotate]'\n"
+    )
+    assert not (tmp_path / "answers.sqlite").exists()
+
+
+def test_the_task_of_the_pairs_gives_the_instructions(tmp_path: Path) -> None:
+    manager, output = PluginManager.load(), io.StringIO()
+    progress = Progress(Console(file=output, width=200))
+    assert find_instructions(tmp_path / "pairs.jsonl", None, manager, progress) == GENERAL
+    text = find_instructions(tmp_path / "pairs.jsonl", load_task("tldr", (), manager), manager, progress)
+    assert "summary" in text
+    assert text.endswith(GENERAL)
+    harmless = load_task(str(Path(__file__).parents[2] / "specs/paper/task-harmless.yaml"), (), manager)
+    assert find_instructions(tmp_path / "pairs.jsonl", harmless, manager, progress) == GENERAL
+    assert "ask for the worse response" in output.getvalue()
+
+
+def test_pairs_may_be_those_that_rlaif_label_reads(tmp_path: Path) -> None:
+    rows = [
+        {"instruction": row["prompt"], "output1": row["responses"][0], "output2": row["responses"][1]}
+        for row in pair_rows(3)
+    ]
+    fields = {"prompt": "instruction", "response_a": "output1", "response_b": "output2"}
+    assert len(read_items(write_rows(tmp_path / "rows.jsonl", rows), fields=fields).items) == 3

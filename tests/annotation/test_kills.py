@@ -1,0 +1,81 @@
+"""A server that is killed at any moment loses no answer, and Ctrl-C ends it with the measurements."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx2
+
+from rlaif_framework.annotation.answers import AnswerFile
+from rlaif_framework.annotation.items import read_items
+from support.annotation import Served, serve, write_pairs
+
+ANSWERS_BEFORE_KILL = 12
+
+
+def test_no_confirmed_answer_is_lost_when_the_server_is_killed_three_times(tmp_path: Path) -> None:
+    pairs, out = write_pairs(tmp_path, 200), tmp_path / "answers.sqlite"
+    confirmed: dict[int, str] = {}
+    lock = threading.Lock()
+
+    def annotate(served: Served, name: str, target: int) -> None:
+        try:
+            items = served.client.open(name)["items"]
+            while True:
+                number, choice = items[0]["id"], ("first", "second", "tie")[items[0]["id"] % 3]
+                items = served.client.answer(name, number, choice, f"{name}-request-{number}")["items"]
+                with lock:
+                    confirmed[number] = choice
+                    if len(confirmed) >= target:
+                        served.process.kill()  # while the other person's answer is under way
+        except httpx2.TransportError:
+            pass
+
+    for round_ in range(3):
+        with serve(pairs, "--out", out) as served:
+            people = [
+                threading.Thread(target=annotate, args=(served, name, ANSWERS_BEFORE_KILL * (round_ + 1)))
+                for name in ("Ann", "Bob")
+            ]
+            for person in people:
+                person.start()
+            for person in people:
+                person.join()
+            assert served.process.wait() == -9
+        with AnswerFile.read(out) as file:
+            kept = {answer.assignment.id: answer.choice for answer in file.read_answers()}
+            assignments = file.read_assignments()
+        assert confirmed.items() <= kept.items()  # an answer that was under way may be there as well
+        assert len(kept) - len(confirmed) <= 2
+        assert len({x.item for x in assignments}) == len(assignments)  # nobody was given another one's item
+        confirmed |= kept
+    assert len(confirmed) >= 3 * ANSWERS_BEFORE_KILL
+    assert all(answer in read_items(pairs).items for answer in {x.item for x in assignments})
+
+
+def test_ctrl_c_prints_the_measurements_and_the_next_start_continues(tmp_path: Path) -> None:
+    pairs, out = write_pairs(tmp_path, 5), tmp_path / "answers.sqlite"
+    with serve(pairs, "--out", out, "--name", "Ann") as served:
+        (shown, held) = served.client.open("Ann")["items"]
+        served.client.answer("Ann", shown["id"], "tie", "request-0001")
+        code, text, messages = served.interrupt()
+    assert (code, messages) == (0, "")
+    assert text.splitlines()[1:3] == ["1 of 5 pairs have a label; 1 answers", "Ann: 1 pairs, 1.5 s per answer, 1 ties"]
+    assert [path.name for path in tmp_path.glob("answers*")] == ["answers.sqlite"]
+    with serve(pairs, "--out", out, "--json") as served:
+        assert served.client.open("Ann")["items"][0] == held
+        code, text, _ = served.interrupt()
+    assert (code, json.loads(text)["answers"]) == (0, 1)
+
+
+def test_two_servers_cannot_collect_answers_in_one_file(
+    tmp_path: Path, rlaif: Callable[..., tuple[int, str, str]]
+) -> None:
+    pairs, out = write_pairs(tmp_path, 5), tmp_path / "answers.sqlite"
+    with serve(pairs, "--out", out):
+        code, _, message = rlaif("annotate", pairs, "--out", out)
+    assert code == 2
+    assert "collects answers in" in message
