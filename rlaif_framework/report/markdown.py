@@ -22,7 +22,7 @@ def write_markdown(
             [policy, *(_show(column.cells.get(policy)) for column in leaderboard.columns)]
             for policy in leaderboard.policies
         ]
-        lines += [_row(["policy", *titles]), _row(["---"] * (len(titles) + 1), raw=True), *map(_row, rows)]
+        lines += make_table(["policy", *titles], rows)
         lines += [
             "",
             "▲ significantly better, ▼ significantly worse, ↑ ↓ significantly higher or lower (95 % intervals).",
@@ -36,6 +36,11 @@ def write_markdown(
     return "\n".join(lines) + "\n"
 
 
+def make_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table, in whose cells all texts stay texts."""
+    return [_row(titles), f"| {' | '.join(['---'] * len(titles))} |", *map(_row, rows)]
+
+
 def escape(text: str) -> str:
     """Escape what Markdown and HTML give a meaning to, and keep the text on one line."""
     return re.sub(r"([\\`*_\[\]<>|~!#&])", r"\\\1", " ".join(text.split()))
@@ -45,5 +50,5 @@ def _show(cell: Cell | None) -> str:
     return "-" if cell is None else f"{cell.text} {cell.interval}".strip() + MARKS.get(cell.mark, "")
 
 
-def _row(cells: Sequence[str], raw: bool = False) -> str:
-    return f"| {' | '.join(cells if raw else map(escape, cells))} |"
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(map(escape, cells))} |"

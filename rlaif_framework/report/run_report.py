@@ -12,6 +12,7 @@ from rlaif_framework.contracts.panels import Panel
 from rlaif_framework.files import write_atomic
 from rlaif_framework.metrics.evaluation import SAMPLES, Evaluation
 from rlaif_framework.records.jsonl import read_rows
+from rlaif_framework.report.cards import CardFacts, write_cards
 from rlaif_framework.report.cautions import Caution, CautionGroup, group_cautions
 from rlaif_framework.report.findings import describe_unanswered, find_cautions, summarise
 from rlaif_framework.report.leaderboard import Leaderboard, build_leaderboard, sum_seconds
@@ -73,8 +74,9 @@ class RunReport(BaseModel):
         )
 
     def write(self, folder: Path) -> None:
-        """Write `report.json`, `report.html` and `report.md` into a run folder, the page with the samples in it."""
+        """Write `report.html`, `report.json` and `report.md` into a run folder, and cards of the trained models."""
         rows = list(read_samples(folder))
+        write_cards(folder, self._collect_card_facts())
         write_atomic(folder / "report.md", self.render_markdown())
         write_atomic(folder / "report.json", self.model_dump_json(indent=1))
         write_atomic(folder / "report.html", self.render(rows))
@@ -111,6 +113,10 @@ class RunReport(BaseModel):
         return write_markdown(
             str(self.spec["name"]), write_verdict(self.evaluation), self._build_leaderboard(), self._group_warnings()
         )
+
+    def _collect_card_facts(self) -> CardFacts:
+        cautions = _find_all(self.evaluation, self.spec, self.steps)
+        return CardFacts(self.spec, self.evaluation, self._build_leaderboard(), cautions, self.environment)
 
     def _build_leaderboard(self) -> Leaderboard:
         seconds = sum_seconds(((step.name, step.seconds) for step in self.steps), self.evaluation.arms)

@@ -1,0 +1,155 @@
+"""Model cards of the policies and rewards of a run: `README.md` in the form that the Hugging Face Hub reads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rlaif_framework.data.paths import HUB_ID
+from rlaif_framework.files import write_atomic
+from rlaif_framework.metrics.evaluation import Evaluation
+from rlaif_framework.report.cautions import Caution
+from rlaif_framework.report.leaderboard import BASELINE, Leaderboard
+from rlaif_framework.report.markdown import escape, make_table
+from rlaif_framework.report.page import number, percent
+from rlaif_framework.store import MANIFEST
+
+CARD = "README.md"
+
+
+@dataclass(frozen=True, slots=True)
+class CardFacts:
+    """What is known about a run."""
+
+    spec: Mapping[str, Any]
+    """The resolved spec as plain JSON."""
+    evaluation: Evaluation
+    leaderboard: Leaderboard
+    cautions: Sequence[Caution]
+    environment: Mapping[str, Any]
+    """Versions and hardware."""
+
+
+def write_cards(folder: Path, facts: CardFacts) -> None:
+    """Write a card beside each model that a run has trained: the baseline, policies and reward models.
+
+    Args:
+        folder: The run folder. Links in it are not followed.
+        facts: What the cards state.
+    """
+    for arm in facts.spec["arms"]:
+        _write(folder / arm, "policy", _describe_policy(arm, facts))
+        _write(folder / arm, "reward", _describe_reward(arm, facts))
+    _write(folder, BASELINE, _describe_policy(BASELINE, facts))
+
+
+def _write(parent: Path, name: str, lines: Iterator[str]) -> None:
+    """Write a card into the folder of an artefact, unless it has no model, such as a direct reward."""
+    place = parent / name
+    is_linked = parent.is_symlink() or place.is_symlink()
+    if not is_linked and (place / MANIFEST).is_file() and (place / "config.json").is_file():
+        write_atomic(place / CARD, "\n".join(lines) + "\n")
+
+
+def _describe_policy(name: str, facts: CardFacts) -> Iterator[str]:
+    spec, evaluation = facts.spec, facts.evaluation
+    yield from _describe_metadata(facts, "text-generation")
+    role = "Supervised baseline" if name == BASELINE else f"Policy of the arm {escape(name)}"
+    yield f"\n# {escape(str(spec['name']))}: {escape(name)}\n"
+    yield f"{role} of a run with rlaif-framework {facts.environment.get('rlaif_framework', '')}.\n"
+    yield from _describe_training(facts, None if name == BASELINE else spec["arms"][name])
+    rows = [
+        [column.title, f"{cell.text} {cell.interval}".strip(), column.note]
+        for column in facts.leaderboard.columns
+        for cell in [column.cells.get(name)]
+        if cell is not None and column.title != "time"
+    ]
+    if rows:
+        yield f"\n## Evaluation\n\nOn {evaluation.prompts} test prompts; brackets are 95 % intervals.\n"
+        yield from make_table(["metric", "value", "meaning"], rows)
+    yield from _describe_cautions(name, facts)
+    yield from _show_use(USE_POLICY)
+    yield from _describe_provenance(facts)
+
+
+def _describe_reward(arm: str, facts: CardFacts) -> Iterator[str]:
+    yield from _describe_metadata(facts, "text-classification")
+    yield f"\n# {escape(str(facts.spec['name']))}: reward of {escape(arm)}\n"
+    yield f"Reward model of a run with rlaif-framework {facts.environment.get('rlaif_framework', '')}."
+    yield "The better response has the higher score; differences of scores are log-odds of being preferred.\n"
+    yield from _describe_training(facts, {**facts.spec["arms"][arm], "algorithm": None})
+    reward = facts.evaluation.arms[arm].reward
+    if reward is not None:
+        rows = [
+            ["accuracy against gold preferences", percent(reward.accuracy_gold)],
+            ["accuracy against the labels", percent(reward.accuracy_labeler)],
+            ["accuracy of always picking the longer response", percent(facts.evaluation.longer_is_better)],
+            ["Brier score", number(reward.calibration.brier) if reward.calibration else "-"],
+        ]
+        yield f"\n## Evaluation\n\nOn {facts.evaluation.comparisons} held-out comparisons.\n"
+        yield from make_table(["metric", "value"], rows)
+    yield from _describe_cautions(arm, facts)
+    yield from _show_use(USE_REWARD)
+    yield from _describe_provenance(facts)
+
+
+def _describe_metadata(facts: CardFacts, pipeline: str) -> Iterator[str]:
+    """Describe the model for the Hub, which reads YAML at the top."""
+    model = str(facts.spec["policy"]["model"])
+    is_hub_id = "/" in model and not model.startswith(("/", ".", "~")) and HUB_ID.fullmatch(model)
+    base = {"base_model": model} if is_hub_id else {}
+    metadata = {**base, "library_name": "transformers", "pipeline_tag": pipeline, "tags": ["rlaif"]}
+    yield f"---\n{yaml.safe_dump(metadata, sort_keys=False)}---"
+
+
+def _describe_training(facts: CardFacts, arm: Mapping[str, Any] | None) -> Iterator[str]:
+    spec, parts = facts.spec, arm or {}
+    feedback, reward, algorithm = (parts.get(key) or {} for key in ("feedback", "reward", "algorithm"))
+    rows = [
+        ["base model", spec["policy"]["model"]],
+        ["task", spec["task"]["kind"]],
+        ["supervised fine-tuning", "yes" if spec.get("sft") else "none"],
+        ["labels", (feedback.get("labeler") or {}).get("kind")],
+        ["reward", reward.get("kind")],
+        ["algorithm", algorithm.get("kind")],
+        ["seed", spec["seed"]],
+    ]
+    yield "## Training\n"
+    yield from make_table(["part", "value"], [[name, str(value)] for name, value in rows if value is not None])
+
+
+def _describe_cautions(name: str, facts: CardFacts) -> Iterator[str]:
+    texts = [c.text for c in facts.cautions if name in c.about.split(" against ")]
+    if texts:
+        yield "\n## Limitations\n"
+        yield from (f"- {escape(text)}" for text in texts)
+
+
+USE_POLICY = """from transformers import pipeline
+
+generate = pipeline("text-generation", model="PATH")
+generate(PROMPT, return_full_text=False)  # a text, or a list of messages if the model has a chat template"""
+
+USE_REWARD = """import rlaif_framework as rlaif
+
+rlaif.load_reward("PATH").score([PROMPT], [RESPONSE])"""
+
+
+def _show_use(code: str) -> Iterator[str]:
+    yield f"\n## Use\n\nPATH is this folder.\n\n```python\n{code}\n```"
+
+
+def _describe_provenance(facts: CardFacts) -> Iterator[str]:
+    packages = facts.environment.get("packages") or {}
+    versions = ", ".join(f"{name} {version}" for name, version in packages.items())
+    text = yaml.safe_dump(dict(facts.spec), sort_keys=False, allow_unicode=True)
+    # A fence that no line of the spec can end.
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    yield f"\n## Provenance\n\nPython {escape(str(facts.environment.get('python', '')))}; {escape(versions)}.\n"
+    yield f"<details><summary>Spec</summary>\n\n{fence}yaml\n{text}{fence}\n\n</details>"

