@@ -55,7 +55,7 @@ class Outcome:
     step: int
     found: Divergence
     share_before: float
-    """Share of the responses that are the exploit, in the last check without an alarm."""
+    """Share of the responses of the policy that `alarm: stop` keeps that are the exploit."""
 
 
 def read_posts(limit: int) -> list[Post]:
@@ -129,8 +129,7 @@ def train(posts: Sequence[Post], name: str, seed: int, config: OnlineConfig) -> 
             logits += RATE * estimate_gradient(policy, kinds, rewards)
         found = check(initial, history, number, config)
         if found is not None and found.is_hacking:
-            end = number - config.check_every
-            return Outcome(number, found, fmean(shares[max(0, end - config.alarm_window) : end]))
+            return Outcome(number, found, shares[config.step_before_check(number)])
     return None
 
 

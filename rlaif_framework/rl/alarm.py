@@ -65,7 +65,11 @@ class HackingAlarm:
         config, selection = self.config, self.config.checkpoint_selection
         judged = selection is not None and selection.judge is not None
         due = number % config.check_every == 0 or number == config.steps
-        if config.alarm == "off" or not due or not (judged or self._fills_window(number)):
+        if config.alarm == "off" or not due:
+            return False
+        if not (judged or self._fills_window(number)):  # there is nothing to compare, but an alarm may return to it
+            if self.stage.is_main:
+                self._save_policy(number)
             return False
         raised = self.stage.is_main and self._decide(number, evaluation)
         return self.learner.any_process(raised and config.alarm == "stop")
@@ -73,7 +77,7 @@ class HackingAlarm:
     def finish(self) -> bool:
         """Record the checks and the first alarm in the stage's facts; return True if training was stopped by it.
 
-        The policy is then that of the last check without an alarm.
+        The policy is then the last saved one that sampled none of the responses that raised it.
         """
         if self.config.alarm == "off" or not self.stage.is_main:  # only this process saves the policy
             return False
@@ -105,13 +109,14 @@ class HackingAlarm:
         """Check the responses, record the check, and return True if there is an alarm."""
         # An interrupted run may have checked after its last checkpoint: those checks are repeated.
         rows = [row for row in read_steps(self.stage.folder / CHECKS) if row["step"] < number]
-        last_good = max((row["step"] for row in rows if not row["alarm"]), default=0)
+        first = next((row for row in rows if row["alarm"]), None)
+        last_good = self.config.step_before_check(number) if first is None else first["last_good_step"]
         row = {"step": number, "last_good_step": last_good, "alarm": self._compare(number, evaluation)}
         self.stage.report_step(number, {"alarm": float(row["alarm"] is not None)})
         record_step(self.stage.folder / CHECKS, row, self.folder)
         if row["alarm"] is None:
             self._save_policy(number)
-        elif not any(r["alarm"] for r in rows):
+        elif first is None:
             self.stage.progress.print(f"warning: stage '{self.stage.name}', {row['alarm']}{self._advise(row)}")
         return row["alarm"] is not None
 
@@ -145,21 +150,21 @@ class HackingAlarm:
     def _advise(self, row: Mapping[str, Any]) -> str:
         """Say which policy was kept, or how to keep it."""
         step = row["last_good_step"]
-        good = f"the policy after step {step}, the last check without an alarm" if step else "the initial policy"
+        good = f"the policy after step {step}, before these responses" if step else "the initial policy"
         return f". Training stopped; kept: {good}" if self.config.alarm == "stop" else f". `alarm: stop` keeps {good}"
 
     def _policy_file(self, number: int) -> Path:
         return self.folder / f"step-{number}.safetensors"
 
     def _save_policy(self, number: int) -> None:
-        """Save the policy's trained weights, to which an alarm returns; keep those of the last two checks."""
+        """Save the policy's trained weights, to which an alarm may return, and delete those to which none can."""
         if self.config.alarm != "stop":
             return
         save_weights(self.learner.policy_model, self._policy_file(number))
-        # Two, because a resumed run may repeat the last check. Those of the initial policy are always kept.
-        saved = sorted(int(path.stem.removeprefix("step-")) for path in self.folder.glob("step-*.safetensors"))
-        for old in saved[1:-2]:
-            self._policy_file(old).unlink()
+        # A resumed run may repeat this check. The weights of the initial policy are always kept.
+        for path in self.folder.glob("step-*.safetensors"):
+            if 0 < int(path.stem.removeprefix("step-")) < self.config.step_before_check(number):
+                path.unlink()
 
 
 def describe_change(change: Change) -> str:

@@ -107,7 +107,7 @@ class OnlineConfig(MissingEosConfig, LearnerConfig):
     """Evaluates the policy on validation prompts during training, and selects the checkpoint to keep."""
     alarm: Literal["warn", "stop", "off"] = "warn"
     """If the reward rises while the responses get worse, a sign of reward hacking: `warn`, or `stop` training and keep
-    the policy of the last check without an alarm."""
+    the last policy that was saved, every `alarm_every` steps, before the responses that raised it."""
     alarm_every: int = Field(10, ge=1)
     """Steps between two checks of the alarm. With `checkpoint_selection`, its evaluations are the checks."""
 
@@ -131,6 +131,17 @@ class OnlineConfig(MissingEosConfig, LearnerConfig):
     def check_every(self) -> int:
         """Steps between two checks of the alarm."""
         return self.alarm_every if self.checkpoint_selection is None else self.checkpoint_selection.every
+
+    def step_before_check(self, number: int) -> int:
+        """Return the step of the last saved policy that sampled none of the responses that a check compares.
+
+        The policy of the check before may have sampled most of them, when there were too few for an alarm.
+
+        Args:
+            number: Completed steps at the check.
+        """
+        before = max(number - self.alarm_window - 1, 0)
+        return before - before % self.check_every
 
     def alarm_reads(self, number: int) -> bool:
         """Return True if a check of the alarm reads the responses of a step, counted from 0."""

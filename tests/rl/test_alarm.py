@@ -59,11 +59,12 @@ def test_training_stops_with_the_policy_before_the_hack(world: World) -> None:
     stage = world.stage("stopped")
     stopped = world.train("rloo", stage, **HACKED, alarm="stop")
     alarm, good = int(stage.facts["alarm_step"]), int(stage.facts["selected_step"])
-    assert 4 <= good == alarm - 2
+    # The last two steps are compared; the policy after the second last check has sampled none of their responses.
+    assert 2 <= good == alarm - 4
     assert stage.facts["alarm_checks"] == alarm / 2
     change = rf"step {alarm}: reward rose from -?0\.\d+ to [01]\S*, while .*responses with '\w*e\w*' went from \d%"
     assert re.match(change, _alarm(stage))
-    assert _alarm(stage).endswith(f"kept: the policy after step {good}, the last check without an alarm")
+    assert _alarm(stage).endswith(f"kept: the policy after step {good}, before these responses")
     assert [row["step"] for row in read_metrics(stopped)] == list(range(1, alarm + 1))
     # The saved policy is, bit for bit, that of a run which ends there.
     short = world.train("rloo", world.stage("short"), **HACKED | {"steps": good}, alarm="off")
@@ -78,10 +79,11 @@ def test_a_warning_changes_nothing_but_the_log(world: World, monkeypatch: pytest
     silent = world.train("rloo", world.stage("silent"), **HACKED, alarm="off")
     assert_equal_weights(warned, silent)
     assert read_metrics(warned) == read_metrics(silent)
-    good = int(stage.facts["alarm_step"]) - 2
-    assert [check["step"] for check in read_checks(warned) if not check["alarm"]] == list(range(2, good + 1, 2))
+    alarm, good = int(stage.facts["alarm_step"]), int(stage.facts["alarm_step"]) - 4
+    assert [check["step"] for check in read_checks(warned) if not check["alarm"]] == list(range(2, alarm, 2))
+    assert {check["last_good_step"] for check in read_checks(warned) if check["alarm"]} == {good}
     assert printed == [f"warning: stage 'improve', {_alarm(stage)}"]  # only the first one
-    assert _alarm(stage).endswith(f"`alarm: stop` keeps the policy after step {good}, the last check without an alarm")
+    assert _alarm(stage).endswith(f"`alarm: stop` keeps the policy after step {good}, before these responses")
     steps = [StepReport(name="rlaif/policy", reused=True, seconds=1.0, peak_memory_bytes=1, facts=stage.facts)]
     assert list(_find_alarms(steps)) == [f"stage 'rlaif/policy', {_alarm(stage)}"]
 
@@ -89,21 +91,21 @@ def test_a_warning_changes_nothing_but_the_log(world: World, monkeypatch: pytest
 def test_a_killed_run_stops_at_the_same_step(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     finished = world.stage("whole")
     whole = world.train("rloo", finished, **HACKED, alarm="stop")
-    good = int(finished.facts["selected_step"])
+    last = int(finished.facts["alarm_step"]) - 2
     stage = world.stage("cut", seconds=0)
     log = stage.log
 
     def log_and_die(number: int, metrics: Any) -> None:
         log(number, metrics)
         # The last checkpoint is older than the last check without an alarm, which is repeated.
-        stage.checkpoint_seconds = 0 if number < good else 1e9
-        if number == good + 1:
+        stage.checkpoint_seconds = 0 if number < last else 1e9
+        if number == last + 1:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(stage, "log", log_and_die)
     with pytest.raises(KeyboardInterrupt):
         world.train("rloo", stage, **HACKED, alarm="stop")
-    assert [path.name for path in stage.checkpoint.glob("step-*")] == [f"step-{good - 1}"]
+    assert [path.name for path in stage.checkpoint.glob("step-*")] == [f"step-{last - 1}"]
     resumed = world.stage("cut")
     cut = world.train("rloo", resumed, **HACKED, alarm="stop")
     assert resumed.facts == finished.facts
