@@ -63,7 +63,7 @@ def test_ctrl_c_prints_the_measurements_and_the_next_start_continues(tmp_path: P
         served.client.answer("Ann", shown["id"], "tie", "request-0001")
         code, text, messages = served.interrupt()
     assert (code, messages) == (0, "")
-    assert text.splitlines()[1:3] == ["1 of 5 pairs have a label; 1 answers", "Ann: 1 pairs, 1.5 s per answer, 1 ties"]
+    assert text.splitlines()[:2] == ["1 of 5 pairs have a label; 1 answers", "Ann: 1 pairs, 1.5 s per answer, 1 ties"]
     assert [path.name for path in tmp_path.glob("answers*")] == ["answers.sqlite"]
     with serve(pairs, "--out", out, "--json") as served:
         assert served.client.open("Ann")["items"][0] == held

@@ -129,9 +129,12 @@ def serve(*arguments: object) -> Iterator[Served]:
     assert process.stderr is not None
     try:
         # Without a terminal, JSON goes to stdout, and the URL to stderr.
-        line = (process.stderr if "--json" in arguments else process.stdout).readline()
+        stream = process.stderr if "--json" in arguments else process.stdout
+        line = stream.readline()
         found = re.search(r"(http://\S+/)#token=(\S+)", line)
         assert found, line + process.stderr.read()
+        # To the end of the message: `communicate` does not see what has been buffered here.
+        assert stream.readline() == "Ctrl-C ends\n"
         yield Served(process, Client(found[1], found[2]))
     finally:
         process.kill()
