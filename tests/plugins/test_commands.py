@@ -141,7 +141,7 @@ def test_an_unknown_command_is_an_error_that_suggests_one(acme: Site, rlaif: Run
     ("command", "reason"),
     [
         ("'run', 'x', 'a:b'", "command 'run' is a command of rlaif itself, which no plugin can replace"),
-        ("'compare', 'x', 'a:b'", "command 'compare': the namespace 'compare' belongs to the distribution"),
+        ("'inspect', 'x', 'a:b'", "command 'inspect': the namespace 'inspect' belongs to the distribution"),
         ("'other/x', 'x', 'a:b'", "command 'other/x': the namespace 'other' belongs to the distribution 'rlaif-other'"),
         ("'acme/x', 'x', 'ab'", "command 'acme/x': its target 'ab' is not 'module:attribute'"),
     ],
