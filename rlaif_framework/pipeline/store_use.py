@@ -45,6 +45,7 @@ def used_artefacts(store: Store, steps: Iterable[tuple[str, str]], tell: Callabl
         try:
             stack.enter_context(locked(store.root / name, f"needs artefacts in {store.root}"))
             with locked_for_cleaning(store, tell):
+                remove_stale_uses(store)
                 write_atomic(file, json.dumps({"artefacts": names}))
             stack.callback(file.unlink, missing_ok=True)
         except OSError as error:
@@ -76,11 +77,12 @@ def find_used(store: Store) -> set[str]:
 
 
 def remove_stale_uses(store: Store) -> None:
-    """Remove the files of processes that were killed."""
-    for file, is_running in _list_uses(store):
-        if not is_running:
+    """Remove the files of processes that were killed, some of which have only locked theirs."""
+    for file in {path.with_suffix(".json") for path in store.root.glob(".use-*")}:
+        name, lock = USE.fullmatch(file.name), file.with_suffix(".lock")
+        if name is not None and not lock.is_symlink() and not is_locked(store.root / name[1]):
             file.unlink(missing_ok=True)
-            remove_lock(file.with_suffix(".lock"))
+            remove_lock(lock)
 
 
 def _list_uses(store: Store) -> Iterator[tuple[Path, bool]]:

@@ -258,3 +258,13 @@ def test_the_command_shows_first_and_deletes_only_if_it_is_told_to(
     os.chdir(tmp_path / "runs")
     code, _, err = rlaif("gc", "--store", ".store")
     assert (code, "no folder of runs at runs; name the folders" in err) == (2, True)
+
+
+def test_a_run_removes_what_killed_runs_have_registered(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for name in (".use-1-0123abcd.json", ".use-1-0123abcd.lock", ".use-2-0123abcd.lock"):
+        (tmp_path / name).write_text("{}")
+    (tmp_path / ".use-3-0123abcd.lock").symlink_to(tmp_path / "elsewhere")
+    with used_artefacts(store, [("sft", "0" * 64)], print):
+        assert len(list(tmp_path.glob(".use-*.json"))) == 1
+    assert [path.name for path in tmp_path.iterdir()] == [".use-3-0123abcd.lock"]
