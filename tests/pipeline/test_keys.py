@@ -169,6 +169,7 @@ ROOTS: dict[str, tuple[Any, list[str]]] = {
     ),
     "evaluate.show": (3, SUMMARY),
     "trackers": ([], []),
+    "published": ({"source": "a paper", "results": {"win_rate/rlaif-vs-sft": 0.7}}, []),
 }
 """For every setting: another value, and the steps that must be recomputed although all they depend on is reused. The
 steps that depend on these follow. A new setting must be declared here."""
