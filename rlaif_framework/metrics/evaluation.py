@@ -74,6 +74,10 @@ class MeasuredArm(Measured):
     checkpoints: list[Checkpoint] = []
     """The evaluations of `checkpoint_selection`, in the order of steps."""
 
+    def last_logged(self, *metrics: str) -> float | None:
+        """Return the last value of the first of these training metrics that was logged; None if none was."""
+        return next((row[name] for name in metrics for row in reversed(self.curve) if name in row), None)
+
 
 class PairedDifference(Measured):
     """The differences between two policies on the same prompts."""

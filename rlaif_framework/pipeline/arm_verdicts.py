@@ -126,6 +126,6 @@ def _list_metrics(evaluation: Evaluation, arm: str, win: WinRate) -> dict[str, E
         found["agreement of the labels"] = evaluation.labelers[measured.labeler].quality.agreement
     if reward is not None:
         found |= {"accuracy of the reward": reward.accuracy_gold, "change of its held-out reward": reward.gain}
-    if (kl := next((row[KL] for row in reversed(measured.curve) if KL in row), None)) is not None:
+    if (kl := measured.last_logged(KL)) is not None:
         found["KL at the last step"] = kl
     return found | evaluation.policies[arm]

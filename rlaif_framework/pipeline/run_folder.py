@@ -26,7 +26,7 @@ from rlaif_framework.spec.model import Spec
 from rlaif_framework.store import MANIFEST, link_tree
 
 RECORD = "run.json"
-REPORTS = ("report.html", "report.json")
+REPORTS = ("report.html", "report.json", "report.md")
 
 LARGEST_RECORD = 2**24
 """Maximum size of a record in bytes."""

@@ -116,7 +116,7 @@ def draw_trade(points: Mapping[str, tuple[float, Estimate]], arms: Sequence[str]
     }
     tips = [_tip("arm"), _tip("kl", ".3g", "KL"), *_interval_tips("win rate %")]
     shapes = {"shape": by_arm(points, arms, SHAPES, {})}
-    layers = _draw_intervals("y", _percent_axis("wins against sft (%)"), channels, tips, {"type": "point"}, shapes)
+    layers = draw_intervals("y", _percent_axis("wins against sft (%)"), channels, tips, {"type": "point"}, shapes)
     spec = {"data": {"values": rows}, "height": 240, "layer": [_reference_line("y", 50), *layers]}
     return Chart("win-kl", "Win rate against KL", _read(rows, "arm"), finish(spec))
 
@@ -143,7 +143,7 @@ def _draw_reliability(identity: str, name: str, found: Calibration) -> Chart:
         "encoding": {"x": x, "y": y},
     }
     mark = {"type": "circle", "color": INTERVAL}
-    layers = [diagonal, *_draw_intervals("y", y, {"x": x}, tips, mark, size)]
+    layers = [diagonal, *draw_intervals("y", y, {"x": x}, tips, mark, size)]
     text = f"Accuracy of {name} by stated probability: expected calibration error {found.ece:.3f}."
     return Chart(identity, name, text, finish({"data": {"values": rows}, "height": 200, "layer": layers}))
 
@@ -168,7 +168,7 @@ def _draw_lengths(identity: str, name: str, bins: Sequence[LengthBin]) -> Chart:
     }
     tips = [_tip("bin", title="longer by"), *_interval_tips("agreement %"), _tip("count")]
     mark = {"type": "circle", "color": INTERVAL}
-    layers = [_reference_line("y", 50), *_draw_intervals("y", _percent_axis("agreement (%)"), {"x": x}, tips, mark)]
+    layers = [_reference_line("y", 50), *draw_intervals("y", _percent_axis("agreement (%)"), {"x": x}, tips, mark)]
     spec = {"data": {"values": rows}, "height": 200, "layer": layers}
     return Chart(identity, name, f"Agreement of {name} by length difference. {_read(rows, 'bin')}", finish(spec))
 
@@ -181,12 +181,12 @@ def draw_rates(identity: str, title: str, rates: Mapping[str, Estimate | None], 
     y = {"field": "name", "type": "nominal", "sort": None, "title": None}
     tips = [_tip("name"), *_interval_tips(axis)]
     mark = {"type": "circle", "color": INTERVAL}
-    layers = [_reference_line("x", 100 * at), *_draw_intervals("x", _percent_axis(axis), {"y": y}, tips, mark)]
+    layers = [_reference_line("x", 100 * at), *draw_intervals("x", _percent_axis(axis), {"y": y}, tips, mark)]
     spec = {"data": {"values": rows}, "height": 26 * len(rows), "layer": layers}
     return Chart(identity, title, _read(rows, "name"), finish(spec))
 
 
-def _draw_intervals(
+def draw_intervals(
     axis: str,
     value: JsonDict,
     channels: JsonDict,

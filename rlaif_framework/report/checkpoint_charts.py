@@ -7,7 +7,7 @@ from typing import Any
 
 from rlaif_framework.metrics.equal_kl import Checkpoint
 from rlaif_framework.metrics.estimates import Estimate
-from rlaif_framework.report.charts import COLOURS, DASHES, Chart, by_arm, finish
+from rlaif_framework.report.charts import COLOURS, DASHES, Chart, by_arm, draw_intervals, finish
 
 Paths = Mapping[str, Sequence[tuple[Checkpoint, float, Estimate]]]
 """For each arm, its checkpoints with their KL and the measured number."""
@@ -46,22 +46,22 @@ def _draw(identity: str, title: str, paths: Paths, arms: Sequence[str], is_rate:
     ]
     axis: dict[str, Any] = {"type": "quantitative", "title": "win rate (%)" if is_rate else "reward"}
     axis["scale"] = {"domain": [0, 100]} if is_rate else {"zero": False}
+    tips: list[dict[str, Any]] = [
+        {"field": "arm", "type": "nominal"},
+        {"field": "step", "type": "quantitative"},
+        *({"field": k, "type": "quantitative", "format": ".3~g", "title": v} for k, v in NAMES.items()),
+    ]
     shared = {
         "x": {"field": "kl", "type": "quantitative", "title": "KL from the baseline (nats)"},
         "color": by_arm(paths, arms, COLOURS, {}),
-        "tooltip": [
-            {"field": "arm", "type": "nominal"},
-            {"field": "step", "type": "quantitative"},
-            *({"field": k, "type": "quantitative", "format": ".3~g", "title": v} for k, v in NAMES.items()),
-        ],
+        "tooltip": tips,
     }
     value = {**axis, "field": "value"}
     dash = by_arm(paths, arms, DASHES, {})
     layers: list[dict[str, Any]] = [
         # In the order of steps, since the KL may fall again.
         {"mark": "line", "encoding": {**shared, "y": value, "strokeDash": dash, "order": {"field": "step"}}},
-        {"mark": "rule", "encoding": {**shared, "y": {**axis, "field": "low"}, "y2": {"field": "high"}}},
-        {"mark": {"type": "circle", "size": 60, "opacity": 1}, "encoding": {**shared, "y": value}},
+        *draw_intervals("y", value, shared, tips, {"type": "circle"}),
     ]
     text = "; ".join(
         f"{arm} {', '.join(f'{scale * estimate.value:.3g} at KL {kl:.3g}' for _, kl, estimate in path)}"

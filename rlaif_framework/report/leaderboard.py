@@ -91,11 +91,7 @@ def flip(rate: Estimate | None) -> Estimate | None:
 
 def find_kl(arm: MeasuredArm) -> float | None:
     """Return the last logged KL divergence from the baseline."""
-    for key in KL:
-        for row in reversed(arm.curve):
-            if key in row:
-                return row[key]
-    return None
+    return arm.last_logged(*KL)
 
 
 def _list_columns(evaluation: Evaluation, seconds: dict[str, float]) -> Iterator[Column]:
