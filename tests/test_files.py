@@ -65,7 +65,7 @@ class Holder:
         return self.out.readline().decode().strip()
 
     def let_go(self) -> None:
-        self.process.communicate(b"\n", timeout=60)
+        self.process.communicate(b"\n", timeout=600)
 
 
 def test_others_wait_for_a_lock_and_are_told_for_whom(tmp_path: Path) -> None:

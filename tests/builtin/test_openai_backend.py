@@ -84,7 +84,7 @@ def test_requests_are_in_flight_together_and_no_more_than_allowed(build: Build) 
     together = threading.Barrier(8)
 
     def answer_eight_at_once(body: dict[str, Any], number: int) -> Reply:
-        together.wait(timeout=60)
+        together.wait(timeout=600)
         return complete(body, "1", {"1": 0.6, "2": 0.2})
 
     with serve(answer_eight_at_once) as server:
@@ -98,7 +98,7 @@ def test_answers_come_as_they_arrive_whatever_their_order(build: Build) -> None:
 
     def hold_the_first(body: dict[str, Any], number: int) -> Reply:
         if prompt(body).endswith("question 0"):
-            assert others_arrived.wait(timeout=60)
+            assert others_arrived.wait(timeout=600)
         return complete(body, prompt(body))
 
     with serve(hold_the_first) as server:
@@ -182,7 +182,7 @@ def test_a_late_answer_is_asked_for_again(build: Build) -> None:
 
     def late_once(body: dict[str, Any], number: int) -> Reply:
         if number == 0:
-            over.wait(timeout=60)
+            over.wait(timeout=600)
         return complete(body, "yes")
 
     with serve(late_once) as server:

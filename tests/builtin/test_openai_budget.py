@@ -160,11 +160,11 @@ def test_a_cache_that_is_full_or_damaged_says_what_to_do(tmp_path: Path) -> None
 
 
 def test_ctrl_c_stops_at_once(tmp_path: Path) -> None:
-    with serve(delay=600) as server:
+    with serve(delay=3600) as server:
         child = start_child(server.url)
         wait_for(lambda: len(server.bodies) >= 4, child)
         child.send_signal(signal.SIGINT)
-        _, errors = child.communicate(timeout=60)  # its answers would take ten minutes
+        _, errors = child.communicate(timeout=600)  # its answers would take an hour
     assert child.returncode != 0
     assert "KeyboardInterrupt" in errors
 

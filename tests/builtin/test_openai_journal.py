@@ -55,7 +55,7 @@ def run_until_killed(server: Server, killer: Killer) -> None:
     # The server does not answer before it knows whom to kill, since the first request may be the one.
     with server.lock:
         killer.child = subprocess.Popen([sys.executable, "-c", CHILD, server.url], env=environment)
-    assert killer.child.wait(timeout=120) == -signal.SIGKILL
+    assert killer.child.wait(timeout=600) == -signal.SIGKILL
 
 
 def received(server: Server) -> set[tuple[str, Any]]:

@@ -236,7 +236,7 @@ def test_a_chunk_holds_enough_comparisons_for_the_concurrency(label: Label) -> N
     def wait_for_the_crowd(body: dict[str, Any], number: int) -> Reply:
         if number >= 95:
             crowd.set()
-        assert crowd.wait(timeout=60)
+        assert crowd.wait(timeout=600)
         return judge(body)
 
     with serve(wait_for_the_crowd) as server:

@@ -41,7 +41,7 @@ def test_no_request_is_sent_after_the_caller_has_failed(build: Build, monkeypatc
 
     def hold_all_but_the_first(body: dict[str, Any], number: int) -> Reply:
         if number:
-            first_only.wait(timeout=60)
+            first_only.wait(timeout=600)
         return complete(body, "yes")
 
     monkeypatch.setattr(AnswerCache, "_write", fail_to_store)

@@ -74,7 +74,7 @@ class Client:
     """Speaks to a server as the script of the page does."""
 
     def __init__(self, base: str, token: str) -> None:
-        self.http = httpx2.Client(base_url=base, headers={"Authorization": f"Bearer {token}"}, timeout=60)
+        self.http = httpx2.Client(base_url=base, headers={"Authorization": f"Bearer {token}"}, timeout=600)
 
     def open(self, annotator: str) -> dict[str, Any]:
         return self._read(self.http.post("api/items", json={"annotator": annotator}))
