@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 FOLDER ?=
 PARTS ?=
 
-.PHONY: quickstart format generate lint fresh docs test torture check clean
+.PHONY: quickstart format generate lint fresh docs test browser torture check clean
 
 quickstart: $(VENV)/models.done
 	$(BIN)/rlaif run specs/quickstart.yaml --out runs/quickstart
@@ -32,6 +32,11 @@ docs: $(VENV)/docs.done
 
 test: $(VENV)/models.done $(VENV)/test.done
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(if $(FOLDER),tests/$(FOLDER))
+
+# Chromium for the tests that open pages in a browser, which are skipped without it. Needs Debian and root.
+browser:
+	command -v chromium || (apt-get -qq update && apt-get -qq install --no-install-recommends --yes chromium)
+	timeout 120 chromium --headless --no-sandbox --disable-gpu --dump-dom about:blank 2> /dev/null
 
 # Kills, broken files, faulty servers, two of everything, full disks: many random cases, for half an hour or more.
 # `make torture PARTS="kills specs"` runs some of the parts.

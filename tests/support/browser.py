@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-HANG_SECONDS = 300
-"""A browser that hangs is killed, so that the test fails."""
+HANG_SECONDS = 900
+"""A browser that hangs is killed, so that the tests of its file fail."""
 
 
 class Browser:
@@ -147,12 +147,13 @@ def _is_load(event: dict[str, Any], loader: str) -> bool:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """A browser for the tests of a file."""
+    """A browser for the tests of a file; without one they are skipped, or fail if `REQUIRE_BROWSER` is set."""
+    give_up = pytest.fail if os.environ.get("REQUIRE_BROWSER") else pytest.skip
     if CHROMIUM is None:
-        pytest.skip("no Chromium: apt-get install chromium")
+        give_up("no Chromium: make browser")
     try:
         found = Browser(tmp_path_factory.mktemp("profile"))
     except (AssertionError, OSError) as error:
-        pytest.skip(f"Chromium does not start here: {error}")
+        give_up(f"Chromium does not start here: {error}")
     yield found
     found.close()
