@@ -125,10 +125,11 @@ def _collect_facts(folder: Path, name: str, arm: str, facts: CardFacts) -> Datas
 
 def describe_dataset(facts: DatasetFacts) -> Iterator[str]:
     """Yield the lines of a dataset card, in which all texts stay texts."""
-    rows = int(str(facts.counts.get("preferences", 0)))
+    rows = facts.counts.get("preferences")
+    sizes = [name for limit, name in SIZES.items() if isinstance(rows, int) and rows < limit]
     metadata = {
         "pretty_name": " ".join(facts.title.split()),
-        "size_categories": [next((name for limit, name in SIZES.items() if rows < limit), "100M<n<1B")],
+        "size_categories": sizes[:1],
         "tags": ["rlaif", "preferences"],
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": PREFERENCE_SET}]}],
     }
