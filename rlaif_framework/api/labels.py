@@ -17,7 +17,6 @@ from rlaif_framework.data.row_files import Row
 from rlaif_framework.errors import DataError, SpecError
 from rlaif_framework.files import cache_folder, locked, user_path
 from rlaif_framework.labelling.command import Labels, label_with_each, open_pairs, report_labels
-from rlaif_framework.labelling.export import export_preferences
 from rlaif_framework.labelling.job import LabelSettings
 from rlaif_framework.labelling.loop import LabelRecord, read_record, record_path
 from rlaif_framework.labelling.report import write_report
@@ -27,6 +26,7 @@ from rlaif_framework.plugins.configs import LabelerConfig
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.progress import Progress
 from rlaif_framework.records.jsonl import read_rows
+from rlaif_framework.records.preference_set import write_preference_set
 from rlaif_framework.records.preferences import Comparison
 from rlaif_framework.spec.loading import load_labelers
 
@@ -61,13 +61,15 @@ class Labelled(Generic[Data]):
     def export(self, path: str | Path, labeler: str | None = None) -> Path:
         """Write `prompt`, `chosen`, `rejected` and `margin`, as TRL and `datasets` read them.
 
-        Missing labels and ties are left out.
+        Missing labels and ties are left out. Parquet also has the labels' `probability`, and what the pairs have:
+        `gold` (the human preference for `chosen`), `confidence`, `slice` and `id`.
 
         Args:
             path: A file whose name ends in .jsonl or .parquet; replaced if it exists.
             labeler: Name of the labeler [default: the only one].
         """
-        return _write(path, (".jsonl", ".parquet"), lambda target: export_preferences(self._find(labeler), target))
+        labels = read_labels(self._find(labeler))
+        return _write(path, (".jsonl", ".parquet"), lambda target: write_preference_set(target, labels))
 
     def save_report(self, path: str | Path) -> Path:
         """Write the whole report as an HTML page, and its content as JSON beside it.

@@ -54,7 +54,11 @@ def label(
         Path | None, typer.Option(help="File for a report, .html; its numbers are written beside it as .json.")
     ] = None,
     export: Annotated[
-        Path | None, typer.Option(help="File for prompt, chosen, rejected and margin, .jsonl or .parquet.")
+        Path | None,
+        typer.Option(
+            help="File for prompt, chosen, rejected and margin, .jsonl or .parquet; or a folder for a Parquet file "
+            "and its dataset card."
+        ),
     ] = None,
     fields: Fields = None,
     skip_invalid: SkipInvalid = False,

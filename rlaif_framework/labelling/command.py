@@ -16,16 +16,20 @@ from rlaif_framework.data.pairs_file import Inspect, PairsFile, scan_pairs
 from rlaif_framework.data.row_files import Row
 from rlaif_framework.errors import DataError, RlaifError
 from rlaif_framework.files import locked, remove_leftovers
+from rlaif_framework.labelling.card import write_label_card
 from rlaif_framework.labelling.job import Job, LabelSettings, check_existing, check_paths
 from rlaif_framework.labelling.loop import LabelRecord, label_pairs
 from rlaif_framework.labelling.report import build_report, write_report
 from rlaif_framework.labelling.report_model import LabelReport
+from rlaif_framework.labelling.rows import LabelRow, read_labels
 from rlaif_framework.labelling.wording import GENERAL, FormCounts
 from rlaif_framework.memory import release_memory
 from rlaif_framework.plugins.component import ComponentConfig
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.plugins.slots import narrow
 from rlaif_framework.progress import Progress
+from rlaif_framework.records.jsonl import read_rows
+from rlaif_framework.records.preference_set import PREFERENCE_SET, write_preference_set
 from rlaif_framework.records.preferences import Comparison
 
 Labels = dict[str, tuple[LabelRecord, Path]]
@@ -47,7 +51,7 @@ def label_file(job: Job, manager: PluginManager, progress: Progress) -> LabelRep
 def _locked_outputs(job: Job) -> Iterator[None]:
     """Keep other processes from writing the same files."""
     with ExitStack() as stack:
-        for path in (*job.outputs.values(), *job.products.values()):
+        for path in (*job.outputs.values(), *(path for _, path in job.products)):
             stack.enter_context(locked(path, f"writes {path}"))
             remove_leftovers(path.parent)
         yield
@@ -218,10 +222,10 @@ def _note_missing_fields(settings: LabelSettings, missing: dict[str, DataError],
 
 def _describe_labels(record: LabelRecord, path: Path, progress: Progress) -> None:
     """Write a copy of the labels as Parquet, and print what was written."""
-    from rlaif_framework.labelling.export import write_parquet
+    from rlaif_framework.records.parquet import write_parquet  # imports pyarrow
 
     parquet = path.with_suffix(".parquet")
-    write_parquet(path, parquet)
+    write_parquet(parquet, (row for _, row in read_rows(path)), LabelRow)
     counts = {
         "unparsed": record.counts.unparsed,
         "inconsistent": record.counts.inconsistent,
@@ -235,7 +239,7 @@ def _describe_labels(record: LabelRecord, path: Path, progress: Progress) -> Non
 
 def _note_products(job: Job, labels: Labels) -> None:
     """Note the report and the export in the records before they are written, so that the next run may replace them."""
-    products = {os.path.realpath(path) for path in job.products.values()}
+    products = {os.path.realpath(path) for _, path in job.products}
     for record, path in labels.values():
         if not products <= set(record.made):
             record.made = sorted({*products, *record.made})
@@ -244,11 +248,13 @@ def _note_products(job: Job, labels: Labels) -> None:
 
 def _write_products(job: Job, report: LabelReport, progress: Progress) -> None:
     if job.export is not None:
-        from rlaif_framework.labelling.export import export_preferences
-
-        job.export.parent.mkdir(parents=True, exist_ok=True)
         # Only a single labeler can be exported (see `check_paths`), and its labels are in `job.out`.
-        written, left_out = export_preferences(job.out, job.export)
+        ((config, found),) = zip(job.labelers.values(), report.labelers.values(), strict=True)
+        path = job.export / PREFERENCE_SET if job.exports_folder else job.export
+        path.parent.mkdir(parents=True, exist_ok=True)
+        written, left_out = write_preference_set(path, read_labels(job.out))
+        if job.exports_folder:
+            write_label_card(job.export, found, config, written)
         progress.print(f"preference data set: {job.export}, {written} rows; {left_out} missing or tied labels left out")
     if job.report is not None:
         write_report(report, job.report)

@@ -14,6 +14,8 @@ from rlaif_framework.labelling.wording import GENERAL
 from rlaif_framework.plugins.configs import LabelerConfig, TaskConfig
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.plugins.slots import narrow
+from rlaif_framework.records.preference_set import PREFERENCE_SET
+from rlaif_framework.report.cards import CARD
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,7 @@ class Job(LabelSettings):
     out: Path
     report: Path | None = None
     export: Path | None = None
+    """A file for a preference data set, or a folder for one with its dataset card."""
     overwrite: bool = False
     """If True, replace files that no earlier run of the same job wrote."""
 
@@ -56,9 +59,18 @@ class Job(LabelSettings):
         return {name: self.out.with_stem(f"{self.out.stem}.{name}") if name else self.out for name in self.labelers}
 
     @property
-    def products(self) -> dict[str, Path]:
-        """The report and the preference data set, by option."""
-        return {name: path for name, path in (("--report", self.report), ("--export", self.export)) if path is not None}
+    def exports_folder(self) -> bool:
+        """True if `export` is a folder: its name has no ending."""
+        return self.export is not None and self.export.suffix == ""
+
+    @property
+    def products(self) -> list[tuple[str, Path]]:
+        """The files of the report and the preference data set, each with its option."""
+        files = [("--report", self.report)] if self.report is not None else []
+        if self.export is None:
+            return files
+        exports = [self.export / name for name in (PREFERENCE_SET, CARD)] if self.exports_folder else [self.export]
+        return [*files, *(("--export", path) for path in exports)]
 
 
 def check_paths(job: Job) -> None:
@@ -69,11 +81,12 @@ def check_paths(job: Job) -> None:
     """
     if job.export is not None and len(job.labelers) > 1:
         raise SpecError("--export needs a single labeler; find the best one with --compare, then export with --labeler")
-    options = [("--out", job.out), *job.products.items()]
+    options = [("--out", job.out), *job.products]
     suffixes = {"--out": (".jsonl",), "--report": (".html",), "--export": (".jsonl", ".parquet")}
     for option, path in options:
-        if path.suffix not in suffixes[option]:
-            raise SpecError(f"{option} {path}: its name must end in {' or '.join(suffixes[option])}")
+        if path.suffix not in suffixes[option] and not (option == "--export" and job.exports_folder):
+            more = ", or have no ending for a folder" if option == "--export" else ""
+            raise SpecError(f"{option} {path}: its name must end in {' or '.join(suffixes[option])}{more}")
     for labels in job.outputs.values():
         options += [("--out", labels.with_suffix(end)) for end in (".parquet", ".meta.json")]
     if job.report is not None:
@@ -106,7 +119,7 @@ def check_existing(job: Job) -> None:
         # Edited labels: another run would silently discard the changes.
         if labels.exists() and record and record.complete and labels.stat().st_size != record.counts.file_size:
             raise _refuse("--out", labels, "and has been changed since it was written")
-    for option, path in job.products.items():
+    for option, path in job.products:
         if path.exists() and os.path.realpath(path) not in made:
             raise _refuse(option, path, "and was not made by an earlier run with this --out")
 

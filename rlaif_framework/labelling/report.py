@@ -11,7 +11,7 @@ from rlaif_framework.files import write_atomic
 from rlaif_framework.labelling.findings import find_warnings, summarise
 from rlaif_framework.labelling.loop import LabelRecord
 from rlaif_framework.labelling.report_model import LabelCost, LabelerReport, LabelExample, LabelReport, PairsSummary
-from rlaif_framework.labelling.rows import Labelled, read_labels
+from rlaif_framework.labelling.rows import read_labels
 from rlaif_framework.metrics.agreement import Observation, measure_agreement, measure_observations, observe
 from rlaif_framework.metrics.calibration import (
     HIGH_CONFIDENCE,
@@ -21,7 +21,7 @@ from rlaif_framework.metrics.calibration import (
     measure_lengths,
 )
 from rlaif_framework.metrics.paired_comparison import compare_labelers
-from rlaif_framework.records.preferences import Comparison, Preference
+from rlaif_framework.records.preferences import Comparison, Labelled, Preference
 
 EXAMPLES = 10
 """Number of labels that the report shows as examples."""

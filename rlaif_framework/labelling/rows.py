@@ -9,10 +9,8 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from rlaif_framework.records.jsonl import read_rows
-from rlaif_framework.records.preferences import Comparison, Evidence, Preference, Prompt
+from rlaif_framework.records.preferences import Comparison, Evidence, Labelled, Preference, Prompt
 from rlaif_framework.records.rows import dump_evidence, read_preference
-
-Labelled = tuple[Comparison, Preference]
 
 
 class LabelRow(TypedDict):

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from sys import intern
 from typing import get_args
 
+from pydantic import TypeAdapter, ValidationError
+
+from rlaif_framework.files import read_regular, write_atomic
 from rlaif_framework.metrics.estimates import Estimate, estimate_clustered_rate, estimate_fraction
 from rlaif_framework.records.preferences import Comparison, Preference, PreferenceSource
+
+QUALITY = "quality.json"
+"""Name of the file with the measurements of an arm's labels."""
+
+LARGEST_QUALITY = 2**24
+"""Maximum size of this file in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +45,19 @@ class LabelerQuality:
     """Fraction of comparisons where the longer response (in characters) has the higher probability."""
     gold_source: str | None
     """Source of the gold preferences: `human` or `synthetic`."""
+
+
+def save_quality(quality: LabelerQuality, folder: Path) -> None:
+    """Write `quality.json`."""
+    write_atomic(folder / QUALITY, TypeAdapter(LabelerQuality).dump_json(quality, indent=1).decode())
+
+
+def read_quality(folder: Path) -> LabelerQuality | None:
+    """Read `quality.json`; None if it is missing or damaged, since the folder may come from a stranger."""
+    try:
+        return TypeAdapter(LabelerQuality).validate_json(read_regular(folder / QUALITY, LARGEST_QUALITY))
+    except (OSError, ValidationError):
+        return None
 
 
 @dataclass(frozen=True, slots=True)

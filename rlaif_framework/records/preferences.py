@@ -166,6 +166,10 @@ class Preference:
         return self.probabilities is None and not self.evidence.inconsistent and self.evidence.refused is None
 
 
+Labelled = tuple[Comparison, Preference]
+"""A comparison and its label."""
+
+
 @dataclass(frozen=True, slots=True)
 class LabelledComparison:
     """A comparison with its label, to train reward models on."""

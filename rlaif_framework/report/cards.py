@@ -21,6 +21,9 @@ from rlaif_framework.store import MANIFEST
 
 CARD = "README.md"
 
+MODEL = "config.json"
+"""The file that every saved model has."""
+
 
 @dataclass(frozen=True, slots=True)
 class CardFacts:
@@ -33,6 +36,14 @@ class CardFacts:
     cautions: Sequence[Caution]
     environment: Mapping[str, Any]
     """Versions and hardware."""
+    steps: Mapping[str, Mapping[str, float | int | str]]
+    """The facts of each step by its name."""
+
+    @property
+    def versions(self) -> str:
+        """The versions of Python and of packages as a sentence."""
+        packages = ", ".join(f"{name} {version}" for name, version in (self.environment.get("packages") or {}).items())
+        return f"Python {self.environment.get('python', '')}; {packages}."
 
 
 def write_cards(folder: Path, facts: CardFacts) -> None:
@@ -43,16 +54,24 @@ def write_cards(folder: Path, facts: CardFacts) -> None:
         facts: What the cards state.
     """
     for arm in facts.spec["arms"]:
-        _write(folder / arm, "policy", _describe_policy(arm, facts))
-        _write(folder / arm, "reward", _describe_reward(arm, facts))
-    _write(folder, BASELINE, _describe_policy(BASELINE, facts))
+        write_card(folder, f"{arm}/policy", MODEL, _describe_policy(arm, facts))
+        write_card(folder, f"{arm}/reward", MODEL, _describe_reward(arm, facts))
+    write_card(folder, BASELINE, MODEL, _describe_policy(BASELINE, facts))
 
 
-def _write(parent: Path, name: str, lines: Iterator[str]) -> None:
-    """Write a card into the folder of an artefact, unless it has no model, such as a direct reward."""
-    place = parent / name
-    is_linked = parent.is_symlink() or place.is_symlink()
-    if not is_linked and (place / MANIFEST).is_file() and (place / "config.json").is_file():
+def write_card(folder: Path, name: str, content: str, lines: Iterator[str]) -> None:
+    """Write a card into the folder of an artefact, unless it lacks what the card describes.
+
+    Args:
+        folder: The run folder. Links in it are not followed.
+        name: The name of the artefact's step.
+        content: The file that the card describes; a direct reward, for example, has no model.
+        lines: The card.
+    """
+    place = folder / name
+    inside = [place, *place.parents][: len(Path(name).parts)]
+    is_linked = any(path.is_symlink() for path in inside)
+    if not is_linked and (place / MANIFEST).is_file() and (place / content).is_file():
         write_atomic(place / CARD, "\n".join(lines) + "\n")
 
 
@@ -145,11 +164,14 @@ def _show_use(code: str) -> Iterator[str]:
 
 
 def _describe_provenance(facts: CardFacts) -> Iterator[str]:
-    packages = facts.environment.get("packages") or {}
-    versions = ", ".join(f"{name} {version}" for name, version in packages.items())
-    text = yaml.safe_dump(dict(facts.spec), sort_keys=False, allow_unicode=True)
-    # A fence that no line of the spec can end.
+    yield f"\n## Provenance\n\n{escape(facts.versions)}\n"
+    yield from show_settings("Spec", facts.spec)
+
+
+def show_settings(title: str, settings: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of settings as YAML, which are folded under a title."""
+    text = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
+    # A fence that no line of the settings can end.
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
-    yield f"\n## Provenance\n\nPython {escape(str(facts.environment.get('python', '')))}; {escape(versions)}.\n"
-    yield f"<details><summary>Spec</summary>\n\n{fence}yaml\n{text}{fence}\n\n</details>"
+    yield f"<details><summary>{title}</summary>\n\n{fence}yaml\n{text}{fence}\n\n</details>"

@@ -193,10 +193,10 @@ def _check_judge(evaluation: Evaluation, spec: SpecDict) -> list[Caution]:
         labelers = [(settings.get("feedback") or {}).get("labeler")]
         labelers += _find_labelers([settings.get("reward"), algorithm])
         learned_from = [labeler for labeler in labelers if labeler is not None]
-        models = set().union(*map(_find_models, learned_from))
+        models = set().union(*map(list_models, learned_from))
         for name, judge in evaluation.judges.items():
             own = "" if name == "judge" else f" '{name}'"
-            shared = models & _find_models(judge)
+            shared = models & list_models(judge)
             if judge in learned_from:
                 text = f"THE JUDGE{own} IS THE LABELER of arm '{arm}': its win rates are not evidence of quality"
                 found.append(Caution("judge is labeler", arm, text))
@@ -217,12 +217,12 @@ def _find_labelers(value: Any) -> list[Any]:
     return own + [x for key, nested in value.items() if key != "labeler" for x in _find_labelers(nested)]
 
 
-def _find_models(value: Any) -> set[str]:
-    """Find the names of all models in a config."""
+def list_models(value: Any) -> set[str]:
+    """Return the names of all models in a config, as plain JSON."""
     if not isinstance(value, dict):
         return set()
     own = {value["model"]} if isinstance(value.get("model"), str) else set()
-    return own.union(*(_find_models(nested) for nested in value.values()))
+    return own.union(*(list_models(nested) for nested in value.values()))
 
 
 def _check_reward(arm: str, reward: MeasuredReward, longer: Estimate | None) -> list[Caution]:

@@ -14,6 +14,7 @@ from rlaif_framework.metrics.evaluation import SAMPLES, Evaluation
 from rlaif_framework.records.jsonl import read_rows
 from rlaif_framework.report.cards import CardFacts, write_cards
 from rlaif_framework.report.cautions import Caution, CautionGroup, group_cautions
+from rlaif_framework.report.dataset_cards import write_dataset_cards
 from rlaif_framework.report.findings import describe_unanswered, find_cautions, summarise
 from rlaif_framework.report.leaderboard import Leaderboard, build_leaderboard, sum_seconds
 from rlaif_framework.report.markdown import write_markdown
@@ -74,9 +75,11 @@ class RunReport(BaseModel):
         )
 
     def write(self, folder: Path) -> None:
-        """Write `report.html`, `report.json` and `report.md` into a run folder, and cards of the trained models."""
+        """Write `report.html`, `report.json` and `report.md` into a run folder, and cards of models and labels."""
         rows = list(read_samples(folder))
-        write_cards(folder, self._collect_card_facts())
+        facts = self._collect_card_facts()
+        write_cards(folder, facts)
+        write_dataset_cards(folder, facts)
         write_atomic(folder / "report.md", self.render_markdown())
         write_atomic(folder / "report.json", self.model_dump_json(indent=1))
         write_atomic(folder / "report.html", self.render(rows))
@@ -116,7 +119,8 @@ class RunReport(BaseModel):
 
     def _collect_card_facts(self) -> CardFacts:
         cautions = _find_all(self.evaluation, self.spec, self.steps)
-        return CardFacts(self.spec, self.evaluation, self._build_leaderboard(), cautions, self.environment)
+        steps = {step.name: step.facts for step in self.steps}
+        return CardFacts(self.spec, self.evaluation, self._build_leaderboard(), cautions, self.environment, steps)
 
     def _build_leaderboard(self) -> Leaderboard:
         seconds = sum_seconds(((step.name, step.seconds) for step in self.steps), self.evaluation.arms)

@@ -29,12 +29,12 @@ from rlaif_framework import (
     SpecError,
     TaskConfig,
 )
-from rlaif_framework.labelling.export import to_preference_row
 from rlaif_framework.labelling.rows import from_row, to_row
 from rlaif_framework.metrics.agreement import Observation
 from rlaif_framework.metrics.calibration import measure_calibration, measure_lengths
 from rlaif_framework.metrics.estimates import adjust_holm, paired_p_value
 from rlaif_framework.metrics.paired_comparison import compare_labelers
+from rlaif_framework.records.preference_set import JSON_COLUMNS, PreferenceRow, to_preference_row
 from support.fake_plugins import Site, write_rows
 from support.pages import strip_assets
 
@@ -199,7 +199,7 @@ def test_the_preference_set_is_read_by_datasets(label: Callable[..., Outcome], t
     assert "40 rows; 1 missing or tied labels left out" in out
     kind = "json" if suffix == "jsonl" else "parquet"
     found = load_dataset(kind, data_files=f"set.{suffix}", split="train", cache_dir=str(tmp_path / "cache"))
-    assert found.column_names == ["prompt", "chosen", "rejected", "margin"]
+    assert found.column_names == list(JSON_COLUMNS if suffix == "jsonl" else PreferenceRow.__annotations__)
     assert len(found) == 40
     for row in found:
         assert row["chosen"].startswith("xx")
@@ -211,8 +211,38 @@ def test_a_certain_label_has_a_finite_margin() -> None:
     comparison = Comparison("1", Prompt("1", "p", "p"), ("a", "b"))
     row = to_preference_row((comparison, Preference("1", (0.0, 1.0), Evidence("length"))))
     assert row is not None
-    assert (row["chosen"], row["margin"]) == ("b", pytest.approx(math.log(999_999)))
+    assert (row["chosen"], row["probability"]) == ("b", 1.0)
+    assert row["margin"] == pytest.approx(math.log(999_999))
     assert to_preference_row((comparison, Preference("1", (0.5, 0.5), Evidence("length")))) is None
+
+
+def test_an_export_into_a_folder_has_a_card_that_the_hub_reads(label: Callable[..., Outcome], tmp_path: Path) -> None:
+    from datasets import load_dataset
+    from huggingface_hub import DatasetCard
+
+    made = rows(make_pairs(40))
+    write_rows(Path("pairs.jsonl"), [*made, {"prompt": "garbled", "responses": ["x", "y"]}])
+    argv = ("pairs.jsonl", "--labeler", "fake/llm", "--out", "labels.jsonl", "--export", "preferences")
+    code, out, _ = label(*argv)
+    assert code == 0
+    assert "preference data set: preferences, 40 rows; 1 missing or tied labels left out" in " ".join(out.split())
+    found = load_dataset("./preferences", split="train", cache_dir=str(tmp_path / "cache"))
+    human = {row["id"]: row["human"] for row in made}
+    x_first = {row["id"]: row["responses"][0].startswith("xx") for row in made}
+    assert [row["gold"] for row in found] == [human[i] if x_first[i] else 1 - human[i] for i in human]
+    assert found["probability"] == pytest.approx([0.9] * 40)
+    card = DatasetCard.load("preferences/README.md")
+    assert card.data.pretty_name == "Labels of pairs by fake/llm"
+    assert "| pairs | pairs.jsonl |" in card.text
+    assert "| answers that could not be read | 1 |" in card.text
+    assert "| agreement with gold preferences | 90.0 % " in card.text
+    assert "| gold preferences by | human |" in card.text
+    assert label(*argv)[0] == 0, "what an earlier run made was not known as ours"
+    Path("other").mkdir()
+    Path("other/README.md").write_text("mine")
+    code, _, err = label(*argv[:-1], "other")
+    assert (code, Path("other/README.md").read_text()) == (2, "mine")
+    assert "other/README.md: the file already exists" in " ".join(err.split())
 
 
 def test_transcripts_are_labelled(label: Callable[..., Outcome]) -> None:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.contracts.stage import Stage
 from rlaif_framework.errors import TrainingError
-from rlaif_framework.metrics.agreement import measure_labeler
+from rlaif_framework.metrics.agreement import measure_labeler, save_quality
 from rlaif_framework.metrics.estimates import Estimate
 from rlaif_framework.pipeline.recipes import GateRecipe, LabelRecipe
 from rlaif_framework.pipeline.stages.label import label_comparisons
 from rlaif_framework.pipeline.stages.sample import COMPARISONS
 from rlaif_framework.records.ballots import LABEL_TOKEN_MASS, MIN_MASS
+from rlaif_framework.records.preference_set import PREFERENCE_SET, write_preference_set
 from rlaif_framework.records.preferences import Comparison, Preference
 from rlaif_framework.records.rows import load_comparisons
 from rlaif_framework.seeds import sample_subset
@@ -27,9 +28,11 @@ MAX_VALIDATION = 200
 
 
 def label_arm(stage: Stage, context: Context, recipe: LabelRecipe) -> None:
-    """Label the comparisons of an arm and measure their agreement with gold preferences."""
+    """Label the comparisons of an arm, write the preferences with their texts, and measure the labels."""
     comparisons = load_comparisons(stage.artefact(recipe.sample) / COMPARISONS)
     preferences = label_comparisons(stage, context, recipe.labeler, comparisons)
+    labels = zip(comparisons, preferences, strict=True)
+    stage.facts["preferences"], _ = write_preference_set(stage.folder / PREFERENCE_SET, labels)
     measure_agreement(stage, context, recipe, comparisons, preferences)
 
 
@@ -40,8 +43,8 @@ def measure_agreement(
     comparisons: Sequence[Comparison],
     preferences: Sequence[Preference],
 ) -> None:
-    """Write `agreement.json`: how often the labels agree with gold preferences, or null if there are none, and the mean
-    probability mass on the label tokens, or null if it is unknown.
+    """Write `quality.json`: the measurements of the labels. Write `agreement.json`: how often they agree with gold
+    preferences, or null if there are none, and the mean probability mass on the label tokens, or null if it is unknown.
 
     The agreement is measured on the labelled comparisons where they have gold preferences. Otherwise validation
     comparisons are labelled for it. Labels that are copies of the gold preferences are not measured.
@@ -49,6 +52,7 @@ def measure_agreement(
     measured_on, quality = "labelled", measure_labeler(comparisons, preferences)
     mass = quality.label_token_mass.value if quality.label_token_mass else None
     copied = all(p.evidence.source == c.preference_source for c, p in zip(comparisons, preferences, strict=True))
+    save_quality(replace(quality, agreement=None, slices={}) if copied else quality, stage.folder)
     if quality.agreement is None and not copied:
         # As few as the gate needs: they are labelled only for it, and may cost money.
         with_gold = [c for c in recipe.validation if c.preference is not None]
