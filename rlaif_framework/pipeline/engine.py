@@ -291,13 +291,14 @@ def _compute(run: Run, step: Step, main: bool) -> None:
             shutil.rmtree(work, ignore_errors=True)
             shutil.rmtree(checkpoint, ignore_errors=True)
             raise _name_step(error, step) from error
+        workload = run.timings.workload(step)
         manifest = {
             "stage": step.stage,
             "key": step.key,
             **step.contents,
             "seconds": seconds,
             "peak_memory_bytes": peak_memory(),
-            "workload": asdict(run.timings.workload(step)),
+            "workload": asdict(workload) if workload else None,
             "facts": stage.facts,
             "environment": describe_environment(),
         }

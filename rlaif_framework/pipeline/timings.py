@@ -11,8 +11,9 @@ from typing import Any
 from rlaif_framework.config import Config
 from rlaif_framework.files import read_json
 from rlaif_framework.pipeline.environment import describe_environment
-from rlaif_framework.pipeline.steps import Step, TaskScope
-from rlaif_framework.plugins.configs import TaskConfig
+from rlaif_framework.pipeline.steps import Step, TaskScope, find_steps
+from rlaif_framework.plugins.component import ComponentConfig, nested_configs
+from rlaif_framework.plugins.configs import BackendConfig, TaskConfig
 from rlaif_framework.progress import Forecast
 from rlaif_framework.records.preferences import Comparison, Prompt
 from rlaif_framework.store import MANIFEST, Store, hash_content
@@ -43,23 +44,35 @@ class Workload:
     """Training steps of an algorithm, otherwise rows of data."""
 
     @classmethod
-    def describe(cls, step: Step, task: TaskConfig) -> Workload:
-        """Describe the work of a step; `task` is that of its run."""
-        counts = {"rows": 0, "steps": 0}
+    def describe(cls, step: Step, task: TaskConfig) -> Workload | None:
+        """Describe the work of a step; `task` is that of its run.
+
+        Returns:
+            None if the step queries a backend: its time depends on the answers that are cached already.
+        """
+        counts = dict.fromkeys(("rows", "steps", "backends"), 0)
         recipe = _describe(step.recipe, counts)
+        if counts["backends"]:
+            return None
         settings = [step.recipe.work, task.model_dump(mode="json"), step.contents["policy"], recipe]
         amount = counts["steps"] if step.stage == "improve" and counts["steps"] else counts["rows"]
         return cls(hash_content(settings), max(amount, 1))
 
 
 def _describe(value: Any, counts: dict[str, int]) -> Any:
-    """Describe a value of a recipe as plain JSON without rows and `steps`, which are added to the counts."""
+    """Describe a value of a recipe as plain JSON. Rows, `steps` and backends are added to the counts."""
     match value:
-        case Step():  # earlier steps matter by the rows that they hand on
-            return _describe(value.recipe, counts) if value.stage in ("sample", "label") else value.stage
+        # Earlier steps matter by the rows that they hand on.
+        case Step(stage="sample"):
+            return _describe(value.recipe, counts)
+        case Step(stage="label"):
+            return [_describe(earlier, counts) for earlier in find_steps(value.recipe)]
+        case Step():
+            return value.stage
         case TaskScope():
             return value.value
         case Config():
+            counts["backends"] += isinstance(value, ComponentConfig) and _has_backend(value)
             return _describe(value.model_dump(mode="json"), counts)
         case Mapping():
             counts["steps"] += value["steps"] if isinstance(value.get("steps"), int) else 0
@@ -75,6 +88,10 @@ def _describe(value: Any, counts: dict[str, int]) -> Any:
     return value
 
 
+def _has_backend(config: ComponentConfig) -> bool:
+    return isinstance(config, BackendConfig) or any(map(_has_backend, nested_configs(config)))
+
+
 class Timings:
     """The times of the steps in a store that were measured on this machine."""
 
@@ -82,10 +99,10 @@ class Timings:
         self.store, self.task = store, task
         self._measured: dict[str, dict[str, tuple[float, float]]] = {}
         """Amount and seconds of the latest step of each kind, by stage."""
-        self._workloads: dict[str, Workload] = {}
+        self._workloads: dict[str, Workload | None] = {}
 
-    def workload(self, step: Step) -> Workload:
-        """Describe the work of a step."""
+    def workload(self, step: Step) -> Workload | None:
+        """Describe the work of a step; None if its time cannot be expected."""
         if step.key not in self._workloads:
             self._workloads[step.key] = Workload.describe(step, self.task)
         return self._workloads[step.key]
@@ -93,6 +110,8 @@ class Timings:
     def expect(self, step: Step) -> float | None:
         """Return the expected time of a step in seconds; None if nothing like it was measured."""
         work = self.workload(step)
+        if work is None:
+            return None
         amount, seconds = self._find(step.stage).get(work.kind, (0.0, 0.0))
         if not amount / MAX_RATIO <= work.amount <= amount * MAX_RATIO:
             return None
@@ -100,8 +119,8 @@ class Timings:
 
     def add(self, step: Step, seconds: float) -> None:
         """Add the time of a step that was finished now."""
-        work = self.workload(step)
-        self._find(step.stage)[work.kind] = work.amount, seconds
+        if work := self.workload(step):
+            self._find(step.stage)[work.kind] = work.amount, seconds
 
     def _find(self, stage: str) -> dict[str, tuple[float, float]]:
         if stage not in self._measured:

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from rlaif_framework import PluginManager, Spec, Store, plan_spec
+from rlaif_framework import Context, PluginManager, Spec, Store, plan_spec
 from rlaif_framework.pipeline import timings
+from rlaif_framework.pipeline.compose import compose
 from rlaif_framework.pipeline.environment import describe_environment
-from rlaif_framework.pipeline.timings import describe_time
+from rlaif_framework.pipeline.timings import Workload, describe_time
 
 Expect = Callable[..., dict[str, float | None]]
 
@@ -68,6 +69,18 @@ def test_nothing_is_expected_of_other_work_or_from_another_machine(
     other = {**describe_environment(), "threads": 99}
     monkeypatch.setattr(timings, "describe_environment", lambda: other)
     assert expect(lr=5e-4)["rlaif/policy"] is None
+
+
+def test_nothing_is_expected_of_steps_whose_answers_may_be_cached(
+    tiny_spec: Callable[..., Spec], tiny_model: Path, manager: PluginManager
+) -> None:
+    arms = tiny_spec().model_dump(mode="json")["arms"]
+    model = {"kind": "llm", "backend": {"kind": "transformers", "model": str(tiny_model)}}
+    arms["rlaif"]["feedback"]["labeler"] = {"kind": "ensemble", "labelers": {"length": "length", "model": model}}
+    context = Context.from_spec(tiny_spec(arms=arms), manager)
+    steps = {step.name: step for step in compose(tiny_spec(arms=arms), context)}
+    assert Workload.describe(steps["rlaif/labels"], context.task_config) is None
+    assert Workload.describe(steps["rlaif/reward"], context.task_config) is not None
 
 
 def test_records_without_a_time_are_left_out(
