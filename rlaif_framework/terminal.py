@@ -1,4 +1,4 @@
-"""Make texts of strangers safe to print on a terminal."""
+"""Make texts of strangers safe to print on a terminal, and format times."""
 
 from __future__ import annotations
 
@@ -22,3 +22,11 @@ def escape_controls(text: str) -> str:
 def escape_json(text: str) -> str:
     """Return JSON with its control characters as escapes of JSON."""
     return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def format_seconds(seconds: float) -> str:
+    """Format a time in the largest fitting units: `3.2 s`, `12 min`, `2 h 05 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"

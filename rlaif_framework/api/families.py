@@ -16,6 +16,7 @@ from rlaif_framework.progress import Progress
 from rlaif_framework.report.family_report import PAGE, READING, FamilyReport
 from rlaif_framework.spec.families import Family
 from rlaif_framework.store import Store
+from rlaif_framework.terminal import format_seconds
 
 
 class FamilyResult:
@@ -86,6 +87,7 @@ def execute_family(
     show: Callable[[Path], str] = str,
 ) -> FamilyResult:
     """Run a family, and print its tables and the path of its report, as `show` writes it."""
+    start = progress.clock()
     run = run_family(family, out, Store(store or default_store()), manager, progress)
     result = FamilyResult(run)
     if run.is_main:
@@ -96,5 +98,7 @@ def execute_family(
             progress.print(f"\n{READING}")
         for line in result.report.describe():
             progress.print(line)
+        took = format_seconds(progress.clock() - start)
+        progress.print(f"finished in {took}: {len(family.members)} members, of which {len(run.failed)} failed")
         progress.print(f"report: {show(result.report_path)}")
     return result

@@ -20,6 +20,7 @@ from rlaif_framework.spec.families import Family
 from rlaif_framework.spec.loading import resolve_spec
 from rlaif_framework.spec.model import Spec
 from rlaif_framework.store import Store
+from rlaif_framework.terminal import format_seconds
 
 
 def run(
@@ -70,15 +71,19 @@ def execute(
     progress: Progress,
     show: Callable[[Path], str] = str,
 ) -> RunResult | FamilyResult:
-    """Run a spec or a family, and print its findings and the path of its report, as `show` writes it."""
+    """Run a spec or a family, and print its findings, its time and the path of its report, as `show` writes it."""
     if isinstance(spec, Family):
         return execute_family(spec, out, store, manager, progress, show)
+    start = progress.clock()
     finished = run_spec(spec, out, Store(store or default_store()), manager, progress)
     result = RunResult(FinishedRun(finished.folder, finished.spec, manager))
-    if finished.context.accelerator.is_main_process and result.report is not None:
-        for line in result.report.describe():
+    if finished.context.accelerator.is_main_process:
+        for line in result.report.describe() if result.report else ():
             progress.print(line)
-        progress.print(f"report: {show(finished.folder / 'report.html')}")
+        took, reused = format_seconds(progress.clock() - start), sum(finished.reused.values())
+        progress.print(f"finished in {took}: {len(finished.steps)} stages, of which {reused} were reused")
+        made = finished.folder / "report.html" if result.report else finished.folder
+        progress.print(f"{'report' if result.report else 'run folder'}: {show(made)}")
     return result
 
 

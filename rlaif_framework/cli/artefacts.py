@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rlaif_framework.cli.options import AsJson, StorePath
-from rlaif_framework.cli.printing import format_bytes, format_seconds, format_size, print_json, print_table, print_yaml
-from rlaif_framework.terminal import escape_controls
+from rlaif_framework.cli.printing import format_bytes, format_size, print_json, print_table, print_yaml
+from rlaif_framework.terminal import escape_controls, format_seconds
 
 if TYPE_CHECKING:
     from rlaif_framework.pipeline.lineage import Lineage

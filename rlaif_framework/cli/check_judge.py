@@ -80,8 +80,6 @@ def check_judge(
     Responses are changed in ways that make them no better, such as padding, and the change of their win rate is
     measured. The exit code is 0 if no bias beyond the tolerance was found, 1 if one was, and 2 after an error.
     """
-    from rich.console import Console
-
     from rlaif_framework.data.fields import parse_fields
     from rlaif_framework.data.pairs_file import scan_pairs
     from rlaif_framework.labelling import check_judge as checking
@@ -107,7 +105,7 @@ def check_judge(
             limit=limit,
             tolerance=tolerance,
         )
-        progress = Progress(Console(stderr=True))
+        progress = Progress.create(stderr=True)
         found = checking.check_judge(settings, lambda inspect: scan_pairs(pairs, inspect, mapping), manager, progress)
     if out is not None:
         write_check(found, out)

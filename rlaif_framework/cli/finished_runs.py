@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rlaif_framework.cli.options import AsJson, PluginFiles, TrustLocal
-from rlaif_framework.cli.printing import format_seconds, print_json, print_table
+from rlaif_framework.cli.printing import print_json, print_table
 from rlaif_framework.cli.setup import load_plugins
 from rlaif_framework.cli.streams import stdout_to_stderr
-from rlaif_framework.terminal import escape_controls
+from rlaif_framework.terminal import escape_controls, format_seconds
 
 if TYPE_CHECKING:
     from rlaif_framework.pipeline.run_list import ListedRun

@@ -78,8 +78,6 @@ def label(
     Rerun the same command to resume an interrupted run. It starts over if the pairs, the labeler or the task changed.
     """
     # Imported here, like all larger modules in `cli`, so that `rlaif --help` is fast.
-    from rich.console import Console
-
     from rlaif_framework.data.fields import parse_fields
     from rlaif_framework.labelling.command import label_file
     from rlaif_framework.labelling.job import Job
@@ -106,7 +104,7 @@ def label(
         fields=mapping,
         batch_tokens=batch_tokens,
     )
-    found = label_file(job, manager, Progress(Console(quiet=quiet), verbose))
+    found = label_file(job, manager, Progress.create(quiet, verbose))
     if quiet:
         for path in job.outputs.values():
             print(escape_controls(str(path)))

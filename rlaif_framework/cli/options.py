@@ -82,7 +82,7 @@ Fields = Annotated[
     typer.Option(
         "--fields",
         metavar="NAME=COLUMN,...",
-        help="Columns with other names, such as prompt=instruction,response_a=output1,response_b=output2.",
+        help="Columns with other names, such as prompt=instruction,response_a=output1.",
     ),
 ]
 

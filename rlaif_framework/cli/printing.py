@@ -55,14 +55,6 @@ def format_bytes(count: int | None) -> str:
     return "size unknown" if count is None else f"{count / 2**30:.2f} GiB"
 
 
-def format_seconds(seconds: float) -> str:
-    """Format a time in the largest fitting units: `3.2 s`, `12 min`, `2 h 05 min`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
-
-
 def format_size(count: int) -> str:
     """Format the size of files in the largest fitting unit: `512 B`, `3.4 MiB`."""
     value, unit = float(count), "B"

@@ -31,7 +31,7 @@ from rlaif_framework.cli.printing import format_bytes, format_count, print_json,
 from rlaif_framework.cli.setup import load_spec_files
 from rlaif_framework.cli.streams import stdout_to_stderr
 from rlaif_framework.processes import is_first_process
-from rlaif_framework.terminal import escape_controls
+from rlaif_framework.terminal import escape_controls, format_seconds
 
 if TYPE_CHECKING:
     from rlaif_framework.pipeline.planning import PlannedStep
@@ -119,10 +119,13 @@ def _print_plan(steps: Sequence[PlannedStep]) -> None:
             for x in step.loads
         ]
         peak = format_bytes(step.peak_bytes) if step.loads else "-"
-        rows.append((step.name, "cached" if step.cached else "to do", peak, loads[0] if loads else "-"))
-        rows += [("", "", "", more) for more in loads[1:]]
-    print_table(("stage", "state", "peak memory, about", "loads"), rows)
+        state, seconds = "cached" if step.cached else "to do", step.expected_seconds
+        time = "-" if step.cached else "not known" if seconds is None else format_seconds(seconds)
+        rows.append((step.name, state, time, peak, loads[0] if loads else "-"))
+        rows += [("", "", "", "", more) for more in loads[1:]]
+    print_table(("stage", "state", "time, about", "peak memory, about", "loads"), rows)
     print(f"\n{missing_steps(steps)} of {len(steps)} stages to do{_describe_peak(steps)}")
+    _print_time(steps)
 
 
 def _print_family_plan(planned: Mapping[str, Sequence[PlannedStep]]) -> None:
@@ -138,7 +141,17 @@ def _print_family_plan(planned: Mapping[str, Sequence[PlannedStep]]) -> None:
     total = sum(map(len, planned.values()))
     steps = list(distinct.values())
     counts = f"{total} stages, of which {len(steps)} are distinct; {missing_steps(steps)} to do{_describe_peak(steps)}"
-    print(f"\n{len(planned)} members with {counts}\n--member NAME lists the stages of one member")
+    print(f"\n{len(planned)} members with {counts}")
+    _print_time(steps)
+    print("--member NAME lists the stages of one member")
+
+
+def _print_time(steps: Sequence[PlannedStep]) -> None:
+    from rlaif_framework.pipeline.timings import describe_time
+
+    expected = {step.key: step.expected_seconds for step in steps if not step.cached}  # arms share steps
+    if expected:
+        print(describe_time(list(expected.values())))
 
 
 def _describe_peak(steps: Sequence[PlannedStep]) -> str:

@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,11 @@ from rlaif_framework.pipeline.run_record import RunStatus
 from rlaif_framework.pipeline.steps import Step
 from rlaif_framework.pipeline.store_use import used_artefacts
 from rlaif_framework.pipeline.tables import read_tables
+from rlaif_framework.pipeline.timings import Timings, describe_time
 from rlaif_framework.pipeline.tracking import Tracking
 from rlaif_framework.pipeline.verification import check_artefact
 from rlaif_framework.plugins.manager import PluginManager
-from rlaif_framework.progress import Progress
+from rlaif_framework.progress import Forecast, Progress
 from rlaif_framework.report.results import list_results
 from rlaif_framework.seeds import derive_seed
 from rlaif_framework.spec.model import Spec
@@ -65,6 +66,8 @@ class Run:
     """If False, no lifecycle hook is called: stages are computed before the runs that share them."""
 
     def __post_init__(self) -> None:
+        self.start = self.progress.clock()
+        self.timings = Timings(self.store, self.context.task_config)
         self.tracking = Tracking(self.folder, self.progress.print)  # without trackers until the run starts
 
     def call_hooks(self, hook: str, **arguments: Any) -> None:
@@ -79,6 +82,18 @@ class Run:
     def artefact(self, step: StepInfo) -> Path:
         """Return the folder of a step's finished artefact in the store."""
         return self.store.path(step.stage, step.key)
+
+    def missing_steps(self) -> list[Step]:
+        """Return the steps that are still to be computed, each once: arms share those with equal keys."""
+        distinct = {step.key: step for step in reversed(self.steps)}
+        return [s for s in self.steps if distinct[s.key] is s and not self.store.has(s.stage, s.key)]
+
+    def forecast(self, step: Step) -> Forecast | None:
+        """Return what is expected of a step that is computed now, and of those after it; None outside of a run."""
+        if not self.hooks:
+            return None
+        later = [other for other in self.missing_steps() if other.key != step.key]
+        return self.timings.forecast([step, *later], self.progress.clock() - self.start)
 
 
 def run_spec(
@@ -111,6 +126,9 @@ def run_spec(
     if folder is None and main:
         run.folder = create_folder(spec.name)
     progress.print(f"run {spec.name} in {run.folder}")
+    expected = [run.timings.expect(step) for step in run.missing_steps()]
+    if any(seconds is not None for seconds in expected):
+        progress.print(describe_time(expected))
     if not main:
         _run_steps(run)
         return run
@@ -204,8 +222,10 @@ def _ensure(run: Run, step: Step, position: str, main: bool) -> bool:
         with run.store.lock(step.stage, step.key, run.progress.print):
             cached = run.store.has(step.stage, step.key)  # another run may have committed it before the lock
             if not cached:
-                run.progress.print(f"{position} {step.name}{_estimate_memory(run, step)}")
-                _compute(run, step, main=True)
+                title = f"{position} {step.name}"
+                run.progress.print(f"{title}{_estimate_memory(run, step)}")
+                with run.progress.stage(title, run.forecast(step)):
+                    _compute(run, step, main=True)
     elif not cached and step.recipe.distributed:
         _compute(run, step, main=False)
     while not run.store.has(step.stage, step.key):
@@ -271,16 +291,19 @@ def _compute(run: Run, step: Step, main: bool) -> None:
             shutil.rmtree(work, ignore_errors=True)
             shutil.rmtree(checkpoint, ignore_errors=True)
             raise _name_step(error, step) from error
+        workload = run.timings.workload(step)
         manifest = {
             "stage": step.stage,
             "key": step.key,
             **step.contents,
             "seconds": seconds,
             "peak_memory_bytes": peak_memory(),
+            "workload": asdict(workload) if workload else None,
             "facts": stage.facts,
             "environment": describe_environment(),
         }
         run.store.commit(step.stage, step.key, manifest)
+        run.timings.add(step, seconds)
 
 
 def _create_stage(run: Run, step: Step, work: Path, checkpoint: Path, main: bool) -> Stage:

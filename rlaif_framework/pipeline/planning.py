@@ -14,6 +14,7 @@ from rlaif_framework.pipeline.choose_judge import choose_judge
 from rlaif_framework.pipeline.compose import compose
 from rlaif_framework.pipeline.sample_sizes import describe_power
 from rlaif_framework.pipeline.steps import Step
+from rlaif_framework.pipeline.timings import Timings
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.progress import Progress
 from rlaif_framework.spec.families import Family, Member
@@ -33,6 +34,8 @@ class PlannedStep:
     loads: list[PlannedLoad]
     peak_bytes: int | None
     """Estimated peak memory; 0 for a step that holds no model, None if the size of a model is unknown."""
+    expected_seconds: float | None
+    """Expected time; 0 for a step in the store, None if no step like it was measured on this machine."""
 
 
 def complete_spec(spec: Spec, context: Context, progress: Progress) -> tuple[Spec, list[str]]:
@@ -122,10 +125,13 @@ def _plan(spec: Spec, store: Store, manager: PluginManager, progress: Progress, 
     """Plan a spec. What is in `said` is not printed again."""
     context, planned = Context.from_spec(spec, manager), []
     spec, _ = complete_spec(spec, context, progress)
+    timings = Timings(store, context.task_config)
     for step in _list_steps(spec, context, progress):
         loads = [plan_load(load, spec.policy) for load in step.loads]
         peak = estimate_peak(loads) if loads else 0
-        planned.append(PlannedStep(step.name, step.stage, step.key, store.has(step.stage, step.key), loads, peak))
+        cached = store.has(step.stage, step.key)
+        seconds = 0.0 if cached else timings.expect(step)
+        planned.append(PlannedStep(step.name, step.stage, step.key, cached, loads, peak, seconds))
         for note in describe_power(step.recipe):
             if note not in said:
                 progress.print(f"evaluate: {note}")

@@ -91,6 +91,7 @@ def test_plan_tells_what_is_to_do_and_what_it_loads_without_writing(
     found = rlaif("plan", spec())
     assert found.code == 0
     assert "6 of 6 stages to do" in found.out
+    assert found.out.splitlines()[-1].startswith("expected time: not known, because")
     steps = json.loads(rlaif("plan", spec(), "--json").out)
     assert [s["stage"] for s in steps] == ["sft", "sample", "label", "gate", "reward", "improve"]
     assert not any(s["cached"] for s in steps)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from rlaif_framework.cli.main import app
@@ -37,7 +39,9 @@ def test_quiet_prints_the_path_and_verbose_prints_where_and_what(spec: Path, rla
     code, out, err = rlaif("run", spec, "--out", "out", "-q")
     assert (code, err) == (0, "")
     assert out == f"{Path('out/report.html').resolve()}\n"
-    usual = rlaif("run", spec, "--out", "out")[1].splitlines()
+    *usual, finished, report = rlaif("run", spec, "--out", "out")[1].splitlines()
+    assert re.fullmatch(r"finished in \S+ s: (\d+) stages, of which \1 were reused", finished)
+    assert report == f"report: {out.strip()}"
     code, out, err = rlaif("run", spec, "--out", "out", "-v")
     details = [line for line in out.splitlines() if line not in usual]
     steps = json.loads(Path("out/run.json").read_text())["steps"]
@@ -45,7 +49,10 @@ def test_quiet_prints_the_path_and_verbose_prints_where_and_what(spec: Path, rla
     assert set(usual) < set(out.splitlines())
     assert sum(line.startswith(f"  in {Path('runs/.store')}") for line in details) == len(steps)
     assert any("comparisons 8" in line for line in details)
-    assert rlaif("run", spec, "--out", "labels", "-q", "--set", "evaluate=null")[1] == f"{Path('labels').resolve()}\n"
+    argv = ("run", spec, "--out", "labels", "--set", "evaluate=null")
+    assert rlaif(*argv, "-q")[1] == f"{Path('labels').resolve()}\n"
+    assert rlaif(*argv)[1].splitlines()[-1] == f"run folder: {Path('labels').resolve()}"
+    assert "\nexpected time: about " in rlaif("run", spec, "--out", "other", "--set", "seed=1")[1]
 
 
 def test_quiet_families_name_the_members_that_failed(spec: Path, rlaif: RunCommand) -> None:
@@ -82,6 +89,17 @@ def test_summaries_of_commands_are_not_cut() -> None:
     shown = " ".join(CliRunner().invoke(app, ["--help"]).output.split())
     assert "..." not in shown.partition("Commands:")[2]
     assert "with their rewards. lineage Show what" in shown
+
+
+def test_no_help_is_cut_or_wider_than_the_terminal(rlaif: RunCommand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for command in ("", *get_command(app).commands):  # type: ignore[attr-defined]
+        code, shown, _ = rlaif(*([command] if command else []), "--help")
+        assert code == 0
+        assert max(map(len, shown.splitlines())) <= 80, command
+        assert "\u2026" not in shown, command
+        # Ellipses stand in what is to be typed, never at the end of a sentence.
+        assert not re.search(r"[a-z]\.\.\.$", shown, re.MULTILINE), command
 
 
 @pytest.mark.parametrize("columns", [60, 200])
