@@ -25,6 +25,7 @@ from .contracts.protocols import DescribedData as DescribedData
 from .contracts.protocols import Guidance as Guidance
 from .contracts.protocols import Labeler as Labeler
 from .contracts.protocols import Metric as Metric
+from .contracts.protocols import PromptFormat as PromptFormat
 from .contracts.protocols import PromptStrategy as PromptStrategy
 from .contracts.protocols import Responder as Responder
 from .contracts.protocols import ResultTracker as ResultTracker

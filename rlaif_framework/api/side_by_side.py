@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rlaif_framework.api.finished import SFT, FinishedRun
-from rlaif_framework.api.inputs import PromptLike, read_prompts
+from rlaif_framework.api.inputs import read_prompts
 from rlaif_framework.api.policies import LoadedPolicy, load_run_policy
 from rlaif_framework.api.rewards import LoadedReward, load_run_reward
+from rlaif_framework.contracts.protocols import PromptFormat, Task
+from rlaif_framework.data.faults import RowFault
 from rlaif_framework.errors import DataError, RlaifError
+from rlaif_framework.records.preferences import Prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,8 @@ class SideBySide:
 
     policies: dict[str, LoadedPolicy]
     rewards: dict[str, LoadedReward]
+    task: Task
+    """The task of the run."""
     unscored: dict[str, str] = field(default_factory=dict)
     """Why a reward could not score, by its arm: some need a reference response, for example."""
 
@@ -56,23 +61,24 @@ class SideBySide:
         # With the baseline alone, it is scored by all rewards.
         arms = [name for name in policies if name != SFT] or list(run.spec.arms)
         scored = [name for name in arms if run.spec.arms[name].reward is not None and run.has(f"{name}/reward")]
-        return cls(policies, {name: load_run_reward(run, name) for name in scored})
+        return cls(policies, {name: load_run_reward(run, name) for name in scored}, run.create_context().task)
 
     def ask(
-        self, prompt: PromptLike, *, samples: int = 1, temperature: float = 0.0, seed: int | None = None
+        self, text: str, *, raw: bool = False, samples: int = 1, temperature: float = 0.0, seed: int | None = None
     ) -> list[TriedResponse]:
         """Ask all policies, one after the other.
 
         Args:
-            prompt: The prompt, as for `LoadedPolicy.generate`.
+            text: What the task makes a prompt of, such as a post.
+            raw: Send the text as it is.
             samples: Number of responses of each policy.
             temperature: Sampling temperature; 0 is greedy decoding.
             seed: Seed for sampling [default: that of the run].
 
         Raises:
-            RlaifError: The prompt cannot be read, or does not fit into the model.
+            RlaifError: The text makes no prompt, or does not fit into the model.
         """
-        (given,) = read_prompts(prompt)
+        given = self._make_prompt(text, raw)
         sampled = [
             (name, sample)
             for name, policy in self.policies.items()
@@ -90,7 +96,16 @@ class SideBySide:
             for index, (name, sample) in enumerate(sampled)
         ]
 
-    def _score(self, prompt: PromptLike, responses: Sequence[str]) -> dict[str, list[float]]:
+    def _make_prompt(self, text: str, raw: bool) -> Prompt:
+        if raw or not isinstance(self.task, PromptFormat):
+            (prompt,) = read_prompts(text)
+            return prompt
+        try:
+            return self.task.format_prompt(text)
+        except (RowFault, DataError) as error:
+            raise DataError(f"{error}; --raw sends the text as it is") from error
+
+    def _score(self, prompt: Prompt, responses: Sequence[str]) -> dict[str, list[float]]:
         """Score responses with each reward that can."""
         found = {}
         for arm, reward in self.rewards.items():

@@ -34,6 +34,9 @@ def try_policies(
     ] = None,
     prompt: Annotated[str | None, typer.Option("--prompt", "-p", metavar="TEXT", help="The prompt.")] = None,
     file: Annotated[Path | None, typer.Option("--file", metavar="FILE", help="Text file with the prompt.")] = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Send the prompt as it is, without the template of the task.")
+    ] = False,
     samples: Annotated[int, typer.Option(metavar="N", min=1, help="Number of responses of each policy.")] = 1,
     temperature: Annotated[
         float | None,
@@ -56,6 +59,8 @@ def try_policies(
 ) -> None:
     """Ask several policies of a run the same prompt, and show their responses with their rewards.
 
+    The prompt is what the task makes one of, such as a post: its template is added as in training.
+
     Without --prompt and --file, prompts are read from the terminal, one per line, or a single one of several lines from
     a pipe. Ctrl-D ends.
     """
@@ -69,7 +74,7 @@ def try_policies(
         for text in texts:
             try:
                 with stdout_to_stderr():
-                    found = policies.ask(text, samples=samples, temperature=heat, seed=seed)
+                    found = policies.ask(text, raw=raw, samples=samples, temperature=heat, seed=seed)
             except RlaifError as error:
                 if not _is_typed(prompt, file):
                     raise

@@ -17,6 +17,7 @@ from rlaif_framework.contracts.protocols import (
     AdvantageEstimator,
     DescribedData,
     Guidance,
+    PromptFormat,
     ReportingReward,
     Responder,
     Reward,
@@ -95,8 +96,13 @@ def _override_task(target: type[Any], owner: str) -> Overrides:
         notes = read_items(target.data_notes(self)) or []
         return [check_type(note, str, f"{owner}: data_notes()") for note in notes]
 
+    def format_prompt(self: Any, text: str) -> Prompt:
+        return check_type(target.format_prompt(self, text), Prompt, f"{owner}: format_prompt()")
+
     found: list[Callable[..., Any]] = [prompts, comparisons, truncate, clean, measure, annotator_prompts]
-    return _collect(*found, *([data_notes] if issubclass(target, DescribedData) else []))
+    found += [data_notes] if issubclass(target, DescribedData) else []
+    found += [format_prompt] if issubclass(target, PromptFormat) else []
+    return _collect(*found)
 
 
 def _override_backend(target: type[Any], owner: str) -> Overrides:

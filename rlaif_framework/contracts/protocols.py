@@ -69,6 +69,19 @@ class DescribedData(Protocol):
 
 
 @runtime_checkable
+class PromptFormat(Protocol):
+    """A task that makes a prompt from a text that a user types; without it, `rlaif try` sends the text as it is."""
+
+    def format_prompt(self, text: str) -> Prompt:
+        """Return the prompt that the policy would get for this text, such as a post, as in its training.
+
+        Raises:
+            DataError: The text alone makes no prompt.
+        """
+        ...
+
+
+@runtime_checkable
 class Backend(Protocol):
     """A language model that answers requests."""
 

@@ -12,6 +12,7 @@ from typing import Literal
 
 from rlaif_framework.errors import RlaifError, SpecError
 from rlaif_framework.files import locked, write_atomic
+from rlaif_framework.metrics.evaluation import Evaluation
 from rlaif_framework.metrics.seeds import Measure
 from rlaif_framework.pipeline.engine import compute_step, prepare_run, run_spec
 from rlaif_framework.pipeline.member_measures import list_measures
@@ -22,6 +23,7 @@ from rlaif_framework.pipeline.unused import FAMILY_STEPS
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.progress import Progress, UniqueProgress
 from rlaif_framework.report.family_report import FAMILY, FamilyMember, FamilyReport
+from rlaif_framework.report.run_charts import LoggedMetric, list_training
 from rlaif_framework.spec.families import Family, Member
 from rlaif_framework.spec.model import Spec
 from rlaif_framework.store import Store
@@ -49,6 +51,8 @@ class FamilyRun:
     """The error of each member that failed, by its name."""
     measures: dict[str, list[Measure]] = field(default_factory=dict)
     """The main numbers of each member that is finished, by its name."""
+    curves: dict[str, list[LoggedMetric]] = field(default_factory=dict)
+    """The training metrics of each member that is finished, by its name."""
 
     def report(self) -> FamilyReport:
         """Return the report of what has been run."""
@@ -194,7 +198,9 @@ def _run_member(run: FamilyRun, member: Member) -> None:
     try:
         finished = run_spec(member.spec, place, run.store, run.manager, run.progress, run.checkpoint_seconds)
         if run.is_main and finished.spec.evaluate is not None:
-            run.measures[member.name] = list(list_measures(finished.steps[-1], finished.artefact))
+            summary = finished.steps[-1]
+            run.measures[member.name] = list(list_measures(summary, finished.artefact))
+            run.curves[member.name] = list(list_training(Evaluation.load(finished.artefact(summary))))
     except Exception as error:
         _record_failure(run, [member.name], error)
     else:
@@ -215,4 +221,4 @@ def _record_failure(run: FamilyRun, names: Sequence[str], error: Exception) -> N
 
 def _write_report(run: FamilyRun) -> None:
     if run.is_main:
-        run.report().write(run.folder)
+        run.report().write(run.folder, run.curves)

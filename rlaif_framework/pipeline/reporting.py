@@ -20,6 +20,7 @@ from rlaif_framework.pipeline.run_record import SUMMARY, RunRecord, RunStatus, r
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.progress import Progress
 from rlaif_framework.report.family_report import FAMILY, PAGE, FamilyReport
+from rlaif_framework.report.run_charts import LoggedMetric, list_training
 from rlaif_framework.report.run_report import RunReport, StepReport
 from rlaif_framework.spec.loading import load_spec
 
@@ -130,6 +131,7 @@ def _rebuild_run(record: RunRecord, manager: PluginManager, progress: Progress) 
 def _rebuild_family(folder: Path, manager: PluginManager, progress: Progress) -> Iterator[Path]:
     found = FamilyReport.read(folder)
     measures: dict[str, list[Measure]] = {}
+    curves: dict[str, list[LoggedMetric]] = {}
     for member in found.members:
         place = folder / Path(member.name).name  # a record may come from a stranger
         try:
@@ -137,11 +139,13 @@ def _rebuild_family(folder: Path, manager: PluginManager, progress: Progress) ->
                 raise DataError(f"member '{member.name}' has not run")
             record = RunRecord.read(place)
             yield _rebuild_run(record, manager, progress)
+            evaluation = record.read_evaluation()
+            curves[member.name] = [] if evaluation is None else list(list_training(evaluation))
             measures[member.name] = _measure(record, manager)
         except RlaifError as error:
             progress.print(f"left out: {error}")
     members = [member.model_copy(update={"measures": {}}) for member in found.members]
-    FamilyReport.build(found.name, found.spec, members, measures, found.published).write(folder)
+    FamilyReport.build(found.name, found.spec, members, measures, found.published).write(folder, curves)
     yield folder / PAGE
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from rlaif_framework.metrics.calibration import Calibration, LengthBin
 from rlaif_framework.metrics.estimates import Estimate
@@ -23,6 +23,17 @@ SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down"
 MAX_POINTS = 400
 """Maximum number of points of a curve."""
 INTERVAL = "#0072b2"
+CURVE: JsonDict = {"type": "line", "point": {"size": 18, "filled": True}, "strokeWidth": 2, "clip": True}
+"""Mark of a curve."""
+# Shift and the wheel zoom, so that the page scrolls over a chart.
+ZOOM: JsonDict = {
+    "name": "zoom",
+    "select": {"type": "interval", "encodings": ["x"], "zoom": "wheel![event.shiftKey]"},
+    "bind": "scales",
+}
+"""Parameter of a chart whose steps can be moved and zoomed."""
+
+Point = TypeVar("Point")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +78,30 @@ def draw_curve(
     rows = [
         {"arm": arm, "step": step, "value": value} for arm, points in curves.items() for step, value in thin(points)
     ]
+    spec = {
+        "data": {"values": rows},
+        "height": 190,
+        "params": [ZOOM],
+        "mark": CURVE,
+        "encoding": {
+            **curve_channels(curves, arms),
+            "tooltip": [tip("arm"), tip("step"), tip("value", ".4g")],
+        },
+    }
+    lengths = ", ".join(f"{arm} {len(points)} steps" for arm, points in curves.items())
+    return Chart(identity, title, f"{title} by training step: {lengths}.", finish(spec))
+
+
+def curve_channels(shown: Iterable[str], arms: Sequence[str]) -> JsonDict:
+    """Return the channels of a value by training step, one line for each arm.
+
+    Args:
+        shown: The arms in the chart.
+        arms: All arms of the page.
+    """
+    names = list(shown)
     legend = {"symbolType": "stroke", "symbolSize": 500, "symbolStrokeWidth": 2.5}
-    encoding = {
+    return {
         "x": {"field": "step", "type": "quantitative", "title": "step", "axis": {"tickMinStep": 1}},
         "y": {
             "field": "value",
@@ -77,34 +110,17 @@ def draw_curve(
             "scale": {"zero": False},
             "axis": {"format": ".3~g"},
         },
-        "color": by_arm(curves, arms, COLOURS, legend),
+        "color": by_arm(names, arms, COLOURS, legend),
         # Arms differ by their dashes too, not by their colour only.
-        "strokeDash": by_arm(curves, arms, DASHES, legend),
-        "tooltip": [_tip("arm"), _tip("step"), _tip("value", ".4g")],
+        "strokeDash": by_arm(names, arms, DASHES, legend),
     }
-    spec = {
-        "data": {"values": rows},
-        "height": 190,
-        # Shift and the wheel zoom, so that the page scrolls over a chart.
-        "params": [
-            {
-                "name": "zoom",
-                "select": {"type": "interval", "encodings": ["x"], "zoom": "wheel![event.shiftKey]"},
-                "bind": "scales",
-            }
-        ],
-        "mark": {"type": "line", "point": {"size": 18, "filled": True}, "strokeWidth": 2, "clip": True},
-        "encoding": encoding,
-    }
-    lengths = ", ".join(f"{arm} {len(points)} steps" for arm, points in curves.items())
-    return Chart(identity, title, f"{title} by training step: {lengths}.", finish(spec))
 
 
-def thin(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
-    """Keep evenly spaced points, with the first and the last one."""
-    if len(points) <= MAX_POINTS:
+def thin(points: Sequence[Point], most: int = MAX_POINTS) -> Sequence[Point]:
+    """Keep evenly spaced points, at most so many, with the first and the last one."""
+    if len(points) <= most:
         return points
-    return [points[round(i * (len(points) - 1) / (MAX_POINTS - 1))] for i in range(MAX_POINTS)]
+    return [points[round(i * (len(points) - 1) / (most - 1))] for i in range(most)]
 
 
 def draw_trade(points: Mapping[str, tuple[float, Estimate]], arms: Sequence[str]) -> Chart:
@@ -114,7 +130,7 @@ def draw_trade(points: Mapping[str, tuple[float, Estimate]], arms: Sequence[str]
         "x": {"field": "kl", "type": "quantitative", "title": "KL from the baseline (nats)"},
         "color": by_arm(points, arms, COLOURS, {}),
     }
-    tips = [_tip("arm"), _tip("kl", ".3g", "KL"), *_interval_tips("win rate %")]
+    tips = [tip("arm"), tip("kl", ".3g", "KL"), *_interval_tips("win rate %")]
     shapes = {"shape": by_arm(points, arms, SHAPES, {})}
     layers = draw_intervals("y", _percent_axis("wins against sft (%)"), channels, tips, {"type": "point"}, shapes)
     spec = {"data": {"values": rows}, "height": 240, "layer": [_reference_line("y", 50), *layers]}
@@ -136,7 +152,7 @@ def _draw_reliability(identity: str, name: str, found: Calibration) -> Chart:
     x = {"field": "stated", "type": "quantitative", "title": "stated probability (%)", "scale": scale}
     y = _percent_axis("accuracy (%)")
     size = {"size": {"field": "count", "type": "quantitative", "legend": None, "scale": {"range": [20, 140]}}}
-    tips = [_tip("stated", ".1f", "stated %"), *_interval_tips("accuracy %"), _tip("count")]
+    tips = [tip("stated", ".1f", "stated %"), *_interval_tips("accuracy %"), tip("count")]
     diagonal = {
         "data": {"values": [{"stated": 50, "value": 50}, {"stated": 100, "value": 100}]},
         "mark": {"type": "line", "strokeDash": [4, 4], "color": "var(--soft)"},
@@ -166,7 +182,7 @@ def _draw_lengths(identity: str, name: str, bins: Sequence[LengthBin]) -> Chart:
         "title": "characters that the better response is longer",
         "axis": {"labelAngle": -30},
     }
-    tips = [_tip("bin", title="longer by"), *_interval_tips("agreement %"), _tip("count")]
+    tips = [tip("bin", title="longer by"), *_interval_tips("agreement %"), tip("count")]
     mark = {"type": "circle", "color": INTERVAL}
     layers = [_reference_line("y", 50), *draw_intervals("y", _percent_axis("agreement (%)"), {"x": x}, tips, mark)]
     spec = {"data": {"values": rows}, "height": 200, "layer": layers}
@@ -179,7 +195,7 @@ def draw_rates(identity: str, title: str, rates: Mapping[str, Estimate | None], 
     if not rows:
         return None
     y = {"field": "name", "type": "nominal", "sort": None, "title": None}
-    tips = [_tip("name"), *_interval_tips(axis)]
+    tips = [tip("name"), *_interval_tips(axis)]
     mark = {"type": "circle", "color": INTERVAL}
     layers = [_reference_line("x", 100 * at), *draw_intervals("x", _percent_axis(axis), {"y": y}, tips, mark)]
     spec = {"data": {"values": rows}, "height": 26 * len(rows), "layer": layers}
@@ -243,13 +259,14 @@ def _bounds(estimate: Estimate) -> dict[str, float]:
     return {key: round(100 * value, 4) for key, value in bounds.items()}
 
 
-def _tip(field: str, form: str = "", title: str | None = None) -> JsonDict:
+def tip(field: str, form: str = "", title: str | None = None) -> JsonDict:
+    """Return a line of a tooltip, for a number with its format."""
     channel = {"field": field, "title": title or field}
     return {**channel, "type": "quantitative", "format": form} if form else {**channel, "type": "nominal"}
 
 
 def _interval_tips(title: str) -> list[JsonDict]:
-    return [_tip("value", ".1f", title), _tip("low", ".1f", "95 % from"), _tip("high", ".1f", "to")]
+    return [tip("value", ".1f", title), tip("low", ".1f", "95 % from"), tip("high", ".1f", "to")]
 
 
 def _read(rows: Rows, key: str) -> str:

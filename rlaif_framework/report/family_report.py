@@ -11,8 +11,10 @@ from pydantic import BaseModel, ConfigDict
 from rlaif_framework.files import write_atomic
 from rlaif_framework.metrics.estimates import Estimate, adjust_holm
 from rlaif_framework.metrics.seeds import Measure, Measured, SeedDifference, SeedMean, average_seeds, compare_seeds
+from rlaif_framework.report.family_charts import draw_family
 from rlaif_framework.report.page import render_document, render_page
 from rlaif_framework.report.published import explain_published, show_published
+from rlaif_framework.report.run_charts import LoggedMetric
 
 FAMILY, PAGE = "family.json", "family.html"
 """Names of the files."""
@@ -125,19 +127,31 @@ class FamilyReport(BaseModel):
         """The members that failed."""
         return [member for member in self.members if member.state == "failed"]
 
-    def write(self, folder: Path) -> None:
-        """Write both files into the folder of the family."""
+    def write(self, folder: Path, curves: Mapping[str, Sequence[LoggedMetric]]) -> None:
+        """Write both files into the folder of the family.
+
+        Args:
+            folder: The folder.
+            curves: As for `render`.
+        """
         write_atomic(folder / FAMILY, self.model_dump_json(indent=1))
-        write_atomic(folder / PAGE, self.render())
+        write_atomic(folder / PAGE, self.render(curves))
 
     @classmethod
     def read(cls, folder: Path) -> FamilyReport:
         """Read the report of a family."""
         return cls.model_validate_json((folder / FAMILY).read_text(encoding="utf-8"))
 
-    def render(self) -> str:
-        """Render the page, which makes no external requests."""
-        return render_document("family.html.j2", {}, report=self, reading=self._explain(), tables=self.list_tables())
+    def render(self, curves: Mapping[str, Sequence[LoggedMetric]] = {}) -> str:
+        """Render the page, which makes no external requests.
+
+        Args:
+            curves: The training metrics of each finished member, by its name.
+        """
+        charts = {"training": list(draw_family({member.name: member.variant for member in self.members}, curves))}
+        return render_document(
+            "family.html.j2", charts, report=self, reading=self._explain(), tables=self.list_tables()
+        )
 
     def _explain(self) -> str:
         """Explain the columns of the tables."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from rlaif_framework.metrics.estimates import Estimate
@@ -48,14 +48,25 @@ class Leaderboard:
     columns: list[Column]
 
 
-def build_leaderboard(evaluation: Evaluation, seconds: dict[str, float]) -> Leaderboard:
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What the stages of the arms took, by the name of the arm."""
+
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    tokens: Mapping[str, float] = field(default_factory=dict)
+    """Tokens of the prompts and answers of language models that labelled; 0 if none did."""
+    dollars: Mapping[str, float] = field(default_factory=dict)
+    """US dollars for them, for backends with known prices; 0 for others."""
+
+
+def build_leaderboard(evaluation: Evaluation, costs: Costs) -> Leaderboard:
     """Collect the metrics of the arms, the baseline and the references, and rank them by the first column.
 
     Args:
         evaluation: The measurements.
-        seconds: Time of the stages of each arm.
+        costs: What the stages of each arm took.
     """
-    columns = [column for column in _list_columns(evaluation, seconds) if column.cells]
+    columns = [column for column in _list_columns(evaluation, costs) if column.cells]
     first = columns[0].cells if columns else {}
 
     def rank(name: str) -> tuple[bool, float]:
@@ -94,7 +105,7 @@ def find_kl(arm: MeasuredArm) -> float | None:
     return arm.last_logged(*KL)
 
 
-def _list_columns(evaluation: Evaluation, seconds: dict[str, float]) -> Iterator[Column]:
+def _list_columns(evaluation: Evaluation, costs: Costs) -> Iterator[Column]:
     yield from _list_wins(evaluation)
     arms = evaluation.arms.items()
     gains = {name: arm.reward.gain if arm.reward else None for name, arm in arms}
@@ -111,7 +122,13 @@ def _list_columns(evaluation: Evaluation, seconds: dict[str, float]) -> Iterator
     yield Column("reward accuracy", note, _measure(accuracy, _percent, 0.5))
     yield _compare_metric(evaluation, "tokens", "tokens", short_number_of, ("higher", "lower"))
     yield _compare_metric(evaluation, "eos_rate", "EOS rate", _percent, ("better", "worse"))
-    times = {name: Cell(format_seconds(value), value) for name, value in seconds.items()}
+    tokens = {name: Cell(f"{value:,.0f}", value) for name, value in costs.tokens.items() if value}
+    note = "Tokens that language models read and wrote for the arm's labels, cached answers included"
+    yield Column("label tokens", note, tokens)
+    dollars = {name: Cell(format_dollars(value), value) for name, value in costs.dollars.items() if value}
+    note = "US dollars for these tokens at the prices in the spec, cached answers included"
+    yield Column("label cost", note, dollars)
+    times = {name: Cell(format_seconds(value), value) for name, value in costs.seconds.items()}
     yield Column("time", "Time of the arm's own stages, without the evaluation", times)
 
 
@@ -127,18 +144,18 @@ def _list_wins(evaluation: Evaluation) -> Iterator[Column]:
             note = f"Share of test prompts won against {opponent} by {title}; marked if it differs from 50 %"
             rates = {name: win.rate for name, win in found.items()}
             yield Column(f"wins against {opponent}{by}", note, _measure(rates, _percent, 0.5))
-            if opponent == BASELINE and not by:
-                yield from _adjust_wins(found)
+            if not by:
+                yield from _adjust_wins(found, "" if opponent == BASELINE else f" against {opponent}")
 
 
-def _adjust_wins(found: dict[str, WinRate]) -> Iterator[Column]:
+def _adjust_wins(found: dict[str, WinRate], against: str) -> Iterator[Column]:
     """Yield the win rates by human labels, and those for equal lengths."""
     corrected = {name: win.corrected.rate for name, win in found.items() if win.corrected is not None}
     note = "The same win rate, corrected by human labels; marked if it differs from 50 %"
-    yield Column("corrected by people", note, _measure(corrected, _percent, 0.5))
+    yield Column(f"corrected by people{against}", note, _measure(corrected, _percent, 0.5))
     adjusted = {name: win.length_adjusted for name, win in found.items()}
     note = "The same win rate, estimated for responses of equal length; marked if it differs from 50 %"
-    yield Column("length-adjusted", note, _measure(adjusted, _percent, 0.5))
+    yield Column(f"length-adjusted{against}", note, _measure(adjusted, _percent, 0.5))
 
 
 def _compare_metric(
@@ -193,7 +210,12 @@ def format_seconds(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def sum_seconds(steps: Iterable[tuple[str, float]], arms: Iterable[str]) -> dict[str, float]:
-    """Add up the time of the stages of each arm, which are in its folder."""
+def format_dollars(dollars: float) -> str:
+    """Format an amount of US dollars: `$1,234.50`, `$0.012`."""
+    return f"${dollars:,.2f}" if dollars >= 1 else f"${dollars:.2g}"
+
+
+def sum_by_arm(steps: Iterable[tuple[str, float]], arms: Iterable[str]) -> dict[str, float]:
+    """Add up a number of the stages of each arm, which are in its folder."""
     found = list(steps)
-    return {arm: sum(seconds for name, seconds in found if name.startswith(f"{arm}/")) for arm in arms}
+    return {arm: sum(value for name, value in found if name.startswith(f"{arm}/")) for arm in arms}

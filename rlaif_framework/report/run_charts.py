@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 from rlaif_framework.metrics.evaluation import Curve, Evaluation
 from rlaif_framework.report.charts import (
@@ -73,32 +74,52 @@ def _draw_wins(evaluation: Evaluation) -> Iterator[Chart]:
         yield draw_trade(points, list(evaluation.arms))
 
 
+class LoggedMetric(NamedTuple):
+    """A training metric of several arms."""
+
+    id: str
+    """Id of its chart."""
+    title: str
+    points: dict[str, list[tuple[float, float]]]
+    """Step and value of each arm that has it."""
+
+
+def list_training(evaluation: Evaluation) -> Iterator[LoggedMetric]:
+    """Yield the main training metrics of the reward models and the policies."""
+    losses = {name: arm.reward.loss for name, arm in evaluation.arms.items() if arm.reward is not None}
+    curves = {name: arm.curve for name, arm in evaluation.arms.items()}
+    for key, title in REWARD_CURVES.items():
+        yield from _read(f"reward-{key}", title, key, losses)
+    for key, title in CURVES.items():
+        yield from _read(f"curve-{key.replace('/', '-')}", title, key, curves)
+
+
 def _draw_training(evaluation: Evaluation) -> Iterator[Chart]:
     """Draw the training of the reward models and the policies, all arms in one chart for each metric."""
-    losses = {name: arm.reward.loss for name, arm in evaluation.arms.items() if arm.reward is not None}
-    for key, title in REWARD_CURVES.items():
-        yield from _draw(f"reward-{key}", title, key, losses)
-    curves = {name: arm.curve for name, arm in evaluation.arms.items()}
-    for key, title in CURVES.items():
-        yield from _draw(f"curve-{key.replace('/', '-')}", title, key, curves)
+    arms = list(evaluation.arms)
+    for metric in list_training(evaluation):
+        yield draw_curve(*metric, arms)
     yield from draw_checkpoints({name: arm.checkpoints for name, arm in evaluation.arms.items()})
 
 
 def _draw_others(evaluation: Evaluation) -> Iterator[Chart]:
     """Draw the other training metrics of the policies, and of the baseline."""
-    yield from _draw("sft-loss", "loss of the baseline", "loss", {BASELINE: evaluation.sft_loss})
+    for metric in _read("sft-loss", "loss of the baseline", "loss", {BASELINE: evaluation.sft_loss}):
+        yield draw_curve(*metric, [BASELINE])
     curves = {name: arm.curve for name, arm in evaluation.arms.items()}
     keys = dict.fromkeys(key for curve in curves.values() for row in curve for key in row)
     others = [key for key in keys if key not in CURVES and key != "step"]
     for number, key in enumerate(others[:MAX_OTHER]):
-        yield from _draw(f"other-{number}", metric_name(key), key, curves)
+        for metric in _read(f"other-{number}", metric_name(key), key, curves):
+            yield draw_curve(*metric, list(curves))
 
 
-def _draw(identity: str, title: str, key: str, curves: Mapping[str, Curve]) -> Iterator[Chart]:
+def _read(identity: str, title: str, key: str, curves: Mapping[str, Curve]) -> Iterator[LoggedMetric]:
+    """Yield a metric if it was logged."""
     points = {
         name: [(row["step"], row[key]) for row in curve if key in row and "step" in row]
         for name, curve in curves.items()
     }
     measured = {name: found for name, found in points.items() if found}
     if measured:
-        yield draw_curve(identity, title, measured, list(curves))
+        yield LoggedMetric(identity, title, measured)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from rlaif_framework.report.cards import CardFacts, write_cards
 from rlaif_framework.report.cautions import Caution, CautionGroup, group_cautions
 from rlaif_framework.report.dataset_cards import write_dataset_cards
 from rlaif_framework.report.findings import describe_unanswered, find_cautions, summarise
-from rlaif_framework.report.leaderboard import Leaderboard, build_leaderboard, sum_seconds
+from rlaif_framework.report.leaderboard import Costs, Leaderboard, build_leaderboard, sum_by_arm
 from rlaif_framework.report.markdown import write_markdown
 from rlaif_framework.report.page import percent, render_document, render_page
 from rlaif_framework.report.published import compare_published
@@ -39,6 +39,11 @@ class StepReport(BaseModel):
     peak_memory_bytes: int
     facts: dict[str, float | int | str]
     """Counts such as truncated prompts."""
+
+    def find_number(self, name: str) -> float:
+        """Return a number among the facts; 0 if the step does not record it."""
+        found = self.facts.get(name, 0)
+        return 0 if isinstance(found, str) else found
 
 
 class RunReport(BaseModel):
@@ -123,8 +128,15 @@ class RunReport(BaseModel):
         return CardFacts(self.spec, self.evaluation, self._build_leaderboard(), cautions, self.environment, steps)
 
     def _build_leaderboard(self) -> Leaderboard:
-        seconds = sum_seconds(((step.name, step.seconds) for step in self.steps), self.evaluation.arms)
-        return build_leaderboard(self.evaluation, seconds)
+        def add_up(number: Callable[[StepReport], float]) -> dict[str, float]:
+            return sum_by_arm(((step.name, number(step)) for step in self.steps), self.evaluation.arms)
+
+        costs = Costs(
+            seconds=add_up(lambda step: step.seconds),
+            tokens=add_up(lambda step: step.find_number("prompt_tokens") + step.find_number("generated_tokens")),
+            dollars=add_up(lambda step: step.find_number("cost")),
+        )
+        return build_leaderboard(self.evaluation, costs)
 
     def _group_warnings(self) -> list[CautionGroup]:
         return group_cautions(_find_all(self.evaluation, self.spec, self.steps), self.warnings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import socket
@@ -13,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from rlaif_framework import MissingPackageError, PluginError, PluginManager, Spec, SpecError
+from rlaif_framework import MissingPackageError, PluginError, PluginManager, Spec, SpecError, Table
 from rlaif_framework.contracts import read_metrics
+from rlaif_plugins.trackers.tensorboard import _format_table
 from support.runs import execute
 from support.wandb_files import read_run
 
@@ -62,16 +64,53 @@ def results(folder: Path) -> tuple[str, dict[str, float]]:
 
 
 def test_tensorboard_has_each_step_once(twice: Callable[[Any], Path]) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     folder = twice("tensorboard")
     for step in STEPS:
         (events,) = folder.glob(f"tensorboard/{step.replace('/', '-')}/*")
-        found = EventAccumulator(str(events)).Reload()
+        found = read_events(events)
         for row in read_metrics(folder / step):
             for name in row.keys() - {"step"}:
                 values = [event.value for event in found.Scalars(name) if event.step == row["step"]]
                 assert values == [pytest.approx(row[name], rel=1e-6)]
+
+
+def read_events(folder: Path) -> Any:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    return EventAccumulator(str(folder)).Reload()
+
+
+def read_text(folder: Path, tag: str) -> str:
+    """The only text of a tag, without the escapes of Markdown."""
+    (event,) = read_events(folder).Tensors(f"{tag}/text_summary")
+    (text,) = event.tensor_proto.string_val
+    return html.unescape(text.decode())
+
+
+def test_tensorboard_has_settings_tables_and_results_once(twice: Callable[[Any], Path]) -> None:
+    folder = twice("tensorboard")
+    events = folder / "tensorboard"
+    settings = json.loads(read_text(events / "settings", "spec"))
+    assert settings["arms"]["rlaif"]["reward"]["kind"] == "bradley-terry"
+    name, rate = results(folder)
+    found = read_events(events / "results")
+    for end, key in (("", "value"), ("/low", "low"), ("/high", "high")):
+        assert [event.value for event in found.Scalars(name + end)] == [pytest.approx(rate[key], rel=1e-6)]
+    rows = read_text(next(events.glob("texts/rlaif-labels/*/labels")), "labels").splitlines()
+    labels = (folder / "rlaif/labels/preferences.jsonl").read_text().splitlines()
+    assert len(rows) == 2 + len(labels)
+    assert rows[2].startswith(f"| {json.loads(labels[0])['comparison']} | ")
+    samples = read_text(next(events.glob("texts/evaluation-summary/*/samples")), "samples").splitlines()
+    assert samples[0].startswith("| prompt | reference | sft | rlaif")
+
+
+def test_texts_stay_texts_in_tensorboard() -> None:
+    table = Table("t", ("a_b", "c"), [("<img src=x> | **bold**\n# title", None), ("é, 1.5", 0.25)])
+    head, _, first, second = _format_table(table)
+    assert head == "| a&#95;b | c |"
+    assert set("<*#|_") & set(first.replace("<br>", "").replace("&#", "")[1:-1].replace(" |", "")) == set()
+    assert html.unescape(first.replace("<br>", "\n")) == "| <img src=x> | **bold**\n# title |  |"
+    assert second == "| é, 1.5 | 0.25 |"
 
 
 def test_wandb_has_each_step_once_with_settings_tables_results_and_report(twice: Callable[[Any], Path]) -> None:

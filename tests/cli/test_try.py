@@ -15,12 +15,24 @@ from typing import Any
 import pytest
 
 import rlaif_framework
-from rlaif_framework import PluginManager, Prompt
+from rlaif_framework import PluginManager, Prompt, Turn
 from rlaif_framework.api.rewards import LoadedReward
 from rlaif_framework.cli.interrupts import CODE
+from rlaif_framework.data import hash_texts
+from rlaif_plugins.tasks.tldr.task import TldrTask
 
 RunCommand = Callable[..., tuple[int, str, str]]
 PROMPT = "POST: my dog ate my shoes\nand I am sad\n\nTL;DR:"
+
+
+def summarise(post: str) -> Prompt:
+    """The prompt of the task for a post; the model has a chat template."""
+    text = f"POST: {post}\n\nTL;DR:"
+    instruction = f"Summarize the following text in one or two sentences.\n\n{post}"
+    return Prompt(hash_texts(text), text, post, turns=(Turn("user", instruction),))
+
+
+OWN = summarise("my dog ate my shoes\nand I am sad")
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +48,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def expect(run: Path, policy: str, prompt: str = PROMPT, count: int = 1, **settings: Any) -> list[dict[str, Any]]:
+def expect(run: Path, policy: str, prompt: str | Prompt = OWN, count: int = 1, **settings: Any) -> list[dict[str, Any]]:
     result = rlaif_framework.load_run(run)
     samples = result.policy(policy).sample([prompt] * count, **settings)
     texts = result.policy(policy).generate([prompt] * count, **settings)
@@ -65,6 +77,25 @@ def test_a_prompt_is_answered_by_all_policies(run_folder: Path, rlaif: RunComman
     assert expected[0]["text"] != expected[1]["text"]
 
 
+def test_a_raw_prompt_is_sent_as_it_is(run_folder: Path, rlaif: RunCommand) -> None:
+    argv = ("try", run_folder, "sft", "--prompt", "my dog ate it", "--json")
+    formatted, raw = (json.loads(rlaif(*argv, *more)[1]) for more in ((), ("--raw",)))
+    assert formatted == expect(run_folder, "sft", summarise("my dog ate it"))
+    assert raw == expect(run_folder, "sft", "my dog ate it")
+    assert formatted[0]["text"] != raw[0]["text"]
+
+
+def test_a_text_that_makes_no_prompt_can_be_sent_raw(
+    run_folder: Path, rlaif: RunCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: TldrTask, text: str) -> Prompt:
+        raise rlaif_framework.DataError("no post")
+
+    monkeypatch.setattr(TldrTask, "format_prompt", refuse)
+    code, _, err = rlaif("try", run_folder, "sft", "--prompt", "x")
+    assert (code, err) == (2, "rlaif: no post; --raw sends the text as it is\n")
+
+
 def test_samples_have_a_seed_and_arms_can_be_chosen(run_folder: Path, rlaif: RunCommand) -> None:
     argv = ("try", run_folder, "rlaif", "--prompt", PROMPT, "--samples", 3, "--seed", 5)
     found = json.loads(rlaif(*argv, "--json")[1])
@@ -91,7 +122,7 @@ def test_lines_typed_at_a_terminal_are_answered_until_the_end(
     code, out, err = rlaif("try", run_folder, "sft")
     assert (code, err) == (0, "Type a prompt. Ctrl-D ends.\n")
     assert out.count("--- sft: ") == 2
-    (own,) = expect(run_folder, "sft", "first")
+    (own,) = expect(run_folder, "sft", summarise("first"))
     end = "EOS" if own["finished"] else "no EOS"
     assert f"--- sft: {own['tokens']} tokens, {end}, reward of rlaif {own['rewards']['rlaif']:.4g}" in out
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import re
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -284,7 +286,23 @@ def test_the_page_shows_each_seed_and_says_what_was_not_computed(report: FamilyR
     assert f">{title}</h3>" in page
     assert all(cell in page for row in rows for cell in row)
     assert any("KL of rlaif at the last step" in note and "not measured on prompts" in note for note in report.notes)
-    assert "<script" not in strip_assets(page)
+    assert 'role="img" aria-label="KL from the baseline by training step, mean over seeds' in page
+    assert "<script>" not in strip_assets(page)
+
+
+def test_curves_are_means_over_the_seeds_of_a_variant(report: FamilyReport, family_folder: Path) -> None:
+    curves = {}
+    for member in report.members:
+        evaluation = Evaluation.load(family_folder / member.name / "evaluation/summary")
+        curves[member.name] = evaluation.arms["rlaif"].curve
+    (specs,) = re.findall(r'id="chart-specs">(.*?)</script>', (family_folder / "family.html").read_text("utf-8"), re.S)
+    rows = json.loads(specs)["curve-reward"]["data"]["values"]
+    assert [(row["arm"], row["step"], row["seeds"]) for row in rows] == [
+        (variant, step, 3) for variant in ("greedy", "sampled") for step in (1, 2)
+    ]
+    first = [curves[f"greedy,seed={seed}"][0]["reward"] for seed in range(3)]
+    found = [rows[0][key] for key in ("value", "low", "high")]
+    assert found == pytest.approx([statistics.fmean(first), min(first), max(first)])
 
 
 def test_one_seed_has_no_interval_over_seeds(build: BuildFamily, tmp_path: Path, manager: PluginManager) -> None:

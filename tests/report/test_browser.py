@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from rlaif_framework.report.family_report import FamilyMember, FamilyReport
+from rlaif_framework.report.run_charts import LoggedMetric
 from support.browser import Browser
 from support.browser import browser as browser
 from support.evaluations import ARM, EVALUATION, POLICY, build_report, estimate, make_row, win
@@ -50,6 +52,29 @@ def choose(browser: Browser, name: str, value: str) -> None:
     )
 
 
+def check_charts(browser: Browser) -> None:
+    for number in range(browser.evaluate("document.querySelectorAll('[data-chart]').length")):
+        plot = f"document.querySelectorAll('[data-chart]')[{number}]"
+        browser.evaluate(f"{plot}.closest('details')?.setAttribute('open', ''); {plot}.scrollIntoView()")
+        browser.wait(f"{plot}.dataset.drawn === 'done'")
+        assert browser.evaluate(f"{plot}.querySelectorAll('svg path').length") > 3
+        assert browser.evaluate(f"{plot}.getAttribute('aria-label')")
+
+
+def test_the_curves_of_a_family_are_drawn(browser: Browser, tmp_path: Path) -> None:
+    members = [FamilyMember(name=f"seed={i}", variant="f", seed=i, choices={"seed": str(i)}) for i in range(3)]
+    curves = {
+        member.name: [LoggedMetric("curve-reward", "reward", {"a": [(1.0, 0.1 * member.seed), (2.0, 0.5)]})]
+        for member in members
+    }
+    page = tmp_path / "family.html"
+    page.write_text(FamilyReport.build("f", {}, members, {}).render(curves), encoding="utf-8")
+    browser.open(page)
+    check_charts(browser)
+    assert browser.evaluate("document.querySelectorAll('[data-chart] .mark-area path').length") == 1
+    assert (browser.complaints(), browser.requests()) == ([], [])
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_all_charts_are_drawn_under_the_policy_of_the_page(
@@ -57,12 +82,7 @@ def test_all_charts_are_drawn_under_the_policy_of_the_page(
 ) -> None:
     browser.open(page, width, scheme)
     browser.wait(READY)
-    for number in range(browser.evaluate("document.querySelectorAll('[data-chart]').length")):
-        plot = f"document.querySelectorAll('[data-chart]')[{number}]"
-        browser.evaluate(f"{plot}.closest('details')?.setAttribute('open', ''); {plot}.scrollIntoView()")
-        browser.wait(f"{plot}.dataset.drawn === 'done'")
-        assert browser.evaluate(f"{plot}.querySelectorAll('svg path').length") > 3
-        assert browser.evaluate(f"{plot}.getAttribute('aria-label')")
+    check_charts(browser)
     assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth")
     light = browser.evaluate("getComputedStyle(document.body).backgroundColor === 'rgb(255, 255, 255)'")
     assert light == (scheme == "light")

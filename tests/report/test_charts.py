@@ -6,13 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from rlaif_framework.metrics.equal_kl import Checkpoint
 from rlaif_framework.metrics.estimates import Estimate
 from rlaif_framework.metrics.evaluation import Evaluation
 from rlaif_framework.metrics.wins import WinRate
 from rlaif_framework.report.charts import MAX_POINTS, Chart, draw_rates, thin
 from rlaif_framework.report.checkpoint_charts import draw_checkpoints
-from rlaif_framework.report.run_charts import draw_run
+from rlaif_framework.report.family_charts import MOST_ROWS, draw_family
+from rlaif_framework.report.run_charts import LoggedMetric, draw_run
 from rlaif_framework.report.win_charts import draw_matrix, draw_outcomes
 from support.evaluations import ARM, EVALUATION, build_report
 
@@ -93,6 +96,53 @@ def test_a_curve_holds_the_logged_values_of_every_arm_that_has_them() -> None:
         {"arm": "rlaif", "step": 2, "value": 0.1},
     ]
     assert "curve-objective" not in charts
+
+
+def log_rewards(*values: float, arm: str = "rlaif") -> list[LoggedMetric]:
+    return [LoggedMetric("curve-reward", "reward", {arm: [(float(i), x) for i, x in enumerate(values, 1)]})]
+
+
+def test_seeds_are_a_band_around_their_mean() -> None:
+    variants = {"seed=0": "f", "seed=1": "f", "seed=2": "f"}
+    curves = {"seed=0": log_rewards(1.0, 4.0), "seed=1": log_rewards(3.0, 6.0), "seed=2": log_rewards(2.0)}
+    (chart,) = draw_family(variants, curves)
+    assert rows_of(chart) == [
+        {"arm": "rlaif", "step": 1, "value": 2.0, "low": 1.0, "high": 3.0, "seeds": 3},
+        {"arm": "rlaif", "step": 2, "value": 5.0, "low": 4.0, "high": 6.0, "seeds": 2},  # the third stopped early
+    ]
+    band, line = chart.spec["layer"]
+    fields = {name: band["encoding"][name]["field"] for name in ("y", "y2", "color")}
+    assert (band["mark"]["type"], fields) == ("area", {"y": "low", "y2": "high", "color": "arm"})
+    assert (line["mark"]["type"], line["encoding"]["y"]["field"]) == ("line", "value")
+    assert band["params"][0]["bind"] == "scales"
+    assert "with a band from the lowest to the highest seed" in chart.description
+    assert chart.description.endswith("rlaif 5 [4, 6] at step 2.")
+
+
+@pytest.mark.parametrize(
+    ("arms", "variants", "names"),
+    [
+        (("x", "y"), ("f", "f"), ["x", "y"]),
+        (("x", "x"), ("low", "high"), ["low", "high"]),
+        (("x", "y"), ("low", "high"), ["low: x", "high: y"]),
+    ],
+)
+def test_curves_of_a_family_are_named_by_what_differs(
+    arms: tuple[str, str], variants: tuple[str, str], names: list[str]
+) -> None:
+    members = dict(zip("ab", variants, strict=True))
+    (chart,) = draw_family(members, {name: log_rewards(1.0, arm=arm) for name, arm in zip("ab", arms, strict=True)})
+    assert [row["arm"] for row in rows_of(chart)] == names
+    assert chart.spec["layer"][1]["encoding"]["color"]["scale"]["domain"] == names
+
+
+def test_a_page_does_not_grow_with_the_variants_of_a_family() -> None:
+    values = [float(i) for i in range(1000)]
+    members = {str(i): str(i) for i in range(100)}
+    (chart,) = draw_family(members, dict.fromkeys(members, log_rewards(*values)))
+    rows = rows_of(chart)
+    assert len(rows) == MOST_ROWS
+    assert {row["step"] for row in rows} >= {1.0, 1000.0}
 
 
 def test_long_curves_are_thinned_to_their_ends_and_points_between() -> None:

@@ -9,9 +9,17 @@ import pytest
 
 from rlaif_framework.metrics.evaluation import Evaluation
 from rlaif_framework.report.cautions import HEADLINES, Caution, group_cautions
-from rlaif_framework.report.leaderboard import build_leaderboard, find_win, format_seconds, sum_seconds
+from rlaif_framework.report.leaderboard import (
+    Costs,
+    build_leaderboard,
+    find_win,
+    format_dollars,
+    format_seconds,
+    sum_by_arm,
+)
+from rlaif_framework.report.run_report import RunReport, StepReport
 from rlaif_framework.report.verdict import write_verdict
-from support.evaluations import ARM, EVALUATION, POLICY, REWARD, build_report, correction, estimate, labeler, win
+from support.evaluations import ARM, EVALUATION, POLICY, REWARD, SPEC, build_report, correction, estimate, labeler, win
 from support.pages import read_text
 
 ARMS = {"rlaif": ARM, "direct": {**ARM, "labeler": None}, "dpo": {**ARM, "reward": None}}
@@ -78,7 +86,7 @@ def test_human_labels_are_part_of_the_verdict() -> None:
 
 
 def test_the_leaderboard_ranks_arms_and_marks_what_is_significant() -> None:
-    found = build_leaderboard(several(dpo=estimate(0.52), direct=None, rlaif=estimate(0.7)), {"rlaif": 61.0})
+    found = build_leaderboard(several(dpo=estimate(0.52), direct=None, rlaif=estimate(0.7)), Costs({"rlaif": 61.0}))
     assert found.policies == ["rlaif", "dpo", "direct", "sft"]
     columns = {column.title: column.cells for column in found.columns}
     assert list(columns) == [
@@ -104,7 +112,7 @@ def test_the_leaderboard_ranks_arms_and_marks_what_is_significant() -> None:
 def test_metrics_are_marked_by_the_difference_on_the_same_prompts() -> None:
     changes = {"tokens": estimate(4.0), "eos_rate": estimate(-0.2)}
     differences = [{"first": "rlaif", "second": "sft", "metrics": changes}]
-    found = build_leaderboard(evaluate(differences=differences), {})
+    found = build_leaderboard(evaluate(differences=differences), Costs())
     marks = {c.title: c.cells["rlaif"].mark for c in found.columns if c.title in ("tokens", "EOS rate")}
     assert marks == {"tokens": "higher", "EOS rate": "worse"}
 
@@ -117,9 +125,33 @@ def test_a_win_rate_is_found_whichever_policy_is_first() -> None:
     assert found.ties == 3
 
 
+def test_labels_of_language_models_have_their_tokens_and_cost_in_the_leaderboard() -> None:
+    facts: dict[str, float | int | str] = {"prompt_tokens": 12000, "generated_tokens": 345, "cost": 0.0213}
+    steps = [
+        StepReport(name=name, reused=False, seconds=1.0, peak_memory_bytes=0, facts=own)
+        for name, own in (("rlaif/labels", facts), ("dpo/labels", {"cost": 0.0}), ("evaluation/labels/llm", facts))
+    ]
+    evaluation = several(dpo=estimate(0.52), rlaif=estimate(0.7))
+    page = RunReport.build(SPEC, evaluation, steps, {})._build_leaderboard()
+    cells = {column.title: column.cells for column in page.columns if column.title.startswith("label ")}
+    assert {title: {name: cell.text for name, cell in own.items()} for title, own in cells.items()} == {
+        "label tokens": {"rlaif": "12,345"},  # the labeler of dpo is no language model
+        "label cost": {"rlaif": "$0.021"},
+    }
+    assert [format_dollars(x) for x in (0.00012, 1.5, 1234.5)] == ["$0.00012", "$1.50", "$1,234.50"]
+
+
+def test_win_rates_against_the_reference_are_adjusted_for_length_too() -> None:
+    wins = [win(estimate(0.7), estimate(0.6)), {**win(estimate(0.4), estimate(0.3)), "second": "reference"}]
+    columns = {c.title: c.cells for c in build_leaderboard(evaluate(wins=wins), Costs()).columns}
+    assert columns["length-adjusted"]["rlaif"].text == "60.0 %"
+    assert columns["wins against reference"]["rlaif"].text == "40.0 %"
+    assert columns["length-adjusted against reference"]["rlaif"].text == "30.0 %"
+
+
 def test_the_time_of_an_arm_is_that_of_its_own_stages() -> None:
     steps = [("sft", 1.0), ("rlaif/labels", 2.0), ("rlaif/round-1/policy", 3.0), ("rlaif-2/policy", 4.0)]
-    assert sum_seconds(steps, ["rlaif", "rlaif-2"]) == {"rlaif": 5.0, "rlaif-2": 4.0}
+    assert sum_by_arm(steps, ["rlaif", "rlaif-2"]) == {"rlaif": 5.0, "rlaif-2": 4.0}
     assert [format_seconds(x) for x in (0.25, 59.94, 60, 7500)] == ["0.2 s", "59.9 s", "1 min 00 s", "2 h 05 min"]
 
 

@@ -14,8 +14,9 @@ from rlaif_framework.errors import TrainingError
 from rlaif_framework.metrics.agreement import measure_labeler, save_quality
 from rlaif_framework.metrics.estimates import Estimate
 from rlaif_framework.pipeline.recipes import GateRecipe, LabelRecipe
-from rlaif_framework.pipeline.stages.label import label_comparisons
+from rlaif_framework.pipeline.stages.label import USAGE, label_comparisons
 from rlaif_framework.pipeline.stages.sample import COMPARISONS
+from rlaif_framework.prompting.chunks import LabelCounts
 from rlaif_framework.records.ballots import LABEL_TOKEN_MASS, MIN_MASS
 from rlaif_framework.records.preference_set import PREFERENCE_SET, write_preference_set
 from rlaif_framework.records.preferences import Comparison, Preference
@@ -60,6 +61,8 @@ def measure_agreement(
         if chosen:
             labels = list(context.build_labeler(recipe.labeler).label(chosen))
             measured_on, quality = "validation", measure_labeler(chosen, labels)
+            used = LabelCounts().add(labels, 0.0, 0)
+            stage.facts.update({name: getattr(used, name) + stage.facts.get(name, 0) for name in USAGE})
     # Labels that were copied from the gold preferences agree with them trivially.
     estimate = None if copied or quality.agreement is None else asdict(quality.agreement)
     content = json.dumps({"on": measured_on, "agreement": estimate, LABEL_TOKEN_MASS: mass})

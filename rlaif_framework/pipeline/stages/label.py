@@ -15,7 +15,18 @@ from rlaif_framework.records.preferences import Comparison, Preference
 from rlaif_framework.records.rows import dump_evidence, load_preferences
 
 COUNTS = "preferences.counts.json"
-FACTS = ("comparisons", "unparsed", "source_truncated", "responses_truncated", "inconsistent", "refused", "unanswered")
+USAGE = ("prompt_tokens", "generated_tokens", "cost")
+"""What labels took, of the counts below."""
+FACTS = (
+    "comparisons",
+    "unparsed",
+    "source_truncated",
+    "responses_truncated",
+    "inconsistent",
+    "refused",
+    "unanswered",
+    *USAGE,
+)
 """Counts that are recorded in the artefact's manifest."""
 
 

@@ -12,6 +12,8 @@ from rlaif_framework.data import (
     PairRow,
     Row,
     TaskData,
+    check_dialogue,
+    hash_texts,
     join_transcript,
     make_comparison,
     split_transcript,
@@ -40,6 +42,13 @@ class DialogueTask(DataTask):
         pairs = reader.read_pairs(config.data, self._compare)
         reader.check("set task.skip_invalid: true to skip them")
         return self.divide(reader, None, pairs)
+
+    def format_prompt(self, text: str) -> Prompt:
+        """Return the prompt for a question, or for a dialogue as a transcript."""
+        turns = split_transcript(text)
+        check_dialogue(turns)
+        prompt = with_dialogue(Prompt("", "", ""), join_transcript(turns), self.config.system)
+        return replace(prompt, id=hash_texts(prompt.text))
 
     def _compare(self, pair: PairRow, row: Row) -> Comparison:
         comparison = make_comparison(pair, row.values)

@@ -85,6 +85,17 @@ class TextTask(DataTask):
         # Policies trained on transcripts often continue with the user's next turn.
         return (response if self.column is None else re.split(r"\n\n(?:Human|Assistant):", response)[0]).strip()
 
+    def format_prompt(self, text: str) -> Prompt:
+        """Return the prompt for a text in the only column that the templates use, or for the turns of a dialogue."""
+        if self.column is not None:
+            return self._make_dialogue(split_transcript(text), {}, None, None)
+        parts = [*self.templates.parts, *([self.system] if self.system else [])]
+        names = sorted({name for part in parts for name in part.names})
+        if len(names) != 1 or names == [ROW]:
+            raise DataError(f"a text alone makes no prompt, whose templates use {', '.join(names)}")
+        values = {names[0]: text}
+        return self.templates.render(values, system=self._system(values))
+
     def _read_prompt(self, row: Row) -> Iterator[tuple[str, tuple[Row, Prompt]]]:
         values, identity = row.values, read_id(row.values)
         plain = plain_values(values)

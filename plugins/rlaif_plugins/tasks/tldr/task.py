@@ -67,6 +67,10 @@ class TldrTask(DataTask):
         """Strip superfluous symbols at the end, a reward hack that the paper reports (RLAIF G)."""
         return re.sub(r"(?:\s*\.){2,}\s*$", ".", response.strip()).strip()
 
+    def format_prompt(self, text: str) -> Prompt:
+        """Return the prompt for a post, or for a text in the form of OpenAI's TL;DR data."""
+        return self._whole_prompt(text, None, "")
+
     def _read_post(self, row: Row) -> Iterator[tuple[str, tuple[Row, Prompt]]]:
         values = row.values
         whole = read_prompt(values) if values.get("post") is None and values.get("prompt") is not None else None
