@@ -97,6 +97,7 @@ def run_ours(settings: dict[str, Any]) -> dict[str, Any]:
     manager = PluginManager.load()
     policy = {
         "model": settings["start"],
+        "chat": "plain",  # as on the other side
         "dtype": settings["precision"],
         "train_tokens": settings["train_tokens"],
     }

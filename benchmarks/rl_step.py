@@ -129,6 +129,7 @@ def run_ours(settings: dict[str, Any]) -> dict[str, Any]:
     }
     policy = {
         "model": settings["start"],
+        "chat": "plain",  # as on the other side
         "dtype": settings["precision"],
         "max_new_tokens": tokens,
         "train_tokens": settings["train_tokens"],

@@ -81,7 +81,8 @@ def execute(
         for line in result.report.describe() if result.report else ():
             progress.print(line)
         took, reused = format_seconds(progress.clock() - start), sum(finished.reused.values())
-        progress.print(f"finished in {took}: {len(finished.steps)} stages, of which {reused} were reused")
+        count = f", of which {reused} were reused" if reused else ""
+        progress.print(f"finished in {took}: {len(finished.steps)} stages{count}")
         made = finished.folder / "report.html" if result.report else finished.folder
         progress.print(f"{'report' if result.report else 'run folder'}: {show(made)}")
     return result

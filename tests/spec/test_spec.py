@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from rlaif_framework import ModelError, PluginManager, Spec, SpecError, load_spec
+from rlaif_framework import Family, ModelError, PluginManager, Spec, SpecError, load_family, load_spec
 from rlaif_framework.cli.main import main
 from rlaif_framework.data.mappings import read_mapping
 from rlaif_framework.models import find_model
@@ -62,7 +62,13 @@ def problems(data: dict[str, Any], manager: PluginManager) -> list[str]:
 
 @pytest.mark.parametrize("path", SPECS, ids=lambda p: p.name)
 def test_every_spec_that_comes_with_the_package_is_valid(path: Path, manager: PluginManager) -> None:
-    assert load_spec(path, manager=manager).arms
+    assert all(spec.arms for spec in load_members(path, manager))
+
+
+def load_members(path: Path, manager: PluginManager) -> list[Spec]:
+    """Load a spec, or the members of a family."""
+    loaded = load_family(path, manager=manager)
+    return [member.spec for member in loaded.members] if isinstance(loaded, Family) else [loaded]
 
 
 def test_the_short_form_of_a_slot_is_the_component_with_its_defaults(manager: PluginManager) -> None:
@@ -191,8 +197,9 @@ def test_what_check_prints_is_the_same_spec_again(
     assert not stop.value.code
     again = tmp_path / f"again.{'json' if as_json else 'yaml'}"
     again.write_text(capsys.readouterr().out)
-    assert load_spec(again, manager=manager) == load_spec(path, manager=manager)
-    assert load_spec(again, manager=manager).model_dump() == load_spec(path, manager=manager).model_dump()
+    found, expected = load_members(again, manager), load_members(path, manager)
+    assert found == expected
+    assert [spec.model_dump() for spec in found] == [spec.model_dump() for spec in expected]
 
 
 def test_the_settings_of_third_party_components_survive_the_round_trip(
