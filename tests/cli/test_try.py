@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -161,7 +162,15 @@ def test_ctrl_c_at_the_prompt_ends_without_a_message(run_folder: Path) -> None:
     terminal, line = pty.openpty()
     # The run names a labeler of the tests' own; the command needs its baseline only.
     argv = [sys.executable, "-c", STARTED, "try", str(run_folder), "sft"]
-    process = subprocess.Popen(argv, stdin=line, stdout=line, stderr=line, start_new_session=True)
+    process = subprocess.Popen(
+        argv,
+        stdin=line,
+        stdout=line,
+        stderr=line,
+        start_new_session=True,
+        # Whoever runs the tests in the background of a shell has them ignore Ctrl-C, and their children with them.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     os.close(line)
     shown = b""
     while b"prompt> " not in shown:
