@@ -40,7 +40,8 @@ def test_no_confirmed_answer_is_lost_when_the_server_is_killed_three_times(tmp_p
         with serve(pairs, "--out", out) as served, ThreadPoolExecutor() as pool:
             for person in [pool.submit(annotate, served, name, target) for name in ("Ann", "Bob")]:
                 person.result()
-        assert len(confirmed) >= target
+            assert len(confirmed) >= target
+            assert served.process.wait() == -9
         with AnswerFile.read(out) as file:
             kept = {answer.assignment.id: answer.choice for answer in file.read_answers()}
             assignments = file.read_assignments()
