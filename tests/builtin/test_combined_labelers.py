@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,30 @@ def test_reference_likelihood_equals_a_plain_loop(
         label(manager, tiny_spec(), config, COMPARISONS)
     with pytest.raises(DataError, match=r"a response and the reference have .* tokens, more than the 1024"):
         label(manager, tiny_spec(), config, [replace(pairs[0], responses=("dog " * 2000, "mud"))])
+
+
+@pytest.mark.parametrize("kind", ["likelihood", "reference-likelihood"])
+def test_what_several_comparisons_share_is_computed_once(
+    manager: PluginManager, tiny_spec: Callable[..., Spec], tiny_model: Path, kind: str
+) -> None:
+    config: Any = narrow("labeler", {"kind": kind, "model": str(tiny_model), "dtype": "fp32"}, manager)
+    labeler: Any = Context.from_spec(tiny_spec(), manager).build_labeler(config)
+    prompt, texts = replace(POST, reference="a muddy dog"), ["a dog", "mud", "it rained", "eel"]
+    # `rlaif label` gives each row's prompt an id of its own.
+    pairs = [Comparison(f"{a}-{b}", replace(prompt, id=f"{a}-{b}"), (a, b)) for a, b in combinations(texts, 2)]
+
+    def count_tokens(comparisons: Sequence[Comparison]) -> int:
+        sizes: list[int] = []
+        hook = labeler.model.register_forward_pre_hook(
+            lambda model, args, kwargs: sizes.append(kwargs["input_ids"].numel()), with_kwargs=True
+        )
+        list(labeler.label(comparisons))
+        hook.remove()
+        return sum(sizes)
+
+    # All six pairs consist of the responses of the first and the last one.
+    assert count_tokens(pairs) == pytest.approx(count_tokens([pairs[0], pairs[-1]]), rel=0.1)
+    assert count_tokens(pairs) < 0.5 * sum(count_tokens([pair]) for pair in pairs)
 
 
 def test_likelihood_cuts_a_prompt_to_the_models_context(

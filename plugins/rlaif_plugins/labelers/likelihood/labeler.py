@@ -20,9 +20,6 @@ from rlaif_framework.models import (
 )
 from rlaif_plugins.labelers.likelihood import LikelihoodConfig
 
-Case = tuple[Prompt, Sequence[str]]
-"""A prompt, and the responses that share its computation."""
-
 
 class LikelihoodLabeler:
     """Scores each response independently, so it has no position bias."""
@@ -35,6 +32,8 @@ class LikelihoodLabeler:
         self.budget = context.batch_tokens
         self.task = context.task
         self.context: int | None = position_limit(self.model.config)
+        against = config.against
+        self.instructions = [config.instruction] if against is None else [config.instruction, against]
 
     def label(self, comparisons: Sequence[Comparison]) -> Iterator[Preference]:
         """Label comparisons by the log-likelihood per token, EOS token included.
@@ -42,13 +41,17 @@ class LikelihoodLabeler:
         Raises:
             DataError: A response alone is longer than the model's context.
         """
-        # Before scoring: both instructions must see the same prompt.
+        # Truncated for both responses, which must be scored after the same prompt.
         prompts = [self._truncate(c.prompt, c.responses) for c in comparisons]
-        scores, tokens = self._contrast([(p, c.responses) for p, c in zip(prompts, comparisons, strict=True)])
-        for comparison, prompt, (a, b), used in zip(comparisons, prompts, scores, tokens, strict=True):
+        scores = self._score([(p, text) for p, c in zip(prompts, comparisons, strict=True) for text in c.responses])
+        for comparison, prompt, a, b in zip(comparisons, prompts, scores[::2], scores[1::2], strict=True):
             first = float(expit((a - b) / self.config.scale))
-            source_truncated = prompt is not comparison.prompt
-            evidence = Evidence(self.config.kind, scores=(a, b), prompt_tokens=used, source_truncated=source_truncated)
+            evidence = Evidence(
+                self.config.kind,
+                scores=(a, b),
+                prompt_tokens=sum(self._group(i, prompt.text, comparison.responses).length for i in self.instructions),
+                source_truncated=prompt is not comparison.prompt,
+            )
             yield Preference(comparison.id, (first, 1.0 - first), evidence)
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Sequence[float]:
@@ -57,26 +60,17 @@ class LikelihoodLabeler:
         Raises:
             DataError: A response alone is longer than the model's context.
         """
-        # Each prompt is truncated for one response: a score must not depend on the others. Those that still have the
-        # same prompt share its computation.
-        places: dict[Prompt, list[int]] = {}
-        for place, (prompt, text) in enumerate(zip(prompts, responses, strict=True)):
-            places.setdefault(self._truncate(prompt, [text]), []).append(place)
-        scores, _ = self._contrast([(prompt, [responses[i] for i in own]) for prompt, own in places.items()])
-        found: dict[int, float] = {}
-        for own, values in zip(places.values(), scores, strict=True):
-            found.update(zip(own, values, strict=True))
-        return [found[i] for i in range(len(responses))]
+        # Each prompt is truncated for one response: a score must not depend on the others.
+        return self._score([(self._truncate(p, [text]), text) for p, text in zip(prompts, responses, strict=True)])
 
     def _truncate(self, prompt: Prompt, responses: Sequence[str]) -> Prompt:
         """Truncate a prompt to fit the model's context, in the same way for all responses and instructions."""
         if self.context is None:
             return prompt
         room = self.context - max(len(encode_continuation(self.tokenizer, text)) for text in responses)
-        instructions = [self.config.instruction, self.config.against or ""]
 
         def fits(prompt: Prompt) -> bool:
-            return all(len(encode_text(self.tokenizer, instruct(i, prompt.text))) <= room for i in instructions)
+            return all(self._group(instruction, prompt.text).length <= room for instruction in self.instructions)
 
         if fits(prompt):
             return prompt
@@ -87,27 +81,23 @@ class LikelihoodLabeler:
                 f"labeler 'likelihood', prompt '{prompt.id}': a response alone is longer than the model's context"
             ) from error
 
-    def _contrast(self, cases: Sequence[Case]) -> tuple[list[list[float]], list[int]]:
-        """Score the responses of each case under `instruction`, minus those under `against`; count the tokens."""
-        scores, tokens = self._average(cases, self.config.instruction)
-        if self.config.against is not None:
-            others, more = self._average(cases, self.config.against)
-            scores = [[a - b for a, b in zip(*pair, strict=True)] for pair in zip(scores, others, strict=True)]
-            tokens = [a + b for a, b in zip(tokens, more, strict=True)]
-        return scores, tokens
+    def _score(self, pairs: Sequence[tuple[Prompt, str]]) -> list[float]:
+        """Score responses under `instruction`, minus under `against`; each prompt is computed once."""
+        found: dict[str, dict[str, float]] = {}  # by the prompt's text, which may have several ids
+        for prompt, text in pairs:
+            found.setdefault(prompt.text, {})[text] = 0.0
+        for sign, instruction in zip((1.0, -1.0), self.instructions, strict=False):
+            groups = [self._group(instruction, prompt, list(own)) for prompt, own in found.items()]
+            # Per token, the EOS token included: sums would favour short responses.
+            means = mean_logprobs(self.model, groups, self.tokenizer, self.budget)
+            for own, values in zip(found.values(), means, strict=True):
+                own.update({text: own[text] + sign * mean for text, mean in zip(own, values, strict=True)})
+        return [found[prompt.text][text] for prompt, text in pairs]
 
-    def _average(self, cases: Sequence[Case], instruction: str) -> tuple[list[list[float]], list[int]]:
-        """Return the mean log-probability per token of each response of each case, and the tokens processed."""
-        groups = [
-            Group(
-                encode_text(self.tokenizer, instruct(instruction, prompt.text)),
-                [encode_continuation(self.tokenizer, text) for text in responses],
-            )
-            for prompt, responses in cases
-        ]
-        # Per token, the EOS token included: sums would favour short responses.
-        means = mean_logprobs(self.model, groups, self.tokenizer, self.budget)
-        return means, [group.length for group in groups]
+    def _group(self, instruction: str, prompt: str, responses: Sequence[str] = ()) -> Group:
+        """Encode responses to a prompt after an instruction."""
+        before = encode_text(self.tokenizer, instruct(instruction, prompt))
+        return Group(before, [encode_continuation(self.tokenizer, text) for text in responses])
 
 
 def instruct(instruction: str, text: str) -> str:

@@ -38,13 +38,10 @@ class ReferenceLikelihoodLabeler:
         Raises:
             DataError: A prompt has no reference, or a response and the reference exceed the model's context.
         """
-        groups = [self._encode(c.prompt, text) for c in comparisons for text in c.responses]
-        scores = self._score(groups)
-        for index, comparison in enumerate(comparisons):
-            pair = slice(2 * index, 2 * index + 2)
-            a, b = scores[pair]
+        scores = self._score([(c.prompt, text) for c in comparisons for text in c.responses])
+        for comparison, a, b in zip(comparisons, scores[::2], scores[1::2], strict=True):
             first = float(expit((a - b) / self.config.scale))
-            tokens = sum(group.length for group in groups[pair])
+            tokens = sum(self._encode(comparison.prompt, text).length for text in comparison.responses)
             evidence = Evidence(self.config.kind, scores=(a, b), prompt_tokens=tokens)
             yield Preference(comparison.id, (first, 1.0 - first), evidence)
 
@@ -54,10 +51,14 @@ class ReferenceLikelihoodLabeler:
         Raises:
             DataError: A prompt has no reference, or a response and the reference exceed the model's context.
         """
-        return self._score([self._encode(prompt, text) for prompt, text in zip(prompts, responses, strict=True)])
+        return self._score(list(zip(prompts, responses, strict=True)))
 
-    def _score(self, groups: Sequence[Group]) -> list[float]:
-        return [mean for means in mean_logprobs(self.model, groups, self.tokenizer, self.budget) for mean in means]
+    def _score(self, pairs: Sequence[tuple[Prompt, str]]) -> list[float]:
+        """Score responses; one that occurs in several comparisons is computed once."""
+        groups = {(prompt.reference, text): self._encode(prompt, text) for prompt, text in pairs}
+        means = mean_logprobs(self.model, list(groups.values()), self.tokenizer, self.budget)
+        found = {key: mean for key, (mean,) in zip(groups, means, strict=True)}
+        return [found[prompt.reference, text] for prompt, text in pairs]
 
     def _encode(self, prompt: Prompt, response: str) -> Group:
         """Return the response and the connection as the context of the reference."""

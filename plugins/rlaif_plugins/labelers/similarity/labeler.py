@@ -14,6 +14,9 @@ from rlaif_framework.models import find_model, load_model, load_tokenizer, split
 from rlaif_framework.prompting import truncate_source
 from rlaif_plugins.labelers.similarity import SimilarityConfig
 
+Content = tuple[str, str, str | None]
+"""Text, source and reference of a prompt."""
+
 
 class SimilarityLabeler:
     """Scores each response independently, so it has no position bias."""
@@ -43,7 +46,7 @@ class SimilarityLabeler:
             evidence = Evidence(
                 "similarity",
                 scores=(a, b),
-                source_truncated=anchors[comparison.prompt][1],
+                source_truncated=anchors[_content(comparison.prompt)][1],
                 responses_truncated=sum(not self.fits(text) for text in comparison.responses),
             )
             yield Preference(comparison.id, (first, 1.0 - first), evidence)
@@ -56,9 +59,12 @@ class SimilarityLabeler:
         """
         return self._score(self._anchors(prompts), list(zip(prompts, responses, strict=True)))
 
-    def _anchors(self, prompts: Sequence[Prompt]) -> dict[Prompt, tuple[str, bool]]:
+    def _anchors(self, prompts: Sequence[Prompt]) -> dict[Content, tuple[str, bool]]:
         """Return, for each distinct prompt, the text that responses are compared with, and True if it is truncated."""
-        return {prompt: self._anchor(prompt) for prompt in dict.fromkeys(prompts)}
+        distinct: dict[Content, Prompt] = {}
+        for prompt in prompts:
+            distinct.setdefault(_content(prompt), prompt)
+        return {content: self._anchor(prompt) for content, prompt in distinct.items()}
 
     def _anchor(self, prompt: Prompt) -> tuple[str, bool]:
         if self.config.against == "source":
@@ -74,11 +80,11 @@ class SimilarityLabeler:
         return len(self.tokenizer(text, verbose=False)["input_ids"]) <= self.limit
 
     def _score(
-        self, anchors: Mapping[Prompt, tuple[str, bool]], responses: Sequence[tuple[Prompt, str]]
+        self, anchors: Mapping[Content, tuple[str, bool]], responses: Sequence[tuple[Prompt, str]]
     ) -> list[float]:
         """Score responses; each distinct text is embedded once."""
         vectors = self.embed({*(anchor for anchor, _ in anchors.values()), *(text for _, text in responses)})
-        similarities = [float(vectors[anchors[prompt][0]] @ vectors[text]) for prompt, text in responses]
+        similarities = [float(vectors[anchors[_content(prompt)][0]] @ vectors[text]) for prompt, text in responses]
         if self.config.copy_penalty == 0:
             return similarities
         copied = [copy_rate(prompt.source, text) for prompt, text in responses]
@@ -99,3 +105,8 @@ class SimilarityLabeler:
             for i, vector in zip(batch, torch.nn.functional.normalize(means, dim=1).cpu(), strict=True):
                 vectors[ordered[i]] = vector
         return vectors
+
+
+def _content(prompt: Prompt) -> Content:
+    """Return what is compared of a prompt, which may have several ids."""
+    return prompt.text, prompt.source, prompt.reference
