@@ -91,6 +91,7 @@ def make_pairs(article: Article, margin: float) -> Iterator[dict[str, str]]:
             yield {
                 "id": f"{article.id}/{a}-{b}",
                 "post": article.text,
+                "reference": article.references[0],
                 "response_a": text,
                 "response_b": other,
                 "label": "a" if quality > other_quality else "b",

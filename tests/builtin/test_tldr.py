@@ -246,6 +246,13 @@ def test_of_several_bad_rows_the_first_in_the_file_is_named(tmp_path: Path) -> N
     assert likewise.strip() == "likewise line 4, line 5, line 6, line 7, line 8 and 52 more"
 
 
+@pytest.mark.parametrize("column", ["summary", "reference"])
+def test_a_comparison_has_the_reference_of_its_row(tmp_path: Path, column: str) -> None:
+    row = {"post": "my dog ran off", "response_a": "a dog", "response_b": "mud", "label": "a", column: "dog ran away"}
+    task = make_task(comparisons=str(write_rows(tmp_path / "pairs.jsonl", [row])))
+    assert [c.prompt.reference for c in all_comparisons(task)] == ["dog ran away"]
+
+
 def test_all_comparisons_of_one_post_are_in_one_split_and_with_its_post(tmp_path: Path) -> None:
     data = write_rows(
         tmp_path / "posts.jsonl", [{"id": f"p{i}", "post": f"Post {i}.", "summary": "S"} for i in range(60)]

@@ -107,6 +107,8 @@ class TldrTask(DataTask):
 
     def _compare(self, pair: PairRow, row: Row) -> Comparison:
         prompt = self._prompt(pair.post or row.values, pair.prompt, needs_summary=False)
+        if prompt.reference is None:  # in the rows of `rlaif label`, it has this name
+            prompt = replace(prompt, reference=read_text(row.values, "reference") or None)
         source: PreferenceSource | None = None if pair.preference is None else "human"
         identity = f"{prompt.id}/{hash_texts(''.join(pair.responses))}"
         return Comparison(identity, prompt, pair.responses, pair.preference, source, pair.confidence)
