@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypedDict, TypeVar, Unpack, overload
 
@@ -17,6 +18,7 @@ from rlaif_framework.data.row_files import Row
 from rlaif_framework.errors import DataError, SpecError
 from rlaif_framework.files import cache_folder, locked, user_path
 from rlaif_framework.labelling.command import Labels, label_with_each, open_pairs, report_labels
+from rlaif_framework.labelling.exports import export_labels
 from rlaif_framework.labelling.job import LabelSettings
 from rlaif_framework.labelling.loop import LabelRecord, read_record, record_path
 from rlaif_framework.labelling.report import write_report
@@ -26,7 +28,6 @@ from rlaif_framework.plugins.configs import LabelerConfig
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.progress import Progress
 from rlaif_framework.records.jsonl import read_rows
-from rlaif_framework.records.preference_set import write_preference_set
 from rlaif_framework.records.preferences import Comparison
 from rlaif_framework.spec.loading import load_labelers
 
@@ -49,6 +50,7 @@ class Labelled(Generic[Data]):
     labels: Mapping[str, Path]
     """For each labeler, a file with its labels and their evidence, as `rlaif label` writes it. They are kept in the
     cache folder, so that the same call returns at once or resumes where it was interrupted."""
+    _labelers: Mapping[str, LabelerConfig] = field(repr=False)
 
     def rows(self, labeler: str | None = None) -> list[dict[str, Any]]:
         """Return the labels of a labeler with their evidence, in the order of `data`.
@@ -56,7 +58,7 @@ class Labelled(Generic[Data]):
         Args:
             labeler: Its name [default: the only one].
         """
-        return [row for _, row in read_rows(self._find(labeler))]
+        return [row for _, row in read_rows(self.labels[self._find(labeler)])]
 
     def export(self, path: str | Path, labeler: str | None = None) -> Path:
         """Write `prompt`, `chosen`, `rejected` and `margin`, as TRL and `datasets` read them.
@@ -65,11 +67,14 @@ class Labelled(Generic[Data]):
         `gold` (the human preference for `chosen`), `confidence`, `slice` and `id`.
 
         Args:
-            path: A file whose name ends in .jsonl or .parquet; replaced if it exists.
+            path: A file whose name ends in .jsonl or .parquet, or a folder, whose name has no ending, for
+                `preferences.parquet` and a dataset card. Files that exist are replaced.
             labeler: Name of the labeler [default: the only one].
         """
-        labels = read_labels(self._find(labeler))
-        return _write(path, (".jsonl", ".parquet"), lambda target: write_preference_set(target, labels))
+        name = self._find(labeler)
+        report = dict(zip(self.labels, self.report.labelers.values(), strict=True))[name]
+        write = partial(export_labels, labels=self.labels[name], report=report, config=self._labelers[name])
+        return _write(path, (".jsonl", ".parquet", ""), write)
 
     def save_report(self, path: str | Path) -> Path:
         """Write the whole report as an HTML page, and its content as JSON beside it.
@@ -79,12 +84,12 @@ class Labelled(Generic[Data]):
         """
         return _write(path, (".html",), lambda target: write_report(self.report, target))
 
-    def _find(self, labeler: str | None) -> Path:
+    def _find(self, labeler: str | None) -> str:
         if labeler is None and len(self.labels) == 1:
-            return next(iter(self.labels.values()))
+            return next(iter(self.labels))
         if labeler is None or labeler not in self.labels:
             raise SpecError(f"name one of the labelers: {', '.join(self.labels)}")
-        return self.labels[labeler]
+        return labeler
 
     def _repr_html_(self) -> str:
         return self.report._repr_html_()
@@ -198,7 +203,8 @@ def label(
     with quiet_libraries() if loads_models else nullcontext():
         places = _Places(table)
         report, labels = _label_table(settings, places, manager, progress)
-    return Labelled(_add_columns(places, settings.labelers, labels), report, labels)
+    named = dict(zip(labels, settings.labelers.values(), strict=True))  # a single one has its kind as its name
+    return Labelled(_add_columns(places, settings.labelers, labels), report, labels, named)
 
 
 def _read_labelers(
@@ -299,7 +305,8 @@ def _describe(pair: PairRow, probabilities: tuple[float, float] | None) -> tuple
 def _write(path: str | Path, suffixes: Sequence[str], write: Any) -> Path:
     target = user_path(str(path))
     if target.suffix not in suffixes:
-        raise SpecError(f"{path}: its name must end in {' or '.join(suffixes)}")
+        more = ", or have no ending for a folder" if "" in suffixes else ""
+        raise SpecError(f"{path}: its name must end in {' or '.join(filter(None, suffixes))}{more}")
     target.parent.mkdir(parents=True, exist_ok=True)
     write(target)
     return target

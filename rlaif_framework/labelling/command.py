@@ -16,12 +16,12 @@ from rlaif_framework.data.pairs_file import Inspect, PairsFile, scan_pairs
 from rlaif_framework.data.row_files import Row
 from rlaif_framework.errors import DataError, RlaifError
 from rlaif_framework.files import locked, remove_leftovers
-from rlaif_framework.labelling.card import write_label_card
+from rlaif_framework.labelling.exports import export_labels
 from rlaif_framework.labelling.job import Job, LabelSettings, check_existing, check_paths
 from rlaif_framework.labelling.loop import LabelRecord, label_pairs
 from rlaif_framework.labelling.report import build_report, write_report
 from rlaif_framework.labelling.report_model import LabelReport
-from rlaif_framework.labelling.rows import LabelRow, read_labels
+from rlaif_framework.labelling.rows import LabelRow
 from rlaif_framework.labelling.wording import GENERAL, FormCounts
 from rlaif_framework.memory import release_memory
 from rlaif_framework.plugins.component import ComponentConfig
@@ -29,7 +29,6 @@ from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.plugins.slots import narrow
 from rlaif_framework.progress import Progress
 from rlaif_framework.records.jsonl import read_rows
-from rlaif_framework.records.preference_set import PREFERENCE_SET, write_preference_set
 from rlaif_framework.records.preferences import Comparison
 
 Labels = dict[str, tuple[LabelRecord, Path]]
@@ -250,11 +249,7 @@ def _write_products(job: Job, report: LabelReport, progress: Progress) -> None:
     if job.export is not None:
         # Only a single labeler can be exported (see `check_paths`), and its labels are in `job.out`.
         ((config, found),) = zip(job.labelers.values(), report.labelers.values(), strict=True)
-        path = job.export / PREFERENCE_SET if job.exports_folder else job.export
-        path.parent.mkdir(parents=True, exist_ok=True)
-        written, left_out = write_preference_set(path, read_labels(job.out))
-        if job.exports_folder:
-            write_label_card(job.export, found, config, written)
+        written, left_out = export_labels(job.export, job.out, found, config)
         progress.print(f"preference data set: {job.export}, {written} rows; {left_out} missing or tied labels left out")
     if job.report is not None:
         write_report(report, job.report)

@@ -9,13 +9,12 @@ from pathlib import Path
 
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.errors import SpecError
+from rlaif_framework.labelling.exports import is_folder, list_files
 from rlaif_framework.labelling.loop import read_record, record_path
 from rlaif_framework.labelling.wording import GENERAL
 from rlaif_framework.plugins.configs import LabelerConfig, TaskConfig
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.plugins.slots import narrow
-from rlaif_framework.records.preference_set import PREFERENCE_SET
-from rlaif_framework.report.cards import CARD
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +60,7 @@ class Job(LabelSettings):
     @property
     def exports_folder(self) -> bool:
         """True if `export` is a folder: its name has no ending."""
-        return self.export is not None and self.export.suffix == ""
+        return self.export is not None and is_folder(self.export)
 
     @property
     def products(self) -> list[tuple[str, Path]]:
@@ -69,8 +68,7 @@ class Job(LabelSettings):
         files = [("--report", self.report)] if self.report is not None else []
         if self.export is None:
             return files
-        exports = [self.export / name for name in (PREFERENCE_SET, CARD)] if self.exports_folder else [self.export]
-        return [*files, *(("--export", path) for path in exports)]
+        return [*files, *(("--export", path) for path in list_files(self.export))]
 
 
 def check_paths(job: Job) -> None:

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Literal
 
 from rlaif_framework.errors import RlaifError, SpecError
@@ -27,6 +28,7 @@ from rlaif_framework.report.run_charts import LoggedMetric, list_training
 from rlaif_framework.spec.families import Family, Member
 from rlaif_framework.spec.model import Spec
 from rlaif_framework.store import Store
+from rlaif_framework.terminal import format_seconds
 
 
 @dataclass
@@ -123,12 +125,29 @@ def _run_members(run: FamilyRun) -> None:
     try:
         _write_report(run)
         _compute_shared(run)
+        taken: list[float] = []  # seconds of each member that was computed, at least in part
         for number, member in enumerate(run.family.members, 1):
-            if member.name not in run.failed:
-                run.progress.print(f"member {number} of {len(run.family.members)}: {member.name}")
-                _run_member(run, member)
+            if member.name in run.failed:
+                continue
+            computed, start = not _is_computed(run, member), run.progress.clock()
+            position = f"member {number} of {len(run.family.members)}: {member.name}"
+            run.progress.print(f"{position}{_describe_left(run, run.family.members[number - 1 :], taken)}")
+            _run_member(run, member)
+            if computed and member.name not in run.failed:
+                taken.append(run.progress.clock() - start)
     finally:
         _write_report(run)
+
+
+def _is_computed(run: FamilyRun, member: Member) -> bool:
+    """Return True if all artefacts of a member are in the store."""
+    return all(run.store.has(stage, key) for stage, key in run.steps[member.name])
+
+
+def _describe_left(run: FamilyRun, members: Sequence[Member], taken: Sequence[float]) -> str:
+    """Describe the time left of a family, if the other members take as long as the computed ones; empty if unknown."""
+    left = sum(not _is_computed(run, member) for member in members if member.name not in run.failed)
+    return f"; about {format_seconds(fmean(taken) * left)} left" if taken and left else ""
 
 
 def _check_members(

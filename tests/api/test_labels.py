@@ -338,6 +338,11 @@ def test_a_result_is_exported_and_shown(tmp_path: Path, capsys: pytest.CaptureFi
         (row["chosen"], row["rejected"]) for row in CHOSEN
     ]
     assert len(pd.read_parquet(result.export(tmp_path / "p.parquet"))) == len(CHOSEN)
+    folder = result.export(tmp_path / "made" / "preferences")
+    assert len(pd.read_parquet(folder / "preferences.parquet")) == len(CHOSEN)
+    assert "pretty_name: Labels of the list by length" in (folder / "README.md").read_text()
+    with pytest.raises(SpecError, match=r"must end in \.jsonl or \.parquet, or have no ending for a folder"):
+        result.export(tmp_path / "p.csv")
     page = result.save_report(tmp_path / "report.html").read_text()
     assert "<h1>Labeler report</h1>" in page
     assert "length agrees with humans in 100.0 %" in repr(result)

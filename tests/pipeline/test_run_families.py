@@ -185,6 +185,38 @@ def test_an_interrupt_stops_the_family_and_keeps_what_is_finished(
     assert find(report, "reward_accuracy/rlaif").variants[0].mean.seeds.keys() == {0}
 
 
+def test_the_time_left_is_that_of_the_members_left(
+    build: BuildFamily, tmp_path: Path, manager: PluginManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute, now = engine._compute, [0.0]
+
+    def advance(run: Any, step: Any, main: bool) -> None:
+        compute(run, step, main)
+        now[0] += 30 * (1 + run.spec.seed)
+
+    monkeypatch.setattr(engine, "_compute", advance)
+
+    def run_seeds(seeds: list[int]) -> list[str]:
+        out = io.StringIO()
+        progress = Progress(Console(file=out, width=300), clock=lambda: now[0])
+        run(build(seeds=seeds), tmp_path / "family", manager, progress)
+        return re.findall(r"^member .*", out.getvalue(), re.MULTILINE)
+
+    count = len(["sft", "pairs", "labels", "reward", "held-out labels", "margins", "summary"])  # stages of a member
+    assert run_seeds([0, 1, 2]) == [
+        "member 1 of 3: seed=0",
+        f"member 2 of 3: seed=1; about {count * 30 * 2 // 60} min left",
+        f"member 3 of 3: seed=2; about {round(count * 45 / 60)} min left",
+    ]
+    # Finished members count neither for the time nor as left.
+    assert run_seeds([0, 3, 1, 4]) == [
+        "member 1 of 4: seed=0",
+        "member 2 of 4: seed=3",
+        f"member 3 of 4: seed=1; about {count * 120 // 60} min left",
+        f"member 4 of 4: seed=4; about {count * 120 // 60} min left",
+    ]
+
+
 def test_all_members_are_checked_before_anything_is_written(
     build: BuildFamily, tmp_path: Path, manager: PluginManager
 ) -> None:

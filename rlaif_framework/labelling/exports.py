@@ -1,4 +1,4 @@
-"""The dataset card of labels that `rlaif label` exports into a folder."""
+"""Export labels as a preference data set: a file, or a folder with a dataset card."""
 
 from __future__ import annotations
 
@@ -7,11 +7,43 @@ from pathlib import Path
 
 from rlaif_framework.files import write_atomic
 from rlaif_framework.labelling.report_model import LabelerReport
+from rlaif_framework.labelling.rows import read_labels
 from rlaif_framework.plugins.configs import LabelerConfig
 from rlaif_framework.plugins.versions import framework_version
+from rlaif_framework.records.preference_set import PREFERENCE_SET, write_preference_set
 from rlaif_framework.report.cards import CARD
 from rlaif_framework.report.dataset_cards import DatasetFacts, describe_dataset
 from rlaif_framework.report.findings import list_models
+
+
+def is_folder(path: Path) -> bool:
+    """Return True if an export is a folder: its name has no ending."""
+    return path.suffix == ""
+
+
+def list_files(path: Path) -> list[Path]:
+    """Return the files of an export."""
+    return [path / name for name in (PREFERENCE_SET, CARD)] if is_folder(path) else [path]
+
+
+def export_labels(path: Path, labels: Path, report: LabelerReport, config: LabelerConfig) -> tuple[int, int]:
+    """Write the labels of one labeler as a preference data set.
+
+    Args:
+        path: A file whose name ends in .jsonl or .parquet, or a folder for one with a dataset card; created if missing.
+        labels: The file of labels.
+        report: The measurements of the labels, and their record.
+        config: The labeler.
+
+    Returns:
+        The numbers of rows written, and of missing and tied labels left out.
+    """
+    file = path / PREFERENCE_SET if is_folder(path) else path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    written, left_out = write_preference_set(file, read_labels(labels))
+    if is_folder(path):
+        write_label_card(path, report, config, written)
+    return written, left_out
 
 
 def write_label_card(folder: Path, report: LabelerReport, config: LabelerConfig, rows: int) -> None:
