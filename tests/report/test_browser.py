@@ -72,6 +72,7 @@ def test_the_curves_of_a_family_are_drawn(browser: Browser, tmp_path: Path) -> N
     browser.open(page)
     check_charts(browser)
     assert browser.evaluate("document.querySelectorAll('[data-chart] .mark-area path').length") == 1
+    assert browser.violations() == []
     assert (browser.complaints(), browser.requests()) == ([], [])
 
 
@@ -84,6 +85,7 @@ def test_all_charts_are_drawn_under_the_policy_of_the_page(
     browser.wait(READY)
     check_charts(browser)
     assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert browser.violations() == []
     light = browser.evaluate("getComputedStyle(document.body).backgroundColor === 'rgb(255, 255, 255)'")
     assert light == (scheme == "light")
     assert (browser.complaints(), browser.requests()) == ([], [])

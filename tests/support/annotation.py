@@ -98,9 +98,10 @@ class Client:
 class Served:
     """A running `rlaif annotate`."""
 
-    def __init__(self, process: subprocess.Popen[str], client: Client) -> None:
+    def __init__(self, process: subprocess.Popen[str], client: Client, url: str) -> None:
         self.process = process
         self.client = client
+        self.url = url
 
     def kill(self) -> None:
         self.process.kill()
@@ -135,7 +136,7 @@ def serve(*arguments: object) -> Iterator[Served]:
         assert found, line + process.stderr.read()
         # To the end of the message: `communicate` does not see what has been buffered here.
         assert stream.readline() == "Ctrl-C ends\n"
-        yield Served(process, Client(found[1], found[2]))
+        yield Served(process, Client(found[1], found[2]), found[0])
     finally:
         process.kill()
         process.communicate()

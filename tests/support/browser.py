@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -73,13 +74,13 @@ class Browser:
         line, _, self._pending = self._pending.partition(b"\0")
         return dict(json.loads(line))
 
-    def open(self, path: Path, width: int = 1280, scheme: str = "light", fragment: str = "") -> None:
-        """Open a file and wait until it is loaded."""
+    def open(self, place: Path | str, width: int = 1280, scheme: str = "light", fragment: str = "") -> None:
+        """Open a file or a URL, and wait until it is loaded."""
         self._load("about:blank")  # otherwise another fragment of an open page would not load it
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
         self.send("Emulation.setDeviceMetricsOverride", **size)
         self.media(scheme)
-        self._load(path.as_uri() + fragment)
+        self._load((place.as_uri() if isinstance(place, Path) else place) + fragment)
 
     def _load(self, url: str) -> None:
         self.events.clear()
@@ -114,9 +115,9 @@ class Browser:
             self.send("Input.dispatchMouseEvent", type=kind, **middle, button="left", clickCount=1)
 
     def press(self, key: str) -> None:
-        """Press a key that is no letter."""
-        code = {"Enter": 13, "ArrowDown": 40, "End": 35, "Home": 36}[key]
-        text = {"text": "\r"} if key == "Enter" else {}
+        """Press a key: a letter, a digit or another character, or one of the names below."""
+        code = {"Enter": 13, "ArrowDown": 40, "End": 35, "Home": 36}.get(key, ord(key[0].upper()))
+        text = {"text": "\r"} if key == "Enter" else {"text": key} if len(key) == 1 else {}
         for kind in ("keyDown", "keyUp"):
             self.send("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code, **text)
 
@@ -132,6 +133,19 @@ class Browser:
             elif event["method"] == "Runtime.consoleAPICalled" and params["type"] in ("error", "warning"):
                 found.append(str(params["args"]))
         return found
+
+    def violations(self) -> list[str]:
+        """Serious faults of accessibility that axe-core finds in the page as it is now."""
+        axe = resources.files("axe_core_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+        self.evaluate(f"{axe}; undefined")
+        # A page that fades in has too little contrast until it is there.
+        self.evaluate("Promise.all(document.getAnimations().map((x) => x.finished)).then(() => undefined)")
+        found = self.evaluate("axe.run({resultTypes: ['violations']}).then((result) => result.violations)")
+        return [
+            f"{fault['id']}: {fault['help']}: {[node['html'] for node in fault['nodes']]}"
+            for fault in found
+            if fault["impact"] in ("serious", "critical")
+        ]
 
     def requests(self) -> list[str]:
         """Addresses that the page asked for, besides itself."""

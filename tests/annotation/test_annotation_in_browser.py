@@ -1,0 +1,112 @@
+"""The annotation page in a real browser: two people at once, the keys, and accessibility."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rlaif_framework.annotation.answers import AnswerFile
+from support.annotation import serve, write_pairs
+from support.browser import Browser
+from support.browser import browser as browser
+
+SHOWN = "!document.querySelector('#pair').hidden"
+RESPONSES = "[1, 2].map((side) => document.querySelector(`#response-${side}`).textContent)"
+COUNTS = "document.querySelector('#counts').textContent"
+SAVED = "queue.length === 0"
+
+
+@pytest.fixture
+def other(browser: Browser, tmp_path: Path) -> Iterator[Browser]:
+    """The browser of a second person."""
+    second = Browser(tmp_path / "profile")
+    yield second
+    second.close()
+
+
+def sign_in(browser: Browser, url: str, name: str) -> None:
+    browser.open(url)
+    browser.wait("document.activeElement === document.querySelector('#name')")
+    for letter in name:
+        browser.press(letter)
+    browser.press("Enter")
+    browser.wait(SHOWN)
+
+
+def answer(browser: Browser, key: str, answered: int) -> None:
+    """Press the key of an answer, and wait until the server has it."""
+    browser.press(key)
+    browser.wait(f"{SAVED} && {COUNTS}.includes(': {answered} answered')")
+
+
+def test_two_people_at_once_get_different_pairs_and_lose_no_answer(
+    browser: Browser, other: Browser, tmp_path: Path
+) -> None:
+    pairs, out = write_pairs(tmp_path, 10), tmp_path / "answers.sqlite"
+    people = {"Ann": browser, "Bob": other}
+    with serve(pairs, "--out", out, "--repeat", 0) as served:
+        for name, page in people.items():
+            sign_in(page, served.url, name)
+        seen: list[tuple[str, ...]] = []
+        for number in range(1, 6):
+            for page in people.values():
+                seen.append(tuple(sorted(page.evaluate(RESPONSES))))
+                answer(page, "120bs"[number - 1], number)
+        for page in people.values():
+            page.wait("!document.querySelector('#done').hidden")
+            assert page.complaints() == []
+    assert len(set(seen)) == len(seen) == 10
+    with AnswerFile.read(out) as file:
+        given = [(x.assignment.annotator, x.choice) for x in file.read_answers()]
+    choices = ["first", "second", "tie", "bad", "skip"]
+    assert sorted(given) == sorted((name, choice) for name in people for choice in choices)
+
+
+def test_an_answer_is_taken_back_and_the_differences_are_marked_by_keys(browser: Browser, tmp_path: Path) -> None:
+    with serve(write_pairs(tmp_path, 3), "--out", tmp_path / "a.sqlite", "--name", "Ann") as served:
+        browser.open(served.url)
+        browser.wait(SHOWN)
+        first = browser.evaluate(RESPONSES)
+        answer(browser, "1", 1)
+        assert browser.evaluate(RESPONSES) != first
+        answer(browser, "u", 0)
+        browser.wait(f"{RESPONSES}.join() === {first}.join()")
+        browser.press("d")
+        browser.wait("document.querySelectorAll('#pair mark').length > 0")
+        browser.press("?")
+        browser.wait("document.querySelector('#help').open")
+        browser.press("1")  # not an answer while the help is open
+        assert ": 0 answered" in browser.evaluate(COUNTS)
+        assert browser.complaints() == []
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_is_accessible_in_all_its_states(browser: Browser, width: int, scheme: str, tmp_path: Path) -> None:
+    with serve(write_pairs(tmp_path, 3), "--out", tmp_path / "a.sqlite", "--strength") as served:
+        browser.open(served.url, width, scheme)
+        browser.wait("!document.querySelector('#who').hidden || document.querySelector('#pair').hidden === false")
+        browser.evaluate("localStorage.clear()")
+        browser.open(served.url, width, scheme)
+        browser.wait("!document.querySelector('#who').hidden")
+        assert browser.violations() == []
+        browser.press("A")
+        browser.press("Enter")
+        browser.wait(SHOWN)
+        assert browser.violations() == []
+        browser.press("d")
+        browser.wait("document.querySelectorAll('#pair mark').length > 0")
+        browser.press("1")
+        browser.wait("!document.querySelector('#strengths').hidden")
+        assert browser.violations() == []
+        browser.press("2")
+        browser.wait(SAVED)
+        browser.press("?")
+        browser.wait("document.querySelector('#help').open")
+        assert browser.violations() == []
+        assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        browser.open(served.url.replace("/#", "/progress#"), width, scheme)
+        browser.wait("document.querySelectorAll('#tables table').length > 0")
+        assert browser.violations() == []
