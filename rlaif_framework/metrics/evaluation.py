@@ -73,6 +73,9 @@ class MeasuredArm(Measured):
     """The policy's training metrics."""
     checkpoints: list[Checkpoint] = []
     """The evaluations of `checkpoint_selection`, in the order of steps."""
+    kl_bound: float | None = None
+    """The most that the KL divergence from the baseline can be, in nats per response, of an algorithm that knows it and
+    logs none, such as `best-of-n`."""
 
     def last_logged(self, *metrics: str) -> float | None:
         """Return the last value of the first of these training metrics that was logged; None if none was."""

@@ -101,8 +101,9 @@ def flip(rate: Estimate | None) -> Estimate | None:
 
 
 def find_kl(arm: MeasuredArm) -> float | None:
-    """Return the last logged KL divergence from the baseline."""
-    return arm.last_logged(*KL)
+    """Return the last logged KL divergence from the baseline, or else the most that it can be."""
+    logged = arm.last_logged(*KL)
+    return arm.kl_bound if logged is None else logged
 
 
 def _list_columns(evaluation: Evaluation, costs: Costs) -> Iterator[Column]:
@@ -111,9 +112,11 @@ def _list_columns(evaluation: Evaluation, costs: Costs) -> Iterator[Column]:
     gains = {name: arm.reward.gain if arm.reward else None for name, arm in arms}
     note = "Change of the mean reward on test prompts against sft, by the arm's own reward; marked if it is not 0"
     yield Column("held-out reward", note, _measure(gains, lambda x: f"{x.value:+.3g}", 0.0))
-    kl = {name: found for name, arm in arms if (found := find_kl(arm)) is not None}
-    note = "Estimated KL divergence of the policy from the baseline at the last step, in nats per response"
-    yield Column("KL", note, {name: Cell(short_number(value), value) for name, value in kl.items()})
+    kl = {name: Cell(_show_kl(arm, found), found) for name, arm in arms if (found := find_kl(arm)) is not None}
+    note = (
+        "Estimated KL divergence of the policy from the baseline at the last step, in nats per response, or its bound"
+    )
+    yield Column("KL", note, kl)
     labels = {name: evaluation.labelers[arm.labeler].quality.agreement for name, arm in arms if arm.labeler}
     note = "Agreement of the arm's labeler with gold preferences; marked if it differs from chance"
     yield Column("labels' agreement", note, _measure(labels, _percent, 0.5))
@@ -130,6 +133,10 @@ def _list_columns(evaluation: Evaluation, costs: Costs) -> Iterator[Column]:
     yield Column("label cost", note, dollars)
     times = {name: Cell(format_seconds(value), value) for name, value in costs.seconds.items()}
     yield Column("time", "Time of the arm's own stages, without the evaluation", times)
+
+
+def _show_kl(arm: MeasuredArm, kl: float) -> str:
+    return short_number(kl) if arm.last_logged(*KL) is not None else f"\u2264 {short_number(kl)}"
 
 
 def _list_wins(evaluation: Evaluation) -> Iterator[Column]:

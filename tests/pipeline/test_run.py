@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -268,6 +269,8 @@ def test_arms_of_every_shape_run_together_and_are_reported(
         "spot",
     }
     assert measured["arms"]["best"]["reward"]["gain"]["low"] > 0, "the best of 8 has no higher reward than one"
+    bounds = {name: arm["kl_bound"] for name, arm in measured["arms"].items() if arm["kl_bound"] is not None}
+    assert bounds == {"best": pytest.approx(math.log(8) - 7 / 8)}
     assert {win["first"] for win in measured["wins"]} == arms.keys()
     assert all(read_responses(folder / f"evaluation/responses/{arm}") for arm in arms)
     assert (folder / "report.html").stat().st_size > 10_000

@@ -109,6 +109,16 @@ def test_the_leaderboard_ranks_arms_and_marks_what_is_significant() -> None:
     assert columns["time"]["rlaif"].text == "1 min 01 s"
 
 
+def test_the_kl_of_an_algorithm_that_logs_none_is_its_bound() -> None:
+    arms = {"rlaif": {**ARM, "kl_bound": 1.2}, "best-of-n": {**ARM, "curve": [], "kl_bound": 1.2}}
+    found = build_leaderboard(evaluate(arms=arms), Costs({}))
+    (column,) = (column for column in found.columns if column.title == "KL")
+    assert {name: (cell.text, cell.value) for name, cell in column.cells.items()} == {
+        "rlaif": ("0.1", 0.1),
+        "best-of-n": ("\u2264 1.2", 1.2),
+    }
+
+
 def test_metrics_are_marked_by_the_difference_on_the_same_prompts() -> None:
     changes = {"tokens": estimate(4.0), "eos_rate": estimate(-0.2)}
     differences = [{"first": "rlaif", "second": "sft", "metrics": changes}]

@@ -11,6 +11,7 @@ from scipy.special import expit
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.contracts.stage import Stage, read_metrics
 from rlaif_framework.data.human_labels import HumanLabels, list_unlabelled
+from rlaif_framework.files import read_json
 from rlaif_framework.metrics.agreement import measure_labeler, measure_margins, observe
 from rlaif_framework.metrics.calibration import measure_calibration, measure_human_length, measure_lengths
 from rlaif_framework.metrics.equal_kl import Checkpoint, compare_at_equal_kl
@@ -47,6 +48,7 @@ from rlaif_framework.records.preferences import Comparison, Evidence, Preference
 from rlaif_framework.records.rows import load_preferences
 from rlaif_framework.records.step_rows import EVALUATIONS, read_steps
 from rlaif_framework.spec.model import REFERENCE
+from rlaif_framework.store import MANIFEST
 
 ESTIMATE: TypeAdapter[Estimate | None] = TypeAdapter(Estimate | None)
 PAIRS = "pairs"
@@ -87,6 +89,7 @@ def evaluate_run(stage: Stage, context: Context, recipe: EvaluateRecipe) -> None
                 reward=_measure_reward(stage, recipe, arm, labels),
                 curve=_read_curve(stage, arm.improve),
                 checkpoints=checkpoints[name],
+                kl_bound=_read_kl_bound(stage, arm.improve),
             )
             for name, arm in recipe.arms.items()
         },
@@ -119,6 +122,12 @@ def evaluate_run(stage: Stage, context: Context, recipe: EvaluateRecipe) -> None
 def _read_curve(stage: Stage, step: Step | None) -> Curve:
     """Read the training metrics of a policy; none if it is not trained."""
     return read_metrics(stage.artefact(step)) if step is not None else []
+
+
+def _read_kl_bound(stage: Stage, step: Step | None) -> float | None:
+    """Read the fact of an algorithm that knows how far its responses can be from the baseline."""
+    manifest = read_json(stage.artefact(step) / MANIFEST) if step is not None else None
+    return manifest["facts"].get("kl_bound") if manifest else None
 
 
 def _read_checkpoints(stage: Stage, step: Step | None) -> list[Checkpoint]:
