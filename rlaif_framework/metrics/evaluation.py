@@ -73,9 +73,17 @@ class MeasuredArm(Measured):
     """The policy's training metrics."""
     checkpoints: list[Checkpoint] = []
     """The evaluations of `checkpoint_selection`, in the order of steps."""
+    rounds: int = 1
+    """The number of rounds. With several, the curve and the checkpoints are those of the last one, which starts at the
+    policy of the round before: their KL divergences are not from the baseline."""
     kl_bound: float | None = None
     """The most that the KL divergence from the baseline can be, in nats per response, of an algorithm that knows it and
     logs none, such as `best-of-n`."""
+
+    @property
+    def starts_at_baseline(self) -> bool:
+        """True if the KL divergences and the win rates of the checkpoints are from and against the baseline."""
+        return self.rounds == 1
 
     def last_logged(self, *metrics: str) -> float | None:
         """Return the last value of the first of these training metrics that was logged; None if none was."""

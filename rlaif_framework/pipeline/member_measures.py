@@ -44,7 +44,7 @@ def list_measures(summary: Step, artefact: Callable[[Step], Path]) -> Iterator[M
             rows = list(zip((p.text for p in recipe.prompts), changes, strict=True))
             title = f"change of the held-out reward of {arm}"
             yield _mean(f"reward_gain/{arm}", title, reward.gain.value, rows, is_rate=False)
-        if (kl := measured.last_logged(KL)) is not None:
+        if measured.starts_at_baseline and (kl := measured.last_logged(KL)) is not None:
             yield Measure(f"kl/{arm}", f"KL of {arm} at the last step", False, Measured(kl))
         if arm in recipe.responses:
             yield from _measure_responses(recipe, evaluation, arm, artefact)

@@ -101,7 +101,9 @@ def flip(rate: Estimate | None) -> Estimate | None:
 
 
 def find_kl(arm: MeasuredArm) -> float | None:
-    """Return the last logged KL divergence from the baseline, or else the most that it can be."""
+    """Return the last logged KL divergence from the baseline, or else the most that it can be; None if unknown."""
+    if not arm.starts_at_baseline:
+        return None
     logged = arm.last_logged(*KL)
     return arm.kl_bound if logged is None else logged
 

@@ -99,7 +99,8 @@ def _draw_training(evaluation: Evaluation) -> Iterator[Chart]:
     arms = list(evaluation.arms)
     for metric in list_training(evaluation):
         yield draw_curve(*metric, arms)
-    yield from draw_checkpoints({name: arm.checkpoints for name, arm in evaluation.arms.items()})
+    comparable = {n: arm.checkpoints if arm.starts_at_baseline else [] for n, arm in evaluation.arms.items()}
+    yield from draw_checkpoints(comparable)
 
 
 def _draw_others(evaluation: Evaluation) -> Iterator[Chart]:

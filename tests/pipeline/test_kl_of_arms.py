@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rlaif_framework import PluginManager, Spec
 from rlaif_framework.metrics.evaluation import Evaluation
+from rlaif_framework.report.leaderboard import Costs, build_leaderboard
+from rlaif_framework.report.run_charts import draw_run
 from rlaif_framework.report.run_report import RunReport
 from support.runs import execute
 
@@ -21,6 +24,9 @@ def test_a_run_compares_its_arms_at_equal_kl(
         return {"reward": "length", "algorithm": algorithm}
 
     arms = {"near": arm(1e-3, judge="rouge"), "far": arm(1e-2, judge="rouge"), "unjudged": arm(1e-3)}
+    pairs = {"source": "policy", "prompts": 4, "responses": 2}
+    feedback = {"kind": "ai", "labeler": "length", "pairs": pairs, "allow_weak_labels": True}
+    arms["twice"] = {**arm(1e-3, judge="rouge"), "feedback": feedback, "reward": "bradley-terry", "rounds": 2}
     run = execute(tiny_spec(arms=arms, evaluate={"judge": "rouge", "matchups": []}), tmp_path / "run", manager)
     evaluation = Evaluation.load(tmp_path / "run/evaluation/summary")
     checkpoints = {name: measured.checkpoints for name, measured in evaluation.arms.items()}
@@ -32,3 +38,9 @@ def test_a_run_compares_its_arms_at_equal_kl(
     reached = {name: max(c.kl.value for c in checkpoints[name] if c.kl) for name in ("near", "far")}
     assert evaluation.equal_kl.kl == min(reached.values())
     assert any(line.startswith("at equal KL") for line in RunReport.read(run.folder).summary)
+    # The KL of a second round is from the policy of the first one.
+    (column,) = (x for x in build_leaderboard(evaluation, Costs({})).columns if x.title == "KL")
+    assert column.cells.keys() == {"near", "far", "unjudged"}
+    charts = [json.dumps(x.spec) for x in draw_run(evaluation)["training"] if x.id.startswith("checkpoint")]
+    assert len(charts) == 2
+    assert all('"near"' in chart and '"twice"' not in chart for chart in charts)

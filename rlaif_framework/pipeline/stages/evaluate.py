@@ -69,7 +69,17 @@ def evaluate_run(stage: Stage, context: Context, recipe: EvaluateRecipe) -> None
     unlabelled = [observe(c, Preference(c.id, None, Evidence("gold"))) for c in recipe.comparisons]
     compared = _pair_policies(stage, recipe)
     human = HumanLabels(recipe.human_labels)
-    checkpoints = {name: _read_checkpoints(stage, arm.improve) for name, arm in recipe.arms.items()}
+    arms = {
+        name: MeasuredArm(
+            labeler=arm.labeler,
+            reward=_measure_reward(stage, recipe, arm, labels),
+            curve=_read_curve(stage, arm.improve),
+            checkpoints=_read_checkpoints(stage, arm.improve),
+            rounds=arm.improve.recipe.round if arm.improve is not None else 1,
+            kl_bound=_read_kl_bound(stage, arm.improve),
+        )
+        for name, arm in recipe.arms.items()
+    }
     Evaluation(
         judges={name: judge.model_dump(mode="json") for name, judge in judges.items()},
         labelers={
@@ -83,20 +93,11 @@ def evaluate_run(stage: Stage, context: Context, recipe: EvaluateRecipe) -> None
             )
             for name, preferences in labels.items()
         },
-        arms={
-            name: MeasuredArm(
-                labeler=arm.labeler,
-                reward=_measure_reward(stage, recipe, arm, labels),
-                curve=_read_curve(stage, arm.improve),
-                checkpoints=checkpoints[name],
-                kl_bound=_read_kl_bound(stage, arm.improve),
-            )
-            for name, arm in recipe.arms.items()
-        },
+        arms=arms,
         policies=average_metrics(metrics, recipe.prompts),
         metrics=recipe.metric_names,
         wins=_measure_wins(stage, recipe, compared, human),
-        equal_kl=compare_at_equal_kl(checkpoints),
+        equal_kl=compare_at_equal_kl({name: arm.checkpoints for name, arm in arms.items() if arm.starts_at_baseline}),
         human_labels=len(human),
         unused_labels=human.count_unused(pair for pairs in compared for pair in pairs),
         differences=[
