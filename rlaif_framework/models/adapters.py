@@ -48,11 +48,6 @@ def add_lora(model: nn.Module, lora: LoraSettings, task: Literal["CAUSAL_LM", "S
     except ValueError as error:
         raise ModelError(f"policy.lora: {' '.join(str(error).split())}") from error
     _check_untied(wrapped)
-    for module in wrapped.modules():
-        if isinstance(module, LoraLayer):
-            # Autocast casts the input to the compute precision. Layers would cast it to fp32 before, for an eighth of
-            # the time of a training step.
-            module.cast_input_dtype_enabled = False
     return wrapped
 
 

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
@@ -262,28 +261,6 @@ def test_merged_adapters_generate_what_adapters_do_and_leave_no_trace(family: st
         after = wrapped.state_dict()
         assert all(torch.equal(value, after[name]) for name, value in before.items())
         assert torch.equal(wrapped(ids).logits, expected)
-
-
-def test_the_gradients_of_adapters_are_those_with_inputs_that_peft_casts_to_fp32_first() -> None:
-    model = small_model("llama").bfloat16()
-    wrapped = add_lora(model, LoraSettings(rank=4), "CAUSAL_LM")
-    ids = torch.tensor([prompts()[0]], device=DEVICE)
-    layers = [module for module in wrapped.modules() if isinstance(module, LoraLayer)]
-    adapters = [parameter for name, parameter in wrapped.named_parameters() if "lora_" in name]
-    for number, parameter in enumerate(adapters):
-        torch.manual_seed(number)
-        torch.nn.init.normal_(parameter, std=0.2)
-
-    def gradients() -> list[torch.Tensor]:
-        with torch.autocast(DEVICE.type, torch.bfloat16):
-            loss = wrapped(ids, labels=ids).loss
-        return list(torch.autograd.grad(loss, adapters))
-
-    assert not any(layer.cast_input_dtype_enabled for layer in layers)
-    found = gradients()
-    for layer in layers:
-        layer.cast_input_dtype_enabled = True
-    assert all(torch.equal(a, b) and a.any() for a, b in zip(found, gradients(), strict=True))
 
 
 def test_a_tied_head_is_no_target_of_adapters() -> None:
