@@ -133,9 +133,16 @@ def _read_chain(path: Path) -> list[tuple[Path, dict[str, Any]]]:
 
 def _find_base(path: Path, base: str) -> Path:
     try:
-        return find_spec_file(base if base.startswith(PACKAGE_PREFIX) else path.parent / Path(base).expanduser())
+        found = find_spec_file(base if base.startswith(PACKAGE_PREFIX) else path.parent / Path(base).expanduser())
     except (SpecError, RuntimeError) as error:  # `~nobody`
         raise SpecError(f"{path}: base: {error}") from error
+    try:
+        found.lstat()
+    except ValueError as error:  # a null character, or one that cannot be encoded
+        raise SpecError(f"{path}: base: {base!a} cannot be the name of a file: {error}") from error
+    except OSError:  # reading it says what is wrong
+        pass
+    return found
 
 
 def _read(path: Path, what: str) -> dict[str, Any]:

@@ -216,3 +216,11 @@ def test_a_package_without_the_spec_is_an_error(name: str, expected: str, packag
     with pytest.raises(SpecError) as raised:
         find_spec_file(name)
     assert expected in str(raised.value)
+
+
+@pytest.mark.parametrize("name", [r"\uD800", r"a\0b"])
+def test_a_base_with_an_impossible_name_is_an_error(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text(f'base: "{name}"\n')
+    with pytest.raises(SpecError, match="cannot be the name of a file"):
+        load_spec(path)
