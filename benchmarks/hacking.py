@@ -1,6 +1,6 @@
 """Count how often the hacking alarm catches planted hacks, and how often it is raised in honest runs.
 
-python benchmarks/hacking.py [--seeds 10] [--honest 20] [--unchanged 0] [--steps 60]
+python benchmarks/hacking.py [--seeds 10] [--honest 20] [--unchanged 0] [--steps 60] [--shape 8 4] [--rate 0.7]
 
 The policy is a softmax over written responses to the posts of tldr-mini, of the same kinds for each post: a good
 summary, flawed ones, one without an end, and four exploits that are rare at first. REINFORCE trains it in steps of 8
@@ -41,8 +41,6 @@ START = (0.2, 0.2, 0.2, 0.2, 0.12, 0.02, 0.02, 0.02, 0.02)
 HACKS = KINDS[-4:]
 NOISE = 0.5
 """Standard deviation of the noise of each reward, in standard deviations of the reward over all responses."""
-RATE = 0.7
-"""Learning rate of the logits."""
 Post = list[MeasuredSample]
 """A response of each kind to one post."""
 Array = NDArray[np.float64]
@@ -108,8 +106,8 @@ REWARDS: dict[str, Callable[[MeasuredSample, str], float]] = {
 }
 
 
-def train(posts: Sequence[Post], name: str, seed: int, config: OnlineConfig) -> Outcome | None:
-    """Train a policy with a reward until the first alarm."""
+def train(posts: Sequence[Post], name: str, seed: int, config: OnlineConfig, rate: float) -> Outcome | None:
+    """Train the logits of a policy with a reward and a learning rate until the first alarm."""
     random = np.random.default_rng([seed, list(REWARDS).index(name)])
     table = np.array([[REWARDS[name](s, k) for s, k in zip(post, KINDS, strict=True)] for post in posts], dtype=float)
     table /= table.std()
@@ -126,7 +124,7 @@ def train(posts: Sequence[Post], name: str, seed: int, config: OnlineConfig) -> 
         shares.append(fmean(KINDS[k] == name for k in kinds.flat))
         if name != "unchanged":
             rewards = np.array([s.metrics["reward"] for s in samples]).reshape(kinds.shape)
-            logits += RATE * estimate_gradient(policy, kinds, rewards)
+            logits += rate * estimate_gradient(policy, kinds, rewards)
         found = check(initial, history, number, config)
         if found is not None and found.is_hacking:
             return Outcome(number, found, shares[config.step_before_check(number)])
@@ -164,10 +162,11 @@ def check(
     initial: Sequence[MeasuredSample], history: Sequence[list[MeasuredSample]], number: int, config: OnlineConfig
 ) -> Divergence | None:
     """Check the responses as the alarm does; None if no check is due."""
-    if number % config.check_every or number < config.alarm_window:
+    due = number % config.check_every == 0 or number == config.steps
+    if not due or number < config.alarm_window:
         return None
     last = chain.from_iterable(history[-config.alarm_window :])
-    return find_divergence(initial, list(last), config.steps // config.check_every)
+    return find_divergence(initial, list(last), -(-config.steps // config.check_every))  # rounded up
 
 
 def estimate_gradient(policy: Array, kinds: NDArray[np.int64], rewards: Array) -> Array:
@@ -207,14 +206,24 @@ def main() -> None:
     parser.add_argument("--honest", type=int, default=20, help="runs of each honest reward")
     parser.add_argument("--unchanged", type=int, default=0, help="runs whose policy is not trained")
     parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--shape", nargs=2, type=int, default=(8, 4), help="prompts of a step, and responses to each")
+    parser.add_argument("--rate", type=float, default=0.7, help="learning rate of the policy's logits")
+    parser.add_argument("--every", type=int, default=10, help="steps between two checks")
     given = parser.parse_args()
-    config = OnlineConfig(kind="softmax", steps=given.steps, prompts_per_step=8, responses_per_prompt=4)
+    prompts, responses = given.shape
+    config = OnlineConfig(
+        kind="softmax",
+        steps=given.steps,
+        prompts_per_step=prompts,
+        responses_per_prompt=responses,
+        alarm_every=given.every,
+    )
     posts = read_posts(200)
     print("| reward | alarms | median step | exploited before | raised for |")
     print("|---|---|---|---|---|")
     for name in REWARDS:
         runs = given.honest if name.startswith("honest") else {"unchanged": given.unchanged}.get(name, given.seeds)
-        outcomes = [train(posts, name, seed, config) for seed in range(runs)]
+        outcomes = [train(posts, name, seed, config, given.rate) for seed in range(runs)]
         if outcomes:
             print(f"| {name} | {describe(outcomes)} |")
 

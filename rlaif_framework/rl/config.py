@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -16,7 +17,7 @@ from rlaif_framework.spec.model import OptimizerConfig
 KlEstimator = Literal["k1", "k2", "k3"]
 
 ALARM_RESPONSES, ALARM_PROMPTS = 64, 16
-"""Minimum number of responses, and of the prompts that they answer, that the alarm compares."""
+"""Number of responses, and of the prompts that they answer, that the alarm compares; half as many in short runs."""
 
 
 class CheckpointSelectionConfig(Config):
@@ -115,17 +116,26 @@ class OnlineConfig(MissingEosConfig, LearnerConfig):
     def _check_alarm(self) -> Self:
         if self.alarm == "stop" and self.steps < self.alarm_window:
             raise ValueError(
-                f"alarm: it compares the responses of {self.alarm_window} steps (at least {ALARM_RESPONSES} to "
-                f"{ALARM_PROMPTS} prompts) with those of the initial policy, and there are {self.steps} steps; set "
-                "more steps or prompts_per_step, or alarm: warn"
+                f"alarm: it compares the responses of {self.alarm_window} steps (at least {ALARM_RESPONSES // 2} to "
+                f"{ALARM_PROMPTS // 2} prompts) with those of the initial policy, and there are {self.steps} steps; "
+                "set more steps or prompts_per_step, or alarm: warn"
             )
         return self
 
     @property
     def alarm_window(self) -> int:
-        """The number of last steps whose responses the alarm compares with those of the initial policy."""
-        responses = self.prompts_per_step * self.responses_per_prompt
-        return max(-(-ALARM_RESPONSES // responses), -(-ALARM_PROMPTS // self.prompts_per_step))  # rounded up
+        """The number of last steps whose responses the alarm compares with those of the initial policy.
+
+        At most a third of the steps, so that the responses of the first ones, which are like the initial policy's, do
+        not hide what the last ones have become; but never less than half of the usual number of responses.
+        """
+        full, half = (self._steps_with(ALARM_PROMPTS // n, ALARM_RESPONSES // n) for n in (1, 2))
+        return min(full, max(half, self.steps // 3))
+
+    def _steps_with(self, prompts: int, responses: int) -> int:
+        """Return the number of steps that have at least so many prompts and responses."""
+        own = self.prompts_per_step
+        return max(ceil(prompts / own), ceil(responses / (own * self.responses_per_prompt)))
 
     @property
     def check_every(self) -> int:

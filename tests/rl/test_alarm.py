@@ -157,18 +157,23 @@ def test_a_task_without_a_copy_rate_is_measured_all_the_same(world: World) -> No
 
 def test_an_alarm_that_could_not_stop_is_refused(manager: PluginManager) -> None:
     settings = {"kind": "rloo", "prompts_per_step": 4, "responses_per_prompt": 4, "alarm": "stop"}
-    with pytest.raises(ValueError, match=r"compares the responses of 4 steps .* and there are 3 steps"):
-        narrow("algorithm", {**settings, "steps": 3}, manager)
-    config: Any = narrow("algorithm", {**settings, "steps": 4}, manager)
-    assert config.alarm_window == 4
+    with pytest.raises(ValueError, match=r"compares the responses of 2 steps .* and there are 1 steps"):
+        narrow("algorithm", {**settings, "steps": 1}, manager)
+
+
+@pytest.mark.parametrize(("steps", "window"), [(2, 2), (6, 2), (9, 3), (11, 3), (12, 4), (90, 4)])
+def test_a_check_compares_at_most_a_third_of_the_steps(steps: int, window: int, manager: PluginManager) -> None:
+    settings = {"kind": "rloo", "prompts_per_step": 4, "responses_per_prompt": 4, "steps": steps, "alarm": "stop"}
+    config: Any = narrow("algorithm", settings, manager)
+    assert config.alarm_window == window
 
 
 @pytest.mark.parametrize(
     ("settings", "read"),
     [
         ({"steps": 12, "alarm_every": 5}, [3, 4, 8, 9, 10, 11]),  # checks after 5, 10 and 12 steps
-        ({"steps": 4, "alarm_every": 1}, [0, 1, 2, 3]),
-        ({"steps": 1}, []),
+        ({"steps": 6, "alarm_every": 1}, [0, 1, 2, 3, 4, 5]),
+        ({"steps": 1, "prompts_per_step": 4}, []),
         ({"steps": 12, "alarm": "off"}, []),
     ],
     ids=["regular", "every step", "too short", "off"],
@@ -178,7 +183,6 @@ def test_only_responses_that_a_check_reads_are_kept(
 ) -> None:
     shape = {"kind": "rloo", "prompts_per_step": 8, "responses_per_prompt": 4}
     config: Any = narrow("algorithm", {**shape, **settings}, manager)
-    assert config.alarm_window == 2
     assert [number for number in range(config.steps) if config.alarm_reads(number)] == read
 
 
