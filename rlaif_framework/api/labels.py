@@ -30,6 +30,7 @@ from rlaif_framework.progress import Progress
 from rlaif_framework.records.jsonl import read_rows
 from rlaif_framework.records.preferences import Comparison
 from rlaif_framework.spec.loading import load_labelers
+from rlaif_framework.spec.model import PublishedConfig
 
 PREFIX = "ai"
 """Beginning of the names of the new columns if there is one labeler, which has no name."""
@@ -189,8 +190,10 @@ def label(
         raise SpecError(f"seed is {seed!r}; it must be a whole number from 0")
     manager, progress = load_plugins(plugins, trust_local), create_progress(verbose)
     table = open_table(pairs)
+    labelers, published = _read_labelers(labeler, compare, set or {}, manager)
     settings = LabelSettings(
-        labelers=_read_labelers(labeler, compare, set or {}, manager),
+        labelers=labelers,
+        published=published,
         task=None if task is None else read_task(task, manager),
         skip_invalid=skip_invalid,
         seed=seed,
@@ -212,17 +215,18 @@ def _read_labelers(
     compare: Mapping[str, LabelerLike] | str | Path | None,
     overrides: Mapping[str, Any],
     manager: PluginManager,
-) -> Mapping[str, LabelerConfig]:
-    """Read the labelers by name; a single one has the empty name."""
+) -> tuple[Mapping[str, LabelerConfig], Sequence[PublishedConfig]]:
+    """Read the labelers by name, of which a single one has the empty name, and published results of them."""
     if compare is None:
-        return {"": read_labeler(labeler or "", overrides, manager)}
+        return {"": read_labeler(labeler or "", overrides, manager)}, ()
     if overrides:
         raise SpecError("set: give the settings of each labeler in compare")
     if isinstance(compare, str | Path):
-        return load_labelers(Path(compare), (), manager)
+        found = load_labelers(Path(compare), (), manager)
+        return found.labelers, found.published
     if not isinstance(compare, Mapping) or not compare:
         raise SpecError("compare: give each labeler a name, such as {'mine': 'similarity', 'longer': 'length'}")
-    return {name: read_labeler(given, {}, manager) for name, given in compare.items()}
+    return {name: read_labeler(given, {}, manager) for name, given in compare.items()}, ()
 
 
 def _label_table(

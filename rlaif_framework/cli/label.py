@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,6 +29,7 @@ from rlaif_framework.terminal import escape_controls
 if TYPE_CHECKING:
     from rlaif_framework.plugins.configs import LabelerConfig
     from rlaif_framework.plugins.manager import PluginManager
+    from rlaif_framework.spec.model import PublishedConfig
 
 
 def label(
@@ -88,12 +90,13 @@ def label(
     if (labeler is None) == (compare is None):
         raise SpecError("give either --labeler, for one labeler, or --compare, for several")
     manager = load_plugins(plugin, trust_local)
-    labelers = _load_labelers(labeler, compare, set_ or [], manager)
+    labelers, published = _load_labelers(labeler, compare, set_ or [], manager)
     settings = load_task(task, (), manager) if task else None  # `--set` applies to the labelers only
     mapping = parse_fields(fields or [])
     job = Job(
         pairs=pairs,
         labelers=labelers,
+        published=published,
         task=settings,
         out=out,
         report=report,
@@ -114,10 +117,11 @@ def label(
 
 def _load_labelers(
     labeler: str | None, compare: Path | None, overrides: list[str], manager: PluginManager
-) -> dict[str, LabelerConfig]:
-    """Load the labelers by name; a single one has the empty name."""
+) -> tuple[Mapping[str, LabelerConfig], Sequence[PublishedConfig]]:
+    """Load the labelers by name, of which a single one has the empty name, and published results of them."""
     from rlaif_framework.spec.loading import load_labeler, load_labelers
 
     if compare is not None:
-        return load_labelers(compare, overrides, manager)
-    return {"": load_labeler(labeler or "", overrides, manager)}
+        found = load_labelers(compare, overrides, manager)
+        return found.labelers, found.published
+    return {"": load_labeler(labeler or "", overrides, manager)}, ()

@@ -165,7 +165,7 @@ def label_with_each(
 
 def report_labels(settings: LabelSettings, pairs: PairsFile, labels: Labels, progress: Progress) -> LabelReport:
     """Measure the labels, and print the findings."""
-    report = build_report(pairs, labels)
+    report = build_report(pairs, labels, settings.published)
     for line in report.describe():
         progress.print(line)
     kind = settings.task.kind if settings.task else GENERAL

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from rlaif_framework.labelling.wording import GENERAL
 from rlaif_framework.plugins.configs import LabelerConfig, TaskConfig
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.plugins.slots import narrow
+from rlaif_framework.spec.model import PublishedConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,8 @@ class LabelSettings:
 
     labelers: Mapping[str, LabelerConfig]
     """By name. The name is empty if there is only one labeler."""
+    published: Sequence[PublishedConfig] = ()
+    """Published results of the labelers, which the report sets beside theirs."""
     task: TaskConfig | None
     """The task whose annotator prompts are used; None to choose it by the form of the pairs."""
     skip_invalid: bool = False

@@ -22,17 +22,21 @@ from rlaif_framework.metrics.calibration import (
 )
 from rlaif_framework.metrics.paired_comparison import compare_labelers
 from rlaif_framework.records.preferences import Comparison, Labelled, Preference
+from rlaif_framework.spec.model import PublishedConfig
 
 EXAMPLES = 10
 """Number of labels that the report shows as examples."""
 
 
-def build_report(pairs: PairsFile, labels: Mapping[str, tuple[LabelRecord, Path]]) -> LabelReport:
+def build_report(
+    pairs: PairsFile, labels: Mapping[str, tuple[LabelRecord, Path]], published: Sequence[PublishedConfig] = ()
+) -> LabelReport:
     """Measure the labels of one or more labelers.
 
     Args:
         pairs: The labelled pairs.
         labels: For each labeler's name, its record and its `labels.jsonl`.
+        published: Published results to show beside theirs.
     """
     observations: dict[str, Sequence[Observation]] = {}
     labelers: dict[str, LabelerReport] = {}
@@ -54,6 +58,7 @@ def build_report(pairs: PairsFile, labels: Mapping[str, tuple[LabelRecord, Path]
         task=next(iter(labels.values()))[0].task["config"],
         labelers=labelers,
         paired=compare_labelers(observations),
+        published=list(published),
     )
     return report.model_copy(update={"summary": summarise(report), "warnings": find_warnings(report)})
 
@@ -62,6 +67,7 @@ def write_report(report: LabelReport, path: Path) -> None:
     """Write the page, and its content as JSON beside it."""
     from rlaif_framework.report.charts import draw_lengths, draw_reliability
     from rlaif_framework.report.page import render_document
+    from rlaif_framework.report.published import explain_published
 
     labelers = report.labelers.items()
     charts = {
@@ -72,7 +78,15 @@ def write_report(report: LabelReport, path: Path) -> None:
     confident = any(x.high_confidence for _, x in labelers)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path.with_suffix(".json"), report.model_dump_json(indent=1))
-    page = render_document("labels.html.j2", charts, **dict(report), slices=slices, confident=confident)
+    page = render_document(
+        "labels.html.j2",
+        charts,
+        **dict(report),
+        slices=slices,
+        confident=confident,
+        published_rows=report.published_rows,
+        explanation=explain_published("; ".join(table.source for table in report.published)),
+    )
     write_atomic(path, page)
 
 

@@ -13,6 +13,8 @@ from rlaif_framework.metrics.calibration import Calibration, LengthBin
 from rlaif_framework.metrics.estimates import Estimate
 from rlaif_framework.metrics.paired_comparison import PairedComparison
 from rlaif_framework.report.page import percent
+from rlaif_framework.report.published import show_published
+from rlaif_framework.spec.model import PublishedConfig
 
 PAPER_DOLLARS = {"AI in the paper (GPT-4, 2023)": 60.0, "human in the paper": 670.0}
 """Per 1,000 comparisons: $0.06 and $0.67 each (RLAIF 7, Cost)."""
@@ -99,6 +101,8 @@ class LabelReport(BaseModel):
     labelers: dict[str, LabelerReport]
     paired: list[PairedComparison]
     """Every two labelers on the same comparisons."""
+    published: list[PublishedConfig] = []
+    """Published results of the labelers: `agreement/NAME` and `same_position/NAME`."""
     paper_dollars: dict[str, float] = PAPER_DOLLARS
     summary: list[str] = []
     warnings: list[str] = []
@@ -106,6 +110,14 @@ class LabelReport(BaseModel):
     def describe(self) -> list[str]:
         """Return the findings as lines for a terminal."""
         return [*self.summary, *(f"warning: {text}" for text in self.warnings)]
+
+    def published_rows(self, measure: str) -> Iterator[tuple[str, list[str]]]:
+        """Yield the source of each publication that has a measure of a labeler, and the value of each labeler."""
+        for table in self.published:
+            known = {name: table.results.get(f"{measure}/{name}") for name in self.labelers}
+            if any(value is not None for value in known.values()):
+                shown = ["-" if v is None else show_published(f"{measure}/{name}", v) for name, v in known.items()]
+                yield table.source, shown
 
     def tables(self) -> Iterator[Table]:
         """Yield a table of the labelers, and one of the tests between every two of them."""

@@ -12,7 +12,7 @@ from rlaif_framework.metrics.evaluation import Evaluation
 from rlaif_framework.report.page import number, percent
 from rlaif_framework.report.results import list_estimates
 
-RATES = ("win_rate", "agreement/", "reward_accuracy/")
+RATES = ("win_rate", "agreement/", "same_position/", "reward_accuracy/")
 """Beginnings of the names of results that are rates."""
 
 

@@ -22,7 +22,7 @@ from rlaif_framework.plugins.versions import require_plugins
 from rlaif_framework.spec.code import PLUGINS, anchor_code, find_code
 from rlaif_framework.spec.families import Family, Member, Variation, expand, is_family, remove_family_keys
 from rlaif_framework.spec.layers import Layers, find_spec_file, read_layer, read_layers
-from rlaif_framework.spec.model import Name, Spec, slug
+from rlaif_framework.spec.model import PUBLISHED, LabelersFile, Spec, slug
 from rlaif_framework.spec.problems import explain
 
 
@@ -250,8 +250,8 @@ def _validate(
         raise explain(error, layers.data, f"{origin} is not a valid {slot}", layers) from error
 
 
-def load_labelers(path: Path, overrides: Sequence[str], manager: PluginManager) -> dict[str, LabelerConfig]:
-    """Load several labelers from a file that maps names to labelers.
+def load_labelers(path: Path, overrides: Sequence[str], manager: PluginManager) -> LabelersFile:
+    """Load several labelers from a file that maps names to labelers; `published` is no labeler.
 
     Raises:
         SpecError: The file is not valid. The message lists all problems with their paths in the file.
@@ -259,12 +259,14 @@ def load_labelers(path: Path, overrides: Sequence[str], manager: PluginManager) 
     layers = read_layer(path, "labelers")
     _apply(layers, overrides)
     manager.code.check(str(path), find_code(layers.data))
-    adapter: TypeAdapter[dict[str, LabelerConfig]] = TypeAdapter(dict[Name, LabelerSlot])
+    published = layers.data.get(PUBLISHED)
+    named = {name: value for name, value in layers.data.items() if name != PUBLISHED}
+    raw = {"labelers": named, PUBLISHED: [published] if isinstance(published, dict) else published or []}
     try:
-        found = adapter.validate_python(layers.data, context={"manager": manager})
+        found = LabelersFile.model_validate(raw, context={"manager": manager})
     except ValidationError as error:
         raise explain(error, layers.data, f"{path} does not map names to labelers", layers) from error
-    if not found:
+    if not found.labelers:
         raise SpecError(f"{path} names no labeler; write one per line, such as 'mine: {{kind: similarity}}'")
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, FiniteFloat, ValidationInfo, model_validator
 
@@ -32,6 +32,11 @@ DType = Literal["auto", "fp32", "bf16"]
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=MAX_NAME)]
 """A name that is also part of paths and of the names of metrics."""
+
+PUBLISHED = "published"
+"""Key of published results."""
+LABELER_RESULTS = ("agreement", "same_position")
+"""Beginnings of the names of a labeler's results, as `agreement/NAME`."""
 
 REFERENCE = "reference"
 """Name of the reference responses in matchups."""
@@ -333,6 +338,23 @@ class PublishedConfig(Config):
     """Where they were published, such as `RLAIF v2, Table 1`."""
     results: dict[str, FiniteFloat] = Field({})
     """Values by the names that trackers get, such as `win_rate/rlaif-vs-sft: 0.71`. Rates are between 0 and 1."""
+
+
+class LabelersFile(Config):
+    """Several labelers to compare, and published results of some of them."""
+
+    labelers: dict[Name, LabelerSlot]
+    published: list[PublishedConfig] = Field([])
+    """`agreement/NAME` and `same_position/NAME`."""
+
+    @model_validator(mode="after")
+    def _check_published(self) -> Self:
+        known = {f"{measure}/{name}" for measure in LABELER_RESULTS for name in self.labelers}
+        unknown = [name for table in self.published for name in table.results if name not in known]
+        if unknown:
+            forms = " or ".join(f"{measure}/NAME" for measure in LABELER_RESULTS)
+            raise ValueError(f"published.results.{unknown[0]}: expected {forms}, with the name of a labeler")
+        return self
 
 
 class Spec(Config):

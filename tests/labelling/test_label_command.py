@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import itertools
 import json
 import math
@@ -318,6 +319,12 @@ def test_bad_rows_are_all_named_and_nothing_is_written(label: Callable[..., Outc
         (["--labeler", "length", "--task", "tdlr"], "did you mean 'tldr'"),
         (["--compare", "none.yaml"], "names no labeler"),
         (["--compare", "wrong.yaml"], "b: no labeler named 'nope'"),
+        (["--compare", "two.yaml", "--set", "published=length"], "published: Input should be a valid list"),
+        (["--compare", "two.yaml", "--set", "published.results.agreement/a=1"], "published.source: Field required"),
+        (
+            ["--compare", "two.yaml", "--set", "published={source: x, results: {agreement/c: 1}}"],
+            "published.results.agreement/c: expected agreement/NAME or same_position/NAME, with the name of a labeler",
+        ),
         (["--compare", "two.yaml", "--export", "e.jsonl"], "--export needs a single labeler"),
         (["--labeler", "length", "--report", "r.pdf"], "must end in .html"),
         (["--labeler", "length", "--export", "e.csv"], "must end in .jsonl or .parquet"),
@@ -790,6 +797,28 @@ def test_several_labelers_side_by_side(label: Callable[..., Outcome]) -> None:
     page = Path("r.html").read_text()
     assert "Pairwise comparison" in page
     assert "+80.0 points" in page
+
+
+def test_published_results_are_set_beside_those_measured(label: Callable[..., Outcome]) -> None:
+    make_pairs(10)
+    results = "{agreement/a: 0.761, same_position/b: 0.56, agreement/b: 0.7}"
+    Path("c.yaml").write_text(f"a: length\nb: length\nc: length\npublished: {{source: A paper, results: {results}}}\n")
+    argv = ("pairs.jsonl", "--compare", "c.yaml", "--out", "labels.jsonl", "--report", "r.html")
+    assert label(*argv)[0] == 0
+    assert sorted(p.name for p in Path().glob("labels*.jsonl")) == [f"labels.{name}.jsonl" for name in "abc"]
+    text = html.unescape(re.sub(r"<[^>]+>", " ", Path("r.html").read_text()))
+    page = " ".join(text.split())
+    assert "agreement, published A paper 76.1 % 70 % - " in page
+    assert "same position, published A paper - 56 % - " in page
+    assert "Published: A paper. Its models and data are not those of this run, so only directions can" in page
+    report = json.loads(Path("r.json").read_text())
+    assert report["published"][0]["results"]["agreement/b"] == 0.7
+    # Several publications have a row each; the labels are used again.
+    argv = (*argv, "--set", "published=[{source: One, results: {agreement/a: 0.5}}, {source: Two}]")
+    assert label(*argv)[0] == 0
+    page = Path("r.html").read_text()
+    assert "Published: One; Two." in page
+    assert "56 %" not in page
 
 
 def test_what_an_ensembles_members_disagree_on_is_reported(label: Callable[..., Outcome]) -> None:

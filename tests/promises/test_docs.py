@@ -556,7 +556,7 @@ def share_words(first: str, second: str) -> float:
 
 @pytest.mark.parametrize("path", TABLES, ids=lambda p: p.stem)
 def test_the_papers_tables_name_labelers_that_exist(path: Path) -> None:
-    found = load_labelers(path, (), PluginManager.load())
+    found = load_labelers(path, (), PluginManager.load()).labelers
     assert len(found) >= 3
 
 
@@ -567,7 +567,7 @@ def test_the_commands_of_the_papers_tables_can_be_given(path: Path, monkeypatch:
     assert lines
     group = typer.main.get_command(app)
     manager = PluginManager.load()
-    labelers = load_labelers(path, (), manager)
+    labelers = load_labelers(path, (), manager).labelers
     for line in lines:
         words = shlex.split(line.removeprefix("#   rlaif label "))
         with group.commands["label"].make_context("label", words) as context:  # type: ignore[attr-defined]
@@ -590,7 +590,9 @@ def test_table_2_has_a_command_for_each_of_its_columns() -> None:
 
 
 def test_table_14_has_both_numbers_of_samples_at_all_temperatures() -> None:
-    found = load_labelers(ROOT / "specs/paper/labelers-v2-table14-self-consistency.yaml", (), PluginManager.load())
+    found = load_labelers(
+        ROOT / "specs/paper/labelers-v2-table14-self-consistency.yaml", (), PluginManager.load()
+    ).labelers
     asked = [config.model_dump()["strategy"] for config in found.values()]
     sampled = {(s["samples"], s["temperature"]) for s in asked if s["kind"] == "self-consistency"}
     assert sampled == {(samples, t) for samples in (4, 16) for t in (0.3, 0.5, 0.7, 1.0)}
