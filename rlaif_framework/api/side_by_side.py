@@ -103,7 +103,7 @@ class SideBySide:
         try:
             return self.task.format_prompt(text)
         except (RowFault, DataError) as error:
-            raise DataError(f"{error}; --raw sends the text as it is") from error
+            raise DataError(f"{error}; with raw=True (--raw), the text is sent as it is") from error
 
     def _score(self, prompt: Prompt, responses: Sequence[str]) -> dict[str, list[float]]:
         """Score responses with each reward that can."""

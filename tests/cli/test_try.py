@@ -94,7 +94,7 @@ def test_a_text_that_makes_no_prompt_can_be_sent_raw(
 
     monkeypatch.setattr(TldrTask, "format_prompt", refuse)
     code, _, err = rlaif("try", run_folder, "sft", "--prompt", "x")
-    assert (code, err) == (2, "rlaif: no post; --raw sends the text as it is\n")
+    assert (code, err) == (2, "rlaif: no post; with raw=True (--raw), the text is sent as it is\n")
 
 
 def test_samples_have_a_seed_and_arms_can_be_chosen(run_folder: Path, rlaif: RunCommand) -> None:
