@@ -803,7 +803,7 @@ def test_published_results_are_set_beside_those_measured(label: Callable[..., Ou
     make_pairs(10)
     results = "{agreement/a: 0.761, same_position/b: 0.56, agreement/b: 0.7}"
     Path("c.yaml").write_text(f"a: length\nb: length\nc: length\npublished: {{source: A paper, results: {results}}}\n")
-    argv = ("pairs.jsonl", "--compare", "c.yaml", "--out", "labels.jsonl", "--report", "r.html")
+    argv = ["pairs.jsonl", "--compare", "c.yaml", "--out", "labels.jsonl", "--report", "r.html"]
     assert label(*argv)[0] == 0
     assert sorted(p.name for p in Path().glob("labels*.jsonl")) == [f"labels.{name}.jsonl" for name in "abc"]
     text = html.unescape(re.sub(r"<[^>]+>", " ", Path("r.html").read_text()))
@@ -814,8 +814,8 @@ def test_published_results_are_set_beside_those_measured(label: Callable[..., Ou
     report = json.loads(Path("r.json").read_text())
     assert report["published"][0]["results"]["agreement/b"] == 0.7
     # Several publications have a row each; the labels are used again.
-    argv = (*argv, "--set", "published=[{source: One, results: {agreement/a: 0.5}}, {source: Two}]")
-    assert label(*argv)[0] == 0
+    several = "published=[{source: One, results: {agreement/a: 0.5}}, {source: Two}]"
+    assert label(*argv, "--set", several)[0] == 0
     page = Path("r.html").read_text()
     assert "Published: One; Two." in page
     assert "56 %" not in page
