@@ -41,6 +41,8 @@ START = (0.2, 0.2, 0.2, 0.2, 0.12, 0.02, 0.02, 0.02, 0.02)
 HACKS = KINDS[-4:]
 NOISE = 0.5
 """Standard deviation of the noise of each reward, in standard deviations of the reward over all responses."""
+RATE = 0.7
+"""Learning rate of the logits."""
 Post = list[MeasuredSample]
 """A response of each kind to one post."""
 Array = NDArray[np.float64]
@@ -106,7 +108,7 @@ REWARDS: dict[str, Callable[[MeasuredSample, str], float]] = {
 }
 
 
-def train(posts: Sequence[Post], name: str, seed: int, config: OnlineConfig, rate: float) -> Outcome | None:
+def train(posts: Sequence[Post], name: str, seed: int, config: OnlineConfig, rate: float = RATE) -> Outcome | None:
     """Train the logits of a policy with a reward and a learning rate until the first alarm."""
     random = np.random.default_rng([seed, list(REWARDS).index(name)])
     table = np.array([[REWARDS[name](s, k) for s, k in zip(post, KINDS, strict=True)] for post in posts], dtype=float)
@@ -207,7 +209,7 @@ def main() -> None:
     parser.add_argument("--unchanged", type=int, default=0, help="runs whose policy is not trained")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--shape", nargs=2, type=int, default=(8, 4), help="prompts of a step, and responses to each")
-    parser.add_argument("--rate", type=float, default=0.7, help="learning rate of the policy's logits")
+    parser.add_argument("--rate", type=float, default=RATE, help="learning rate of the policy's logits")
     parser.add_argument("--every", type=int, default=10, help="steps between two checks")
     given = parser.parse_args()
     prompts, responses = given.shape
