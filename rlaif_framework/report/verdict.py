@@ -5,6 +5,7 @@ from __future__ import annotations
 from rlaif_framework.metrics.estimates import Estimate
 from rlaif_framework.metrics.evaluation import Evaluation
 from rlaif_framework.metrics.wins import WinRate
+from rlaif_framework.report.hacking import find_hacking
 from rlaif_framework.report.leaderboard import BASELINE, find_win
 from rlaif_framework.report.page import interval, rate
 
@@ -21,7 +22,7 @@ def write_verdict(evaluation: Evaluation) -> list[str]:
     }
     if gains:
         best = max(gains, key=lambda name: _value(gains[name]))
-        return [f"No win rate is measured; {_describe_gain(best, gains[best])}."]
+        return [f"No win rate is measured; {_describe_gain(evaluation, best, gains[best])}."]
     return _describe_parts(evaluation)
 
 
@@ -65,13 +66,16 @@ def _describe_grounds(evaluation: Evaluation, judge: str, best: str) -> str:
     reward = evaluation.arms[best].reward
     if reward is None or reward.gain is None:
         return f"{trust}."
-    return f"{trust}; {_describe_gain(best, reward.gain)}."
+    return f"{trust}; {_describe_gain(evaluation, best, reward.gain)}."
 
 
-def _describe_gain(arm: str, gain: Estimate) -> str:
+def _describe_gain(evaluation: Evaluation, arm: str, gain: Estimate) -> str:
     change = f"{gain.value:+.3g} {interval(gain)}"
     significant = gain.low > 0 or gain.high < 0
-    return f"the held-out reward of {arm} changed by {change}{'' if significant else ', which is not significant'}"
+    doubt = "" if significant else ", which is not significant"
+    if find_hacking(arm, evaluation):
+        doubt = ", but may be exploited (see the warnings)"
+    return f"the held-out reward of {arm} changed by {change}{doubt}"
 
 
 def _describe_parts(evaluation: Evaluation) -> list[str]:

@@ -12,6 +12,7 @@ from rlaif_framework import PluginManager
 from rlaif_framework.plugins.slots import narrow
 from rlaif_framework.report.results import list_results
 from rlaif_framework.report.run_report import RunReport, StepReport
+from rlaif_framework.report.verdict import write_verdict
 from support.evaluations import ARM, EVALUATION, POLICY, REWARD, SPEC, correction, estimate, labeler, win
 from support.evaluations import build_report as report
 from support.pages import read_text, strip_assets
@@ -337,9 +338,14 @@ def differences(**metrics: dict[str, Any]) -> dict[str, Any]:
 def test_a_reward_that_rises_while_responses_get_worse_may_be_exploited(changes: dict[str, Any], sign: str) -> None:
     opening = "the reward of 'rlaif' rose by +0.4 [+0.3, +0.5], but may be exploited; against the baseline: "
     assert opening + sign in report(**changes).warnings
+    assert (
+        "changed by +0.4 [0.3, 0.5], but may be exploited (see the warnings)."
+        in write_verdict(report(**changes).evaluation)[-1]
+    )
     flat = {**ARM, "reward": {**REWARD, "gain": estimate(0.05, 0.1)}}
     for arm in (flat, {**ARM, "reward": None}):
         assert not any("exploited" in line for line in report(**changes, arms={"rlaif": arm}).warnings)
+        assert not any("exploited" in line for line in write_verdict(report(**changes, arms={"rlaif": arm}).evaluation))
 
 
 @pytest.mark.parametrize(
