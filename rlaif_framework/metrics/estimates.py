@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
-from scipy.special import expit, ndtri, stdtrit
+from scipy.special import expit, logit, ndtri, stdtrit
 
 CONFIDENCE = 0.95
 """Coverage of all intervals."""
@@ -134,6 +134,17 @@ def _sum_products(scores: NDArray[np.float64], clusters: Sequence[Hashable]) -> 
     return products * len(numbers) / (len(numbers) - 1)
 
 
+@dataclass(frozen=True, slots=True)
+class RateAt:
+    """The win rate at a value of a feature, by logistic regression."""
+
+    rate: float
+    influences: NDArray[np.float64]
+    """By how much each observation moves the rate, to first order. (observations,)"""
+    variance: float
+    """Variance of the rate, if all observations are independent."""
+
+
 def estimate_rate_at(
     wins: Sequence[float], features: Sequence[float], at: float, clusters: Sequence[Hashable] | None = None
 ) -> Estimate | None:
@@ -150,17 +161,18 @@ def estimate_rate_at(
         covariance and Student's t. None if all features are on one side of the value, to which the regression would
         have to extrapolate, or if they separate wins from losses perfectly, so that it has no finite solution.
     """
+    found = fit_rate_at(wins, features, at)
+    return None if found is None else estimate_mean_rate([found], range(len(wins)) if clusters is None else clusters)
+
+
+def fit_rate_at(wins: Sequence[float], features: Sequence[float], at: float) -> RateAt | None:
+    """Fit the regression of `estimate_rate_at`; None if it has no solution or would have to extrapolate."""
     targets = np.asarray(wins, dtype=float)
     distances = np.asarray(features, dtype=float) - at
     won, lost = distances[targets > 0], distances[targets < 1]
     if not (len(won) and len(lost) and won.min() < lost.max() and lost.min() < won.max()):
         return None
     if not distances.min() <= 0 <= distances.max():
-        return None
-    count = len(wins)
-    members = range(count) if clusters is None else clusters
-    groups = len(set(members))
-    if groups == 1 < count:  # a single prompt says nothing about others
         return None
     # The scale of the feature helps the optimiser and does not change the intercept, which is the result.
     inputs = np.stack([np.ones_like(distances), distances / np.abs(distances).max()], axis=1)
@@ -176,13 +188,70 @@ def estimate_rate_at(
 
     best = optimize.minimize(cost, np.zeros(2), jac=True, hess=curvature, method="trust-exact").x
     # The inverse of the curvature at the optimum is the covariance of the weights, if observations are independent.
-    covariance, critical = np.linalg.inv(curvature(best)), float(ndtri(0.5 + CONFIDENCE / 2))
-    if groups < count:
-        scores = inputs * (targets - expit(inputs @ best))[:, None]
-        covariance, critical = covariance @ _sum_products(scores, members) @ covariance, _critical(groups)
-    half = critical * math.sqrt(covariance[0, 0])
-    rate, low, high = map(float, expit(best[0] + np.array([0, -half, half])))
-    return Estimate(rate, low, high, count, groups if groups < count else None)
+    covariance = np.linalg.inv(curvature(best))
+    rate = float(expit(best[0]))
+    slope = rate * (1 - rate)  # of the rate in its logit
+    influences = inputs @ covariance[0] * (targets - expit(inputs @ best)) * slope
+    return RateAt(rate, influences, float(covariance[0, 0]) * slope**2)
+
+
+def estimate_mean_rate(rates: Sequence[RateAt], clusters: Sequence[Hashable]) -> Estimate | None:
+    """Estimate the mean of rates, each by a regression of its own, such as those of several seeds.
+
+    Args:
+        rates: The rates, each of them between 0 and 1.
+        clusters: The cluster of each observation, for all observations of all rates in their order.
+
+    Returns:
+        The mean, with its interval as in `estimate_rate_at`; None if there is one cluster with several observations.
+    """
+    error = _error_of_sum(rates, [1 / len(rates)] * len(rates), clusters)
+    if error is None:
+        return None
+    mean = math.fsum(found.rate for found in rates) / len(rates)
+    half = error / (mean * (1 - mean))  # on the logits
+    low, high = map(float, expit(logit(mean) + np.array([-half, half])))
+    return _count(mean, low, high, clusters)
+
+
+def estimate_rate_difference(
+    first: Sequence[RateAt], second: Sequence[RateAt], clusters: Sequence[Hashable]
+) -> Estimate | None:
+    """Estimate by how much the mean of rates is above that of as many others, each by a regression of its own.
+
+    Args:
+        first: The rates.
+        second: Those that are subtracted.
+        clusters: The cluster of each observation: of all rates of `first`, and then of all of `second`.
+
+    Returns:
+        The difference with its Wald interval; None if there is one cluster with several observations.
+    """
+    count = len(first)
+    error = _error_of_sum([*first, *second], [1 / count] * count + [-1 / count] * count, clusters)
+    if error is None:
+        return None
+    value = math.fsum(a.rate - b.rate for a, b in zip(first, second, strict=True)) / count
+    return _count(value, value - error, value + error, clusters)
+
+
+def _error_of_sum(rates: Sequence[RateAt], weights: Sequence[float], clusters: Sequence[Hashable]) -> float | None:
+    """Return half the width of the interval of a weighted sum of rates; None if there is one cluster with several
+    observations, which says nothing about others."""
+    groups = len(set(clusters))
+    if groups == len(clusters):
+        variance = math.fsum(weight**2 * found.variance for weight, found in zip(weights, rates, strict=True))
+        return float(ndtri(0.5 + CONFIDENCE / 2)) * math.sqrt(variance)
+    if groups == 1:
+        return None
+    influences = np.concatenate([weight * found.influences for weight, found in zip(weights, rates, strict=True)])
+    return _critical(groups) * math.sqrt(_sum_products(influences[:, None], clusters)[0, 0])
+
+
+def _count(value: float, low: float, high: float, clusters: Sequence[Hashable]) -> Estimate:
+    """Return an estimate with the number of its observations and clusters."""
+    count, groups = len(clusters), len(set(clusters))
+    return Estimate(value, low, high, count, groups if groups < count else None)
 
 
 def estimate_mean(values: Sequence[float], clusters: Sequence[Hashable] | None = None) -> Estimate | None:

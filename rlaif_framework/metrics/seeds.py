@@ -16,7 +16,14 @@ from statistics import fmean
 from scipy import stats
 
 from rlaif_framework.metrics.agreement import estimate_by_prompt
-from rlaif_framework.metrics.estimates import Estimate, estimate_mean, estimate_rate_at
+from rlaif_framework.metrics.estimates import (
+    Estimate,
+    RateAt,
+    estimate_mean,
+    estimate_mean_rate,
+    estimate_rate_difference,
+    fit_rate_at,
+)
 
 MIN_SEEDS = 3
 """Minimum number of seeds for an interval over seeds: two differ by chance too often to tell how far."""
@@ -32,6 +39,11 @@ class Measured:
     values: Sequence[float] = ()
     ratios: Sequence[float] = ()
     """For a length-adjusted win rate: the ratio of the lengths of the two responses of each value."""
+
+    @property
+    def is_adjusted(self) -> bool:
+        """True for a length-adjusted win rate, which is no mean of its values."""
+        return bool(self.ratios)
 
     def by_prompt(self) -> dict[str, float]:
         """Return the mean value of each prompt."""
@@ -119,10 +131,11 @@ def compare_seeds(first: Mapping[int, Measured], second: Mapping[int, Measured])
         both = [prompt for prompt in own if prompt in other]
         prompts += both
         differences += [own[prompt] - other[prompt] for prompt in both]
-    # Those of length-adjusted win rates are no means of differences.
-    adjusted = any(found.ratios for seed in shared for found in (first[seed], second[seed]))
-    is_unknown = adjusted or len(set(prompts)) < 2 or max(differences) == min(differences)
+    is_unknown = len(set(prompts)) < 2 or max(differences) == min(differences)
     over_prompts = None if is_unknown else estimate_mean(differences, prompts)
+    pairs = [[runs[seed] for seed in shared] for runs in (first, second)]
+    if any(found.is_adjusted for runs in pairs for found in runs):
+        over_prompts = _estimate_adjusted_difference(*pairs)
     over_seeds = _estimate_over_seeds(list(seeds.values()))
     p = None if over_seeds is None else float(stats.ttest_1samp(list(seeds.values()), 0.0).pvalue)
     return SeedDifference(fmean(seeds.values()), seeds, over_prompts, over_seeds, p)
@@ -132,16 +145,35 @@ def _estimate_over_prompts(measured: Sequence[Measured], is_rate: bool) -> Estim
     """Estimate the mean of the values of all seeds, robust to correlation within prompts."""
     if len({prompt for found in measured for prompt in found.prompts}) < 2:  # one says nothing about others
         return None
-    if any(found.ratios for found in measured):
-        prompts = [prompt for found in measured for prompt in found.prompts]
-        values = [value for found in measured for value in found.values]
-        return estimate_rate_at(values, [ratio for found in measured for ratio in found.ratios], 1.0, prompts)
+    if any(found.is_adjusted for found in measured):
+        rates = _fit_at_equal_lengths(measured)
+        return None if rates is None else estimate_mean_rate(rates, _list_prompts(measured))
     prompts, values = _average_values(measured)
     if not is_rate:
         return estimate_mean(values, prompts)
     if max(values) == min(values) and values[0] not in (0, 0.5, 1):  # without variance, its interval has no width
         return None
     return estimate_by_prompt(zip(prompts, values, strict=True))
+
+
+def _estimate_adjusted_difference(first: Sequence[Measured], second: Sequence[Measured]) -> Estimate | None:
+    """Estimate the mean difference of length-adjusted win rates, robust to correlation within prompts."""
+    own, other = _fit_at_equal_lengths(first), _fit_at_equal_lengths(second)
+    is_same = all(a.values == b.values and a.ratios == b.ratios for a, b in zip(first, second, strict=True))
+    if own is None or other is None or is_same:
+        return None
+    return estimate_rate_difference(own, other, _list_prompts([*first, *second]))
+
+
+def _fit_at_equal_lengths(measured: Sequence[Measured]) -> list[RateAt] | None:
+    """Fit the regression of each length-adjusted win rate; None if one of them cannot be fitted."""
+    found = [fit_rate_at(one.values, one.ratios, 1.0) for one in measured]
+    fitted = [rate for rate in found if rate is not None]
+    return fitted if len(fitted) == len(found) else None
+
+
+def _list_prompts(measured: Sequence[Measured]) -> list[str]:
+    return [prompt for found in measured for prompt in found.prompts]
 
 
 def _average_values(measured: Sequence[Measured]) -> tuple[list[str], list[float]]:
@@ -178,6 +210,6 @@ def _explain_prompts(measured: Iterable[Measured], found: Estimate | None) -> li
     reason = "all prompts have the same value"
     if count < 2:
         reason = "there is 1 prompt, and 2 or more are needed" if count else "it is not measured on prompts"
-    elif any(one.ratios for one in measured):
+    elif any(one.is_adjusted for one in measured):
         reason = "the regression on lengths cannot be fitted"
     return [f"no interval over prompts: {reason}"]

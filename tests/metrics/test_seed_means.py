@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.special import logit
 
-from rlaif_framework.metrics.estimates import estimate_rate
+from rlaif_framework.metrics.estimates import estimate_rate, estimate_rate_at
 from rlaif_framework.metrics.seeds import Measured, average_seeds, compare_seeds
 from rlaif_framework.metrics.wins import measure_wins
 from rlaif_framework.records.preferences import Comparison, Evidence, Preference, Prompt
@@ -124,16 +127,85 @@ def test_an_interval_of_a_rate_has_its_bounds() -> None:
     assert mean.over_seeds.low == pytest.approx(t_interval(np.array([0.9, 1.0, 1.0]))[0])
 
 
-def test_a_length_adjusted_rate_is_estimated_from_the_pairs_of_all_seeds() -> None:
-    rng = np.random.default_rng(2)
-    measured, comparisons, preferences = {}, [], []
-    for seed in range(3):
+def simulate_adjusted(seeds: int, stream: int) -> dict[int, Measured]:
+    """Win rates that depend on length and on the prompt, each with the value of the regression of a run."""
+    rng = np.random.default_rng(stream)
+    easy, found = rng.normal(0, 0.15, len(PROMPTS)), {}
+    for seed in range(seeds):
         sizes = rng.integers(5, 40, (len(PROMPTS), 2))
-        wins = (rng.random(len(PROMPTS)) < 0.4 + 0.4 * (sizes[:, 0] > sizes[:, 1])).astype(float).tolist()
-        measured[seed] = Measured(0.5, PROMPTS, wins, (sizes[:, 0] / sizes[:, 1]).tolist())
+        chances = np.clip(0.3 + seed / 10 + 0.3 * (sizes[:, 0] > sizes[:, 1]) + easy, 0, 1)
+        wins = (rng.random(len(PROMPTS)) < chances).astype(float).tolist()
+        comparisons, preferences = [], []
         for text, (a, b), win in zip(PROMPTS, sizes.tolist(), wins, strict=True):
-            comparisons.append(Comparison(f"{seed}/{text}", Prompt(text, text, text), ("x" * a, "y" * b)))
-            preferences.append(Preference(f"{seed}/{text}", (win, 1 - win), Evidence("test")))
-    expected = measure_wins("a", "b", "judge", comparisons, preferences).length_adjusted
+            comparisons.append(Comparison(text, Prompt(text, text, text), ("x" * a, "y" * b)))
+            preferences.append(Preference(text, (win, 1 - win), Evidence("test")))
+        rate = measure_wins("a", "b", "judge", comparisons, preferences).length_adjusted
+        assert rate is not None
+        found[seed] = Measured(rate.value, PROMPTS, wins, (sizes[:, 0] / sizes[:, 1]).tolist())
+    return found
+
+
+def refit(measured: dict[int, Measured], kept: set[str]) -> float:
+    """The mean of the win rates at equal lengths, from the values of some prompts."""
+    rates = []
+    for found in measured.values():
+        rows = [i for i, prompt in enumerate(found.prompts) if prompt in kept]
+        rate = estimate_rate_at([found.values[i] for i in rows], [found.ratios[i] for i in rows], 1.0)
+        assert rate is not None
+        rates.append(rate.value)
+    return float(np.mean(rates))
+
+
+def jackknife_error(values: list[float]) -> float:
+    """The standard error of a number from its values without one prompt each."""
+    return math.sqrt((len(values) - 1) * np.var(values))
+
+
+def test_a_length_adjusted_rate_is_the_mean_of_its_seeds_with_an_interval_for_other_prompts() -> None:
+    measured, other = simulate_adjusted(3, stream=2), simulate_adjusted(3, stream=3)
+    mean, found = average_seeds(measured, is_rate=True), compare_seeds(measured, other)
+    assert mean.over_prompts is not None
+    assert found is not None
+    assert found.over_prompts is not None
+    assert mean.value == pytest.approx(mean.over_prompts.value) == refit(measured, set(PROMPTS))
+    assert found.value == pytest.approx(found.over_prompts.value)
+    assert (mean.over_prompts.count, mean.over_prompts.clusters) == (120, 40)
+    without = [set(PROMPTS) - {prompt} for prompt in PROMPTS]
+    t = stats.t.ppf(0.975, len(PROMPTS) - 1)
+    logits = [float(logit(refit(measured, kept))) for kept in without]
+    own = logit([mean.over_prompts.low, mean.over_prompts.high])
+    assert own[1] - own[0] == pytest.approx(2 * t * jackknife_error(logits), rel=0.1)
+    differences = [refit(measured, kept) - refit(other, kept) for kept in without]
+    width = found.over_prompts.high - found.over_prompts.low
+    assert width == pytest.approx(2 * t * jackknife_error(differences), rel=0.1)
+
+
+def test_one_seed_has_the_interval_of_its_run() -> None:
+    measured = simulate_adjusted(1, stream=4)
+    expected = estimate_rate_at(measured[0].values, measured[0].ratios, 1.0)
     assert average_seeds(measured, is_rate=True).over_prompts == expected
-    assert compare_seeds(measured, measured).over_prompts is None  # type: ignore[union-attr]
+
+
+def test_a_variant_compared_with_itself_at_equal_lengths_has_no_interval() -> None:
+    measured = simulate_adjusted(3, stream=5)
+    found = compare_seeds(measured, measured)
+    assert found is not None
+    assert (found.value, found.over_prompts) == (0.0, None)
+
+
+def test_intervals_at_equal_lengths_cover_95_times_in_100() -> None:
+    rng, means, differences = np.random.default_rng(0), [], []
+    for _ in range(300):
+        # Values of a prompt are correlated over seeds and variants; without an effect of length, 0.6 is exact.
+        easy = rng.beta(3, 2, len(PROMPTS))[:, None]
+        wins, ratios = rng.random((len(PROMPTS), 4)) < easy, np.exp(rng.normal(0, 0.4, (len(PROMPTS), 4)))
+        columns = [Measured(0.6, PROMPTS, wins[:, i].astype(float).tolist(), ratios[:, i].tolist()) for i in range(4)]
+        mean = average_seeds(dict(enumerate(columns[:2])), is_rate=True).over_prompts
+        found = compare_seeds(dict(enumerate(columns[:2])), dict(enumerate(columns[2:])))
+        assert mean is not None
+        assert found is not None
+        assert found.over_prompts is not None
+        means.append(mean.low <= 0.6 <= mean.high)
+        differences.append(found.over_prompts.low <= 0 <= found.over_prompts.high)
+    assert 0.92 < np.mean(means) < 0.98
+    assert 0.92 < np.mean(differences) < 0.98
