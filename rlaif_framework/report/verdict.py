@@ -45,8 +45,11 @@ def _describe_wins(wins: dict[str, WinRate], best: str) -> str:
         )
     if len(rates) == 1:
         return f"{opening}{', a significant loss' if worse else ''}."
-    counts = [f"{better} of {len(rates)} arms are significantly better"] if better else []
-    counts += [f"{len(worse)} of {len(rates)} are significantly worse"] if worse else []
+    counts = []
+    for number, direction in ((better, "better"), (len(worse), "worse")):
+        if number:
+            among = "" if counts else f" of {len(rates)} arms"
+            counts.append(f"{number}{among} {'is' if number == 1 else 'are'} significantly {direction}")
     return f"{'; '.join([opening, ' and '.join(counts)] if counts else [opening])}."
 
 

@@ -259,9 +259,9 @@ def load_labelers(path: Path, overrides: Sequence[str], manager: PluginManager) 
     layers = read_layer(path, "labelers")
     _apply(layers, overrides)
     manager.code.check(str(path), find_code(layers.data))
-    published = layers.data.get(PUBLISHED)
+    published = layers.data.get(PUBLISHED, [])
     named = {name: value for name, value in layers.data.items() if name != PUBLISHED}
-    raw = {"labelers": named, PUBLISHED: [published] if isinstance(published, dict) else published or []}
+    raw = {"labelers": named, PUBLISHED: [published] if isinstance(published, dict) else published}
     try:
         found = LabelersFile.model_validate(raw, context={"manager": manager})
     except ValidationError as error:

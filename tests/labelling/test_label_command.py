@@ -320,6 +320,7 @@ def test_bad_rows_are_all_named_and_nothing_is_written(label: Callable[..., Outc
         (["--compare", "none.yaml"], "names no labeler"),
         (["--compare", "wrong.yaml"], "b: no labeler named 'nope'"),
         (["--compare", "two.yaml", "--set", "published=length"], "published: Input should be a valid list"),
+        (["--compare", "two.yaml", "--set", "published=0"], "published: Input should be a valid list"),
         (["--compare", "two.yaml", "--set", "published.results.agreement/a=1"], "published.source: Field required"),
         (
             ["--compare", "two.yaml", "--set", "published={source: x, results: {agreement/c: 1}}"],

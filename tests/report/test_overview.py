@@ -39,8 +39,8 @@ def several(**rates: dict[str, float] | None) -> Evaluation:
 def test_the_verdict_is_the_best_arm_and_what_it_rests_on() -> None:
     found = write_verdict(several(rlaif=estimate(0.7), direct=estimate(0.4), dpo=estimate(0.52)))
     assert found == [
-        "rlaif beats sft with a win rate of 70.0 % [65.0, 75.0], n=50 (length-adjusted: not measured); 1 of 3 arms are "
-        "significantly better and 1 of 3 are significantly worse.",
+        "rlaif beats sft with a win rate of 70.0 % [65.0, 75.0], n=50 (length-adjusted: not measured); 1 of 3 arms is "
+        "significantly better and 1 is significantly worse.",
         "The judge, rouge, agrees with human gold preferences on 65.0 % [60.0, 70.0], n=50; the held-out reward of "
         "rlaif changed by +0.4 [0.3, 0.5].",
     ]
