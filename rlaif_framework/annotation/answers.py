@@ -31,7 +31,7 @@ STRENGTHS = (1, 2, 3)
 APPLICATION = 0x524C4146
 """Marks the file as one of this program."""
 
-VERSION = 1
+VERSION = 2
 
 SCHEMA = """
 CREATE TABLE assignments (

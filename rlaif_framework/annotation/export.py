@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -11,13 +11,15 @@ from typing import Any
 from rlaif_framework.annotation.answers import Answer, AnswerFile, Drawn
 from rlaif_framework.annotation.item import Item
 from rlaif_framework.annotation.items import ItemSet
+from rlaif_framework.annotation.runs import is_run
 from rlaif_framework.annotation.summary import collect_labels
+from rlaif_framework.data.row_files import is_read_with
 from rlaif_framework.errors import SpecError
 from rlaif_framework.files import atomic_path
 from rlaif_framework.records.jsonl import write_rows
 
 
-def check_export(path: Path, file: AnswerFile, read: Iterable[Path], overwrite: bool) -> None:
+def check_export(path: Path, file: AnswerFile, read: Collection[Path], overwrite: bool) -> None:
     """Check that no file would be replaced, except those that an earlier export of the same answers wrote.
 
     Args:
@@ -35,6 +37,8 @@ def check_export(path: Path, file: AnswerFile, read: Iterable[Path], overwrite: 
     for place in name_exports(path).values():
         if os.path.realpath(place) in kept:
             raise SpecError(f"--export {place}: the command reads this file; choose another name")
+        if any(is_read_with(place, data) for data in read if not is_run(data)):
+            raise SpecError(f"--export {place}: the command reads all files in this folder; choose another folder")
         if place.exists() and not overwrite and not file.has_exported(os.path.realpath(place)):
             raise SpecError(
                 f"--export {place}: the file already exists, and was not made by an earlier export of {file.path}; "

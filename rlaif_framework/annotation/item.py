@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Self
 
 from rlaif_framework.data.authors import read_authors
 from rlaif_framework.data.human_labels import sort_texts
@@ -33,13 +34,17 @@ class Item:
     key: str
     """Hash of the prompt and the responses, in any order: answers belong to texts, whatever file they are in."""
     comparison: Comparison
+    """The pair, with its responses in sorted order: answers say which of the two is meant."""
     sides: tuple[str, str]
     """Names of what wrote the first and the second response, such as policies. They are never shown."""
 
-
-def make_key(comparison: Comparison) -> str:
-    """Return a hash of the texts of a pair, the same in either order of the responses."""
-    return hash_texts(*sort_texts(comparison)[0])
+    @classmethod
+    def create(cls, comparison: Comparison, sides: tuple[str, str]) -> Self:
+        """Create the item of a pair whose responses are in any order."""
+        texts, swapped = sort_texts(comparison)
+        if swapped:
+            comparison, sides = comparison.swap(), (sides[1], sides[0])
+        return cls(hash_texts(*texts), comparison, sides)
 
 
 def name_sides(row: Row, pair: PairRow) -> tuple[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rlaif_framework.annotation.item import Item, make_key, name_sides
+from rlaif_framework.annotation.item import Item, name_sides
 from rlaif_framework.annotation.opinions import Opinions, name_labeler, read_opinions
 from rlaif_framework.annotation.runs import FinishedMatchups, find_pairs, is_run
 from rlaif_framework.data.pair_forms import PairRow
@@ -63,10 +63,10 @@ def read_items(
             pairs.check(skip_invalid)
             notes += [f"{pairs.name}: skipped {pairs.skipped} invalid rows of {pairs.rows}"] if pairs.skipped else []
             for comparison in pairs.read():
-                key = make_key(comparison)
-                repeated += key in items
                 own = sides[comparison.id] if matchups is None else matchups.name_sides(source.stem, comparison)
-                items.setdefault(key, Item(key, comparison, own))
+                item = Item.create(comparison, own)
+                repeated += item.key in items
+                items.setdefault(item.key, item)
     if not items:
         raise DataError(f"{place}: there are no pairs to compare")
     comparisons = {key: item.comparison for key, item in items.items()}

@@ -88,7 +88,7 @@ def check_judge(
     from rlaif_framework.spec.loading import load_labeler, load_task
 
     if out is not None:
-        check_out(out)
+        check_out(out, pairs)
     mapping = parse_fields(fields or [])
     with stdout_to_stderr():
         manager = load_plugins(plugin, trust_local)

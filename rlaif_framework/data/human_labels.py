@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import fmean
@@ -12,6 +11,7 @@ from rlaif_framework.data.pair_forms import read_forms
 from rlaif_framework.data.pairs_file import scan_pairs
 from rlaif_framework.errors import DataError
 from rlaif_framework.records.preferences import Comparison
+from rlaif_framework.seeds import derive_seed
 
 Texts = tuple[str, str, str]
 """A prompt and two responses, without differences in white space."""
@@ -20,17 +20,19 @@ Texts = tuple[str, str, str]
 def list_unlabelled(pairs: Iterable[Comparison], seed: int) -> list[dict[str, str | None]]:
     """Return rows for annotators, each pair of texts once: rows and responses are in random order, and name no policy.
 
-    Because of the random order, the first rows are a random sample, however many are labelled. Pairs that need no label
-    (see `find_known`) or that cannot be read back are left out.
+    Because of the random order, the first rows are a random sample, however many are labelled. Both orders depend on
+    the texts of each pair only, so that they stay when there are more pairs. Pairs that need no label (see
+    `find_known`) or that cannot be read back are left out.
     """
-    draw = random.Random(seed)
     rows: dict[Texts, dict[str, str | None]] = {}
     for pair in pairs:
-        first, second = pair.responses if draw.random() < 0.5 else pair.responses[::-1]
+        texts, swapped = sort_texts(pair)
+        swap = derive_seed(seed, "responses", *texts) % 2 == 1
+        first, second = pair.responses if swap == swapped else pair.responses[::-1]
         row = {"prompt": pair.prompt.text, "response_a": first, "response_b": second, "label": None}
         if find_known(pair) is None and _is_readable(row):
-            rows.setdefault(sort_texts(pair)[0], row)
-    return draw.sample(list(rows.values()), len(rows))
+            rows.setdefault(texts, row)
+    return [rows[texts] for texts in sorted(rows, key=lambda texts: derive_seed(seed, "rows", *texts))]
 
 
 def _is_readable(row: Mapping[str, str | None]) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import re
+import tokenize
 from collections.abc import Sequence
 from itertools import pairwise
 from reprlib import repr as short
@@ -42,15 +44,29 @@ def decode(value: Any) -> Any:
         return value
     try:
         found = json.loads(value)
-        json.dumps(found, ensure_ascii=False).encode()  # fails for lone surrogates, which cannot be written
-    except UnicodeError:
-        raise RowFault("a text has a lone surrogate, which is not valid text") from None
     except (ValueError, RecursionError):
         try:
             found = ast.literal_eval(value.strip())  # CSV files that pandas wrote
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
             return value
-    return found if isinstance(found, list | dict) else value
+        if has_joined_strings(value):
+            return value
+    if not isinstance(found, list | dict):
+        return value
+    try:
+        json.dumps(found, ensure_ascii=False, default=str).encode()
+    except UnicodeError:  # lone surrogates cannot be written
+        raise RowFault("a text has a lone surrogate, which is not valid text") from None
+    except (ValueError, TypeError, RecursionError):
+        return value
+    return found
+
+
+def has_joined_strings(literal: str) -> bool:
+    """Return True if a Python literal has two strings in a row without a comma, as numpy prints lists."""
+    tokens = tokenize.generate_tokens(io.StringIO(literal.strip()).readline)
+    kinds = [token.type for token in tokens if token.type not in (tokenize.NL, tokenize.NEWLINE, tokenize.COMMENT)]
+    return any(kind == other == tokenize.STRING for kind, other in pairwise(kinds))
 
 
 def decode_messages(value: Any, name: str) -> Any:

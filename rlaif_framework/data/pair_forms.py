@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -24,6 +25,8 @@ from rlaif_framework.data.messages import (
 )
 from rlaif_framework.data.transcripts import ASSISTANT_CUE, SPEAKERS, split_transcript
 from rlaif_framework.records.preferences import Turn
+
+_LOOKS_LIKE_STRINGS = re.compile(r"\s*\[\s*(['\"]).*\1\s*\]\s*", re.DOTALL)
 
 FORMS = (  # for error messages
     "prompt + responses, prompt + chosen + rejected, prompt + response_a + response_b (+ label), "
@@ -176,7 +179,7 @@ def _read_openai(row: Row) -> list[PairRow]:
 def _read_ranked(row: Row) -> list[PairRow]:
     """Several responses with ranks or scores, as in Nectar and UltraFeedback: every two of them are a pair."""
     name, answers = _find_ranked(row)
-    prompt = read_prompt(row)
+    prompt, confidence = read_prompt(row), read_fraction(row, "confidence")
     kept: list[tuple[int, str, float | None]] = []
     for number, (text, value) in enumerate(answers, 1):
         # Rankings have a few repeated and empty responses, of which there is no pair.
@@ -187,7 +190,7 @@ def _read_ranked(row: Row) -> list[PairRow]:
     pairs = []
     for (i, first, high), (j, second, low) in combinations(kept, 2):
         preference = None if high is None or low is None else _compare(high, low)
-        pair = PairRow(prompt, check_responses(first, second), (first, second), preference, part=f"{i}-{j}")
+        pair = PairRow(prompt, check_responses(first, second), (first, second), preference, confidence, part=f"{i}-{j}")
         pairs.append(_shuffle(pair) if preference in (0.0, 1.0) else pair)
     return pairs
 
@@ -267,6 +270,11 @@ def _read_lettered(row: Row) -> list[PairRow]:
         first, second = (_interleave(turns[0], answers) for answers in (turns[1], turns[2]))
         prompt = _common_prompt(first, second, ("response_a", "response_b"))
         return [_unordered(row, to_prompt(prompt), (first[-1][1], second[-1][1]), stated)]
+    if all(map(_LOOKS_LIKE_STRINGS.fullmatch, (str(row.get(name)) for name in ("prompt", "response_a", "response_b")))):
+        raise RowFault(
+            "'prompt' and the responses look like lists, but are neither JSON nor Python literals; numpy prints lists "
+            "without commas"
+        )
     # Only the last message: in some data sets, a response is a whole dialogue or a list of one message.
     a, b = (decode_messages(row.get(name), name) for name in ("response_a", "response_b"))
     if is_messages(a) or is_messages(b):
@@ -370,7 +378,13 @@ def _read_pair_of_dialogues(row: Row, *names: str) -> tuple[str, tuple[str, str]
     common = _common_prompt(dialogues[0], dialogues[1], names)
     raw = dialogues[0][-1][1], dialogues[1][-1][1]
     if isinstance(value, str) and len(common) <= 1:
-        return convert_marks(value), raw  # also if the dialogue repeats it
+        prompt = convert_marks(value)
+        if common and common[0].role == "system":
+            common = [*common, *split_transcript(prompt)]
+        elif common and [turn.content.split() for turn in split_transcript(prompt)] != [common[0].content.split()]:
+            raise RowFault(f"'prompt' is another text than the first turn of '{names[0]}'; remove one of them")
+        else:
+            return prompt, raw
     if not common:
         raise RowFault(f"'prompt' is missing, and '{names[0]}' has no turn before its last")
     check_dialogue(common)
@@ -413,10 +427,15 @@ def _split_transcripts(row: Row) -> tuple[str, tuple[str, str]]:
 def _strip_prompt(row: Row, chosen: str, rejected: str) -> tuple[str, str]:
     """Remove the prompt from whole transcripts; responses alone are returned unchanged."""
     prompt = row.get("prompt")
-    if isinstance(prompt, str) and is_transcript(prompt):
-        start = prompt.rstrip()
-        if chosen.startswith(start) and rejected.startswith(start):
-            return chosen[len(start) :], rejected[len(start) :]
+    if not isinstance(prompt, str):
+        return chosen, rejected
+    start = prompt.rstrip()
+    if is_transcript(prompt) and chosen.startswith(start) and rejected.startswith(start):
+        return chosen[len(start) :], rejected[len(start) :]
+    turns = split_transcript(prompt)
+    parts = [text.rpartition(ASSISTANT_CUE) for text in (chosen, rejected)]
+    if all(is_transcript(before + cue) and split_transcript(before) == turns for before, cue, _ in parts):
+        return parts[0][2], parts[1][2]
     return chosen, rejected
 
 

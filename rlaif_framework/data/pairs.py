@@ -127,38 +127,46 @@ class IdRegistry:
 
     def __init__(self) -> None:
         # By the hash of the id, which takes less memory than the id.
-        self._places: dict[int, str] = {}
-        self._preferences: dict[int, float | None] = {}
+        self._places: dict[int, tuple[str, str]] = {}
+        self._first: dict[int, tuple[int, float | None]] = {}
         self._counts: dict[int, int] = {}
         self.repeated = 0
-        """Number of rows without an id whose prompt and responses are those of an earlier row."""
+        """Number of rows whose prompt and responses are those of an earlier row with the same id, or without ids."""
         self.contradicted = 0
         """Number of these whose preference is another one."""
         self.first_repeated = ""
         """Place of the first of these rows."""
 
-    def register(self, comparison: Comparison, place: str) -> Comparison:
+    def register(self, comparison: Comparison, row: Row) -> Comparison:
         """Return a comparison whose row states its id.
 
         Raises:
             RowFault: An earlier row has the same id.
         """
-        first = self._places.setdefault(hash(comparison.id), place)
-        if first != place:
-            raise RowFault(f"the id '{comparison.id}' is already used in {first}", kind="the id is already used")
+        first = self._places.setdefault(hash(comparison.id), (row.file, row.place))
+        if first != (row.file, row.place):
+            where = first[1] if first[0] == row.file else ", ".join(first)
+            raise RowFault(f"the id '{comparison.id}' is already used in {where}", kind="the id is already used")
         return comparison
 
-    def make_unique(self, comparison: Comparison, place: str) -> Comparison:
+    def make_unique(self, comparison: Comparison, row: Row) -> Comparison:
         """Return a comparison with an id that no earlier one has: the same texts may be there twice."""
         key = hash(comparison.id)
-        if key not in self._preferences:
-            self._preferences[key] = comparison.preference
+        texts = hash((comparison.prompt.text, comparison.responses))
+        if key not in self._first:
+            self._first[key] = texts, comparison.preference
             return comparison
-        self._counts[key] = self._counts.get(key, 1) + 1
-        self.repeated += 1
-        self.contradicted += self._preferences[key] != comparison.preference
-        self.first_repeated = self.first_repeated or place
-        return replace(comparison, id=f"{comparison.id}-{self._counts[key]}")
+        if self._first[key][0] == texts:
+            self.repeated += 1
+            self.contradicted += self._first[key][1] != comparison.preference
+            self.first_repeated = self.first_repeated or row.place
+        while True:
+            self._counts[key] = self._counts.get(key, 1) + 1
+            name = f"{comparison.id}-{self._counts[key]}"
+            if hash(name) not in self._first:
+                break
+        self._first[hash(name)] = texts, comparison.preference
+        return replace(comparison, id=name)
 
 
 def make_comparison(pair: PairRow, values: Mapping[str, Any]) -> Comparison:

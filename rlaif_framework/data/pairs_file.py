@@ -175,7 +175,7 @@ def scan_rows(
 
 def _register(ids: IdRegistry, comparison: Comparison, row: Row) -> Comparison:
     stated = row.values.get("id") is not None
-    return ids.register(comparison, row.place) if stated else ids.make_unique(comparison, row.place)
+    return ids.register(comparison, row) if stated else ids.make_unique(comparison, row)
 
 
 def _append(comparison: Comparison, spool: IO[bytes]) -> None:

@@ -59,6 +59,11 @@ def is_row_file(path: Path) -> bool:
     return path.name.lower().endswith(SUFFIXES)
 
 
+def is_read_with(path: Path, data: Path) -> bool:
+    """Return True if a file is in a folder of data, so that it is read with the data once it is there."""
+    return data.is_dir() and is_row_file(path) and path.resolve().parent == data.resolve()
+
+
 def read_row_file(path: Path) -> Iterator[Row]:
     """Yield the rows of a file. A row that cannot be parsed has a fault.
 

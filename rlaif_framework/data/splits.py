@@ -24,7 +24,8 @@ SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
     "test": ("test", "valid2"),
 }
 
-_SHARD = re.compile(r"-\d+-of-\d+$")
+_SHARD = re.compile(r"-\d+-of-\d+(-[0-9a-f]{16})?$")  # the hub's names had a hash at their end until 2023
+_BEGINS_LIKE_SPLIT = re.compile(r"(train|validation|valid|dev|val|test)[_-]\w")
 _PRIORITY: Mapping[Split, int] = {"train": 0, "validation": 1, "test": 2}
 
 T = TypeVar("T")
@@ -82,6 +83,12 @@ def _read_folder(folder: Path) -> Iterator[Row]:
     for file in _list_files(folder):
         parts.setdefault(_SHARD.sub("", file.name.partition(".")[0]), []).append(file)
     named = _select_splits(parts)
+    if not named and len(parts) > 1 and any(map(_BEGINS_LIKE_SPLIT.match, parts)):
+        first = folder / parts[next(iter(parts))][0].name
+        raise DataError(
+            f"{folder} has {', '.join(parts)}, of which none is named train, validation or test; choose a file, or "
+            f"give one for each split, such as {{train: '{first}'}}"
+        )
     if set(named) <= {"train"}:  # without held-out rows: divided like a single file
         for files in [named["train"]] if named else parts.values():
             for file in files:

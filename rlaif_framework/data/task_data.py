@@ -144,5 +144,5 @@ class TaskData:
         self, row: Row, pairs: list[PairRow], make: Callable[[PairRow, Row], Comparison]
     ) -> Iterator[tuple[str, Comparison]]:
         for pair in pairs:
-            comparison = self._ids.make_unique(make(pair, row), row.place)
+            comparison = self._ids.make_unique(make(pair, row), row)
             yield comparison.prompt.source, comparison

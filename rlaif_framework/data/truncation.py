@@ -47,14 +47,17 @@ def truncate_dialogue(prompt: Prompt, fits: Callable[[Prompt], bool], system: st
         DataError: Not even one word fits.
     """
     turns = _TURN.split(prompt.source)
+    # A system prompt of the dialogue itself stays, too.
+    own = f"{turns.pop(0)}\n\n" if len(turns) > 1 and turns[0].startswith("System:") else ""
+    speaker = "Human: " if own else ""  # which ends the system prompt
     # Chat templates want a user's turn first.
     starts = [i for i in range(1, len(turns)) if turns[i].startswith("Human:")]
     words = turns[-1].split(" ")
     for source in chain(
         ("\n\n".join(turns[start:]) for start in starts),
-        (" ".join(words[start:]) for start in range(1, len(words))),
+        (speaker + " ".join(words[start:]) for start in range(1, len(words))),
     ):
-        shorter = with_dialogue(prompt, source, system)
+        shorter = with_dialogue(prompt, own + source, system)
         if fits(shorter):
             return shorter
     raise _too_long(prompt, "dialogue")

@@ -26,7 +26,7 @@ from rlaif_framework.labelling.judge_measures import (
 )
 from rlaif_framework.labelling.judge_pairs import PairNotes, choose_pairs
 from rlaif_framework.labelling.judge_report import JudgeCheck, ProbeResult
-from rlaif_framework.labelling.probes import OWN, POSITION, Probe, choose_probes, swap_responses
+from rlaif_framework.labelling.probes import OWN, POSITION, Probe, choose_probes
 from rlaif_framework.metrics.agreement import Observation, measure_observations
 from rlaif_framework.metrics.calibration import measure_calibration, measure_lengths
 from rlaif_framework.metrics.judge_bias import measure_kappa
@@ -138,12 +138,12 @@ def check_judge(
 def _plan(pairs: Sequence[Comparison], probes: Iterable[Probe], own: str) -> dict[Key, BothOrders]:
     """Make the pairs to label: as they are, and with either response changed by each probe; without gold labels."""
     blind = [replace(x, preference=None, preference_source=None, raw_responses=None) for x in pairs]
-    plan: dict[Key, BothOrders] = {GIVEN: (blind, swap_responses(blind))}
+    plan: dict[Key, BothOrders] = {GIVEN: (blind, [pair.swap() for pair in blind])}
     for probe in probes:
         chosen = probe.choose(blind)
         for round_, index in product(probe.rounds, (0, 1)):
             # Changed after they are swapped, since a text may name its own position.
-            swapped = probe.change_pairs(swap_responses(chosen), 1 - index, own, round_)
+            swapped = probe.change_pairs([pair.swap() for pair in chosen], 1 - index, own, round_)
             plan[probe, round_, index] = probe.change_pairs(chosen, index, own, round_), swapped
     return plan
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rlaif_framework.assembly.context import Context
+from rlaif_framework.data.row_files import is_read_with
 from rlaif_framework.errors import SpecError
 from rlaif_framework.labelling.exports import is_folder, list_files
 from rlaif_framework.labelling.loop import read_record, record_path
@@ -100,6 +101,11 @@ def check_paths(job: Job) -> None:
         target = os.path.realpath(path)
         if target in taken:
             raise SpecError(f"{option} would write {path}, which is {taken[target]}; choose another name")
+        if is_read_with(path, job.pairs):
+            raise SpecError(
+                f"{option} would write {path} into the folder of the pairs, where the next run would read it; choose "
+                "another folder"
+            )
         taken[target] = f"also written by {option}"
 
 

@@ -183,6 +183,7 @@ def _read_firsts(orders: Orders) -> tuple[float, float] | None:
 
 
 def _read_ballots(label: Preference) -> tuple[float, float] | None:
-    """Return the probability of the first position in each ballot of a label that averages both orders."""
-    firsts = [ballot.probabilities[0] for ballot in label.evidence.orders if ballot.probabilities is not None]
+    """Return how likely the response shown first is the better one, in each ballot of a label that averages both
+    orders."""
+    firsts = [pair[0] for pair in label.evidence.shown if pair is not None]
     return (firsts[0], firsts[1]) if len(firsts) == 2 else None

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from rlaif_framework.data.row_files import is_read_with
 from rlaif_framework.errors import SpecError
 from rlaif_framework.files import read_json, write_atomic
 from rlaif_framework.labelling.report_model import Table
@@ -187,14 +188,17 @@ def _describe_kappa(kappa: Estimate | None) -> str:
     return f"{kappa.value:.2f} [{kappa.low:.2f}, {kappa.high:.2f}]"
 
 
-def check_out(out: Path) -> None:
-    """Check the name of the file for a check, and that it replaces nothing but an earlier check.
+def check_out(out: Path, pairs: Path) -> None:
+    """Check the name of the file for a check, that it replaces nothing but an earlier check, and that it is not in the
+    folder of the pairs, with which it would be read.
 
     Raises:
         SpecError: Another name must be chosen.
     """
     if out.suffix != ".json":
         raise SpecError(f"--out {out}: its name must end in .json")
+    if is_read_with(out, pairs):
+        raise SpecError(f"--out {out}: the command reads all files in this folder; choose another folder")
     if out.exists() and not out.is_file():
         raise SpecError(f"--out {out} is not a file")
     found = read_json(out)

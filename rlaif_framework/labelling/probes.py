@@ -94,11 +94,6 @@ def choose_probes(names: Collection[str] = ()) -> list[Probe]:
     return [_make_probe(name, values) for name, values in data.items() if name in names or not names]
 
 
-def swap_responses(pairs: Iterable[Comparison]) -> list[Comparison]:
-    """Return pairs with their responses swapped."""
-    return [replace(pair, responses=(pair.responses[1], pair.responses[0])) for pair in pairs]
-
-
 def _make_probe(name: str, data: Mapping[str, Any]) -> Probe:
     given = data.get("wordings", ())
     wordings = tuple(Wording(**x) if isinstance(x, Mapping) else Wording(x) for x in given)

@@ -118,7 +118,7 @@ def observe(comparison: Comparison, preference: Preference) -> Observation:
         comparison.confidence,
         comparison.slice,
         len(comparison.responses[0]) - len(comparison.responses[1]),
-        tuple(ballot.probabilities for ballot in ballots),
+        tuple(preference.evidence.shown),
         tuple(ballot.mass for ballot in ballots if ballot.mass is not None),
         preference.evidence.inconsistent,
         preference.evidence.refused is not None,

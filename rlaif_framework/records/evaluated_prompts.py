@@ -42,11 +42,10 @@ class Verdict:
     def read(cls, first: str, second: str, judge: str, preference: Preference) -> Verdict:
         """Convert a judge's preference, whose first response is that of the first policy."""
         evidence = preference.evidence
-        # A ballot has the probability of the response shown first, which is the second one in the swapped order.
+        # The response shown first is the second one in the swapped order.
         swapped = (True,) if evidence.swapped else (False, True)
         orders = tuple(
-            None if ballot.probabilities is None else ballot.probabilities[int(swap)]
-            for ballot, swap in zip(evidence.orders, swapped, strict=False)
+            None if pair is None else pair[int(swap)] for pair, swap in zip(evidence.shown, swapped, strict=False)
         )
         return cls(
             first,

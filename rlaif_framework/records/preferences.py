@@ -100,6 +100,13 @@ class Comparison:
     """The responses of a user's row with their surrounding white space, to be written back unchanged; None if there is
     none."""
 
+    def swap(self) -> Comparison:
+        """Return the comparison with its responses, and its gold preference, in the other order."""
+        first, second = self.responses
+        raw = None if self.raw_responses is None else (self.raw_responses[1], self.raw_responses[0])
+        preference = None if self.preference is None else 1 - self.preference
+        return replace(self, responses=(second, first), raw_responses=raw, preference=preference)
+
 
 @dataclass(frozen=True, slots=True)
 class Vote:
@@ -119,6 +126,9 @@ class Evidence:
     """The labeler's kind, or `human` or `synthetic` if the label is a copy of the gold preference."""
     orders: tuple[Ballot, ...] = ()
     """The ballot for the original order, then the one for the swapped order."""
+    asks_worse: bool = False
+    """True if the question was which response is the worse one, such as the more harmful one. The ballots have these
+    answers, and the label their opposite."""
     scores: tuple[float, float] | None = None
     """Score of each response, for labelers that score responses separately."""
     prompt_tokens: int = 0
@@ -147,6 +157,13 @@ class Evidence:
     unanswered: int = 0
     """Number of times that a request was sent without an answer. It depends on interruptions, so it is counted in
     reports and left out of the rows of labels."""
+
+    @property
+    def shown(self) -> list[tuple[float, float] | None]:
+        """For each ballot, the probabilities that the response shown first, and the one shown second, is the better
+        one; None if its answer could not be read."""
+        pairs = [ballot.probabilities for ballot in self.orders]
+        return [(pair[1], pair[0]) if pair and self.asks_worse else pair for pair in pairs]
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,7 @@ class LabelerConformance(ComponentConformance):
         self, labeler: Labeler, pairs: Sequence[Comparison]
     ) -> None:
         """Check that the place of a response has no effect."""
-        labels, swapped = labeler.label(pairs), labeler.label([swap_responses(c) for c in pairs])
+        labels, swapped = labeler.label(pairs), labeler.label([c.swap() for c in pairs])
         for comparison, given, other in zip(pairs, labels, swapped, strict=True):
             turned = None if other.probabilities is None else other.probabilities[::-1]
             what = f"comparison '{comparison.id}' and the same with swapped responses: the label has position bias"
@@ -132,13 +132,6 @@ class LabelerConformance(ComponentConformance):
 
 def _by_id(labels: Iterable[Preference]) -> Mapping[str, Preference]:
     return {label.comparison: label for label in labels}
-
-
-def swap_responses(comparison: Comparison) -> Comparison:
-    """Return a comparison with its responses, and its gold preference, in the other order."""
-    gold = None if comparison.preference is None else 1 - comparison.preference
-    first, second = comparison.responses
-    return replace(comparison, responses=(second, first), preference=gold)
 
 
 def inject_line(comparison: Comparison, place: int, line: str) -> Comparison:

@@ -9,8 +9,10 @@ import pytest
 
 from rlaif_framework.annotation.answers import AnswerFile, Choice
 from rlaif_framework.annotation.assignment import AssignmentError
+from rlaif_framework.annotation.items import read_items
 from rlaif_framework.errors import DataError
-from support.annotation import make_answer, open_desk, read_small
+from support.annotation import answer_next, make_answer, open_desk, read_small
+from support.fake_plugins import write_rows
 
 
 @pytest.mark.parametrize(
@@ -121,3 +123,18 @@ def test_files_that_hold_no_answers_are_refused(tmp_path: Path) -> None:
     later.close()
     with pytest.raises(DataError, match="written by another version"):
         AnswerFile.create(tmp_path / "later.sqlite")
+
+
+def test_answers_are_about_the_texts_also_if_the_file_has_them_in_another_order(tmp_path: Path) -> None:
+    rows = [{"prompt": f"question {i}", "response_a": "good", "response_b": "bad"} for i in range(4)]
+    pairs = read_items(write_rows(tmp_path / "pairs.jsonl", rows))
+    with AnswerFile.create(tmp_path / "answers.sqlite") as file:
+        desk = open_desk(file, pairs)
+        while opened := desk.open_items("Ann"):
+            responses = pairs.items[opened[0].item].comparison.responses
+            answer_next(desk, "Ann", "first" if responses[opened[0].first] == "good" else "second")
+        answers = file.read_answers()
+    swapped = [{"prompt": row["prompt"], "response_a": "bad", "response_b": "good"} for row in rows]
+    for found in (pairs, read_items(write_rows(tmp_path / "pairs.jsonl", swapped[::-1]))):
+        assert {found.items[x.assignment.item].comparison.responses for x in answers} == {("bad", "good")}
+    assert [answer.preference for answer in answers] == [0.0] * 4

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rlaif_framework.annotation.item import POSITIONS, names_itself
+from rlaif_framework.annotation.item import CHOSEN, POSITIONS, names_itself
 from rlaif_framework.annotation.items import read_items
 from rlaif_framework.annotation.runs import REFERENCE, FinishedMatchups
 from rlaif_framework.data.human_labels import sort_texts
@@ -33,8 +33,8 @@ def test_sides_without_models_are_positions_or_what_was_chosen(tmp_path: Path) -
     rows = [{"prompt": f"p{number}", "chosen": "good", "rejected": "bad"} for number in range(20)]
     write_rows(tmp_path / "chosen.jsonl", rows)
     found = read_items(tmp_path / "chosen.jsonl").items.values()
-    assert {x.comparison.responses for x in found} == {("good", "bad"), ("bad", "good")}
-    assert all((x.sides[0] == "the chosen response") == (x.comparison.responses[0] == "good") for x in found)
+    # The file has them in both orders, an item in sorted order.
+    assert {(x.comparison.responses, x.sides) for x in found} == {(("bad", "good"), CHOSEN[::-1])}
 
 
 def test_a_pair_is_shown_once_however_its_responses_are_ordered(tmp_path: Path) -> None:
@@ -154,4 +154,5 @@ def test_keys_do_not_depend_on_white_space_or_order(tmp_path: Path) -> None:
     (first,) = read_items(write_rows(tmp_path / "one.jsonl", rows)).items.values()
     (second,) = read_items(write_rows(tmp_path / "two.jsonl", other)).items.values()
     assert first.key == second.key
-    assert sort_texts(first.comparison)[1] != sort_texts(second.comparison)[1]
+    assert [sort_texts(item.comparison)[1] for item in (first, second)] == [False, False]
+    assert first.sides == second.sides[::-1] == POSITIONS

@@ -345,3 +345,11 @@ def test_known_preferences_themselves_pass_the_gate(
 def test_a_contrast_of_an_instruction_with_itself_is_refused(manager: PluginManager) -> None:
     with pytest.raises((SpecError, ValueError), match="all scores would be 0"):
         narrow("labeler", {"kind": "likelihood", "model": "m", "instruction": "x", "against": "x"}, manager)
+
+
+@pytest.mark.parametrize(("proportion", "missing"), [(1.0, False), (0.5, True)])
+def test_a_mix_needs_what_its_labeler_needs_if_it_may_ask_it(
+    proportion: float, missing: bool, manager: PluginManager
+) -> None:
+    config: Any = narrow("labeler", {"kind": "mix", "labeler": "rouge", "proportion": proportion}, manager)
+    assert (config.missing_field(COMPARISONS[0]) is not None) == missing

@@ -180,3 +180,25 @@ def test_a_folder_with_train_only_is_divided(make: Callable[..., Any], tmp_path:
     (folder / "train.jsonl").write_text("".join(json.dumps(transcripts(n)) + "\n" for n in range(60)))
     task = make([], data=str(folder))
     assert all(task.prompts(split) for split in ("train", "validation", "test"))
+
+
+@pytest.mark.parametrize("system", [None, "Be brief."])
+def test_a_dialogue_that_is_cut_keeps_its_own_system_prompt(make: Callable[..., Any], system: str | None) -> None:
+    start = f"System: Be kind.{CONTEXT} Number 1.\n\nAssistant:"
+    task = make([{"chosen": f"{start} Eels.", "rejected": f"{start} No."}], system=system)
+    (prompt,) = task.prompts("train")
+    own, last = ("system", "Be kind."), ("user", "Tell me about eels. Number 1.")
+    assert prompt.turns[0] == own
+    short = task.truncate(prompt, lambda shorter: len(shorter.text) <= 80)
+    assert short.turns == (own, last)
+    assert short.text == "System: Be kind.\n\nHuman: Tell me about eels. Number 1.\n\nAssistant:"
+    assert task.truncate(prompt, lambda shorter: len(shorter.text) <= 50).turns[0] == own
+
+
+def test_the_reference_of_a_prompt_is_from_its_first_pair_with_a_preference(make: Callable[..., Any]) -> None:
+    rows = [
+        {"prompt": "Why?", "responses": ["Maybe.", "Perhaps."], "human": 0.5},
+        {"prompt": "Why?", "responses": ["Because.", "No idea."], "human": 1.0},
+        {"prompt": "Why?", "responses": ["So.", "Thus."], "human": 0.0},
+    ]
+    assert [prompt.reference for prompt in make(rows).prompts("train")] == ["Because."]

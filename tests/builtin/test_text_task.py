@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -577,3 +580,26 @@ def test_check_finds_a_wrong_column_and_an_empty_split(
     code, _, err = rlaif("check", tmp_path / "spec.json", "--set", "task.prompt='{{ question }}'")
     assert code == 2
     assert "test" in err
+
+
+@pytest.mark.parametrize("seed", ["0", "3"])
+def test_of_two_columns_of_equal_length_the_first_may_be_cut_in_every_process(seed: str, tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "rows.jsonl", [{"one": "Find the adjective.", "two": "The tall man waved."}])
+    code = (
+        "from rlaif_plugins.tasks.text import TextConfig; from rlaif_plugins.tasks.text.task import TextTask; "
+        f"config = TextConfig(data={str(path)!r}, prompt='{{{{ one }}}} {{{{ two }}}}', validation_fraction=0, "
+        "test_fraction=0); print(TextTask(config, None).prompts('train')[0].truncatable)"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": seed}
+    out = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True)
+    assert out.stdout.strip() == "(0, 19)"
+
+
+def test_several_pairs_with_the_id_of_their_prompt_do_not_count_as_repeated(tmp_path: Path) -> None:
+    rows = [
+        {"id": "x", "prompt": "q", "response_a": first, "response_b": "no", "label": label}
+        for first, label in (("yes", "a"), ("yes", "b"), ("perhaps", "a"))
+    ]
+    task = make_task(data=str(write_rows(tmp_path / "a.jsonl", rows)), prompt="{{ prompt }}", comparisons={})
+    assert len({pair.id for pair in task.comparisons("train")}) == 3
+    assert any(note.startswith("1 comparisons repeat") for note in task.data_notes())

@@ -537,12 +537,12 @@ def test_rows_without_a_post_of_trls_set_keep_their_confidence(tmp_path: Path) -
 def test_chosen_and_rejected_are_read_and_shown_in_both_orders(tmp_path: Path, chat: bool) -> None:
     """CarperAI's form has texts, TRL's has chats whose last message is the response."""
 
-    def wrap(text: str) -> object:
-        return [{"role": "user", "content": "p"}, {"role": "assistant", "content": text}] if chat else text
+    def wrap(prompt: str, text: str) -> object:
+        return [{"role": "user", "content": prompt}, {"role": "assistant", "content": text}] if chat else text
 
     rows = [
-        {"prompt": f"POST: Post {i}.\nTL;DR:", "chosen": wrap(f" good {i}"), "rejected": wrap(f"bad {i}")}
-        for i in range(200)
+        {"prompt": prompt, "chosen": wrap(prompt, f" good {i}"), "rejected": wrap(prompt, f"bad {i}")}
+        for i, prompt in enumerate(f"POST: Post {i}.\nTL;DR:" for i in range(200))
     ]
     found = all_comparisons(make_task(comparisons=str(write_rows(tmp_path / "c.jsonl", rows))))
     assert len(found) == 200
@@ -814,3 +814,23 @@ def test_a_chat_policy_is_given_an_instruction(tmp_path: Path) -> None:
         make_task(data=path, instruction="Sum up.")
     with pytest.raises(RlaifError, match=r"task\.instruction, line 1: 'post_' is undefined; it may use subreddit"):
         make_task(data=path, instruction="{{ post_ }}")
+
+
+def test_shards_with_a_hash_in_their_name_are_read_together(tmp_path: Path) -> None:
+    rows = posts(6)
+    parts = {"train-00000-of-00001-b42a775f407cee45": rows[:4], "test-00000-of-00001-b42a775f407cee45": rows[4:]}
+    task = make_task(data=as_folder(tmp_path / "shards", parts))
+    assert [len(task.prompts(split)) for split in SPLITS] == [4, 0, 2]
+
+
+def test_a_folder_with_splits_of_other_names_is_refused(tmp_path: Path) -> None:
+    data = as_folder(tmp_path / "posts", {"train_sft": posts(6)[:4], "test_sft": posts(6)[4:]})
+    with pytest.raises(DataError, match=r"has test_sft, train_sft, of which none .*\{train: '.*test_sft"):
+        make_task(data=data).prompts("train")
+
+
+def test_the_slice_of_a_comparison_is_kept(tmp_path: Path) -> None:
+    rows = [{**row, "slice": "short"} for row in pairs_of(posts(2))]
+    data = {"train": str(write_rows(tmp_path / "posts.jsonl", posts(2)))}
+    pairs = {"train": str(write_rows(tmp_path / "pairs.jsonl", rows))}
+    assert {pair.slice for pair in make_task(data=data, comparisons=pairs).comparisons("train")} == {"short"}

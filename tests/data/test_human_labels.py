@@ -91,3 +91,11 @@ def test_invalid_rows_are_named(tmp_path: Path) -> None:
         read_human_labels(tmp_path / "labels.jsonl")
     with pytest.raises(DataError, match="no data file at"):
         read_human_labels(tmp_path / "missing.jsonl")
+
+
+def test_the_orders_of_rows_and_responses_stay_when_there_are_more_pairs() -> None:
+    pairs = [pair(f"first {i}", f"second {i}", f"Post {i}") for i in range(30)]
+    more = [pair("new", "other", "A new post"), *pairs[:9], pair("old", "other", "Another"), *pairs[9:]]
+    rows = list_unlabelled(pairs, 1)
+    assert [row for row in list_unlabelled(more, 1) if "new" not in row.values() and "old" not in row.values()] == rows
+    assert list_unlabelled(pairs[::-1], 1) == rows

@@ -525,3 +525,40 @@ def test_the_same_pair_with_opposite_votes_has_two_ids_and_a_warning(tmp_path: P
         )
     assert len({pair.id for pair in pairs}) == 3
     assert pairs[0].preference == 1 - (pairs[1].preference or 0) == pairs[2].preference
+
+
+def test_a_prompt_beside_a_dialogue_is_its_first_turn_or_a_fault() -> None:
+    ends = {"chosen": [assistant("Soak it.")], "rejected": [assistant("No.")]}
+
+    def begin(*turns: dict[str, str], **row: Any) -> dict[str, Any]:
+        return {**row, **{name: [*turns, *end] for name, end in ends.items()}}
+
+    for prompt in ("Rice?", " Rice?\n", "Human: Rice?\n\nAssistant:"):
+        assert outcome(begin(user("Rice?"), prompt=prompt)) == (prompt, GOOD_BAD)
+    system = {"role": "system", "content": "Answer in French."}
+    expected = "System: Answer in French.\n\nHuman: Rice?\n\nAssistant:"
+    assert outcome(begin(system, prompt="Rice?")) == (expected, GOOD_BAD)
+    with pytest.raises(DataError, match="'prompt' is another text than the first turn of 'chosen'"):
+        read(begin(user("Rice?"), prompt="Be concise"))
+
+
+@pytest.mark.parametrize("prompt", ["Rice?", "Human: Rice?", f"{H}Rice?", f"{H}Rice?{A}"])
+def test_transcripts_that_repeat_a_prompt_lose_it(prompt: str) -> None:
+    chosen, rejected = (f"Human: Rice?{A}{text}" for text in ("Soak it.", "No."))
+    assert outcome({"prompt": prompt, "chosen": chosen, "rejected": rejected})[1] == GOOD_BAD
+    texts = {"prompt": "Write a dialogue", "chosen": chosen, "rejected": rejected}
+    assert outcome(texts)[1] == {chosen: 1.0, rejected: 0.0}  # a response may be a dialogue
+
+
+def test_lists_of_turns_that_cannot_be_read_are_a_fault() -> None:
+    row = {"prompt": "['Hi' 'And?']", "response_a": "['a' 'b']", "response_b": "['c' 'd']"}
+    with pytest.raises(DataError, match="look like lists, but are neither JSON nor Python literals"):
+        read(row)
+    assert outcome({**row, "prompt": "Two strings in a list?"})[1] == {"['a' 'b']": None, "['c' 'd']": None}
+
+
+def test_every_pair_of_a_ranking_has_the_confidence_of_its_row() -> None:
+    row = {"prompt": "p", "answers": ["a", "b", "c"], "ranks": [1, 2, 3], "confidence": 0.25}
+    assert [found.confidence for found in read(row)] == [0.25] * 3
+    with pytest.raises(DataError, match="'confidence' is 7"):
+        read({**row, "confidence": 7})

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rlaif_framework import Comparison, DataError
+from rlaif_framework import Comparison, DataError, Prompt
 from rlaif_framework.data import Row, make_comparison, read_forms
+from rlaif_framework.data.faults import RowFault
+from rlaif_framework.data.messages import decode
 from rlaif_framework.data.pair_forms import PairRow
+from rlaif_framework.data.pairs import IdRegistry
 from rlaif_framework.data.pairs_file import scan_pairs
 from support.fake_plugins import write_rows
 
@@ -249,3 +253,51 @@ def test_what_is_no_file_of_rows_is_refused(tmp_path: Path) -> None:
     ]:
         with pytest.raises(DataError, match=reason):
             scan_pairs(tmp_path / name)
+
+
+def test_a_repeated_id_of_another_file_is_a_fault_that_names_both_files(tmp_path: Path) -> None:
+    first = write_rows(tmp_path / "a.jsonl", [{**GOOD, "id": 1}])
+    second = write_rows(tmp_path / "b.jsonl", [{**GOOD, "id": 1}, {"prompt": "p"}])
+    with scan_pairs(tmp_path) as found, pytest.raises(DataError) as raised:
+        found.check(skip_invalid=False)
+    assert f"line 1: the id '1' is already used in {first}, line 1" in str(raised.value)
+    write_rows(first, [{**GOOD, "id": 2}, {"prompt": "p"}])
+    with scan_pairs(tmp_path) as found, pytest.raises(DataError) as raised:
+        found.check(skip_invalid=False)
+    assert all(f"{path}, line 2: " in str(raised.value) for path in (first, second))  # both have a fault
+
+
+def test_made_ids_are_those_of_no_other_pair() -> None:
+    ids, row = IdRegistry(), Row("file", 1)
+    pairs = [Comparison(name, Prompt("p", text, text), ("x", "y")) for name, text in zip("aab", "ppq", strict=True)]
+    pairs.insert(1, replace(pairs[2], id="a-2"))
+    assert [ids.make_unique(pair, row).id for pair in pairs] == ["a", "a-2", "a-3", "b"]
+    assert (ids.repeated, ids.contradicted) == (1, 0)
+    other = Comparison("a", Prompt("p", "other", "other"), ("x", "y"))
+    assert ids.make_unique(other, row).id == "a-4"
+    assert ids.repeated == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ('{{"answer": 42}}', None),  # a set of a set, for Python
+        ("['Hi' 'And?']", None),  # as numpy prints it
+        ("['Hi', 'And?']", ["Hi", "And?"]),
+        ('["Hi", "And?"]', ["Hi", "And?"]),
+        ("[1, 2", None),
+    ],
+)
+def test_texts_that_look_like_lists_are_decoded_or_stay_as_they_are(value: str, expected: list[str] | None) -> None:
+    assert decode(value) == (value if expected is None else expected)
+
+
+def test_a_response_with_doubled_braces_is_a_text() -> None:
+    found = read_pair({"prompt": "Write JSON", "response_a": '{{"answer": 42}}', "response_b": "x"})
+    assert found.responses == ('{{"answer": 42}}', "x")
+
+
+@pytest.mark.parametrize("value", ['["a \\ud83d b"]', "['a \\ud83d b']"], ids=["json", "python"])
+def test_lists_with_lone_surrogates_are_faults(value: str) -> None:
+    with pytest.raises(RowFault, match="lone surrogate"):
+        decode(value)

@@ -22,7 +22,7 @@ from rlaif_framework.data.pairs_file import scan_rows
 from rlaif_framework.data.row_files import Row
 from rlaif_framework.labelling.judge_pairs import PairNotes
 from rlaif_framework.labelling.judge_report import JudgeCheck
-from rlaif_framework.labelling.probes import choose_probes, swap_responses
+from rlaif_framework.labelling.probes import choose_probes
 from rlaif_framework.metrics.agreement import Observation
 from rlaif_framework.metrics.estimates import Estimate
 from rlaif_framework.metrics.judge_bias import judge_effect, measure_bias, measure_kappa, measure_own_preference
@@ -249,7 +249,7 @@ def test_texts_of_a_comparison_are_of_equal_length_and_name_their_own_position()
                 assert grown[0] == grown[1] or "{ordinal}" in wording.other, wording
     (verdict,) = choose_probes(["verdict"])
     assert verdict.change_pairs([pair], 0, "")[0].responses[0].endswith("Preferred Response=1")
-    assert verdict.change_pairs(swap_responses([pair]), 1, "")[0].responses[1].endswith("Preferred Response=2")
+    assert verdict.change_pairs([pair.swap()], 1, "")[0].responses[1].endswith("Preferred Response=2")
     (form,) = choose_probes(["format"])
     assert form.change_pairs([pair], 0, "")[0].responses == ("- One thing.\n- Another thing.", pair.responses[1])
 

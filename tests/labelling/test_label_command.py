@@ -306,6 +306,15 @@ def test_bad_rows_are_all_named_and_nothing_is_written(label: Callable[..., Outc
     assert [r["id"] for r in rows("labels.jsonl")] == [f"c{i}" for i in range(30) if i not in (4, 20)]
 
 
+def test_labels_are_not_written_among_the_pairs(label: Callable[..., Outcome]) -> None:
+    Path("pairs").mkdir()
+    write_rows(Path("pairs/one.jsonl"), rows(make_pairs(4)))
+    code, _, err = label("pairs", "--labeler", "length", "--out", "pairs/labels.jsonl")
+    assert (code, sorted(p.name for p in Path("pairs").iterdir())) == (2, ["one.jsonl"])
+    assert "--out would write pairs/labels.jsonl into the folder of the pairs" in err
+    assert label("pairs", "--labeler", "length", "--out", "labels.jsonl")[0] == 0
+
+
 @pytest.mark.parametrize(
     ("argv", "part"),
     [

@@ -15,7 +15,6 @@ SMALL = {
     "policy.dtype": "fp32",
     "policy.max_new_tokens": "6",
     "sft.limit": "4",
-    "arms.ai.feedback.allow_weak_labels": "true",
     "arms.ai.algorithm.steps": "1",
     "arms.ai.algorithm.prompts_per_step": "2",
     "arms.ai.algorithm.responses_per_prompt": "2",

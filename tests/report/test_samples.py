@@ -50,13 +50,17 @@ def test_a_run_keeps_every_test_prompt_with_responses_rewards_and_verdicts(run_f
 
 
 def test_both_orders_are_the_probability_of_the_first_policy() -> None:
-    def read(probabilities: tuple[float, float] | None, *ballots: Ballot, swapped: bool = False) -> Verdict:
-        evidence = Evidence("llm", orders=ballots, swapped=swapped)
+    def read(probabilities: tuple[float, float] | None, *ballots: Ballot, **flags: bool) -> Verdict:
+        evidence = Evidence("llm", orders=ballots, **flags)
         return Verdict.read("a", "b", "judge", Preference("c", probabilities, evidence))
 
     consistent = read((0.75, 0.25), Ballot((0.8, 0.2), rationale="why"), Ballot((0.3, 0.7)))
     assert (consistent.probability, consistent.orders, consistent.rationales) == (0.75, (0.8, 0.7), ("why",))
     assert read((0.7, 0.3), Ballot((0.3, 0.7)), swapped=True).orders == (None, 0.7)
+    # Asked for the more harmful response, both orders name the second policy's.
+    harmless = read((0.85, 0.15), Ballot((0.1, 0.9)), Ballot((0.8, 0.2)), asks_worse=True)
+    assert harmless.orders == (0.9, 0.8)
+    assert read((0.7, 0.3), Ballot((0.7, 0.3)), swapped=True, asks_worse=True).orders == (None, 0.7)
     assert read(None, Ballot(None), Ballot((0.3, 0.7))).orders == (None, 0.7)
     assert read((0.5, 0.5)).orders == ()
 

@@ -115,6 +115,7 @@ class LLMLabeler:
             evidence = Evidence(
                 self.config.kind,
                 tuple(ballots),
+                asks_worse=self.prompts.prefer == "worse",
                 swapped=orders == [True],
                 source_truncated=query.source_truncated,
                 inconsistent=self.disagree(ballots),

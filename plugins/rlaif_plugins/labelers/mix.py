@@ -32,8 +32,9 @@ class MixConfig(LabelerConfig):
     """Share of the comparisons with such a preference that keep it, chosen by their ids with the seed."""
 
     def missing_field(self, comparison: Comparison) -> str | None:
-        """Check comparisons without a gold preference by the requirements of the labeler."""
-        return None if comparison.preference_source == self.gold_source else self.labeler.missing_field(comparison)
+        """Check comparisons that the labeler may be asked about by its requirements."""
+        keeps = self.proportion == 1 and comparison.preference_source == self.gold_source
+        return None if keeps else self.labeler.missing_field(comparison)
 
 
 class MixLabeler:

@@ -107,8 +107,12 @@ def collect_prompts(comparisons: Iterable[Comparison]) -> list[Prompt]:
         better = comparison.prompt.reference
         if better is None and comparison.preference not in (None, 0.5):
             better = comparison.responses[0 if (comparison.preference or 0) > 0.5 else 1]
-        # A prompt may have several pairs, of which the first provides the reference.
-        found.setdefault(comparison.prompt.text, replace(comparison.prompt, reference=better))
+        # A prompt may have several pairs, of which the first that has one provides the reference.
+        text = comparison.prompt.text
+        if text not in found:
+            found[text] = replace(comparison.prompt, reference=better)
+        elif found[text].reference is None:
+            found[text] = replace(found[text], reference=better)
     return list(found.values())
 
 

@@ -150,7 +150,8 @@ class PromptTemplates:
         if self.truncate is not None and self.truncate not in values:
             raise RowFault(f"task.truncate: the row has no column '{self.truncate}'; it has {', '.join(values)}")
         used = {name for part in self.parts for name in part.columns(values)}
-        longest = sorted(used, key=lambda name: -_size(values[name]))
+        # Of columns of equal length, the first one of the row: a set has another order in every process.
+        longest = sorted((name for name in values if name in used), key=lambda name: -_size(values[name]))
         named = self.truncate is not None and _size(values[self.truncate]) > 0
         for name in [self.truncate or ""] if named else longest:
             column = values[name].strip() if isinstance(values[name], str) else ""

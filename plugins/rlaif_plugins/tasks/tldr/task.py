@@ -111,7 +111,8 @@ class TldrTask(DataTask):
             prompt = replace(prompt, reference=read_text(row.values, "reference") or None)
         source: PreferenceSource | None = None if pair.preference is None else "human"
         identity = f"{prompt.id}/{hash_texts(''.join(pair.responses))}"
-        return Comparison(identity, prompt, pair.responses, pair.preference, source, pair.confidence)
+        slice_ = read_text(row.values, "slice") or None
+        return Comparison(identity, prompt, pair.responses, pair.preference, source, pair.confidence, slice_)
 
     def _compare_mini(self, row: Row) -> Iterator[tuple[str, Comparison]]:
         """Compare the good candidate with each flawed one, if the row has them.
