@@ -285,8 +285,10 @@ def clustered_p_value(differences: Sequence[float], clusters: Sequence[Hashable]
     groups, mean = len(set(clusters)), math.fsum(differences) / len(differences)
     if mean == 0 or groups == 1:  # a single prompt says nothing about others
         return 1.0
-    error = math.sqrt(variance_of_mean(differences, clusters))
-    return float(2 * stats.t.sf(abs(mean) / error, groups - 1)) if error else 0.0
+    variance = variance_of_mean(differences, clusters)
+    if max(differences) == min(differences) or not variance:  # all clusters agree: the sign test of the clusters
+        return min(1.0, 2 * 0.5**groups)
+    return float(2 * stats.t.sf(abs(mean) / math.sqrt(variance), groups - 1))
 
 
 def paired_p_value(first_only: int, second_only: int) -> float:

@@ -8,7 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from rlaif_framework.metrics.agreement import Observation
-from rlaif_framework.metrics.estimates import CONFIDENCE, Estimate, clustered_p_value, estimate_mean
+from rlaif_framework.metrics.estimates import (
+    CONFIDENCE,
+    Estimate,
+    clustered_p_value,
+    estimate_clustered_rate,
+    estimate_mean,
+)
 
 MIN_PROMPTS = 10
 """Fewer prompts than these give no verdict: a t-test on them is not reliable."""
@@ -132,7 +138,15 @@ def estimate_kappa(rows: Sequence[tuple[int, int]], clusters: Sequence[Hashable]
         for a, b in rows
     ]
     found = estimate_mean(influences, clusters)
-    return found and replace(found, high=min(found.high, 1.0))
+    agreement = estimate_clustered_rate([float(a == b) for a, b in rows], clusters)
+    if found is None or agreement is None:
+        return None
+    if len(set(clusters)) == 1:  # a single prompt says nothing about others
+        return replace(found, low=-1.0, high=1.0)
+    if min(influences) == max(influences):  # such as perfect agreement: as far as agreement may be lower by chance
+        low, high = ((rate - by_chance) / (1 - by_chance) for rate in (agreement.low, agreement.high))
+        found = replace(found, low=low, high=high)
+    return replace(found, low=max(found.low, -1.0), high=min(found.high, 1.0))
 
 
 def measure_own_preference(observations: Sequence[Observation], own: Sequence[bool]) -> Bias | None:

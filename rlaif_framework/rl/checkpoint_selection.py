@@ -119,7 +119,9 @@ class CheckpointSelector:
         if not self.stage.is_main:  # only this process saves the policy
             return
         # RLAIF G: of the candidates with the highest reward, the one with the highest win rate.
-        candidates = self._rank_candidates(read_steps(self.stage.folder / EVALUATIONS))
+        # On a GPU, a resumed run may rank a checkpoint higher than before it was interrupted, when it was deleted.
+        rows = [row for row in read_steps(self.stage.folder / EVALUATIONS) if self._candidate(row["step"]).exists()]
+        candidates = self._rank_candidates(rows)
         best = max(candidates, key=lambda row: (_win_rate(row), _mean_reward(row)))
         with self.stage.reading_checkpoint():
             load_weights(self.learner.policy_model, self._candidate(best["step"]))

@@ -183,8 +183,9 @@ class PolicyGradientConfig(OnlineConfig):
     kl_estimator: KlEstimator = "k1"
     """Estimate of a token's KL (Schulman 2020): k1 = log pi - log pi_ref, k2 = k1^2 / 2, k3 = exp(-k1) - 1 + k1."""
     kl_correction: bool = False
-    """With `kl: loss`, multiply the estimate by the probability ratio: it stays unbiased after several updates, and k3
-    gets the gradient of the KL (DeepSeek-AI 2025, DeepSeek-V3.2; the default of TRL's GRPO)."""
+    """With `kl: loss`, multiply the estimate by the probability ratio: its expectation then is that under the current
+    policy, also after several updates, and k3 gets the gradient of the KL (DeepSeek-AI 2025, DeepSeek-V3.2; the default
+    of TRL's GRPO). k2 has this gradient without it, and loses it."""
     kl_target: float | None = Field(None, gt=0)
     """Adapt beta so that the KL of a response (k1, summed over its tokens) stays near this value (Ziegler et al. 2019);
     None keeps beta fixed."""
@@ -301,7 +302,8 @@ class GaeConfig(ValueConfig):
     """Lambda of generalised advantage estimation; 1 is the return minus the value."""
     end_value: bool = False
     """Also predict the value of the state after the last token: the score then comes one step later and is the return
-    of that state (Huang et al. 2024 add the score after the end token). With `lam: 1` advantages are the same."""
+    of that state (Huang et al. 2024 add the score after the end token). With `lam: 1` and `gamma: 1` advantages are the
+    same, if rewards are not whitened."""
 
     @property
     def values_final_states(self) -> bool:

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.contracts.stage import Stage
+from rlaif_framework.errors import TrainingError
 from rlaif_framework.models.adapters import add_lora, checkpoint_gradients, share_weights
 from rlaif_framework.models.chat import encode_prompt
 from rlaif_framework.models.loading import load_model
@@ -173,8 +174,16 @@ class OnlineLearner(Learner):
         Args:
             pool: Prompts to draw from.
             number: Number of the step.
+
+        Raises:
+            TrainingError: The prompts cannot be divided evenly among the processes.
         """
-        config, stage = self.config, self.stage
+        config, stage, processes = self.config, self.stage, self.accelerator.num_processes
+        if config.prompts_per_step % processes:
+            raise TrainingError(
+                f"prompts_per_step: {config.prompts_per_step} prompts cannot be divided evenly among {processes} "
+                f"processes; use a multiple of {processes}"
+            )
         batch = local_shard(self.accelerator, draw_batch(stage, len(pool), config.prompts_per_step, number))
         # A stream per process, because seeds of responses are derived by their index within a process.
         seed = stage.seed("rollout", number, self.accelerator.process_index)
@@ -209,7 +218,7 @@ class OnlineLearner(Learner):
         value = torch.tensor(float(flag), device=self.context.device)
         return bool(self.accelerator.reduce(value, reduction="sum") > 0)
 
-    def save_samples(self, number: int, rollout: Rollout, columns: Mapping[str, Sequence[float]]) -> None:
+    def save_samples(self, number: int, rollout: Rollout, columns: Mapping[str, Sequence[float | None]]) -> None:
         """Write the responses of every `samples_every`-th step to `samples/`, and those that the alarm reads.
 
         All processes must call this in each step.
@@ -217,7 +226,8 @@ class OnlineLearner(Learner):
         Args:
             number: Number of the step.
             rollout: The responses.
-            columns: Further values of each response, by name; the alarm reads `reward`.
+            columns: Further values of each response, by name, None where there is none; the alarm reads `reward`,
+                which is without penalties.
         """
         if self.config.alarm_reads(number):
             log_rollout(self.stage, number, rollout, columns.get("reward"))

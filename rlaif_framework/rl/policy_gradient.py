@@ -356,9 +356,11 @@ class _Trainer:
         self.state["beta"] = min(beta, 1.0) if config.objective == "weighted" else beta
 
     def _moments(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the mean and the sample variance of values over all processes."""
-        sums = torch.stack([values.sum(), (values**2).sum(), torch.tensor(float(len(values)), device=values.device)])
-        # The variance is a difference of large numbers: in fp64.
-        total, squares, count = self.learner.accelerator.reduce(sums.double(), reduction="sum").unbind()
+        """Return the mean and the sample variance of values over all processes; the variance of one value is 0."""
+        # The variance is a difference of large numbers: in fp64, in which they are added, too.
+        exact = values.double()
+        sums = torch.stack([exact.sum(), (exact**2).sum(), torch.tensor(len(values)).to(exact)])
+        total, squares, count = self.learner.accelerator.reduce(sums, reduction="sum").unbind()
         mean = total / count
-        return mean.float(), ((squares - count * mean**2) / (count - 1)).clamp(min=0).float()
+        variance = (squares - count * mean**2) / (count - 1).clamp(min=1)
+        return mean.float(), variance.clamp(min=0).float()

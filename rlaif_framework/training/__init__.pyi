@@ -5,7 +5,6 @@ from .fine_tuning import fine_tune as fine_tune
 from .fine_tuning import imitate as imitate
 from .label_shaping import Bounds as Bounds
 from .label_shaping import clamp as clamp
-from .label_shaping import harden as harden
 from .label_shaping import soften as soften
 from .loop import accumulate as accumulate
 from .loop import draw_batch as draw_batch
@@ -16,6 +15,7 @@ from .policies import copy_policy as copy_policy
 from .policies import save_policy as save_policy
 from .preference_batches import PairIndex as PairIndex
 from .preference_batches import PromptPairs as PromptPairs
+from .preference_batches import count_batch_prompts as count_batch_prompts
 from .preference_batches import group_by_prompt as group_by_prompt
 from .preference_batches import index_pairs as index_pairs
 from .preference_loss import harden_labels as harden_labels

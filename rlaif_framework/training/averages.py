@@ -35,7 +35,7 @@ class MetricAverager:
             count: Weight of their sum in the mean, if it is not the number of values.
         """
         entry = self._sums.setdefault(name, [0.0, 0.0])
-        entry[0] += float(values.detach().sum())
+        entry[0] += float(values.detach().double().sum())
         entry[1] += values.numel() if count is None else count
 
     def means(self, accelerator: Accelerator) -> dict[str, float]:
@@ -47,6 +47,7 @@ class MetricAverager:
         names = list(dict.fromkeys(gather_object(list(self._sums))))
         sums = [self._sums.get(name, [0.0, 0.0]) for name in names]
         # One reduction for all metrics: sums and counts, (metrics, 2).
-        table = torch.tensor(sums, dtype=torch.float32, device=accelerator.device)
+        # In fp64, because standard deviations are computed from differences of these means.
+        table = torch.tensor(sums, dtype=torch.float64, device=accelerator.device)
         table = accelerator.reduce(table, reduction="sum")
         return {name: float(row[0] / row[1]) if row[1] else 0.0 for name, row in zip(names, table, strict=True)}

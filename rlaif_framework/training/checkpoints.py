@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rlaif_framework.contracts.stage import Stage, resume_step
+from rlaif_framework.files import atomic_path
 
 TENSORS, NUMBERS = "state.safetensors", "state.json"
 
@@ -24,7 +25,8 @@ def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
 def save_weights(module: nn.Module, path: Path) -> None:
     """Write the parameters that require a gradient."""
     # safetensors refuses tensors that are not contiguous.
-    save_file({name: p.detach().contiguous() for name, p in trainable(module).items()}, path)
+    with atomic_path(path) as temporary:
+        save_file({name: p.detach().contiguous() for name, p in trainable(module).items()}, temporary)
 
 
 @torch.no_grad()

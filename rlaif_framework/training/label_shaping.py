@@ -1,4 +1,4 @@
-"""Transform label probabilities before training: soften, clamp or harden them."""
+"""Transform label probabilities before training: soften or clamp them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pydantic import AfterValidator
 
 
 def _check_bounds(bounds: tuple[float, float]) -> tuple[float, float]:
-    if not 0 <= bounds[0] <= 0.5 <= bounds[1] <= 1:
-        raise ValueError("expected [low, high] with 0 <= low <= 0.5 <= high <= 1")
+    if not (0 <= bounds[0] <= 0.5 and math.isclose(sum(bounds), 1)):
+        raise ValueError("expected [low, 1 - low] with 0 <= low <= 0.5: the bounds hold for both responses")
     return bounds
 
 
@@ -30,8 +30,3 @@ def soften(first: float, temperature: float) -> float:
 def clamp(first: float, bounds: tuple[float, float] | None) -> float:
     """Clamp a probability to bounds, if there are any."""
     return first if bounds is None else min(max(first, bounds[0]), bounds[1])
-
-
-def harden(first: float) -> float:
-    """Round a probability to 0 or 1; an exact tie stays 0.5."""
-    return 0.5 if first == 0.5 else float(first > 0.5)

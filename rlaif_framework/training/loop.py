@@ -205,18 +205,18 @@ def draw_batch(stage: Stage, total: int, size: int, number: int) -> list[int]:
 
 
 def local_shard(accelerator: Accelerator, batch: list[int]) -> list[int]:
-    """Return this process's part of a step's batch.
+    """Return this process's part of a step's batch: as many items as those of the others, or one more.
 
     Raises:
-        TrainingError: The batch cannot be divided evenly among the processes.
+        TrainingError: There are more processes than items.
     """
-    size, rest = divmod(len(batch), accelerator.num_processes)
-    if rest:
+    number, processes = accelerator.process_index, accelerator.num_processes
+    if len(batch) < processes:
         raise TrainingError(
-            f"a batch of {len(batch)} cannot be divided among {accelerator.num_processes} processes; "
-            f"use a multiple of {accelerator.num_processes}"
+            f"a batch of {len(batch)} cannot be divided among {processes} processes; use larger batches, or fewer "
+            "processes"
         )
-    return batch[accelerator.process_index * size :][:size]
+    return batch[number * len(batch) // processes : (number + 1) * len(batch) // processes]
 
 
 def accumulate(accelerator: Accelerator, modules: Sequence[nn.Module], parts: Sequence[T]) -> Iterator[T]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from rlaif_framework.errors import TrainingError
 from rlaif_framework.models.chat import encode_prompt, encode_response
 from rlaif_framework.models.packing import Group
 from rlaif_framework.records.preferences import LabelledComparison, Turn
@@ -78,6 +80,27 @@ def group_by_prompt(
         first, second = (seen[response] for response in label.comparison.responses)
         prompt.pairs.append(Pair(first, second, label.probabilities[0], label.weight))
     return list(grouped.values())
+
+
+def count_batch_prompts(batch_size: int, prompts: int, labels: int, processes: int) -> int:
+    """Return the number of prompts in a batch, since comparisons of a prompt stay together.
+
+    Args:
+        batch_size: Mean number of comparisons in a batch.
+        prompts: Number of all prompts.
+        labels: Number of all comparisons.
+        processes: Number of processes that share a batch.
+
+    Raises:
+        TrainingError: There are more processes than prompts in a batch.
+    """
+    size = max(1, round(batch_size * prompts / labels))
+    if size < processes:
+        raise TrainingError(
+            f"batch_size: {batch_size} comparisons are about {size} prompts with {labels / prompts:.3g} comparisons "
+            f"each, which {processes} processes cannot share; set batch_size: {math.ceil(processes * labels / prompts)}"
+        )
+    return size
 
 
 def index_pairs(batch: Sequence[PromptPairs], device: torch.device) -> PairIndex:

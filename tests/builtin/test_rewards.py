@@ -101,12 +101,10 @@ TRAIN = {"lr": 3e-3, "epochs": 8, "batch_size": 2}
     ("settings", "given", "learned"),
     [
         ({}, 0.9, 0.9),
-        ({"labels": "hard"}, 0.51, 1.0),
-        ({"labels": "hard"}, 0.5, 0.5),
         ({"label_temperature": 2.0}, 0.9, 0.75),  # odds of 9 become odds of 3
         ({"label_clamp": [0.4, 0.6]}, 0.9, 0.6),
         ({"label_clamp": [0.4, 0.6]}, 0.1, 0.4),
-        ({"label_temperature": 2.0, "label_clamp": [0.3, 0.7], "labels": "hard"}, 0.1, 0.0),
+        ({"label_temperature": 2.0, "label_clamp": [0.3, 0.7]}, 0.1, 0.3),
     ],
 )
 def test_labels_are_shaped_before_they_are_learned(
@@ -124,8 +122,20 @@ def test_weights_follow_the_labels_certainty_or_the_raters_confidence(bench: Ben
     assert confident.shape(label(0, "a", "b", 0.9, confidence=0.25)).weight == 0.25
     assert confident.shape(label(0, "a", "b", 0.9)).weight == 1
     hard = bench.build("bradley-terry", labels="hard", weights="certainty").shape(label(0, "a", "b", 0.6))
-    assert hard.probabilities == (1.0, 0.0)
     assert hard.weight == pytest.approx(0.2), "how sure the labeler was, not how hard its label was made"
+
+
+def test_hard_labels_are_learned_as_such_with_the_margin_of_the_soft_ones(bench: Bench) -> None:
+    margins, labels = torch.tensor([0.3, 0.3, 0.3, 0.3]), torch.tensor([0.51, 0.95, 0.2, 0.5])
+
+    def loss(distance: float) -> float:
+        return math.log(1 + math.exp(-distance))
+
+    tie = (loss(0.3) + loss(-0.3)) / 2
+    plain = bench.build("bradley-terry", labels="hard").loss(margins, labels)
+    assert plain.tolist() == pytest.approx([loss(0.3), loss(0.3), loss(-0.3), tie], abs=1e-6)
+    found = bench.build("bradley-terry", labels="hard", margin=2.0).loss(margins, labels)
+    assert found.tolist() == pytest.approx([loss(0.3 - 0.04), loss(0.3 - 1.8), loss(-0.3 - 1.2), tie], abs=1e-6)
 
 
 def test_the_margin_loss_is_the_closed_form(bench: Bench) -> None:
@@ -379,7 +389,8 @@ def test_a_length_target_is_best_met(bench: Bench) -> None:
         ({"kind": "sum", "terms": {"a/b": "length"}}, "'a/b' is not a valid name"),
         ({"kind": "sum", "terms": {}}, "at least 1 item"),
         ({"kind": "ensemble", "members": ["length"]}, "at least 2 items"),
-        ({"kind": "bradley-terry", "label_clamp": [0.6, 0.9]}, "expected [low, high] with 0 <= low <= 0.5"),
+        ({"kind": "bradley-terry", "label_clamp": [0.6, 0.9]}, "expected [low, 1 - low] with 0 <= low <= 0.5"),
+        ({"kind": "bradley-terry", "label_clamp": [0.5, 0.9]}, "the bounds hold for both responses"),
         ({"kind": "sum", "terms": {"a": "bradley-terry"}}, "trained on preferences"),
     ],
 )
@@ -540,3 +551,15 @@ def test_the_evaluation_scores_prompts_cut_as_in_training(
     tokenizer = load_tokenizer(bench.model)
     assert len(seen) == 4
     assert all(60 < len(encode_text(tokenizer, prompt.text)) <= 96 for prompt in seen)
+
+
+def test_ties_change_no_metric_of_the_training(bench: Bench) -> None:
+    ties = [label(2, "he left her", "nobody knows", 0.5), label(2, "nobody knows", "he left her", 0.5)]
+    rows = []
+    for name, tie in (("one", ties[0]), ("other", ties[1])):
+        stage = bench.stage(name)
+        bench.fit("bradley-terry", [*LABELS[:2], tie], stage, **{**TRAIN, "epochs": 2, "batch_size": 3})
+        rows.append(read_metrics(stage.folder)[-1])
+    for metric in ("loss", "accuracy", "margin"):
+        assert rows[0][metric] == pytest.approx(rows[1][metric], abs=1e-6)
+    assert rows[0]["accuracy"] in (0.0, 0.5, 1.0)  # of two comparisons

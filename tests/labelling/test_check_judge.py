@@ -25,7 +25,13 @@ from rlaif_framework.labelling.judge_report import JudgeCheck
 from rlaif_framework.labelling.probes import choose_probes
 from rlaif_framework.metrics.agreement import Observation
 from rlaif_framework.metrics.estimates import Estimate
-from rlaif_framework.metrics.judge_bias import judge_effect, measure_bias, measure_kappa, measure_own_preference
+from rlaif_framework.metrics.judge_bias import (
+    estimate_kappa,
+    judge_effect,
+    measure_bias,
+    measure_kappa,
+    measure_own_preference,
+)
 from support.fake_plugins import write_rows
 
 JUDGE = '''
@@ -404,6 +410,25 @@ def test_kappa_of_small_tables(table: list[list[int]], expected: float | None) -
     found = measure_kappa(make_table(table))
     assert (found and found.value) == (expected and pytest.approx(expected))
     assert measure_kappa([]) is None
+
+
+@pytest.mark.parametrize(
+    ("rows", "prompts", "expected"),
+    [
+        ([(1, 1), (-1, -1), (1, 1)], "abc", (1.0, (0.4385 - 5 / 9) / (4 / 9), 1.0)),
+        ([(1, 1), (-1, 1), (1, 1), (-1, -1), (1, -1)], "aaaaa", (None, -1.0, 1.0)),
+        ([(1, 1), (-1, 1), (1, -1)], "abc", (-0.5, -1.0, 1.0)),
+    ],
+    ids=["perfect", "one prompt", "few"],
+)
+def test_the_interval_of_kappa_is_possible(
+    rows: list[tuple[int, int]], prompts: str, expected: tuple[float | None, float, float]
+) -> None:
+    found = estimate_kappa(rows, list(prompts))
+    assert found is not None
+    value, low, high = expected
+    assert value is None or found.value == pytest.approx(value)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-3)  # Wilson's, of 3 of 3, is from 43.85 % on
 
 
 def test_own_preference_is_half_the_difference_of_two_accuracies() -> None:

@@ -234,6 +234,13 @@ def test_a_single_prompt_says_nothing_about_others() -> None:
     assert clustered_p_value([1.0, 1.0], ["a", "a"]) == 1.0
 
 
+def test_prompts_without_a_difference_between_them_have_the_p_value_of_a_sign_test() -> None:
+    assert clustered_p_value([1.0] * 4, ["a", "a", "b", "b"]) == 0.5
+    assert clustered_p_value([0.1] * 24, [i // 2 for i in range(24)]) == pytest.approx(2**-11)
+    assert clustered_p_value([-1.0] * 3, "abc") == stats.binomtest(0, 3).pvalue
+    assert clustered_p_value([0.0] * 4, "aabb") == 1.0
+
+
 def test_prompts_with_the_same_rate_by_chance_give_no_certainty() -> None:
     found = estimate_clustered_rate([1.0, 0.0] * 4, [0, 0, 1, 1, 2, 2, 3, 3])
     assert found is not None

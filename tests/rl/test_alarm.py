@@ -20,9 +20,10 @@ from rlaif_framework.metrics.estimates import Estimate
 from rlaif_framework.plugins.slots import narrow
 from rlaif_framework.records.samples import MeasuredSample
 from rlaif_framework.report.run_report import StepReport, _find_alarms
-from rlaif_framework.rl import CheckpointSelector, Rollout
+from rlaif_framework.rl import CheckpointSelector, OnlineLearner, Rollout
 from rlaif_framework.rl.rollout_log import log_rollout, read_rollouts
-from support.world import World
+from rlaif_framework.training.checkpoints import load_weights, save_weights
+from support.world import LetterReward, World
 
 POSTS = [f"POST: {a} saw {b} at noon\n\nTL;DR:" for a in "abcdefgh" for b in ("him", "her", "them", "us")]
 PROMPTS = [Prompt(str(i), text, text) for i, text in enumerate(POSTS)]
@@ -192,3 +193,50 @@ def test_only_an_alarm_that_may_stop_is_in_the_key(manager: PluginManager) -> No
 
     assert unused() == unused(alarm="off") == unused(alarm_every=3) == {"alarm", "alarm_every"}
     assert unused(alarm="stop") == frozenset()
+
+
+def test_the_rewards_that_label_pairs_are_those_of_the_alarm(world: World) -> None:
+    stage = world.stage("rewarded", max_new_tokens=1)
+    folder = world.train("online-dpo", stage, **HACKED | {"steps": 6, "lr": 1e-9, "samples_every": 1})
+    samples = read_rollouts(stage, range(6))
+    assert samples
+    assert all("reward" in sample.metrics for sample in samples)
+    assert not any(row["alarm"] for row in read_checks(folder))
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    rows = [json.loads(line, parse_constant=refuse) for path in (folder / "samples").iterdir() for line in path.open()]
+    assert {row["preferred"] is None for row in rows} == {True, False}  # equal responses have no label
+    assert all(isinstance(row["reward"], float) for row in rows)
+
+
+def test_half_a_file_of_weights_is_no_policy_to_return_to(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, path = torch.nn.Linear(2, 1), tmp_path / "step-0.safetensors"
+
+    def fail(tensors: Any, file: Path) -> None:
+        Path(file).write_bytes(b"half")
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("rlaif_framework.training.checkpoints.save_file", fail)
+        with pytest.raises(OSError, match="no space left"):
+            save_weights(model, path)
+    assert list(tmp_path.glob("*.safetensors*")) == []
+    save_weights(model, path)
+    load_weights(model, path)
+
+
+def test_a_checkpoint_that_was_deleted_is_not_selected(world: World) -> None:
+    stage = world.stage("deleted")
+    settings = {"steps": 4, "checkpoint_selection": {"every": 1, "prompts": 2, "candidates": 4}, "alarm": "off"}
+    world.train("rloo", stage, **HACKED | settings)
+    config: Any = narrow("algorithm", {"kind": "rloo", **HACKED, **settings}, world.manager)
+    learner = OnlineLearner(config, stage.context, stage, world.model)
+    selector = CheckpointSelector(config.checkpoint_selection, learner, LetterReward())
+    best = stage.facts["selected_step"]
+    selector._candidate(int(best)).unlink()
+    selector.restore_best()
+    assert stage.facts["selected_step"] in {1, 2, 3, 4} - {best}

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -542,3 +543,12 @@ def test_a_reference_in_bf16_is_off_by_its_rounding_and_the_policy_is_not(
         expected = [-BETA * x for x in kl]
         expected[-1] += REWARDS[i][j]
         assert rounded.rewards[i, j] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("values", [[3.0], [1000.0, 1000.1, 999.9, 1000.2], [0.0, 0.0]], ids=str)
+def test_moments_are_exact_and_finite(values: list[float]) -> None:
+    alone = SimpleNamespace(learner=SimpleNamespace(accelerator=SimpleNamespace(reduce=lambda sums, reduction: sums)))
+    mean, variance = _Trainer._moments(alone, torch.tensor(values))  # type: ignore[arg-type]
+    exact = torch.tensor(values).double()
+    assert float(mean) == pytest.approx(float(exact.mean()))
+    assert float(variance) == pytest.approx(float(exact.var()) if len(values) > 1 else 0.0, rel=1e-6, abs=1e-12)

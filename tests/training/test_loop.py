@@ -1,14 +1,17 @@
-"""The learning rate against the schedules of transformers."""
+"""The learning rate against the schedules of transformers, and what a process gets of a batch."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Literal, get_args
 
 import pytest
 import torch
 from transformers import get_scheduler
 
-from rlaif_framework.training.loop import Schedule, learning_rate
+from rlaif_framework import TrainingError
+from rlaif_framework.training.loop import Schedule, learning_rate, local_shard
+from rlaif_framework.training.preference_batches import count_batch_prompts
 
 
 @pytest.mark.parametrize("schedule", get_args(Schedule))
@@ -31,3 +34,26 @@ def test_warm_up_reaches_the_peak_and_no_step_is_wasted(schedule: Schedule, step
     rates = [learning_rate(number, steps, warmup, schedule) for number in range(steps)]
     assert max(rates) == 1.0
     assert min(rates) > 0
+
+
+@pytest.mark.parametrize(("items", "processes"), [(8, 4), (10, 4), (5, 2), (3, 3)])
+def test_the_shards_of_a_batch_are_the_batch_and_none_is_empty(items: int, processes: int) -> None:
+    batch = list(range(items))
+    shards = [
+        local_shard(SimpleNamespace(process_index=number, num_processes=processes), batch)  # type: ignore[arg-type]
+        for number in range(processes)
+    ]
+    assert [item for shard in shards for item in shard] == batch
+    assert {len(shard) for shard in shards} <= {items // processes, -(-items // processes)}
+
+
+def test_a_batch_with_fewer_prompts_than_processes_names_a_size_that_works() -> None:
+    with pytest.raises(TrainingError) as raised:
+        count_batch_prompts(24, prompts=32, labels=480, processes=4)
+    assert "batch_size: 24 comparisons are about 2 prompts with 15 comparisons each, which 4 processes" in str(
+        raised.value
+    )
+    size = int(str(raised.value).rpartition("batch_size: ")[2])
+    assert (size, count_batch_prompts(size, 32, 480, 4)) == (60, 4)
+    assert [count_batch_prompts(24, 32, 480, processes) for processes in (1, 2)] == [2, 2]
+    assert count_batch_prompts(1, 10, 100, 1) == 1

@@ -17,6 +17,7 @@ from rlaif_framework.training import (
     PromptPairs,
     accumulate,
     average_total,
+    count_batch_prompts,
     draw_batch,
     group_by_prompt,
     harden_labels,
@@ -40,7 +41,8 @@ class Dpo:
         learner = Learner(config, self.context, stage, initial)
         data = group_by_prompt(guidance.labels, learner.tokenizer)
         # Batches are of prompts: comparisons of a prompt stay together and share its computation.
-        size = max(1, round(config.batch_size * len(data) / len(guidance.labels)))  # prompts in a batch
+        processes = learner.accelerator.num_processes
+        size = count_batch_prompts(config.batch_size, len(data), len(guidance.labels), processes)
         steps = max(1, round(config.epochs * len(data) / size))
 
         def step(number: int) -> Iterator[dict[str, float]]:
@@ -73,14 +75,13 @@ class Dpo:
 
     def _average_metrics(self, averager: MetricAverager, margins: Tensor, ratios: Tensor, pairs: PairIndex) -> None:
         """Add the metrics of pairs to the averager; implicit rewards are beta times log-ratios."""
-        prefers_first = pairs.labels > 0.5
-        averager.add("accuracy", ((margins.detach() > 0) == prefers_first).float())
-        averager.add("margin", margins * (2 * prefers_first - 1))
+        prefers_first, decided = pairs.labels > 0.5, pairs.labels != 0.5
+        averager.add("accuracy", ((margins.detach() > 0) == prefers_first)[decided].float())
+        averager.add("margin", (margins * torch.sign(pairs.labels - 0.5))[decided])
         averager.add("log_ratio", ratios)
         # The implicit reward of the rejected response is this one minus the margin.
-        averager.add(
-            "reward_chosen", self.config.beta * torch.where(prefers_first, ratios[pairs.first], ratios[pairs.second])
-        )
+        chosen = torch.where(prefers_first, ratios[pairs.first], ratios[pairs.second])
+        averager.add("reward_chosen", self.config.beta * chosen[decided])
 
     def shape_labels(self, probabilities: Tensor) -> Tensor:
         """Smooth labels, after rounding them with `labels: hard` (ties stay 0.5); (pairs,) each."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import get_args
@@ -9,7 +10,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from rlaif_framework import Comparison, Context, Guidance, Labeler, Prompt, Reward, SpecError, Stage
+from rlaif_framework import Comparison, Context, Guidance, Labeler, Prompt, SpecError, Stage
 from rlaif_framework.models import split_by_tokens
 from rlaif_framework.rl import (
     KlEstimator,
@@ -40,8 +41,9 @@ class OnlineDpo:
         def step(number: int) -> Iterator[dict[str, float]]:
             rollout, averager = learner.sample(prompts, number), MetricAverager()
             describe_rollout(rollout, averager)
-            labels = self.label(rollout, guidance, averager)  # (pairs,), NaN where there is no label
-            learner.save_samples(number, rollout, {"preferred": _per_response(labels)})
+            labels, rewards = self.label(rollout, guidance, averager)  # labels: (pairs,), NaN where there is none
+            columns = {"preferred": _per_response(labels), **({} if rewards is None else {"reward": rewards.tolist()})}
+            learner.save_samples(number, rollout, columns)
             averager.add("labelled_fraction", (~labels.isnan()).float())
             self._accumulate_gradients(learner, rollout, labels, averager)
             yield averager.means(learner.accelerator)
@@ -75,28 +77,33 @@ class OnlineDpo:
             losses = soft_label_loss(margins, targets.nan_to_num(0.5)) * used
             learner.accelerator.backward(losses.sum() / count)
             averager.add("loss", losses, float(used.sum()))
-            averager.add("accuracy", ((margins > 0) == (targets > 0.5))[used].float())
-            averager.add("margin", (margins * torch.sign(targets - 0.5))[used])
+            decided = used & (targets != 0.5)
+            averager.add("accuracy", ((margins > 0) == (targets > 0.5))[decided].float())
+            averager.add("margin", (margins * torch.sign(targets - 0.5))[decided])
             for name in get_args(KlEstimator):
                 averager.add(f"kl_{name}", estimate_kl(logprobs.detach(), reference, name), packed.responses)
             averager.add("entropy", -logprobs)
 
-    def label(self, rollout: Rollout, guidance: Guidance, averager: MetricAverager) -> Tensor:
+    def label(self, rollout: Rollout, guidance: Guidance, averager: MetricAverager) -> tuple[Tensor, Tensor | None]:
         """Label consecutive responses as pairs.
 
         Returns:
-            (pairs,) probability that the first response of each is better; NaN if they are equal or unlabelled.
+            (pairs,) probability that the first response of each is better, NaN if they are equal or unlabelled; and
+            (responses,) the rewards, None if a labeler labels them.
 
         Raises:
             SpecError: There is neither a labeler nor a reward.
         """
+        rewards = None
         if self.labeler is not None:
             labels = self._label_by_labeler(self.labeler, rollout)
         elif guidance.reward is not None:
-            labels = self._label_by_reward(guidance.reward, rollout, averager)
+            rewards = score_rollout(guidance.reward, rollout, averager)
+            averager.add("reward", rewards)
+            labels = self._label_by_rewards(rewards, rollout, averager)
         else:
             raise SpecError("online-dpo: there is neither a labeler nor a reward; set 'labeler', or the arm's 'reward'")
-        return harden_labels(labels) if self.config.labels == "hard" else labels
+        return (harden_labels(labels) if self.config.labels == "hard" else labels), rewards
 
     def _label_by_labeler(self, labeler: Labeler, rollout: Rollout) -> Tensor:
         comparisons = [
@@ -111,10 +118,8 @@ class OnlineDpo:
                 labels[int(preference.comparison.partition("/")[0])] = preference.probabilities[0]
         return labels
 
-    def _label_by_reward(self, reward: Reward, rollout: Rollout, averager: MetricAverager) -> Tensor:
-        """Label pairs by the Bradley-Terry model of the reward."""
-        rewards = score_rollout(reward, rollout, averager)  # (responses,)
-        averager.add("reward", rewards)
+    def _label_by_rewards(self, rewards: Tensor, rollout: Rollout, averager: MetricAverager) -> Tensor:
+        """Label pairs by the Bradley-Terry model of their rewards, (responses,)."""
         rewards = penalise_missing_eos(self.config, rewards, rollout, averager)
         labels = torch.sigmoid(rewards[0::2] - rewards[1::2])
         labels[torch.tensor([a == b for a, b in _pairs(rollout)])] = torch.nan
@@ -126,6 +131,7 @@ def _pairs(rollout: Rollout) -> list[tuple[str, str]]:
     return list(zip(rollout.texts[0::2], rollout.texts[1::2], strict=True))
 
 
-def _per_response(labels: Tensor) -> list[float]:
+def _per_response(labels: Tensor) -> list[float | None]:
     """Return the probability that each response is the better one of its pair, for the samples on disk."""
-    return torch.stack([labels, 1 - labels], 1).flatten().tolist()
+    values = torch.stack([labels, 1 - labels], 1).flatten().tolist()
+    return [None if math.isnan(value) else value for value in values]  # JSON has no NaN

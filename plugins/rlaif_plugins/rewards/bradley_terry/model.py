@@ -32,9 +32,10 @@ from rlaif_framework.training import (
     accumulate,
     average_total,
     clamp,
+    count_batch_prompts,
     draw_batch,
     group_by_prompt,
-    harden,
+    harden_labels,
     index_pairs,
     local_shard,
     make_optimizer,
@@ -69,7 +70,7 @@ class BradleyTerry:
         trained, optimizer = accelerator.prepare(model, optimizer)
         trained.train()
         # Batches are of prompts: comparisons of a prompt in several batches of an epoch make a reward model overfit.
-        prompts = max(1, round(config.batch_size * len(units) / len(labels)))
+        prompts = count_batch_prompts(config.batch_size, len(units), len(labels), accelerator.num_processes)
         steps = max(1, round(config.epochs * len(units) / prompts))
 
         def step(number: int) -> Iterator[dict[str, float]]:
@@ -127,26 +128,27 @@ class BradleyTerry:
             context.accelerator.backward(losses.sum() / total)
             # The counts of all microbatches and processes add up to the divisor of the loss.
             averager.add("loss", losses, total * len(chosen) / len(batch))
-            averager.add("accuracy", ((margins.detach() > 0) == (pairs.labels > 0.5)).float())
-            averager.add("margin", margins * (2 * (pairs.labels > 0.5) - 1))
+            decided = pairs.labels != 0.5
+            averager.add("accuracy", ((margins.detach() > 0) == (pairs.labels > 0.5))[decided].float())
+            averager.add("margin", (margins * torch.sign(pairs.labels - 0.5))[decided])
         return averager
 
     def shape(self, label: LabelledComparison) -> LabelledComparison:
-        """Apply the label settings to a label: temperature, bounds, weight and hardening."""
+        """Apply the label settings to a label: temperature, bounds and weight."""
         config, first = self.config, label.probabilities[0]
         first = clamp(soften(first, config.label_temperature), config.label_clamp)
         weight = label.weight
         if config.weights == "certainty":
-            weight *= abs(2 * first - 1)  # before hardening, which makes all labels certain
+            weight *= abs(2 * first - 1)
         elif config.weights == "confidence" and label.comparison.confidence is not None:
             weight *= label.comparison.confidence
-        if config.labels == "hard":
-            first = harden(first)
         return replace(label, probabilities=(first, 1 - first), weight=weight)
 
     def loss(self, margins: Tensor, labels: Tensor) -> Tensor:
-        """Compute the loss of each comparison, (pairs,)."""
-        return soft_label_loss(margins - self.config.margin * (2 * labels - 1), labels)
+        """Compute the loss of each comparison, (pairs,), from shaped labels."""
+        targets = harden_labels(labels) if self.config.labels == "hard" else labels
+        # The margin is that of the label before hardening, which makes all labels certain.
+        return soft_label_loss(margins - self.config.margin * (2 * labels - 1), targets)
 
     def load(self, folder: Path) -> BradleyTerryReward:
         """Load a saved reward model."""
