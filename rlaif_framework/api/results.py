@@ -12,7 +12,7 @@ from rlaif_framework.api.finished import SFT, FinishedRun
 from rlaif_framework.api.labelers import LoadedLabeler, load_run_labeler
 from rlaif_framework.api.policies import LoadedPolicy, load_run_policy
 from rlaif_framework.api.rewards import LoadedReward, load_run_reward
-from rlaif_framework.errors import SpecError, suggest
+from rlaif_framework.errors import DataError, SpecError, suggest
 from rlaif_framework.metrics.evaluation import Evaluation, MeasuredArm
 from rlaif_framework.records.preferences import Prompt, Split
 from rlaif_framework.report.run_report import RunReport
@@ -135,8 +135,14 @@ class RunResult:
         return self._run.create_context().task.prompts(split)
 
     def _repr_html_(self) -> str | None:
-        return None if self.report is None else self.report._repr_html_()
+        try:
+            return None if self.report is None else self.report._repr_html_()
+        except DataError:  # not finished: shown by `repr`
+            return None
 
     def __repr__(self) -> str:
-        lines = [] if self.report is None else self.report.describe()
-        return "\n".join([f"run {self.spec.name} in {self.folder}", *lines])
+        title = f"run {self.spec.name} in {self.folder}"
+        try:
+            return "\n".join([title, *([] if self.report is None else self.report.describe())])
+        except DataError as error:
+            return f"{title}\n{error}"

@@ -11,7 +11,7 @@ from rlaif_framework.errors import SpecError
 from rlaif_framework.plugins.configs import LabelerConfig, TaskConfig
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.spec.families import FamilyKeys
-from rlaif_framework.spec.loading import build_labeler, build_task, load_labeler, load_task, to_plain
+from rlaif_framework.spec.loading import SETTING, build_labeler, build_task, load_labeler, load_task, to_plain
 from rlaif_framework.spec.merging import set_value
 from rlaif_framework.spec.model import Spec
 
@@ -50,7 +50,7 @@ def read_labeler(given: LabelerLike, overrides: Mapping[str, Any], manager: Plug
     """
     values = to_overrides(overrides)
     if isinstance(given, str | Path):
-        return load_labeler(str(given), values, manager)
+        return load_labeler(str(given), values, manager, SETTING)
     if isinstance(given, LabelerConfig) and not overrides:
         return given
     return build_labeler(_override(given, values, "labeler"), "the labeler", manager)
@@ -72,7 +72,7 @@ def _override(given: object, overrides: list[str], what: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise SpecError(f"a {what} is a name, a file, a mapping or a config, not a {type(given).__name__}")
     for override in overrides:
-        set_value(data, override)
+        set_value(data, override, SETTING)
     return data
 
 

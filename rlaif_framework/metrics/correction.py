@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple, Self
 
@@ -41,6 +41,10 @@ class CorrectedWinRate:
     weight: float
     """Weight of the judge's probabilities (lambda of PPI++): 1 for a judge without errors, 0 for one that says nothing
     about the human labels, above 1 if the probabilities are too close to one half."""
+
+    def flip(self) -> CorrectedWinRate:
+        """Return the win rate of the second policy against the first."""
+        return replace(self, rate=self.rate.flip(), human=self.human.flip(), bias=self.bias.negate())
 
 
 def correct_win_rate(

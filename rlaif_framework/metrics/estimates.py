@@ -32,6 +32,14 @@ class Estimate:
         """True if the whole interval is above one half."""
         return self.low > 0.5
 
+    def flip(self) -> Estimate:
+        """Return the win rate of the second policy against the first, if this is that of the first."""
+        return Estimate(1 - self.value, 1 - self.high, 1 - self.low, self.count, self.clusters)
+
+    def negate(self) -> Estimate:
+        """Return the opposite difference."""
+        return Estimate(-self.value, -self.high, -self.low, self.count, self.clusters)
+
 
 def estimate_rate(wins: float, count: int) -> Estimate | None:
     """Estimate a proportion of independent observations with its Wilson interval; None without observations.

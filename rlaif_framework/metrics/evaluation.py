@@ -145,6 +145,24 @@ class Evaluation(Measured):
     sft_loss: Curve
     """The baseline's training metrics."""
 
+    def find_win(self, judge: str, first: str, second: str) -> WinRate | None:
+        """Return the win rate of the first policy against the second, whichever of the two a matchup names first."""
+        for win in self.wins:
+            if win.judge == judge and (win.first, win.second) == (first, second):
+                return win
+            if win.judge == judge and (win.first, win.second) == (second, first):
+                return win.flip()
+        return None
+
+    def find_difference(self, first: str, second: str) -> dict[str, Estimate]:
+        """Return the differences of the metrics, first minus second; empty if no matchup compares the policies."""
+        for found in self.differences:
+            if (found.first, found.second) == (first, second):
+                return found.metrics
+            if (found.first, found.second) == (second, first):
+                return {name: difference.negate() for name, difference in found.metrics.items()}
+        return {}
+
     def save(self, folder: Path) -> None:
         """Write `evaluation.json`."""
         write_atomic(folder / EVALUATION, self.model_dump_json(indent=1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rlaif_framework.data.human_labels import HumanLabels, find_known
 from rlaif_framework.metrics.agreement import score_choice
@@ -39,6 +39,17 @@ class WinRate:
     """Pairs of two empty responses. They are left out of the win rate."""
     corrected: CorrectedWinRate | None = None
     """The win rate by human preference; None if no pair has a human label."""
+
+    def flip(self) -> WinRate:
+        """Return the win rate of the second policy against the first."""
+        return replace(
+            self,
+            first=self.second,
+            second=self.first,
+            rate=self.rate and self.rate.flip(),
+            length_adjusted=self.length_adjusted and self.length_adjusted.flip(),
+            corrected=self.corrected and self.corrected.flip(),
+        )
 
 
 def measure_wins(

@@ -120,8 +120,8 @@ def _list_metrics(evaluation: Evaluation, arm: str, win: WinRate) -> dict[str, E
     """Return the measurements of an arm by name."""
     measured, reward = evaluation.arms[arm], evaluation.arms[arm].reward
     found: dict[str, Estimate | float | None] = {}
-    if win.first == arm:
-        found |= {"win rate": win.rate, "length-adjusted win rate": win.length_adjusted}
+    own = win if win.first == arm else win.flip()
+    found |= {"win rate": own.rate, "length-adjusted win rate": own.length_adjusted}
     if measured.labeler is not None:
         found["agreement of the labels"] = evaluation.labelers[measured.labeler].quality.agreement
     if reward is not None:

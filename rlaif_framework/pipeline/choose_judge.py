@@ -46,6 +46,9 @@ def choose_judge(spec: Spec, context: Context) -> tuple[Spec, list[str]]:
             return spec.model_copy(update={"evaluate": evaluate}), [*notes, "; ".join([chosen, *reasons])]
         reasons.append(f"{judge.title} {reason}")
     why = "; ".join(reasons) or "the task suggests none"
+    if config.judges:
+        found = f"win rates are only by {', '.join(config.judges)}, because no main judge was found: {why}"
+        return spec, [*notes, f"{found}; set evaluate.judge"]
     lacking = f"no win rates, because the spec names no judge and none was found: {why}; set evaluate.judge"
     return spec, [*notes, lacking]
 
@@ -55,6 +58,7 @@ def _try_suggested(
 ) -> Iterator[tuple[LabelerConfig, str | None]]:
     """Yield the judges that the task suggests, and why they cannot be used; None if they can."""
     learned = {labeler.kind for labeler in _find_labelers(spec)}
+    others = spec.evaluate.judges if spec.evaluate is not None else {}
     for suggested in context.task_config.suggested_judges:
         try:
             judge = narrow("labeler", suggested, context.manager)
@@ -65,7 +69,10 @@ def _try_suggested(
             raise PluginError(
                 f"task '{context.task_config.kind}' suggests a judge that is not valid: {problem}"
             ) from error
-        if judge.kind in learned:
+        named = next((name for name, other in others.items() if other == judge), None)
+        if named is not None:
+            yield judge, f"is the judge '{named}'"
+        elif judge.kind in learned:
             yield judge, "is the labeler of an arm"
         else:
             yield judge, _describe_lack(judge, context, prompts)

@@ -66,12 +66,15 @@ def compose_evaluation(
             check_labeler(f"arms.{name}.reward", arm.reward.config, [*comparisons, *_compare_nothing(answered)])
     prompts = [prompt for prompt in prompts for _ in range(config.responses)]
     labelers, labeler_of_arm = _name_labelers(spec, config)
+    labels = {}
     for name, labeler in labelers.items():
-        check_labeler(f"evaluate: {name}: labeler", labeler, comparisons)
-    labels = {
-        name: factory.create(f"evaluation/labels/{name}", LabelHeldOutRecipe(labeler=labeler, comparisons=comparisons))
-        for name, labeler in labelers.items()
-    }
+        held_out = comparisons
+        if name in config.named_judges() and name not in labeler_of_arm.values():
+            # A judge has to judge the test prompts; what it cannot label here says nothing about it.
+            held_out = [c for c in comparisons if labeler.missing_field(c) is None]
+        check_labeler(f"evaluate: {name}: labeler", labeler, held_out)
+        recipe = LabelHeldOutRecipe(labeler=labeler, comparisons=held_out)
+        labels[name] = factory.create(f"evaluation/labels/{name}", recipe)
     policies = {"sft": ArmEnd(sft, None), **arms}
     responses = {
         name: _respond(factory, spec, name, arm.improve, arm.reward, prompts, config.temperature)
@@ -86,7 +89,7 @@ def compose_evaluation(
     matchups = [_judge(factory, judges, *pair, responses, prompts) for pair in spec.matchups()]
     metrics = _measure(factory, config, responses, prompts)
     human_labels = _read_human_labels(config, matchups)
-    recipe = EvaluateRecipe(
+    summary = EvaluateRecipe(
         # Without the metrics and the file of labels: what they measured, and its rows, are inputs of their own.
         evaluate=config.model_copy(update={"metrics": [], "human_labels": None}),
         comparisons=comparisons,
@@ -102,8 +105,8 @@ def compose_evaluation(
         human_labels=human_labels,
     )
     # Only steps of the evaluation: those of the arms are listed already. Arms may share some: each is listed once.
-    earlier = [step for step in find_steps(recipe) if step.name.startswith("evaluation/")]
-    return [*dict.fromkeys(earlier), factory.create("evaluation/summary", recipe)]
+    earlier = [step for step in find_steps(summary) if step.name.startswith("evaluation/")]
+    return [*dict.fromkeys(earlier), factory.create("evaluation/summary", summary)]
 
 
 def _evaluation_seed(spec: Spec) -> int:

@@ -226,7 +226,7 @@ class ScoreRecipe(Recipe):
     def unused_policy_settings(self, policy: str) -> frozenset[str]:
         """Return those that the reward does not use, except those of truncating prompts and of scoring."""
         unused = find_unused_policy_settings(self.reward.config)
-        return unused - {"dtype", "max_prompt_tokens", "batch_tokens"}
+        return unused - {"chat", "dtype", "max_prompt_tokens", "batch_tokens"}
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
         """List the reward's models."""

@@ -130,13 +130,14 @@ def _rebuild_run(record: RunRecord, manager: PluginManager, progress: Progress) 
 
 def _rebuild_family(folder: Path, manager: PluginManager, progress: Progress) -> Iterator[Path]:
     found = FamilyReport.read(folder)
+    lost = False
     measures: dict[str, list[Measure]] = {}
     curves: dict[str, list[LoggedMetric]] = {}
     for member in found.members:
         place = folder / Path(member.name).name  # a record may come from a stranger
         try:
-            if not (place / RECORD).exists():
-                raise DataError(f"member '{member.name}' has not run")
+            if member.state != "finished" or not (place / RECORD).exists():  # it may have the folder of an earlier run
+                raise DataError(f"member '{member.name}' {'failed' if member.state == 'failed' else 'has not run'}")
             record = RunRecord.read(place)
             yield _rebuild_run(record, manager, progress)
             evaluation = record.read_evaluation()
@@ -144,8 +145,12 @@ def _rebuild_family(folder: Path, manager: PluginManager, progress: Progress) ->
             measures[member.name] = _measure(record, manager)
         except RlaifError as error:
             progress.print(f"left out: {error}")
-    members = [member.model_copy(update={"measures": {}}) for member in found.members]
-    FamilyReport.build(found.name, found.spec, members, measures, found.published).write(folder, curves)
+            lost = lost or bool(member.measures)
+    if lost:
+        progress.print(f"the tables of {folder} stay as they are, because the numbers of a member cannot be read again")
+    else:
+        found = FamilyReport.build(found.name, found.spec, found.members, measures, found.published)
+    found.write(folder, curves)
     yield folder / PAGE
 
 

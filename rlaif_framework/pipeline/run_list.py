@@ -7,13 +7,12 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from rlaif_framework.errors import DataError, SpecError
-from rlaif_framework.files import read_regular
 from rlaif_framework.metrics.estimates import Estimate
 from rlaif_framework.metrics.evaluation import Evaluation
-from rlaif_framework.pipeline.run_folder import LARGEST_RECORD, RECORD
+from rlaif_framework.pipeline.run_folder import RECORD
 from rlaif_framework.pipeline.run_record import RunRecord
 from rlaif_framework.report.family_report import FAMILY, FamilyMember, FamilyReport
 
@@ -124,14 +123,12 @@ def _list_run(path: Path, name: str, problems: list[Problem]) -> ListedRun:
 
 
 def _find_win_rates(evaluation: Evaluation) -> dict[str, Estimate | None]:
-    return {win.first: win.rate for win in evaluation.wins if win.judge == "judge" and win.second == "sft"}
+    wins = {name: evaluation.find_win("judge", name, "sft") for name in [*evaluation.arms, "reference"]}
+    return {name: win.rate for name, win in wins.items() if win is not None}
 
 
 def _list_family(path: Path, problems: list[Problem]) -> ListedFamily:
-    try:
-        report = FamilyReport.model_validate_json(read_regular(path / FAMILY, LARGEST_RECORD))
-    except ValidationError as error:
-        raise DataError(f"{path / FAMILY} is damaged: {error.error_count()} values are wrong") from None
+    report = FamilyReport.read(path)
     name = path.absolute().name
     members = list[ListedRun]()
     for member in report.members:
@@ -142,7 +139,8 @@ def _list_family(path: Path, problems: list[Problem]) -> ListedFamily:
 
 
 def _list_member(path: Path, name: str, member: FamilyMember, problems: list[Problem]) -> ListedRun:
-    if (path / RECORD).exists():
+    # A member that failed in a stage which others share has the folder of an earlier run, if any.
+    if (path / RECORD).exists() and member.error is None:
         return _list_run(path, name, problems)
     state = "failed" if member.error is not None else "not started"
     return ListedRun(name=name, path=path, started=None, state=state, error=member.error)

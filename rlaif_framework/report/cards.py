@@ -143,7 +143,9 @@ def _describe_training(facts: CardFacts, arm: Mapping[str, Any] | None) -> Itera
 
 
 def _describe_cautions(name: str, facts: CardFacts) -> Iterator[str]:
-    texts = [c.text for c in facts.cautions if name in c.about.split(" against ")]
+    arm = facts.evaluation.arms.get(name)
+    names = {name, arm.labeler if arm is not None and arm.labeler is not None else name}
+    texts = [c.text for c in facts.cautions if not names.isdisjoint(c.about.split(" against "))]
     if texts:
         yield "\n## Limitations\n"
         yield from (f"- {escape(text)}" for text in texts)

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from rlaif_framework.files import write_atomic
+from rlaif_framework.errors import DataError
+from rlaif_framework.files import read_regular, write_atomic
 from rlaif_framework.metrics.estimates import Estimate, adjust_holm
 from rlaif_framework.metrics.seeds import Measure, Measured, SeedDifference, SeedMean, average_seeds, compare_seeds
 from rlaif_framework.report.family_charts import draw_family
@@ -18,6 +19,9 @@ from rlaif_framework.report.run_charts import LoggedMetric
 
 FAMILY, PAGE = "family.json", "family.html"
 """Names of the files."""
+
+LARGEST = 2**26
+"""Maximum size of a report that is read, in bytes."""
 
 READING = (
     "Each line has the value of every seed and their mean, with two 95 % intervals. 'other prompts': how far the mean "
@@ -139,8 +143,15 @@ class FamilyReport(BaseModel):
 
     @classmethod
     def read(cls, folder: Path) -> FamilyReport:
-        """Read the report of a family."""
-        return cls.model_validate_json((folder / FAMILY).read_text(encoding="utf-8"))
+        """Read the report of a family.
+
+        Raises:
+            DataError: It cannot be read, or is damaged.
+        """
+        try:
+            return cls.model_validate_json(read_regular(folder / FAMILY, LARGEST))
+        except ValidationError as error:
+            raise DataError(f"{folder / FAMILY} is damaged: {error.error_count()} values are wrong") from None
 
     def render(self, curves: Mapping[str, Sequence[LoggedMetric]] = {}) -> str:
         """Render the page, which makes no external requests.

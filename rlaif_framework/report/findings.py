@@ -193,12 +193,16 @@ def _check_judge(evaluation: Evaluation, spec: SpecDict) -> list[Caution]:
         labelers = [(settings.get("feedback") or {}).get("labeler")]
         labelers += _find_labelers([settings.get("reward"), algorithm])
         learned_from = [labeler for labeler in labelers if labeler is not None]
+        members = [member for labeler in learned_from for member in _find_members(labeler)]
         models = set().union(*map(list_models, learned_from))
         for name, judge in evaluation.judges.items():
             own = "" if name == "judge" else f" '{name}'"
             shared = models & list_models(judge)
             if judge in learned_from:
                 text = f"THE JUDGE{own} IS THE LABELER of arm '{arm}': its win rates are not evidence of quality"
+                found.append(Caution("judge is labeler", arm, text))
+            elif judge in members:
+                text = f"judge{own} is part of the labeler of arm '{arm}': its win rates are little evidence of quality"
                 found.append(Caution("judge is labeler", arm, text))
             elif shared:  # another prompt or strategy, but the same model
                 names = ", ".join(sorted(shared))
@@ -215,6 +219,13 @@ def _find_labelers(value: Any) -> list[Any]:
         return []
     own = [value["labeler"]] if isinstance(value.get("labeler"), dict) else []
     return own + [x for key, nested in value.items() if key != "labeler" for x in _find_labelers(nested)]
+
+
+def _find_members(labeler: Any) -> list[Any]:
+    """Find the labelers that a labeler such as `ensemble` or `mix` is made of, at any depth."""
+    inside = [labeler.get("labeler"), *(labeler.get("labelers") or {}).values()] if isinstance(labeler, dict) else []
+    found = [member for member in inside if isinstance(member, dict)]
+    return found + [nested for member in found for nested in _find_members(member)]
 
 
 def list_models(value: Any) -> set[str]:

@@ -34,17 +34,15 @@ def find_hacking(arm: str, evaluation: Evaluation) -> list[str]:
 
 def _find_losses(arm: str, evaluation: Evaluation) -> Iterator[str]:
     """Find judges who prefer the baseline."""
-    for win in evaluation.wins:
-        if (win.first, win.second) == (arm, "sft") and win.rate is not None and win.rate.high < 0.5:
-            yield f"win rate by judge {evaluation.labelers[win.judge].title} {rate(win.rate)}"
+    for judge in evaluation.judges:
+        win = evaluation.find_win(judge, arm, "sft")
+        if win is not None and win.rate is not None and win.rate.high < 0.5:
+            yield f"win rate by judge {evaluation.labelers[judge].title} {rate(win.rate)}"
 
 
 def _find_symptoms(arm: str, evaluation: Evaluation) -> Iterator[str]:
     """Find metrics that got worse."""
-    changes: dict[str, Estimate] = {}
-    for difference in evaluation.differences:
-        if (difference.first, difference.second) == (arm, "sft"):
-            changes = difference.metrics
+    changes = evaluation.find_difference(arm, "sft")
     baseline, rouge = evaluation.policies.get("sft", {}), changes.get(ROUGE)
     for symptom in SYMPTOMS:
         change, before = changes.get(symptom.metric), baseline.get(symptom.metric)

@@ -77,27 +77,9 @@ def build_leaderboard(evaluation: Evaluation, costs: Costs) -> Leaderboard:
     return Leaderboard(list(dict.fromkeys([*arms, *evaluation.policies])), columns)
 
 
-def find_win(evaluation: Evaluation, judge: str, first: str, second: str) -> WinRate | None:
-    """Return the win rate of the first policy against the second, whichever of the two the run lists first."""
-    for win in evaluation.wins:
-        if win.judge == judge and (win.first, win.second) == (first, second):
-            return win
-        if win.judge == judge and (win.first, win.second) == (second, first):
-            rates = (flip(win.rate), flip(win.length_adjusted))
-            return WinRate(first, second, judge, *rates, win.lengths_overlap, win.ties, win.unread, win.empty)
-    return None
-
-
 def name_judge(evaluation: Evaluation, judge: str) -> str:
     """Return the name of an additional judge; the main one, which has none of its own, by its settings."""
     return evaluation.labelers[judge].title if judge == "judge" else judge
-
-
-def flip(rate: Estimate | None) -> Estimate | None:
-    """Return the win rate of the second policy against the first."""
-    if rate is None:
-        return None
-    return Estimate(1 - rate.value, 1 - rate.high, 1 - rate.low, rate.count, rate.clusters)
 
 
 def find_kl(arm: MeasuredArm) -> float | None:
@@ -148,7 +130,7 @@ def _list_wins(evaluation: Evaluation) -> Iterator[Column]:
         by = f" by {judge}" if several and judge != "judge" else ""
         for opponent in (BASELINE,) if by else (BASELINE, REFERENCE):
             names = dict.fromkeys([*evaluation.arms, *evaluation.policies])
-            wins = {name: find_win(evaluation, judge, name, opponent) for name in names if name != opponent}
+            wins = {name: evaluation.find_win(judge, name, opponent) for name in names if name != opponent}
             found = {name: win for name, win in wins.items() if win is not None}
             note = f"Share of test prompts won against {opponent} by {title}; marked if it differs from 50 %"
             rates = {name: win.rate for name, win in found.items()}
@@ -171,10 +153,9 @@ def _compare_metric(
     evaluation: Evaluation, name: str, title: str, show: Callable[[Estimate], str], marks: tuple[Mark, Mark]
 ) -> Column:
     """Mark the policies whose metric differs from the baseline on the same prompts."""
-    changes = {x.first: x.metrics[name] for x in evaluation.differences if x.second == BASELINE and name in x.metrics}
     cells = {}
     for policy, metrics in evaluation.policies.items():
-        found, change = metrics.get(name), changes.get(policy)
+        found, change = metrics.get(name), evaluation.find_difference(policy, BASELINE).get(name)
         if found is not None:
             mark: Mark = "" if change is None else _mark(change, 0.0, marks)
             cells[policy] = Cell(show(found), found.value, _interval(found, show), mark)

@@ -32,6 +32,9 @@ def list_estimates(evaluation: Evaluation) -> Iterator[tuple[str, Estimate | Non
     for name, labeler in evaluation.labelers.items():
         yield f"agreement/{name}", labeler.quality.agreement
     for arm, measured in evaluation.arms.items():
+        if measured.labeler not in (None, arm):  # arms with the same labeler share its measurements
+            yield f"agreement/{arm}", evaluation.labelers[measured.labeler or ""].quality.agreement
+    for arm, measured in evaluation.arms.items():
         if measured.reward is not None:
             yield f"reward_accuracy/{arm}", measured.reward.accuracy_gold or measured.reward.accuracy_labeler
             yield f"reward_gain/{arm}", measured.reward.gain

@@ -15,7 +15,7 @@ from rlaif_framework.report.charts import (
     draw_trade,
 )
 from rlaif_framework.report.checkpoint_charts import draw_checkpoints
-from rlaif_framework.report.leaderboard import BASELINE, find_kl, find_win, name_judge
+from rlaif_framework.report.leaderboard import BASELINE, find_kl, name_judge
 from rlaif_framework.report.page import metric_name
 from rlaif_framework.report.win_charts import draw_matrix, draw_outcomes
 
@@ -67,7 +67,7 @@ def _draw_wins(evaluation: Evaluation) -> Iterator[Chart]:
     judge = next(iter(evaluation.judges), "")
     points = {}
     for name, arm in evaluation.arms.items():
-        win, kl = find_win(evaluation, judge, name, BASELINE), find_kl(arm)
+        win, kl = evaluation.find_win(judge, name, BASELINE), find_kl(arm)
         if win is not None and win.rate is not None and kl is not None:
             points[name] = (kl, win.rate)
     if points:

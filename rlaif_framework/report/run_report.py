@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rlaif_framework.contracts.panels import Panel
+from rlaif_framework.errors import DataError
 from rlaif_framework.files import write_atomic
 from rlaif_framework.metrics.evaluation import SAMPLES, Evaluation
 from rlaif_framework.records.jsonl import read_rows
@@ -91,8 +92,18 @@ class RunReport(BaseModel):
 
     @classmethod
     def read(cls, folder: Path) -> RunReport:
-        """Read the report of a finished run."""
-        return cls.model_validate_json((folder / "report.json").read_text(encoding="utf-8"))
+        """Read the report of a finished run.
+
+        Raises:
+            DataError: The run is not finished, or the report is damaged.
+        """
+        path = folder / "report.json"
+        if not path.exists():
+            raise DataError(f"the run in {folder} is not finished: it has no {path.name}; run its spec again")
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except ValidationError as error:
+            raise DataError(f"{path} is damaged: {error.error_count()} values are wrong") from None
 
     def render(self, samples: Sequence[Row] = ()) -> str:
         """Render the page, which makes no external requests.

@@ -6,7 +6,7 @@ from rlaif_framework.metrics.estimates import Estimate
 from rlaif_framework.metrics.evaluation import Evaluation
 from rlaif_framework.metrics.wins import WinRate
 from rlaif_framework.report.hacking import find_hacking
-from rlaif_framework.report.leaderboard import BASELINE, find_win
+from rlaif_framework.report.leaderboard import BASELINE
 from rlaif_framework.report.page import interval, rate
 
 
@@ -15,7 +15,8 @@ def write_verdict(evaluation: Evaluation) -> list[str]:
     judge = next(iter(evaluation.judges), None)
     wins = _find_wins(evaluation, judge) if judge is not None else {}
     if wins and judge is not None:
-        best = max(wins, key=lambda name: _value(wins[name].rate))
+        # An arm that is significantly better comes before one with a higher win rate on fewer prompts.
+        best = max(wins, key=lambda name: (_is_better(wins[name]), _value(wins[name].rate)))
         return [_describe_wins(wins, best), _describe_grounds(evaluation, judge, best)]
     gains = {
         name: arm.reward.gain for name, arm in evaluation.arms.items() if arm.reward is not None and arm.reward.gain
@@ -27,8 +28,12 @@ def write_verdict(evaluation: Evaluation) -> list[str]:
 
 
 def _find_wins(evaluation: Evaluation, judge: str) -> dict[str, WinRate]:
-    found = {name: find_win(evaluation, judge, name, BASELINE) for name in evaluation.arms}
+    found = {name: evaluation.find_win(judge, name, BASELINE) for name in evaluation.arms}
     return {name: win for name, win in found.items() if win is not None and win.rate is not None}
+
+
+def _is_better(win: WinRate) -> bool:
+    return win.rate is not None and win.rate.low > 0.5
 
 
 def _describe_wins(wins: dict[str, WinRate], best: str) -> str:
@@ -62,7 +67,7 @@ def _describe_grounds(evaluation: Evaluation, judge: str, best: str) -> str:
     else:
         trust = f"The judge, {labeler.title}, agrees with {source} gold preferences on {rate(agreement)}"
         trust += "" if agreement.beats_chance else ", which is not measurably better than chance"
-    win = find_win(evaluation, judge, best, BASELINE)
+    win = evaluation.find_win(judge, best, BASELINE)
     if win is not None and win.corrected is not None:
         people = win.corrected.human.count
         return f"{trust}; corrected by {people} human labels, the win rate is {_brief(win.corrected.rate)}."

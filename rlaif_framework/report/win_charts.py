@@ -8,7 +8,6 @@ from typing import Any
 from rlaif_framework.metrics.estimates import Estimate
 from rlaif_framework.metrics.wins import WinRate
 from rlaif_framework.report.charts import Chart, Rows, finish
-from rlaif_framework.report.leaderboard import flip
 
 OUTCOMES = ("wins", "ties", "losses")
 OUTCOME_COLOURS = ("#0072b2", "#bdbdbd", "#e69f00")
@@ -59,7 +58,7 @@ def draw_matrix(identity: str, title: str, wins: Sequence[WinRate]) -> Chart | N
     rows: Rows = []
     for win in wins:
         if win.rate is not None:
-            turned = flip(win.rate) or win.rate
+            turned = win.rate.flip()
             rows += [_cell(win.first, win.second, win, win.rate), _cell(win.second, win.first, win, turned)]
     names = list(dict.fromkeys(row["first"] for row in rows))
     if len(names) < 3:

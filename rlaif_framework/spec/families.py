@@ -240,8 +240,8 @@ def _apply(layers: Layers, choices: tuple[Choice, ...]) -> Layers:
     """Return the settings of a member."""
     data = deepcopy(remove_family_keys(layers.data))
     # Before the seed is set: members are compared on the same prompts.
-    if any(choice.axis == SEED for choice in choices):
-        data.setdefault("evaluation_seed", data.get(SEED, Spec.model_fields[SEED].default))
+    if any(choice.axis == SEED for choice in choices) and data.get("evaluation_seed") is None:
+        data["evaluation_seed"] = data.get(SEED, Spec.model_fields[SEED].default)
     overrides = list(layers.overrides)
     for choice in choices:
         for path, value in choice.settings.items():

@@ -37,8 +37,13 @@ class Layers:
     _lines: dict[Path, dict[Place, int]] = field(default_factory=dict)
     """The lines of files that have been searched."""
 
-    def apply(self, overrides: Sequence[str], unset: Sequence[str] = ()) -> None:
+    def apply(self, overrides: Sequence[str], unset: Sequence[str] = (), option: str = "--set") -> None:
         """Remove values (`--unset`), then set values (`--set`), in order.
+
+        Args:
+            overrides: The values to set, as `path=value`.
+            unset: The paths of those to remove.
+            option: How a user states overrides, for errors.
 
         Raises:
             SpecError: An override is malformed, or does not fit the settings.
@@ -46,7 +51,7 @@ class Layers:
         for path in unset:
             unset_value(self.data, path)
         for override in overrides:
-            self.overrides += [(place, f"--set {override}") for place in set_value(self.data, override)]
+            self.overrides += [(place, f"{option} {override}") for place in set_value(self.data, override, option)]
 
     def locate(self, place: Place) -> str:
         """Return where a value, or else the nearest one around it, is stated: `file:line`, `--set ...`, or nothing."""

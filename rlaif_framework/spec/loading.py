@@ -25,6 +25,9 @@ from rlaif_framework.spec.layers import Layers, find_spec_file, read_layer, read
 from rlaif_framework.spec.model import PUBLISHED, LabelersFile, Spec, slug
 from rlaif_framework.spec.problems import explain
 
+SETTING = "setting"
+"""How errors name a value that was set in Python."""
+
 
 def load_spec(
     path: Path | str | Sequence[Path | str],
@@ -75,11 +78,20 @@ def load_family(
     Raises:
         SpecError: The spec or one of its members is not valid, or names code that is not allowed.
     """
-    manager = manager or PluginManager.load()
     given = [path] if isinstance(path, Path | str) else list(path)
+    return _load_files(given, overrides, manager or PluginManager.load(), unset)
+
+
+def _load_files(
+    given: Sequence[Path | str],
+    overrides: Sequence[str],
+    manager: PluginManager,
+    unset: Sequence[str] = (),
+    option: str = "--set",
+) -> Spec | Family:
     layers = read_layers(given)
-    _apply(layers, overrides, unset)
-    return _build_runs(layers, _join_names(path), slug(find_spec_file(given[0]).stem), manager)
+    _apply(layers, overrides, unset, option)
+    return _build_runs(layers, _join_names(given), slug(find_spec_file(given[0]).stem), manager)
 
 
 def _join_names(path: Path | str | Sequence[Path | str]) -> str:
@@ -111,9 +123,9 @@ def resolve_spec(
         if strange := [part for part in given if not isinstance(part, str | Path)]:
             raise SpecError(f"{expected}, not a {type(strange[0]).__name__} in a {type(given).__name__}")
         paths = [name if str(name).startswith(PACKAGE_PREFIX) else user_path(str(name)) for name in given]
-        return load_family(paths, overrides, manager)
+        return _load_files(paths, overrides, manager, option=SETTING)
     layers = Layers(data=to_plain(given))
-    _apply(layers, overrides)
+    _apply(layers, overrides, option=SETTING)
     if isinstance(given, Spec) and not overrides:
         _check_code(layers, "the spec", manager)
         return given
@@ -220,23 +232,34 @@ def load_task(given: str, overrides: Sequence[str], manager: PluginManager) -> T
     return _load_component("task", adapter, given, overrides, manager)
 
 
-def load_labeler(given: str, overrides: Sequence[str], manager: PluginManager) -> LabelerConfig:
+def load_labeler(given: str, overrides: Sequence[str], manager: PluginManager, option: str = "--set") -> LabelerConfig:
     """Load the config of a labeler from its name, or from a file with the contents of a spec's `labeler`.
+
+    Args:
+        given: The name or the file.
+        overrides: As for `load_spec`.
+        manager: The available components.
+        option: How a user states overrides, for errors.
 
     Raises:
         SpecError: The config is not valid. The message lists all problems.
     """
     adapter: TypeAdapter[LabelerConfig] = TypeAdapter(LabelerSlot)
-    return _load_component("labeler", adapter, given, overrides, manager)
+    return _load_component("labeler", adapter, given, overrides, manager, option)
 
 
 def _load_component(
-    slot: str, adapter: TypeAdapter[AnyConfig], given: str, overrides: Sequence[str], manager: PluginManager
+    slot: str,
+    adapter: TypeAdapter[AnyConfig],
+    given: str,
+    overrides: Sequence[str],
+    manager: PluginManager,
+    option: str = "--set",
 ) -> AnyConfig:
     path = Path(given)
     is_settings = path.suffix.lower() in SUFFIXES
     layers = read_layer(path, slot) if is_settings else Layers(data={"kind": given})
-    _apply(layers, overrides)
+    _apply(layers, overrides, option=option)
     return _validate(slot, adapter, layers, given, manager)
 
 
@@ -271,9 +294,9 @@ def load_labelers(path: Path, overrides: Sequence[str], manager: PluginManager) 
     return found
 
 
-def _apply(layers: Layers, overrides: Sequence[str], unset: Sequence[str] = ()) -> None:
+def _apply(layers: Layers, overrides: Sequence[str], unset: Sequence[str] = (), option: str = "--set") -> None:
     """Apply overrides, and make the paths of code absolute: relative to the file or the option that states them."""
-    layers.apply(overrides, unset)
+    layers.apply(overrides, unset, option)
     layers.data = anchor_code(layers.data)
 
 

@@ -56,13 +56,18 @@ def _expand(value: Any) -> Any:
     return {"kind": value} if isinstance(value, str) else value
 
 
-def set_value(data: dict[str, Any], override: str) -> list[Place]:
+def set_value(data: dict[str, Any], override: str, option: str = "--set") -> list[Place]:
     """Apply one override, `path.to.value=VALUE`, to a nested mapping, in place.
 
     Missing mappings on the path are created, shorthand is expanded (`labeler: similarity` becomes
     `{kind: similarity, ...}`), and items of lists are indexed by number. A part `*` stands for all keys of a mapping or
     all items of a list; below it nothing but the last key is created, and what lacks the part before it is left as it
     is.
+
+    Args:
+        data: The mapping.
+        override: The override.
+        option: How a user states overrides, for errors.
 
     Returns:
         The paths of the values that were set.
@@ -72,8 +77,8 @@ def set_value(data: dict[str, Any], override: str) -> list[Place]:
     """
     path, equals, text = override.partition("=")
     if not equals or not path.strip():
-        raise SpecError(f"--set {override}: expected path=value, such as seed=1")
-    return assign(data, path.strip(), _parse_value(text, path, override), f"--set {override}")
+        raise SpecError(f"{option} {override}: expected path=value, such as seed=1")
+    return assign(data, path.strip(), _parse_value(text, path, override, option), f"{option} {override}")
 
 
 def assign(data: dict[str, Any], path: str, value: Any, origin: str) -> list[Place]:
@@ -173,15 +178,15 @@ def _set_at(data: dict[str, Any], parts: list[str], value: Any, origin: str) -> 
     return (*found, last)
 
 
-def _parse_value(text: str, path: str, override: str) -> Any:
+def _parse_value(text: str, path: str, override: str, option: str) -> Any:
     """Parse a value as in a file: `true`, `5e-4` and `[a, b]` are not strings."""
     try:
         return yaml.load(text, YamlLoader)
     except (yaml.YAMLError, ValueError) as error:
-        reason = str(error).replace("<unicode string>", "--set")
-        raise SpecError(f"--set {override}: the value is not valid YAML: {reason}") from error
+        reason = str(error).replace("<unicode string>", option)
+        raise SpecError(f"{option} {override}: the value is not valid YAML: {reason}") from error
     except RecursionError as error:
-        raise SpecError(f"--set {path}: the value is nested too deeply") from error
+        raise SpecError(f"{option} {path}: the value is nested too deeply") from error
 
 
 def _step(node: Any, part: str, origin: str, where: str) -> Any:

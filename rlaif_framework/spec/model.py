@@ -53,7 +53,16 @@ MEASURED = frozenset({"tokens", "eos_rate", "empty_rate", "repetition_rate"})
 BASELINES = ("sft", REFERENCE)
 """Policies to compare with that are not arms: the supervised baseline, and the task's reference responses."""
 
-RUN_FILES = ("run.json", "status.json", "spec.yaml", "environment.json", "report.html", "report.json", "trackers.json")
+RUN_FILES = (
+    "run.json",
+    "status.json",
+    "spec.yaml",
+    "environment.json",
+    "report.html",
+    "report.json",
+    "report.md",
+    "trackers.json",
+)
 """Files that a run writes to its folder, beside the folders of its arms."""
 
 TAKEN = (*BASELINES, *RUN_FILES, "judge", "evaluation", "tensorboard")

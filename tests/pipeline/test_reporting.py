@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import types
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from rlaif_framework import DataError, Panel, PluginManager, Store, hookimpl, load_family, run_family
 from rlaif_framework.pipeline.reporting import rebuild_report
@@ -101,3 +103,41 @@ def test_the_report_of_a_family_is_built_from_those_of_its_members(
     code, out, err = rlaif("report", folder)
     assert (code, len(out.splitlines())) == (0, 2)
     assert "left out: member 'seed=1' has not run" in err
+
+
+def test_numbers_that_cannot_be_read_again_stay_in_the_report_of_a_family(
+    tmp_path: Path, tiny_model: Path, manager: PluginManager, monkeypatch: pytest.MonkeyPatch, rlaif: RunCommand
+) -> None:
+    path = tmp_path / "family.yaml"
+    path.write_text(
+        f"name: f\nseeds: [0, 1]\ntask: tldr\nsft: null\ntrackers: []\n"
+        f"policy: {{model: {tiny_model}, dtype: fp32, max_prompt_tokens: 96, max_new_tokens: 6}}\n"
+        "arms: {a: {feedback: {kind: ai, labeler: synthetic, pairs: {limit: 8}}}}\n"
+        "evaluate: {comparisons: 6}\n"
+    )
+    folder = tmp_path / "f"
+    run_family(load_family(path, manager=manager), folder, Store(tmp_path / "store"), manager)  # type: ignore[arg-type]
+    first = json.loads((folder / "family.json").read_text())
+    with monkeypatch.context() as patched:
+        patched.setattr("rlaif_framework.pipeline.reporting._measure", refuse)
+        notes = io.StringIO()
+        rebuild_report(folder, manager, Progress(Console(file=notes, width=1000)))
+    assert "left out: another version" in notes.getvalue()
+    assert "the tables of" in notes.getvalue()
+    assert json.loads((folder / "family.json").read_text()) == first
+    # A member that failed has the folder of an earlier run, whose numbers are not those of this spec.
+    failed = {**first["members"][1], "state": "failed", "error": "no memory", "measures": {}}
+    (folder / "family.json").write_text(json.dumps({**first, "members": [first["members"][0], failed]}))
+    code, out, err = rlaif("report", folder)
+    assert (code, "left out: member 'seed=1' failed" in err) == (0, True)
+    (measure, *_) = json.loads((folder / "family.json").read_text())["measures"]
+    assert list(measure["variants"][0]["mean"]["seeds"]) == ["0"]
+    runs = json.loads(rlaif("runs", tmp_path, "--json")[1])["families"][0]["members"]
+    assert [(run["state"], run["error"]) for run in runs] == [("finished", None), ("failed", "no memory")]
+    (folder / "family.json").write_text("{}")
+    code, out, err = rlaif("report", folder)
+    assert (code, out, "family.json is damaged" in err) == (2, "", True)
+
+
+def refuse(*_: object) -> None:
+    raise DataError("another version")

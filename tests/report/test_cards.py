@@ -9,7 +9,8 @@ import pytest
 from huggingface_hub import ModelCard
 
 from rlaif_framework.report.cards import CARD
-from support.evaluations import SPEC, build_report
+from rlaif_framework.report.results import list_results
+from support.evaluations import ARM, EVALUATION, POLICY, SPEC, build_report, estimate, labeler
 
 HOSTILE = "```\n# not a heading\n<script>x</script>"
 
@@ -74,3 +75,16 @@ def test_texts_of_the_spec_stay_texts(folder: Path) -> None:
     heading = next(line for line in text.splitlines() if line.startswith("# "))
     assert heading == "# \\`\\`\\` \\# not a heading \\<script\\>x\\</script\\>: rlaif"
     assert "````yaml\n" in text
+
+
+def test_the_card_of_an_arm_has_the_limits_of_a_labeler_that_it_shares(folder: Path) -> None:
+    spec = make_spec(arms=dict.fromkeys(("first", "rlaif"), SPEC["arms"]["rlaif"]))
+    arms = {name: {**ARM, "labeler": "first"} for name in ("first", "rlaif")}
+    labelers = {**EVALUATION["labelers"], "first": labeler("similarity", estimate(0.5))}
+    policies = {**EVALUATION["policies"], "first": POLICY}
+    report = build_report(spec, arms=arms, labelers=labelers, policies=policies)
+    report.write(folder)
+    for name in ("policy", "reward"):
+        assert "not measurably better than chance" in ModelCard.load(folder / "rlaif" / name / CARD).text
+    results = list_results(report.evaluation)
+    assert results["agreement/rlaif"] == results["agreement/first"] == 0.5

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from rlaif_framework.metrics.evaluation import Evaluation
+from rlaif_framework.metrics.evaluation import Evaluation, PairedDifference
 from rlaif_framework.report.cautions import HEADLINES, Caution, group_cautions
+from rlaif_framework.report.hacking import find_hacking
 from rlaif_framework.report.leaderboard import (
     Costs,
     build_leaderboard,
-    find_win,
     format_dollars,
     format_seconds,
     sum_by_arm,
@@ -128,7 +128,7 @@ def test_metrics_are_marked_by_the_difference_on_the_same_prompts() -> None:
 
 
 def test_a_win_rate_is_found_whichever_policy_is_first() -> None:
-    found = find_win(evaluate(wins=[win(estimate(0.7), None, ties=3)]), "judge", "sft", "rlaif")
+    found = evaluate(wins=[win(estimate(0.7), None, ties=3)]).find_win("judge", "sft", "rlaif")
     assert found is not None
     assert found.rate is not None
     assert [found.rate.value, found.rate.low, found.rate.high] == pytest.approx([0.3, 0.25, 0.35])
@@ -189,3 +189,42 @@ def test_every_warning_is_on_the_page_once() -> None:
     shown = read_text(section)
     assert [shown.count(text) for text in found.warnings] == [1] * 7
     assert len(re.findall(r"more kinds? of warning", shown)) == 1
+
+
+def test_the_best_arm_is_a_significantly_better_one_if_there_is_any() -> None:
+    first, _ = write_verdict(several(dpo=estimate(0.8, 0.35, 5), rlaif=estimate(0.7)))
+    assert first.startswith("rlaif beats sft with a win rate of 70.0 % [65.0, 75.0]")
+    assert first.endswith("1 of 2 arms is significantly better.")
+
+
+def test_a_matchup_means_the_same_in_either_order() -> None:
+    changes = {"tokens": estimate(30.0), "eos_rate": estimate(-0.2), "rougeL": estimate(-0.05, 0.01)}
+    fixed = correction(0.3, estimate(0.1))
+    stated = evaluate(
+        wins=[{**win(estimate(0.3), estimate(0.35)), "corrected": fixed}],
+        differences=[{"first": "rlaif", "second": "sft", "metrics": changes}],
+    )
+    turned = stated.model_copy(
+        update={
+            "wins": [found.flip() for found in stated.wins],
+            "differences": [
+                PairedDifference(
+                    first="sft",
+                    second="rlaif",
+                    metrics={name: change.negate() for name, change in stated.differences[0].metrics.items()},
+                )
+            ],
+        }
+    )
+    assert turned.wins[0].first == "sft"
+    assert turned.find_win("judge", "rlaif", "sft") is not None
+    boards = [build_leaderboard(found, Costs()) for found in (stated, turned)]
+    columns = [{column.title: column.cells for column in board.columns} for board in boards]
+    assert {"corrected by people", "wins against sft"} < set(columns[0])
+    shown = [
+        {(title, name): (cell.text, cell.mark) for title, cells in own.items() for name, cell in cells.items()}
+        for own in columns
+    ]
+    assert shown[0] == shown[1]
+    assert find_hacking("rlaif", stated) == find_hacking("rlaif", turned) != []
+    assert write_verdict(stated) == write_verdict(turned)

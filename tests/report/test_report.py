@@ -298,6 +298,10 @@ def test_a_judge_that_a_policy_learned_from_without_labels_is_told(arm: dict[str
 
     (same,) = about_judge({"kind": "rate", "model": "m"}, arm)
     assert "THE JUDGE IS THE LABELER of arm 'rlaif'" in same
+    rouge = {"kind": "rouge"}
+    for made in ({"kind": "mix", "labeler": rouge}, {"kind": "ensemble", "labelers": {"x": rouge}}):
+        (part,) = about_judge(rouge, {"feedback": {"labeler": made}, "reward": None, "algorithm": {"kind": "dpo"}})
+        assert part.startswith("judge is part of the labeler of arm 'rlaif'")
     (shared,) = about_judge({"kind": "llm", "model": "m"}, arm)
     assert "share a model (m)" in shared
     judge = {"kind": "llm", "labeler": {"kind": "llm", "model": "m"}}

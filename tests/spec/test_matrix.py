@@ -10,6 +10,7 @@ import yaml
 
 from rlaif_framework import Family, PluginManager, Spec, SpecError, load_family, load_spec
 from rlaif_framework.spec.families import MAX_MEMBERS
+from rlaif_framework.spec.loading import resolve_spec
 
 BASE = """
 name: base
@@ -186,3 +187,14 @@ def test_an_unknown_member_is_answered_with_the_closest_name(expand: Any) -> Non
     assert family.find("seed=1") is family.members[1]
     with pytest.raises(SpecError, match="no member 'seed1'; did you mean 'seed=1'"):
         family.find("seed1")
+
+
+def test_members_of_a_spec_that_states_no_evaluation_seed_are_evaluated_on_the_same_prompts(
+    expand: Any, builtins: PluginManager
+) -> None:
+    family = expand("{seed: 7, seeds: [0, 1], evaluation_seed: null}")
+    assert [member.spec.evaluation_seed for member in family.members] == [7, 7]
+    spec = expand("seed: 3")  # a spec in Python has all keys
+    again = resolve_spec(spec, ["seeds=[0, 1]"], builtins)
+    assert isinstance(again, Family)
+    assert [member.spec.evaluation_seed for member in again.members] == [3, 3]

@@ -16,6 +16,7 @@ from rlaif_framework import Family, ModelError, PluginManager, Spec, SpecError, 
 from rlaif_framework.cli.main import main
 from rlaif_framework.data.mappings import read_mapping
 from rlaif_framework.models import find_model
+from rlaif_framework.pipeline.run_folder import REPORTS
 from rlaif_framework.spec.loading import build_spec
 from rlaif_framework.spec.merging import set_value
 from support.fake_plugins import labeler_code
@@ -397,7 +398,7 @@ def test_names_in_evaluate_must_exist_and_be_free(override: str, expected: str, 
     assert problems(changed(override), manager) == [expected]
 
 
-@pytest.mark.parametrize("name", ["sft", "reference", "judge", "evaluation", "tensorboard"])
+@pytest.mark.parametrize("name", ["sft", "reference", "judge", "evaluation", "tensorboard", *REPORTS])
 def test_an_arm_cannot_take_a_name_that_runs_use_themselves(name: str, manager: PluginManager) -> None:
     data = deepcopy(BASE)
     data["arms"][name] = data["arms"].pop("a")

@@ -65,6 +65,7 @@ def evaluate_run(stage: Stage, context: Context, recipe: EvaluateRecipe) -> None
     judges = recipe.evaluate.named_judges()
     metrics = _collect_metrics(stage, context, recipe)
     labels = {name: load_preferences(stage.artefact(step) / PREFERENCES) for name, step in recipe.labels.items()}
+    compared_by = {name: _list_labelled(step) for name, step in recipe.labels.items()}
     # Without labels: the accuracy of picking the longer response depends on the gold preferences only.
     unlabelled = [observe(c, Preference(c.id, None, Evidence("gold"))) for c in recipe.comparisons]
     compared = _pair_policies(stage, recipe)
@@ -86,9 +87,9 @@ def evaluate_run(stage: Stage, context: Context, recipe: EvaluateRecipe) -> None
             name: MeasuredLabeler(
                 kind=recipe.labelers[name].kind,
                 title=recipe.labelers[name].title,
-                quality=measure_labeler(recipe.comparisons, preferences),
+                quality=measure_labeler(compared_by[name], preferences),
                 calibration=measure_calibration(
-                    [observe(c, p) for c, p in zip(recipe.comparisons, preferences, strict=True)]
+                    [observe(c, p) for c, p in zip(compared_by[name], preferences, strict=True)]
                 ),
             )
             for name, preferences in labels.items()
@@ -118,6 +119,12 @@ def evaluate_run(stage: Stage, context: Context, recipe: EvaluateRecipe) -> None
     ).save(stage.folder)
     _write_pairs(stage, recipe, compared)
     save_evaluated(stage.folder / SAMPLES, _join_samples(stage, recipe, compared, metrics))
+
+
+def _list_labelled(step: Step) -> Sequence[Comparison]:
+    """Return the validation comparisons that a labeler labelled."""
+    assert isinstance(step.recipe, LabelHeldOutRecipe)
+    return step.recipe.comparisons
 
 
 def _read_curve(stage: Stage, step: Step | None) -> Curve:
