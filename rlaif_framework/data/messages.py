@@ -64,7 +64,10 @@ def decode(value: Any) -> Any:
 
 def has_joined_strings(literal: str) -> bool:
     """Return True if a Python literal has two strings in a row without a comma, as numpy prints lists."""
-    tokens = tokenize.generate_tokens(io.StringIO(literal.strip()).readline)
+    try:
+        tokens = list(tokenize.generate_tokens(io.StringIO(literal.strip()).readline))
+    except (tokenize.TokenError, SyntaxError):
+        return False
     kinds = [token.type for token in tokens if token.type not in (tokenize.NL, tokenize.NEWLINE, tokenize.COMMENT)]
     return any(kind == other == tokenize.STRING for kind, other in pairwise(kinds))
 

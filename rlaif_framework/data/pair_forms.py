@@ -270,7 +270,8 @@ def _read_lettered(row: Row) -> list[PairRow]:
         first, second = (_interleave(turns[0], answers) for answers in (turns[1], turns[2]))
         prompt = _common_prompt(first, second, ("response_a", "response_b"))
         return [_unordered(row, to_prompt(prompt), (first[-1][1], second[-1][1]), stated)]
-    if all(map(_LOOKS_LIKE_STRINGS.fullmatch, (str(row.get(name)) for name in ("prompt", "response_a", "response_b")))):
+    texts = [row.get(name) for name in ("prompt", "response_a", "response_b")]
+    if all(isinstance(text, str) and _LOOKS_LIKE_STRINGS.fullmatch(text) for text in texts):
         raise RowFault(
             "'prompt' and the responses look like lists, but are neither JSON nor Python literals; numpy prints lists "
             "without commas"

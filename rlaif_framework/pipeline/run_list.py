@@ -139,8 +139,10 @@ def _list_family(path: Path, problems: list[Problem]) -> ListedFamily:
 
 
 def _list_member(path: Path, name: str, member: FamilyMember, problems: list[Problem]) -> ListedRun:
-    # A member that failed in a stage which others share has the folder of an earlier run, if any.
-    if (path / RECORD).exists() and member.error is None:
-        return _list_run(path, name, problems)
+    if (path / RECORD).exists():
+        found = _list_run(path, name, problems)
+        # A member that failed in a stage which others share has the folder of an earlier run, if any.
+        if member.error is None or found.error is not None:
+            return found
     state = "failed" if member.error is not None else "not started"
     return ListedRun(name=name, path=path, started=None, state=state, error=member.error)
