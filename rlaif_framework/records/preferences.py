@@ -126,9 +126,6 @@ class Evidence:
     """The labeler's kind, or `human` or `synthetic` if the label is a copy of the gold preference."""
     orders: tuple[Ballot, ...] = ()
     """The ballot for the original order, then the one for the swapped order."""
-    asks_worse: bool = False
-    """True if the question was which response is the worse one, such as the more harmful one. The ballots have these
-    answers, and the label their opposite."""
     scores: tuple[float, float] | None = None
     """Score of each response, for labelers that score responses separately."""
     prompt_tokens: int = 0
@@ -157,6 +154,9 @@ class Evidence:
     unanswered: int = 0
     """Number of times that a request was sent without an answer. It depends on interruptions, so it is counted in
     reports and left out of the rows of labels."""
+    asks_worse: bool = False
+    """True if the question was which response is the worse one, such as the more harmful one. The ballots have these
+    answers, and the label their opposite."""
 
     @property
     def shown(self) -> list[tuple[float, float] | None]:

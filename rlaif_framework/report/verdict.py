@@ -50,7 +50,7 @@ def _describe_wins(wins: dict[str, WinRate], best: str) -> str:
         )
     if len(rates) == 1:
         return f"{opening}{', a significant loss' if worse else ''}."
-    counts = []
+    counts: list[str] = []
     for number, direction in ((better, "better"), (len(worse), "worse")):
         if number:
             among = "" if counts else f" of {len(rates)} arms"

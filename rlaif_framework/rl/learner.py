@@ -218,7 +218,13 @@ class OnlineLearner(Learner):
         value = torch.tensor(float(flag), device=self.context.device)
         return bool(self.accelerator.reduce(value, reduction="sum") > 0)
 
-    def save_samples(self, number: int, rollout: Rollout, columns: Mapping[str, Sequence[float | None]]) -> None:
+    def save_samples(
+        self,
+        number: int,
+        rollout: Rollout,
+        rewards: Sequence[float] | None,
+        columns: Mapping[str, Sequence[float | None]] = {},
+    ) -> None:
         """Write the responses of every `samples_every`-th step to `samples/`, and those that the alarm reads.
 
         All processes must call this in each step.
@@ -226,19 +232,20 @@ class OnlineLearner(Learner):
         Args:
             number: Number of the step.
             rollout: The responses.
-            columns: Further values of each response, by name, None where there is none; the alarm reads `reward`,
-                which is without penalties.
+            rewards: Their rewards without penalties, as the alarm compares them; None without a reward.
+            columns: Further values of each response, by name; None where there is none.
         """
         if self.config.alarm_reads(number):
-            log_rollout(self.stage, number, rollout, columns.get("reward"))
+            log_rollout(self.stage, number, rollout, rewards)
         if not self.stage.is_main or number % self.config.samples_every:
             return
         folder = self.stage.folder / "samples"
         folder.mkdir(exist_ok=True)
+        values = {**({} if rewards is None else {"reward": rewards}), **columns}
         write_rows(
             folder / f"step-{number + 1:05d}.jsonl",
             (
-                {"prompt": p.id, "response": t, **{key: column[i] for key, column in columns.items()}}
+                {"prompt": p.id, "response": t, **{key: column[i] for key, column in values.items()}}
                 for i, (p, t) in enumerate(zip(rollout.prompts, rollout.texts, strict=True))
             ),
         )

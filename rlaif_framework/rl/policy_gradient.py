@@ -127,7 +127,7 @@ class _Trainer:
         describe_rollout(rollout, averager)
         rewards = score_rollout(self.reward, rollout, averager)  # (responses,)
         scores = self._shape_scores(number, rewards, rollout, averager).view(len(rollout.groups), -1)
-        learner.save_samples(number, rollout, {"reward": rewards.tolist()})
+        learner.save_samples(number, rollout, rewards.tolist())
         # Not with `whiten_rewards`, whose returns have another scale than the scores.
         if number == 0 and self.critic is not None and not config.whiten_rewards:
             self._center_values(self.critic, rollout, scores)

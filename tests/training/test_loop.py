@@ -40,7 +40,7 @@ def test_warm_up_reaches_the_peak_and_no_step_is_wasted(schedule: Schedule, step
 def test_the_shards_of_a_batch_are_the_batch_and_none_is_empty(items: int, processes: int) -> None:
     batch = list(range(items))
     shards = [
-        local_shard(SimpleNamespace(process_index=number, num_processes=processes), batch)  # type: ignore[arg-type]
+        local_shard(SimpleNamespace(process_index=number, num_processes=processes), batch)
         for number in range(processes)
     ]
     assert [item for shard in shards for item in shard] == batch

@@ -42,8 +42,8 @@ class OnlineDpo:
             rollout, averager = learner.sample(prompts, number), MetricAverager()
             describe_rollout(rollout, averager)
             labels, rewards = self.label(rollout, guidance, averager)  # labels: (pairs,), NaN where there is none
-            columns = {"preferred": _per_response(labels), **({} if rewards is None else {"reward": rewards.tolist()})}
-            learner.save_samples(number, rollout, columns)
+            scores = None if rewards is None else rewards.tolist()
+            learner.save_samples(number, rollout, scores, {"preferred": _per_response(labels)})
             averager.add("labelled_fraction", (~labels.isnan()).float())
             self._accumulate_gradients(learner, rollout, labels, averager)
             yield averager.means(learner.accelerator)
