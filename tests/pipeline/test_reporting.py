@@ -75,9 +75,9 @@ def test_a_run_that_is_not_finished_has_no_report(copy: Path, rlaif: RunCommand,
     assert (code, out, "is not the folder of a run" in err) == (2, "", True)
 
 
-def test_the_report_of_a_family_is_built_from_those_of_its_members(
-    tmp_path: Path, tiny_model: Path, manager: PluginManager, rlaif: RunCommand
-) -> None:
+@pytest.fixture
+def family(tmp_path: Path, tiny_model: Path, manager: PluginManager) -> Path:
+    """The folder of a family that has run."""
     path = tmp_path / "family.yaml"
     path.write_text(
         f"name: f\nseeds: [0, 1]\ntask: tldr\nsft: null\ntrackers: []\n"
@@ -85,57 +85,52 @@ def test_the_report_of_a_family_is_built_from_those_of_its_members(
         "arms: {a: {feedback: {kind: ai, labeler: synthetic, pairs: {limit: 8}}}}\n"
         "evaluate: {comparisons: 6}\n"
     )
-    folder = tmp_path / "f"
-    run_family(load_family(path, manager=manager), folder, Store(tmp_path / "store"), manager)  # type: ignore[arg-type]
-    first = {name: (folder / name).read_text() for name in ("family.json", "family.html", "seed=0/report.json")}
+    loaded: Any = load_family(path, manager=manager)
+    run_family(loaded, tmp_path / "f", Store(tmp_path / "store"), manager)
+    return tmp_path / "f"
+
+
+def test_the_report_of_a_family_is_built_from_those_of_its_members(family: Path, rlaif: RunCommand) -> None:
+    first = {name: (family / name).read_text() for name in ("family.json", "family.html", "seed=0/report.json")}
     found = json.loads(first["family.json"])
     assert found["measures"]
     for member in found["members"]:
         member["measures"] = {"agreement/a": 0.123}
-    (folder / "family.json").write_text(json.dumps({**found, "measures": [], "notes": []}))
-    remove(folder, "family.html", "seed=0/report.json")
-    code, out, err = rlaif("report", folder)
+    (family / "family.json").write_text(json.dumps({**found, "measures": [], "notes": []}))
+    remove(family, "family.html", "seed=0/report.json")
+    code, out, err = rlaif("report", family)
     assert (code, err) == (0, "")
-    assert out.splitlines()[-1] == str((folder / "family.html").resolve())
+    assert out.splitlines()[-1] == str((family / "family.html").resolve())
     assert len(out.splitlines()) == 3
-    assert {name: (folder / name).read_text() for name in first} == first
-    shutil.rmtree(folder / "seed=1")
-    code, out, err = rlaif("report", folder)
+    assert {name: (family / name).read_text() for name in first} == first
+    shutil.rmtree(family / "seed=1")
+    code, out, err = rlaif("report", family)
     assert (code, len(out.splitlines())) == (0, 2)
     assert "left out: member 'seed=1' has not run" in err
 
 
 def test_numbers_that_cannot_be_read_again_stay_in_the_report_of_a_family(
-    tmp_path: Path, tiny_model: Path, manager: PluginManager, monkeypatch: pytest.MonkeyPatch, rlaif: RunCommand
+    family: Path, manager: PluginManager, monkeypatch: pytest.MonkeyPatch, rlaif: RunCommand
 ) -> None:
-    path = tmp_path / "family.yaml"
-    path.write_text(
-        f"name: f\nseeds: [0, 1]\ntask: tldr\nsft: null\ntrackers: []\n"
-        f"policy: {{model: {tiny_model}, dtype: fp32, max_prompt_tokens: 96, max_new_tokens: 6}}\n"
-        "arms: {a: {feedback: {kind: ai, labeler: synthetic, pairs: {limit: 8}}}}\n"
-        "evaluate: {comparisons: 6}\n"
-    )
-    folder = tmp_path / "f"
-    run_family(load_family(path, manager=manager), folder, Store(tmp_path / "store"), manager)  # type: ignore[arg-type]
-    first = json.loads((folder / "family.json").read_text())
+    first = json.loads((family / "family.json").read_text())
     with monkeypatch.context() as patched:
         patched.setattr("rlaif_framework.pipeline.reporting._measure", refuse)
         notes = io.StringIO()
-        rebuild_report(folder, manager, Progress(Console(file=notes, width=1000)))
+        rebuild_report(family, manager, Progress(Console(file=notes, width=1000)))
     assert "left out: another version" in notes.getvalue()
     assert "the tables of" in notes.getvalue()
-    assert json.loads((folder / "family.json").read_text()) == first
+    assert json.loads((family / "family.json").read_text()) == first
     # A member that failed has the folder of an earlier run, whose numbers are not those of this spec.
     failed = {**first["members"][1], "state": "failed", "error": "no memory", "measures": {}}
-    (folder / "family.json").write_text(json.dumps({**first, "members": [first["members"][0], failed]}))
-    code, out, err = rlaif("report", folder)
+    (family / "family.json").write_text(json.dumps({**first, "members": [first["members"][0], failed]}))
+    code, out, err = rlaif("report", family)
     assert (code, "left out: member 'seed=1' failed" in err) == (0, True)
-    (measure, *_) = json.loads((folder / "family.json").read_text())["measures"]
+    (measure, *_) = json.loads((family / "family.json").read_text())["measures"]
     assert list(measure["variants"][0]["mean"]["seeds"]) == ["0"]
-    runs = json.loads(rlaif("runs", tmp_path, "--json")[1])["families"][0]["members"]
+    runs = json.loads(rlaif("runs", family.parent, "--json")[1])["families"][0]["members"]
     assert [(run["state"], run["error"]) for run in runs] == [("finished", None), ("failed", "no memory")]
-    (folder / "family.json").write_text("{}")
-    code, out, err = rlaif("report", folder)
+    (family / "family.json").write_text("{}")
+    code, out, err = rlaif("report", family)
     assert (code, out, "family.json is damaged" in err) == (2, "", True)
 
 
