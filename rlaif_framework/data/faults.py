@@ -51,12 +51,7 @@ class Faults:
             known.more.append(place)
 
     def describe(self, with_file: bool) -> list[str]:
-        """Return the first row of each kind with its fault, then the places of the other rows with the same fault.
-
-        Args:
-            with_file: If False, files are named only if several have faults.
-        """
-        with_file = with_file or len({file for file, _ in self._kinds}) > 1
+        """Return the first row of each kind with its fault, then the places of the other rows with the same fault."""
         lines = []
         for kind in list(self._kinds.values())[:MAX_KINDS]:
             file, place = kind.first

@@ -62,7 +62,7 @@ def read_human_labels(path: Path) -> list[Comparison]:
     """
     with scan_pairs(path) as found:
         if found.faults.count:
-            raise DataError("\n  ".join([f"{path}: invalid rows", *found.faults.describe(with_file=False)]))
+            raise DataError("\n  ".join([f"{path}: invalid rows", *found.faults.describe(with_file=found.files > 1)]))
         labels = [comparison for comparison in found.read() if comparison.preference is not None]
     if not labels:
         raise DataError(f"{path}: none of the {found.rows} rows has a preference; set their 'label' to a, b or tie")

@@ -29,6 +29,7 @@ ROLES: dict[str, Role] = {
 """Roles of messages in published data sets."""
 
 _LOOKS_LIKE_MESSAGES = re.compile(r"\s*\[\s*\{\s*['\"](?:role|content|from|value)['\"]\s*:")
+_JOINED = re.compile(r"['\"]\s+['\"]")
 _TURN_MARK = re.compile(r"\n*<extra_id_1>(User|Assistant)\n")
 _NEXT_TURN = re.compile(r"\n\n(?:Human|Assistant):")
 
@@ -64,6 +65,8 @@ def decode(value: Any) -> Any:
 
 def has_joined_strings(literal: str) -> bool:
     """Return True if a Python literal has two strings in a row without a comma, as numpy prints lists."""
+    if not _JOINED.search(literal):  # the tokenizer is slow
+        return False
     try:
         tokens = list(tokenize.generate_tokens(io.StringIO(literal.strip()).readline))
     except (tokenize.TokenError, SyntaxError):

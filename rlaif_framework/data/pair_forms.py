@@ -295,7 +295,8 @@ def _read_chosen(row: Row) -> list[PairRow]:
     elif row.get("prompt") is None and not _has_post(row):
         prompt, raw = _split_transcripts(row)
     else:
-        prompt, raw = read_prompt(row), _strip_prompt(row, _text(row, "chosen"), _text(row, "rejected"))
+        prompt = read_prompt(row)
+        raw = _strip_prompt(prompt, _text(row, "chosen"), _text(row, "rejected"))
     pair = PairRow(prompt, check_responses(*raw), raw, 1.0, read_fraction(row, "confidence"))
     if row.get("human") is not None:
         raise RowFault("the row states its preference twice, by 'human' and by its form; remove one of them")
@@ -378,18 +379,24 @@ def _read_pair_of_dialogues(row: Row, *names: str) -> tuple[str, tuple[str, str]
         dialogues.append(turns if repeated else [*start, *turns])
     common = _common_prompt(dialogues[0], dialogues[1], names)
     raw = dialogues[0][-1][1], dialogues[1][-1][1]
-    if isinstance(value, str) and len(common) <= 1:
+    if isinstance(value, str) and value.strip() and len(common) <= 1:
         prompt = convert_marks(value)
+        turns = split_transcript(prompt)
         if common and common[0].role == "system":
-            common = [*common, *split_transcript(prompt)]
-        elif common and [turn.content.split() for turn in split_transcript(prompt)] != [common[0].content.split()]:
-            raise RowFault(f"'prompt' is another text than the first turn of '{names[0]}'; remove one of them")
-        else:
+            common = [*common, *(turns[1:] if turns[0] == common[0] else turns)]
+        elif not common or _has_words(common, [value]) or _has_words(common, [turn.content for turn in turns]):
             return prompt, raw
+        else:
+            raise RowFault(f"'prompt' is another text than the first turn of '{names[0]}'; remove one of them")
     if not common:
         raise RowFault(f"'prompt' is missing, and '{names[0]}' has no turn before its last")
     check_dialogue(common)
     return to_prompt(common), raw
+
+
+def _has_words(turns: Sequence[Turn], texts: Sequence[str]) -> bool:
+    """Return True if turns have these texts, but for white space."""
+    return [turn.content.split() for turn in turns] == [text.split() for text in texts]
 
 
 def _read_dialogue(row: Row, name: str) -> list[Turn]:
@@ -425,18 +432,17 @@ def _split_transcripts(row: Row) -> tuple[str, tuple[str, str]]:
     return before + cue, (better, worse)
 
 
-def _strip_prompt(row: Row, chosen: str, rejected: str) -> tuple[str, str]:
+def _strip_prompt(prompt: str | None, chosen: str, rejected: str) -> tuple[str, str]:
     """Remove the prompt from whole transcripts; responses alone are returned unchanged."""
-    prompt = row.get("prompt")
-    if not isinstance(prompt, str):
+    if prompt is None:
         return chosen, rejected
-    start = prompt.rstrip()
-    if is_transcript(prompt) and chosen.startswith(start) and rejected.startswith(start):
-        return chosen[len(start) :], rejected[len(start) :]
     turns = split_transcript(prompt)
     parts = [text.rpartition(ASSISTANT_CUE) for text in (chosen, rejected)]
     if all(is_transcript(before + cue) and split_transcript(before) == turns for before, cue, _ in parts):
         return parts[0][2], parts[1][2]
+    start = prompt.rstrip()
+    if is_transcript(prompt) and chosen.startswith(start) and rejected.startswith(start):
+        return chosen[len(start) :], rejected[len(start) :]
     return chosen, rejected
 
 

@@ -134,8 +134,8 @@ class IdRegistry:
         """Number of rows whose prompt and responses are those of an earlier row with the same id, or without ids."""
         self.contradicted = 0
         """Number of these whose preference is another one."""
-        self.first_repeated = ""
-        """Place of the first of these rows."""
+        self.first_repeated = ("", "")
+        """Place of the first of these rows, in its file and with it."""
 
     def register(self, comparison: Comparison, row: Row) -> Comparison:
         """Return a comparison whose row states its id.
@@ -159,7 +159,8 @@ class IdRegistry:
         if self._first[key][0] == texts:
             self.repeated += 1
             self.contradicted += self._first[key][1] != comparison.preference
-            self.first_repeated = self.first_repeated or row.place
+            if self.repeated == 1:
+                self.first_repeated = row.place, row.where
         while True:
             self._counts[key] = self._counts.get(key, 1) + 1
             name = f"{comparison.id}-{self._counts[key]}"

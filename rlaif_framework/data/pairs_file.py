@@ -28,6 +28,8 @@ class PairsFile:
 
     name: str
     """The path of the file, or another name of the data."""
+    files: int
+    """Number of files with rows."""
     count: int
     """Number of comparisons."""
     rows: int
@@ -84,7 +86,7 @@ class PairsFile:
             other = f", {self.ids.contradicted} of them with another preference" if self.ids.contradicted else ""
             found.append(
                 f"{self.name}: {self.ids.repeated} rows repeat the prompt and responses of an earlier row{other}, "
-                f"first in {self.ids.first_repeated}; each is labelled with an id of its own"
+                f"first in {self.ids.first_repeated[self.files > 1]}; each is labelled with an id of its own"
             )
         return found
 
@@ -103,7 +105,7 @@ class PairsFile:
         if not self.rows:
             raise DataError(f"{self.name} has no rows; there is nothing to label")
         lines = [f"{self.name}: {self.skipped} of {self.rows} rows are invalid"]
-        lines += [f"  {line}" for line in self.faults.describe(with_file=False)]
+        lines += [f"  {line}" for line in self.faults.describe(with_file=self.files > 1)]
         left = self.rows - self.skipped
         lines.append(f"use {option} to label the other {left}" if self.count else "there is nothing to label")
         raise DataError("\n".join(lines))
@@ -149,11 +151,12 @@ def scan_rows(
     """
     digest, reader = hashlib.sha256(), PairReader(fields or {}, option)
     count = rows = transcripts = 0
-    faults, ids = Faults(), IdRegistry()
+    faults, ids, files = Faults(), IdRegistry(), set[str]()
     with ExitStack() as stack:
         spool = stack.enter_context(tempfile.TemporaryFile())
         for row, pairs in reader.read(source):
             rows += 1
+            files.add(row.file)
             try:
                 if isinstance(pairs, DataError):
                     raise pairs
@@ -170,7 +173,7 @@ def scan_rows(
                     inspect(row, pair, comparison)
         stack.pop_all()  # from here on, the temporary file belongs to the result
     unknown = tuple(reader.unknown_columns.values())
-    return PairsFile(name, count, rows, faults, digest.hexdigest(), unknown, transcripts, ids, spool)
+    return PairsFile(name, len(files), count, rows, faults, digest.hexdigest(), unknown, transcripts, ids, spool)
 
 
 def _register(ids: IdRegistry, comparison: Comparison, row: Row) -> Comparison:

@@ -24,8 +24,7 @@ SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
     "test": ("test", "valid2"),
 }
 
-_SHARD = re.compile(r"-\d+-of-\d+(-[0-9a-f]{16})?$")  # the hub's names had a hash at their end until 2023
-_BEGINS_LIKE_SPLIT = re.compile(r"(train|validation|valid|dev|val|test)[_-]\w")
+_SHARD = re.compile(r"(-\d+-of-\d+(-[0-9a-f]{16})?|[-_]\d+)$")  # the hub's names had a hash at their end until 2023
 _PRIORITY: Mapping[Split, int] = {"train": 0, "validation": 1, "test": 2}
 
 T = TypeVar("T")
@@ -83,11 +82,12 @@ def _read_folder(folder: Path) -> Iterator[Row]:
     for file in _list_files(folder):
         parts.setdefault(_SHARD.sub("", file.name.partition(".")[0]), []).append(file)
     named = _select_splits(parts)
-    if not named and len(parts) > 1 and any(map(_BEGINS_LIKE_SPLIT.match, parts)):
-        first = folder / parts[next(iter(parts))][0].name
+    begun = {} if named else _find_beginnings(parts)
+    if len(begun) > 1:  # to mix them would lose which rows are held out
+        chosen = ", ".join(f"{split}: '{folder / parts[name][0].name}'" for split, name in begun.items())
         raise DataError(
             f"{folder} has {', '.join(parts)}, of which none is named train, validation or test; choose a file, or "
-            f"give one for each split, such as {{train: '{first}'}}"
+            f"give one for each split, such as {{{chosen}}}"
         )
     if set(named) <= {"train"}:  # without held-out rows: divided like a single file
         for files in [named["train"]] if named else parts.values():
@@ -131,6 +131,16 @@ def _select_splits(parts: Mapping[str, T]) -> dict[Split, T]:
         for name in [next((n for n in names if n in parts), "")]
         if name
     }
+
+
+def _find_beginnings(parts: Iterable[str]) -> dict[Split, str]:
+    """Return the first name that begins with that of each split, such as `train_sft`."""
+    found: dict[Split, str] = {}
+    for name in parts:
+        for split, names in SPLIT_NAMES.items():
+            if any(name.startswith((f"{begin}_", f"{begin}-")) for begin in names):
+                found.setdefault(split, name)
+    return dict(sorted(found.items(), key=lambda item: _PRIORITY[item[0]]))
 
 
 def _name_split(rows: Iterable[Row], split: Split) -> Iterator[Row]:

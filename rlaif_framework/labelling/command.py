@@ -122,7 +122,7 @@ def open_pairs(
                 raise error
         if pairs.skipped:
             progress.print(f"{pairs.name}: skipped {pairs.skipped} invalid rows of {pairs.rows}")
-            for line in pairs.faults.describe(with_file=False):
+            for line in pairs.faults.describe(with_file=pairs.files > 1):
                 progress.print(f"  {line}")
         task = settings.task or narrow("task", forms.choose(), manager)
         progress.print(f"annotator prompts: those of task '{task.kind}'" if settings.task else forms.describe())

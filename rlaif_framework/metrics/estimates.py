@@ -146,11 +146,22 @@ def _sum_products(scores: NDArray[np.float64], clusters: Sequence[Hashable]) -> 
 class RateAt:
     """The win rate at a value of a feature, by logistic regression."""
 
-    rate: float
+    logit: float
+    """Its logit. The rate itself may be 1 but for rounding."""
     influences: NDArray[np.float64]
-    """By how much each observation moves the rate, to first order. (observations,)"""
+    """By how much each observation moves the logit, to first order. (observations,)"""
     variance: float
-    """Variance of the rate, if all observations are independent."""
+    """Variance of the logit, if all observations are independent."""
+
+    @property
+    def rate(self) -> float:
+        """The rate."""
+        return float(expit(self.logit))
+
+    @property
+    def slope(self) -> float:
+        """Derivative of the rate by its logit."""
+        return float(expit(self.logit) * expit(-self.logit))
 
 
 def estimate_rate_at(
@@ -197,28 +208,29 @@ def fit_rate_at(wins: Sequence[float], features: Sequence[float], at: float) -> 
     best = optimize.minimize(cost, np.zeros(2), jac=True, hess=curvature, method="trust-exact").x
     # The inverse of the curvature at the optimum is the covariance of the weights, if observations are independent.
     covariance = np.linalg.inv(curvature(best))
-    rate = float(expit(best[0]))
-    slope = rate * (1 - rate)  # of the rate in its logit
-    influences = inputs @ covariance[0] * (targets - expit(inputs @ best)) * slope
-    return RateAt(rate, influences, float(covariance[0, 0]) * slope**2)
+    influences = inputs @ covariance[0] * (targets - expit(inputs @ best))
+    return RateAt(float(best[0]), influences, float(covariance[0, 0]))
 
 
 def estimate_mean_rate(rates: Sequence[RateAt], clusters: Sequence[Hashable]) -> Estimate | None:
     """Estimate the mean of rates, each by a regression of its own, such as those of several seeds.
 
     Args:
-        rates: The rates, each of them between 0 and 1.
+        rates: The rates.
         clusters: The cluster of each observation, for all observations of all rates in their order.
 
     Returns:
-        The mean, with its interval as in `estimate_rate_at`; None if there is one cluster with several observations.
+        The mean, with its interval as in `estimate_rate_at`; None if there is one cluster with several observations,
+        or if several rates are 0 or 1 but for rounding.
     """
-    error = _error_of_sum(rates, [1 / len(rates)] * len(rates), clusters)
-    if error is None:
-        return None
     mean = math.fsum(found.rate for found in rates) / len(rates)
-    half = error / (mean * (1 - mean))  # on the logits
-    low, high = map(float, expit(logit(mean) + np.array([-half, half])))
+    centre, weights = (rates[0].logit, [1.0]) if len(rates) == 1 else (float(logit(mean)), [])
+    if not weights and 0 < mean < 1:
+        weights = [found.slope / (len(rates) * mean * (1 - mean)) for found in rates]  # of the logit of the mean
+    half = _error_of_sum(rates, weights, clusters) if weights else None
+    if half is None:
+        return None
+    low, high = map(float, expit(centre + np.array([-half, half])))
     return _count(mean, low, high, clusters)
 
 
@@ -236,7 +248,8 @@ def estimate_rate_difference(
         The difference with its Wald interval; None if there is one cluster with several observations.
     """
     count = len(first)
-    error = _error_of_sum([*first, *second], [1 / count] * count + [-1 / count] * count, clusters)
+    weights = [found.slope / count for found in first] + [-found.slope / count for found in second]
+    error = _error_of_sum([*first, *second], weights, clusters)
     if error is None:
         return None
     value = math.fsum(a.rate - b.rate for a, b in zip(first, second, strict=True)) / count
@@ -244,7 +257,7 @@ def estimate_rate_difference(
 
 
 def _error_of_sum(rates: Sequence[RateAt], weights: Sequence[float], clusters: Sequence[Hashable]) -> float | None:
-    """Return half the width of the interval of a weighted sum of rates; None if there is one cluster with several
+    """Return half the width of the interval of a weighted sum of logits; None if there is one cluster with several
     observations, which says nothing about others."""
     groups = len(set(clusters))
     if groups == len(clusters):
@@ -294,7 +307,7 @@ def clustered_p_value(differences: Sequence[float], clusters: Sequence[Hashable]
     if mean == 0 or groups == 1:  # a single prompt says nothing about others
         return 1.0
     variance = variance_of_mean(differences, clusters)
-    if max(differences) == min(differences) or not variance:  # all clusters agree: the sign test of the clusters
+    if math.sqrt(variance) <= 1e-12 * max(map(abs, differences)):  # all clusters agree: the sign test of the clusters
         return min(1.0, 2 * 0.5**groups)
     return float(2 * stats.t.sf(abs(mean) / math.sqrt(variance), groups - 1))
 

@@ -19,8 +19,8 @@ from rlaif_framework.pipeline.engine import compute_step, prepare_run, run_spec
 from rlaif_framework.pipeline.member_measures import list_measures
 from rlaif_framework.pipeline.planning import named_member
 from rlaif_framework.pipeline.run_folder import check_link, create_folder
+from rlaif_framework.pipeline.run_record import FAMILY_STEPS
 from rlaif_framework.pipeline.store_use import used_artefacts
-from rlaif_framework.pipeline.unused import FAMILY_STEPS
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.progress import Progress, UniqueProgress
 from rlaif_framework.report.family_report import FAMILY, FamilyMember, FamilyReport

@@ -16,10 +16,10 @@ from rlaif_framework.metrics.seeds import Measure
 from rlaif_framework.pipeline.compose import compose
 from rlaif_framework.pipeline.member_measures import list_measures
 from rlaif_framework.pipeline.run_folder import RECORD
-from rlaif_framework.pipeline.run_record import SUMMARY, RunRecord, RunStatus, read_object
+from rlaif_framework.pipeline.run_record import SUMMARY, RunRecord, RunStatus, read_family_keys, read_object
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.progress import Progress
-from rlaif_framework.report.family_report import FAMILY, PAGE, FamilyReport
+from rlaif_framework.report.family_report import FAMILY, PAGE, FamilyMember, FamilyReport
 from rlaif_framework.report.run_charts import LoggedMetric, list_training
 from rlaif_framework.report.run_report import RunReport, StepReport
 from rlaif_framework.spec.loading import load_spec
@@ -129,27 +129,30 @@ def _rebuild_run(record: RunRecord, manager: PluginManager, progress: Progress) 
 
 
 def _rebuild_family(folder: Path, manager: PluginManager, progress: Progress) -> Iterator[Path]:
-    found = FamilyReport.read(folder)
-    lost = False
+    found, keys = FamilyReport.read(folder), read_family_keys(folder)
+    members, lost = list[FamilyMember](), False
     measures: dict[str, list[Measure]] = {}
     curves: dict[str, list[LoggedMetric]] = {}
     for member in found.members:
         place = folder / Path(member.name).name  # a record may come from a stranger
+        members.append(member)
         try:
-            if member.state != "finished" or not (place / RECORD).exists():  # it may have the folder of an earlier run
+            # A member that failed in a stage which others share may have the folder of an earlier version.
+            if not (place / RECORD).exists() or not RunRecord.read(place).is_member(keys):
                 raise DataError(f"member '{member.name}' {'failed' if member.state == 'failed' else 'has not run'}")
             record = RunRecord.read(place)
             yield _rebuild_run(record, manager, progress)
             evaluation = record.read_evaluation()
             curves[member.name] = [] if evaluation is None else list(list_training(evaluation))
             measures[member.name] = _measure(record, manager)
+            members[-1] = member.model_copy(update={"state": "finished", "error": None})
         except RlaifError as error:
             progress.print(f"left out: {error}")
             lost = lost or bool(member.measures)
     if lost:
         progress.print(f"the tables of {folder} stay as they are, because the numbers of a member cannot be read again")
     else:
-        found = FamilyReport.build(found.name, found.spec, found.members, measures, found.published)
+        found = FamilyReport.build(found.name, found.spec, members, measures, found.published)
     found.write(folder, curves)
     yield folder / PAGE
 

@@ -13,7 +13,7 @@ from rlaif_framework.errors import DataError, SpecError
 from rlaif_framework.metrics.estimates import Estimate
 from rlaif_framework.metrics.evaluation import Evaluation
 from rlaif_framework.pipeline.run_folder import RECORD
-from rlaif_framework.pipeline.run_record import RunRecord
+from rlaif_framework.pipeline.run_record import RunRecord, read_family_keys
 from rlaif_framework.report.family_report import FAMILY, FamilyMember, FamilyReport
 
 
@@ -134,15 +134,15 @@ def _list_family(path: Path, problems: list[Problem]) -> ListedFamily:
     for member in report.members:
         place = path / Path(member.name).name  # a record may come from a stranger
         with _collected(problems, place):
-            members.append(_list_member(place, f"{name}/{member.name}", member, problems))
+            members.append(_list_member(place, f"{name}/{member.name}", member, read_family_keys(path), problems))
     return ListedFamily(name=name, path=path, members=members)
 
 
-def _list_member(path: Path, name: str, member: FamilyMember, problems: list[Problem]) -> ListedRun:
-    if (path / RECORD).exists():
-        found = _list_run(path, name, problems)
-        # A member that failed in a stage which others share has the folder of an earlier run, if any.
-        if member.error is None or found.error is not None:
-            return found
+def _list_member(
+    path: Path, name: str, member: FamilyMember, keys: frozenset[str], problems: list[Problem]
+) -> ListedRun:
+    # A member that failed in a stage which others share may have the folder of an earlier version.
+    if (path / RECORD).exists() and RunRecord.read(path).is_member(keys):
+        return _list_run(path, name, problems)
     state = "failed" if member.error is not None else "not started"
     return ListedRun(name=name, path=path, started=None, state=state, error=member.error)

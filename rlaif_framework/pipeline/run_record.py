@@ -23,6 +23,9 @@ from rlaif_framework.pipeline.run_folder import LARGEST_RECORD, RECORD, STEP_NAM
 from rlaif_framework.report.family_report import FAMILY
 from rlaif_framework.store import MANIFEST
 
+FAMILY_STEPS = "steps.json"
+"""Name of the file in the folder of a family with the artefacts that its members need."""
+
 STATUS = "status.json"
 SUMMARY = "evaluation/summary"
 """Name of the last step of a run with an evaluation."""
@@ -69,6 +72,20 @@ class RunStatus(BaseModel):
         write_atomic(folder / STATUS, self.model_dump_json(indent=1))
 
 
+def read_family_keys(folder: Path) -> frozenset[str]:
+    """Return the keys of all steps of a family; none if the folder has no record of them.
+
+    Raises:
+        DataError: The record is damaged.
+    """
+    if not (folder / FAMILY_STEPS).exists():
+        return frozenset()
+    keys = read_object(folder / FAMILY_STEPS).get("keys")
+    if not isinstance(keys, list):
+        raise DataError(f"{folder / FAMILY_STEPS} is damaged: it has no list of keys")
+    return frozenset(map(str, keys))
+
+
 @dataclass(frozen=True)
 class RunRecord:
     """The record of a run, and what its artefacts say about themselves."""
@@ -94,6 +111,10 @@ class RunRecord:
         if not isinstance(steps, dict) or not all(STEP_NAME.fullmatch(name) for name in steps):
             raise DataError(f"{folder / RECORD} is damaged: its steps are not the names of artefacts")
         return cls(folder, {name: str(key) for name, key in steps.items()}, _read_status(folder))
+
+    def is_member(self, keys: frozenset[str]) -> bool:
+        """Return True if this is a run of the family with these keys, and not one of an earlier version of it."""
+        return not keys or keys.issuperset(self.steps.values())
 
     @cached_property
     def manifests(self) -> Mapping[str, dict[str, Any]]:

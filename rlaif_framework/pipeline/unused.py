@@ -13,13 +13,10 @@ from pydantic import BaseModel, ConfigDict
 from rlaif_framework.errors import DataError, SpecError
 from rlaif_framework.files import is_locked, remove_atomic, remove_leftovers
 from rlaif_framework.pipeline.run_folder import RECORD
-from rlaif_framework.pipeline.run_record import RunRecord, read_object
+from rlaif_framework.pipeline.run_record import RunRecord, read_family_keys, read_object
 from rlaif_framework.pipeline.store_use import find_used, locked_for_cleaning, remove_stale_uses
 from rlaif_framework.report.family_report import FAMILY
 from rlaif_framework.store import MANIFEST, UNFINISHED, Store
-
-FAMILY_STEPS = "steps.json"
-"""Name of the file in the folder of a family with the artefacts that its members need."""
 
 FINISHED = re.compile(r"[\w-]+-[0-9a-f]{20}")
 """Names of the folders of artefacts."""
@@ -135,12 +132,7 @@ def find_runs(folders: Iterable[Path]) -> Iterator[Path]:
 def _list_keys(path: Path) -> list[str]:
     if (path / RECORD).exists():
         return list(RunRecord.read(path).steps.values())
-    if not (path / FAMILY_STEPS).exists():
-        return []
-    keys = read_object(path / FAMILY_STEPS).get("keys")
-    if not isinstance(keys, list):
-        raise DataError(f"{path / FAMILY_STEPS} is damaged: it has no list of keys")
-    return [str(key) for key in keys]
+    return list(read_family_keys(path))
 
 
 def _is_artefact(path: Path) -> bool:

@@ -14,6 +14,7 @@ from rlaif_framework.data.paths import HUB_ID
 from rlaif_framework.files import write_atomic
 from rlaif_framework.metrics.evaluation import Evaluation
 from rlaif_framework.report.cautions import Caution
+from rlaif_framework.report.findings import check_labelers
 from rlaif_framework.report.leaderboard import BASELINE, Leaderboard
 from rlaif_framework.report.markdown import escape, make_table
 from rlaif_framework.report.page import number, percent
@@ -143,9 +144,10 @@ def _describe_training(facts: CardFacts, arm: Mapping[str, Any] | None) -> Itera
 
 
 def _describe_cautions(name: str, facts: CardFacts) -> Iterator[str]:
+    texts = [c.text for c in facts.cautions if name in c.about.split(" against ")]
     arm = facts.evaluation.arms.get(name)
-    names = {name, arm.labeler if arm is not None and arm.labeler is not None else name}
-    texts = [c.text for c in facts.cautions if not names.isdisjoint(c.about.split(" against "))]
+    if arm is not None and arm.labeler not in (None, name):  # arms with the same labeler share its measurements
+        texts = [c.text for c in check_labelers(facts.evaluation) if c.about == arm.labeler] + texts
     if texts:
         yield "\n## Limitations\n"
         yield from (f"- {escape(text)}" for text in texts)

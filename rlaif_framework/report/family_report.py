@@ -150,6 +150,8 @@ class FamilyReport(BaseModel):
         """
         try:
             return cls.model_validate_json(read_regular(folder / FAMILY, LARGEST))
+        except OSError as error:
+            raise DataError(f"cannot read {folder / FAMILY}: {error}") from error
         except ValidationError as error:
             raise DataError(f"{folder / FAMILY} is damaged: {error.error_count()} values are wrong") from None
 

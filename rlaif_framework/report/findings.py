@@ -96,7 +96,7 @@ def find_cautions(evaluation: Evaluation, spec: SpecDict) -> list[Caution]:
         evaluation: The measurements.
         spec: The resolved spec as plain JSON.
     """
-    found = _check_labelers(evaluation) + _check_judge(evaluation, spec)
+    found = check_labelers(evaluation) + _check_judge(evaluation, spec)
     found += check_wins(evaluation)
     for arm, measured in evaluation.arms.items():
         if measured.reward is not None:
@@ -130,15 +130,18 @@ def _empty_rate(policy: str, evaluation: Evaluation) -> Estimate | None:
 
 def _explain_missing(quality: LabelerQuality, evaluation: Evaluation) -> str:
     """Explain why a labeler has no agreement although there are gold preferences."""
-    unparsed = quality.unparsed.value if quality.unparsed else 0.0
+    if quality.unparsed is None:
+        return f"it can label none of the {evaluation.comparisons} validation comparisons, which lack what it needs"
+    unparsed, labelled = quality.unparsed.value, quality.unparsed.count
     refused = quality.refused.value if quality.refused else 0.0
     return (
-        f"no answer could be read as a label on the {evaluation.comparisons} validation comparisons (unparsed "
+        f"no answer could be read as a label on the {labelled} validation comparisons (unparsed "
         f"{unparsed:.0%}, refused {refused:.0%}, the two orders disagree {max(0.0, 1 - unparsed - refused):.0%})"
     )
 
 
-def _check_labelers(evaluation: Evaluation) -> list[Caution]:
+def check_labelers(evaluation: Evaluation) -> list[Caution]:
+    """Find reasons to doubt the labelers of arms and the judges, each about a labeler by its name."""
     found = []
     used = {arm.labeler for arm in evaluation.arms.values() if arm.labeler}
     for name in dict.fromkeys([*sorted(used), *evaluation.judges]):

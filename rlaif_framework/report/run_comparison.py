@@ -262,7 +262,7 @@ def _test(
 ) -> tuple[str, float]:
     """Test whether verdicts are as often better as worse; return the name of the test and its p-value."""
     if len(set(prompts)) < len(prompts):
-        return "cluster-robust t-test", clustered_p_value(differences, prompts)
+        return "cluster-robust test", clustered_p_value(differences, prompts)
     name = "exact sign test" if any(0.5 in (a, b) for _, a, b in scored) else "exact McNemar test"
     better, worse = (sum(sign * difference > 0 for difference in differences) for sign in (1, -1))
     return name, paired_p_value(better, worse)

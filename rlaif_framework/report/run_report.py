@@ -101,7 +101,9 @@ class RunReport(BaseModel):
         if not path.exists():
             raise DataError(f"the run in {folder} is not finished: it has no {path.name}; run its spec again")
         try:
-            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+            return cls.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error}") from error
         except ValidationError as error:
             raise DataError(f"{path} is damaged: {error.error_count()} values are wrong") from None
 

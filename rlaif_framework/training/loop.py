@@ -213,8 +213,8 @@ def local_shard(accelerator: Accelerator, batch: list[int]) -> list[int]:
     number, processes = accelerator.process_index, accelerator.num_processes
     if len(batch) < processes:
         raise TrainingError(
-            f"a batch of {len(batch)} cannot be divided among {processes} processes; use larger batches, or fewer "
-            "processes"
+            f"a batch of {len(batch)} cannot be divided among {processes} processes; use batches of {processes} or "
+            "more, or fewer processes"
         )
     return batch[number * len(batch) // processes : (number + 1) * len(batch) // processes]
 

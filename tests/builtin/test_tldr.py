@@ -825,8 +825,25 @@ def test_shards_with_a_hash_in_their_name_are_read_together(tmp_path: Path) -> N
 
 def test_a_folder_with_splits_of_other_names_is_refused(tmp_path: Path) -> None:
     data = as_folder(tmp_path / "posts", {"train_sft": posts(6)[:4], "test_sft": posts(6)[4:]})
-    with pytest.raises(DataError, match=r"has test_sft, train_sft, of which none .*\{train: '.*test_sft"):
+    with pytest.raises(DataError, match=r"\{train: '.*train_sft\.jsonl', test: '.*test_sft\.jsonl'\}"):
         make_task(data=data).prompts("train")
+
+
+@pytest.mark.parametrize(
+    ("names", "sizes"),
+    [
+        (("train-1", "train_2", "test-1"), [4, 0, 2]),
+        (("train_part_a", "train_part_b", "more"), None),
+        (("test_cases", "more", "others"), None),
+    ],
+    ids=["numbers", "parts", "one-split"],
+)
+def test_other_names_of_files_are_no_splits(tmp_path: Path, names: tuple[str, ...], sizes: list[int] | None) -> None:
+    rows = posts(6)
+    parts = {name: rows[2 * i : 2 * i + 2] for i, name in enumerate(names)}
+    task = make_task(data=as_folder(tmp_path / "posts", parts))
+    found = [len(task.prompts(split)) for split in SPLITS]
+    assert found == sizes if sizes else sum(found) == 6
 
 
 def test_the_slice_of_a_comparison_is_kept(tmp_path: Path) -> None:

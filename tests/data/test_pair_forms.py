@@ -538,14 +538,26 @@ def test_a_prompt_beside_a_dialogue_is_its_first_turn_or_a_fault() -> None:
     system = {"role": "system", "content": "Answer in French."}
     expected = "System: Answer in French.\n\nHuman: Rice?\n\nAssistant:"
     assert outcome(begin(system, prompt="Rice?")) == (expected, GOOD_BAD)
+    own = f"System: Answer in French.{H}Rice?{A}"
+    assert outcome(begin(system, prompt=own)) == (expected, GOOD_BAD)
+    for prompt in ("Human: hi", f"Question: x{A}", f"Human: a{A} b{H}c"):  # one turn, also if it looks like several
+        assert outcome(begin(user(prompt), prompt=prompt)) == (prompt, GOOD_BAD)
+    assert outcome(begin(user("Rice?"), prompt="")) == ("Rice?", GOOD_BAD)
     with pytest.raises(DataError, match="'prompt' is another text than the first turn of 'chosen'"):
         read(begin(user("Rice?"), prompt="Be concise"))
 
 
-@pytest.mark.parametrize("prompt", ["Rice?", "Human: Rice?", f"{H}Rice?", f"{H}Rice?{A}"])
-def test_transcripts_that_repeat_a_prompt_lose_it(prompt: str) -> None:
+@pytest.mark.parametrize(
+    "prompt",
+    ["Rice?", "Human: Rice?", f"{H}Rice?", f"{H}Rice?{A}", [user("Rice?")], json.dumps([user("Rice?")])],
+    ids=str,
+)
+def test_transcripts_that_repeat_a_prompt_lose_it(prompt: Any) -> None:
     chosen, rejected = (f"Human: Rice?{A}{text}" for text in ("Soak it.", "No."))
     assert outcome({"prompt": prompt, "chosen": chosen, "rejected": rejected})[1] == GOOD_BAD
+    start = f"Human: Hi{A} Hello.{H}Rice?"
+    several = {"prompt": start, "chosen": f"{start}{A} Soak it.", "rejected": f"{start}{A} No."}
+    assert outcome(several)[1] == GOOD_BAD
     texts = {"prompt": "Write a dialogue", "chosen": chosen, "rejected": rejected}
     assert outcome(texts)[1] == {chosen: 1.0, rejected: 0.0}  # a response may be a dialogue
 

@@ -17,8 +17,11 @@ from rlaif_framework.metrics.estimates import (
     estimate_clustered_rate,
     estimate_fraction,
     estimate_mean,
+    estimate_mean_rate,
     estimate_rate,
     estimate_rate_at,
+    estimate_rate_difference,
+    fit_rate_at,
 )
 from rlaif_framework.metrics.response_metrics import average_metrics, measure_differences
 from rlaif_framework.metrics.wins import WinRate, measure_wins
@@ -340,3 +343,26 @@ def test_a_metric_is_averaged_over_the_responses_that_it_applies_to() -> None:
     difference = measure_differences(rows, [{"words": 1.0, "rouge1": 0.1}] * 2 + [{"words": 1.0}] * 2, prompts)
     assert difference["rouge1"] == Estimate(0.4, 0.4, 0.4, 1)
     assert difference["words"].count == 4
+
+
+def test_a_rate_that_is_1_but_for_rounding_has_an_interval() -> None:
+    wins = [1.0] * 20 + [0.0, 1.0, 0.0, 0.0]
+    ratios = [1.04, 1.39, 0.86, 1.21, 0.76, 0.82, 1.34, 0.85, 1.23, 1.12, 1.29, 0.96, 0.94, 0.9, 1.31, 1.12, 1.37, 1.32]
+    ratios += [0.79, 1.09, 1.99, 2.0, 2.06, 2.02]
+    found = estimate_rate_at(wins, ratios, 1.0)
+    assert found is not None
+    assert found.value == pytest.approx(1.0)
+    assert 0 <= found.low < 0.5
+    assert found.high == pytest.approx(1.0)
+    fitted = fit_rate_at(wins, ratios, 1.0)
+    assert fitted is not None
+    many = estimate_mean_rate([fitted, fitted], [*range(24), *range(24)])
+    assert many is None or many.low <= many.value <= many.high
+    difference = estimate_rate_difference([fitted], [fitted], [*range(24), *range(24)])
+    assert difference is not None
+    assert difference.value == 0
+
+
+def test_equal_rates_of_all_prompts_have_the_p_value_of_a_sign_test_whatever_the_rounding() -> None:
+    assert clustered_p_value([1.0, 0.0, 0.0] * 3, "aaabbbccc") == 0.25
+    assert clustered_p_value([1.0, 0.0, 0.0, 0.0, 0.0] * 4, "aaaaabbbbbcccccddddd") == 0.125

@@ -200,6 +200,8 @@ def test_a_judge_of_the_test_prompts_need_not_label_the_comparisons(
     found = RunReport.read(tmp_path / "run").evaluation
     assert found.labelers["judge"].title == "rouge"
     assert found.labelers["judge"].quality.agreement is None
+    told = "the quality of 'judge' is unknown: it can label none of the 3 validation comparisons"
+    assert any(text.startswith(told) for text in RunReport.read(tmp_path / "run").warnings)
     assert found.wins[0].rate is not None
     assert (found.comparisons, found.gold_comparisons) == (3, 3)
 

@@ -81,10 +81,12 @@ def test_the_card_of_an_arm_has_the_limits_of_a_labeler_that_it_shares(folder: P
     spec = make_spec(arms=dict.fromkeys(("first", "rlaif"), SPEC["arms"]["rlaif"]))
     arms = {name: {**ARM, "labeler": "first"} for name in ("first", "rlaif")}
     labelers = {**EVALUATION["labelers"], "first": labeler("similarity", estimate(0.5))}
-    policies = {**EVALUATION["policies"], "first": POLICY}
+    policies = {**EVALUATION["policies"], "first": {**POLICY, "empty_rate": estimate(0.4)}}
     report = build_report(spec, arms=arms, labelers=labelers, policies=policies)
     report.write(folder)
     for name in ("policy", "reward"):
-        assert "not measurably better than chance" in ModelCard.load(folder / "rlaif" / name / CARD).text
+        text = ModelCard.load(folder / "rlaif" / name / CARD).text
+        assert "not measurably better than chance" in text
+        assert "responses of 'first'" not in text  # the policy of another arm
     results = list_results(report.evaluation)
     assert results["agreement/rlaif"] == results["agreement/first"] == 0.5

@@ -79,7 +79,7 @@ def test_several_responses_to_a_prompt_are_no_independent_observations() -> None
 
     four = compare_pair(repeat("a", first), repeat("b", second))
     assert (four.shared, four.prompts) == (80, 20)
-    assert four.test == "cluster-robust t-test"
+    assert four.test == "cluster-robust test"
     changes = [second[key] - first[key] for key in first]
     assert four.p == pytest.approx(stats.ttest_1samp(changes, 0).pvalue, rel=1e-9)
     assert four.interval is not None
