@@ -249,7 +249,7 @@ def is_locked(path: Path) -> bool:
 def remove_lock(file: Path) -> None:
     """Remove the lock file that a killed process left, unless another process holds the lock."""
     lock = FileLock(file)
-    with suppress(Timeout):
+    with suppress(Timeout, OSError):  # of another process, or of another user
         lock.acquire(blocking=False)
         file.unlink(missing_ok=True)
         lock.release()

@@ -128,9 +128,10 @@ class Store:
         for partial in self.root.glob("*.partial"):
             if not UNFINISHED.fullmatch(partial.name) or partial.is_symlink():
                 continue  # not of this store
-            finished = (partial.with_suffix("") / MANIFEST).exists()
-            if finished or _newest(partial) < time.time() - ABANDONED:
-                shutil.rmtree(partial, ignore_errors=True)
+            with suppress(FileNotFoundError):  # another run has just finished it
+                finished = (partial.with_suffix("") / MANIFEST).exists()
+                if finished or _newest(partial) < time.time() - ABANDONED:
+                    shutil.rmtree(partial, ignore_errors=True)
 
 
 def _remedy(folder: Path) -> str:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from rlaif_framework import DataError, RlaifError, Store
+from rlaif_framework import store as store_module
+from rlaif_framework.files import remove_lock
 from rlaif_framework.store import MANIFEST, hash_content, link_tree
 from support.rows import KEY
 
@@ -171,3 +175,29 @@ def test_an_artefact_is_not_written_through_a_link(tmp_path: Path, inside: str) 
     with pytest.raises(RlaifError, match="is a link"):
         store.begin("sft", KEY)
     assert not list(other.iterdir())
+
+
+def test_what_another_run_has_just_finished_is_no_leftover(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+    partial = tmp_path / f"sft-{'0' * 20}.partial"
+    (partial / "work").mkdir(parents=True)
+    newest = store_module._newest
+
+    def race(folder: Path) -> float:
+        shutil.rmtree(folder)
+        return newest(folder)
+
+    monkeypatch.setattr(store_module, "_newest", race)
+    store.remove_leftovers()
+    assert not partial.exists()
+
+
+def test_a_lock_of_another_user_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: FileLock, *_: object, **__: object) -> None:
+        raise PermissionError("not yours")
+
+    lock = tmp_path / ".x.lock"
+    lock.touch()
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    remove_lock(lock)
+    assert lock.exists()

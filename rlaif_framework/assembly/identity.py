@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -64,8 +65,11 @@ def describe_settings(value: object, dumped: Any, models: Mapping[str, str]) -> 
             for name, field in type(value).model_fields.items()
             if name not in unused
         }
-    if isinstance(value, dict):
-        return {name: describe_settings(value[name], inner, models) for name, inner in dumped.items()}
+    if isinstance(value, dict):  # names that are no texts are texts in JSON
+        pairs = zip(value.values(), dumped.items(), strict=True)
+        return {name: describe_settings(inner, plain, models) for inner, (name, plain) in pairs}
+    if isinstance(value, set | frozenset):  # in another order in every process
+        return sorted(dumped, key=json.dumps)
     if isinstance(value, list | tuple):
         return [describe_settings(inner, plain, models) for inner, plain in zip(value, dumped, strict=True)]
     return dumped

@@ -125,7 +125,9 @@ def make_distribution(namespace: str, kinds: Sequence[Slot]) -> Files:
 
 def rename(text: str, namespace: str) -> str:
     """Replace the names of the template, `rlaif_acme`, `rlaif-acme` and `acme`, by those of a namespace."""
-    return text.replace("rlaif_acme", f"rlaif_{namespace.replace('-', '_')}").replace("acme", namespace)
+    package = f"rlaif_{namespace.replace('-', '_')}"
+    # In one pass: a namespace may have `acme` in it.
+    return re.sub("rlaif_acme|acme", lambda found: package if found[0] == "rlaif_acme" else namespace, text)
 
 
 def _move(text: str, module: str) -> str:

@@ -8,6 +8,7 @@ tokenizer alone determines the format, here and wherever the saved folder is use
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -30,12 +31,17 @@ _DIRECTIVES = ("-d", "-m", "-I", "-H", *"aAbBcdHIjmMpSUwWxXyYZ")
 """Directives of `strftime` that templates may use."""
 
 
+_FIXED_DATE = re.compile(r"\A(?:\{%- macro strftime_now\(format\) -%\}.*?\{%- endmacro -%\})+", re.DOTALL)
+"""What `fix_date` puts before a template."""
+
+
 def fix_date(template: str, date: datetime.date = DATE) -> str:
     """Replace the date of today in a chat template by a fixed one, so that prompts do not change from day to day.
 
     Templates get today's date by the function `strftime_now`. transformers passes no functions to templates, so a macro
     of this name is put before the template, which hides the function.
     """
+    template = _FIXED_DATE.sub("", template)  # that of a saved policy
     if "strftime_now" not in template:
         return template
     noon = datetime.datetime.combine(date, datetime.time(12))
@@ -77,6 +83,8 @@ def encode_turns(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], cont
     """
     try:
         try:
+            if turns[0].role == "system" and not _writes_system(tokenizer, str(tokenizer.chat_template)):
+                turns = _merge_system(turns)
             return encode_chat(tokenizer, turns, continued)
         except TemplateFault:
             merged = _merge_system(turns)
@@ -89,6 +97,15 @@ def encode_turns(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], cont
             f"the chat template of '{tokenizer.name_or_path}' cannot render the turns {roles}: {fault.reason}; "
             "set policy.chat: plain, or change the dialogue"
         ) from fault
+
+
+@lru_cache(maxsize=16)
+def _writes_system(tokenizer: PreTrainedTokenizerBase, template: str) -> bool:
+    """Return False if a template ignores system turns; True also if it refuses them."""
+    try:
+        return PROBE in render_chat(tokenizer, [Turn("system", PROBE), Turn("user", "Hello")])
+    except TemplateFault:
+        return True
 
 
 def _merge_system(turns: Sequence[Turn]) -> list[Turn]:
@@ -137,9 +154,10 @@ def encode_response(
 
 def _encode_assistant(tokenizer: PreTrainedTokenizerBase, turn: _AssistantTurn, text: str) -> list[int]:
     """Return the token ids of the content of the assistant's turn, which may depend on the characters before it."""
+    opening = list(turn.opening)
     before, whole = _split(tokenizer, turn.before), _split(tokenizer, turn.before + turn.lead + text)
     # The prompt is encoded on its own: its last token must not merge with the response.
-    return whole[len(before) :] if whole[: len(before)] == before else _split(tokenizer, turn.lead + text)
+    return opening + (whole[len(before) :] if whole[: len(before)] == before else _split(tokenizer, turn.lead + text))
 
 
 def encode_continuation(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -158,8 +176,10 @@ class _AssistantTurn:
 
     before: str
     """Ordinary text before the response, after the last control token, e.g. `assistant` and a line break."""
+    opening: tuple[int, ...]
+    """Tokens that the template writes after the generation prompt, up to the last control token before the response."""
     lead: str
-    """White space that the template writes before the response."""
+    """Ordinary text that the template writes before the response, such as white space."""
     end: tuple[int, ...]
     """Tokens that end the turn; the last one is a control token."""
 
@@ -176,13 +196,19 @@ def _read_turn(tokenizer: PreTrainedTokenizerBase) -> _AssistantTurn:
     # A generation prompt may have more than the history shows, such as an empty thought.
     lead = whole[len(start) : position] if whole.startswith(start) else ""
     control = [token for token in tokenizer.get_added_vocab() if token]
-    after_control = max((start.rfind(token) + len(token) for token in control if token in start), default=0)
+    before, lead_start = (_after_last(text, control) for text in (start, lead))
+    opening: list[int] = tokenizer(lead[:lead_start], add_special_tokens=False)["input_ids"] if lead_start else []
     ids: list[int] = tokenizer(whole[position + len(PROBE) :], add_special_tokens=False)["input_ids"]
     known = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
     stop = next((index for index, token in enumerate(ids) if token in known), None)
     # Some templates, such as GLM's, end a turn by the start of the next one: the EOS token then ends it.
     end = (tokenizer.eos_token_id,) if stop is None else tuple(ids[: stop + 1])
-    return _AssistantTurn(start[after_control:], lead, end)
+    return _AssistantTurn("" if opening else start[before:], tuple(opening), lead[lead_start:], end)
+
+
+def _after_last(text: str, tokens: Sequence[str]) -> int:
+    """Return the position after the last of some tokens in a text; 0 if there is none."""
+    return max((text.rfind(token) + len(token) for token in tokens if token in text), default=0)
 
 
 def find_stop_ids(tokenizer: PreTrainedTokenizerBase, model: nn.Module | None = None) -> list[int]:

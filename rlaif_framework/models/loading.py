@@ -85,13 +85,25 @@ def load_model(
     check_class(model, source.name)
     # Buffers and tied weights may be absent from the files.
     missing = sorted(set(found["missing_keys"]) & {name for name, _ in model.named_parameters()})
-    if kind == "causal" and missing:  # transformers initialises them at random
+    missing = [name for name in missing if not _may_be_missing(name, kind, model)]
+    if missing:  # transformers initialises them at random
         raise ModelError(f"'{source.name}' has no weights for {missing[0]} and {len(missing) - 1} more of its config")
     model.to(device).eval()
     if kind == "causal":
         probe_model(model, "causal", source.name)
     prepare_attention(model)
     return cast(PreTrainedModel, model)
+
+
+def _may_be_missing(name: str, kind: str, model: PreTrainedModel) -> bool:
+    """Return True for a weight that need not be in the files: the head of a new reward model, or an unused pooler."""
+    base = f"{model.base_model_prefix}."
+    if kind == "plain":
+        return name.startswith("pooler.")
+    if kind == "causal" or name.startswith(base):
+        return name.startswith(f"{base}pooler.")
+    architectures = model.config.architectures or []
+    return not any("SequenceClassification" in str(architecture) for architecture in architectures)
 
 
 def load_config(source: ModelSource) -> PreTrainedConfig:

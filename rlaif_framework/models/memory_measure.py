@@ -118,7 +118,7 @@ def _find_config(source: ModelSource) -> str:
         return str(gguf_settings(source))
     if Path(source.location).exists():
         return source.location
-    kept = try_to_load_from_cache(source.location, "config.json", revision=source.revision)
+    kept = try_to_load_from_cache(source.location, "config.json", revision=source.commit or source.revision)
     if not isinstance(kept, str):
         raise ModelError(f"the config of '{source.name}' is not in the local cache")
     return str(Path(kept).parent)

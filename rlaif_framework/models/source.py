@@ -51,6 +51,8 @@ class ModelSource:
     """Hash of the contents of its files, or `hub-id@commit`. Part of the key of every artefact that uses the model."""
     revision: str | None = None
     """Git revision of a hub model, as the user wrote it."""
+    commit: str | None = None
+    """Git commit of a hub model that its identity names; None for a local model, and if it is not known."""
     parameters: int | None = None
     """Number of parameters. None for a hub model that is not in the local cache."""
     trusted: bool = False
@@ -138,7 +140,8 @@ def _describe_local(name: str, path: Path, trusted: bool) -> ModelSource:
         path = gguf[0]
     if path.suffix != ".gguf":
         raise ModelError(f"{path} is not a model: give its folder, or a .gguf file")
-    return ModelSource(name, os.path.realpath(path), **_identify([path], []))
+    # The name stays: in the cache of the hub, the file is a link to one without a suffix.
+    return ModelSource(name, str(Path(os.path.realpath(path.parent), path.name)), **_identify([path], []))
 
 
 def _check_files(path: Path) -> None:
@@ -242,18 +245,19 @@ def _describe_hub(name: str, revision: str | None, trusted: bool) -> ModelSource
         # Some files may not have been downloaded yet.
         complete = bool(weights) and all(file.exists() for file in weights)
         sizes = measure_safetensors([folder / "config.json", *weights]) if complete else {}
-        return ModelSource(name, name, f"{name}@{folder.name}{code}", revision, trusted=trusted, **sizes)
-    return ModelSource(name, name, f"{name}@{_find_commit(name, revision)}{code}", revision, trusted=trusted)
+        return ModelSource(name, name, f"{name}@{folder.name}{code}", revision, folder.name, trusted=trusted, **sizes)
+    commit = _find_commit(name, revision)
+    return ModelSource(name, name, f"{name}@{commit or revision or 'main'}{code}", revision, commit, trusted=trusted)
 
 
-def _find_commit(name: str, revision: str | None) -> str:
+def _find_commit(name: str, revision: str | None) -> str | None:
     """Return the current commit of a revision, so that the identity is the same before and after the download."""
     from huggingface_hub import HfApi
 
     try:
-        return HfApi().model_info(name, revision=revision, timeout=10).sha or revision or "main"
+        return HfApi().model_info(name, revision=revision, timeout=10).sha
     except Exception:  # offline, no such model, ...: loading the model reports the cause
-        return revision or "main"
+        return None
 
 
 def check_hub(source: ModelSource) -> None:

@@ -19,14 +19,14 @@ DYNAMIC = "transformers_modules."
 
 
 def source_settings(source: ModelSource) -> dict[str, Any]:
-    """Return the arguments of `from_pretrained` for a model's source: its revision, and whether its code may run.
+    """Return the arguments of `from_pretrained` for a model's source: its commit, and whether its code may run.
 
     Raises:
         ModelError: Its code is trusted, but is in another repository.
     """
     if source.trusted:
         _check_code(source)
-    return {"revision": source.revision or "main", "trust_remote_code": source.trusted}
+    return {"revision": source.commit or source.revision or "main", "trust_remote_code": source.trusted}
 
 
 def has_own_code(config: PreTrainedConfig) -> bool:
@@ -88,7 +88,7 @@ def _find_file(source: ModelSource, name: str) -> Path:
     from huggingface_hub.errors import EntryNotFoundError
 
     try:
-        return Path(hf_hub_download(source.location, name, revision=source.revision))
+        return Path(hf_hub_download(source.location, name, revision=source.commit or source.revision))
     except (EntryNotFoundError, OSError):  # there is no such file, or loading the model reports the cause
         return Path(name).absolute() / "missing"
 

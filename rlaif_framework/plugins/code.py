@@ -8,7 +8,7 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
-_IMPORT = re.compile(r"^from (rlaif_framework\.\w+)[\w.]* import", re.MULTILINE)
+_IMPORT = re.compile(rb"^from (rlaif_framework\.[A-Za-z0-9_]+)[A-Za-z0-9_.]* import", re.MULTILINE)
 
 
 @lru_cache
@@ -21,7 +21,8 @@ def hash_code(module: str) -> str:
         16 hexadecimal digits; an empty text if there is no source.
     """
     files = _package_files(module)
-    rooms = {name for file in files for name in _IMPORT.findall(file.read_text(encoding="utf-8"))}
+    # Sources may have any encoding.
+    rooms = {name.decode() for file in files for name in _IMPORT.findall(file.read_bytes())}
     files += [file for room in sorted(rooms) for file in _package_files(room)]
     digest = hashlib.sha256()
     for file in files:

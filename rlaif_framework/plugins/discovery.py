@@ -118,7 +118,7 @@ class Discovery(ExtensionManager[ModuleType]):
             try:
                 yield from dist.entry_points.select(group=GROUP)
             except Exception as error:
-                if GROUP in (dist.read_text("entry_points.txt") or ""):
+                if _may_have_plugins(dist):
                     reason = f"its entry_points.txt cannot be read: {describe_error(error)}"
                     self.rows.append(Plugin(name, name, version, error=reason, cause=error))
 
@@ -167,3 +167,11 @@ def describe_distribution(dist: Distribution) -> tuple[str, str]:
 def _owns_module(ep: EntryPoint) -> bool:
     module = ep.value.partition(":")[0].partition(".")[0].strip()
     return canonicalize_name(module) == canonicalize_name(_identify(ep)[0])
+
+
+def _may_have_plugins(dist: Distribution) -> bool:
+    """Return True if the entry points of a distribution, which cannot be read, may have plugins among them."""
+    try:
+        return GROUP in (dist.read_text("entry_points.txt") or "")
+    except UnicodeDecodeError as error:
+        return GROUP.encode() in error.object

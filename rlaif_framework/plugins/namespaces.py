@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 
 from packaging.utils import canonicalize_name
 
+from rlaif_framework.plugins.failures import describe_error
 from rlaif_framework.plugins.versions import GROUP
 from rlaif_registry import read_owners
 
@@ -45,7 +46,11 @@ def describe_absent(name: str, loaded: Collection[str]) -> str:
     except PackageNotFoundError:
         return _describe_missing(namespace, owner)
     installed = f"'{owner} {found.version}' is installed"
-    if not found.entry_points.select(group=GROUP):
+    try:
+        declared = found.entry_points.select(group=GROUP)
+    except Exception as error:  # malformed
+        return f"{installed}, but its entry_points.txt cannot be read: {describe_error(error)}"
+    if not declared:
         return (
             f"{installed}, but declares no entry point of the group '{GROUP}': its author should add one to "
             "pyproject.toml and install it again"

@@ -181,3 +181,11 @@ def test_an_unknown_kind_is_refused_with_the_nearest_one(rlaif: Rlaif, tmp_path:
     assert code == 2
     assert "no kind of component named 'labeller'; did you mean 'labeler'?" in err
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("namespace", ["acme-labs", "my-acme"])
+def test_a_namespace_may_have_the_name_of_the_template_in_it(namespace: str) -> None:
+    found = make_distribution(namespace, ["labeler"])
+    module = f"rlaif_{namespace.replace('-', '_')}"
+    assert f"src/{module}/__init__.py" in found
+    assert f'{namespace} = "{module}"' in found["pyproject.toml"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -80,19 +82,18 @@ def test_control_tokens_in_data_are_text(tokenizer: PreTrainedTokenizerBase) -> 
     hostile = f"He wrote {' '.join(special)} to me."
     empty = encode_prompt(tokenizer, Prompt("p", "", "", turns=(Turn("user", "x"),)))
     filled = encode_prompt(tokenizer, Prompt("p", "", "", turns=(Turn("user", hostile),)))
+    response, plain = (encode_response(tokenizer, text, finished=False) for text in (hostile, "x"))
     for token in tokenizer.all_special_ids:
         assert filled.count(token) == empty.count(token)
-        assert token not in encode_response(tokenizer, hostile, finished=False)
+        assert response.count(token) == plain.count(token)  # some templates write one before the response
         assert token not in encode_text(tokenizer, hostile)[1:]
-    assert str(tokenizer.decode(encode_response(tokenizer, hostile, finished=False))).strip() == hostile
+    assert str(tokenizer.decode(response)).endswith(hostile)
 
 
-def test_a_system_turn_is_kept_in_every_template(tokenizer: PreTrainedTokenizerBase, family: str) -> None:
+def test_a_system_turn_is_kept_in_every_template(tokenizer: PreTrainedTokenizerBase) -> None:
     text = tokenizer.decode(
         encode_prompt(tokenizer, Prompt("p", "", "", turns=(Turn("system", "Be brief."), QUESTION)))
     )
-    if family == "llama2":  # its template ignores system turns, as the template decides
-        return
     assert "Be brief." in text
     assert text.index("Be brief.") < text.index(QUESTION.content)
 
@@ -138,10 +139,15 @@ def test_dates_do_not_change_by_day(tiny_model: Path, tmp_path: Path) -> None:
     text = tokenizer.decode(encode_prompt(tokenizer, "Hi"))
     assert "Today Date: 01 Jan 2025" in text
     # The saved tokenizer has the same date.
+    shutil.copytree(tmp_path / "llama3", tmp_path / "saved")
     tokenizer.save_pretrained(tmp_path / "saved")
     again = AutoTokenizer.from_pretrained(tmp_path / "saved")
     turns = messages([Turn("user", "Hi")])
     assert again.apply_chat_template(turns, add_generation_prompt=True, tokenize=False) == text
+    # A saved template gets another date, and does not grow.
+    later = load_tokenizer(tmp_path / "saved", date=datetime.date(2026, 3, 9))
+    assert "Today Date: 09 Mar 2026" in str(later.decode(encode_prompt(later, "Hi")))
+    assert len(str(load_tokenizer(tmp_path / "saved").chat_template)) == len(str(tokenizer.chat_template))
 
 
 def test_text_is_one_user_turn_or_plain(tokenizer: PreTrainedTokenizerBase) -> None:

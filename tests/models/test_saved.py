@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from rlaif_framework import ModelError
-from rlaif_framework.models import saved
+from rlaif_framework.models import load_model, saved
 from rlaif_framework.models.saved import check_finite, check_saved_model
 
 
@@ -85,3 +86,33 @@ def test_what_is_missing_or_does_not_match_is_named(folder: Path, damage: Any, m
     damage(folder)
     with pytest.raises(ModelError, match=message):
         check_saved_model(folder, "causal")
+
+
+@pytest.mark.parametrize(
+    ("dropped", "missing"),
+    [("score.weight", "score.weight"), ("model.layers.1.", "model.layers.1.")],
+    ids=["head", "layer"],
+)
+def test_a_reward_model_without_some_of_its_weights_is_refused(
+    tiny_model: Path, tmp_path: Path, dropped: str, missing: str
+) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_model, num_labels=1)
+    model.save_pretrained(tmp_path / "reward")
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(tmp_path / "reward")
+    load_model(tmp_path / "reward", "score", torch.float32, torch.device("cpu"))
+    path = tmp_path / "reward" / "model.safetensors"
+    kept = {name: tensor for name, tensor in load_file(path).items() if not name.startswith(dropped)}
+    save_file(kept, path, {"format": "pt"})
+    with pytest.raises(ModelError, match=f"has no weights for {missing}"):
+        load_model(tmp_path / "reward", "score", torch.float32, torch.device("cpu"))
+
+
+def test_a_language_model_without_a_layer_starts_no_reward_model(tiny_model: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_model, tmp_path / "model")
+    load_model(tmp_path / "model", "score", torch.float32, torch.device("cpu"))
+    path = tmp_path / "model" / "model.safetensors"
+    kept = {name: tensor for name, tensor in load_file(path).items() if not name.startswith("model.layers.1.")}
+    save_file(kept, path, {"format": "pt"})
+    for kind in ("score", "plain"):
+        with pytest.raises(ModelError, match="has no weights for"):
+            load_model(tmp_path / "model", kind, torch.float32, torch.device("cpu"))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from safetensors.torch import load_file, save_file
 
 from rlaif_framework import ModelError
 from rlaif_framework.models import find_model
+from rlaif_framework.models.trust import source_settings
 
 
 @pytest.fixture
@@ -76,3 +78,29 @@ def test_adapters_that_transformers_would_apply_are_not_ignored(folder: Path) ->
     (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "some/base"}')
     with pytest.raises(ModelError, match=r"has adapters .* beside a whole model"):
         find_model(str(folder))
+
+
+def test_a_hub_model_is_loaded_at_the_commit_of_its_identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(name: str, file: str, revision: str | None = None) -> str:
+        return str(tmp_path / "snapshots" / "aaa" / file)
+
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", find)
+    source = find_model("owner/name")
+    assert source.identity == "owner/name@aaa"
+    assert source_settings(source)["revision"] == "aaa"
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_, **__: None)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: SimpleNamespace(sha="bbb"))
+    assert source_settings(find_model("owner/name", "v1"))["revision"] == "bbb"
+
+
+def test_a_gguf_file_may_be_a_link_to_a_file_without_a_suffix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot, blob = tmp_path / "snapshots" / "abc", tmp_path / "blobs" / "3f2a77"
+    for path in (snapshot, blob.parent):
+        path.mkdir(parents=True)
+    blob.write_bytes(b"GGUF")
+    (snapshot / "m.gguf").symlink_to(blob)
+    monkeypatch.setattr("rlaif_framework.models.source.measure_gguf", lambda file: {"parameters": file.stat().st_size})
+    for name in (snapshot, snapshot / "m.gguf"):
+        found = find_model(str(name))
+        assert found.is_gguf
+        assert Path(found.location).read_bytes() == b"GGUF"

@@ -18,6 +18,7 @@ from rlaif_framework import Comparison, Context, PluginManager, Prompt, Spec, lo
 from rlaif_framework.assembly import context as run_context
 from rlaif_framework.assembly import identity
 from rlaif_framework.assembly.context import Context as RunContext
+from rlaif_framework.config import Config
 from rlaif_framework.models.source import find_model
 from rlaif_framework.pipeline import recipes
 from rlaif_framework.pipeline.compose import compose
@@ -453,3 +454,15 @@ def test_how_prompts_are_truncated_is_in_the_key_of_every_score(reward: Any, man
     config = narrow("reward", reward, manager)
     recipe = ScoreComparisonsRecipe(reward=FittedReward(config, None), comparisons=[])  # type: ignore[arg-type]
     assert recipe.unused_policy_settings("m").isdisjoint({"chat", "max_prompt_tokens"})
+
+
+class OddConfig(Config):
+    words: frozenset[str]
+    weights: dict[int, float]
+
+
+def test_sets_are_described_in_one_order_and_names_may_be_numbers() -> None:
+    words = [f"word {i}" for i in range(20)]
+    config = OddConfig(words=frozenset(words), weights={1: 0.5, 2: 1.0})
+    found = identity.describe_settings(config, config.model_dump(mode="json"), {})
+    assert found == {"words": sorted(words), "weights": {"1": 0.5, "2": 1.0}}

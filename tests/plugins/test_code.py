@@ -59,3 +59,11 @@ def test_a_module_without_a_package_is_hashed_alone(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize("kind", ["transformers", "openai"])
 def test_the_built_in_backends_are_hashed(kind: str) -> None:
     assert hash_code(f"rlaif_plugins.backends.{kind}.backend")
+
+
+def test_sources_may_have_another_encoding(package: Path) -> None:
+    before = hash_code("acme_hash.backend")
+    (package / "old.py").write_bytes(b"# -*- coding: latin-1 -*-\n# M\xfc\n")
+    hash_code.cache_clear()
+    assert len(hash_code("acme_hash.backend")) == len(before) == 16
+    assert hash_code("acme_hash.backend") != before

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rlaif_framework import PluginManager
+from rlaif_framework import PluginError, PluginManager
 from rlaif_framework.plugins.builtins import BUILTINS
 from rlaif_framework.plugins.component import SLOTS
 from support.fake_plugins import HEAD, Site, labeler_code
@@ -146,6 +146,24 @@ def test_a_malformed_entry_point_file_is_one_row_and_the_others_keep_working(sit
     found = errors(manager)
     assert found["rlaif-acme"] is None
     assert found["rlaif-broken"], name
+
+
+def test_entry_points_in_another_encoding_stop_nothing(site: Site) -> None:
+    site.install("rlaif-acme", SIX)
+    site.install("old-tool", "")
+    (site.folder / "old_tool-1.0.dist-info" / "entry_points.txt").write_bytes(b"[console_scripts]\n# M\xfc\nx = x:y\n")
+    importlib.invalidate_caches()
+    manager = PluginManager.load()
+    assert set(manager.names("labeler")) >= NAMES
+    assert errors(manager)["rlaif-acme"] is None
+    assert "old-tool" not in errors(manager)  # it has no plugins
+    site.install("rlaif-broken", "")
+    (site.folder / "rlaif_broken-1.0.dist-info" / "entry_points.txt").write_text("[console_scripts]\nnonsense\n")
+    importlib.invalidate_caches()
+    with pytest.raises(
+        PluginError, match=r"'rlaif-broken 1\.0' is installed, but its entry_points\.txt cannot be read"
+    ):
+        PluginManager.load().find("labeler", "broken/x")
 
 
 def test_a_distribution_without_metadata_is_one_row_and_the_others_keep_working(site: Site) -> None:

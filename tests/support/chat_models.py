@@ -42,6 +42,11 @@ TEMPLATES = {
         "{% for m in messages %}{% if m.role == 'user' %}{{ bos_token }}[INST] {{ m.content | trim }} [/INST]"
         "{% elif m.role == 'assistant' %} {{ m.content | trim }} {{ eos_token }}{% endif %}{% endfor %}"
     ),
+    "harmony": (
+        "{% for m in messages %}<|start|>{{ m.role }}{% if m.role == 'assistant' %}<|channel|>final{% endif %}"
+        "<|message|>{{ m.content }}{{ '<|return|>' if m.role == 'assistant' else '<|end|>' }}{% endfor %}"
+        "{% if add_generation_prompt %}<|start|>assistant{% endif %}"
+    ),
 }
 
 TOKENS = {
@@ -49,10 +54,17 @@ TOKENS = {
     "gemma": ["<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>"],
     "llama3": ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"],
     "llama2": ["<s>", "</s>"],
+    "harmony": ["<|startoftext|>", "<|return|>", "<|start|>", "<|channel|>", "<|message|>", "<|end|>"],
 }
 """Special tokens: the start and the end token first."""
 
-TURN_ENDS = {"chatml": "<|im_end|>", "gemma": "<end_of_turn>", "llama3": "<|eot_id|>", "llama2": "</s>"}
+TURN_ENDS = {
+    "chatml": "<|im_end|>",
+    "gemma": "<end_of_turn>",
+    "llama3": "<|eot_id|>",
+    "llama2": "</s>",
+    "harmony": "<|return|>",
+}
 
 
 def save_chat_model(family: str, base: Path, folder: Path) -> Path:

@@ -6,7 +6,6 @@ Every `rlaif` command imports this module, so it imports nothing heavy. The clas
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -16,6 +15,7 @@ from rlaif_framework import (
     LabelerConfig,
     MetricConfig,
     MetricSlots,
+    SpecPath,
     TaskConfig,
     default_components,
     hookimpl,
@@ -26,7 +26,7 @@ class ReviewsConfig(TaskConfig):
     """Continue the beginning of a review."""
 
     kind: Literal["example/reviews"] = "example/reviews"
-    data: Path | None = None
+    data: SpecPath | None = None
     """A JSON Lines file with the columns of `reviews.jsonl`, which is the default."""
     instruction: str = "Continue this review. Write only the continuation."
     """First line of the user's message to a policy with a chat template. Others continue the text itself."""

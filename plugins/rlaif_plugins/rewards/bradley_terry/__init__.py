@@ -30,7 +30,7 @@ class BradleyTerryConfig(OptimizerConfig, RewardConfig):
     label_temperature: float = Field(1.0, gt=0)
     """Temperature that the log-odds of the labels are divided by. Above 1 makes the labels softer."""
     label_clamp: Bounds | None = None
-    """Lower and upper bound of the labels' probabilities, e.g. [0.4, 0.6] (Bai et al. 2022)."""
+    """Lower and upper bound of the labels' probabilities, symmetric around 0.5, e.g. [0.4, 0.6] (Bai et al. 2022)."""
     weights: Literal["equal", "certainty", "confidence"] = "equal"
     """Weights of the comparisons: equal, the certainty of the label (|2p - 1|), or the annotator's confidence where the
     data has one."""

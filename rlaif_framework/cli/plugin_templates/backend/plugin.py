@@ -6,7 +6,6 @@ import hashlib
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -20,6 +19,7 @@ from rlaif_framework import (
     Generate,
     Question,
     Request,
+    SpecPath,
     hookimpl,
 )
 
@@ -31,7 +31,7 @@ class NgramConfig(BackendConfig):
     """A language model of characters, counted from a text file."""
 
     kind: Literal["acme/ngram"] = "acme/ngram"
-    file: Path
+    file: SpecPath
     """The text file. Each line is one text."""
     order: int = Field(4, ge=1, le=20)
     """Number of preceding characters that determine the probabilities of the next one."""

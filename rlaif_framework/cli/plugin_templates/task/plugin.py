@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
-from rlaif_framework import Component, TaskConfig, hookimpl
+from rlaif_framework import Component, DataPlace, TaskConfig, hookimpl
 
 
 class TitlesConfig(TaskConfig):
     """Write a title for a text: the embedded examples, or a file with `text`, `title` and optionally `worse`."""
 
     kind: Literal["acme/titles"] = "acme/titles"
-    data: str = "examples"
+    data: Annotated[Literal["examples"] | DataPlace, Field(union_mode="left_to_right")] = "examples"
     """The data: `examples`, a file (JSON Lines, JSON, CSV, Parquet), a folder with a file for each split, or a hub
     id."""
     validation_fraction: float = Field(0.1, ge=0, lt=0.5)
