@@ -10,7 +10,8 @@ differ by the margin, and the better one is preferred.
 
 The articles are divided by a hash of their ids: 60 are trained on, the pairs of 20 measure labelers, judges and reward
 models, and 20 are test prompts. TLDR_PAIRS adds test prompts of another domain: pairs of summaries of Reddit posts, of
-which the response that people preferred is the reference. No labels of either are trained on.
+which the response that people preferred is the reference; posts without one are left out. No labels of either are
+trained on.
 """
 
 from __future__ import annotations
@@ -99,11 +100,13 @@ def make_pairs(article: Article, margin: float) -> Iterator[dict[str, str]]:
 
 
 def read_posts(path: Path) -> list[dict[str, str]]:
-    """Read posts, each once, with the response that people preferred."""
+    """Read posts, each once, with the response that people preferred, if they preferred one."""
     found: dict[str, dict[str, str]] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
-        reference = row["response_b" if row["label"] == "b" else "response_a"].strip()
+        if row["label"] not in ("a", "b"):
+            continue
+        reference = row[f"response_{row['label']}"].strip()
         found.setdefault(row["prompt"], {"id": row["id"], "post": row["prompt"], "summary": reference})
     return list(found.values())
 

@@ -146,7 +146,10 @@ N_DETAILS: dict[str, dict[str, Any]] = {
     "arms.rlhf.reward": REWARD,
     "arms.rlaif.algorithm": PPO,
     "arms.rlhf.algorithm": PPO,
-    "arms.dpo.algorithm": {**PREFERENCE, "kind": "dpo", "beta": 0.05, "labels": "hard", "label_smoothing": 0},
+    "arms.dpo.algorithm": {
+        **PREFERENCE, "kind": "dpo", "beta": 0.05, "labels": "hard", "label_smoothing": 0, "schedule": "cosine",
+        "warmup": 0,
+    },
     "evaluate": {"temperature": 0.01},
 }  # fmt: skip
 """The values of Huang et al. 2024. The value loss there is 0.1 of half the squared error."""
