@@ -129,7 +129,10 @@ class Desk:
 
     def last_answer(self, annotator: str) -> Answer | None:
         """Return the last answer of a person, which can be taken back."""
-        return next((x for x in reversed(self._answers.values()) if x.assignment.annotator == annotator), None)
+        own = (x for x in reversed(self._answers.values()) if x.assignment.annotator == annotator)
+        found = next(own, None)
+        # An item that is not among the pairs any more could not be shown again.
+        return found if found is not None and found.assignment.item in self._known else None
 
     def answer(
         self, annotator: str, assignment: int, choice: Choice, strength: int | None, seconds: float, request: str
@@ -154,11 +157,13 @@ class Desk:
         """Take back an answer, so that its item is the next one of the person.
 
         Raises:
-            AssignmentError: The person has not given this answer.
+            AssignmentError: The person has not given this answer, or its item is not among the pairs any more.
         """
-        self._find(annotator, assignment)
+        given = self._find(annotator, assignment)
         if self.file.has_request(request):
             return
+        if given.item not in self._known:
+            raise AssignmentError("this pair is not among the pairs any more")
         if assignment not in self._answers:
             raise AssignmentError("there is no answer to take back")
         self.file.take_back(assignment, self.clock(), request)
@@ -200,6 +205,8 @@ class Desk:
     def _is_open(self, assignment: Assignment) -> bool:
         if assignment.id in self._answers or assignment.item not in self._known:  # the pairs may have changed
             return False
+        if assignment.kind != "item":  # nobody else gets it
+            return True
         # Given to somebody else after a long time; the person who has answered first keeps it.
         return not (self._has_expired(assignment) and self._is_full(assignment.item, answered=True))
 

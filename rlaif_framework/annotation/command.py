@@ -86,6 +86,7 @@ def serve_annotation(
     with locked(job.out, f"collects answers in {job.out}"), AnswerFile.create(job.out) as file:
         desk = Desk(file, order, list(gold), assigned)
         _check_answers(job, desk.answers, pairs, gold)
+        _check_order(job, file, order)
         listening = open_socket(job.host, job.port)
         app = create_app(Annotation(desk, pairs, gold, settings), access)
         serve_app(app, listening, lambda: ready(make_url(listening, access)))
@@ -117,6 +118,21 @@ def export_annotation(job: AnnotationJob, export: Path, overwrite: bool, progres
         kind = "" if path == export else ", of pairs that were not drawn at random: not for evaluate.human_labels"
         progress.print(f"labels: {path}, {count} rows{kind}")
     return summarise_answers(answers, pairs, gold, None if job.limit is None else min(job.limit, len(pairs.items)))
+
+
+def _check_order(job: AnnotationJob, file: AnswerFile, order: Sequence[str]) -> None:
+    """Check that items which are drawn at random are a random sample: those drawn otherwise would be missing from it.
+
+    Raises:
+        SpecError: Some of the items were drawn by the uncertainty of a labeler before.
+    """
+    keys = {*order}
+    other = [x for x in file.read_assignments() if x.kind == "item" and x.drawn == "uncertain" and x.item in keys]
+    if job.order == "random" and other:
+        raise SpecError(
+            f"{job.out} has {len(other)} pairs that were drawn by the uncertainty of a labeler, so that the others are "
+            "no random sample; go on with --order uncertain, or choose another --out"
+        )
 
 
 def _read_pairs(job: AnnotationJob, progress: Progress) -> tuple[ItemSet, dict[str, Item]]:

@@ -37,7 +37,7 @@ function takeToken() {
   return token;
 }
 
-let token = takeToken();
+let token = null;
 
 async function call(path, body) {
   const options = { headers: { Authorization: `Bearer ${token}` } };
@@ -78,6 +78,7 @@ async function send() {
       const state = await call(path, body);
       tell("");
       finish(state);
+      if (path === "api/undo") $("status").textContent = "Your last answer is taken back.";
       wait = 500;
     } catch (error) {
       if (error.status === 401) {
@@ -127,14 +128,16 @@ function update(state) {
 function show() {
   const item = items[0];
   const done = !item && !queue.length;
+  const wasDone = !$("done").hidden;
   $("pair").hidden = !item;
-  $("answers").hidden = !item;
+  $("answers").hidden = !item && !$("status").textContent;
   $("done").hidden = !done;
   $("differences").hidden = !item;
   $("undo").hidden = !settings.undo || last === null;
   $("counts").textContent = `${name}: ${counts.answered} answered, ${counts.left} left for anyone`;
-  if (done && shownId !== null) $("done-title").focus();
+  if (done && !wasDone) $("done-title").focus();
   if (!item) {
+    $("choices").hidden = $("strengths").hidden = true; // what is left is the status, such as the judge's opinion
     shownId = null;
     return;
   }
@@ -236,8 +239,9 @@ function answer(choice, strength) {
 
 function undo() {
   if (!settings.undo || last === null || queue.length) return;
+  items = []; // the next key is for the pair that comes back, not for this one
   enqueue("api/undo", { assignment: last });
-  $("status").textContent = "Your last answer is taken back.";
+  show();
 }
 
 // --- Names, keys and scrolling ---
@@ -284,9 +288,16 @@ function cancelStrength() {
   $("prompt-title").focus({ preventScroll: true });
 }
 
-for (const button of document.querySelectorAll("[data-choice]")) button.addEventListener("click", () => choose(button.dataset.choice));
+// The second click of a double click would answer the next pair, which nobody has read.
+function onClick(button, action) {
+  button.addEventListener("click", (event) => {
+    if (event.detail <= 1) action();
+  });
+}
+
+for (const button of document.querySelectorAll("[data-choice]")) onClick(button, () => choose(button.dataset.choice));
 for (const button of document.querySelectorAll("[data-strength]")) {
-  button.addEventListener("click", () => answer(pending, Number(button.dataset.strength)));
+  onClick(button, () => answer(pending, Number(button.dataset.strength)));
 }
 $("back").addEventListener("click", cancelStrength);
 $("undo").addEventListener("click", undo);
@@ -310,11 +321,14 @@ for (const pane of panes) {
 addEventListener("beforeunload", (event) => {
   if (queue.length) event.preventDefault();
 });
-addEventListener("hashchange", () => {
+function begin() {
   token = takeToken();
-  if (name) start(name);
-});
+  if (!token) return tell("Open the URL that the command printed: it has the token.");
+  tell("");
+  const known = name || settings.name || localStorage.getItem(NAME);
+  if (known) start(known);
+  else ask();
+}
 
-if (!token) tell("Open the URL that the command printed: it has the token.");
-else if (settings.name || localStorage.getItem(NAME)) start(settings.name || localStorage.getItem(NAME));
-else ask();
+addEventListener("hashchange", begin); // the URL was pasted into this tab
+begin();

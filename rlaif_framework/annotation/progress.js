@@ -8,6 +8,7 @@ if (found) {
   history.replaceState(null, "", location.pathname);
 }
 const token = JSON.parse(sessionStorage.getItem(TOKEN));
+addEventListener("hashchange", () => location.reload()); // the URL was pasted into this tab
 document.getElementById("compare").href = `.#token=${encodeURIComponent(token || "")}`;
 
 const percent = (x) => (x ? `${(100 * x.value).toFixed(1)} % [${(100 * x.low).toFixed(0)}, ${(100 * x.high).toFixed(0)}]` : "-");

@@ -6,6 +6,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from urllib.parse import quote
 
 import uvicorn
 from starlette.applications import Starlette
@@ -57,7 +58,7 @@ def make_url(listening: socket.socket, access: Access) -> str:
     port = listening.getsockname()[1]
     host = socket.gethostname() if is_wildcard(access.host) else access.host
     host = f"[{host}]" if ":" in host else host
-    return f"http://{host}:{port}/#token={access.token}"
+    return f"http://{host}:{port}/#token={quote(access.token, safe='')}"
 
 
 def serve_app(app: Starlette, listening: socket.socket, ready: Callable[[], None]) -> None:

@@ -52,6 +52,8 @@ class Chart:
 def by_arm(shown: Iterable[str], arms: Sequence[str], values: Sequence[Any], legend: JsonDict) -> JsonDict:
     """Return a channel of arms, in which an arm has the same value in all charts.
 
+    Arms with the same colour have other dashes and shapes.
+
     Args:
         shown: The arms in the chart.
         arms: All arms of the page.
@@ -59,7 +61,10 @@ def by_arm(shown: Iterable[str], arms: Sequence[str], values: Sequence[Any], leg
         legend: Settings of the legend.
     """
     names = list(shown)
-    scale = {"domain": names, "range": [values[arms.index(name) % len(values)] for name in names]}
+    numbers = [arms.index(name) for name in names]
+    turns = [0 if values is COLOURS else number // len(COLOURS) for number in numbers]
+    chosen = [values[(number + turn) % len(values)] for number, turn in zip(numbers, turns, strict=True)]
+    scale = {"domain": names, "range": chosen}
     legend = {"orient": "bottom", "columns": 3, **legend}
     return {"field": "arm", "type": "nominal", "title": None, "scale": scale, "legend": legend}
 

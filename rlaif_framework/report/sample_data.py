@@ -63,6 +63,10 @@ def _compress(rows: Sequence[Row]) -> str:
     return base64.b85encode(packed).translate(ESCAPED).decode()
 
 
+SIDES = ("first", "second")
+"""Keys of the two policies of a verdict; a policy without responses is the reference."""
+
+
 def _number(values: Iterable[Any]) -> dict[str, int]:
     """Number distinct JSON values in the order of their appearance."""
     names = dict.fromkeys(json.dumps(value) for value in values)
@@ -70,7 +74,8 @@ def _number(values: Iterable[Any]) -> dict[str, int]:
 
 
 def _shorten(row: Row, matchups: Mapping[str, int], judges: Mapping[str, int]) -> dict[str, Any]:
-    """Write verdicts as lists and round numbers, since there may be many."""
+    """Write verdicts as lists and round numbers, since there may be many: not so far that an outcome would change."""
+    texts = {name: response["text"] for name, response in row["responses"].items()}
     return {
         "id": row["id"],
         "prompt": row["prompt"],
@@ -88,7 +93,8 @@ def _shorten(row: Row, matchups: Mapping[str, int], judges: Mapping[str, int]) -
             [
                 matchups[json.dumps([verdict["first"], verdict["second"]])],
                 judges[json.dumps(verdict["judge"])],
-                _round(verdict["probability"]),
+                # Pairs of two empty responses are no ties: win rates do not count them.
+                _round(verdict["probability"]) if any(texts.get(verdict[side], "-") for side in SIDES) else None,
                 _round(list(verdict["orders"])),
                 list(verdict["rationales"]),
             ]
@@ -99,7 +105,7 @@ def _shorten(row: Row, matchups: Mapping[str, int], judges: Mapping[str, int]) -
 
 def _round(value: Any) -> Any:
     if isinstance(value, float):
-        return float(f"{value:.3g}")
+        return float(f"{value:.9g}")
     if isinstance(value, dict):
         return {key: _round(nested) for key, nested in value.items()}
     return [_round(nested) for nested in value] if isinstance(value, list) else value

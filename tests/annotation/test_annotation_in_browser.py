@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,6 +57,7 @@ def test_two_people_at_once_get_different_pairs_and_lose_no_answer(
                 answer(page, "120bs"[number - 1], number)
         for page in people.values():
             page.wait("!document.querySelector('#done').hidden")
+            assert page.evaluate("document.activeElement.id") == "done-title"
             assert page.complaints() == []
     assert len(set(seen)) == len(seen) == 10
     with AnswerFile.read(out) as file:
@@ -110,3 +112,22 @@ def test_the_page_is_accessible_in_all_its_states(browser: Browser, width: int, 
         browser.open(served.url.replace("/#", "/progress#"), width, scheme)
         browser.wait("document.querySelectorAll('#tables table').length > 0")
         assert browser.violations() == []
+
+
+def test_no_pair_is_answered_that_a_person_did_not_mean(browser: Browser, tmp_path: Path) -> None:
+    click = "document.querySelector('[data-choice=first]').dispatchEvent(new MouseEvent('click', {{detail: {}}}))"
+    with serve(write_pairs(tmp_path, 4), "--out", tmp_path / "a.sqlite", "--name", "Ann") as served:
+        browser.open(served.url.partition("#")[0])
+        browser.wait("document.querySelector('#notice').textContent.includes('it has the token')")
+        browser.evaluate(f"location.hash = {json.dumps(served.url.partition('#')[2])}")  # pasted into the same tab
+        browser.wait(SHOWN)
+        first = browser.evaluate(RESPONSES)
+        browser.evaluate(f"{click.format(1)}; {click.format(2)}")  # a double click
+        browser.wait(f"{SAVED} && {COUNTS}.includes(': 1 answered')")
+        # An answer right after an undo is not for the pair that was on the page.
+        browser.evaluate("globalThis.send = globalThis.fetch; globalThis.fetch = () => new Promise(() => {})")
+        browser.press("u")
+        browser.press("2")
+        assert browser.evaluate("queue.map((entry) => entry.path)") == ["api/undo"]
+        assert browser.evaluate("document.querySelector('#pair').hidden")
+        assert first

@@ -12,6 +12,7 @@ from rlaif_framework.annotation.assignment import (
     GOLD_EVERY,
     LEASE_SECONDS,
     REPEAT_GAP,
+    AssignmentError,
     AssignmentSettings,
     Desk,
     order_items,
@@ -144,3 +145,27 @@ def test_items_that_are_no_longer_in_the_pairs_are_not_shown(tmp_path: Path, fil
     held = {x.item for x in file.read_assignments()}
     order = [key for key in pairs.items if key not in held]
     assert not held & {x.item for x in Desk(file, order).open_items("Ann")}
+
+
+def test_an_answer_to_an_item_that_is_no_longer_in_the_pairs_is_not_taken_back(
+    tmp_path: Path, file: AnswerFile
+) -> None:
+    pairs = read_small(tmp_path, 3)
+    given = answer_next(open_desk(file, pairs), "Ann")
+    assert given is not None
+    desk = Desk(file, [key for key in pairs.items if key != given.item])
+    assert desk.last_answer("Ann") is None
+    with pytest.raises(AssignmentError, match="is not among the pairs any more"):
+        desk.take_back("Ann", given.id, "undo")
+    assert len(file.read_answers()) == 1
+
+
+def test_a_repetition_waits_for_its_person_however_long(tmp_path: Path, file: AnswerFile) -> None:
+    pairs, now = read_small(tmp_path, 3), [1000.0]
+    settings = AssignmentSettings(repeat=1.0)
+    desk = Desk(file, order_items(pairs.items, settings), (), settings, clock=lambda: now[0])
+    while desk.open_items("Ann")[0].kind != "repeat":
+        answer_next(desk, "Ann")
+    held = [x for x in desk.open_items("Ann") if x.kind == "repeat"]
+    now[0] += LEASE_SECONDS + 1
+    assert set(held) <= set(desk.open_items("Ann"))

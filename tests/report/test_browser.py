@@ -215,3 +215,19 @@ def test_print_and_a_browser_without_scripts_show_tables_and_samples(browser: Br
     without = browser.evaluate(see)
     browser.send("Emulation.setScriptExecutionDisabled", value=False)
     assert without == [True, False, True, False]
+
+
+def test_samples_without_both_orders_do_not_differ_by_order(browser: Browser, tmp_path: Path) -> None:
+    rows = [make_row(number, probability=p) for number, p in enumerate((0.9, 0.5004, 0.9, 0.9))]
+    for row, orders in zip(rows, ([None, 0.9], [0.2, 0.8], [0.5, 0.9], [0.9, 0.9]), strict=True):
+        row["verdicts"][0]["orders"] = orders
+    browser.open(write_page(tmp_path, rows))
+    browser.wait(READY)
+    choose(browser, "slice", "orders disagree")
+    assert browser.evaluate(STATUS) == "1 of 4 samples"
+    choose(browser, "slice", "")
+    choose(browser, "outcome", "win")
+    assert browser.evaluate(STATUS) == "4 of 4 samples"  # also the one that is nearly a tie
+    choose(browser, "sort", "orders differ most")
+    numbers = browser.evaluate("[...document.querySelectorAll('.row')].map((x) => x.textContent.slice(0, 2))")
+    assert numbers == ["#2", "#3", "#4", "#1"]

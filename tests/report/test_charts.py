@@ -12,7 +12,7 @@ from rlaif_framework.metrics.equal_kl import Checkpoint
 from rlaif_framework.metrics.estimates import Estimate
 from rlaif_framework.metrics.evaluation import Evaluation
 from rlaif_framework.metrics.wins import WinRate
-from rlaif_framework.report.charts import MAX_POINTS, Chart, draw_rates, thin
+from rlaif_framework.report.charts import MAX_POINTS, SHAPES, Chart, by_arm, curve_channels, draw_rates, thin
 from rlaif_framework.report.checkpoint_charts import draw_checkpoints
 from rlaif_framework.report.family_charts import MOST_ROWS, draw_family
 from rlaif_framework.report.run_charts import LoggedMetric, draw_run
@@ -172,3 +172,12 @@ def test_specs_ask_for_nothing_and_have_unique_ids(tmp_path: Path) -> None:
         assert '"url"' not in text
         assert '"href"' not in text
         assert chart.description.endswith(".")
+
+
+def test_twenty_curves_differ_by_their_colours_or_dashes() -> None:
+    arms = [f"arm {number}" for number in range(20)]
+    channels = curve_channels(arms, arms)
+    ranges = [channels[name]["scale"]["range"] for name in ("color", "strokeDash")]
+    assert len(set(zip(*ranges, strict=True))) == 20
+    trade = by_arm(arms, arms, SHAPES, {})["scale"]["range"]
+    assert len(set(zip(ranges[0], trade, strict=True))) == 20

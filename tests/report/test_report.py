@@ -363,3 +363,10 @@ def test_a_reward_that_rises_while_responses_get_worse_may_be_exploited(changes:
 )
 def test_other_changes_are_no_sign_of_an_exploited_reward(changes: dict[str, Any]) -> None:
     assert not any("exploited" in line for line in report(**changes).warnings)
+
+
+def test_slices_are_those_of_all_labelers() -> None:
+    labelers = {"judge": labeler("reference-likelihood", None), "rlaif": labeler("similarity", estimate(0.7))}
+    page = report(labelers=labelers).render()
+    assert "Agreement by slice" in page
+    assert '<th scope="row">too-long</th>' in page

@@ -76,7 +76,11 @@ def test_packed_samples_are_what_was_given_in_fewer_digits() -> None:
     found = unpack(packed.data)
     assert (found["policies"], found["matchups"], found["judges"]) == (["sft", "rlaif"], [["rlaif", "sft"]], ["judge"])
     sample = found["samples"][1]
-    assert sample["responses"]["rlaif"] == ["a better answer 2", {"rlaif": 0.286}, {"tokens": 4.0, "eos_rate": 1.0}]
+    assert sample["responses"]["rlaif"] == [
+        "a better answer 2",
+        {"rlaif": 0.285714286},
+        {"tokens": 4.0, "eos_rate": 1.0},
+    ]
     assert sample["verdicts"] == [[0, 0, 0.2, [0.2, 0.8], ["because"]]]
     assert pack_samples([]) is None
     assert pack_samples([make_row(0), make_row(2)]) == packed
@@ -114,3 +118,12 @@ def test_a_report_without_samples_shows_those_in_its_numbers(tmp_path: Path) -> 
     assert 'id="sample-data"' not in page
     assert "POST: &lt;b&gt;bold" in page
     assert RunReport.read(tmp_path).render() == page
+
+
+def test_numbers_of_the_page_have_the_outcomes_of_the_win_rates() -> None:
+    close = [make_row(number, probability=p) for number, p in enumerate((0.5004, 0.4997, 0.5))]
+    close.append(make_row(3, probability=0.5, rlaif="", sft=""))
+    packed = pack_samples(close)
+    assert packed is not None
+    found = [sample["verdicts"][0][2] for sample in unpack(packed.data)["samples"]]
+    assert found == [0.5004, 0.4997, 0.5, None]

@@ -44,8 +44,14 @@
     return verdict.probability > 0.5 ? "win" : "loss";
   };
 
+  // True if a verdict has both orders; a judge may have been shown one, or one may not have been read.
+  const hasBoth = (orders) => orders.length === 2 && orders[0] !== null && orders[1] !== null;
+
   const prefersSamePosition = (orders) =>
-    orders.length === 2 && orders[0] !== null && orders[1] !== null && orders[0] > 0.5 !== orders[1] > 0.5;
+    hasBoth(orders) && !orders.includes(0.5) && orders[0] > 0.5 !== orders[1] > 0.5;
+
+  // A value of a mapping whose keys are names that people choose, such as `constructor`.
+  const valueOf = (mapping, name) => (mapping && Object.hasOwn(mapping, name) ? mapping[name] : undefined);
 
   const length = (sample, policy) =>
     (sample.responses[policy] ? sample.responses[policy][0] : (sample.reference ?? "")).length;
@@ -58,7 +64,7 @@
 
   // Slices by name: functions of a sample, its verdict, and the names of the two policies.
   report.listSlices = (data) => {
-    const slices = new Map([
+    const slices = new Map(data.matchups.length === 0 ? [] : [
       ["orders disagree", (s, verdict) => Boolean(verdict) && prefersSamePosition(verdict.orders)],
       ["first is longer", (s, v, [first, second]) => length(s, first) > length(s, second)],
       ["first is shorter", (s, v, [first, second]) => length(s, first) < length(s, second)],
@@ -89,7 +95,7 @@
 
   // How much the arm's own reward rates its response above that of the other policy.
   report.rewardGain = (sample, [first, second]) => {
-    const [own, other] = [sample.responses[first]?.[1][first], sample.responses[second]?.[1][first]];
+    const [own, other] = [first, second].map((name) => valueOf(valueOf(sample.responses, name)?.[1], first));
     return own === undefined || other === undefined ? null : own - other;
   };
 
@@ -99,7 +105,7 @@
     ["first wins most", (s, verdict) => (verdict?.probability == null ? 2 : 1 - verdict.probability)],
     ["first loses most", (s, verdict) => verdict?.probability ?? 2],
     ["closest", (s, verdict) => (verdict?.probability == null ? 2 : Math.abs(verdict.probability - 0.5))],
-    ["orders differ most", (s, v) => (v?.orders.length === 2 ? -Math.abs(v.orders[0] - v.orders[1]) : 1)],
+    ["orders differ most", (s, v) => (v && hasBoth(v.orders) ? -Math.abs(v.orders[0] - v.orders[1]) : 1)],
     ["reward rose most", (s, v, names) => -(report.rewardGain(s, names) ?? -Infinity)],
     ["reward fell most", (s, v, names) => report.rewardGain(s, names) ?? Infinity],
   ]);
