@@ -36,7 +36,7 @@ def test_the_commands_of_the_page_end_in_a_report(
     monkeypatch.chdir(tmp_path)
     Path("words.csv").write_text(find_block("csv", "word,"), encoding="utf-8")
     Path("my-task.yaml").write_text(find_block("yaml", "task:\n  kind: text\n  data: words.csv"), encoding="utf-8")
-    models = ("policy.model", "arms.ai.feedback.labeler.backend.model")
+    models = ("policy.model", "arms.*.feedback.labeler.backend.model")
     changes = {**SMALL, **dict.fromkeys(models, str(tiny_model))}
     tiny = [part for name, value in changes.items() for part in ("--set", f"{name}={value}")]
     commands = [
