@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,20 @@ from rlaif_framework import Context, PluginManager, Spec, Store, plan_spec
 from rlaif_framework.pipeline import timings
 from rlaif_framework.pipeline.compose import compose
 from rlaif_framework.pipeline.environment import describe_environment
+from rlaif_framework.pipeline.run_record import RunRecord
 from rlaif_framework.pipeline.timings import Workload, describe_time
 
 Expect = Callable[..., dict[str, float | None]]
 
 
 @pytest.fixture
-def store(run_folder: Path) -> Store:
-    return Store(run_folder.parent / f"{run_folder.name}-store")
+def store(run_folder: Path, tmp_path: Path) -> Store:
+    """A store with the artefacts of the finished run only: other tests add theirs to the one that it was made in."""
+    made, record = Store(run_folder.parent / f"{run_folder.name}-store"), RunRecord.read(run_folder)
+    for name, key in record.steps.items():
+        path = made.path(record.manifests[name]["stage"], key)
+        shutil.copytree(path, tmp_path / "store" / path.name, dirs_exist_ok=True)
+    return Store(tmp_path / "store")
 
 
 @pytest.fixture
