@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -171,8 +172,18 @@ class FamilyReport(BaseModel):
         return " ".join([READING, *map(explain_published, self.published)])
 
     def list_tables(self) -> list[Table]:
-        """Return a table for each measure, with a row for each variant and a column for each seed."""
-        return [_make_table(measure) for measure in self.measures]
+        """Return a table for each measure, with a row for each variant and a column for each seed.
+
+        If there is one variant only, measures of several arms that differ by the arm only are in one table.
+        """
+        if len({member.variant for member in self.members}) > 1:
+            return [_make_table(measure) for measure in self.measures]
+        joined: dict[tuple[str, tuple[str, ...]], list[tuple[str, ...]]] = {}
+        for measure in self.measures:
+            arm = measure.name.rpartition("/")[2].partition("-vs-")[0]
+            title, (_, *head), ((_, *cells),) = _make_table(measure)
+            joined.setdefault((_leave_out(title, arm), ("arm", *head)), []).append((arm, *cells))
+        return [(title, head, rows) for (title, head), rows in joined.items()]
 
     def describe(self) -> list[str]:
         """Return notes and failures as lines for a terminal."""
@@ -240,6 +251,14 @@ def _list_notes(measures: Sequence[FamilyMeasure]) -> Iterator[str]:
             for title, variants in about.items()
         )
         yield f"{reason}: {'; '.join(names)}"
+
+
+def _leave_out(title: str, arm: str) -> str:
+    """Return the title of a measure without the arm: `win rate against sft` for `win rate of rlaif against sft`."""
+    about, judged, judge = title.partition(", judged by")
+    places = [found.span() for found in re.finditer(rf" of {re.escape(arm)}(?= |$)", about)]
+    start, end = places[-1] if places else (len(about), len(about))
+    return about[:start] + about[end:] + judged + judge
 
 
 def _make_table(measure: FamilyMeasure) -> Table:

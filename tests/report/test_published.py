@@ -70,3 +70,21 @@ def test_a_family_shows_the_published_result_of_each_variant() -> None:
 def test_published_results_need_a_source(tiny_spec: Callable[..., Spec]) -> None:
     with pytest.raises(SpecError, match=r"published\.source: Field required"):
         tiny_spec(published={"results": RESULTS})
+
+
+def test_a_family_of_one_variant_has_a_table_for_each_kind_of_measure() -> None:
+    members = [FamilyMember(name=f"seed={n}", variant="f", seed=n, choices={}, state="finished") for n in (0, 1)]
+    titles = {
+        "win_rate/a-vs-sft": "win rate of a against sft, judged by rouge",
+        "win_rate/b.2-vs-sft": "win rate of b.2 against sft, judged by rouge",
+        "win_rate/a-vs-b.2": "win rate of a against b.2, judged by rouge",
+        "tokens/a": "tokens of a response of a",
+        "tokens/b.2": "tokens of a response of b.2",
+    }
+    rows = [Measure(name, title, False, Measured(float(n))) for n, (name, title) in enumerate(titles.items())]
+    tables = FamilyReport.build("f", {}, members, {member.name: rows for member in members}).list_tables()
+    assert [(title, head[0], [row[0] for row in rows]) for title, head, rows in tables] == [
+        ("win rate against sft, judged by rouge", "arm", ["a", "b.2"]),
+        ("win rate against b.2, judged by rouge", "arm", ["a"]),
+        ("tokens of a response", "arm", ["a", "b.2"]),
+    ]
