@@ -69,11 +69,10 @@ def read_items(
                 items.setdefault(item.key, item)
     if not items:
         raise DataError(f"{place}: there are no pairs to compare")
-    comparisons = {key: item.comparison for key, item in items.items()}
     opinions: Opinions = {}
     for path in labels:
         name = name_labeler(path)
-        opinions[str(path) if name in opinions else name] = read_opinions(path, comparisons)
+        opinions[str(path) if name in opinions else name] = read_opinions(path, items)
     judges = {} if matchups is None else matchups.read_opinions(items.values())
     opinions |= {name: found for name, found in judges.items() if name not in opinions}
     return ItemSet(str(place), items, repeated, tuple(notes), opinions)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,12 @@ def name_labeler(path: Path) -> str:
     return path.name.removesuffix(".jsonl").removeprefix("labels.") or "labels"
 
 
-def read_opinions(path: Path, pairs: Mapping[str, Comparison]) -> dict[str, float]:
+def read_opinions(path: Path, keys: Container[str]) -> dict[str, float]:
     """Read a file of labels.
 
     Args:
         path: A `labels.jsonl` that `rlaif label` wrote.
-        pairs: The items, by key.
+        keys: The keys of the items, whose responses are in sorted order.
 
     Returns:
         The labeler's probability that the first response of an item is better, by the item's key.
@@ -41,9 +41,8 @@ def read_opinions(path: Path, pairs: Mapping[str, Comparison]) -> dict[str, floa
         label, first = _read_label(path, number, row)
         texts, swapped = sort_texts(label)
         key = hash_texts(*texts)
-        if first is not None and key in pairs:
-            same = swapped == sort_texts(pairs[key])[1]
-            found[key] = first if same else 1 - first
+        if first is not None and key in keys:
+            found[key] = 1 - first if swapped else first
     if not found:
         raise DataError(f"{path}: none of the {rows} labels is about one of the pairs; name the labels of these pairs")
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from reprlib import repr as short
@@ -133,14 +133,15 @@ def _select_splits(parts: Mapping[str, T]) -> dict[Split, T]:
     }
 
 
-def _find_beginnings(parts: Iterable[str]) -> dict[Split, str]:
+def _find_beginnings(parts: Collection[str]) -> dict[Split, str]:
     """Return the first name that begins with that of each split, such as `train_sft`."""
     found: dict[Split, str] = {}
-    for name in parts:
-        for split, names in SPLIT_NAMES.items():
-            if any(name.startswith((f"{begin}_", f"{begin}-")) for begin in names):
+    for split, names in SPLIT_NAMES.items():
+        beginnings = tuple(begin + end for begin in names for end in "_-")
+        for name in parts:
+            if name.startswith(beginnings):
                 found.setdefault(split, name)
-    return dict(sorted(found.items(), key=lambda item: _PRIORITY[item[0]]))
+    return found
 
 
 def _name_split(rows: Iterable[Row], split: Split) -> Iterator[Row]:

@@ -15,7 +15,6 @@ from rlaif_framework.metrics.evaluation import Evaluation
 from rlaif_framework.metrics.seeds import Measure
 from rlaif_framework.pipeline.compose import compose
 from rlaif_framework.pipeline.member_measures import list_measures
-from rlaif_framework.pipeline.run_folder import RECORD
 from rlaif_framework.pipeline.run_record import SUMMARY, RunRecord, RunStatus, read_family_keys, read_object
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.progress import Progress
@@ -137,10 +136,9 @@ def _rebuild_family(folder: Path, manager: PluginManager, progress: Progress) ->
         place = folder / Path(member.name).name  # a record may come from a stranger
         members.append(member)
         try:
-            # A member that failed in a stage which others share may have the folder of an earlier version.
-            if not (place / RECORD).exists() or not RunRecord.read(place).is_member(keys):
+            record = RunRecord.read_member(place, keys)
+            if record is None:
                 raise DataError(f"member '{member.name}' {'failed' if member.state == 'failed' else 'has not run'}")
-            record = RunRecord.read(place)
             yield _rebuild_run(record, manager, progress)
             evaluation = record.read_evaluation()
             curves[member.name] = [] if evaluation is None else list(list_training(evaluation))

@@ -91,7 +91,7 @@ def list_runs(folder: Path) -> RunList:
             if (path / FAMILY).exists():
                 families.append(_list_family(path, problems))
             else:
-                runs.append(_list_run(path, path.absolute().name, problems))
+                runs.append(_list_run(RunRecord.read(path), path.absolute().name, problems))
     return RunList(runs=runs, families=families, problems=problems)
 
 
@@ -104,8 +104,8 @@ def _collected(problems: list[Problem], path: Path) -> Iterator[None]:
         problems.append(Problem(path=path, reason=str(error)))
 
 
-def _list_run(path: Path, name: str, problems: list[Problem]) -> ListedRun:
-    record, evaluation = RunRecord.read(path), None
+def _list_run(record: RunRecord, name: str, problems: list[Problem]) -> ListedRun:
+    path, evaluation = record.folder, None
     with _collected(problems, path):  # all else can be listed
         evaluation = record.read_evaluation()
     state = record.state
@@ -141,8 +141,8 @@ def _list_family(path: Path, problems: list[Problem]) -> ListedFamily:
 def _list_member(
     path: Path, name: str, member: FamilyMember, keys: frozenset[str], problems: list[Problem]
 ) -> ListedRun:
-    # A member that failed in a stage which others share may have the folder of an earlier version.
-    if (path / RECORD).exists() and RunRecord.read(path).is_member(keys):
-        return _list_run(path, name, problems)
+    record = RunRecord.read_member(path, keys)
+    if record is not None:
+        return _list_run(record, name, problems)
     state = "failed" if member.error is not None else "not started"
     return ListedRun(name=name, path=path, started=None, state=state, error=member.error)

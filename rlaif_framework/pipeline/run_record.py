@@ -112,9 +112,19 @@ class RunRecord:
             raise DataError(f"{folder / RECORD} is damaged: its steps are not the names of artefacts")
         return cls(folder, {name: str(key) for name, key in steps.items()}, _read_status(folder))
 
-    def is_member(self, keys: frozenset[str]) -> bool:
-        """Return True if this is a run of the family with these keys, and not one of an earlier version of it."""
-        return not keys or keys.issuperset(self.steps.values())
+    @classmethod
+    def read_member(cls, folder: Path, keys: frozenset[str]) -> RunRecord | None:
+        """Read the record of a member of the family with these keys; None if it has not run.
+
+        A member that failed in a stage which others share may have the folder of an earlier version of the family.
+
+        Raises:
+            DataError: The record is damaged.
+        """
+        if not (folder / RECORD).exists():
+            return None
+        record = cls.read(folder)
+        return record if not keys or keys.issuperset(record.steps.values()) else None
 
     @cached_property
     def manifests(self) -> Mapping[str, dict[str, Any]]:
