@@ -553,6 +553,33 @@ def test_the_evaluation_scores_prompts_cut_as_in_training(
     assert all(60 < len(encode_text(tokenizer, prompt.text)) <= 96 for prompt in seen)
 
 
+def test_the_evaluation_scores_both_responses_to_a_prompt_together(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[list[tuple[str, str]]] = []
+
+    def note(reward: Any, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[float]:
+        calls.append([(prompt.id, text) for prompt, text in zip(prompts, responses, strict=True)])
+        return [float(len(text)) for text in responses]
+
+    monkeypatch.setattr(score, "score_responses", note)
+    steps = []
+    for name, texts in (("baseline", ["a", "bb"]), ("policy", ["ccc", "dddd"])):
+        rows = [{"prompt": p.id, "response": t, "metrics": {}} for p, t in zip(PROMPTS, texts, strict=False)]
+        (tmp_path / name).mkdir()
+        write_rows(tmp_path / name / "responses.jsonl", rows)
+        steps.append(Step(name, Recipe(), {}, ()))
+    stage = bench.stage("scores")
+    stage.artefact = lambda step: tmp_path / step.name
+    reward = FittedReward(narrow("reward", {"kind": "length"}, bench.manager), steps[0])
+    prompts = PROMPTS[:2]
+    recipe = ScoreResponsesRecipe(reward=reward, prompts=prompts, baseline=steps[0], responses=steps[1])
+    score.score_policies(stage, bench.context, recipe)
+    first, second = (prompt.id for prompt in prompts)
+    assert calls == [[(first, "a"), (second, "bb"), (first, "ccc"), (second, "dddd")]]  # one call
+    assert score.read_scores(stage.folder) == {"sft": [1.0, 2.0], "policy": [3.0, 4.0]}
+
+
 def test_ties_change_no_metric_of_the_training(bench: Bench) -> None:
     ties = [label(2, "he left her", "nobody knows", 0.5), label(2, "nobody knows", "he left her", 0.5)]
     rows = []

@@ -33,10 +33,10 @@ def score_comparisons(stage: Stage, context: Context, recipe: ScoreComparisonsRe
 def score_policies(stage: Stage, context: Context, recipe: ScoreResponsesRecipe) -> None:
     """Write the score of each response of the baseline and of a policy."""
     reward, prompts = _load(stage, context, recipe.reward), _truncate(context, recipe.prompts)
-    scores = {
-        name: score_responses(reward, prompts, read_responses(stage.artefact(step)))
-        for name, step in (("sft", recipe.baseline), ("policy", recipe.responses))
-    }
+    baseline, policy = (read_responses(stage.artefact(step)) for step in (recipe.baseline, recipe.responses))
+    # In one call, so that the responses to a prompt share its computation.
+    found = score_responses(reward, [*prompts, *prompts], [*baseline, *policy])
+    scores = {"sft": found[: len(prompts)], "policy": found[len(prompts) :]}
     (stage.folder / SCORES).write_text(json.dumps(scores))
 
 
