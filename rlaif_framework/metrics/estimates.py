@@ -224,10 +224,14 @@ def estimate_mean_rate(rates: Sequence[RateAt], clusters: Sequence[Hashable]) ->
         or if several rates are 0 or 1 but for rounding.
     """
     mean = math.fsum(found.rate for found in rates) / len(rates)
-    centre, weights = (rates[0].logit, [1.0]) if len(rates) == 1 else (float(logit(mean)), [])
-    if not weights and 0 < mean < 1:
-        weights = [found.slope / (len(rates) * mean * (1 - mean)) for found in rates]  # of the logit of the mean
-    half = _error_of_sum(rates, weights, clusters) if weights else None
+    if len(rates) == 1:
+        centre, weights = rates[0].logit, [1.0]
+    elif 0 < mean < 1:
+        # Those of the logit of the mean.
+        centre, weights = float(logit(mean)), [found.slope / (len(rates) * mean * (1 - mean)) for found in rates]
+    else:
+        return None
+    half = _error_of_sum(rates, weights, clusters)
     if half is None:
         return None
     low, high = map(float, expit(centre + np.array([-half, half])))

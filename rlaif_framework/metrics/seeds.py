@@ -124,18 +124,7 @@ def compare_seeds(first: Mapping[int, Measured], second: Mapping[int, Measured])
     if not shared:
         return None
     seeds = {seed: first[seed].value - second[seed].value for seed in shared}
-    prompts: list[str] = []
-    differences: list[float] = []
-    for seed in shared:
-        own, other = first[seed].by_prompt(), second[seed].by_prompt()
-        both = [prompt for prompt in own if prompt in other]
-        prompts += both
-        differences += [own[prompt] - other[prompt] for prompt in both]
-    is_unknown = len(set(prompts)) < 2 or max(differences) == min(differences)
-    over_prompts = None if is_unknown else estimate_mean(differences, prompts)
-    pairs = [[runs[seed] for seed in shared] for runs in (first, second)]
-    if any(found.is_adjusted for runs in pairs for found in runs):
-        over_prompts = _estimate_adjusted_difference(*pairs)
+    over_prompts = _estimate_difference([first[seed] for seed in shared], [second[seed] for seed in shared])
     over_seeds = _estimate_over_seeds(list(seeds.values()))
     p = None if over_seeds is None else float(stats.ttest_1samp(list(seeds.values()), 0.0).pvalue)
     return SeedDifference(fmean(seeds.values()), seeds, over_prompts, over_seeds, p)
@@ -154,6 +143,22 @@ def _estimate_over_prompts(measured: Sequence[Measured], is_rate: bool) -> Estim
     if max(values) == min(values) and values[0] not in (0, 0.5, 1):  # without variance, its interval has no width
         return None
     return estimate_by_prompt(zip(prompts, values, strict=True))
+
+
+def _estimate_difference(first: Sequence[Measured], second: Sequence[Measured]) -> Estimate | None:
+    """Estimate the mean difference of runs with the same seeds, robust to correlation within prompts."""
+    if any(found.is_adjusted for found in [*first, *second]):
+        return _estimate_adjusted_difference(first, second)
+    prompts: list[str] = []
+    differences: list[float] = []
+    for a, b in zip(first, second, strict=True):
+        own, other = a.by_prompt(), b.by_prompt()
+        both = [prompt for prompt in own if prompt in other]
+        prompts += both
+        differences += [own[prompt] - other[prompt] for prompt in both]
+    if len(set(prompts)) < 2 or max(differences) == min(differences):
+        return None
+    return estimate_mean(differences, prompts)
 
 
 def _estimate_adjusted_difference(first: Sequence[Measured], second: Sequence[Measured]) -> Estimate | None:
