@@ -152,11 +152,19 @@ def _newest(folder: Path) -> float:
     return max(times)
 
 
-def link_tree(source: Path, target: Path) -> None:
-    """Copy an artefact to `target`, with hard links if the file system supports them."""
+def link_tree(source: Path, target: Path, keep: str | None = None) -> None:
+    """Copy an artefact to `target`, with hard links if the file system supports them.
+
+    Args:
+        source: The artefact.
+        target: Its place, whose content is replaced.
+        keep: Name of a file at the place that stays, unless the artefact has one of this name.
+    """
     with atomic_path(target) as temporary:
         shutil.rmtree(temporary, ignore_errors=True)  # left by an earlier process with the same id
         shutil.copytree(source, temporary, copy_function=_link_file)
+        if keep is not None and not (source / keep).exists():
+            _link_file(str(target / keep), str(temporary / keep))
         shutil.rmtree(target, ignore_errors=True)  # a folder that is not empty cannot be replaced by renaming
 
 

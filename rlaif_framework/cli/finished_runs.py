@@ -43,9 +43,11 @@ def report(
     plugin: PluginFiles = None,
     trust_local: TrustLocal = False,
 ) -> None:
-    """Write report.html and report.json of finished runs again, from their artefacts, and print the paths.
+    """Write the reports and the cards of finished runs again, from their artefacts, and print the pages' paths.
 
-    Of a family, the reports of its members and its own are written; its numbers need the data of the runs.
+    The files are report.html, report.json and report.md, and README.md beside models and labels, which is kept if it
+    has been edited. Of a family, the reports of its members and its own are written; its numbers need the data of the
+    runs.
     """
     from rich.console import Console
 

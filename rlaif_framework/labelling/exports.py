@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from rlaif_framework.files import write_atomic
 from rlaif_framework.labelling.report_model import LabelerReport
 from rlaif_framework.labelling.rows import read_labels
 from rlaif_framework.plugins.configs import LabelerConfig
 from rlaif_framework.plugins.versions import framework_version
 from rlaif_framework.records.preference_set import PREFERENCE_SET, write_preference_set
-from rlaif_framework.report.cards import CARD
+from rlaif_framework.report.card_file import CARD, save_card
 from rlaif_framework.report.dataset_cards import DatasetFacts, describe_dataset
 from rlaif_framework.report.findings import list_models
 
@@ -73,4 +72,4 @@ def write_label_card(folder: Path, report: LabelerReport, config: LabelerConfig,
         versions=f"{', '.join(record.labeler['from'])}.",
         settings=("Settings", {"labeler": settings, "task": task, "seed": record.seed}),
     )
-    write_atomic(folder / CARD, "\n".join(describe_dataset(facts)) + "\n")
+    save_card(folder / CARD, describe_dataset(facts))

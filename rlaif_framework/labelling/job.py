@@ -16,6 +16,7 @@ from rlaif_framework.labelling.wording import GENERAL
 from rlaif_framework.plugins.configs import LabelerConfig, TaskConfig
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.plugins.slots import narrow
+from rlaif_framework.report.card_file import CARD, is_edited
 from rlaif_framework.spec.model import PublishedConfig
 
 
@@ -129,6 +130,8 @@ def check_existing(job: Job) -> None:
     for option, path in job.products:
         if path.exists() and os.path.realpath(path) not in made:
             raise _refuse(option, path, "and was not made by an earlier run with this --out")
+        if path.name == CARD and is_edited(path):
+            raise _refuse(option, path, "and has been changed since it was written")
 
 
 def _refuse(option: str, path: Path, why: str) -> SpecError:

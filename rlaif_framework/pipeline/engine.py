@@ -348,5 +348,6 @@ def _write_report(run: Run, status: RunStatus) -> None:
         read_json(run.folder / "environment.json"),
         collect_panels(run, run.manager, run.progress),
     )
-    report.write(run.folder)
+    for note in report.write(run.folder):
+        run.progress.print(note)
     run.tracking.results_measured(list_results(evaluation), run.folder / "report.html")

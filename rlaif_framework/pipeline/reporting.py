@@ -123,7 +123,8 @@ def _rebuild_run(record: RunRecord, manager: PluginManager, progress: Progress) 
     report = build_report(
         record.read_spec(), evaluation, record.manifests, record.status or RunStatus.begin([], []), environment, panels
     )
-    report.write(record.folder)
+    for note in report.write(record.folder):
+        progress.print(note)
     return record.folder / "report.html"
 
 

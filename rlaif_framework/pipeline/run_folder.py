@@ -22,6 +22,7 @@ from rlaif_framework.errors import SpecError
 from rlaif_framework.files import read_regular, remove_leftovers, write_atomic
 from rlaif_framework.pipeline.environment import describe_environment
 from rlaif_framework.pipeline.steps import Step
+from rlaif_framework.report.card_file import CARD, is_edited
 from rlaif_framework.spec.model import Spec
 from rlaif_framework.store import MANIFEST, link_tree
 
@@ -109,12 +110,13 @@ def _find_place(folder: Path, name: str) -> Path:
 
 
 def place_artefact(source: Path, folder: Path, name: str) -> None:
-    """Copy an artefact into a run folder, in place of the one of an earlier version of the spec.
+    """Copy an artefact into a run folder, in place of the one of an earlier version of the spec; an edited card stays.
 
     Raises:
         SpecError: Its place leads through a link, or something that no run wrote is there.
     """
-    link_tree(source, _find_place(folder, name))
+    place = _find_place(folder, name)
+    link_tree(source, place, keep=CARD if is_edited(place / CARD) else None)
 
 
 def open_folder(folder: Path, spec: Spec, steps: Sequence[Step]) -> None:

@@ -11,16 +11,14 @@ from typing import Any
 import yaml
 
 from rlaif_framework.data.paths import HUB_ID
-from rlaif_framework.files import write_atomic
 from rlaif_framework.metrics.evaluation import Evaluation
+from rlaif_framework.report.card_file import CARD, is_edited, save_card
 from rlaif_framework.report.cautions import Caution
 from rlaif_framework.report.findings import check_labelers
 from rlaif_framework.report.leaderboard import BASELINE, Leaderboard
 from rlaif_framework.report.markdown import escape, make_table
 from rlaif_framework.report.page import number, percent
 from rlaif_framework.store import MANIFEST
-
-CARD = "README.md"
 
 MODEL = "config.json"
 """The file that every saved model has."""
@@ -47,20 +45,23 @@ class CardFacts:
         return f"Python {self.environment.get('python', '')}; {packages}."
 
 
-def write_cards(folder: Path, facts: CardFacts) -> None:
+def write_cards(folder: Path, facts: CardFacts) -> Iterator[Path]:
     """Write a card beside each model that a run has trained: the baseline, policies and reward models.
 
     Args:
         folder: The run folder. Links in it are not followed.
         facts: What the cards state.
+
+    Yields:
+        Cards that people have edited, which stay as they are.
     """
     for arm in facts.spec["arms"]:
-        write_card(folder, f"{arm}/policy", MODEL, _describe_policy(arm, facts))
-        write_card(folder, f"{arm}/reward", MODEL, _describe_reward(arm, facts))
-    write_card(folder, BASELINE, MODEL, _describe_policy(BASELINE, facts))
+        yield from write_card(folder, f"{arm}/policy", MODEL, _describe_policy(arm, facts))
+        yield from write_card(folder, f"{arm}/reward", MODEL, _describe_reward(arm, facts))
+    yield from write_card(folder, BASELINE, MODEL, _describe_policy(BASELINE, facts))
 
 
-def write_card(folder: Path, name: str, content: str, lines: Iterator[str]) -> None:
+def write_card(folder: Path, name: str, content: str, lines: Iterator[str]) -> Iterator[Path]:
     """Write a card into the folder of an artefact, unless it lacks what the card describes.
 
     Args:
@@ -68,12 +69,19 @@ def write_card(folder: Path, name: str, content: str, lines: Iterator[str]) -> N
         name: The name of the artefact's step.
         content: The file that the card describes; a direct reward, for example, has no model.
         lines: The card.
+
+    Yields:
+        The card, if people have edited it: it stays as it is.
     """
     place = folder / name
     inside = [place, *place.parents][: len(Path(name).parts)]
     is_linked = any(path.is_symlink() for path in inside)
-    if not is_linked and (place / MANIFEST).is_file() and (place / content).is_file():
-        write_atomic(place / CARD, "\n".join(lines) + "\n")
+    if is_linked or not (place / MANIFEST).is_file() or not (place / content).is_file():
+        return
+    if is_edited(place / CARD):
+        yield place / CARD
+    else:
+        save_card(place / CARD, lines)
 
 
 def _describe_policy(name: str, facts: CardFacts) -> Iterator[str]:

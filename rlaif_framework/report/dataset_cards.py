@@ -76,17 +76,21 @@ class DatasetFacts:
     """A title, and the settings that the labels were made with."""
 
 
-def write_dataset_cards(folder: Path, facts: CardFacts) -> None:
+def write_dataset_cards(folder: Path, facts: CardFacts) -> Iterator[Path]:
     """Write a card beside the labels of each arm, and of its earlier rounds.
 
     Args:
         folder: The run folder. Links in it are not followed.
         facts: What is known about the run.
+
+    Yields:
+        Cards that people have edited, which stay as they are.
     """
     for name in facts.steps:
         arm = name.partition("/")[0]
         if arm in facts.spec["arms"] and name.endswith("/labels"):
-            write_card(folder, name, PREFERENCE_SET, describe_dataset(_collect_facts(folder, name, arm, facts)))
+            card = describe_dataset(_collect_facts(folder, name, arm, facts))
+            yield from write_card(folder, name, PREFERENCE_SET, card)
 
 
 def _collect_facts(folder: Path, name: str, arm: str, facts: CardFacts) -> DatasetFacts:

@@ -80,15 +80,19 @@ class RunReport(BaseModel):
             panels=list(compare_published(spec, evaluation)),
         )
 
-    def write(self, folder: Path) -> None:
-        """Write `report.html`, `report.json` and `report.md` into a run folder, and cards of models and labels."""
+    def write(self, folder: Path) -> list[str]:
+        """Write `report.html`, `report.json` and `report.md` into a run folder, and cards of models and labels.
+
+        Returns:
+            Notes about cards that people have edited, which stay as they are.
+        """
         rows = list(read_samples(folder))
         facts = self._collect_card_facts()
-        write_cards(folder, facts)
-        write_dataset_cards(folder, facts)
+        kept = [*write_cards(folder, facts), *write_dataset_cards(folder, facts)]
         write_atomic(folder / "report.md", self.render_markdown())
         write_atomic(folder / "report.json", self.model_dump_json(indent=1))
         write_atomic(folder / "report.html", self.render(rows))
+        return [f"kept {card}, which has been edited; to write it again, delete it first" for card in kept]
 
     @classmethod
     def read(cls, folder: Path) -> RunReport:

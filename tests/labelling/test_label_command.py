@@ -239,6 +239,13 @@ def test_an_export_into_a_folder_has_a_card_that_the_hub_reads(label: Callable[.
     assert "| agreement with gold preferences | 90.0 % " in card.text
     assert "| gold preferences by | human |" in card.text
     assert label(*argv)[0] == 0, "what an earlier run made was not known as ours"
+    edited = Path("preferences/README.md").read_text().replace("tags:", "license: mit\ntags:")
+    Path("preferences/README.md").write_text(edited)
+    code, _, err = label(*argv)
+    assert (code, Path("preferences/README.md").read_text()) == (2, edited)
+    assert "preferences/README.md: the file already exists, and has been changed since" in " ".join(err.split())
+    assert label(*argv, "--overwrite")[0] == 0
+    assert "license" not in Path("preferences/README.md").read_text()
     Path("other").mkdir()
     Path("other/README.md").write_text("mine")
     code, _, err = label(*argv[:-1], "other")

@@ -19,6 +19,7 @@ from rlaif_framework.pipeline.run_record import RunRecord
 from rlaif_framework.plugins.discovery import Plugin
 from rlaif_framework.progress import Progress
 
+DELETE = "to write it again, delete it first"
 RunCommand = Callable[..., tuple[int, str, str]]
 
 
@@ -39,6 +40,10 @@ def test_it_is_equal_to_the_first_one(copy: Path, run_folder: Path, rlaif: RunCo
     assert (code, err, out) == (0, "", f"{(copy / 'report.html').resolve()}\n")
     for name in ("report.json", "report.html"):
         assert (copy / name).read_text() == (run_folder / name).read_text()
+    (copy / "sft/README.md").write_text("mine")
+    code, out, err = rlaif("report", copy)
+    assert (code, " ".join(err.split())) == (0, f"kept {copy}/sft/README.md, which has been edited; {DELETE}")
+    assert (copy / "sft/README.md").read_text() == "mine"
 
 
 def test_the_data_the_models_and_the_plugins_of_the_run_are_not_needed(copy: Path, run_folder: Path) -> None:

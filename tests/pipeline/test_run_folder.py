@@ -12,6 +12,7 @@ import pytest
 
 from rlaif_framework import Spec, SpecError
 from rlaif_framework.pipeline.run_folder import check_folder, open_folder, place_artefact
+from rlaif_framework.report.card_file import CARD, save_card
 from rlaif_framework.store import MANIFEST
 
 Open = Callable[..., None]
@@ -125,6 +126,21 @@ def test_artefacts_of_earlier_specs_are_removed_and_replaced(open_run: Open, out
     place_artefact(victim, out, "rlaif/reward")
     assert (out / "rlaif" / "reward" / "new").exists()
     assert json.loads((out / "run.json").read_text())["steps"] == {"sft": "k", "rlaif/reward": "k"}
+
+
+def test_an_edited_card_stays_when_its_artefact_is_placed_again(out: Path, victim: Path) -> None:
+    place_artefact(victim, out, "sft")
+    card = out / "sft" / CARD
+    save_card(card, ["measured"])
+    place_artefact(victim, out, "sft")
+    assert not card.exists(), "a card of an earlier artefact was left"
+    save_card(card, ["measured"])
+    card.write_text(card.read_text() + "License: MIT\n")
+    (victim / "thesis.tex").write_text("new")
+    place_artefact(victim, out, "sft")
+    assert card.read_text().endswith("License: MIT\n")
+    assert (out / "sft" / "thesis.tex").read_text() == "new"
+    assert not (victim / CARD).exists()
 
 
 def test_a_truncated_record_is_one_without_steps(open_run: Open, out: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
-from rlaif_framework.report.cards import CARD
+from rlaif_framework.report.card_file import CARD
 from rlaif_framework.report.results import list_results
 from support.evaluations import ARM, EVALUATION, POLICY, SPEC, build_report, estimate, labeler
 
@@ -49,6 +49,24 @@ def test_a_reward_model_has_a_card_with_its_accuracy(folder: Path) -> None:
     assert card.data.to_dict()["pipeline_tag"] == "text-classification"
     assert "| accuracy against gold preferences | 70.0 % \\[65, 75\\] n=50 |" in card.text
     assert "| accuracy of always picking the longer response | 60.0 % \\[55, 65\\] n=50 |" in card.text
+
+
+def test_an_edited_card_is_kept_and_named(folder: Path) -> None:
+    assert build_report(make_spec()).write(folder) == []
+    card, other = folder / "rlaif/policy" / CARD, folder / "rlaif/reward" / CARD
+    first = other.read_text()
+    edited = card.read_text().replace("tags:", "license: apache-2.0\ntags:")
+    card.write_text(edited)
+    note = f"kept {card}, which has been edited; to write it again, delete it first"
+    changed = build_report(make_spec(), comparisons=77)
+    assert changed.write(folder) == [note]
+    assert card.read_text() == edited
+    assert other.read_text() != first, "a card that nobody has edited was not written again"
+    card.write_text("mine")
+    assert changed.write(folder) == [note]
+    card.unlink()
+    assert changed.write(folder) == []
+    assert ModelCard.load(card).data.to_dict()["pipeline_tag"] == "text-generation"
 
 
 def test_what_is_no_model_or_a_link_has_no_card(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -13,7 +13,7 @@ from huggingface_hub import DatasetCard
 from rlaif_framework.metrics.agreement import QUALITY
 from rlaif_framework.metrics.evaluation import Evaluation
 from rlaif_framework.records.preference_set import PREFERENCE_SET, PreferenceRow
-from rlaif_framework.report.cards import CARD
+from rlaif_framework.report.card_file import CARD
 from rlaif_framework.report.run_report import RunReport, StepReport
 from support.evaluations import EVALUATION, SPEC
 from support.runs import run_rows
