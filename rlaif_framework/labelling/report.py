@@ -117,17 +117,16 @@ def _read_disputed(path: Path) -> list[LabelExample]:
 
 
 def _to_example(comparison: Comparison, preference: Preference) -> LabelExample:
-    orders = preference.evidence.orders
-    # If a ballot averages several, its first rationale is also the first of `rationales`.
+    evidence = preference.evidence
     return LabelExample(
         id=comparison.id,
         prompt=comparison.prompt.text,
         responses=comparison.responses,
         probabilities=preference.probabilities,
         human=comparison.preference,
-        votes={vote.labeler: vote.probabilities for vote in preference.evidence.members},
-        principle=next((ballot.principle for ballot in orders if ballot.principle), None),
-        rationales=[[ballot.rationale, *ballot.rationales[1:]] for ballot in orders if ballot.rationale],
+        votes={vote.labeler: vote.probabilities for vote in evidence.members},
+        principle=next((ballot.principle for ballot in evidence.orders if ballot.principle), None),
+        rationales=evidence.rationales,
     )
 
 

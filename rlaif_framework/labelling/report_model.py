@@ -40,7 +40,7 @@ class LabelExample(BaseModel):
     """Probabilities of each member of an ensemble."""
     principle: str | None
     rationales: list[list[str]]
-    """For each order, the texts that the model generated before its answer."""
+    """For the original and the swapped order, the texts that the model generated before its answer."""
 
 
 class LabelCost(BaseModel):

@@ -35,8 +35,8 @@ class Verdict:
     """Probability that the first policy's response is better; None if the verdict could not be read."""
     orders: tuple[float | None, ...] = ()
     """The same probability by each order that was shown: the first policy's response first, then second."""
-    rationales: tuple[str, ...] = ()
-    """What the judge wrote before its verdicts."""
+    rationales: tuple[tuple[str, ...], ...] = ()
+    """What the judge wrote before its answers, by order like `orders`; empty if nothing was written."""
 
     @classmethod
     def read(cls, first: str, second: str, judge: str, preference: Preference) -> Verdict:
@@ -53,7 +53,7 @@ class Verdict:
             judge,
             None if preference.probabilities is None else preference.probabilities[0],
             (None, *orders) if evidence.swapped else orders,
-            tuple(ballot.rationale for ballot in evidence.orders if ballot.rationale),
+            tuple(map(tuple, evidence.rationales)),
         )
 
 

@@ -165,6 +165,12 @@ class Evidence:
         pairs = [ballot.probabilities for ballot in self.orders]
         return [(pair[1], pair[0]) if pair and self.asks_worse else pair for pair in pairs]
 
+    @property
+    def rationales(self) -> list[list[str]]:
+        """For the original and the swapped order, the texts that a model wrote before its answers; empty without any."""
+        written = [list(ballot.rationales or filter(None, [ballot.rationale])) for ballot in self.orders]
+        return ([[], *written] if self.swapped else written) if any(written) else []
+
 
 @dataclass(frozen=True, slots=True)
 class Preference:

@@ -22,7 +22,7 @@ def draw_outcomes(identity: str, title: str, wins: Sequence[WinRate]) -> Chart |
         return None
     bars = [row for win, rate in measured for row in _list_outcomes(win, rate)]
     rates = [
-        {"matchup": _name(win), "value": 100 * rate.value, "low": 100 * rate.low, "high": 100 * rate.high}
+        {**_list_names(win), "value": 100 * rate.value, "low": 100 * rate.low, "high": 100 * rate.high}
         for win, rate in measured
     ]
     y: dict[str, Any] = {"field": "matchup", "type": "nominal", "sort": None, "title": None}
@@ -35,13 +35,13 @@ def draw_outcomes(identity: str, title: str, wins: Sequence[WinRate]) -> Chart |
         "legend": {"orient": "top"},
     }
     tips = [{"field": key, "type": "nominal"} for key in ("matchup", "outcome", "count")]
-    over = {"color": "var(--ink)"}
+    over = {"color": "var(--ink)", "cursor": "pointer"}
     bar = {"y": y, "x": {**x, "field": "start"}, "x2": {"field": "end"}, "color": colour, "tooltip": tips}
     interval = {"y": y, "x": {**x, "field": "low"}, "x2": {"field": "high"}}
     point = {"y": y, "x": {**x, "field": "value"}}
     layers: list[tuple[Rows, dict[str, Any], dict[str, Any]]] = [
         (bars, {"type": "bar", "cursor": "pointer", "height": {"band": 0.72}}, bar),
-        ([{}], {"type": "rule", "strokeDash": [4, 4], **over}, {"x": {"datum": 50}}),
+        ([{}], {"type": "rule", "strokeDash": [4, 4], "color": "var(--ink)"}, {"x": {"datum": 50}}),
         (rates, {"type": "rule", "strokeWidth": 2, **over}, interval),
         (rates, {"type": "point", "shape": "diamond", "filled": True, "size": 80, **over}, point),
     ]
@@ -115,10 +115,7 @@ def _list_outcomes(win: WinRate, rate: Estimate) -> list[dict[str, Any]]:
     start, rows = 0, []
     for outcome, count in zip(OUTCOMES, (won, win.ties, rate.count - won - win.ties), strict=True):
         row = {
-            "matchup": _name(win),
-            "first": win.first,
-            "second": win.second,
-            "judge": win.judge,
+            **_list_names(win),
             "outcome": outcome,
             "filter": TEXTS[outcome],
             "count": count,
@@ -128,6 +125,11 @@ def _list_outcomes(win: WinRate, rate: Estimate) -> list[dict[str, Any]]:
         rows.append(row)
         start += count
     return rows
+
+
+def _list_names(win: WinRate) -> dict[str, str]:
+    """Return what the sample browser finds the pairs of a matchup by."""
+    return {"matchup": _name(win), "first": win.first, "second": win.second, "judge": win.judge}
 
 
 def _name(win: WinRate) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from support.evaluations import ARM, EVALUATION, POLICY, build_report, estimate,
 
 HOSTILE = "</script><script>owned = 1</script><img src=x onerror='owned = 2'>\u202e${owned = 3}{{owned}} " + 300 * "W"
 STATUS = "document.querySelector('.status').textContent"
+WIN_RATES = {"rlaif": 0.6, "7b": 0.7, "10b": None}
 READY = "document.querySelector('#sample-browser').dataset.ready"
 
 
@@ -121,9 +123,14 @@ def test_samples_are_filtered_searched_and_sorted(browser: Browser, page: Path) 
     assert browser.evaluate(STATUS) == "2 of 300 samples"  # 290 and 296
     assert shown(browser) == "Sample 291"
     assert browser.evaluate("document.querySelector('.prompt-text mark').textContent") == "number"
-    assert hash_of(browser) == "#sample-291&outcome=loss&slice=topic%3A+cats&q=NUMBER+29"
+    assert hash_of(browser) == "#sample=p290&outcome=loss&slice=topic%3A+cats&q=NUMBER+29"
     browser.click(".filters button[type=reset]")
     browser.wait(f"{STATUS} === '300 of 300 samples'")
+    choose(browser, "q", "P123")
+    assert (browser.evaluate(STATUS), shown(browser)) == ("1 of 300 samples", "Sample 124")
+    assert "p123" in browser.evaluate("document.querySelector('.row').textContent")
+    choose(browser, "q", "SINCE")
+    assert browser.evaluate(STATUS) == "300 of 300 samples", "rationales are not searched"
     choose(browser, "sort", "first loses most")
     browser.evaluate("document.querySelector('.list').focus()")
     browser.press("Home")
@@ -150,14 +157,20 @@ def test_only_the_rows_in_view_are_elements_and_keys_move(browser: Browser, page
 
 
 def test_an_address_shows_its_sample_and_its_filters(browser: Browser, page: Path) -> None:
-    browser.open(page, fragment="#sample-12")
+    browser.open(page, fragment="#sample=p11")
     browser.wait(READY)
     assert (shown(browser), browser.evaluate(STATUS)) == ("Sample 12", "300 of 300 samples")
     assert browser.evaluate("Math.abs(document.querySelector('#sample-browser').getBoundingClientRect().top) < 100")
-    browser.open(page, fragment="#sample-3&outcome=loss&q=cats")
+    browser.open(page, fragment="#sample=p2&outcome=loss&q=cats")
     browser.wait(READY)
     assert (shown(browser), browser.evaluate(STATUS)) == ("Sample 3", "50 of 300 samples")
-    browser.open(page, fragment="#sample-3&outcome=<img>&matchup=x&q=<img src=x onerror=owned=1>")
+    browser.open(page, fragment="#sample=p2&outcome=win&q=cats")
+    browser.wait(READY)
+    assert (shown(browser), browser.evaluate(STATUS)) == ("Sample 3", "300 of 300 samples"), "another sample is shown"
+    browser.open(page, fragment="#sample=p300&outcome=win")
+    browser.wait(READY)
+    assert browser.evaluate(STATUS) == "100 of 300 samples; sample p300 is not in this page"
+    browser.open(page, fragment="#sample=&outcome=<img>&matchup=x&q=<img src=x onerror=owned=1>")
     browser.wait(READY)
     assert browser.evaluate(STATUS) == "0 of 300 samples"
     assert browser.evaluate("typeof owned") == "undefined"
@@ -170,21 +183,65 @@ def test_a_bar_of_the_win_rates_shows_its_samples(browser: Browser, page: Path) 
     browser.wait("document.querySelector('[data-chart=outcomes-0]').dataset.drawn === 'done'")
     browser.click("[data-chart=outcomes-0] .layer_0_marks path")  # the wins of the first matchup
     browser.wait(f"{STATUS} === '100 of 300 samples'")
-    assert hash_of(browser) == "#sample-1&outcome=win"
+    assert hash_of(browser) == "#sample=p0&outcome=win"
+    browser.click("[data-chart=outcomes-0] .layer_3_marks path")  # the diamond on the bar
+    browser.wait(f"{STATUS} === '300 of 300 samples'")
+    assert hash_of(browser) == "#sample=p0"
 
 
-def test_differences_from_the_baseline_are_marked(browser: Browser, page: Path) -> None:
-    browser.open(page)
+def test_differences_are_those_of_the_compared_pair(browser: Browser, tmp_path: Path) -> None:
+    row = make_row(0, direct="another answer 0")
+    row["verdicts"].append({**row["verdicts"][0], "second": "direct"})
+    browser.open(write_page(tmp_path, [row]))
     browser.wait(READY)
-    assert browser.evaluate("document.querySelectorAll('.response ins').length") == 0
-    browser.click(".sample-detail header button")
     marks = "[...document.querySelectorAll('.response ins, .response del')].map((x) => x.tagName + x.textContent)"
-    assert sorted(browser.evaluate(marks)) == ["DELplain", "INSbetter"]
+    assert browser.evaluate(marks) == []
+    browser.click(".sample-detail header button")
+    assert browser.evaluate(marks)[:2] == ["DELplain", "INSbetter"]
+    choose(browser, "matchup", "rlaif~direct")
+    assert browser.evaluate("document.querySelector('.sample-detail button').textContent") == "Differences from direct"
+    of_pair = "[...document.querySelectorAll('.compared :is(ins, del)')].map((x) => x.tagName + x.textContent)"
+    assert browser.evaluate(of_pair) == ["DELanother", "INSa", "INSbetter "]
+
+
+def test_rationales_name_their_order_those_of_the_chosen_matchup_first(browser: Browser, tmp_path: Path) -> None:
+    rows = [make_row(number) for number in range(2)]
+    for row in rows:
+        row["verdicts"].append({**row["verdicts"][0], "second": "reference"})
+    browser.open(write_page(tmp_path, rows))
+    browser.wait(READY)
+    choose(browser, "matchup", "rlaif~reference")
+    texts = "[...document.querySelectorAll('.rationales > :is(h4, p, pre)')].map((x) => x.textContent)"
+    first, second = "Shown in the order rlaif, reference:", "Shown in the order reference, rlaif:"
+    found = browser.evaluate(texts)
+    assert found[:5] == ["rlaif against reference, by judge", first, "because", second, "since"]
+    assert found[5] == "rlaif against sft, by judge"
+    browser.click(".rationales summary")
+    browser.wait("document.querySelector('.rationales').open")
+    browser.evaluate("document.querySelector('.list').focus()")
+    browser.press("ArrowDown")
+    assert shown(browser) == "Sample 2"
+    assert browser.evaluate("document.querySelector('.rationales').open"), "the box is closed by the next sample"
+
+
+def test_samples_that_cannot_be_unpacked_are_those_in_the_page(browser: Browser, tmp_path: Path) -> None:
+    visible = "document.querySelector('.first-samples').checkVisibility()"
+    browser.open(write_page(tmp_path, []))
+    assert browser.evaluate(visible), "a page without packed samples shows none"
+    path = write_page(tmp_path, [make_row(0)])
+    page = path.read_text(encoding="utf-8")
+    path.write_text(re.sub(r'(id="sample-data">)[^<]*', r"\1broken", page), encoding="utf-8")
+    browser.open(path)
+    browser.wait("document.querySelector('#sample-browser + p') !== null")
+    assert browser.evaluate(visible)
+    assert browser.evaluate("document.querySelector('#sample-browser').hidden")
+    assert "cannot unpack" in browser.evaluate("document.querySelector('#sample-browser + p').textContent")
+    assert browser.complaints() == []
 
 
 def test_hostile_texts_stay_texts(browser: Browser, tmp_path: Path) -> None:
     row = make_row(0, HOSTILE, rlaif=HOSTILE, sft=HOSTILE)
-    row["verdicts"][0]["rationales"] = [HOSTILE]
+    row["verdicts"][0]["rationales"] = [[HOSTILE]]
     row["groups"] = {HOSTILE: HOSTILE}
     labelers = {name: {**x, "title": HOSTILE} for name, x in EVALUATION["labelers"].items()}
     judges = {"judge": {"kind": HOSTILE}}
@@ -231,3 +288,17 @@ def test_samples_without_both_orders_do_not_differ_by_order(browser: Browser, tm
     choose(browser, "sort", "orders differ most")
     numbers = browser.evaluate("[...document.querySelectorAll('.row')].map((x) => x.textContent.slice(0, 2))")
     assert numbers == ["#2", "#3", "#4", "#1"]
+
+
+def test_a_column_is_sorted_as_numbers_only_if_all_its_cells_are(browser: Browser, tmp_path: Path) -> None:
+    wins = [{**win(estimate(rate) if rate else None, None), "first": n} for n, rate in WIN_RATES.items()]
+    names = ["sft", *WIN_RATES]
+    browser.open(write_page(tmp_path, [], wins=wins, policies=dict.fromkeys(names, POLICY)))
+    firsts = "[...document.querySelectorAll('#wins tbody tr')].map((x) => x.cells[0].textContent)"
+    browser.click("#wins thead button", 0)
+    assert browser.evaluate(firsts) == ["10b", "7b", "rlaif"]
+    browser.click("#wins thead button", 2)
+    assert browser.evaluate(firsts) == ["7b", "rlaif", "10b"], "what was not measured is not last"
+    browser.click("#policies thead button", 0)
+    policies = "[...document.querySelectorAll('#policies tbody th')].map((x) => x.textContent)"
+    assert browser.evaluate(policies) == ["10b", "7b", "rlaif", "sft"]

@@ -55,14 +55,16 @@ def test_both_orders_are_the_probability_of_the_first_policy() -> None:
         return Verdict.read("a", "b", "judge", Preference("c", probabilities, evidence))
 
     consistent = read((0.75, 0.25), Ballot((0.8, 0.2), rationale="why"), Ballot((0.3, 0.7)))
-    assert (consistent.probability, consistent.orders, consistent.rationales) == (0.75, (0.8, 0.7), ("why",))
+    assert (consistent.probability, consistent.orders, consistent.rationales) == (0.75, (0.8, 0.7), (("why",), ()))
     assert read((0.7, 0.3), Ballot((0.3, 0.7)), swapped=True).orders == (None, 0.7)
     # Asked for the more harmful response, both orders name the second policy's.
     harmless = read((0.85, 0.15), Ballot((0.1, 0.9)), Ballot((0.8, 0.2)), asks_worse=True)
     assert harmless.orders == (0.9, 0.8)
     assert read((0.7, 0.3), Ballot((0.7, 0.3)), swapped=True, asks_worse=True).orders == (None, 0.7)
     assert read(None, Ballot(None), Ballot((0.3, 0.7))).orders == (None, 0.7)
-    assert read((0.5, 0.5)).orders == ()
+    assert read((0.5, 0.5)).orders == read((0.5, 0.5)).rationales == ()
+    swapped = read((0.7, 0.3), Ballot((0.3, 0.7), rationale="a", rationales=("a", "b")), swapped=True)
+    assert swapped.rationales == ((), ("a", "b")), "what a judge wrote is attributed to the other order"
 
 
 def test_only_short_texts_and_truth_values_name_groups() -> None:
@@ -81,7 +83,7 @@ def test_packed_samples_are_what_was_given_in_fewer_digits() -> None:
         {"rlaif": 0.285714286},
         {"tokens": 4.0, "eos_rate": 1.0},
     ]
-    assert sample["verdicts"] == [[0, 0, 0.2, [0.2, 0.8], ["because"]]]
+    assert sample["verdicts"] == [[0, 0, 0.2, [0.2, 0.8], [["because"], ["since"]]]]
     assert pack_samples([]) is None
     assert pack_samples([make_row(0), make_row(2)]) == packed
 

@@ -132,7 +132,7 @@ def make_row(number: int, text: str = "", probability: float | None = None, **re
                 "judge": "judge",
                 "probability": won,
                 "orders": [won, 1 - won],
-                "rationales": ["because"],
+                "rationales": [["because"], ["since"]],
             }
         ],
     }

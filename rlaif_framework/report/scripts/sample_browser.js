@@ -7,13 +7,20 @@
   const form = browser.querySelector("form");
   const status = browser.querySelector(".status");
   const detail = browser.querySelector(".sample-detail");
-  const data = await report.unpackSamples(document.getElementById("sample-data").textContent);
+  let data;
+  try {
+    data = await report.unpackSamples(document.getElementById("sample-data").textContent);
+  } catch {
+    browser.after(make("p", "soft", "This browser cannot unpack all samples; these are the first ones."));
+    return;
+  }
   const slices = report.listSlices(data);
   const nameMatchup = ([first, second]) => `${first} against ${second}`;
   const matchups = new Map(data.matchups.map((names, index) => [names.join("~"), index]));
   let found = [];
   let current = null; // the sample that is shown
   let differences = false;
+  let missing = ""; // what is said of a sample in the address that the page does not have
 
   function fillSelect(name, entries) {
     const select = form.elements[name];
@@ -46,7 +53,8 @@
       if (verdict) line.append(report.showOutcome(report.nameOutcome(verdict)), report.showMargin(verdict));
       const gain = report.rewardGain(sample, data.matchups[matchup] ?? []);
       if (gain !== null) line.append(make("span", "soft", `reward ${gain > 0 ? "+" : ""}${gain.toPrecision(2)}`));
-      row.append(line, make("div", "excerpt", sample.prompt.slice(0, 160).replace(/\s+/g, " ")));
+      const excerpt = sample.prompt.slice(0, 160).replace(/\s+/g, " ");
+      row.append(line, make("div", "excerpt", `${sample.id} \u00b7 ${excerpt}`));
     },
     (index) => show(index),
   );
@@ -62,7 +70,9 @@
     header.append(make("h3", "", `Sample ${current.number}`), make("span", "soft", current.id));
     const verdict = report.findVerdict(current, filter.matchup, filter.judge);
     if (verdict) header.append(report.showOutcome(report.nameOutcome(verdict)));
-    const toggle = make("button", "", "Differences from sft");
+    const names = data.matchups[filter.matchup] ?? [];
+    const base = names[1] ?? "sft";
+    const toggle = make("button", "", `Differences from ${base}`);
     toggle.type = "button";
     toggle.setAttribute("aria-pressed", String(differences));
     toggle.addEventListener("click", () => {
@@ -73,10 +83,10 @@
     header.append(toggle);
     const body = make("div");
     report.showSample(body, current, data, {
-      names: data.matchups[filter.matchup] ?? [],
+      names,
       matchup: filter.matchup,
       words: filter.q.split(/\s+/).filter(Boolean),
-      differences,
+      base: differences ? base : null,
     });
     detail.replaceChildren(header, body);
   }
@@ -91,38 +101,45 @@
   // Filter again; keep the sample that is shown if it is among those found.
   function update() {
     found = report.chooseSamples(data, slices, readFilter());
-    status.textContent = `${found.length.toLocaleString("en")} of ${data.samples.length.toLocaleString("en")} samples`;
+    const [count, all] = [found.length, data.samples.length].map((number) => number.toLocaleString("en"));
+    status.textContent = `${count} of ${all} samples${missing}`;
     list.show(found, -1);
     show(Math.max(0, found.indexOf(current)));
   }
 
-  // The address: #sample-12&matchup=a~b&outcome=loss. Values by default are left out.
+  // The address: #sample=ID&matchup=a~b&outcome=loss. Values by default are left out.
   let written = null; // not before the user has chosen something: the address may name another section
   function writeHash() {
     if (written === null) return;
-    const parts = new URLSearchParams();
+    const parts = new URLSearchParams({ sample: current?.id ?? "" });
     for (const name of ["matchup", "judge", "outcome", "slice", "sort", "q"]) {
       const field = form.elements[name];
       if (field.value && field.selectedIndex !== 0) parts.set(name, field.value);
     }
-    const filter = parts.toString();
-    written = `#sample-${current?.number ?? 0}${filter && `&${filter}`}`;
+    written = `#${parts}`;
     history.replaceState(null, "", written);
   }
 
   function readHash() {
-    const match = /^#sample-(\d+)(?:&(.*))?$/.exec(location.hash);
-    if (!match || location.hash === written) return;
-    const values = new URLSearchParams(match[2] ?? "");
+    const values = new URLSearchParams(location.hash.slice(1));
+    const id = values.get("sample");
+    if (id === null || location.hash === written) return;
     form.reset();
     for (const [name, value] of values) {
       const field = form.elements.namedItem(name);
       // Only known options: an address cannot put anything else into the page.
       if (name === "q" || [...(field?.options ?? [])].some((option) => option.value === value)) field.value = value;
     }
-    current = data.samples[Number(match[1]) - 1] ?? null;
+    const linked = data.samples.find((sample) => sample.id === id) ?? null;
+    current = linked;
+    missing = id && !linked ? `; sample ${id} is not in this page` : "";
     written = location.hash;
     update();
+    if (linked && current !== linked) {
+      form.reset(); // the filters hide the sample
+      current = linked;
+      update();
+    }
     browser.scrollIntoView({ behavior: "instant" });
   }
 
@@ -130,7 +147,10 @@
     written ??= "";
     update();
   };
-  form.addEventListener("input", change);
+  form.addEventListener("input", () => {
+    missing = "";
+    change();
+  });
   form.addEventListener("reset", () => setTimeout(change)); // after the fields are reset
   form.addEventListener("submit", (event) => event.preventDefault());
   list.element.addEventListener("click", () => (written ??= ""), true);

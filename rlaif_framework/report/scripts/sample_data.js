@@ -112,9 +112,12 @@
 
   // All texts of a sample in lower case, made when they are first searched.
   function searchable(sample) {
-    sample.searchable ??= [sample.prompt, sample.reference ?? "", ...Object.values(sample.responses).map((r) => r[0])]
-      .join("\n")
-      .toLowerCase();
+    if (sample.searchable === undefined) {
+      const responses = Object.values(sample.responses).map((response) => response[0]);
+      const rationales = sample.verdicts.flatMap((verdict) => verdict[4].flat());
+      const texts = [sample.id, sample.prompt, sample.reference ?? "", ...responses, ...rationales];
+      sample.searchable = texts.join("\n").toLowerCase();
+    }
     return sample.searchable;
   }
 

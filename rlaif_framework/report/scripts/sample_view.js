@@ -4,7 +4,6 @@
   const report = globalThis.rlaifReport;
   const { make } = report;
   const OUTCOMES = { win: "▲ win", loss: "▼ loss", tie: "= tie", unread: "? unread" };
-  const BASELINE = "sft";
 
   report.showOutcome = (outcome) => make("span", `outcome ${outcome}`, OUTCOMES[outcome]);
 
@@ -52,23 +51,37 @@
     if (metrics.eos_rate === 0) facts.push("no end (EOS)");
     card.append(make("p", "facts", facts.join(" · ")));
     const body = make("div", "text");
-    const baseline = sample.responses[BASELINE]?.[0];
+    const base = view.base === null ? "" : report.responseText(sample, view.base);
     if (!text.trim()) body.append(make("span", "empty", "(empty)"));
-    else if (view.differences && policy !== BASELINE && baseline !== undefined) addDifferences(body, baseline, text);
+    else if (base && policy !== view.base) addDifferences(body, base, text);
     else addText(body, text, view.words);
     card.append(body);
     return card;
   }
 
-  function showRationales(sample, data) {
-    const found = sample.verdicts.filter((verdict) => verdict[4].length);
+  // The verdicts, those of the chosen matchup first.
+  function orderVerdicts(sample, view) {
+    const place = (verdict) => (verdict[0] === view.matchup ? 0 : 1);
+    return [...sample.verdicts].sort((a, b) => place(a) - place(b));
+  }
+
+  let rationalesOpen = false; // of all samples, so that they stay open from one to the next
+
+  function showRationales(sample, data, view) {
+    const found = orderVerdicts(sample, view).filter((verdict) => verdict[4].length);
     if (!found.length) return null;
-    const details = make("details");
+    const details = make("details", "rationales");
+    details.open = rationalesOpen;
+    details.addEventListener("toggle", () => (rationalesOpen = details.open));
     details.append(make("summary", "", "What the judges wrote"));
     for (const [matchup, judge, , , rationales] of found) {
-      const [first, second] = data.matchups[matchup];
-      details.append(make("h4", "", `${first} against ${second}, by ${data.judges[judge]}`));
-      for (const text of rationales) details.append(make("pre", "", text));
+      const names = data.matchups[matchup];
+      details.append(make("h4", "", `${names.join(" against ")}, by ${data.judges[judge]}`));
+      rationales.forEach((texts, order) => {
+        const shown = order === 0 ? names : [...names].reverse();
+        if (texts.length) details.append(make("p", "soft", `Shown in the order ${shown.join(", ")}:`));
+        for (const text of texts) details.append(make("pre", "", text));
+      });
     }
     return details;
   }
@@ -88,8 +101,7 @@
       head.append(cell);
     }
     const body = table.createTBody();
-    const order = (found) => (found[0] === view.matchup ? 0 : 1); // the chosen matchup first
-    for (const [matchup, judge, probability, orders] of [...sample.verdicts].sort((a, b) => order(a) - order(b))) {
+    for (const [matchup, judge, probability, orders] of orderVerdicts(sample, view)) {
       const [first, second] = data.matchups[matchup];
       const row = body.insertRow();
       row.insertCell().textContent = `${first} against ${second}`;
@@ -115,7 +127,7 @@
     return part;
   }
 
-  // Fill the element. `view` has names, matchup, judge, words and differences.
+  // Fill the element. `view` has names, matchup, words, and base: the policy to show differences from, or null.
   report.showSample = (element, sample, data, view) => {
     const parts = [showText("Prompt", sample.prompt, view)];
     if (sample.reference) parts.push(showText("Reference", sample.reference, view));
@@ -126,7 +138,7 @@
     }
     parts.push(responses);
     if (sample.verdicts.length) parts.push(showVerdicts(sample, data, view));
-    const rationales = showRationales(sample, data);
+    const rationales = showRationales(sample, data, view);
     if (rationales) parts.push(rationales);
     element.replaceChildren(...parts);
   };

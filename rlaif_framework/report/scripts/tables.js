@@ -10,6 +10,12 @@
     return found ? Number(found[1].replaceAll(",", "")) : null;
   }
 
+  // Whether a column has numbers only, besides cells without a value.
+  function isNumeric(cells) {
+    const filled = cells.filter((cell) => !["", "-", "not measured"].includes(cell.textContent.trim()));
+    return filled.length > 0 && filled.every((cell) => readNumber(cell) !== null);
+  }
+
   // Compare two cells; those without a value come last in both directions.
   function compare(first, second, direction, numeric) {
     if (!numeric) return direction * first.textContent.trim().localeCompare(second.textContent.trim());
@@ -22,7 +28,7 @@
     const heading = table.tHead.rows[0].cells[index];
     const body = table.tBodies[0];
     const rows = [...body.rows];
-    const numeric = rows.some((row) => readNumber(row.cells[index]) !== null);
+    const numeric = isNumeric(rows.map((row) => row.cells[index]));
     // Numbers start with the largest, texts with the first letter.
     const initial = numeric ? "descending" : "ascending";
     const other = numeric ? "ascending" : "descending";
