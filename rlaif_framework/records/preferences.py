@@ -167,7 +167,7 @@ class Evidence:
 
     @property
     def rationales(self) -> list[list[str]]:
-        """For the original and the swapped order, the texts that a model wrote before its answers; empty without any."""
+        """For the original and the swapped order, what a model wrote before its answers; empty if nothing was."""
         written = [list(ballot.rationales or filter(None, [ballot.rationale])) for ballot in self.orders]
         return ([[], *written] if self.swapped else written) if any(written) else []
 

@@ -189,6 +189,15 @@ def test_a_bar_of_the_win_rates_shows_its_samples(browser: Browser, page: Path) 
     assert hash_of(browser) == "#sample=p0"
 
 
+def test_the_status_says_that_the_run_has_more_samples(browser: Browser, page: Path, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(page.read_text(encoding="utf-8").replace('data-total="300"', 'data-total="1000"'))
+    browser.open(path)
+    browser.wait(READY)
+    choose(browser, "outcome", "loss")
+    assert browser.evaluate(STATUS) == "100 of 300 samples in this page; the run has 1,000"
+
+
 def test_differences_are_those_of_the_compared_pair(browser: Browser, tmp_path: Path) -> None:
     row = make_row(0, direct="another answer 0")
     row["verdicts"].append({**row["verdicts"][0], "second": "direct"})

@@ -8,8 +8,11 @@ import html
 import json
 import random
 import re
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from rlaif_framework.records.ballots import Ballot
 from rlaif_framework.records.evaluated_prompts import Verdict, find_groups
@@ -18,7 +21,7 @@ from rlaif_framework.report.assets import load_assets
 from rlaif_framework.report.run_report import RunReport, read_samples
 from rlaif_framework.report.sample_data import pack_samples
 from support.evaluations import build_report, make_row
-from support.pages import find_scripts, strip_assets
+from support.pages import find_scripts, read_text, strip_assets
 from support.runs import run_rows
 
 
@@ -62,7 +65,7 @@ def test_both_orders_are_the_probability_of_the_first_policy() -> None:
     assert harmless.orders == (0.9, 0.8)
     assert read((0.7, 0.3), Ballot((0.7, 0.3)), swapped=True, asks_worse=True).orders == (None, 0.7)
     assert read(None, Ballot(None), Ballot((0.3, 0.7))).orders == (None, 0.7)
-    assert read((0.5, 0.5)).orders == read((0.5, 0.5)).rationales == ()
+    assert (read((0.5, 0.5)).orders, read((0.5, 0.5)).rationales) == ((), ())
     swapped = read((0.7, 0.3), Ballot((0.3, 0.7), rationale="a", rationales=("a", "b")), swapped=True)
     assert swapped.rationales == ((), ("a", "b")), "what a judge wrote is attributed to the other order"
 
@@ -80,10 +83,11 @@ def test_packed_samples_are_what_was_given_in_fewer_digits() -> None:
     sample = found["samples"][1]
     assert sample["responses"]["rlaif"] == [
         "a better answer 2",
-        {"rlaif": 0.285714286},
+        {"rlaif": 0.2857},
         {"tokens": 4.0, "eos_rate": 1.0},
     ]
-    assert sample["verdicts"] == [[0, 0, 0.2, [0.2, 0.8], [["because"], ["since"]]]]
+    assert sample["rationales"] == {"0": [["because"], ["since"]]}
+    assert (found["kinds"], found["verdicts"]) == ([[0, 0]], [[[0.9, 0.9, 0.1]], [[0.2, 0.2, 0.8]]])
     assert pack_samples([]) is None
     assert pack_samples([make_row(0), make_row(2)]) == packed
 
@@ -96,6 +100,16 @@ def test_samples_beyond_the_limit_are_left_out_and_said() -> None:
     assert len(packed.data) <= 20_000
     assert 50 < packed.shown < packed.total == 200
     assert len(unpack(packed.data)["samples"]) == packed.shown
+
+
+def test_a_page_without_all_samples_says_so_where_charts_link_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [make_row(number) for number in range(1500)]
+    assert "as far as they are among" not in read_text(build_report().render(rows))
+    monkeypatch.setattr(pack_samples, "__defaults__", (4_000,))
+    page = build_report().render(rows)
+    (shown,) = re.findall(r"The first ([\d,]+) of 1,500 samples;", read_text(page))
+    assert f"see these samples, as far as they are among the first {shown} of 1,500, which" in read_text(page)
+    assert 'data-total="1500"' in page
 
 
 def test_half_of_a_surrogate_pair_can_be_packed() -> None:
@@ -123,9 +137,39 @@ def test_a_report_without_samples_shows_those_in_its_numbers(tmp_path: Path) -> 
 
 
 def test_numbers_of_the_page_have_the_outcomes_of_the_win_rates() -> None:
-    close = [make_row(number, probability=p) for number, p in enumerate((0.5004, 0.4997, 0.5))]
+    close = [make_row(number, probability=p) for number, p in enumerate((0.500001, 0.499999, 0.5))]
     close.append(make_row(3, probability=0.5, rlaif="", sft=""))
     packed = pack_samples(close)
     assert packed is not None
-    found = [sample["verdicts"][0][2] for sample in unpack(packed.data)["samples"]]
-    assert found == [0.5004, 0.4997, 0.5, None]
+    found = [verdicts[0][0] for verdicts in unpack(packed.data)["verdicts"]]
+    assert found == [0.5001, 0.4999, 0.5, None]
+
+
+def test_a_verdict_takes_few_bytes_of_the_page() -> None:
+    draw = random.Random(0)
+    rows = [make_row(number) for number in range(300)]
+    for row in rows:
+        row["verdicts"] = []
+    without = pack_samples(rows)
+    matchups = list(combinations(("a", "b", "c", "d", "rlaif", "sft"), 2))
+    for row in rows:
+        for (first, second), judge in product(matchups, ("judge", "llm")):
+            orders = [draw.random(), draw.random()]
+            names = {"first": first, "second": second, "judge": judge}
+            row["verdicts"].append({**names, "probability": sum(orders) / 2, "orders": orders, "rationales": []})
+    packed = pack_samples(rows)
+    assert packed is not None
+    assert without is not None
+    assert (len(packed.data) - len(without.data)) / (len(rows) * 30) < 12
+
+
+def test_samples_of_different_matchups_have_their_own_verdicts() -> None:
+    rows = [make_row(0), make_row(1), make_row(2)]
+    rows[1]["verdicts"][0] |= {"second": "reference", "judge": "llm"}
+    rows[2]["verdicts"] = []
+    packed = pack_samples(rows)
+    assert packed is not None
+    found = unpack(packed.data)
+    assert found["kinds"] == [[0, 0], [1, 1]]
+    assert found["verdicts"] == [[[0.9, 0.9, 0.1], None], [None, [0.5, 0.5, 0.5]], [None, None]]
+    assert [list(sample["rationales"]) for sample in found["samples"]] == [["0"], ["1"], []]

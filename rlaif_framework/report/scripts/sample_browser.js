@@ -17,6 +17,8 @@
   const slices = report.listSlices(data);
   const nameMatchup = ([first, second]) => `${first} against ${second}`;
   const matchups = new Map(data.matchups.map((names, index) => [names.join("~"), index]));
+  const total = Number(browser.dataset.total);
+  const leftOut = total > data.samples.length ? ` in this page; the run has ${total.toLocaleString("en")}` : "";
   let found = [];
   let current = null; // the sample that is shown
   let differences = false;
@@ -102,7 +104,7 @@
   function update() {
     found = report.chooseSamples(data, slices, readFilter());
     const [count, all] = [found.length, data.samples.length].map((number) => number.toLocaleString("en"));
-    status.textContent = `${count} of ${all} samples${missing}`;
+    status.textContent = `${count} of ${all} samples${leftOut}${missing}`;
     list.show(found, -1);
     show(Math.max(0, found.indexOf(current)));
   }

@@ -22,12 +22,18 @@
     return bytes.buffer.slice(0, bytes.byteLength - missing);
   }
 
-  // Decompress the samples. Resolves to {policies, matchups, judges, samples}.
+  // Decompress the samples. Resolves to {policies, matchups, judges, samples}; a verdict of a sample is
+  // [matchup, judge, probability, orders, rationales].
   report.unpackSamples = async (text) => {
     const bytes = decode(text.trim());
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
     const data = JSON.parse(await new Response(stream).text());
-    data.samples = data.samples.map((sample, index) => ({ ...sample, number: index + 1 }));
+    data.samples = data.samples.map((sample, index) => {
+      const verdicts = data.verdicts[index].flatMap((found, kind) =>
+        found === null ? [] : [[...data.kinds[kind], found[0], found.slice(1), sample.rationales[kind] ?? []]],
+      );
+      return { ...sample, number: index + 1, verdicts };
+    });
     return data;
   };
 
