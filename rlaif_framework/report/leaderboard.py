@@ -42,7 +42,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Leaderboard:
-    """Policies, the best arm first and the baseline and the references last, and what was measured on them."""
+    """Policies with measurements, the best arm first and the baseline and the references last."""
 
     policies: list[str]
     columns: list[Column]
@@ -74,7 +74,8 @@ def build_leaderboard(evaluation: Evaluation, costs: Costs) -> Leaderboard:
         return cell is None, 0.0 if cell is None or cell.value is None else -cell.value
 
     arms = sorted(evaluation.arms, key=rank)  # keeps the order of equal ones
-    return Leaderboard(list(dict.fromkeys([*arms, *evaluation.policies])), columns)
+    names = dict.fromkeys([*arms, *evaluation.policies])
+    return Leaderboard([name for name in names if any(name in column.cells for column in columns)], columns)
 
 
 def name_judge(evaluation: Evaluation, judge: str) -> str:
@@ -104,9 +105,13 @@ def _list_columns(evaluation: Evaluation, costs: Costs) -> Iterator[Column]:
     labels = {name: evaluation.labelers[arm.labeler].quality.agreement for name, arm in arms if arm.labeler}
     note = "Agreement of the arm's labeler with gold preferences; marked if it differs from chance"
     yield Column("labels' agreement", note, _measure(labels, _percent, 0.5))
-    accuracy = {name: arm.reward.accuracy_gold or arm.reward.accuracy_labeler for name, arm in arms if arm.reward}
-    note = "Pairwise accuracy of the arm's reward on held-out comparisons; marked if it differs from chance"
-    yield Column("reward accuracy", note, _measure(accuracy, _percent, 0.5))
+    rewards = {name: arm.reward for name, arm in arms if arm.reward}
+    gold = {name: reward.accuracy_gold for name, reward in rewards.items()}
+    note = "Accuracy of the arm's reward against gold preferences, on held-out comparisons; marked if it is not chance"
+    yield Column("reward accuracy, gold", note, _measure(gold, _percent, 0.5))
+    own = {name: reward.accuracy_labeler for name, reward in rewards.items() if reward.accuracy_gold is None}
+    note = "Accuracy of the arm's reward against its labeler's labels, on held-out comparisons without gold preferences"
+    yield Column("reward accuracy, own labels", note, _measure(own, _percent, 0.5))
     yield _compare_metric(evaluation, "tokens", "tokens", short_number_of, ("higher", "lower"))
     yield _compare_metric(evaluation, "eos_rate", "EOS rate", _percent, ("better", "worse"))
     tokens = {name: Cell(f"{value:,.0f}", value) for name, value in costs.tokens.items() if value}

@@ -94,7 +94,7 @@ def test_the_leaderboard_ranks_arms_and_marks_what_is_significant() -> None:
         "held-out reward",
         "KL",
         "labels' agreement",
-        "reward accuracy",
+        "reward accuracy, gold",
         "tokens",
         "EOS rate",
         "time",
@@ -107,6 +107,22 @@ def test_the_leaderboard_ranks_arms_and_marks_what_is_significant() -> None:
     assert columns["KL"]["rlaif"].value == 0.1  # of the last step that has one
     assert set(columns["held-out reward"]) == {"direct", "rlaif"}
     assert columns["time"]["rlaif"].text == "1 min 01 s"
+
+
+def test_the_accuracy_of_a_reward_says_by_which_preferences() -> None:
+    own = {**REWARD, "accuracy_gold": None, "accuracy_labeler": estimate(0.9)}
+    found = build_leaderboard(evaluate(arms={"rlaif": ARM, "own": {**ARM, "reward": own}}), Costs())
+    columns = {column.title: column.cells for column in found.columns if column.title.startswith("reward")}
+    assert {title: {name: cell.text for name, cell in cells.items()} for title, cells in columns.items()} == {
+        "reward accuracy, gold": {"rlaif": "70.0 %"},
+        "reward accuracy, own labels": {"own": "90.0 %"},
+    }
+
+
+def test_a_policy_without_any_number_has_no_row() -> None:
+    assert build_leaderboard(evaluate(), Costs()).policies == ["rlaif", "sft"]
+    against = evaluate(wins=[{**win(estimate(0.7), None), "first": "reference"}])
+    assert build_leaderboard(against, Costs()).policies == ["rlaif", "sft", "reference"]
 
 
 def test_the_kl_of_an_algorithm_that_logs_none_is_its_bound() -> None:
