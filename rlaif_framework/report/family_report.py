@@ -24,6 +24,9 @@ FAMILY, PAGE = "family.json", "family.html"
 LARGEST = 2**26
 """Maximum size of a report that is read, in bytes."""
 
+JUDGED = ", judged by "
+"""Before the judge in the title of a measure."""
+
 READING = (
     "Each line has the value of every seed and their mean, with two 95 % intervals. 'other prompts': how far the mean "
     "of these trained policies could move with other prompts; the responses of all seeds to a prompt count as one. "
@@ -163,8 +166,10 @@ class FamilyReport(BaseModel):
             curves: The training metrics of each finished member, by its name.
         """
         charts = {"training": list(draw_family({member.name: member.variant for member in self.members}, curves))}
+        tables = self.list_tables()
+        contents = _shorten_titles([title for title, _, _ in tables])
         return render_document(
-            "family.html.j2", charts, report=self, reading=self._explain(), tables=self.list_tables()
+            "family.html.j2", charts, report=self, reading=self._explain(), tables=tables, contents=contents
         )
 
     def _explain(self) -> str:
@@ -200,6 +205,13 @@ class FamilyReport(BaseModel):
             warnings=[f"member '{member.name}' failed: {member.error}" for member in self.failed],
             tables=[((title, *head[1:]), rows) for title, head, rows in self.list_tables()],
         )
+
+
+def _shorten_titles(titles: Sequence[str]) -> list[str]:
+    """Shorten the titles of measures for the contents: judges without settings, and none if there is only one."""
+    parts = [title.partition(JUDGED) for title in titles]
+    several = len({judge for _, _, judge in parts if judge}) > 1
+    return [f"{name}, {judge.partition(' (')[0]}" if judge and several else name for name, _, judge in parts]
 
 
 def _compare_variants(
@@ -255,7 +267,7 @@ def _list_notes(measures: Sequence[FamilyMeasure]) -> Iterator[str]:
 
 def _leave_out(title: str, arm: str) -> str:
     """Return the title of a measure without the arm: `win rate against sft` for `win rate of rlaif against sft`."""
-    about, judged, judge = title.partition(", judged by")
+    about, judged, judge = title.partition(JUDGED)
     places = [found.span() for found in re.finditer(rf" of {re.escape(arm)}(?= |$)", about)]
     start, end = places[-1] if places else (len(about), len(about))
     return about[:start] + about[end:] + judged + judge

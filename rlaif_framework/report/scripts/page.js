@@ -20,7 +20,10 @@
         for (const entry of entries) {
           if (!entry.isIntersecting) continue;
           for (const link of links.values()) link.removeAttribute("aria-current");
-          links.get(entry.target.id).setAttribute("aria-current", "true");
+          const link = links.get(entry.target.id);
+          link.setAttribute("aria-current", "true");
+          const list = link.closest("ul"); // a line that is scrolled, on narrow screens
+          list.scrollLeft = link.offsetLeft - (list.clientWidth - link.offsetWidth) / 2;
         }
       },
       { rootMargin: "0px 0px -75% 0px" }, // the section at the top of the window
