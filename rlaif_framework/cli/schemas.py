@@ -15,6 +15,8 @@ SCHEMAS: Mapping[str, str] = {
     "preferences": "a row of preferences.jsonl",
     "labels": "a row that `rlaif label` writes",
     "evaluation": "evaluation.json",
+    "report": "report.json of a run",
+    "label-report": "the JSON file beside the page of `rlaif label --report`",
     "family": "family.json",
 }
 """What each schema describes."""
@@ -61,6 +63,14 @@ def _find_model(name: str) -> Any:
         from rlaif_framework.report.family_report import FamilyReport
 
         return FamilyReport
+    if name == "report":
+        from rlaif_framework.report.run_report import RunReport
+
+        return RunReport
+    if name == "label-report":
+        from rlaif_framework.labelling.report_model import LabelReport
+
+        return LabelReport
     if name == "labels":
         from rlaif_framework.labelling.rows import LabelRow
 

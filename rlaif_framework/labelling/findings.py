@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from rlaif_framework.labelling.report_model import LabelerReport, LabelReport, PairsSummary
 from rlaif_framework.metrics.paired_comparison import PairedComparison
 from rlaif_framework.records.ballots import LOW_MASS
+from rlaif_framework.report.cautions import Caution
 from rlaif_framework.report.findings import describe_unanswered
 from rlaif_framework.report.page import rate
 
@@ -57,66 +58,86 @@ def _describe_difference(pair: PairedComparison, p: float) -> str:
     )
 
 
-def find_warnings(report: LabelReport) -> list[str]:
-    """Describe reasons to doubt the labels, one line each."""
+def find_cautions(report: LabelReport) -> list[Caution]:
+    """Return reasons to doubt the labels."""
     found = []
     if not report.pairs.with_human:
-        found.append("no comparison has a human preference: the quality of these labels is unknown")
+        text = "no comparison has a human preference: the quality of these labels is unknown"
+        found.append(Caution("not measured", "", text))
     if report.pairs.skipped:
-        found.append(f"{report.pairs.skipped} invalid rows were skipped")
+        found.append(Caution("run", "", f"{report.pairs.skipped} invalid rows were skipped"))
     for name, x in report.labelers.items():
-        found += [f"'{name}' {text}" for text in (*_doubt_quality(x, report.pairs), *_doubt_answers(x))]
+        doubts = (*_doubt_quality(x, report.pairs), *_doubt_answers(x))
+        found += [Caution(kind, name, f"'{name}' {text}") for kind, text in doubts]
     return found
 
 
-def _doubt_quality(x: LabelerReport, pairs: PairsSummary) -> Iterator[str]:
+def _doubt_quality(x: LabelerReport, pairs: PairsSummary) -> Iterator[tuple[str, str]]:
     quality, longer = x.quality, pairs.human_longer
     agreement, position = quality.agreement, quality.same_position
     if agreement and agreement.low <= 0.5:
-        yield f"agrees with humans not measurably better than chance: {rate(agreement)}"
+        yield "chance labels", f"agrees with humans not measurably better than chance: {rate(agreement)}"
     # If humans mostly prefer one length, a labeler that only follows length is above chance as well.
     elif agreement and longer and agreement.value <= max(longer.value, 1 - longer.value):
         yield (
-            "agrees with humans no better than a rule that only considers length: humans prefer the longer response in "
-            f"{rate(longer)}"
+            "length rule",
+            (
+                "agrees with humans no better than a rule that only considers length: humans prefer the longer "
+                f"response in {rate(longer)}"
+            ),
         )
     if position and position.value >= 0.5:
         place = "first" if quality.first_when_same and quality.first_when_same.value > 0.5 else "second"
-        yield f"mostly prefers a position rather than a response, usually the {place}: {rate(position)}"
+        yield "position", f"mostly prefers a position rather than a response, usually the {place}: {rate(position)}"
 
 
-def _doubt_answers(x: LabelerReport) -> Iterator[str]:
+def _doubt_answers(x: LabelerReport) -> Iterator[tuple[str, str]]:
     quality, counts = x.quality, x.record.counts
     if quality.label_token_mass and quality.label_token_mass.value < 0.5:
         low = "almost always" if quality.label_token_mass.value < LOW_MASS else "mostly"
         yield (
-            f"{low} answers with something other than a label: the probability mass on the label tokens is "
-            f"{quality.label_token_mass.value:.2g}"
+            "unreadable",
+            (
+                f"{low} answers with something other than a label: the probability mass on the label tokens is "
+                f"{quality.label_token_mass.value:.2g}"
+            ),
         )
     if quality.unparsed and quality.unparsed.value > 0.05:
-        yield f"has answers that could not be read: {rate(quality.unparsed)}"
+        yield "unreadable", f"has answers that could not be read: {rate(quality.unparsed)}"
     if counts.refused:
         yield (
-            f"has no label for {counts.refused} comparisons because the backend refused to answer; the first reason: "
-            f"{counts.first_refusal}"
+            "no label",
+            (
+                f"has no label for {counts.refused} comparisons because the backend refused to answer; the first "
+                f"reason: {counts.first_refusal}"
+            ),
         )
     if counts.unanswered:
-        yield describe_unanswered(counts.unanswered)
+        yield "run", describe_unanswered(counts.unanswered)
     # The two are not comparable: counts of a few samples are coarser than probabilities.
     if quality.sampled and 0 < quality.sampled.value < 1:
         yield (
-            "mixes the model's own probabilities with counts of sampled answers, which make up "
-            f"{rate(quality.sampled)} of its answers"
+            "mixed answers",
+            (
+                "mixes the model's own probabilities with counts of sampled answers, which make up "
+                f"{rate(quality.sampled)} of its answers"
+            ),
         )
     if counts.inconsistent:
-        yield f"has no label for {counts.inconsistent} comparisons because the two orders disagree"
+        yield "no label", f"has no label for {counts.inconsistent} comparisons because the two orders disagree"
     if counts.source_truncated:
         yield (
-            f"labelled {counts.source_truncated} comparisons with a truncated source, because the whole source "
-            "does not fit into its model's context"
+            "truncated",
+            (
+                f"labelled {counts.source_truncated} comparisons with a truncated source, because the whole source "
+                "does not fit into its model's context"
+            ),
         )
     if counts.responses_truncated:
         yield (
-            f"labelled {counts.responses_truncated} comparisons by the beginning of a response, because the response "
-            "alone exceeds its model's context"
+            "truncated",
+            (
+                f"labelled {counts.responses_truncated} comparisons by the beginning of a response, because the "
+                "response alone exceeds its model's context"
+            ),
         )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from heapq import nlargest, nsmallest
+from heapq import nlargest
 from pathlib import Path
 
 from rlaif_framework.data.pairs_file import PairsFile
 from rlaif_framework.files import write_atomic
-from rlaif_framework.labelling.findings import find_warnings, summarise
+from rlaif_framework.labelling.findings import find_cautions, summarise
 from rlaif_framework.labelling.loop import LabelRecord
-from rlaif_framework.labelling.report_model import LabelCost, LabelerReport, LabelExample, LabelReport, PairsSummary
+from rlaif_framework.labelling.report_model import LabelCost, LabelerReport, LabelReport, PairsSummary
 from rlaif_framework.labelling.rows import read_labels
 from rlaif_framework.metrics.agreement import Observation, measure_agreement, measure_observations, observe
 from rlaif_framework.metrics.calibration import (
@@ -20,8 +20,10 @@ from rlaif_framework.metrics.calibration import (
     measure_human_length,
     measure_lengths,
 )
+from rlaif_framework.metrics.label_examples import LabelExample, find_uncertain
 from rlaif_framework.metrics.paired_comparison import compare_labelers
-from rlaif_framework.records.preferences import Comparison, Labelled, Preference
+from rlaif_framework.records.preferences import Labelled
+from rlaif_framework.report.cautions import group_cautions
 from rlaif_framework.spec.model import PublishedConfig
 
 EXAMPLES = 10
@@ -60,7 +62,8 @@ def build_report(
         paired=compare_labelers(observations),
         published=list(published),
     )
-    return report.model_copy(update={"summary": summarise(report), "warnings": find_warnings(report)})
+    warnings = [caution.text for caution in find_cautions(report)]
+    return report.model_copy(update={"summary": summarise(report), "warnings": warnings})
 
 
 def write_report(report: LabelReport, path: Path) -> None:
@@ -82,6 +85,7 @@ def write_report(report: LabelReport, path: Path) -> None:
         "labels.html.j2",
         charts,
         **dict(report),
+        cautions=group_cautions(find_cautions(report), report.warnings),
         slices=slices,
         confident=confident,
         published_rows=report.published_rows,
@@ -94,15 +98,13 @@ def _read_observations(path: Path) -> tuple[list[Observation], list[LabelExample
     """Read the observations of all labels and the labels closest to one half, in one pass that keeps no other text."""
     observations: list[Observation] = []
 
-    def uncertain() -> Iterator[Labelled]:
+    def observed() -> Iterator[Labelled]:
         for labelled in read_labels(path):
             observations.append(observe(*labelled))
-            # A probability of 0 or 1 is a hard label.
-            if labelled[1].probabilities is not None and min(labelled[1].probabilities) > 0:
-                yield labelled
+            yield labelled
 
-    nearest = nsmallest(EXAMPLES, uncertain(), key=lambda labelled: abs((labelled[1].probabilities or (0, 0))[0] - 0.5))
-    return observations, [_to_example(*labelled) for labelled in nearest]
+    uncertain = find_uncertain(observed(), EXAMPLES)
+    return observations, uncertain
 
 
 def _read_disputed(path: Path) -> list[LabelExample]:
@@ -113,21 +115,7 @@ def _read_disputed(path: Path) -> list[LabelExample]:
         return max(votes) - min(votes) if votes else 0.0
 
     disputed = (labelled for labelled in read_labels(path) if disagreement(labelled) > 0)
-    return [_to_example(*labelled) for labelled in nlargest(EXAMPLES, disputed, key=disagreement)]
-
-
-def _to_example(comparison: Comparison, preference: Preference) -> LabelExample:
-    evidence = preference.evidence
-    return LabelExample(
-        id=comparison.id,
-        prompt=comparison.prompt.text,
-        responses=comparison.responses,
-        probabilities=preference.probabilities,
-        human=comparison.preference,
-        votes={vote.labeler: vote.probabilities for vote in evidence.members},
-        principle=next((ballot.principle for ballot in evidence.orders if ballot.principle), None),
-        rationales=evidence.rationales,
-    )
+    return [LabelExample.read(labelled) for labelled in nlargest(EXAMPLES, disputed, key=disagreement)]
 
 
 def _measure(

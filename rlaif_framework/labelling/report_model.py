@@ -11,6 +11,7 @@ from rlaif_framework.labelling.loop import LabelRecord
 from rlaif_framework.metrics.agreement import LabelerQuality
 from rlaif_framework.metrics.calibration import Calibration, LengthBin
 from rlaif_framework.metrics.estimates import Estimate
+from rlaif_framework.metrics.label_examples import LabelExample
 from rlaif_framework.metrics.paired_comparison import PairedComparison
 from rlaif_framework.report.page import percent
 from rlaif_framework.report.published import show_published
@@ -19,28 +20,8 @@ from rlaif_framework.spec.model import PublishedConfig
 PAPER_DOLLARS = {"AI in the paper (GPT-4, 2023)": 60.0, "human in the paper": 670.0}
 """Per 1,000 comparisons: $0.06 and $0.67 each (RLAIF 7, Cost)."""
 
-Probabilities = tuple[float, float] | None
-"""Probabilities of the two responses; None if there is no label."""
-
-
 Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
 """Column titles and rows."""
-
-
-class LabelExample(BaseModel):
-    """A label that the report shows as an example."""
-
-    id: str
-    prompt: str
-    responses: tuple[str, str]
-    probabilities: Probabilities
-    human: float | None
-    """Probability that the first response is the better one, by human raters."""
-    votes: dict[str, Probabilities]
-    """Probabilities of each member of an ensemble."""
-    principle: str | None
-    rationales: list[list[str]]
-    """For the original and the swapped order, the texts that the model generated before its answer."""
 
 
 class LabelCost(BaseModel):

@@ -12,6 +12,7 @@ from rlaif_framework.metrics.agreement import LabelerQuality
 from rlaif_framework.metrics.calibration import Calibration, LengthBin
 from rlaif_framework.metrics.equal_kl import Checkpoint, EqualKl
 from rlaif_framework.metrics.estimates import Estimate
+from rlaif_framework.metrics.label_examples import LabelExample
 from rlaif_framework.metrics.wins import WinRate
 
 EVALUATION = "evaluation.json"
@@ -39,6 +40,8 @@ class MeasuredLabeler(Measured):
     quality: LabelerQuality
     calibration: Calibration | None = None
     """Calibration of its labels against gold preferences."""
+    uncertain: list[LabelExample] = []
+    """Its labels of validation comparisons that are closest to one half."""
 
 
 class MeasuredReward(Measured):
@@ -144,6 +147,11 @@ class Evaluation(Measured):
     """Share of validation comparisons whose longer response is preferred: the accuracy of always picking it."""
     sft_loss: Curve
     """The baseline's training metrics."""
+
+    @property
+    def main_judge(self) -> str | None:
+        """The judge of the verdict and the charts: `judge`, or else the first of the others; None without judges."""
+        return next(iter(self.judges), None)
 
     def find_win(self, judge: str, first: str, second: str) -> WinRate | None:
         """Return the win rate of the first policy against the second, whichever of the two a matchup names first."""

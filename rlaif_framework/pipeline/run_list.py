@@ -36,7 +36,8 @@ class ListedRun(BaseModel):
     seconds: float = 0.0
     """The time that its finished stages took, also those that were computed by an earlier run."""
     win_rates: dict[str, Estimate | None] = {}
-    """The win rate of each arm's policy against `sft` by the judge; None if no verdict could be read."""
+    """The win rate of each arm's policy against `sft` by the judge, or else the first of `evaluate.judges`; None if no
+    verdict could be read."""
 
 
 class ListedFamily(BaseModel):
@@ -123,7 +124,9 @@ def _list_run(record: RunRecord, name: str, problems: list[Problem]) -> ListedRu
 
 
 def _find_win_rates(evaluation: Evaluation) -> dict[str, Estimate | None]:
-    wins = {name: evaluation.find_win("judge", name, "sft") for name in [*evaluation.arms, "reference"]}
+    judge = evaluation.main_judge
+    names = [] if judge is None else [*evaluation.arms, "reference"]
+    wins = {name: evaluation.find_win(judge or "", name, "sft") for name in names}
     return {name: win.rate for name, win in wins.items() if win is not None}
 
 

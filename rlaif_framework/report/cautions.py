@@ -1,4 +1,4 @@
-"""Reasons to doubt the numbers of a run, grouped by kind for the page."""
+"""Reasons to doubt the numbers of a report, grouped by kind for the page."""
 
 from __future__ import annotations
 
@@ -11,14 +11,19 @@ HEADLINES = {
     "exploited reward": "The reward may be exploited",
     "human labels": "Human labels do not confirm the judge",
     "not measured": "Not measured",
+    "length rule": "Labels that agree with people no better than a rule by length",
+    "position": "Labels that follow the position of a response",
     "length": "The difference may be due to length",
     "weak reward": "A reward that is no more accurate than always picking by length",
     "responses": "Responses that are empty, copied, cut off or without an end",
     "unreadable": "Answers that could not be read, or are rarely a label",
+    "no label": "Comparisons without a label",
+    "truncated": "Texts that were truncated",
+    "mixed answers": "Probabilities of the model mixed with counts of sampled answers",
     "shared model": "The judge may share errors with a labeler",
     "no difference": "No significant difference",
     "gold": "The gold preferences are not from human raters",
-    "run": "The run",
+    "run": "Other",
 }
 """Headline of each kind, those that weigh most first. Other kinds come last."""
 

@@ -64,7 +64,7 @@ def _draw_wins(evaluation: Evaluation) -> Iterator[Chart]:
             draw_matrix(f"matrix-{number}", f"Win rates {title}", wins),
         )
         yield from (chart for chart in drawn if chart is not None)
-    judge = next(iter(evaluation.judges), "")
+    judge = evaluation.main_judge or ""
     points = {}
     for name, arm in evaluation.arms.items():
         win, kl = evaluation.find_win(judge, name, BASELINE), find_kl(arm)

@@ -12,7 +12,7 @@ from rlaif_framework.report.page import interval, rate
 
 def write_verdict(evaluation: Evaluation) -> list[str]:
     """Return what the run found, and what it rests on: at most two sentences with their intervals."""
-    judge = next(iter(evaluation.judges), None)
+    judge = evaluation.main_judge
     wins = _find_wins(evaluation, judge) if judge is not None else {}
     if wins and judge is not None:
         # An arm that is significantly better comes before one with a higher win rate on fewer prompts.

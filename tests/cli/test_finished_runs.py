@@ -62,6 +62,14 @@ def test_runs_lists_states_times_and_win_rates(folders: Path, run_folder: Path, 
     steps = json.loads((run_folder / "report.json").read_text())["steps"]
     assert found["done"]["seconds"] == pytest.approx(sum(step["seconds"] for step in steps))
     table = rlaif("runs", folders)[1]
+    summary = folders / "stopped/evaluation/summary/evaluation.json"
+    evaluation = json.loads(summary.read_text())
+    judges = {"mine": evaluation["judges"]["judge"]}
+    labelers = {("mine" if name == "judge" else name): x for name, x in evaluation["labelers"].items()}
+    wins = [{**x, "judge": "mine"} for x in evaluation["wins"]]
+    summary.write_text(json.dumps({**evaluation, "judges": judges, "labelers": labelers, "wins": wins}))
+    (named,) = (run for run in json.loads(rlaif("runs", folders, "--json")[1])["runs"] if run["name"] == "stopped")
+    assert named["win_rates"] == found["stopped"]["win_rates"], "a judge with a name is not read"
     assert f"rlaif: {100 * win.rate.value:.1f} %" in table
     assert "failed at rlaif/policy" in table
 

@@ -52,12 +52,15 @@ def find_rows(name: str, run_folder: Path, tmp_path: Path, rlaif: RunCommand) ->
         return run_rows(run_folder / "rlaif/labels/preferences.jsonl")
     if name == "evaluation":
         return [json.loads((run_folder / "evaluation/summary/evaluation.json").read_text())]
+    if name == "report":
+        return [json.loads((run_folder / "report.json").read_text())]
     if name == "family":
         return [make_family_report().model_dump(mode="json")]
     pairs = write_rows(tmp_path / "pairs.jsonl", [{"prompt": "p", "chosen": "a", "rejected": "long"}])
     labels = tmp_path / "labels.jsonl"
-    assert rlaif("label", pairs, "--labeler", "length", "--out", labels)[0] == 0
-    return run_rows(labels)
+    page = tmp_path / "labels.html"
+    assert rlaif("label", pairs, "--labeler", "length", "--out", labels, "--report", page)[0] == 0
+    return [json.loads(page.with_suffix(".json").read_text())] if name == "label-report" else run_rows(labels)
 
 
 def make_family_report() -> FamilyReport:
@@ -84,6 +87,8 @@ BROKEN: dict[str, dict[str, Any]] = {
     "preferences": {"probabilities": "half"},
     "labels": {"probabilities": [1.0]},
     "evaluation": {"prompts": None},
+    "report": {"steps": [{"name": "sft"}]},
+    "label-report": {"pairs": {"path": "pairs.jsonl"}},
     "family": {"members": [{"name": "seed=0"}]},
 }
 

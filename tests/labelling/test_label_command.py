@@ -427,6 +427,10 @@ def test_what_may_not_be_meant_is_said_before_and_in_the_report(label: Callable[
     text = " ".join(out.split())
     assert text.index("did you mean 'human'?") < text.index("did you mean --task dialogue?") < text.index("labels:")
     assert len([w for w in json.loads(Path("r.json").read_text())["warnings"] if "did you mean" in w]) == 2
+    page = Path("r.html").read_text(encoding="utf-8")
+    warnings = page[page.index('class="warnings"') :].partition("</section>")[0]
+    assert 'Other <span class="count">2</span></summary>' in warnings, "warnings of a kind are not folded"
+    assert "<li>no comparison has a human preference" in warnings
     assert "--task dialogue" not in label(*argv, "--task", "dialogue")[1]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from rlaif_framework.metrics.seeds import Measure, Measured
 from rlaif_framework.report.family_report import FamilyMember, FamilyReport
 from rlaif_framework.report.run_charts import LoggedMetric
 from support.browser import Browser
@@ -70,8 +71,12 @@ def test_the_curves_of_a_family_are_drawn(browser: Browser, tmp_path: Path) -> N
         for member in members
     }
     page = tmp_path / "family.html"
-    page.write_text(FamilyReport.build("f", {}, members, {}).render(curves), encoding="utf-8")
+    title = "win rate of a against sft, judged by llm (model: a/long-name)"
+    measured = {m.name: [Measure("win_rate/a-vs-sft", title, True, Measured(0.5, ["p"], [0.5]))] for m in members}
+    page.write_text(FamilyReport.build("f", {}, members, measured).render(curves), encoding="utf-8")
     browser.open(page)
+    links = browser.evaluate("[...document.querySelectorAll('.contents a')].map((x) => x.textContent)")
+    assert links == ["Members", "Training", "win rate against sft", "Spec"]
     check_charts(browser)
     assert browser.evaluate("document.querySelectorAll('[data-chart] .mark-area path').length") == 1
     assert browser.violations() == []
@@ -266,6 +271,16 @@ def test_hostile_texts_stay_texts(browser: Browser, tmp_path: Path) -> None:
     assert browser.evaluate("document.querySelectorAll('img').length") == 0
     assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert browser.complaints() == []
+
+
+def test_the_contents_stay_in_view_on_a_phone(browser: Browser, page: Path) -> None:
+    browser.open(page, width=390)
+    browser.wait(READY)
+    browser.evaluate("document.querySelector('#spec').scrollIntoView({behavior: 'instant'})")
+    browser.wait("document.querySelector('.contents ul').scrollLeft > 0")
+    assert browser.evaluate("document.querySelector('.contents').getBoundingClientRect().top") == 0
+    below = "document.querySelector('#spec').getBoundingClientRect().top - document.querySelector('nav').offsetHeight"
+    assert browser.evaluate(f"{below} >= 0"), "the contents cover the heading"
 
 
 def test_print_and_a_browser_without_scripts_show_tables_and_samples(browser: Browser, page: Path) -> None:

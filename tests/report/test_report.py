@@ -95,6 +95,26 @@ def test_the_page_shows_every_measurement() -> None:
     assert "<svg" not in inert
 
 
+def test_the_least_certain_labels_of_a_labeler_can_be_read() -> None:
+    example = {
+        "id": "p7",
+        "prompt": "<b>POST</b>",
+        "responses": ["one", "two"],
+        "probabilities": [0.51, 0.49],
+        "human": 1.0,
+        "votes": {},
+        "principle": None,
+        "rationales": [[], ["why two"]],
+    }
+    judge = {**EVALUATION["labelers"]["judge"], "uncertain": [example]}
+    page = report(labelers={**EVALUATION["labelers"], "judge": judge}).render()
+    shown = read_text(page)
+    assert "Least certain labels" in shown
+    assert "judgep7<b>POST</b> 0.510 gold 1 one0.490 gold 0 tworationale, swapped why two" in shown
+    assert "<b>POST" not in strip_assets(page)
+    assert "Least certain labels" not in read_text(report().render())
+
+
 def test_samples_cannot_run_as_html() -> None:
     page = strip_assets(report().render())
     assert "<script>" not in page

@@ -26,6 +26,7 @@ from rlaif_framework.metrics.evaluation import (
     PairedDifference,
     SampleResponses,
 )
+from rlaif_framework.metrics.label_examples import find_uncertain
 from rlaif_framework.metrics.response_metrics import average_metrics, measure_differences
 from rlaif_framework.metrics.wins import WinRate, measure_wins
 from rlaif_framework.pipeline.artefact_files import PREFERENCES
@@ -50,6 +51,8 @@ from rlaif_framework.records.step_rows import EVALUATIONS, read_steps
 from rlaif_framework.spec.model import REFERENCE
 from rlaif_framework.store import MANIFEST
 
+UNCERTAIN = 3
+"""Number of labels of each labeler that the report shows."""
 ESTIMATE: TypeAdapter[Estimate | None] = TypeAdapter(Estimate | None)
 PAIRS = "pairs"
 """Name of the folder in the artefact with a file of pairs for each matchup, for human annotators."""
@@ -91,6 +94,7 @@ def evaluate_run(stage: Stage, context: Context, recipe: EvaluateRecipe) -> None
                 calibration=measure_calibration(
                     [observe(c, p) for c, p in zip(compared_by[name], preferences, strict=True)]
                 ),
+                uncertain=find_uncertain(zip(compared_by[name], preferences, strict=True), UNCERTAIN),
             )
             for name, preferences in labels.items()
         },

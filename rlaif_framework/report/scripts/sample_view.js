@@ -72,7 +72,6 @@
     if (!found.length) return null;
     const details = make("details", "rationales");
     details.open = rationalesOpen;
-    details.addEventListener("toggle", () => (rationalesOpen = details.open));
     details.append(make("summary", "", "What the judges wrote"));
     for (const [matchup, judge, , , rationales] of found) {
       const names = data.matchups[matchup];
@@ -129,6 +128,7 @@
 
   // Fill the element. `view` has names, matchup, words, and base: the policy to show differences from, or null.
   report.showSample = (element, sample, data, view) => {
+    rationalesOpen = document.querySelector(".sample-detail .rationales")?.open ?? rationalesOpen;
     const parts = [showText("Prompt", sample.prompt, view)];
     if (sample.reference) parts.push(showText("Reference", sample.reference, view));
     const responses = make("div", "responses");
