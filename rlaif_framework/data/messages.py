@@ -13,7 +13,7 @@ from reprlib import repr as short
 from typing import Any
 
 from rlaif_framework.data.faults import RowFault
-from rlaif_framework.data.transcripts import ASSISTANT_CUE, SPEAKERS, join_transcript, split_transcript
+from rlaif_framework.data.transcripts import ASSISTANT_CUE, SPEAKERS, join_transcript, split_transcript, strip_cue
 from rlaif_framework.records.preferences import Role, Turn
 
 ROLES: dict[str, Role] = {
@@ -147,6 +147,15 @@ def to_prompt(turns: Sequence[Turn]) -> str:
     if len(turns) == 1 and turns[0][0] == "user":
         return turns[0][1]
     return join_transcript(turns) + ASSISTANT_CUE
+
+
+def drop_system(text: str) -> str:
+    """Return the text of a prompt as it is without a system prompt; texts without one are returned unchanged."""
+    turns = split_transcript(text)
+    if not turns or turns[0].role != "system":
+        return text
+    has_cue = strip_cue(text) != text
+    return to_prompt(turns[1:]) if has_cue else join_transcript(turns[1:])
 
 
 def is_transcript(text: str) -> bool:

@@ -12,6 +12,7 @@ from reprlib import repr as short
 from typing import Any, Generic, TypeVar
 
 from rlaif_framework.data.faults import RowFault
+from rlaif_framework.data.messages import drop_system
 from rlaif_framework.data.row_files import SUFFIXES, Row, is_row_file, load_hub, read_row_file, split_hub_id
 from rlaif_framework.errors import DataError
 from rlaif_framework.files import user_path
@@ -182,6 +183,8 @@ class Divider:
 
     An item without a named split gets the one that another item names for its text; else a hash of its text decides.
     If the data sets name several splits for a text, it stays in one of them: test before validation before train.
+    If they name `train` and one of the other two, the third is taken from `train`. The system prompt of a dialogue is
+    no part of its text.
 
     Args:
         fractions: Fractions of validation and test, for texts for which no split is named.
@@ -191,23 +194,31 @@ class Divider:
     def __init__(self, fractions: tuple[float, float], data: Iterable[Placed[Any]]) -> None:
         self.fractions = fractions
         self.notes: list[str] = []
-        """One sentence for each group of items that were dropped or placed by another data set."""
+        """One sentence for each group of items that were dropped, taken from `train` or placed by another data set."""
         self._owners: dict[str, Split] = {}
         for placed in data:
             if placed.split is not None:
                 text = _normalise(placed.text)
                 self._owners[text] = max(placed.split, self._owners.get(text, placed.split), key=_PRIORITY.__getitem__)
+        missing = SPLIT_NAMES.keys() - self._owners.values()
+        self._taken: Split | None = missing.pop() if len(missing) == 1 and "train" not in missing else None
+        """The split that no data set names and that is taken from `train`, if any."""
+        for text, split in self._owners.items():
+            if split == "train" and _hash_split(text, fractions) == self._taken:
+                self._owners[text] = self._taken
 
     def divide(self, data: Sequence[Placed[T]], name: str) -> dict[Split, list[T]]:
         """Return the items of each split, in order; `name` says what they are, in the notes."""
         found: dict[Split, list[T]] = {split: [] for split in SPLIT_NAMES}
         dropped: Counter[tuple[Split, Split]] = Counter()
-        followed = 0
+        followed = taken = 0
         for placed in data:
             text = _normalise(placed.text)
             hashed = _hash_split(text, self.fractions)
             split = self._owners.get(text, hashed)
-            if placed.split not in (None, split):
+            if placed.split == "train" and split == self._taken:
+                taken += 1
+            elif placed.split not in (None, split):
                 dropped[placed.split or "train", split] += 1
                 continue
             followed += placed.split is None and split != hashed
@@ -217,14 +228,20 @@ class Divider:
             f"dropped {count} of {totals[split]} {name} of split '{split}', because their text is also in '{owner}'"
             for (split, owner), count in dropped.items()
         ]
+        if taken:
+            self.notes.append(
+                f"took {taken} of {totals['train']} {name} of split 'train' as '{self._taken}', which the data does "
+                f"not name; see task.{self._taken}_fraction"
+            )
         if followed:
             self.notes.append(f"{followed} {name} without a split are in the split that the data names for their text")
         return found
 
 
 def _normalise(text: str) -> str:
-    # The split depends on the text only: not on its file, the order of rows, their ids, or white space.
-    return " ".join(text.split())
+    # The split depends on the text only: not on its file, the order of rows, their ids, white space, or the system
+    # prompt, with which the same question would be in two splits.
+    return " ".join(drop_system(text).split())
 
 
 def _hash_split(text: str, fractions: tuple[float, float]) -> Split:

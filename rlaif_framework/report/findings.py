@@ -151,7 +151,7 @@ def check_labelers(evaluation: Evaluation) -> list[Caution]:
             text = f"the quality of '{name}' is unknown: {_explain_missing(quality, evaluation)}"
             found.append(Caution("not measured", name, text))
         elif agreement is None:
-            text = f"the quality of '{name}' is unknown: the task has no comparisons with gold preferences"
+            text = f"the quality of '{name}' is unknown: the validation split has no comparisons with gold preferences"
             found.append(Caution("not measured", name, text))
         elif not agreement.beats_chance:
             text = f"'{name}' agrees with the gold preferences not measurably better than chance: {rate(agreement)}"

@@ -166,7 +166,7 @@ def test_splits_share_no_dialogue_in_whatever_form(make: Callable[..., Any], tmp
     held_out.write_text("".join(json.dumps(row(i, "transcripts")) + "\n" for i in range(5)))
     rows = tmp_path / "train.jsonl"
     rows.write_text("".join(json.dumps(row(i, form)) + "\n" for i in range(20)))
-    task = make([], data={"train": str(rows), "test": str(held_out)})
+    task = make([], data={"train": str(rows), "test": str(held_out)}, validation_fraction=0)
     texts = [{p.text for p in task.prompts(split)} for split in ("train", "test")]
     assert [len(found) for found in texts] == [15, 5]
     assert not texts[0] & texts[1]

@@ -419,7 +419,7 @@ def test_splits_share_no_text_whatever_they_come_from(tmp_path: Path, data: str,
 def test_what_was_dropped_is_said(tmp_path: Path) -> None:
     data = as_folder(tmp_path / "posts", {"train": posts(10), "test": [{**p, "id": f"t{p['id']}"} for p in posts(4)]})
     pairs = {"train": str(write_rows(tmp_path / "pairs.jsonl", pairs_of(posts(12))))}
-    task = make_task(data=data, comparisons=pairs)
+    task = make_task(data=data, comparisons=pairs, validation_fraction=0)
     assert task.data_notes() == [
         "dropped 4 of 10 prompts of split 'train', because their text is also in 'test'",
         "dropped 8 of 24 comparisons of split 'train', because their text is also in 'test'",

@@ -229,7 +229,7 @@ def test_a_title_is_the_kind_with_what_is_not_the_default(manager: PluginManager
         ),
         (
             {"labelers": {**EVALUATION["labelers"], "rlaif": labeler("x", None)}, "gold_comparisons": 0},
-            "no comparisons with gold preferences",
+            "the validation split has no comparisons with gold preferences",
         ),
         (
             {"labelers": {**EVALUATION["labelers"], "llm": labeler("llm", estimate(0.6), "synthetic")}},

@@ -17,9 +17,11 @@ class DataTaskConfig(TaskConfig):
     metrics: MetricSlots = default_components("words", "copy-rate", "rouge")
     """Metrics of responses, which are logged in training and reported in the evaluation."""
     validation_fraction: float = Field(0.1, ge=0, lt=1)
-    """Fraction of texts held out for validation if the data has no splits, chosen by a hash of the text."""
+    """Fraction of texts held out for validation, chosen by a hash of the text, if the data names no splits, or only
+    `train` and `test`."""
     test_fraction: float = Field(0.1, ge=0, lt=1)
-    """Fraction of texts held out for testing, chosen in the same way."""
+    """Fraction of texts held out for testing, chosen in the same way, if the data names no splits, or only `train` and
+    `validation`."""
 
     @property
     def unused_settings(self) -> frozenset[str]:
