@@ -42,19 +42,34 @@ KNOWN_COLUMNS = frozenset(PAIR_FIELDS) | {
     *("conversation_a", "conversation_b", "winner_model_a", "winner_model_b", "winner_tie"),
     *("history", "human_ref_A", "human_ref_B", "labels"),
     *("response_1", "response_2", "preference_strength", "context", "response1", "response2", "overall_preference"),
-    *("helpfulness", "info", "summaries", "choice"),
+    *("response_0", "better_response_id", "helpfulness", "info", "summaries", "choice"),
 }
 """Columns that are read. Rows may have others, which are ignored."""
 
 _MISSPELLABLE = KNOWN_COLUMNS - {"info", "context", "history", "choice", "labels", "ranks", "scores", "score"}
+
+_RESPONSE_NAMES = ("response", "output", "answer", "completion", "generation", "summary", "text", "candidate")
+_RESPONSE_ENDS = (("_a", "_b"), ("a", "b"), ("_1", "_2"), ("1", "2"), ("_0", "_1"), ("0", "1"))
+
+
+def _add_nouns(*names: str) -> list[str]:
+    """Return names such as `chosen_response` and `response_chosen`."""
+    return [f"{a}_{b}" for name in names for noun in _RESPONSE_NAMES for a, b in ((name, noun), (noun, name))]
+
 
 _SYNONYMS: Mapping[str, Sequence[str]] = {
     "prompt": (
         *("instruction", "question", "query", "input", "post", "source", "context", "history", "article", "document"),
         *("text", "problem", "message"),
     ),
-    "chosen": ("preferred", "accepted", "better", "winning", "positive", "good", "pos", "response_chosen", "y_w"),
-    "rejected": ("dispreferred", "worse", "losing", "negative", "bad", "neg", "response_rejected", "y_l"),
+    "chosen": (
+        *("preferred", "accepted", "better", "winning", "positive", "good", "pos", "y_w", "response_j"),
+        *_add_nouns("chosen", "preferred", "accepted", "better", "winning", "winner", "positive", "good"),
+    ),
+    "rejected": (
+        *("dispreferred", "worse", "losing", "negative", "bad", "neg", "y_l", "response_k"),
+        *_add_nouns("rejected", "dispreferred", "worse", "losing", "loser", "negative", "bad"),
+    ),
     "responses": ("candidates", "outputs", "generations", "answers", "completions"),
     "label": ("preference", "vote", "preferred_response", "choice"),
 }
@@ -62,9 +77,6 @@ _SYNONYMS: Mapping[str, Sequence[str]] = {
 
 _ABSENT = object()
 """What `_look_up` returns for a column that is not there, since a value may be None."""
-
-_RESPONSE_NAMES = ("response", "output", "answer", "completion", "generation", "summary", "text", "candidate")
-_RESPONSE_ENDS = (("_a", "_b"), ("a", "b"), ("_1", "_2"), ("1", "2"), ("_0", "_1"), ("0", "1"))
 
 
 def parse_fields(texts: Iterable[str]) -> dict[str, str]:

@@ -6,11 +6,12 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, takewhile
 from reprlib import repr as short
 from typing import Any
 
 from rlaif_framework.data.faults import RowFault
+from rlaif_framework.data.fields import suggest_fields
 from rlaif_framework.data.messages import (
     check_dialogue,
     convert_marks,
@@ -26,11 +27,12 @@ from rlaif_framework.data.messages import (
 from rlaif_framework.data.transcripts import ASSISTANT_CUE, SPEAKERS, split_transcript
 from rlaif_framework.records.preferences import Turn
 
+_WHOLE_WORDS = re.compile(r".*\S(?=\s)", re.DOTALL)
 _LOOKS_LIKE_STRINGS = re.compile(r"\s*\[\s*(['\"]).*\1\s*\]\s*", re.DOTALL)
 
 FORMS = (  # for error messages
     "prompt + responses, prompt + chosen + rejected, prompt + response_a + response_b (+ label), "
-    "chosen + rejected as whole dialogues, or another form of docs/labelling.md"
+    "chosen + rejected as whole dialogues or with a common beginning, or another form of docs/labelling.md"
 )
 
 LABELS = {"a": 1.0, "b": 0.0, "tie": 0.5}
@@ -52,7 +54,7 @@ STRENGTHS = {"preference_strength": ("response_1", "response_2"), "overall_prefe
 """Columns of HelpSteer with a preference from -3 (the first is much better) to 3, and the columns of the responses."""
 
 TEXT_KEYS = ("answer", "response", "text", "content", "completion")
-SCORE_KEYS = ("score", "overall_score", "rating")
+SCORE_KEYS = ("score", "overall_score", "rating", "pm_score")
 
 Row = Mapping[str, Any]
 
@@ -256,6 +258,15 @@ def _read_strength(row: Row) -> list[PairRow]:
     return [pair if strength is None or pair.confidence is not None else replace(pair, confidence=abs(strength) / 3)]
 
 
+def _read_numbered(row: Row) -> list[PairRow]:
+    """`response_0`, `response_1` and `better_response_id`, which is 0 or 1, as in PKU-SafeRLHF."""
+    better = _read_number(row["better_response_id"])
+    if better not in (None, 0.0, 1.0) or isinstance(better, bool):
+        raise _wrong("better_response_id", better, "0 or 1")
+    stated = None if better is None else float(better == 0)
+    return [_unordered(row, read_prompt(row), (_text(row, "response_0"), _text(row, "response_1")), stated)]
+
+
 def _read_lettered(row: Row) -> list[PairRow]:
     """`response_a` and `response_b`, with or without `label` or a vote of Chatbot Arena."""
     label = row.get("label")
@@ -287,7 +298,7 @@ def _read_lettered(row: Row) -> list[PairRow]:
 
 
 def _read_chosen(row: Row) -> list[PairRow]:
-    """`chosen` and `rejected`: responses, whole dialogues, or messages, as TRL reads them."""
+    """`chosen` and `rejected`: responses, whole dialogues or texts, or messages, as TRL reads them."""
     prompt: str | None
     chosen, rejected = (decode_messages(row.get(name), name) for name in ("chosen", "rejected"))
     if is_messages(chosen) or is_messages(rejected):
@@ -417,8 +428,10 @@ def _common_prompt(first: Sequence[Turn], second: Sequence[Turn], names: Sequenc
 
 
 def _split_transcripts(row: Row) -> tuple[str, tuple[str, str]]:
-    """Split two transcripts at their last turn of the assistant."""
+    """Split two transcripts at their last turn of the assistant, or other texts after their common beginning."""
     chosen, rejected = _text(row, "chosen"), _text(row, "rejected")
+    if not has_turn(chosen) and not has_turn(rejected):
+        return _split_beginning(row, chosen, rejected)
     before, cue, better = chosen.rpartition(ASSISTANT_CUE)
     other, _, worse = rejected.rpartition(ASSISTANT_CUE)
     if not cue:
@@ -430,6 +443,21 @@ def _split_transcripts(row: Row) -> tuple[str, tuple[str, str]]:
             raise RowFault(f"'{name}' ends with a turn of Human, not with a response")
     check_dialogue(split_transcript(before))
     return before + cue, (better, worse)
+
+
+def _split_beginning(row: Row, chosen: str, rejected: str) -> tuple[str, tuple[str, str]]:
+    """Split two texts after the words that both begin with, which are the prompt in TRL's form without one."""
+    if suggest_fields(map(str, row)):  # the prompt is probably in a column with another name
+        raise RowFault("'prompt' is missing")
+    shared = takewhile(lambda pair: pair[0] == pair[1], zip(chosen, rejected, strict=False))
+    beginning = _WHOLE_WORDS.match("".join(character for character, _ in shared))
+    if beginning is None:
+        raise RowFault(
+            "'prompt' is missing, and 'chosen' is not a transcript with '\\n\\nAssistant:' and does not begin with the "
+            "same words as 'rejected', which would be the prompt"
+        )
+    end = beginning.end()
+    return chosen[:end], (chosen[end:], rejected[end:])
 
 
 def _strip_prompt(prompt: str | None, chosen: str, rejected: str) -> tuple[str, str]:
@@ -537,6 +565,7 @@ _FORMS: Sequence[tuple[Callable[[Row], bool], Callable[[Row], list[PairRow]]]] =
     (lambda row: "conversation_a" in row or "conversation_b" in row, _read_conversations),
     (lambda row: "human_ref_A" in row or "human_ref_B" in row, _read_shp),
     (lambda row: any(n in row and all(r in row for r in STRENGTHS[n]) for n in STRENGTHS), _read_strength),
+    (lambda row: {"response_0", "response_1", "better_response_id"} <= row.keys(), _read_numbered),
     (lambda row: "response_a" in row or "response_b" in row, _read_lettered),
     (lambda row: "chosen" in row or "rejected" in row, _read_chosen),
 )

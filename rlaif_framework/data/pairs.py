@@ -10,7 +10,7 @@ from typing import Any
 
 from rlaif_framework.data.faults import RowFault
 from rlaif_framework.data.fields import check_fields, map_fields, suggest_column, suggest_fields
-from rlaif_framework.data.pair_forms import PairRow, combine_rated, hash_texts, is_rated, read_forms
+from rlaif_framework.data.pair_forms import LABELS, PairRow, combine_rated, hash_texts, is_rated, read_forms
 from rlaif_framework.data.row_files import Row
 from rlaif_framework.data.transcripts import strip_cue
 from rlaif_framework.errors import DataError, suggest
@@ -97,6 +97,9 @@ class PairReader:
         mapping = suggest_fields(map(str, row.values))
         if not mapping:
             return error
+        vote = row.values.get(mapping.get("label", ""))
+        if "label" in mapping and not (isinstance(vote, str) and vote in LABELS):  # in another notation
+            del mapping["label"]
         if self.option.startswith("--"):
             advice = f"{self.option} {','.join(f'{name}={column}' for name, column in mapping.items())}"
         else:

@@ -124,6 +124,9 @@ DIALOGUE = "Human: Hi\n\nAssistant: Hello!\n\nHuman: Why?\n\nAssistant:"
             },
             "Why?",
         ),
+        # TRL's standard form with an implicit prompt, which ends with a whole word
+        ({"chosen": "Why? Soak it.", "rejected": "Why? No."}, "Why?"),
+        ({"chosen": "Why is it?\nSoak it.", "rejected": "Why is it?\nNo."}, "Why is it?"),
         # Anthropic's HH, with and without the prompt
         ({"chosen": f"{H}Why?{A}Soak it.", "rejected": f"{H}Why?{A}No."}, f"{H}Why?\n\nAssistant:"),
         ({"prompt": f"{H}Why?{A}", "chosen": "Soak it.", "rejected": "No."}, f"{H}Why?{A}"),
@@ -153,6 +156,17 @@ DIALOGUE = "Human: Hi\n\nAssistant: Hello!\n\nHuman: Why?\n\nAssistant:"
                 "preference_strength": -1,
             },
             DIALOGUE,
+        ),
+        # PKU-SafeRLHF
+        (
+            {
+                "prompt": "Why?",
+                "response_0": "No.",
+                "response_1": "Soak it.",
+                "better_response_id": 1,
+                "safer_response_id": 0,
+            },
+            "Why?",
         ),
         # Chatbot Arena
         (
@@ -487,6 +501,48 @@ def test_a_wrong_mapping_is_refused(text: str, reason: str) -> None:
 )
 def test_a_mapping_is_suggested_where_the_columns_say_enough(columns: list[str], expected: dict[str, str]) -> None:
     assert suggest_fields(columns) == expected
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"instruction": "Why?", "chosen_response": "Soak it.", "rejected_response": "No."},
+        {"question": "Why?", "response_chosen": "Soak it.", "response_rejected": "No."},
+        {"input": "Why?", "winner_response": "Soak it.", "loser_response": "No."},
+        # lvwerra/stack-exchange-paired
+        {"qid": 1, "question": "Why?", "response_j": "Soak it.", "response_k": "No."},
+        # Intel/orca_dpo_pairs: the words that both texts begin with are not the prompt
+        {"system": "", "question": "Why?", "chosen": "So. Soak it.", "rejected": "So. No."},
+        {"query": "Why?", "completion_a": "Soak it.", "completion_b": "No.", "preference": "a"},
+        # HuggingFaceH4/stack-exchange-preferences
+        {"question": "Why?", "answers": [{"text": "No.", "pm_score": 1}, {"text": "Soak it.", "pm_score": 3}]},
+        # openbmb/UltraFeedback
+        {
+            "instruction": "Why?",
+            "completions": [{"response": "No.", "overall_score": 2.0}, {"response": "Soak it.", "overall_score": 8.0}],
+        },
+        # tatsu-lab/alpaca_farm: a preference in another notation is not a part of the mapping
+        {"instruction": "Why?", "input": "", "output_1": "Soak it.", "output_2": "No.", "preference": 1},
+    ],
+    ids=lambda row: ",".join(row),
+)
+def test_the_suggested_mapping_of_published_data_works_as_printed(tmp_path: Path, row: dict[str, Any]) -> None:
+    path = write_rows(tmp_path / "p.jsonl", [row])
+    with scan_pairs(path) as found:
+        (line,) = found.faults.describe(with_file=False)
+    fields = line.partition("did you mean --fields ")[2].removesuffix("?")
+    with scan_pairs(path, fields=parse_fields([fields])) as found:
+        assert not found.faults.count, found.faults.describe(with_file=False)
+        (comparison,) = found.read()
+    assert comparison.prompt.text == "Why?"
+    preferred = {1.0: comparison.responses[0], 0.0: comparison.responses[1], None: None}[comparison.preference]
+    assert (preferred or "").removeprefix("So. ") == ("" if row.get("preference") == 1 else "Soak it.")
+
+
+def test_an_implicit_prompt_ends_before_the_word_that_differs() -> None:
+    """TRL cuts this in the middle of the word: "The sky is bl"."""
+    (found,) = read({"chosen": "The sky is blue.", "rejected": "The sky is black."})
+    assert (found.prompt.text, set(found.responses)) == ("The sky is", {"blue.", "black."})
 
 
 def test_the_suggestion_is_a_part_of_the_error(tmp_path: Path) -> None:
