@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from io import TextIOWrapper
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TextIO
 
+from rlaif_framework.data.messages import is_messages
 from rlaif_framework.data.paths import HUB_ID
 from rlaif_framework.errors import DataError, HubError
 from rlaif_framework.files import check_regular, user_path
@@ -27,6 +29,9 @@ MAX_ARRAY = 2**30
 
 BATCH_ROWS = 256
 """Number of rows of a Parquet file that are in memory at once."""
+
+
+_URL = re.compile(r"\w{2,}:/")  # as a path, which has no double slashes; one letter is a drive
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +76,18 @@ def read_row_file(path: Path) -> Iterator[Row]:
         DataError: The file is missing, unreadable, empty, or of another format.
     """
     name = path.name.lower().removesuffix(".gz")
+    if _URL.match(str(path)):
+        raise DataError(
+            f"{str(path).replace(':/', '://', 1)} is a URL, from which nothing is read; download the file and use its "
+            "path, or use the id 'owner/name' of a data set of the Hugging Face Hub"
+        )
     if path.exists() and not path.is_file():
         raise DataError(f"{path} is not a file")
     if not is_row_file(path):
         raise DataError(f"{path}: rows are read from files whose names end in {', '.join(SUFFIXES)}")
     if not path.exists():
+        if any(mark in path.name for mark in "*?["):
+            raise DataError(f"no data file at {path}: patterns are not expanded; use the path of a folder")
         near = get_close_matches(path.name, _list_row_files(path.parent), n=1)
         raise DataError(f"no data file at {path}" + (f"; did you mean '{near[0]}'?" if near else ""))
     if name.endswith(".parquet"):
@@ -102,11 +114,11 @@ def _read_json(path: Path) -> Iterator[Row]:
             return
         lines = iter(enumerate(text.splitlines(keepends=True), 1))  # lines that hold lists: each has a fault
     else:
-        lines = chain([first], lines)
-        if start == "{":
-            raise DataError(
-                f"{path}: holds a JSON object over several lines; expected one object per line, or one array of objects"
-            )
+        second = list(islice(lines, 1))
+        if start == "{" or (not second and _holds_table(start)):
+            what = "a JSON object over several lines" if second else "all rows in one JSON object"
+            raise DataError(f"{path}: holds {what}; expected one object per line, or one array of objects")
+        lines = chain([first], second, lines)
     for number, line in lines:
         try:
             yield Row(str(path), number, values=parse_line(line))
@@ -164,6 +176,18 @@ def _is_json(text: str) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
+
+
+def _holds_table(text: str) -> bool:
+    """Return True for an object with a list of rows, or with the cells of each column, as pandas writes by default."""
+    try:
+        values = list(json.loads(text).values())
+    except (ValueError, RecursionError, AttributeError):
+        return False
+    lists_rows = len(values) == 1 and isinstance(values[0], list) and all(isinstance(x, dict) for x in values[0])
+    return (lists_rows and not is_messages(values[0])) or (
+        bool(values) and all(isinstance(cells, dict) and "0" in cells for cells in values)
+    )
 
 
 def _read_csv(path: Path) -> Iterator[Row]:

@@ -1,8 +1,10 @@
-"""Files that expand to much more than their size are refused."""
+"""Files of rows that are refused: those that expand to much more than their size, and those that are no rows."""
 
 from __future__ import annotations
 
 import gzip
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -48,3 +50,32 @@ def test_a_missing_file_suggests_the_file_that_is_there(tmp_path: Path) -> None:
         read_row_file(tmp_path / "email.csv")
     with pytest.raises(DataError, match=r"no data file at .*gone.x\.csv$"):
         read_row_file(tmp_path / "gone" / "x.csv")
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("https://example.org/a.jsonl", "https://example.org/a.jsonl is a URL, from which nothing is read"),
+        ("hf://datasets/some/pairs", "hf://datasets/some/pairs is a URL"),
+        ("folder/*.jsonl", "no data file at folder/*.jsonl: patterns are not expanded; use the path of a folder"),
+    ],
+)
+def test_a_place_that_is_no_path_is_refused_as_what_it_is(place: str, reason: str) -> None:
+    with pytest.raises(DataError, match=re.escape(reason)):
+        read_row_file(Path(place))
+
+
+@pytest.mark.parametrize("text", ['{"data": [{"prompt": "p"}]}', '{"prompt": {"0": "p"}, "label": {"0": "a"}}'])
+def test_a_table_in_one_json_object_is_refused(tmp_path: Path, text: str) -> None:
+    """The second one is what `to_json` of pandas writes by default."""
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match=r"holds all rows in one JSON object; expected one object per line"):
+        list(read_row_file(path))
+
+
+def test_one_row_alone_is_no_table(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    for values in ({"prompt": "p"}, {"messages": [{"role": "user", "content": "Hi"}]}, {"a": {"text": "x"}}):
+        path.write_text(json.dumps(values))
+        assert [row.values for row in read_row_file(path)] == [values]
