@@ -150,7 +150,7 @@ class Evidence:
     read_from: tuple[str, ...] = ()
     """Sources of the label probabilities, for backends with several. Of `openai`: `logprob_token_ids` (vLLM) and
     `score` (SGLang) are exact, `top_logprobs` counts labels outside the most likely tokens as 0, and `samples` are
-    counted answers."""
+    counted answers. Of `transformers`: `empty_thought` if the model can think, and its thought was left empty."""
     unanswered: int = 0
     """Number of times that a request was sent without an answer. It depends on interruptions, so it is counted in
     reports and left out of the rows of labels."""

@@ -66,6 +66,8 @@ def test_the_label_is_read_after_the_thought(
     backend = TransformersBackend(config, Context.from_spec(tiny_spec(), manager))
     before = backend.identity()
     question = Question("Which is better?", "Preferred Summary=")
+    (answer,) = dict(backend.answer([Choose(question, ("1", "2"))])).values()
+    assert answer.read_from == ""
     plain = backend.render(question)
     backend.tokenizer.chat_template += "{% if add_generation_prompt %}<think>\n{% endif %}"
     backend.template = QuestionTemplate(backend.tokenizer)
@@ -73,4 +75,5 @@ def test_the_label_is_read_after_the_thought(
     assert backend.render(question) == f"{start}<think>\n\n</think>\n\n{question.prefill}"
     assert backend.identity() != before
     (answer,) = dict(backend.answer([Choose(question, ("1", "2"))])).values()
+    assert answer.read_from == "empty_thought", "the evidence does not say so"
     assert answer.mass

@@ -28,6 +28,9 @@ from rlaif_framework.models import (
 from rlaif_framework.prompting import option_paths, option_probabilities
 from rlaif_plugins.backends.transformers import TransformersConfig
 
+EMPTY_THOUGHT = "empty_thought"
+"""`Answer.read_from` of probabilities right after a thought that is left empty."""
+
 
 class TransformersBackend:
     """Answers requests with a causal language model of transformers."""
@@ -138,6 +141,7 @@ class TransformersBackend:
             questions.append(ids[: len(ids) - taken])
             options.append(found)
         reads = _plan_reads(questions, options)
+        read_from = EMPTY_THOUGHT if self.template is not None and self.template.thought_closed else ""
         wanted = {key: {ids[len(key[1])] for ids in options[key[0]] if len(ids) > len(key[1])} for key in reads}
         logprobs = self._read_next(reads, wanted)
         answers: dict[int, Answer] = {}
@@ -146,7 +150,7 @@ class TransformersBackend:
             weights = option_probabilities(options[number], own)
             mass = sum(weights)
             probabilities = tuple(weight / mass for weight in weights) if mass > 0 else ()
-            answers[index] = Answer(probabilities, mass, prompt_tokens=len(questions[number]))
+            answers[index] = Answer(probabilities, mass, prompt_tokens=len(questions[number]), read_from=read_from)
         return answers
 
     @torch.no_grad()
