@@ -91,11 +91,14 @@ class Desk:
         self._known = {*order, *gold}
         self._assignments: dict[int, Assignment] = {}
         self._by_annotator: dict[str, list[Assignment]] = {}
+        self._names: dict[str, str] = {}
         self._given: dict[tuple[str, str], set[Kind]] = {}
-        self._takers: dict[str, set[str]] = {}
-        self._full = 0
+        self._by_item: dict[str, list[Assignment]] = {}
+        self._unanswered: dict[int, Assignment] = {}
+        """Of `_by_item`: those that may expire."""
+        self._free: dict[str, dict[str, bool]] = {}
+        """The items that each person may still be given, and if so, whether they come again."""
         self._to_repeat: dict[str, list[Assignment]] = {}
-        self._starts: dict[str, int] = {}
         self._answers: dict[int, Answer] = {}
         self.version = 0
         """Number of times that answers were changed."""
@@ -103,15 +106,29 @@ class Desk:
             self._note(assignment)
         for answer in file.read_answers():
             self._answers[answer.assignment.id] = answer
+            self._unanswered.pop(answer.assignment.id, None)
 
     @property
     def answers(self) -> list[Answer]:
         """The answers that were not taken back, in the order in which they were given."""
         return list(self._answers.values())
 
-    def count_left(self) -> int:
-        """Return the number of items that still can be given to somebody."""
-        return len(self.order) - self._full
+    def find_name(self, name: str) -> str:
+        """Return a name as the person first typed it: upper and lower case do not tell people apart."""
+        return self._names.get(name.casefold(), name)
+
+    def count_left(self, annotator: str) -> int:
+        """Return the number of items that a person still has to compare, if nobody else takes them.
+
+        Repetitions and gold items count as others do: the number does not tell which those are.
+        """
+        own = self._by_annotator.get(annotator, [])
+        free = self._find_free_items(annotator)
+        coming = len(free) + sum(free.values()) + sum(map(self._comes_again, self._to_repeat.get(annotator, ())))
+        # A gold item comes as each `GOLD_EVERY`th item, also right after the last of the others.
+        slots = (coming + len(own) % GOLD_EVERY) // (GOLD_EVERY - 1)
+        gold = min(slots, sum(not self._given.get((annotator, key)) for key in self.gold))
+        return sum(map(self._is_open, own)) + coming + gold
 
     def open_items(self, annotator: str) -> list[Assignment]:
         """Return the next items of a person, `AHEAD` of them if so many are left, giving out new ones if necessary."""
@@ -150,6 +167,7 @@ class Desk:
         answer = Answer(given, choice, strength, seconds, self.clock())
         self.file.record(answer, request)
         self._answers[assignment] = answer
+        self._unanswered.pop(assignment, None)
         self.version += 1
         return answer
 
@@ -168,6 +186,8 @@ class Desk:
             raise AssignmentError("there is no answer to take back")
         self.file.take_back(assignment, self.clock(), request)
         del self._answers[assignment]
+        if given.kind == "item":
+            self._unanswered[assignment] = given
         self.version += 1
 
     def find(self, assignment: int) -> Assignment:
@@ -193,14 +213,19 @@ class Desk:
 
     def _note(self, new: Assignment) -> None:
         self._assignments[new.id] = new
+        self._names.setdefault(new.annotator.casefold(), new.annotator)
         self._by_annotator.setdefault(new.annotator, []).append(new)
         self._given.setdefault((new.annotator, new.item), set()).add(new.kind)
-        if new.kind == "item":
-            takers = self._takers.setdefault(new.item, set())
-            takers.add(new.annotator)
-            self._full += len(takers) == self.settings.overlap and new.item in self._ordered
-            if derive_seed(self.settings.seed, "repeat", new.annotator, new.item) < self.settings.repeat * 2**63:
-                self._to_repeat.setdefault(new.annotator, []).append(new)
+        if new.kind != "item":
+            return
+        given = self._by_item.setdefault(new.item, [])
+        given.append(new)
+        self._unanswered[new.id] = new
+        for name, free in self._free.items():
+            if name == new.annotator or len(given) >= self.settings.overlap:
+                free.pop(new.item, None)
+        if self._is_repeated(new.annotator, new.item):
+            self._to_repeat.setdefault(new.annotator, []).append(new)
 
     def _is_open(self, assignment: Assignment) -> bool:
         if assignment.id in self._answers or assignment.item not in self._known:  # the pairs may have changed
@@ -208,17 +233,21 @@ class Desk:
         if assignment.kind != "item":  # nobody else gets it
             return True
         # Given to somebody else after a long time; the person who has answered first keeps it.
-        return not (self._has_expired(assignment) and self._is_full(assignment.item, answered=True))
+        if not self._has_expired(assignment):
+            return True
+        answered = sum(x.id in self._answers for x in self._by_item[assignment.item])
+        return answered < self.settings.overlap
 
     def _choose(self, annotator: str) -> tuple[str, Kind] | None:
         own = self._by_annotator.get(annotator, [])
-        repeats = [x for x in self._to_repeat.get(annotator, ()) if self._needs_repeat(x)]
-        if repeats and len(own) - own.index(repeats[0]) > REPEAT_GAP:
-            return repeats[0].item, "repeat"
         gold = next((key for key in self.gold if not self._given.get((annotator, key))), None)
         if gold is not None and (len(own) + 1) % GOLD_EVERY == 0:
             return gold, "gold"
-        free = self._find_free(annotator)
+        waiting = self._to_repeat.get(annotator, ())
+        repeats = [x for x in waiting if x.id in self._answers and self._comes_again(x)]
+        if repeats and len(own) - own.index(repeats[0]) > REPEAT_GAP:
+            return repeats[0].item, "repeat"
+        free = next(iter(self._find_free_items(annotator)), None)
         if free is not None:
             return free, "item"
         if repeats:
@@ -226,41 +255,36 @@ class Desk:
         expired = self._find_expired(annotator)
         return None if expired is None else (expired, "item")
 
-    def _needs_repeat(self, assignment: Assignment) -> bool:
+    def _is_repeated(self, annotator: str, key: str) -> bool:
+        return derive_seed(self.settings.seed, "repeat", annotator, key) < self.settings.repeat * 2**63
+
+    def _comes_again(self, assignment: Assignment) -> bool:
+        """Return True if the repetition of an item that is to be repeated is to come."""
         answer = self._answers.get(assignment.id)
-        if answer is None or answer.choice == "skip" or assignment.item not in self._known:
+        if "repeat" in self._given[assignment.annotator, assignment.item] or assignment.item not in self._known:
             return False
-        return "repeat" not in self._given[assignment.annotator, assignment.item]
+        return self._is_open(assignment) if answer is None else answer.choice != "skip"
 
-    def _find_free(self, annotator: str) -> str | None:
-        """Return the first item that the person has not got and too few others have."""
-        start = self._starts.get(annotator, 0)
-        while start < len(self.order):
-            key = self.order[start]
-            if not self._is_full(key) and annotator not in self._takers.get(key, ()):
-                break
-            start += 1  # for ever: nobody gives an item back
-        self._starts[annotator] = start
-        return self.order[start] if start < len(self.order) else None
-
-    def _is_full(self, key: str, answered: bool = False) -> bool:
-        takers = self._takers.get(key, set())
-        if not answered:
-            return len(takers) >= self.settings.overlap
-        done = sum(1 for x in self._answers.values() if x.assignment.item == key and x.assignment.kind == "item")
-        return done >= self.settings.overlap
+    def _find_free_items(self, annotator: str) -> Mapping[str, bool]:
+        """Return the items that the person has not got and too few others have, in order."""
+        if annotator not in self._free:
+            self._free[annotator] = {
+                key: self._is_repeated(annotator, key)
+                for key in self.order
+                if len(given := self._by_item.get(key, [])) < self.settings.overlap
+                and all(x.annotator != annotator for x in given)
+            }
+        return self._free[annotator]
 
     def _find_expired(self, annotator: str) -> str | None:
-        """Return the first item that others were given long ago and have not answered."""
-        for key in self.order:
-            takers = self._takers.get(key, set())
-            if annotator in takers:
+        """Return an item that others were given long ago and have not answered."""
+        for waiting in self._unanswered.values():
+            if not self._has_expired(waiting) or waiting.item not in self._ordered:
                 continue
-            waiting = [x for name in takers for x in self._by_annotator[name] if x.item == key and x.kind == "item"]
-            unanswered = [x for x in waiting if x.id not in self._answers]
-            fresh = len(waiting) - sum(self._has_expired(x) for x in unanswered)
-            if fresh < self.settings.overlap:
-                return key
+            given = self._by_item[waiting.item]
+            fresh = sum(x.id not in self._unanswered or not self._has_expired(x) for x in given)
+            if fresh < self.settings.overlap and all(x.annotator != annotator for x in given):
+                return waiting.item
         return None
 
     def _has_expired(self, assignment: Assignment) -> bool:

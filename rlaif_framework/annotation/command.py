@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from rlaif_framework.annotation.instructions import find_instructions, read_inst
 from rlaif_framework.annotation.item import Item
 from rlaif_framework.annotation.items import ItemSet, read_items
 from rlaif_framework.annotation.summary import AnnotationSummary, summarise_answers
+from rlaif_framework.annotation.wording import count_of
 from rlaif_framework.errors import DataError, SpecError
 from rlaif_framework.files import locked
 from rlaif_framework.plugins.configs import TaskConfig
@@ -51,7 +53,7 @@ class AnnotationJob:
 
 
 def serve_annotation(
-    job: AnnotationJob, manager: PluginManager, progress: Progress, ready: Callable[[str], None]
+    job: AnnotationJob, manager: PluginManager, progress: Progress, ready: Callable[[str, str], None]
 ) -> AnnotationSummary:
     """Serve the page until Ctrl-C, and return the measurements.
 
@@ -59,17 +61,18 @@ def serve_annotation(
         job: The arguments.
         manager: Provides the task, for the instructions.
         progress: Where to print.
-        ready: Called with the URL of the page once the server listens.
+        ready: Called with the URLs of the pages for comparing and `progress` once the server listens.
 
     Raises:
         RlaifError: Something that the user can fix. Everything is checked before the server listens.
         ModuleNotFoundError: The packages of the extra `annotate` are not installed.
     """
-    from rlaif_framework.annotation.access import Access
+    from rlaif_framework.annotation.access import Access, SavedAccess
     from rlaif_framework.annotation.server import Annotation, PageSettings, create_app
-    from rlaif_framework.annotation.serving import make_url, open_socket, serve_app
+    from rlaif_framework.annotation.serving import make_urls, serve_app
 
-    access = Access.create(job.host, job.token)
+    saved = SavedAccess.read(job.out)
+    access = Access.create(job.host, job.token, saved)
     pairs, gold = _read_pairs(job, progress)
     labeler = _find_labeler(job, pairs)
     text = read_instructions(job.instructions) if job.instructions else ""
@@ -87,9 +90,11 @@ def serve_annotation(
         desk = Desk(file, order, list(gold), assigned)
         _check_answers(job, desk.answers, pairs, gold)
         _check_order(job, file, order)
-        listening = open_socket(job.host, job.port)
+        listening = _listen(job, saved.port if saved else 0, progress)
+        port = listening.getsockname()[1]
+        SavedAccess(token=access.token, progress_token=access.progress_token, port=port).write(job.out)
         app = create_app(Annotation(desk, pairs, gold, settings), access)
-        serve_app(app, listening, lambda: ready(make_url(listening, access)))
+        serve_app(app, listening, lambda: ready(*make_urls(listening, access)))
         return summarise_answers(desk.answers, pairs, gold, len(order))
 
 
@@ -116,8 +121,25 @@ def export_annotation(job: AnnotationJob, export: Path, overwrite: bool, progres
         raise DataError(f"{job.out} has no answers that state a preference; nothing was written")
     for path, count in written.items():
         kind = "" if path == export else ", of pairs that were not drawn at random: not for evaluate.human_labels"
-        progress.print(f"labels: {path}, {count} rows{kind}")
+        progress.print(f"labels: {path}, {count_of(count, 'row')}{kind}")
     return summarise_answers(answers, pairs, gold, None if job.limit is None else min(job.limit, len(pairs.items)))
+
+
+def _listen(job: AnnotationJob, last: int, progress: Progress) -> socket.socket:
+    """Listen on the port that was asked for, or else that of the last start, so that pages which are open go on."""
+    from rlaif_framework.annotation.serving import open_socket
+
+    if job.port or not last:
+        return open_socket(job.host, job.port)
+    try:
+        return open_socket(job.host, last)
+    except SpecError:
+        found = open_socket(job.host, 0)
+    progress.print(
+        f"warning: port {last} of the last start is taken, so pages that are open cannot go on; free it and start "
+        "again, or open the new URL"
+    )
+    return found
 
 
 def _check_order(job: AnnotationJob, file: AnswerFile, order: Sequence[str]) -> None:
@@ -130,8 +152,8 @@ def _check_order(job: AnnotationJob, file: AnswerFile, order: Sequence[str]) -> 
     other = [x for x in file.read_assignments() if x.kind == "item" and x.drawn == "uncertain" and x.item in keys]
     if job.order == "random" and other:
         raise SpecError(
-            f"{job.out} has {len(other)} pairs that were drawn by the uncertainty of a labeler, so that the others are "
-            "no random sample; go on with --order uncertain, or choose another --out"
+            f"{job.out} has {count_of(len(other), 'pair')} drawn by the uncertainty of a labeler, so that the others "
+            "are no random sample; go on with --order uncertain, or choose another --out"
         )
 
 
@@ -141,7 +163,7 @@ def _read_pairs(job: AnnotationJob, progress: Progress) -> tuple[ItemSet, dict[s
     for note in pairs.notes:
         progress.print(note)
     if pairs.repeated:
-        progress.print(f"{pairs.name}: {pairs.repeated} rows repeat the texts of an earlier row, and are shown once")
+        progress.print(f"{pairs.name}: {count_of(pairs.repeated, 'row')} with the texts of an earlier row, shown once")
     gold = read_items(job.gold).items if job.gold else {}
     known = {key: item for key, item in gold.items() if item.comparison.preference not in (None, 0.5)}
     if job.gold and not known:
@@ -171,5 +193,6 @@ def _check_answers(job: AnnotationJob, answers: Sequence[Answer], pairs: ItemSet
     """
     if answers and not any(x.assignment.item in pairs.items or x.assignment.item in gold for x in answers):
         raise DataError(
-            f"{job.out} has {len(answers)} answers, none of them about the pairs of {job.pairs}; choose another --out"
+            f"{job.out} has {count_of(len(answers), 'answer')}, none of them about the pairs of {job.pairs}; "
+            "choose another --out"
         )

@@ -9,7 +9,7 @@ const NAME = "rlaif-name", TOKEN = "rlaif-token", UNSENT = "rlaif-unsent";
 let name = "";
 let items = []; // the pair on the page, then the next ones
 let last = null; // the answer that can be taken back
-let counts = { answered: 0, left: 0 };
+let counts = { name: "", answered: 0, left: 0 };
 let queue = read(UNSENT) || []; // requests that the server has not confirmed, in order
 let sending = false;
 let shownAt = 0;
@@ -32,9 +32,7 @@ function takeToken() {
     sessionStorage.setItem(TOKEN, JSON.stringify(found));
     history.replaceState(null, "", location.pathname); // out of the address bar and the history
   }
-  const token = read(TOKEN);
-  $("progress").href = `progress#token=${encodeURIComponent(token || "")}`;
-  return token;
+  return read(TOKEN);
 }
 
 let token = null;
@@ -77,7 +75,7 @@ async function send() {
     try {
       const state = await call(path, body);
       tell("");
-      finish(state);
+      finish(body.annotator === name ? state : null); // another person may have come meanwhile
       if (path === "api/undo") $("status").textContent = "Your last answer is taken back.";
       wait = 500;
     } catch (error) {
@@ -91,7 +89,7 @@ async function send() {
         await load();
       } else {
         tell("Your last answer is not saved yet: the server does not answer. Trying again ...");
-        await new Promise((resolve) => setTimeout(resolve, wait));
+        await pause(wait);
         wait = Math.min(2 * wait, 5000);
       }
     }
@@ -106,19 +104,32 @@ function finish(state) {
 }
 
 async function load() {
-  try {
-    update(await call("api/items", { annotator: name }));
-  } catch (error) {
-    if (error.status === 422) ask();
-    tell(error.status ? error.message : "The server does not answer. Start the command again, and open its URL.");
+  const annotator = name;
+  for (let wait = 500; annotator === name; wait = Math.min(2 * wait, 5000)) {
+    try {
+      const state = await call("api/items", { annotator });
+      if (annotator === name) update(state);
+      return;
+    } catch (error) {
+      if (error.status === 422) ask();
+      tell(error.status ? error.message : "The server does not answer. Trying again ...");
+      if (error.status) return;
+      await pause(wait);
+      tell("");
+    }
   }
+}
+
+function pause(milliseconds) {
+  return new Promise((resolve) => setTimeout(resolve, milliseconds));
 }
 
 // --- Items ---
 
 function update(state) {
   const answered = new Set(queue.map((entry) => entry.path === "api/answers" && entry.body.assignment));
-  items = state.items.filter((item) => !answered.has(item.id));
+  const undoing = queue.some((entry) => entry.path === "api/undo"); // the next pair is the one that comes back
+  items = undoing ? [] : state.items.filter((item) => !answered.has(item.id));
   last = state.last;
   counts = state;
   if (state.judge) $("status").textContent = state.judge;
@@ -133,8 +144,9 @@ function show() {
   $("answers").hidden = !item && !$("status").textContent;
   $("done").hidden = !done;
   $("differences").hidden = !item;
-  $("undo").hidden = !settings.undo || last === null;
-  $("counts").textContent = `${name}: ${counts.answered} answered, ${counts.left} left for anyone`;
+  $("undo").hidden = !settings.undo || findLast() === null;
+  $("counts").textContent = `${counts.name}: ${counts.answered} answered, ${counts.left} left for you`;
+  $("rename").hidden = false;
   if (done && !wasDone) $("done-title").focus();
   if (!item) {
     $("choices").hidden = $("strengths").hidden = true; // what is left is the status, such as the judge's opinion
@@ -144,6 +156,7 @@ function show() {
   if (item.id === shownId) return;
   shownId = item.id;
   shownAt = performance.now();
+  if (counts.answered < 2) $("instructions").open = counts.answered === 0; // for the first answer of a person
   pending = null;
   showPrompt(item.prompt);
   for (const side of [0, 1]) {
@@ -233,14 +246,24 @@ function answer(choice, strength) {
   const seconds = (performance.now() - shownAt) / 1000;
   $("status").textContent = "";
   enqueue("api/answers", { assignment: item.id, choice, strength, seconds });
-  counts = { ...counts, answered: counts.answered + 1 };
+  counts = { ...counts, answered: counts.answered + 1, left: counts.left - 1 };
   show();
 }
 
+function findLast() { // the last answer once the server has confirmed everything
+  const answers = last === null ? [] : [last];
+  for (const { path, body } of queue.filter((entry) => entry.body.annotator === name)) {
+    if (path === "api/undo") answers.pop();
+    else answers.push(body.assignment);
+  }
+  return answers.length ? answers.at(-1) : null;
+}
+
 function undo() {
-  if (!settings.undo || last === null || queue.length) return;
+  const assignment = findLast();
+  if (!settings.undo || assignment === null) return;
   items = []; // the next key is for the pair that comes back, not for this one
-  enqueue("api/undo", { assignment: last });
+  enqueue("api/undo", { assignment });
   show();
 }
 
@@ -248,9 +271,13 @@ function undo() {
 
 function ask() {
   $("who").hidden = false;
-  $("pair").hidden = $("answers").hidden = $("done").hidden = true;
+  for (const id of ["pair", "answers", "done", "undo", "differences", "rename"]) $(id).hidden = true;
+  $("counts").textContent = $("status").textContent = "";
   $("name").value = name;
-  $("name").focus();
+  $("name").select();
+  name = "";
+  items = [];
+  last = shownId = null;
 }
 
 async function start(chosen) {
@@ -265,6 +292,7 @@ $("who").addEventListener("submit", (event) => {
   const chosen = $("name").value.trim();
   if (!chosen) return;
   localStorage.setItem(NAME, chosen);
+  sessionStorage.setItem(NAME, JSON.stringify(chosen));
   start(chosen);
 });
 
@@ -301,6 +329,7 @@ for (const button of document.querySelectorAll("[data-strength]")) {
 }
 $("back").addEventListener("click", cancelStrength);
 $("undo").addEventListener("click", undo);
+$("rename").addEventListener("click", ask);
 $("differences").addEventListener("click", toggleDifferences);
 $("show-help").addEventListener("click", () => $("help").showModal());
 
@@ -325,7 +354,7 @@ function begin() {
   token = takeToken();
   if (!token) return tell("Open the URL that the command printed: it has the token.");
   tell("");
-  const known = name || settings.name || localStorage.getItem(NAME);
+  const known = name || read(NAME) || settings.name || localStorage.getItem(NAME); // first what was typed in this tab
   if (known) start(known);
   else ask();
 }

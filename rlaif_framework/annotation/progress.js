@@ -1,7 +1,7 @@
 // Shows the measurements so far. All texts are set as text, never as HTML.
 "use strict";
 
-const TOKEN = "rlaif-token", SECONDS = 5;
+const TOKEN = "rlaif-progress-token", SECONDS = 5;
 const found = new URLSearchParams(location.hash.slice(1)).get("token");
 if (found) {
   sessionStorage.setItem(TOKEN, JSON.stringify(found));
@@ -9,7 +9,6 @@ if (found) {
 }
 const token = JSON.parse(sessionStorage.getItem(TOKEN));
 addEventListener("hashchange", () => location.reload()); // the URL was pasted into this tab
-document.getElementById("compare").href = `.#token=${encodeURIComponent(token || "")}`;
 
 const percent = (x) => (x ? `${(100 * x.value).toFixed(1)} % [${(100 * x.low).toFixed(0)}, ${(100 * x.high).toFixed(0)}]` : "-");
 const number = (x) => (x ? `${x.value.toFixed(2)} [${x.low.toFixed(2)}, ${x.high.toFixed(2)}]` : "-");
@@ -35,7 +34,7 @@ function table(title, head, rows) {
 
 function decide(x) {
   const s = x.sequence;
-  const interval = `${(100 * s.low).toFixed(1)} to ${(100 * s.high).toFixed(1)} % after ${s.count} prompts`;
+  const interval = `${(100 * s.low).toFixed(1)} to ${(100 * s.high).toFixed(1)} % after ${s.count} ${s.count === 1 ? "prompt" : "prompts"}`;
   const winner = s.decided && (s.decided === "first" ? x.first : x.second);
   return winner
     ? element("p", `Decided: ${winner} wins more often. Win rate of ${x.first} against ${x.second}: ${interval}.`, "decided")
@@ -66,7 +65,7 @@ async function refresh() {
     const x = content.summary;
     notice.hidden = true;
     const draws = Object.entries(x.draws);
-    const lines = [element("p", `${x.labelled} of ${x.items} pairs have a label; ${x.answers} answers.`)];
+    const lines = [element("p", `${content.lines[0]}.`)];
     if (x.consistent) lines.push(element("p", `Same preference in the other order: ${percent(x.consistent)}.`));
     for (const [, draw] of draws) lines.push(...draw.matchups.filter((m) => m.sequence).map(decide));
     const text = lines.map((line) => line.textContent).join("\n");

@@ -21,8 +21,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from rlaif_framework.annotation.access import Access, Guard
-from rlaif_framework.annotation.answers import Assignment, Choice
+from rlaif_framework.annotation.access import PROGRESS, Access, Guard
+from rlaif_framework.annotation.answers import Answer, Assignment, Choice
 from rlaif_framework.annotation.assignment import AssignmentError, Desk
 from rlaif_framework.annotation.differences import compare_words
 from rlaif_framework.annotation.item import Item, names_itself
@@ -35,6 +35,14 @@ from rlaif_framework.report.page import render_markdown
 
 MAX_BODY = 2**16
 """Maximum size of a request in bytes."""
+
+CHOSEN: Mapping[Choice, str] = {
+    "first": "response 1",
+    "second": "response 2",
+    "tie": "a tie",
+    "bad": "both bad",
+    "skip": "cannot judge",
+}
 
 FILES = {"page.js": "text/javascript", "progress.js": "text/javascript", "page.css": "text/css"}
 
@@ -99,7 +107,7 @@ class Annotation:
     async def open_items(self, request: Request) -> Response:
         """Return the next items of a person."""
         body = _Body.model_validate_json(await _read_body(request))
-        return self._respond(body.annotator)
+        return self._respond(self.desk.find_name(body.annotator))
 
     async def answer(self, request: Request) -> Response:
         """Take an answer, and return the next items."""
@@ -109,18 +117,18 @@ class Annotation:
             raise AssignmentError("reload the page: the strength of preferences is asked for differently now")
         if body.seconds < self.settings.min_seconds:
             raise AssignmentError(f"look at each pair for at least {self.settings.min_seconds:g} seconds")
-        given = self.desk.answer(
-            body.annotator, body.assignment, body.choice, body.strength, body.seconds, body.request
-        )
-        return self._respond(body.annotator, judge=self._find_opinion(given.assignment))
+        annotator = self.desk.find_name(body.annotator)
+        given = self.desk.answer(annotator, body.assignment, body.choice, body.strength, body.seconds, body.request)
+        return self._respond(annotator, judge=self._find_opinion(given))
 
     async def undo(self, request: Request) -> Response:
         """Take back an answer, and return its item as the next one."""
         body = _UndoBody.model_validate_json(await _read_body(request))
         if self.settings.show_judge:
             raise AssignmentError("answers cannot be changed after the judge's opinion was shown")
-        self.desk.take_back(body.annotator, body.assignment, body.request)
-        return self._respond(body.annotator)
+        annotator = self.desk.find_name(body.annotator)
+        self.desk.take_back(annotator, body.assignment, body.request)
+        return self._respond(annotator)
 
     async def differences(self, request: Request) -> Response:
         """Return the words in which the responses of an item differ, in the order in which they are shown."""
@@ -148,8 +156,9 @@ class Annotation:
         content = {
             "items": [self._show(x) for x in opened],
             "last": last.assignment.id if last else None,
+            "name": annotator,
             "answered": self.desk.count_answers(annotator),
-            "left": self.desk.count_left(),
+            "left": self.desk.count_left(annotator),
             "judge": judge,
         }
         return _respond(content)
@@ -167,19 +176,20 @@ class Annotation:
             "names_itself": [names_itself(response) for response in responses],
         }
 
-    def _find_opinion(self, assignment: Assignment) -> str | None:
-        """Describe the judge's opinion on an item that has been answered."""
+    def _find_opinion(self, answer: Answer) -> str | None:
+        """Describe an answer and the judge's opinion on its item, for the page that shows the next one."""
         name = self.settings.show_judge
         if not name:
             return None
-        stated = self.pairs.opinions[name].get(assignment.item)
+        stated = self.pairs.opinions[name].get(answer.assignment.item)
+        yours = f"Previous pair: you chose {CHOSEN[answer.choice]}"
         if stated is None:
-            return f"{name} has no opinion on the last pair"
-        shown_first = stated if assignment.first == 0 else 1 - stated
+            return f"{yours}; {name} has no opinion"
+        shown_first = stated if answer.assignment.first == 0 else 1 - stated
         if shown_first == 0.5:
-            return f"{name} finds the responses of the last pair equal"
+            return f"{yours}; {name} finds both equal"
         number, share = (1, shown_first) if shown_first > 0.5 else (2, 1 - shown_first)
-        return f"{name} prefers response {number} of the last pair, with {100 * share:.0f} %"
+        return f"{yours}; {name} prefers response {number}, with {100 * share:.0f} %"
 
 
 def create_app(annotation: Annotation, access: Access) -> Starlette:
@@ -223,7 +233,7 @@ def create_app(annotation: Annotation, access: Access) -> Starlette:
             Route("/api/answers", annotation.answer, methods=["POST"]),
             Route("/api/undo", annotation.undo, methods=["POST"]),
             Route("/api/differences/{assignment:int}", annotation.differences),
-            Route("/api/progress", annotation.progress),
+            Route(PROGRESS, annotation.progress),
         ],
         middleware=[Middleware(Guard, access=access)],
         exception_handlers={

@@ -53,12 +53,14 @@ def open_socket(host: str, port: int) -> socket.socket:
     return listening
 
 
-def make_url(listening: socket.socket, access: Access) -> str:
-    """Return the URL of the page. Its token is in the fragment, which browsers send to nobody."""
+def make_urls(listening: socket.socket, access: Access) -> tuple[str, str]:
+    """Return the URLs of the pages for comparing and `progress`. Browsers send the fragment, the token, to nobody."""
     port = listening.getsockname()[1]
     host = socket.gethostname() if is_wildcard(access.host) else access.host
     host = f"[{host}]" if ":" in host else host
-    return f"http://{host}:{port}/#token={quote(access.token, safe='')}"
+    pages = (("", access.token), ("progress", access.progress_token))
+    compare, progress = (f"http://{host}:{port}/{page}#token={quote(token, safe='')}" for page, token in pages)
+    return compare, progress
 
 
 def serve_app(app: Starlette, listening: socket.socket, ready: Callable[[], None]) -> None:

@@ -18,14 +18,14 @@ def describe_summary(summary: AnnotationSummary) -> list[str]:
 
 
 def _describe_counts(summary: AnnotationSummary) -> Iterator[str]:
-    yield f"{summary.labelled} of {summary.items} pairs have a label; {summary.answers} answers"
+    yield f"{summary.labelled} of {count_of(summary.items, 'pair')} labelled; {count_of(summary.answers, 'answer')}"
     if summary.other_answers:
-        yield f"{summary.other_answers} answers are about pairs that {summary.pairs} does not have; they are kept"
+        yield f"{count_of(summary.other_answers, 'answer')} about pairs that {summary.pairs} does not have, kept"
     for x in summary.annotators:
-        parts = [f"{x.answers} pairs"]
+        parts = [count_of(x.answers, "pair")]
         parts += [f"{x.median_seconds:.1f} s per answer"] if x.median_seconds is not None else []
-        counts = (("ties", x.ties), ("both bad", x.both_bad), ("cannot judge", x.cannot_judge))
-        parts += [f"{count} {name}" for name, count in counts if count]
+        parts += [count_of(x.ties, "tie")] if x.ties else []
+        parts += [f"{n} {name}" for n, name in ((x.both_bad, "both bad"), (x.cannot_judge, "cannot judge")) if n]
         measured = (("the first shown preferred in", x.shown_first), ("gold items right in", x.gold))
         parts += [f"{name} {rate(value)}" for name, value in measured if value is not None]
         yield f"{x.name}: {', '.join(parts)}"
@@ -52,11 +52,16 @@ def _describe_stop(matchup: MatchupSummary) -> str:
     found = matchup.sequence
     if found is None:
         return ""
-    interval = f"[{100 * found.low:.1f}, {100 * found.high:.1f}] after {found.count} prompts"
+    interval = f"[{100 * found.low:.1f}, {100 * found.high:.1f}] after {count_of(found.count, 'prompt')}"
     if found.decided is None:
         return f"; not decided: the interval for stopping is {interval}"
     winner = matchup.first if found.decided == "first" else matchup.second
     return f"; decided for {winner}: the interval for stopping is {interval}, so you may stop"
+
+
+def count_of(number: int, noun: str) -> str:
+    """Format a number of things: `1 pair`, `2 pairs`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def coefficient(estimate: Estimate) -> str:

@@ -67,9 +67,12 @@ def annotate(
     host: Annotated[str, typer.Option(help="Address to listen on. Others than this machine's own need --token.")] = (
         "127.0.0.1"
     ),
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for any free one.")] = 0,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port; 0 for that of the last start, or any free one.")
+    ] = 0,
     token: Annotated[
-        str | None, typer.Option(help="Token of the URL. [default: a random one]", show_default=False)
+        str | None,
+        typer.Option(help="Token of the URL. [default: that of the last start, or random]", show_default=False),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random orders.")] = 0,
     task: AnnotatorTask = None,
@@ -118,8 +121,10 @@ def annotate(
         token=token,
     )
 
-    def announce(url: str) -> None:
-        print(f"compare responses at {escape_controls(url)}\nCtrl-C ends", file=stream, flush=True)
+    def announce(compare: str, follow: str) -> None:
+        print(f"compare responses at {escape_controls(compare)}", file=stream)
+        print(f"progress, which names the models, at {escape_controls(follow)}", file=stream)
+        print("Ctrl-C ends", file=stream, flush=True)
 
     stream = sys.stderr if as_json else sys.stdout
     if export is not None:

@@ -17,7 +17,7 @@ from rlaif_framework.annotation.access import Access
 from rlaif_framework.annotation.answers import AnswerFile, Drawn
 from rlaif_framework.annotation.instructions import GENERAL, find_instructions
 from rlaif_framework.annotation.items import read_items
-from rlaif_framework.annotation.serving import make_url, open_socket
+from rlaif_framework.annotation.serving import make_urls, open_socket
 from rlaif_framework.data.human_labels import HumanLabels, read_human_labels
 from rlaif_framework.progress import Progress
 from rlaif_framework.spec.loading import load_task
@@ -213,12 +213,12 @@ def test_what_is_left_by_another_order_is_not_drawn_at_random(tmp_path: Path, rl
     out = _answer(tmp_path, pairs, 2, "uncertain")
     code, _, message = rlaif("annotate", pairs, "--out", out)
     assert code == 2
-    assert "pairs that were drawn by the uncertainty of a labeler" in message
+    assert "pairs drawn by the uncertainty of a labeler" in message
     assert "go on with --order uncertain, or choose another --out" in message
 
 
 def test_any_token_arrives_as_it_was_given() -> None:
     token = "a+b&c%41=0123456789"
     with open_socket("127.0.0.1", 0) as listening:
-        url = make_url(listening, Access.create("127.0.0.1", token))
+        url, _ = make_urls(listening, Access.create("127.0.0.1", token))
     assert parse_qs(urlsplit(url).fragment, strict_parsing=True) == {"token": [token]}

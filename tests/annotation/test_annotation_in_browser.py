@@ -84,6 +84,62 @@ def test_an_answer_is_taken_back_and_the_differences_are_marked_by_keys(browser:
         assert browser.complaints() == []
 
 
+def test_an_open_page_sends_what_it_holds_once_the_same_command_runs_again(browser: Browser, tmp_path: Path) -> None:
+    command = (write_pairs(tmp_path, 4), "--out", tmp_path / "a.sqlite", "--name", "Ann")
+    with serve(*command) as served:
+        browser.open(served.url)
+        browser.wait(SHOWN)
+        served.kill()
+    for answered in (1, 2):
+        browser.press("1")
+        browser.wait("document.querySelector('#notice').textContent.includes('not saved yet')")
+        with serve(*command) as served:
+            browser.wait(f"{SAVED} && {COUNTS} === 'Ann: {answered} answered, {4 - answered} left for you'")
+            assert browser.evaluate("document.querySelector('#notice').hidden")
+            served.kill()
+    with AnswerFile.read(tmp_path / "a.sqlite") as file:
+        assert [x.choice for x in file.read_answers()] == ["first", "first"]
+
+
+def test_an_answer_is_taken_back_while_it_is_under_way(browser: Browser, tmp_path: Path) -> None:
+    hold = "new Promise((done) => (globalThis.release = () => done(real(...request))))"
+    with serve(write_pairs(tmp_path, 3), "--out", tmp_path / "a.sqlite", "--name", "Ann") as served:
+        browser.open(served.url)
+        browser.wait(SHOWN)
+        first = browser.evaluate(RESPONSES)
+        browser.evaluate(f"globalThis.real = fetch; globalThis.fetch = (...request) => {hold}")
+        browser.press("1")
+        browser.press("u")
+        browser.press("2")  # the pair that comes back is not there yet
+        assert browser.evaluate("queue.map((entry) => entry.path)") == ["api/answers", "api/undo"]
+        browser.evaluate("globalThis.fetch = real; release()")
+        browser.wait(f"{SAVED} && {COUNTS} === 'Ann: 0 answered, 3 left for you'")
+        assert browser.evaluate(RESPONSES) == first
+
+
+def test_a_second_person_gives_another_name_and_each_sees_the_instructions_first(
+    browser: Browser, tmp_path: Path
+) -> None:
+    unfolded = "document.querySelector('#instructions').open"
+    with serve(write_pairs(tmp_path, 6), "--out", tmp_path / "a.sqlite", "--name", "Ann") as served:
+        browser.open(served.url)
+        browser.wait(f"{SHOWN} && {unfolded}")
+        answer(browser, "1", 1)
+        assert not browser.evaluate(unfolded)
+        browser.click("#rename")
+        browser.wait("document.activeElement === document.querySelector('#name')")
+        for key in ("B", "o", "b", "Enter"):
+            browser.press(key)
+        browser.wait(f"{SHOWN} && {unfolded} && {COUNTS} === 'Bob: 0 answered, 3 left for you'")
+        answer(browser, "2", 1)
+        browser.open(served.url)
+        browser.wait(f"{SHOWN} && {COUNTS}.startsWith('Bob: 1 answered')")
+        assert browser.complaints() == []
+    with AnswerFile.read(tmp_path / "a.sqlite") as file:
+        given = [(x.assignment.annotator, x.choice) for x in file.read_answers()]
+    assert given == [("Ann", "first"), ("Bob", "second")]
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_is_accessible_in_all_its_states(browser: Browser, width: int, scheme: str, tmp_path: Path) -> None:
@@ -109,7 +165,7 @@ def test_the_page_is_accessible_in_all_its_states(browser: Browser, width: int, 
         browser.wait("document.querySelector('#help').open")
         assert browser.violations() == []
         assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        browser.open(served.url.replace("/#", "/progress#"), width, scheme)
+        browser.open(served.progress_url, width, scheme)
         browser.wait("document.querySelectorAll('#tables table').length > 0")
         assert browser.violations() == []
 

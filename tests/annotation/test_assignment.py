@@ -9,6 +9,7 @@ import pytest
 
 from rlaif_framework.annotation.answers import AnswerFile
 from rlaif_framework.annotation.assignment import (
+    AHEAD,
     GOLD_EVERY,
     LEASE_SECONDS,
     REPEAT_GAP,
@@ -36,7 +37,7 @@ def test_no_two_people_are_given_one_item(tmp_path: Path, file: AnswerFile) -> N
     everything = [item for items in given.values() for item in items]
     assert len(everything) == len({*everything}) == 21
     assert min(map(len, given.values())) == 7
-    assert desk.count_left() == 0
+    assert [desk.count_left(name) for name in given] == [0, 0, 0]
 
 
 def test_with_overlap_each_item_goes_to_so_many_different_people(tmp_path: Path, file: AnswerFile) -> None:
@@ -87,6 +88,62 @@ def test_gold_items_are_mixed_in_for_everybody(tmp_path: Path, file: AnswerFile)
         assert places == [GOLD_EVERY, 2 * GOLD_EVERY]
 
 
+@pytest.mark.parametrize(("repeat", "gold"), [(0.0, 0), (0.0, 3), (0.4, 0), (0.4, 3), (1.0, 12)])
+def test_the_number_left_does_not_tell_repetitions_and_gold_items(
+    repeat: float, gold: int, tmp_path: Path, file: AnswerFile
+) -> None:
+    keys = [*read_small(tmp_path, 45).items]
+    desk = Desk(file, keys[gold:], keys[:gold], AssignmentSettings(repeat=repeat))
+    left = [desk.count_left("Ann")]
+    while answer_next(desk, "Ann"):
+        left.append(desk.count_left("Ann"))
+    assert left == [*range(len(left) - 1, -1, -1)]
+    kinds = Counter(x.kind for x in file.read_assignments())
+    assert (kinds["item"], kinds["gold"] > 0, kinds["repeat"] > 0) == (45 - gold, gold > 0, repeat > 0)
+
+
+def test_what_others_hold_is_not_left_and_what_one_holds_is(tmp_path: Path, file: AnswerFile) -> None:
+    desk = open_desk(file, read_small(tmp_path, 3))
+    assert desk.count_left("Ann") == 3
+    assert len(desk.open_items("Ann")) == AHEAD
+    assert (desk.count_left("Ann"), desk.count_left("Bob")) == (3, 1)
+    answer_next(desk, "Ann")
+    assert desk.count_left("Ann") == 2
+
+
+def test_upper_and_lower_case_do_not_tell_people_apart(tmp_path: Path, file: AnswerFile) -> None:
+    pairs = read_small(tmp_path, 3)
+    desk = open_desk(file, pairs)
+    assert desk.find_name("Ann") == "Ann"
+    answer_next(desk, "Ann")
+    assert [desk.find_name(name) for name in ("ann", "ANN", "Anna")] == ["Ann", "Ann", "Anna"]
+    assert open_desk(file, pairs).find_name("ann") == "Ann"
+
+
+class CountedKey(str):
+    """A key that counts how often one is compared."""
+
+    compared = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        CountedKey.compared += 1
+        return str.__eq__(self, other)
+
+
+def test_looking_for_items_of_people_who_left_takes_no_longer_with_more_pairs(file: AnswerFile) -> None:
+    now = [1000.0]
+    desk = Desk(file, [CountedKey(f"key{number}") for number in range(60)], clock=lambda: now[0])
+    desk.open_items("Bob")
+    while answer_next(desk, "Ann"):
+        pass
+    CountedKey.compared = 0
+    assert desk.open_items("Cem") == []
+    now[0] += LEASE_SECONDS + 1
+    assert len(desk.open_items("Cem")) == AHEAD
+    assert CountedKey.compared <= 60
+
+
 def test_the_random_order_is_a_sample_that_grows_with_the_limit_and_the_file() -> None:
     settings, keys = AssignmentSettings(seed=3), [f"key{number}" for number in range(100)]
     order = order_items(keys, settings)
@@ -120,7 +177,7 @@ def test_a_desk_that_is_opened_again_continues_where_it_stopped(tmp_path: Path, 
     again = open_desk(file, pairs)
     assert {name: again.open_items(name) for name in ("Ann", "Bob")} == opened
     assert again.answers == desk.answers
-    assert again.count_left() == desk.count_left() == 1
+    assert again.count_left("Ann") == desk.count_left("Ann") == 3  # two that she holds, one that is free
 
 
 def test_items_of_people_who_left_go_to_others_once_nothing_else_is_left(tmp_path: Path, file: AnswerFile) -> None:

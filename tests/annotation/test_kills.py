@@ -7,11 +7,14 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx2
+import pytest
 
 from rlaif_framework.annotation.answers import AnswerFile
 from rlaif_framework.annotation.items import read_items
+from rlaif_framework.annotation.serving import open_socket
 from support.annotation import Served, serve, write_pairs
 
 ANSWERS_BEFORE_KILL = 12
@@ -59,12 +62,35 @@ def test_ctrl_c_prints_the_measurements_and_the_next_start_continues(tmp_path: P
         served.client.answer("Ann", shown["id"], "tie", "request-0001")
         code, text, messages = served.interrupt()
     assert (code, messages) == (0, "")
-    assert text.splitlines()[:2] == ["1 of 5 pairs have a label; 1 answers", "Ann: 1 pairs, 1.5 s per answer, 1 ties"]
+    assert text.splitlines()[:2] == ["1 of 5 pairs labelled; 1 answer", "Ann: 1 pair, 1.5 s per answer, 1 tie"]
     assert [path.name for path in tmp_path.glob("answers*")] == ["answers.sqlite"]
     with serve(pairs, "--out", out, "--json") as served:
         assert served.client.open("Ann")["items"][0] == held
         code, text, _ = served.interrupt()
     assert (code, json.loads(text)["answers"]) == (0, 1)
+
+
+def test_an_open_page_goes_on_after_a_kill_and_the_same_command(tmp_path: Path) -> None:
+    pairs, out = write_pairs(tmp_path, 5), tmp_path / "answers.sqlite"
+    with serve(pairs, "--out", out) as served:
+        urls = served.url, served.progress_url
+        page, (shown, _) = served.client, served.client.open("Ann")["items"]
+        served.kill()
+    with pytest.raises(httpx2.TransportError):
+        page.answer("Ann", shown["id"], "tie", "request-0001")
+    with serve(pairs, "--out", out) as served:
+        assert (served.url, served.progress_url) == urls
+        assert page.answer("Ann", shown["id"], "tie", "request-0001")["answered"] == 1
+        served.kill()
+    port = urlsplit(urls[0]).port
+    assert port is not None
+    with open_socket("127.0.0.1", port), serve(pairs, "--out", out, "--json") as served:
+        assert served.url != urls[0]
+        assert urlsplit(served.url).fragment == urlsplit(urls[0]).fragment
+        assert served.notes == [
+            f"warning: port {port} of the last start is taken, so pages that are open cannot go on; free it and start "
+            "again, or open the new URL\n"
+        ]
 
 
 def test_two_servers_cannot_collect_answers_in_one_file(

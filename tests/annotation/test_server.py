@@ -13,16 +13,17 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from rlaif_framework.annotation.access import HEADERS, Access
+from rlaif_framework.annotation.access import HEADERS, Access, SavedAccess
 from rlaif_framework.annotation.answers import AnswerFile
 from rlaif_framework.annotation.items import read_items
 from rlaif_framework.annotation.server import MAX_BODY, Annotation, PageSettings, create_app
-from rlaif_framework.annotation.serving import make_url, open_socket
+from rlaif_framework.annotation.serving import make_urls, open_socket
 from rlaif_framework.errors import SpecError
 from support.annotation import open_desk, pair_rows
 from support.fake_plugins import write_rows
 
 TOKEN = "a-token-for-the-tests"
+PROGRESS_TOKEN = "another-one-for-progress"
 HOSTILE = "</script><script>alert(1)</script>\x1b]0;owned\x07 \u202e {{ 7 * 7 }}"
 ROOT = "http://127.0.0.1:8000"
 
@@ -42,7 +43,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
         pairs = read_items(path, known)
         files.append(AnswerFile.create(tmp_path / "answers.sqlite"))
         page = PageSettings(**{"instructions": "Choose **well**.", **settings})
-        app = create_app(Annotation(open_desk(files[-1], pairs), pairs, {}, page), Access(TOKEN))
+        annotation = Annotation(open_desk(files[-1], pairs), pairs, {}, page)
+        app = create_app(annotation, Access(TOKEN, progress_token=PROGRESS_TOKEN))
         headers = {"Authorization": f"Bearer {TOKEN}"}
         return TestClient(app, ROOT, headers=headers, raise_server_exceptions=False)
 
@@ -55,6 +57,10 @@ def open_items(client: TestClient, annotator: str = "Ann") -> Any:
     return client.post("/api/items", json={"annotator": annotator}).json()
 
 
+def read_progress(client: TestClient) -> Any:
+    return client.get("/api/progress", headers={"Authorization": f"Bearer {PROGRESS_TOKEN}"}).json()
+
+
 def send_answer(client: TestClient, number: int, choice: str = "first", **changes: Any) -> Any:
     body = {"annotator": "Ann", "assignment": number, "choice": choice, "seconds": 2.0, "request": "request-0001"}
     return client.post("/api/answers", json={**body, **changes})
@@ -64,7 +70,7 @@ def test_a_person_answers_undoes_and_answers_again(start: Start) -> None:
     client = start()
     state = open_items(client)
     first, second = state["items"]
-    assert (state["answered"], state["left"], state["last"]) == (0, 2, None)
+    assert (state["answered"], state["left"], state["last"]) == (0, 4, None)
     state = send_answer(client, first["id"]).json()
     assert state["items"][0] == second  # which the page has shown already
     assert (state["answered"], state["last"]) == (1, first["id"])
@@ -72,7 +78,7 @@ def test_a_person_answers_undoes_and_answers_again(start: Start) -> None:
     assert client.post("/api/undo", json=body).json()["items"][0] == first
     state = send_answer(client, first["id"], "tie", request="request-0003").json()
     assert state["items"][0] == second
-    summary = client.get("/api/progress").json()["summary"]
+    summary = read_progress(client)["summary"]
     assert (summary["answers"], summary["annotators"][0]["ties"]) == (1, 1)
 
 
@@ -122,6 +128,18 @@ def test_all_data_need_the_token(path: str, start: Start) -> None:
         assert client.request(method, path, headers={"Authorization": ""}).status_code == 401
 
 
+def test_annotators_cannot_open_the_progress_which_names_the_models(start: Start) -> None:
+    client = start()
+    state = send_answer(client, open_items(client)["items"][0]["id"]).json()
+    assert sorted(state) == ["answered", "items", "judge", "last", "left", "name"]
+    assert client.get("/api/progress").status_code == 401
+    assert "model_a" not in client.get("/").text + client.get("/page.js").text
+    assert "progress" not in client.get("/").text
+    assert read_progress(client)["summary"]["draws"]["random"]["matchups"][0]["first"] == "A"
+    owner = {"Authorization": f"Bearer {PROGRESS_TOKEN}"}
+    assert client.post("/api/items", json={"annotator": "Ann"}, headers=owner).status_code == 401
+
+
 @pytest.mark.parametrize("path", ["/", "/progress", "/page.js", "/progress.js", "/page.css", "/nothing", "/api/items"])
 def test_all_responses_have_the_headers_for_the_browser(path: str, start: Start) -> None:
     response = start().get(path)
@@ -137,7 +155,7 @@ def test_the_pages_run_and_load_nothing_but_their_own_files(path: str, start: St
     text = start(**settings).get(path).text
     assert re.findall(r"<script[^>]*>", text) == [f'<script src="{"page" if path == "/" else "progress"}.js" defer>']
     assert not re.findall(r"<(style|iframe|img|object|embed|base)\b|\son\w+=|\bstyle=|javascript:", text)
-    assert all(link in ("page.css", "data:,", "progress", ".") for link in re.findall(r'href="([^"]*)"', text)[:3])
+    assert all(link in ("page.css", "data:,") for link in re.findall(r'href="([^"]*)"', text)[:2])
     assert not re.findall(r'src="http', text)
     assert TOKEN not in text
 
@@ -169,7 +187,9 @@ def test_names_are_short_and_printable(name: str, start: Start) -> None:
 
 def test_a_name_is_the_same_however_it_is_typed(start: Start) -> None:
     client = start()
-    assert open_items(client, "Zo\u00eb  Q")["items"] == open_items(client, " Zoe\u0308 Q ")["items"]
+    state = open_items(client, "Zo\u00eb  Q")
+    assert state["name"] == "Zo\u00eb Q"
+    assert open_items(client, " Zoe\u0308 Q ") == open_items(client, "ZO\u00cb q") == state
 
 
 @pytest.mark.parametrize(
@@ -237,7 +257,7 @@ def test_the_judges_opinion_is_hidden_until_the_answer_which_is_then_final(start
         next(row["responses"][0] for row in pair_rows(4) if row["responses"][0] in shown["responses"])
     )
     state = send_answer(client, shown["id"]).json()
-    assert state["judge"] == f"judge prefers response {number} of the last pair, with 90 %"
+    assert state["judge"] == f"Previous pair: you chose response 1; judge prefers response {number}, with 90 %"
     assert state["last"] is None
     body = {"annotator": "Ann", "assignment": shown["id"], "request": "request-0002"}
     assert client.post("/api/undo", json=body).status_code == 409
@@ -265,10 +285,10 @@ def test_an_answer_that_cannot_be_written_is_an_error_that_the_page_tries_again(
 def test_progress_is_measured_again_after_each_answer(start: Start) -> None:
     client = start()
     for number in range(4):
-        assert client.get("/api/progress").json()["summary"]["labelled"] == number
+        assert read_progress(client)["summary"]["labelled"] == number
         send_answer(client, open_items(client)["items"][0]["id"], request=f"request-000{number}")
-    found = client.get("/api/progress").json()
-    assert found["lines"][0] == "4 of 4 pairs have a label; 4 answers"
+    found = read_progress(client)
+    assert found["lines"][0] == "4 of 4 pairs labelled; 4 answers"
     (matchup,) = found["summary"]["draws"]["random"]["matchups"]
     assert (matchup["first"], matchup["second"], matchup["rate"]["count"]) == ("A", "B", 4)
 
@@ -289,7 +309,10 @@ def test_the_url_names_a_host_that_requests_may_have(host: str, shown: str) -> N
     access = Access(TOKEN, host)
     with open_socket(host, 0) as listening:
         port = listening.getsockname()[1]
-        assert make_url(listening, access) == f"http://{shown}:{port}/#token={TOKEN}"
+        assert make_urls(listening, access) == (
+            f"http://{shown}:{port}/#token={TOKEN}",
+            f"http://{shown}:{port}/progress#token={access.progress_token}",
+        )
         assert access.allows_host(f"{shown}:{port}")
         assert listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)  # or each response would wait for 40 ms
         with pytest.raises(SpecError, match=f"cannot listen on {host}, port {port}: .*choose another --host or --port"):
@@ -299,6 +322,30 @@ def test_the_url_names_a_host_that_requests_may_have(host: str, shown: str) -> N
 def test_tokens_are_random_on_loopback() -> None:
     assert Access.create("127.0.0.1", None).token != Access.create("localhost", None).token
     assert len(Access.create("::1", None).token) > 40
+    access = Access.create("127.0.0.1", None)
+    assert access.progress_token != access.token
+
+
+def test_the_next_start_has_the_same_tokens_which_only_their_owner_can_read(tmp_path: Path) -> None:
+    answers = tmp_path / "answers.sqlite"
+    assert SavedAccess.read(answers) is None
+    saved = SavedAccess(token=TOKEN, progress_token=PROGRESS_TOKEN, port=8000)
+    saved.write(answers)
+    (file,) = tmp_path.iterdir()
+    assert (file.name, file.stat().st_mode & 0o777) == (".answers.sqlite.access", 0o600)
+    assert SavedAccess.read(answers) == saved
+    assert Access.create("127.0.0.1", None, saved) == Access(TOKEN, progress_token=PROGRESS_TOKEN)
+    chosen = "chosen-by-the-user"
+    assert Access.create("127.0.0.1", chosen, saved) == Access(chosen, progress_token=PROGRESS_TOKEN)
+    with pytest.raises(SpecError, match="needs --token"):
+        Access.create("0.0.0.0", None, saved)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"token": "short", "progress_token": "short", "port": 1}'])
+def test_a_damaged_file_of_tokens_is_replaced(content: str, tmp_path: Path) -> None:
+    answers = tmp_path / "answers.sqlite"
+    SavedAccess.place(answers).write_text(content)
+    assert SavedAccess.read(answers) is None
 
 
 @pytest.mark.parametrize(

@@ -112,10 +112,15 @@ def test_counts_of_people(pairs: ItemSet) -> None:
     assert person.shown_first is not None
     assert (person.shown_first.value, person.shown_first.count) == (1, 2)
     assert (summary.items, summary.labelled, summary.answers, summary.other_answers) == (7, 4, 5, 1)
-    assert "1 answers are about pairs that" in describe_summary(summary)[1]
+    assert describe_summary(summary)[:3] == [
+        "4 of 7 pairs labelled; 5 answers",
+        f"1 answer about pairs that {pairs.name} does not have, kept",
+        "Ann: 5 pairs, 2.0 s per answer, 1 tie, 1 both bad, 1 cannot judge, the first shown preferred in "
+        "100.0 % [34.2, 100.0], n=2",
+    ]
 
 
 def test_without_answers_there_is_nothing_to_measure(pairs: ItemSet) -> None:
     summary = summarise_answers([], pairs)
     assert (summary.draws, summary.annotators, summary.consistent) == ({}, [], None)
-    assert describe_summary(summary) == ["0 of 40 pairs have a label; 0 answers"]
+    assert describe_summary(summary) == ["0 of 40 pairs labelled; 0 answers"]

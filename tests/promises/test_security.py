@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from rlaif_framework import (
     load_run,
     load_spec,
 )
-from rlaif_framework.annotation.access import Access
+from rlaif_framework.annotation.access import Access, SavedAccess
 from rlaif_framework.annotation.answers import AnswerFile
 from rlaif_framework.annotation.assignment import Desk
 from rlaif_framework.annotation.items import read_items
@@ -583,10 +584,14 @@ def test_terminal(tmp_path: Path, rlaif: Callable[..., tuple[int, str, str]]) ->
         assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", out + message), argv
 
 
+PROGRESS_TOKEN = "the-token-of-progress"
+
+
 def serve_annotation(folder: Path, text: str) -> TestClient:
     """A client of the page of `rlaif annotate`, which shows one pair, with the token."""
     (folder / "pairs.jsonl").write_text(json.dumps({"prompt": text, "responses": [text, "b"]}) + "\n")
-    pairs, access = read_items(folder / "pairs.jsonl"), Access.create("127.0.0.1", None)
+    pairs = read_items(folder / "pairs.jsonl")
+    access = replace(Access.create("127.0.0.1", None), progress_token=PROGRESS_TOKEN)
     desk = Desk(AnswerFile.create(folder / "answers.sqlite"), list(pairs.items))
     app = create_app(Annotation(desk, pairs, {}, PageSettings(text)), access)
     return TestClient(app, "http://127.0.0.1:8000", headers={"Authorization": f"Bearer {access.token}"})
@@ -603,6 +608,26 @@ def test_annotation_page_needs_a_token(tmp_path: Path, rlaif: Callable[..., tupl
     code, _, message = rlaif(*arguments)
     assert (code, "needs --token" in message) == (2, True)
     assert inspect.signature(annotate).parameters["host"].default == "127.0.0.1"
+
+
+def test_annotation_progress(tmp_path: Path) -> None:
+    """The measurements, which name the models, need a second token, which the page for comparing does not have."""
+    client = serve_annotation(tmp_path, "a")
+    assert client.get("/api/progress").status_code == 401
+    client.headers["Authorization"] = f"Bearer {PROGRESS_TOKEN}"
+    assert client.get("/api/progress").status_code == 200
+    assert PROGRESS_TOKEN not in client.get("/").text
+
+
+def test_annotation_tokens(tmp_path: Path) -> None:
+    """The tokens are kept beside the answers, in a file that only you can read."""
+    answers = tmp_path / "answers.sqlite"
+    saved = SavedAccess(token="t" * 16, progress_token="p" * 16, port=8000)
+    saved.write(answers)
+    file = SavedAccess.place(answers)
+    assert file.parent == tmp_path
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert SavedAccess.read(answers) == saved
 
 
 def test_annotation_page_and_other_pages(tmp_path: Path) -> None:

@@ -98,10 +98,15 @@ class Client:
 class Served:
     """A running `rlaif annotate`."""
 
-    def __init__(self, process: subprocess.Popen[str], client: Client, url: str) -> None:
+    def __init__(
+        self, process: subprocess.Popen[str], client: Client, url: str, progress_url: str, notes: list[str]
+    ) -> None:
         self.process = process
         self.client = client
         self.url = url
+        self.progress_url = progress_url
+        self.notes = notes
+        """What was printed before it listened."""
 
     def kill(self) -> None:
         self.process.kill()
@@ -131,12 +136,15 @@ def serve(*arguments: object) -> Iterator[Served]:
     try:
         # Without a terminal, JSON goes to stdout, and the URL to stderr.
         stream = process.stderr if "--json" in arguments else process.stdout
-        line = stream.readline()
-        found = re.search(r"(http://\S+/)#token=(\S+)", line)
-        assert found, line + process.stderr.read()
+        notes: list[str] = []
+        while not (found := re.search(r"(http://\S+/)#token=(\S+)", line := stream.readline())):
+            assert line, "".join(notes) + process.stderr.read()
+            notes.append(line)
+        progress = re.search(r"http://\S+/progress#token=\S+", stream.readline())
+        assert progress
         # To the end of the message: `communicate` does not see what has been buffered here.
         assert stream.readline() == "Ctrl-C ends\n"
-        yield Served(process, Client(found[1], found[2]), found[0])
+        yield Served(process, Client(found[1], found[2]), found[0], progress[0], notes)
     finally:
         process.kill()
         process.communicate()
