@@ -7,12 +7,13 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from rich.console import Console
 
-from rlaif_framework import PluginManager
+from rlaif_framework import PluginManager, Spec
 from rlaif_framework.annotation.access import Access
 from rlaif_framework.annotation.answers import AnswerFile, Drawn
 from rlaif_framework.annotation.instructions import GENERAL, find_instructions
@@ -23,7 +24,7 @@ from rlaif_framework.progress import Progress
 from rlaif_framework.spec.loading import load_task
 from support.annotation import answer_next, open_desk, pair_rows, write_pairs
 from support.fake_plugins import write_rows
-from support.runs import run_rows
+from support.runs import execute, run_rows
 
 Rlaif = Callable[..., tuple[int, str, str]]
 
@@ -110,7 +111,32 @@ def test_an_export_replaces_only_what_an_export_wrote(rlaif: Rlaif, answered: Pa
     assert len(run_rows(tmp_path / "pairs.jsonl")) == 6
 
 
-def test_labels_of_a_run_correct_its_win_rates(rlaif: Rlaif, run_folder: Path, tmp_path: Path) -> None:
+def test_arms_learn_from_exported_labels(
+    rlaif: Rlaif, tiny_spec: Callable[..., Spec], manager: PluginManager, tmp_path: Path
+) -> None:
+    pairs, export = write_pairs(tmp_path, 24), tmp_path / "human.jsonl"
+    assert rlaif("annotate", pairs, "--out", _answer(tmp_path, pairs, 24), "--export", export)[0] == 0
+    reward = {"kind": "bradley-terry", "lr": 1e-3, "batch_size": 8}
+    mix = {"kind": "mix", "labeler": "length", "proportion": 0.5}
+    arms = {
+        "rlhf": {"feedback": "human", "reward": reward},
+        "mix": {"feedback": {"kind": "ai", "labeler": mix, "allow_weak_labels": True}, "reward": reward},
+    }
+    spec = tiny_spec(task={"kind": "text", "comparisons": str(export)}, arms=arms, sft=None, evaluate=None)
+    execute(spec, tmp_path / "run", manager)
+    stated = {(row["id"], row["human"]) for row in run_rows(export)}
+    labels = {}
+    for arm in arms:
+        rows = run_rows(tmp_path / "run" / arm / "labels/preferences.jsonl")
+        labels[arm] = {(row["comparison"], row["probabilities"][0]) for row in rows}
+        assert (tmp_path / "run" / arm / "reward/model.safetensors").exists()
+    assert labels["rlhf"] < stated  # without the comparisons that are kept for testing
+    assert 0 < len(labels["mix"] & stated) < len(labels["mix"]) == len(labels["rlhf"])
+
+
+def test_labels_of_a_run_correct_its_win_rates(
+    rlaif: Rlaif, run_folder: Path, tiny_spec: Callable[..., Spec], manager: PluginManager, tmp_path: Path
+) -> None:
     answers, export = _answer(tmp_path, run_folder, 2), tmp_path / "human.jsonl"
     code, out, _ = rlaif("annotate", run_folder, "--out", answers, "--export", export)
     assert code == 0
@@ -120,6 +146,16 @@ def test_labels_of_a_run_correct_its_win_rates(rlaif: Rlaif, run_folder: Path, t
     write_rows(tmp_path / "pairs.jsonl", pairs)
     compared = [item.comparison for item in read_items(tmp_path / "pairs.jsonl").items.values()]
     assert sum(labels.find(pair) is not None for pair in compared) == len(labels) == 2
+    spec = tiny_spec(evaluate={"judge": "length", "prompts": 6, "comparisons": 12, "human_labels": str(export)})
+    execute(spec, tmp_path / "run", manager, run_folder.parent / f"{run_folder.name}-store")
+    (win,) = json.loads((tmp_path / "run/evaluation/summary/evaluation.json").read_text(encoding="utf-8"))["wins"]
+    own = {row["response"].strip() for row in run_rows(run_folder / "evaluation/responses/rlaif/responses.jsonl")}
+    preferred = [abs((row["responses"][0] not in own) - row["human"]) for row in run_rows(export)]
+    equal = 6 - len(pairs)  # which are ties, and need no label
+    human = win["corrected"]["human"]
+    assert human["count"] == 2
+    assert human["value"] == pytest.approx((len(pairs) * fmean(preferred) + equal / 2) / 6)
+    assert win["corrected"]["rate"]["count"] == 6
 
 
 @pytest.mark.parametrize(
