@@ -8,6 +8,7 @@ tokenizer alone determines the format, here and wherever the saved folder is use
 from __future__ import annotations
 
 import datetime
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from rlaif_framework.data.templates import TemplateFault
 from rlaif_framework.errors import ModelError
-from rlaif_framework.models.chat_templates import encode_chat, render_chat
+from rlaif_framework.models.chat_templates import encode_after, encode_chat, encode_content, render_chat
 from rlaif_framework.records.preferences import Prompt, Turn
 
 PROBE = "Zebra"
@@ -27,12 +28,18 @@ PROBE = "Zebra"
 DATE = datetime.date(2025, 1, 1)
 """Date for chat templates that print the date of today."""
 
-_DIRECTIVES = ("-d", "-m", "-I", "-H", *"aAbBcdHIjmMpSUwWxXyYZ")
+_DIRECTIVES = (*(f"-{name}" for name in "dmyHIMSj"), *"aAbBcCdDeFgGhHIjklmMpPrRSTuUVwWxXyYzZ")
 """Directives of `strftime` that templates may use."""
 
+NO_THOUGHT = "{%- if add_generation_prompt %}{% set enable_thinking = false %}{% endif -%}"
+"""What `complete_prompt` puts before a template that can turn thoughts off."""
 
-_FIXED_DATE = re.compile(r"\A(?:\{%- macro strftime_now\(format\) -%\}.*?\{%- endmacro -%\})+", re.DOTALL)
+_FIXED_DATE = re.compile(
+    rf"\A({re.escape(NO_THOUGHT)})?(?:{{%- macro strftime_now\(format\) -%}}.*?{{%- endmacro -%}})+", re.DOTALL
+)
 """What `fix_date` puts before a template."""
+
+_OPENED = re.compile(r"<(think|thinking|thought|reasoning)>(?!.*</\1>)", re.DOTALL)
 
 
 def fix_date(template: str, date: datetime.date = DATE) -> str:
@@ -41,12 +48,57 @@ def fix_date(template: str, date: datetime.date = DATE) -> str:
     Templates get today's date by the function `strftime_now`. transformers passes no functions to templates, so a macro
     of this name is put before the template, which hides the function.
     """
-    template = _FIXED_DATE.sub("", template)  # that of a saved policy
+    template = _FIXED_DATE.sub(r"\1", template)  # that of a saved policy
     if "strftime_now" not in template:
         return template
     noon = datetime.datetime.combine(date, datetime.time(12))
     filters = "".join(f" | replace('%{name}', '{noon.strftime(f'%{name}')}')" for name in _DIRECTIVES)
     return f"{{%- macro strftime_now(format) -%}}{{{{ format{filters} }}}}{{%- endmacro -%}}{template}"
+
+
+def complete_prompt(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Make the generation prompt of a chat template end where the answer begins.
+
+    Some templates write more before the assistant's text than their generation prompt has, such as an empty thought
+    (Qwen3, GLM-4.5) or a channel (gpt-oss), and others open a thought in it (DeepSeek-R1). Thoughts are turned off if
+    the template can do that. What is missing then is appended to the template, so that it is part of the prompt here
+    and wherever the saved tokenizer is used. Dialogues without a generation prompt are rendered as before.
+    """
+    template = str(tokenizer.chat_template)
+    if "enable_thinking" in template and NO_THOUGHT not in template:
+        template = tokenizer.chat_template = NO_THOUGHT + template
+    try:
+        start, lead, _ = _read_answer(tokenizer)
+    except (TemplateFault, ModelError):  # an error when the template is used
+        return
+    missing = lead.rstrip(" ") if lead.strip() else ""  # a space belongs to the first token of the text
+    opened = _OPENED.search(f"{start}{missing}".rpartition(PROBE)[2])
+    if opened is not None:  # closed as templates write an empty thought: `<think>\n\n</think>\n\n`
+        missing += f"{'' if f'{start}{missing}'.endswith(chr(10)) else chr(10)}\n</{opened[1]}>\n\n"
+    if missing:
+        body = template.removesuffix("\n")  # which Jinja drops
+        text = json.dumps(missing, ensure_ascii=False)
+        tokenizer.chat_template = f"{body}{{%+ if add_generation_prompt %}}{{{{ {text} }}}}{{% endif %}}"
+
+
+def _read_answer(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str, str]:
+    """Render a question with its answer.
+
+    Returns:
+        The question with the generation prompt; what the template writes between it and the text of the answer; and
+        what it writes after the text.
+
+    Raises:
+        ModelError: The template does not write the texts.
+    """
+    question = [Turn("user", PROBE)]
+    start = render_chat(tokenizer, question, continued=True)
+    whole = render_chat(tokenizer, [*question, Turn("assistant", PROBE)], enable_thinking=False)
+    if whole.count(PROBE) < 2:
+        raise ModelError(f"the chat template of '{tokenizer.name_or_path}' does not write the content of messages")
+    before, _, after = whole.rpartition(PROBE)
+    # A generation prompt may have more than the history shows, such as an empty thought.
+    return start, before.removeprefix(start) if before.startswith(start) else "", after
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt | str) -> list[int]:
@@ -148,16 +200,8 @@ def encode_response(
         ids, end = _split(tokenizer, " " + text.strip()), [int(tokenizer.eos_token_id)]
     else:
         turn = _read_turn(tokenizer)
-        ids, end = _encode_assistant(tokenizer, turn, text.strip()), list(turn.end)
+        ids, end = encode_content(tokenizer, turn.before, turn.lead, text.strip()), list(turn.end)
     return (ids + end if finished else ids)[:max_tokens]
-
-
-def _encode_assistant(tokenizer: PreTrainedTokenizerBase, turn: _AssistantTurn, text: str) -> list[int]:
-    """Return the token ids of the content of the assistant's turn, which may depend on the characters before it."""
-    opening = list(turn.opening)
-    before, whole = _split(tokenizer, turn.before), _split(tokenizer, turn.before + turn.lead + text)
-    # The prompt is encoded on its own: its last token must not merge with the response.
-    return opening + (whole[len(before) :] if whole[: len(before)] == before else _split(tokenizer, turn.lead + text))
 
 
 def encode_continuation(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -175,11 +219,9 @@ class _AssistantTurn:
     """The format of the assistant's turn in a chat template."""
 
     before: str
-    """Ordinary text before the response, after the last control token, e.g. `assistant` and a line break."""
-    opening: tuple[int, ...]
-    """Tokens that the template writes after the generation prompt, up to the last control token before the response."""
+    """The end of the prompt, from its last control token on, e.g. `<|im_start|>assistant` and a line break."""
     lead: str
-    """Ordinary text that the template writes before the response, such as white space."""
+    """Ordinary text that the template writes between the prompt and the response, such as a space."""
     end: tuple[int, ...]
     """Tokens that end the turn; the last one is a control token."""
 
@@ -187,28 +229,14 @@ class _AssistantTurn:
 @lru_cache(maxsize=16)
 def _read_turn(tokenizer: PreTrainedTokenizerBase) -> _AssistantTurn:
     """Read the format of the assistant's turn from a rendered dialogue."""
-    question = [Turn("user", PROBE)]
-    start = render_chat(tokenizer, question, continued=True)
-    whole = render_chat(tokenizer, [*question, Turn("assistant", PROBE)])
-    position = whole.rfind(PROBE)
-    if position < 0:
-        raise ModelError(f"the chat template of '{tokenizer.name_or_path}' does not write the content of messages")
-    # A generation prompt may have more than the history shows, such as an empty thought.
-    lead = whole[len(start) : position] if whole.startswith(start) else ""
-    control = [token for token in tokenizer.get_added_vocab() if token]
-    before, lead_start = (_after_last(text, control) for text in (start, lead))
-    opening: list[int] = tokenizer(lead[:lead_start], add_special_tokens=False)["input_ids"] if lead_start else []
-    ids: list[int] = tokenizer(whole[position + len(PROBE) :], add_special_tokens=False)["input_ids"]
+    start, lead, after = _read_answer(tokenizer)
+    control = max((start.rfind(token) for token in tokenizer.get_added_vocab() if token), default=-1)
+    ids = encode_after(tokenizer, after)
     known = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
     stop = next((index for index, token in enumerate(ids) if token in known), None)
     # Some templates, such as GLM's, end a turn by the start of the next one: the EOS token then ends it.
     end = (tokenizer.eos_token_id,) if stop is None else tuple(ids[: stop + 1])
-    return _AssistantTurn("" if opening else start[before:], tuple(opening), lead[lead_start:], end)
-
-
-def _after_last(text: str, tokens: Sequence[str]) -> int:
-    """Return the position after the last of some tokens in a text; 0 if there is none."""
-    return max((text.rfind(token) + len(token) for token in tokens if token in text), default=0)
+    return _AssistantTurn(start[max(control, 0) :], lead, end)
 
 
 def find_stop_ids(tokenizer: PreTrainedTokenizerBase, model: nn.Module | None = None) -> list[int]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from rlaif_framework.data.templates import Template
 from rlaif_framework.records.preferences import Turn
@@ -48,15 +48,36 @@ def encode_chat(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], conti
     Raises:
         TemplateFault: The template is invalid, refuses the turns, or takes too much work.
     """
-    control = _find_control_tokens(tokenizer)
+    control = find_control_tokens(tokenizer)
     marked = [Turn(turn.role, _mark(turn.content, control)) for turn in turns]
     first, *rest = re.split(
         f"{START}({control.pattern}){END}|[{START}{END}]", render_chat(tokenizer, marked, continued)
     )
-    ids = _encode(tokenizer, first)
-    # Pairs of a control token, None for a lone mark, and the text after it.
-    for token, text in zip(rest[::2], rest[1::2], strict=True):
-        ids += _encode_after(tokenizer, token or "", as_text=True) + _encode_after(tokenizer, text)
+    return _encode(tokenizer, first) + _encode_pieces(tokenizer, rest)
+
+
+def encode_content(tokenizer: PreTrainedTokenizerBase, before: str, lead: str, text: str) -> list[int]:
+    """Return the token ids of the content of a turn, in which control tokens are encoded as text.
+
+    Args:
+        tokenizer: A tokenizer with a chat template.
+        before: Text of the template before the content, which is encoded on its own: its last token does not merge
+            with the content.
+        lead: Ordinary text of the template that is encoded with the content, such as a space.
+        text: The content.
+    """
+    first, *rest = re.split(f"({find_control_tokens(tokenizer).pattern})", text)
+    prefix, whole = _encode(tokenizer, before), _encode(tokenizer, before + lead + first)
+    fits = whole[: len(prefix)] == prefix
+    ids = whole[len(prefix) :] if fits else encode_after(tokenizer, lead + first)
+    return ids + _encode_pieces(tokenizer, rest)
+
+
+def _encode_pieces(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[str | None]) -> list[int]:
+    """Encode pairs of a control token, which becomes text, or None for a lone mark, and the text after it."""
+    ids: list[int] = []
+    for token, text in zip(pieces[::2], pieces[1::2], strict=True):
+        ids += encode_after(tokenizer, token or "", as_text=True) + encode_after(tokenizer, text or "")
     return ids
 
 
@@ -74,7 +95,7 @@ def _mark(text: str, control: re.Pattern[str]) -> str:
     return control.sub(f"{START}\\g<0>{END}", plain)
 
 
-def _find_control_tokens(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
+def find_control_tokens(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
     """Return a pattern of a tokenizer's control tokens.
 
     They are its special tokens, and the added tokens that its chat template writes, such as `<think>`.
@@ -95,15 +116,31 @@ def _match_any(tokens: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, text: str, as_text: bool = False) -> list[int]:
+    if as_text and isinstance(tokenizer, PreTrainedTokenizerFast):
+        backend = tokenizer.backend_tokenizer
+        # `split_special_tokens` leaves added tokens that are not special, such as `<think>`, in one piece.
+        normal = text if backend.normalizer is None else backend.normalizer.normalize_str(text)
+        splits = (
+            [normal]
+            if backend.pre_tokenizer is None
+            else [split for split, _ in backend.pre_tokenizer.pre_tokenize_str(normal)]
+        )
+        return [token.id for split in splits for token in backend.model.tokenize(split)]
     # A tokenizer keeps the last value of `split_special_tokens`, so both are stated.
     ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=as_text)["input_ids"]
     return ids
 
 
-def _encode_after(tokenizer: PreTrainedTokenizerBase, text: str, as_text: bool = False) -> list[int]:
-    """Encode a piece from the middle of a text, before which some tokenizers would put a space."""
+def encode_after(tokenizer: PreTrainedTokenizerBase, text: str, as_text: bool = False) -> list[int]:
+    """Encode a piece from the middle of a text, before which some tokenizers would put a space.
+
+    Args:
+        tokenizer: A tokenizer.
+        text: The piece.
+        as_text: If True, added tokens in it are encoded as ordinary text.
+    """
     if not text:
         return []
-    line_break = _encode(tokenizer, "\n")
+    line_break = _encode(tokenizer, "\n", as_text)
     ids = _encode(tokenizer, f"\n{text}", as_text)
     return ids[len(line_break) :] if ids[: len(line_break)] == line_break else _encode(tokenizer, text, as_text)

@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from rlaif_framework.errors import ModelError
-from rlaif_framework.models.chat import DATE, fix_date
+from rlaif_framework.models.chat import DATE, complete_prompt, fix_date
 from rlaif_framework.models.gguf import materialise
 from rlaif_framework.models.packed_attention import prepare_attention
 from rlaif_framework.models.probe import probe_model
@@ -134,7 +134,8 @@ def load_tokenizer(
 ) -> PreTrainedTokenizerBase:
     """Load a model's tokenizer. Without a padding token, the EOS token is used (attention masks are always explicit).
 
-    The date of today in a chat template is replaced by a fixed one, so that prompts do not change from day to day.
+    The date of today in a chat template is replaced by a fixed one, so that prompts do not change from day to day, and
+    its generation prompt is completed up to where the answer begins; see `complete_prompt`.
 
     Args:
         where: A model folder, a name in the same forms as `policy.model`, or a source.
@@ -142,7 +143,8 @@ def load_tokenizer(
         date: Date for chat templates that print the date of today.
 
     Raises:
-        ModelError: The tokenizer is missing or damaged, or has no EOS token.
+        ModelError: The tokenizer is missing or damaged, or has no EOS token, or none of its chat templates is the
+            default.
     """
     source = where if isinstance(where, ModelSource) else find_model(str(where))
     try:
@@ -153,8 +155,15 @@ def load_tokenizer(
             raise ModelError(f"the tokenizer of '{source.name}' is missing: no tokenizer.json in {folder}") from error
         raise ModelError(f"cannot load the tokenizer of '{source.name}': {_explain(error)}") from error
     templates = tokenizer.chat_template
-    template = templates.get("default") if isinstance(templates, dict) else templates
+    if isinstance(templates, dict) and "default" not in templates:
+        raise ModelError(
+            f"the tokenizer of '{source.name}' has the chat templates {', '.join(sorted(templates))} and none named "
+            "'default'; rename one of them in a copy of the model"
+        )
+    template = templates["default"] if isinstance(templates, dict) else templates
     tokenizer.chat_template = None if template is None else fix_date(template, date)
+    if template is not None:
+        complete_prompt(tokenizer)
     if not needs_end:
         return tokenizer
     if tokenizer.eos_token_id is None:

@@ -9,9 +9,14 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.normalizers import Normalizer, Prepend, Replace, Sequence
+from tokenizers.pre_tokenizers import Metaspace, PreTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from rlaif_framework import ModelError, Prompt, RlaifError, Turn
+from rlaif_framework.data.templates import Template
 from rlaif_framework.models import (
     encode_prompt,
     encode_response,
@@ -20,7 +25,9 @@ from rlaif_framework.models import (
     load_model,
     load_tokenizer,
 )
-from support.chat_models import TEMPLATES, TURN_ENDS, save_chat_model
+from rlaif_framework.models.chat import fix_date
+from rlaif_framework.models.sampling import _decode_sample
+from support.chat_models import TEMPLATES, TURN_ENDS, UNMARKED, save_chat_model
 
 QUESTION, ANSWER = Turn("user", "Why is the sky blue?"), "Because of  Rayleigh's scattering."
 DIALOGUE = (QUESTION, Turn("assistant", "It scatters light."), Turn("user", "And red?"))
@@ -46,14 +53,41 @@ def messages(turns: Any) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("turns", [(QUESTION,), DIALOGUE])
-def test_tokens_are_those_of_the_template(tokenizer: PreTrainedTokenizerBase, turns: tuple[Turn, ...]) -> None:
+def test_tokens_are_those_of_the_template(
+    tokenizer: PreTrainedTokenizerBase, turns: tuple[Turn, ...], family: str
+) -> None:
     prompt = encode_prompt(tokenizer, Prompt("p", "not shown", "source", turns=turns))
     asked = tokenizer.apply_chat_template(messages(turns), add_generation_prompt=True, return_dict=False)
     assert prompt == asked
     response = encode_response(tokenizer, ANSWER)
-    whole = tokenizer.apply_chat_template(messages([*turns, Turn("assistant", ANSWER)]), return_dict=False)
+    whole: Any = tokenizer.apply_chat_template(messages([*turns, Turn("assistant", ANSWER)]), tokenize=False)
+    if family == "glm":  # a turn has no end of its own
+        whole += tokenizer.eos_token
+    if family == "r1":  # dialogues are written without thoughts
+        whole = f"<think>\n\n</think>\n\n{ANSWER}".join(whole.rsplit(ANSWER, 1))
     # A template may go on after the end of the turn, as with a line break.
-    assert prompt + response == cast(list[int], whole)[: len(prompt) + len(response)]
+    assert prompt + response == tokenizer(whole, add_special_tokens=False)["input_ids"][: len(prompt) + len(response)]
+
+
+def test_a_response_is_nothing_but_its_text(tokenizer: PreTrainedTokenizerBase) -> None:
+    response = encode_response(tokenizer, ANSWER)
+    assert _decode_sample(response, tokenizer, find_stop_ids(tokenizer)).text == ANSWER
+    prompt = encode_prompt(tokenizer, "Hi")
+    whole = str(tokenizer.decode(prompt + response))
+    assert whole.count("<think>") == whole.count("</think>") == ("think" in str(tokenizer.chat_template))
+    assert whole.count("<|channel|>") == ("<|channel|>" in str(tokenizer.chat_template))
+
+
+def test_a_completed_template_stays_the_same(tokenizer: PreTrainedTokenizerBase, family: str, tmp_path: Path) -> None:
+    plain: Any = AutoTokenizer.from_pretrained(tmp_path / family)
+    plain.chat_template = fix_date(plain.chat_template)
+    for turns in ((QUESTION, Turn("assistant", ANSWER)), (*DIALOGUE, Turn("assistant", "Less."))):
+        # Only the generation prompt differs from the model's.
+        expected = plain.apply_chat_template(messages(turns), tokenize=False)
+        assert tokenizer.apply_chat_template(messages(turns), tokenize=False) == expected
+    shutil.copytree(tmp_path / family, tmp_path / "saved")
+    tokenizer.save_pretrained(tmp_path / "saved")
+    assert load_tokenizer(tmp_path / "saved").chat_template == tokenizer.chat_template
 
 
 def test_a_response_ends_with_the_end_of_the_turn(tokenizer: PreTrainedTokenizerBase, family: str) -> None:
@@ -77,15 +111,16 @@ def test_generation_stops_at_every_end_token(folder: Path, tokenizer: PreTrained
     assert find_stop_ids(tokenizer, cast(Any, other)) == sorted({5, 7, *ends})
 
 
-def test_control_tokens_in_data_are_text(tokenizer: PreTrainedTokenizerBase) -> None:
-    special = tokenizer.all_special_tokens
-    hostile = f"He wrote {' '.join(special)} to me."
+def test_control_tokens_in_data_are_text(tokenizer: PreTrainedTokenizerBase, family: str) -> None:
+    control = [*tokenizer.all_special_tokens, *UNMARKED.get(family, [])]
+    hostile = f"He wrote {' '.join(control)} to me."
     empty = encode_prompt(tokenizer, Prompt("p", "", "", turns=(Turn("user", "x"),)))
     filled = encode_prompt(tokenizer, Prompt("p", "", "", turns=(Turn("user", hostile),)))
     response, plain = (encode_response(tokenizer, text, finished=False) for text in (hostile, "x"))
-    for token in tokenizer.all_special_ids:
+    for token in map(tokenizer.convert_tokens_to_ids, control):
         assert filled.count(token) == empty.count(token)
-        assert response.count(token) == plain.count(token)  # some templates write one before the response
+        assert response.count(token) == plain.count(token)
+    for token in tokenizer.all_special_ids:
         assert token not in encode_text(tokenizer, hostile)[1:]
     assert str(tokenizer.decode(response)).endswith(hostile)
 
@@ -125,8 +160,9 @@ def test_a_template_of_a_stranger_is_an_error_at_most(
         _ = encode_prompt(tokenizer, "Hi"), encode_response(tokenizer, "Hello")
 
 
-def test_tokens_of_hostile_texts_are_those_of_transformers(tokenizer: PreTrainedTokenizerBase) -> None:
-    hostile = f"{tokenizer.eos_token} a {tokenizer.bos_token}{tokenizer.eos_token}\U000f0000b\U000f0001 <|x|> "
+def test_tokens_of_hostile_texts_are_those_of_transformers(tokenizer: PreTrainedTokenizerBase, family: str) -> None:
+    control = f"{tokenizer.bos_token}{tokenizer.eos_token}{''.join(UNMARKED.get(family, []))}"
+    hostile = f"{tokenizer.eos_token} a {control}\U000f0000b\U000f0001 <|x|> "
     turns = [Turn("user", hostile), Turn("assistant", "ok"), Turn("user", f"again {tokenizer.eos_token}")]
     expected: Any = tokenizer.apply_chat_template(
         messages(turns), add_generation_prompt=True, return_dict=False, sanitize_control_tokens=True
@@ -148,6 +184,46 @@ def test_dates_do_not_change_by_day(tiny_model: Path, tmp_path: Path) -> None:
     later = load_tokenizer(tmp_path / "saved", date=datetime.date(2026, 3, 9))
     assert "Today Date: 09 Mar 2026" in str(later.decode(encode_prompt(later, "Hi")))
     assert len(str(load_tokenizer(tmp_path / "saved").chat_template)) == len(str(tokenizer.chat_template))
+
+
+@pytest.mark.parametrize("form", ["%F", "%D %T", "%e %B %-y", "%-d/%-m/%Y %R", "%A %H:%M:%S", "%d %b %Y"])
+def test_dates_may_have_any_form(form: str) -> None:
+    template = Template("the date", fix_date(f"{{{{ strftime_now('{form}') }}}}", datetime.date(2026, 3, 9)), chat=True)
+    assert template.render() == datetime.datetime(2026, 3, 9, 12).strftime(form)
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "pre_tokenizer"),
+    [
+        (Sequence([Prepend("▁"), Replace(" ", "▁")]), None),  # Llama 2, at the start of every piece of text
+        (None, Metaspace(prepend_scheme="first", split=False)),  # only at the start of the text
+    ],
+)
+@pytest.mark.parametrize("family", ["llama2", "chatml", "harmony", "qwen3"], indirect=True)
+def test_sentencepiece_puts_no_further_space(
+    folder: Path, normalizer: Normalizer | None, pre_tokenizer: PreTokenizer | None
+) -> None:
+    characters = ["\n", *map(chr, range(32, 127))]
+    backend = Tokenizer(BPE({c: i for i, c in enumerate(["▁", *characters, "▁▁"])}, [("▁", "▁")]))
+    backend.normalizer, backend.pre_tokenizer = normalizer, pre_tokenizer
+    other = load_tokenizer(folder)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=other.bos_token, eos_token=other.eos_token)
+    tokenizer.add_tokens(list(other.added_tokens_decoder.values()))
+    tokenizer.chat_template = other.chat_template
+    turns = messages([QUESTION, Turn("assistant", ANSWER)])
+    whole: Any = tokenizer.apply_chat_template(turns, return_dict=False)
+    ids = encode_prompt(tokenizer, QUESTION.content) + encode_response(tokenizer, ANSWER)
+    assert ids == whole[: len(ids)]
+
+
+def test_chat_templates_without_a_default_are_an_error(tiny_model: Path, tmp_path: Path) -> None:
+    folder = save_chat_model("chatml", tiny_model, tmp_path / "chatml")
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = {"tool_use": TEMPLATES["chatml"]}
+    (folder / "chat_template.jinja").unlink()
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(ModelError, match="has the chat templates tool_use and none named 'default'; rename"):
+        load_tokenizer(folder)
 
 
 def test_text_is_one_user_turn_or_plain(tokenizer: PreTrainedTokenizerBase) -> None:

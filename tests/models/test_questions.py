@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 
 from rlaif_framework import Choose, Context, PluginManager, Question, Spec
 from rlaif_framework.models import QuestionTemplate
-from rlaif_framework.models.chat import fix_date
+from rlaif_framework.models.chat import complete_prompt, fix_date
 from rlaif_plugins.backends.transformers import TransformersConfig
 from rlaif_plugins.backends.transformers.backend import TransformersBackend
 
@@ -29,6 +29,7 @@ DATED = (
 def render(tiny_model: Path, template: str, text: str = "hello") -> QuestionTemplate:
     tokenizer: Any = AutoTokenizer.from_pretrained(tiny_model)
     tokenizer.chat_template = fix_date(template, DAY)
+    complete_prompt(tokenizer)
     return QuestionTemplate(tokenizer)
 
 
@@ -56,7 +57,6 @@ def test_an_opened_thought_is_closed_before_the_answer(tiny_model: Path, opening
     closed = "<think>\n\n</think>\n\n" if opening else ""
     # The text may hold the tag as well.
     assert template.render("Is <think> a tag?") == f"<user>Is <think> a tag?<assistant>{closed}"
-    assert template.thought_closed == bool(opening)
 
 
 def test_the_label_is_read_after_the_thought(
@@ -70,7 +70,7 @@ def test_the_label_is_read_after_the_thought(
     assert answer.read_from == ""
     plain = backend.render(question)
     backend.tokenizer.chat_template += "{% if add_generation_prompt %}<think>\n{% endif %}"
-    backend.template = QuestionTemplate(backend.tokenizer)
+    complete_prompt(backend.tokenizer)
     start = plain.removesuffix(question.prefill)
     assert backend.render(question) == f"{start}<think>\n\n</think>\n\n{question.prefill}"
     assert backend.identity() != before

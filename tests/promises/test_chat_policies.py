@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 from rlaif_framework import Context, PluginManager, Spec
 from rlaif_framework.records import read_rows
-from support.chat_models import TURN_ENDS, read_generation_config, save_chat_model
+from support.chat_models import TEMPLATES, TURN_ENDS, read_generation_config, save_chat_model
 from support.runs import execute
 
 
@@ -36,7 +36,7 @@ def chat_spec(build: Callable[..., Spec], model: Path, **policy: object) -> Spec
     )
 
 
-@pytest.mark.parametrize("family", ["chatml", "gemma", "llama3", "llama2"])
+@pytest.mark.parametrize("family", TEMPLATES)
 def test_saved_chat_policies_answer_as_evaluated(
     family: str, tiny_spec: Callable[..., Spec], tiny_model: Path, manager: PluginManager, tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from transformers import (
+    AddedToken,
     AutoTokenizer,
     GenerationConfig,
     LlamaForCausalLM,
@@ -47,6 +48,22 @@ TEMPLATES = {
         "<|message|>{{ m.content }}{{ '<|return|>' if m.role == 'assistant' else '<|end|>' }}{% endfor %}"
         "{% if add_generation_prompt %}<|start|>assistant{% endif %}"
     ),
+    "qwen3": (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+        "{% if m.role == 'assistant' and loop.last %}<think>\n\n</think>\n\n{% endif %}{{ m.content }}<|im_end|>\n"
+        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n"
+        "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+    ),
+    "glm": (
+        "{% for m in messages %}<|{{ m.role }}|>\n{% if m.role == 'assistant' %}<think></think>\n{% endif %}"
+        "{{ m.content }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    ),
+    "r1": (
+        "{{ bos_token }}{% for m in messages %}{% if m.role == 'system' %}{{ m.content }}"
+        "{% else %}{{ '<|user|>' if m.role == 'user' else '<|assistant|>' }}{{ m.content.split('</think>')[-1] }}"
+        "{{ eos_token if m.role == 'assistant' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|><think>\n{% endif %}"
+    ),
 }
 
 TOKENS = {
@@ -55,8 +72,18 @@ TOKENS = {
     "llama3": ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"],
     "llama2": ["<s>", "</s>"],
     "harmony": ["<|startoftext|>", "<|return|>", "<|start|>", "<|channel|>", "<|message|>", "<|end|>"],
+    "qwen3": ["<|im_start|>", "<|im_end|>"],
+    "glm": ["<|user|>", "<|endoftext|>", "<|assistant|>", "<|system|>"],
+    "r1": ["<s>", "</s>"],
 }
 """Special tokens: the start and the end token first."""
+
+UNMARKED = {
+    "qwen3": ["<think>", "</think>"],
+    "glm": ["<think>", "</think>"],
+    "r1": ["<think>", "<|user|>", "<|assistant|>"],
+}
+"""Added tokens that are not marked as special."""
 
 TURN_ENDS = {
     "chatml": "<|im_end|>",
@@ -64,6 +91,9 @@ TURN_ENDS = {
     "llama3": "<|eot_id|>",
     "llama2": "</s>",
     "harmony": "<|return|>",
+    "qwen3": "<|im_end|>",
+    "glm": "<|endoftext|>",
+    "r1": "</s>",
 }
 
 
@@ -74,6 +104,7 @@ def save_chat_model(family: str, base: Path, folder: Path) -> Path:
         tokenizer_object=plain.backend_tokenizer, bos_token=TOKENS[family][0], eos_token=TOKENS[family][1]
     )
     tokenizer.add_special_tokens({"additional_special_tokens": TOKENS[family]})
+    tokenizer.add_tokens([AddedToken(token, special=False) for token in UNMARKED.get(family, [])])
     tokenizer.chat_template = TEMPLATES[family]
     torch.manual_seed(1)
     model = LlamaForCausalLM.from_pretrained(base)
