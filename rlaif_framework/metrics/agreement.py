@@ -78,7 +78,7 @@ class Observation:
     orders: tuple[tuple[float, float] | None, ...]
     """Probabilities of each ballot, in the order in which the responses were shown."""
     masses: tuple[float, ...]
-    """Probability mass on the label tokens, of each ballot that has one."""
+    """Probability mass on the label tokens; see `Evidence.masses`."""
     inconsistent: bool = False
     """True if the label was withheld because the two orders disagree."""
     refused: bool = False
@@ -109,7 +109,7 @@ class Observation:
 
 def observe(comparison: Comparison, preference: Preference) -> Observation:
     """Reduce a label and its comparison to what measurements need."""
-    ballots = preference.evidence.orders
+    ballots, masses = preference.evidence.orders, preference.evidence.masses
     return Observation(
         hash(comparison.prompt.text),
         None if preference.probabilities is None else preference.probabilities[0],
@@ -119,7 +119,7 @@ def observe(comparison: Comparison, preference: Preference) -> Observation:
         comparison.slice,
         len(comparison.responses[0]) - len(comparison.responses[1]),
         tuple(preference.evidence.shown),
-        tuple(ballot.mass for ballot in ballots if ballot.mass is not None),
+        masses,
         preference.evidence.inconsistent,
         preference.evidence.refused is not None,
         # A ballot without samples, mass and probabilities could not be read.

@@ -7,7 +7,6 @@ from typing import Any
 
 from rlaif_framework.contracts.protocols import Backend
 from rlaif_framework.prompting.coroutines import run_coroutines
-from rlaif_framework.records.ballots import LOW_MASS
 from rlaif_framework.records.preferences import Prompt
 from rlaif_framework.records.requests import Answer, Asked, Choose
 
@@ -21,7 +20,7 @@ def choose_ending(ending: str, ask: Callable[[str], Choose], backend: Backend) -
     """Return an ending, followed by a space if the model puts one before its answer.
 
     After `SCORE:`, many models write a space before a number. If the space is a token of its own, the numbers have
-    almost no probability right after the colon, and what they have says little about the score.
+    little probability right after the colon, and what they have says little about the score.
 
     Args:
         ending: The text right before the answer.
@@ -31,12 +30,12 @@ def choose_ending(ending: str, ask: Callable[[str], Choose], backend: Backend) -
     """
     if not ending or ending[-1].isspace():
         return ending
-    mass = _measure_mass(ask(ending), backend)
-    if mass is None or mass >= LOW_MASS:
+    plain = _measure_mass(ask(ending), backend)
+    if plain is None or plain >= 0.5:
         return ending
-    spaced = f"{ending} "
-    mass = _measure_mass(ask(spaced), backend)
-    return spaced if mass is not None and mass >= LOW_MASS else ending
+    spaced = _measure_mass(ask(f"{ending} "), backend)
+    # The model writes a space at most where it writes no label.
+    return f"{ending} " if spaced is not None and (1 - plain) * spaced > plain else ending
 
 
 def _measure_mass(request: Choose, backend: Backend) -> float | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
+from rlaif_framework.errors import TrainingError
 from rlaif_framework.records.requests import Answer
 
 LABEL_TOKEN_MASS = "label_token_mass"
@@ -15,6 +17,24 @@ LOW_MASS = 0.1
 
 MIN_MASS = 0.01
 """With a lower mean probability mass on the label tokens, labels and scores are not trained on unless allowed."""
+
+
+def check_mass(masses: Sequence[float], what: str, setting: str) -> None:
+    """Check that a model writes labels at all.
+
+    Args:
+        masses: Probability masses on the label tokens; none if they are unknown.
+        what: What the model writes and where, as the start of a sentence.
+        setting: Where `allow_weak_labels` is set.
+
+    Raises:
+        TrainingError: Their mean is below 0.01.
+    """
+    if masses and (mass := fmean(masses)) < MIN_MASS:
+        raise TrainingError(
+            f"{what}: the mean probability mass on the label tokens is {mass:.2g}. Use another model or another ending "
+            f"of the annotator prompts, or set 'allow_weak_labels: true' in {setting}"
+        )
 
 
 def average_ballots(ballots: Sequence[Ballot]) -> Ballot:

@@ -116,6 +116,8 @@ class Vote:
     """The member's name."""
     probabilities: tuple[float, float] | None
     """As in `Preference`."""
+    mass: float | None = None
+    """Its mean probability mass on the label tokens; None if it is unknown, or if the member has no weight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,13 @@ class Evidence:
     asks_worse: bool = False
     """True if the question was which response is the worse one, such as the more harmful one. The ballots have these
     answers, and the label their opposite."""
+
+    @property
+    def masses(self) -> tuple[float, ...]:
+        """The probability mass on the label tokens of each ballot that has one; for an ensemble, the smallest of its
+        members."""
+        members = [vote.mass for vote in self.members if vote.mass is not None]
+        return (min(members),) if members else tuple(ballot.mass for ballot in self.orders if ballot.mass is not None)
 
     @property
     def shown(self) -> list[tuple[float, float] | None]:

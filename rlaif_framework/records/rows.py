@@ -65,7 +65,7 @@ def read_preference(row: Mapping[str, Any]) -> Preference:
         for b in evidence.pop("orders")
     )
     scores = _pair(evidence.pop("scores"))
-    members = tuple(Vote(v["labeler"], _pair(v["probabilities"])) for v in evidence.pop("members", ()))
+    members = tuple(Vote(**{**v, "probabilities": _pair(v["probabilities"])}) for v in evidence.pop("members", ()))
     for name in ("dropped", "read_from"):
         evidence[name] = tuple(evidence.pop(name, ()))
     return Preference(

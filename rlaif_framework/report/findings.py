@@ -182,7 +182,8 @@ def _check_reward_log(arm: str, curve: Curve) -> list[Caution]:
         # 0 stands for a mass that is unknown: a probability that is exactly 0 does not occur.
         masses = [row[name] for row in curve if row.get(name)]
         if masses and fmean(masses) < LOW_MASS:
-            text = _describe_low_mass(f"the reward of '{arm}' ({name})", fmean(masses))
+            owner = "labeler" if name.startswith("labeler/") else "reward"
+            text = _describe_low_mass(f"the {owner} of '{arm}' ({name})", fmean(masses))
             found.append(Caution("unreadable", arm, text))
     return found
 

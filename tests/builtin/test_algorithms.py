@@ -204,6 +204,17 @@ def test_online_dpo_on_hard_labels_comes_to_prefer_what_is_better(world: World) 
     assert bandit.share(folder) > 0.9
 
 
+def test_online_dpo_checks_the_mass_on_the_label_tokens(world: World) -> None:
+    labeler = {"kind": "llm", "backend": {"kind": "transformers", "model": str(world.model), "dtype": "fp32"}}
+    settings = {**SMALL, "steps": 1, "prompts_per_step": 2, "labeler": labeler}
+    # A model with random weights puts next to nothing on two tokens of its vocabulary.
+    with pytest.raises(TrainingError, match=r"online-dpo: .*almost never writes a label: .*allow_weak_labels: true"):
+        world.train("online-dpo", world.stage("refused"), **settings)
+    folder = world.train("online-dpo", world.stage("allowed"), **settings, allow_weak_labels=True)
+    (row,) = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    assert 0 < row["labeler/label_token_mass"] < 0.01
+
+
 def test_rejection_sampling_approaches_the_distribution_of_the_best_of_n(world: World) -> None:
     """Of n responses one is liked with probability 1 - (1 - q)^n, and that is how often the policy then gives one."""
     bandit, n = Bandit(world, 1.0), 4

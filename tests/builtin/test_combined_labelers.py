@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,8 @@ from rlaif_framework.pipeline.stages.gate import check_agreement
 from rlaif_framework.plugins.slots import narrow
 from rlaif_framework.progress import Progress
 from rlaif_framework.records import LABEL_TOKEN_MASS
-from rlaif_framework.records.rows import load_preferences
+from rlaif_framework.records.ballots import Ballot
+from rlaif_framework.records.rows import load_preferences, read_preference
 
 POST = Prompt("p", "POST: my dog ran off and came back muddy\n\nTL;DR:", "my dog ran off and came back muddy")
 COMPARISONS = [
@@ -216,6 +217,34 @@ def test_an_ensemble_passes_on_what_befell_its_members(manager: PluginManager, t
     ensemble.members = {"a": Member()}
     (found,) = ensemble.label(COMPARISONS[:1])
     assert (found.evidence.source_truncated, found.evidence.inconsistent) == (False, False)
+
+
+def test_the_mass_of_an_ensemble_is_the_smallest_of_its_members(
+    manager: PluginManager, tiny_spec: Callable[..., Spec]
+) -> None:
+    from rlaif_plugins.labelers.ensemble import EnsembleConfig, EnsembleLabeler
+
+    class Member:
+        def __init__(self, *masses: float | None) -> None:
+            self.orders = tuple(Ballot((0.9, 0.1), mass) for mass in masses)
+
+        def label(self, comparisons: Sequence[Comparison]) -> Iterator[Preference]:
+            yield from (Preference(c.id, (0.9, 0.1), Evidence("fake", self.orders)) for c in comparisons)
+
+    names = dict.fromkeys("abcd", "length")
+    config = narrow("labeler", {"kind": "ensemble", "labelers": names, "weights": {"d": 0}}, manager)
+    assert isinstance(config, EnsembleConfig)
+    ensemble = EnsembleLabeler(config, Context.from_spec(tiny_spec(), manager))
+    ensemble.members = {"a": Member(0.6, 0.8), "b": Member(0.001, 0.003), "c": Member(None), "d": Member(0.0)}
+    (found,) = ensemble.label(COMPARISONS[:1])
+    assert found.evidence.masses == pytest.approx([0.002])
+    assert read_preference(json.loads(json.dumps(asdict(found)))) == found
+    quality = measure_labeler(COMPARISONS[:1], [found])
+    assert quality.label_token_mass is not None
+    assert quality.label_token_mass.value == pytest.approx(0.002)
+    ensemble.members = {"c": Member(None)}
+    (found,) = ensemble.label(COMPARISONS[:1])
+    assert found.evidence.masses == ()
 
 
 def test_an_ensemble_leaves_out_members_that_could_not_be_read(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from statistics import fmean
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -68,7 +69,7 @@ class EnsembleLabeler:
                 unanswered=sum(p.evidence.unanswered for p in own.values()),
                 dropped=tuple(sorted({name for p in own.values() for name in p.evidence.dropped})),
                 read_from=tuple(sorted({name for p in own.values() for name in p.evidence.read_from})),
-                members=tuple(Vote(name, p.probabilities) for name, p in own.items()),
+                members=tuple(Vote(name, p.probabilities, self._mass(name, p)) for name, p in own.items()),
                 source_truncated=any(p.evidence.source_truncated for p in own.values()),
                 responses_truncated=max(p.evidence.responses_truncated for p in own.values()),
                 inconsistent=any(p.evidence.inconsistent for p in own.values()),
@@ -89,6 +90,10 @@ class EnsembleLabeler:
         if self.config.how == "majority":
             first = 0.5 if first == 0.5 else float(first > 0.5)
         return first, 1.0 - first
+
+    def _mass(self, name: str, preference: Preference) -> float | None:
+        masses = preference.evidence.masses
+        return fmean(masses) if masses and self.config.weights.get(name, 1.0) else None
 
     def _vote(self, probabilities: Probabilities) -> float:
         assert probabilities is not None  # members without a preference have no weight

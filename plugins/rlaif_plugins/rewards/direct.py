@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Literal, cast
 
 from pydantic import Field
@@ -19,11 +18,10 @@ from rlaif_framework import (
     RewardConfig,
     ScoringLabelerSlot,
     Stage,
-    TrainingError,
     hookimpl,
 )
 from rlaif_framework.contracts import read_measures
-from rlaif_framework.records import LABEL_TOKEN_MASS, MIN_MASS
+from rlaif_framework.records import LABEL_TOKEN_MASS, check_mass
 
 
 class DirectRewardConfig(RewardConfig):
@@ -80,13 +78,10 @@ class _Scaled:
             TrainingError: The probability mass on the label tokens is too low.
         """
         scores = [self.config.scale * score for score in self.labeler.score(prompts, responses)]
-        masses = self.measures().get(LABEL_TOKEN_MASS)
-        if masses and not self.config.allow_weak_labels and (mass := fmean(masses)) < MIN_MASS:
-            raise TrainingError(
-                f"reward 'direct': the model of labeler '{self.config.labeler.kind}' almost never writes a score: the "
-                f"mean probability mass on the label tokens is {mass:.2g}. Use another model or another ending of the "
-                "annotator prompts, or set 'allow_weak_labels: true' in the reward"
-            )
+        if not self.config.allow_weak_labels:
+            owner = f"reward 'direct': the model of labeler '{self.config.labeler.kind}'"
+            masses = self.measures().get(LABEL_TOKEN_MASS, ())
+            check_mass(masses, f"{owner} almost never writes a score", "the reward")
         return scores
 
     def measures(self) -> Mapping[str, Sequence[float]]:

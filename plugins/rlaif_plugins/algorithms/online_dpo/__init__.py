@@ -19,6 +19,9 @@ class OnlineDpoConfig(OnlineConfig):
     """Labeler of the pairs. Without one, p = sigmoid(r1 - r2) with the arm's reward (Bradley-Terry)."""
     labels: Literal["soft", "hard"] = "hard"
     """Train on probabilities, or on the preferred response alone (Guo et al. 2024)."""
+    allow_weak_labels: bool = False
+    """If True, train even if the labeler's mean probability mass on the label tokens is below 0.01. The labels are then
+    read from tokens that the model would almost never write, so by default the run stops."""
     responses_per_prompt: int = Field(2, ge=2)
     """Responses sampled to each prompt; the first is compared with the second, the third with the fourth, ..."""
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rlaif_framework import Comparison, Context, Guidance, Labeler, Prompt, SpecError, Stage
 from rlaif_framework.models import split_by_tokens
+from rlaif_framework.records import LABEL_TOKEN_MASS, check_mass
 from rlaif_framework.rl import (
     KlEstimator,
     OnlineLearner,
@@ -93,10 +94,11 @@ class OnlineDpo:
 
         Raises:
             SpecError: There is neither a labeler nor a reward.
+            TrainingError: The probability mass on the label tokens is too low.
         """
         rewards = None
         if self.labeler is not None:
-            labels = self._label_by_labeler(self.labeler, rollout)
+            labels = self._label_by_labeler(self.labeler, rollout, averager)
         elif guidance.reward is not None:
             rewards = score_rollout(guidance.reward, rollout, averager)
             averager.add("reward", rewards)
@@ -105,7 +107,8 @@ class OnlineDpo:
             raise SpecError("online-dpo: there is neither a labeler nor a reward; set 'labeler', or the arm's 'reward'")
         return (harden_labels(labels) if self.config.labels == "hard" else labels), rewards
 
-    def _label_by_labeler(self, labeler: Labeler, rollout: Rollout) -> Tensor:
+    def _label_by_labeler(self, labeler: Labeler, rollout: Rollout, averager: MetricAverager) -> Tensor:
+        """Label pairs by a labeler, and log the probability mass on the label tokens."""
         comparisons = [
             # The index makes ids unique, and is read back below.
             Comparison(f"{index}/{prompt.id}", prompt, pair)
@@ -113,9 +116,15 @@ class OnlineDpo:
             if pair[0] != pair[1] and all(pair)  # equal or empty responses are not labelled
         ]
         labels = torch.full((len(rollout.texts) // 2,), torch.nan)
+        masses: list[float] = []
         for preference in labeler.label(comparisons):
+            masses += preference.evidence.masses
             if preference.probabilities is not None:
                 labels[int(preference.comparison.partition("/")[0])] = preference.probabilities[0]
+        if masses:
+            averager.add(f"labeler/{LABEL_TOKEN_MASS}", torch.tensor(masses))
+        if not self.config.allow_weak_labels:
+            check_mass(masses, "online-dpo: the labeler's model almost never writes a label", "the algorithm")
         return labels
 
     def _label_by_rewards(self, rewards: Tensor, rollout: Rollout, averager: MetricAverager) -> Tensor:
