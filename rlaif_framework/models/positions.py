@@ -11,11 +11,30 @@ from rlaif_framework.errors import ModelError
 BATCH_DEPENDENT = ("dynamic", "longrope")
 """Kinds of rotary positions whose frequencies depend on the longest sequence of a batch, beyond the original length."""
 
+OFFSET = (
+    "camembert",
+    "data2vec-text",
+    "ibert",
+    "lilt",
+    "longformer",
+    "luke",
+    "mpnet",
+    "roberta",
+    "roberta-prelayernorm",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "xmod",
+)
+"""Architectures whose first position has the index after that of the padding token."""
+
 
 def position_limit(config: PreTrainedConfig) -> int | None:
     """Return the maximum length of a sequence; None for models without a limit, such as recurrent ones."""
     text = config.get_text_config()
-    limits: list[Any] = [getattr(text, "max_position_embeddings", None)]
+    positions = getattr(text, "max_position_embeddings", None)
+    if positions is not None and text.model_type in OFFSET:
+        positions -= text.pad_token_id + 1
+    limits: list[Any] = [positions, getattr(text, "max_seq_len", None)]  # MPT has only the second one
     ropes = getattr(text, "rope_parameters", None) or {}
     for rope in (
         ropes,

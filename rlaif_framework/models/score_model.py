@@ -124,7 +124,11 @@ class ScoreModel(nn.Module):
         check_length(self._inner[0].config, longest, "a prompt with a response to score", advice)
 
     def save(self, tokenizer: PreTrainedTokenizerBase, folder: Path, dtype: torch.dtype) -> None:
-        """Save a folder that `AutoModelForSequenceClassification` loads, with the same scores."""
+        """Save a folder that `AutoModelForSequenceClassification` loads.
+
+        All weights are saved in one precision, since transformers loads them so. In bf16, the scores differ from those
+        of this model by the rounding of the trained weights, the head's included.
+        """
         save_model(self.model, tokenizer, folder, dtype)
 
     @torch.no_grad()

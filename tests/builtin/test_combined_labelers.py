@@ -149,6 +149,16 @@ def test_likelihood_cuts_a_prompt_to_the_models_context(
         label(manager, tiny_spec(), config, [endless])
 
 
+def test_control_tokens_are_text_to_similarity(
+    manager: PluginManager, tiny_spec: Callable[..., Spec], tiny_model: Path
+) -> None:
+    config = narrow("labeler", {"kind": "similarity", "model": str(tiny_model)}, manager)
+    labeler: Any = Context.from_spec(tiny_spec(), manager).build_labeler(config)
+    end = labeler.tokenizer.eos_token
+    assert labeler.tokenizer.eos_token_id not in labeler._encode(f"a {end} b")
+    assert labeler._encode("a b") == labeler.tokenizer("a b", split_special_tokens=False)["input_ids"]
+
+
 def test_similarity_cuts_the_source_and_says_what_it_could_not_read_whole(
     manager: PluginManager, tiny_spec: Callable[..., Spec], tiny_model: Path
 ) -> None:

@@ -241,7 +241,8 @@ def test_a_pretrained_model_scores_as_transformers_does_one_by_one(
     assert len(set(scores)) == 3
 
 
-def test_a_pair_of_texts_is_scored_with_the_kinds_of_its_tokens(bench: Bench, tmp_path: Path) -> None:
+@pytest.fixture
+def bert(tmp_path: Path) -> Path:
     vocabulary = [
         "[PAD]",
         "[UNK]",
@@ -258,14 +259,39 @@ def test_a_pair_of_texts_is_scored_with_the_kinds_of_its_tokens(bench: Bench, tm
     model = BertForSequenceClassification(BertConfig(vocab_size=len(vocabulary), initializer_range=1.0, **sizes)).eval()
     model.save_pretrained(tmp_path / "bert")
     tokenizer.save_pretrained(tmp_path / "bert")
-    reward = bench.build("pretrained", model=str(tmp_path / "bert")).load(tmp_path)
+    return tmp_path / "bert"
+
+
+def test_a_pair_of_texts_is_scored_with_the_kinds_of_its_tokens(bench: Bench, bert: Path, tmp_path: Path) -> None:
+    reward = bench.build("pretrained", model=str(bert)).load(tmp_path)
     assert reward.format == "pair"
+    tokenizer: Any = AutoTokenizer.from_pretrained(bert)
+    model = BertForSequenceClassification.from_pretrained(bert).eval()
     with torch.no_grad():
         alone = [
             model(**tokenizer(prompt.text, response, return_tensors="pt", truncation=True)).logits
             for prompt, response in zip(PROMPTS, RESPONSES, strict=True)
         ]
     assert reward.score(PROMPTS, RESPONSES) == pytest.approx([float(x) for x in alone], abs=1e-4)
+
+
+def test_a_separator_in_a_text_of_a_pair_is_text(bench: Bench, bert: Path, tmp_path: Path) -> None:
+    reward = bench.build("pretrained", model=str(bert)).load(tmp_path)
+    row = reward.encode(replace(PROMPTS[0], text="a [SEP] b"), "c [SEP] d [CLS]")
+    assert row["input_ids"].count(reward.tokenizer.sep_token_id) == 2
+    assert row["input_ids"].count(reward.tokenizer.cls_token_id) == 1
+
+
+def test_the_head_of_an_encoder_is_computed_in_fp32(
+    bert: Path, tiny_spec: Callable[..., Spec], manager: PluginManager, tmp_path: Path
+) -> None:
+    context = Context.from_spec(tiny_spec(policy={"model": str(bert), "dtype": "bf16"}), manager)
+    config = narrow("reward", {"kind": "pretrained", "model": str(bert)}, manager)
+    reward: Any = context.build_reward(config).load(tmp_path)
+    assert reward.model.classifier.weight.dtype == torch.float32
+    assert reward.model.bert.embeddings.word_embeddings.weight.dtype == torch.bfloat16
+    scores = torch.tensor(reward.score(PROMPTS, RESPONSES))
+    assert not scores.equal(scores.bfloat16().float())
 
 
 def test_a_padding_token_that_is_new_has_an_embedding(bench: Bench, trained: Path, tmp_path: Path) -> None:

@@ -82,6 +82,9 @@ def test_a_reward_model_needs_an_architecture_with_a_scoring_head() -> None:
 
 def test_the_limit_of_positions_is_where_a_batch_would_change_the_positions_of_others() -> None:
     assert position_limit(AutoConfig.for_model("gpt2", n_positions=80)) == 80
+    assert position_limit(AutoConfig.for_model("mpt", max_seq_len=96)) == 96
+    assert position_limit(AutoConfig.for_model("xlm-roberta", max_position_embeddings=514, pad_token_id=1)) == 512
+    assert position_limit(AutoConfig.for_model("bert", max_position_embeddings=512)) == 512
     assert position_limit(AutoConfig.for_model("mamba")) is None
     longrope = {
         "rope_type": "longrope",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from scipy.special import expit
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from rlaif_framework import Comparison, Context, DataError, Evidence, Preference, Prompt
 from rlaif_framework.data import copy_rate
-from rlaif_framework.models import find_model, load_model, load_tokenizer, split_by_tokens
+from rlaif_framework.models import find_model, load_model, load_tokenizer, position_limit, split_by_tokens
 from rlaif_framework.prompting import truncate_source
 from rlaif_plugins.labelers.similarity import SimilarityConfig
 
@@ -27,7 +28,8 @@ class SimilarityLabeler:
         source = find_model(config.model, trust_remote_code=config.trust_remote_code)
         self.tokenizer = load_tokenizer(source, needs_end=False)
         self.model = load_model(source, "plain", torch.float32, context.device)
-        self.limit: int = min(self.model.config.max_position_embeddings, self.tokenizer.model_max_length)
+        limits = position_limit(self.model.config), self.tokenizer.model_max_length
+        self.limit = min(filter(None, limits))  # for models without a limit, the number of the tokenizer is huge
         self.budget = context.batch_tokens
 
     def label(self, comparisons: Sequence[Comparison]) -> Iterator[Preference]:
@@ -77,7 +79,12 @@ class SimilarityLabeler:
 
     def fits(self, text: str) -> bool:
         """Return True if a text fits into the model's context."""
-        return len(self.tokenizer(text, verbose=False)["input_ids"]) <= self.limit
+        return len(self._encode(text)) <= self.limit
+
+    def _encode(self, text: str, **settings: Any) -> list[int]:
+        """Return the token ids of a text, with the model's start and end token; those in the text are text."""
+        ids: list[int] = self.tokenizer(text, split_special_tokens=True, verbose=False, **settings)["input_ids"]
+        return ids
 
     def _score(
         self, anchors: Mapping[Content, tuple[str, bool]], responses: Sequence[tuple[Prompt, str]]
@@ -94,7 +101,7 @@ class SimilarityLabeler:
     def embed(self, texts: set[str]) -> dict[str, Tensor]:
         """Return unit-length embeddings of texts, (width,) each; long texts are truncated at their end."""
         ordered = sorted(texts)  # sets have no fixed order, and rounding depends on the batches
-        encoded = [self.tokenizer(t, truncation=True, max_length=self.limit)["input_ids"] for t in ordered]
+        encoded = [self._encode(text, truncation=True, max_length=self.limit) for text in ordered]
         vectors: dict[str, Tensor] = {}
         for batch in split_by_tokens([len(ids) for ids in encoded], self.budget):
             padded = self.tokenizer.pad({"input_ids": [encoded[i] for i in batch]}, return_tensors="pt")

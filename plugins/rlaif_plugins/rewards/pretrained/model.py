@@ -65,12 +65,13 @@ class PretrainedScorer:
         if facts.pad_token_id is None:
             facts.pad_token_id = separate_padding(self.tokenizer)
             embed_padding(self.model, facts.pad_token_id)
-        head = dict(self.model.named_children()).get("score")
-        if isinstance(head, nn.Linear):  # bf16 has 8 significant bits: similar responses would get equal scores
-            head.float().register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
+        # bf16 has 8 significant bits: similar responses would get equal scores.
+        if self.model.base_model is not self.model:
+            for head in self.model.children():
+                if head is not self.model.base_model:
+                    head.float().register_forward_pre_hook(lambda _, inputs: tuple(x.float() for x in inputs))
         self.format = self._choose_format()
-        # RoBERTa has fewer positions than `max_position_embeddings`: its tokenizer has the right number. For models
-        # without a limit, the number of the tokenizer is huge.
+        # For models without a limit, the number of the tokenizer is huge.
         limits = position_limit(facts), self.tokenizer.model_max_length
         self.most: int | None = config.max_tokens or min(filter(None, limits))
 
@@ -91,7 +92,8 @@ class PretrainedScorer:
         if self.format == "text":
             return {"input_ids": encode_text(tokenizer, prompt.text) + encode_continuation(tokenizer, response)}
         if self.format == "pair":
-            return dict(tokenizer(prompt.text, response, return_attention_mask=False))
+            # A separator in a text must not end it.
+            return dict(tokenizer(prompt.text, response, return_attention_mask=False, split_special_tokens=True))
         turns = [*prompt.conversation, Turn("assistant", response)]
         return {"input_ids": encode_turns(tokenizer, turns, continued=False)}
 
