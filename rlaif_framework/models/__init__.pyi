@@ -19,6 +19,7 @@ from .packing import Packed as Packed
 from .packing import choose_rows as choose_rows
 from .packing import pack_groups as pack_groups
 from .packing import split_by_tokens as split_by_tokens
+from .positions import check_length as check_length
 from .positions import position_limit as position_limit
 from .precision import compute_dtype as compute_dtype
 from .precision import use_fp32_head as use_fp32_head

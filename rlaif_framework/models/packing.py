@@ -31,6 +31,11 @@ class Group:
         """Tokens of the prompt and all responses."""
         return len(self.prompt) + sum(map(len, self.responses))
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the prompt and its longest response."""
+        return len(self.prompt) + max(map(len, self.responses), default=0)
+
 
 @dataclass(frozen=True, slots=True)
 class Packed:
@@ -92,7 +97,7 @@ class Packed:
             ModelError: A sequence is longer than the model's positions, or a row has several responses, and the model
                 has recurrent layers, which ignore masks.
         """
-        longest = max((len(g.prompt) + max(map(len, g.responses)) for g in self.groups), default=0)
+        longest = max((group.longest for group in self.groups), default=0)
         whole = cast(PreTrainedModel, model).config
         check_length(whole, before + longest, "a prompt with its response", "shorten the prompts or responses")
         if not layout_of(model).packed:

@@ -34,11 +34,9 @@ from rlaif_framework.models.prefixes import compute_prefix, forward_groups
 from rlaif_framework.models.remember import remember
 from rlaif_framework.models.tiny_copy import build_tiny, shrink_config
 from rlaif_framework.models.trust import has_own_code
+from rlaif_framework.plugins.code import hash_code
 
 Head = Literal["causal", "score"]
-
-EDITION = 1
-"""Changes with the code that this module tries, so that earlier results are not used."""
 
 RANDOM_IN_TRAINING = ("phimoe",)
 """Architectures whose forward pass is random in training mode, apart from dropout and jitter."""
@@ -137,7 +135,7 @@ def _probe_config(config: PreTrainedConfig, head: Head, name: str) -> dict[str, 
 @cache
 def _probe(kind: type[PreTrainedConfig], text: str, head: Head, eager: bool) -> dict[str, Any]:
     versions = {name: version(name) for name in ("torch", "transformers")}
-    key = {"config": text, "head": head, "eager": eager, "edition": EDITION, **versions}
+    key = {"config": text, "head": head, "eager": eager, "code": hash_code(__name__), **versions}
     with torch.device("cpu"):  # whatever device the caller builds on
         return remember("layouts", key, lambda: _measure(kind.from_dict(json.loads(text)), head, eager))
 

@@ -119,7 +119,7 @@ class ScoreModel(nn.Module):
         Raises:
             ModelError: One does not.
         """
-        longest = max((len(g.prompt) + len(ids) for g in groups for ids in g.responses), default=0)
+        longest = max((group.longest for group in groups), default=0)
         advice = "lower policy.max_prompt_tokens, or set max_response_tokens"
         check_length(self._inner[0].config, longest, "a prompt with a response to score", advice)
 

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from rlaif_framework import (
     Comparison,
     LabelledComparison,
+    ModelError,
     PluginManager,
     Prompt,
     SftConfig,
@@ -213,6 +214,17 @@ def test_online_dpo_checks_the_mass_on_the_label_tokens(world: World) -> None:
     folder = world.train("online-dpo", world.stage("allowed"), **settings, allow_weak_labels=True)
     (row,) = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     assert 0 < row["labeler/label_token_mass"] < 0.01
+
+
+def test_dpo_refuses_a_label_that_is_longer_than_the_positions_before_its_first_step(world: World) -> None:
+    comparisons = [
+        Comparison("c", world.prompts[0], ("a dog", "a cat")),
+        Comparison("d", world.prompts[0], ("mud", "a" * 2000)),
+    ]
+    labels = [LabelledComparison(comparison, (1.0, 0.0)) for comparison in comparisons]
+    with pytest.raises(ModelError, match=r"a prompt with a labelled response has .* tokens, and the model .*; lower"):
+        world.train("dpo", world.stage("run"), given=labels, batch_size=1, epochs=1)
+    assert not list((world.folder / "run").glob("metrics.jsonl"))
 
 
 def test_rejection_sampling_approaches_the_distribution_of_the_best_of_n(world: World) -> None:

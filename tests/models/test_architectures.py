@@ -63,6 +63,16 @@ def test_an_architecture_that_cannot_be_copied_gets_the_plainest_layout(
     assert layout_of(model) == Layout(packed=False, prefixes=False, generation="equal")
 
 
+def test_a_layout_is_tried_again_when_the_code_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RLAIF_CACHE", str(tmp_path))
+    for code, files in (("one", 1), ("one", 1), ("two", 2)):
+        probe._probe.cache_clear()
+        monkeypatch.setattr(probe, "hash_code", lambda module, code=code: f"{module} {code}")
+        assert find_layout(AutoConfig.for_model("llama"), "causal", "llama") == Layout()
+        assert len(list((tmp_path / "layouts").iterdir())) == files
+    probe._probe.cache_clear()
+
+
 def test_a_model_that_reads_later_tokens_is_refused() -> None:
     with pytest.raises(ModelError, match=r"^'bert-base': models of type 'bert' are not causal language models"):
         find_layout(AutoConfig.for_model("bert"), "causal", "bert-base")

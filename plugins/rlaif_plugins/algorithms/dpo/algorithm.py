@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rlaif_framework import Context, Guidance, Prompt, Stage
-from rlaif_framework.models import split_by_tokens
+from rlaif_framework.models import check_length, split_by_tokens
 from rlaif_framework.rl import Learner
 from rlaif_framework.training import (
     MetricAverager,
@@ -36,10 +36,16 @@ class Dpo:
         self.context = context
 
     def improve(self, initial: Path, guidance: Guidance, prompts: Sequence[Prompt], stage: Stage) -> None:
-        """Train on the labels; each prompt and response is computed once for all its comparisons."""
+        """Train on the labels; each prompt and response is computed once for all its comparisons.
+
+        Raises:
+            ModelError: A prompt with a labelled response is longer than the model's positions.
+        """
         config = self.config
         learner = Learner(config, self.context, stage, initial)
         data = group_by_prompt(guidance.labels, learner.tokenizer)
+        longest, advice = max(prompt.group.longest for prompt in data), "lower policy.max_prompt_tokens"
+        check_length(learner.reference.config, longest, "a prompt with a labelled response", advice)
         # Batches are of prompts: comparisons of a prompt stay together and share its computation.
         processes = learner.accelerator.num_processes
         size = count_batch_prompts(config.batch_size, len(data), len(guidance.labels), processes)

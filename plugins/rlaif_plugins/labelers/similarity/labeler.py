@@ -29,7 +29,7 @@ class SimilarityLabeler:
         self.tokenizer = load_tokenizer(source, needs_end=False)
         self.model = load_model(source, "plain", torch.float32, context.device)
         limits = position_limit(self.model.config), self.tokenizer.model_max_length
-        self.limit = min(filter(None, limits))  # for models without a limit, the number of the tokenizer is huge
+        self.limit: int = min(filter(None, limits))  # for models without a limit, the number of the tokenizer is huge
         self.budget = context.batch_tokens
 
     def label(self, comparisons: Sequence[Comparison]) -> Iterator[Preference]:
