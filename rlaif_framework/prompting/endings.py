@@ -7,6 +7,7 @@ from typing import Any
 
 from rlaif_framework.contracts.protocols import Backend
 from rlaif_framework.prompting.coroutines import run_coroutines
+from rlaif_framework.records.ballots import LOW_MASS
 from rlaif_framework.records.preferences import Prompt
 from rlaif_framework.records.requests import Answer, Asked, Choose
 
@@ -34,8 +35,10 @@ def choose_ending(ending: str, ask: Callable[[str], Choose], backend: Backend) -
     if plain is None or plain >= 0.5:
         return ending
     spaced = _measure_mass(ask(f"{ending} "), backend)
+    if spaced is None or spaced < LOW_MASS:
+        return ending
     # The model writes a space at most where it writes no label.
-    return f"{ending} " if spaced is not None and (1 - plain) * spaced > plain else ending
+    return f"{ending} " if (1 - plain) * spaced > plain else ending
 
 
 def _measure_mass(request: Choose, backend: Backend) -> float | None:

@@ -49,7 +49,7 @@ class Masses:
         (0.15, 0.98, "SCORE: "),
         (0.27, 0.85, "SCORE: "),
         (0.5, 0.9, "SCORE:"),  # at most half of the texts have a space
-        (0.2, 0.002, "SCORE:"),
+        (0.001, 0.002, "SCORE:"),
         (None, None, "SCORE:"),  # a server that reports no probabilities
     ],
 )
