@@ -141,7 +141,7 @@ class TransformersBackend:
             questions.append(ids[: len(ids) - taken])
             options.append(found)
         reads = _plan_reads(questions, options)
-        read_from = EMPTY_THOUGHT if self.template is not None and self.template.thought_closed else ""
+        read_from = EMPTY_THOUGHT if self.template is not None and self.template.has_empty_thought else ""
         wanted = {key: {ids[len(key[1])] for ids in options[key[0]] if len(ids) > len(key[1])} for key in reads}
         logprobs = self._read_next(reads, wanted)
         answers: dict[int, Answer] = {}
