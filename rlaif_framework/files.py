@@ -13,11 +13,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from filelock import FileLock, Timeout
 
 from rlaif_framework.errors import DataError, RlaifError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+M = TypeVar("M", bound="BaseModel")
 
 TEMPORARY = re.compile(r"^\..+\.(?P<process>\d+)@(?P<host>[\w-]*)\.tmp$")
 """Names of temporary files and folders of `atomic_path`."""
@@ -276,17 +281,25 @@ def read_json(path: Path) -> Any:
         return None
 
 
-def read_own_json(path: Path, remedy: str) -> dict[str, Any]:
-    """Read a JSON object that the framework wrote.
+def read_own(kind: type[M], path: Path, limit: int, remedy: str) -> M:
+    """Read a record that the framework wrote as JSON. The file may be damaged, or come from a stranger.
 
     Args:
-        path: The file, which must exist.
+        kind: The type of the record.
+        path: The file.
+        limit: Maximum size in bytes.
         remedy: What the user can do if the file is damaged.
 
     Raises:
-        DataError: The file is damaged.
+        DataError: The file cannot be read, or does not hold such a record.
     """
-    found = read_json(path)
-    if not isinstance(found, dict):
-        raise DataError(f"{path} is damaged: it does not hold a JSON object; {remedy}")
-    return found
+    from pydantic import ValidationError  # takes time to import, and most commands read no record
+
+    try:
+        return kind.model_validate_json(read_regular(path, limit))
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}; {remedy}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = "".join(f"{part}: " for part in first["loc"])
+        raise DataError(f"{path} is damaged: {place}{first['msg']}; {remedy}") from None

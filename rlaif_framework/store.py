@@ -13,11 +13,16 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt
+
 from rlaif_framework.errors import DataError, RlaifError
-from rlaif_framework.files import DAY, atomic_path, locked, read_own_json, remove_leftovers, remove_lock
+from rlaif_framework.files import DAY, atomic_path, locked, read_own, remove_leftovers, remove_lock
 
 MANIFEST = "artefact.json"
 """Name of the file that makes a folder a complete artefact."""
+
+LARGEST_MANIFEST = 2**26
+"""Maximum size of a manifest in bytes."""
 
 HASHED_BYTES = 4 * 2**20
 """Files up to this size are recorded with a hash, larger ones (weights) with their size only."""
@@ -38,6 +43,35 @@ def hash_content(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+class Manifest(BaseModel):
+    """The record of a complete artefact: what its key is computed from, its cost, facts, files and environment."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    stage: str
+    key: str
+    seed: int | None
+    policy: dict[str, Any]
+    """The settings of the policy that the artefact depends on."""
+    recipe: dict[str, Any]
+    """The settings of the stage, the contents of its data, and the artefacts that it was made from."""
+    seconds: NonNegativeFloat
+    peak_memory_bytes: NonNegativeInt
+    facts: dict[str, float | int | str]
+    environment: dict[str, Any]
+    files: dict[str, dict[str, int | str]]
+    """The size or the hash of each file, by its path."""
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """Read the manifest in the folder of an artefact, in a store or a run folder.
+
+        Raises:
+            DataError: It is missing or damaged.
+        """
+        return read_own(cls, folder / MANIFEST, LARGEST_MANIFEST, _remedy(folder))
+
+
 class Store:
     """A folder of artefacts that runs share."""
 
@@ -53,14 +87,13 @@ class Store:
         """Return True if the artefact is complete."""
         return (self.path(stage, key) / MANIFEST).exists()
 
-    def manifest(self, stage: str, key: str) -> dict[str, Any]:
-        """Return the record of a complete artefact: what its key is computed from, its cost, facts, environment.
+    def manifest(self, stage: str, key: str) -> Manifest:
+        """Return the record of a complete artefact.
 
         Raises:
             DataError: The record is damaged.
         """
-        folder = self.path(stage, key)
-        return read_own_json(folder / MANIFEST, _remedy(folder))
+        return Manifest.read(self.path(stage, key))
 
     def check(self, stage: str, key: str) -> None:
         """Check that the files of a complete artefact are as they were written.
@@ -69,7 +102,7 @@ class Store:
             DataError: A file is missing, or its size or content has changed. Weights are checked by their size.
         """
         folder = self.path(stage, key)
-        for name, written in self.manifest(stage, key).get("files", {}).items():
+        for name, written in self.manifest(stage, key).files.items():
             path = folder / name
             if not path.is_file():
                 raise DataError(f"{path} is missing; {_remedy(folder)}")
@@ -135,7 +168,7 @@ class Store:
 
 
 def _remedy(folder: Path) -> str:
-    return f"delete the folder {folder} and rerun the same command to compute it again"
+    return f"delete the folder {folder} and rerun the same spec to compute it again"
 
 
 def _describe_file(path: Path) -> dict[str, Any]:

@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
-from rlaif_framework import RlaifError, Store
-from rlaif_framework.files import DAY, atomic_path, cache_folder, locked, read_own_json, remove_leftovers, user_path
+from rlaif_framework import DataError, RlaifError, Store
+from rlaif_framework.files import DAY, atomic_path, cache_folder, locked, read_own, remove_leftovers, user_path
 from support.rows import KEY
 
 
@@ -142,9 +143,25 @@ def test_a_home_folder_that_nobody_has(monkeypatch: pytest.MonkeyPatch) -> None:
         cache_folder()
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1]", "[" * 100_000, "\xff"])
-def test_a_damaged_file_of_the_framework_is_named(tmp_path: Path, content: str) -> None:
-    path = tmp_path / "artefact.json"
+class Record(BaseModel):
+    steps: dict[str, int]
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[1]", "{}", '{"steps": {"a": null}}', '{"steps": ' + "[" * 100_000, "\xff"]
+)
+def test_a_damaged_record_of_the_framework_is_named(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "record.json"
     path.write_bytes(content.encode("latin-1"))
-    with pytest.raises(RlaifError, match=f"{path} is damaged: .*; rerun"):
-        read_own_json(path, "rerun")
+    with pytest.raises(DataError, match=f"^{path} is damaged: .*; rerun$"):
+        read_own(Record, path, 10**6, "rerun")
+
+
+def test_a_record_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    with pytest.raises(DataError, match=f"^cannot read {path}: No such file or directory; rerun$"):
+        read_own(Record, path, 10**6, "rerun")
+    path.write_text('{"steps": {"a": 1}}')
+    assert read_own(Record, path, 10**6, "rerun").steps == {"a": 1}
+    with pytest.raises(DataError, match=f"^cannot read {path}: it is larger than 5 bytes; rerun$"):
+        read_own(Record, path, 5, "rerun")

@@ -15,7 +15,7 @@ from rlaif_framework import DataError, RlaifError, Store
 from rlaif_framework import store as store_module
 from rlaif_framework.files import remove_lock
 from rlaif_framework.store import MANIFEST, hash_content, link_tree
-from support.rows import KEY
+from support.rows import KEY, make_manifest
 
 
 def fill(store: Store, key: str = KEY, text: str = "weights") -> Path:
@@ -25,7 +25,7 @@ def fill(store: Store, key: str = KEY, text: str = "weights") -> Path:
     (work / "nested").mkdir(exist_ok=True)
     (work / "nested" / "log.txt").write_text("log")
     (checkpoint / "step.json").write_text("3")
-    return store.commit("sft", key, {"seconds": 1.5, "note": "é"})
+    return store.commit("sft", key, make_manifest("sft", key))
 
 
 def test_equal_content_has_equal_keys_whatever_its_order_and_other_content_another() -> None:
@@ -47,7 +47,7 @@ def test_an_artefact_is_there_only_once_it_is_committed(tmp_path: Path) -> None:
     assert store.has("sft", KEY)
     assert (final / "model.bin").read_text() == "weights"
     manifest = store.manifest("sft", KEY)
-    assert (manifest["seconds"], manifest["note"]) == (1.5, "é")
+    assert (manifest.seconds, manifest.facts) == (1.5, {"note": "é"})
     assert sorted(p.name for p in store.root.iterdir()) == [final.name], "checkpoints were left behind"
 
 

@@ -42,23 +42,24 @@ def read_arm(record: RunRecord, arm: str, opponent: str, judge: str) -> Finished
         raise DataError(f"{record.folder} has no arm with a policy named '{arm}'; {suggest(arm, names)}")
     win = _find_win(record, evaluation, arm, opponent, judge)
     name = f"evaluation/{'wins' if judge == 'judge' else f'judges/{judge}'}/{win.first}-vs-{win.second}"
-    recipe = record.manifests[name]["recipe"]
     spec = record.read_spec()
     arms = spec.pop("arms", {})
     try:
-        judged = _read_judged(record, win, arm, opponent)
-    except (KeyError, TypeError, StopIteration, ValueError) as error:
-        raise DataError(f"an artefact in {record.folder} is damaged: {type(error).__name__}: {error}") from error
-    return FinishedArm(
-        run=str(record.folder),
-        arm=arm,
-        judge=_describe_judge(recipe),
-        judge_title=evaluation.labelers[judge].title,
-        judged=judged,
-        metrics=_list_metrics(evaluation, arm, win),
-        settings=spec,
-        arm_settings=arms.get(arm, {}),
-    )
+        return FinishedArm(
+            run=str(record.folder),
+            arm=arm,
+            judge=_describe_judge(record.manifests[name].recipe),
+            judge_title=evaluation.labelers[judge].title,
+            judged=_read_judged(record, win, arm, opponent),
+            metrics=_list_metrics(evaluation, arm, win),
+            settings=spec,
+            arm_settings=arms.get(arm, {}),
+        )
+    except (AttributeError, KeyError, TypeError, StopIteration, ValueError) as error:
+        raise DataError(
+            f"an artefact in {record.folder} is damaged: {type(error).__name__}: {error}; rerun the spec in the same "
+            "folder to write it again"
+        ) from error
 
 
 def _read_evaluation(record: RunRecord) -> Evaluation:

@@ -36,7 +36,7 @@ from rlaif_framework.progress import Forecast, Progress
 from rlaif_framework.report.results import list_results
 from rlaif_framework.seeds import derive_seed
 from rlaif_framework.spec.model import Spec
-from rlaif_framework.store import Store
+from rlaif_framework.store import Manifest, Store
 
 POLL_SECONDS = 0.2
 """Seconds between checks of a waiting process for an artefact that the main process computes."""
@@ -234,16 +234,16 @@ def _ensure(run: Run, step: Step, position: str, main: bool) -> bool:
         if cached:
             run.store.check(step.stage, step.key)
         manifest = run.store.manifest(step.stage, step.key)
-        took = "reused" if cached else f"done in {manifest['seconds']:.1f} s"
+        took = "reused" if cached else f"done in {manifest.seconds:.1f} s"
         run.progress.print(f"{position} {step.name}: {took}")
         _tell_details(run, step, manifest)
     return cached
 
 
-def _tell_details(run: Run, step: Step, manifest: Mapping[str, Any]) -> None:
-    facts = ", ".join(f"{name} {value}" for name, value in manifest["facts"].items())
+def _tell_details(run: Run, step: Step, manifest: Manifest) -> None:
+    facts = ", ".join(f"{name} {value}" for name, value in manifest.facts.items())
     run.progress.detail(f"  in {run.artefact(step)}")
-    run.progress.detail(f"  peak memory {manifest['peak_memory_bytes'] / 2**30:.2f} GiB{f'; {facts}' if facts else ''}")
+    run.progress.detail(f"  peak memory {manifest.peak_memory_bytes / 2**30:.2f} GiB{f'; {facts}' if facts else ''}")
 
 
 def _estimate_memory(run: Run, step: Step) -> str:

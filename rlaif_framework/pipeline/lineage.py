@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,8 +11,11 @@ from pydantic import BaseModel, ConfigDict
 
 from rlaif_framework.errors import DataError
 from rlaif_framework.pipeline.run_folder import RECORD
-from rlaif_framework.pipeline.run_record import RunRecord, read_object
-from rlaif_framework.store import MANIFEST, Store
+from rlaif_framework.pipeline.run_record import RunRecord
+from rlaif_framework.store import MANIFEST, Manifest, Store
+
+ARTEFACT = re.compile(r"[\w-]+-[0-9a-f]+")
+"""Stage and key of an artefact."""
 
 Find = Callable[[str, str], Path | None]
 """Returns the folder of the artefact of a stage and key; None if it is not there."""
@@ -65,11 +69,8 @@ def trace_artefact(path: Path) -> Lineage:
     if folder is None:
         hint = "; name an artefact in it, such as rlaif/policy" if (path / RECORD).exists() else ""
         raise DataError(f"{path} belongs to no artefact: no folder above it has an {MANIFEST}{hint}")
-    manifest = read_object(folder / MANIFEST)
-    try:
-        return _trace("", str(manifest["stage"]), str(manifest["key"]), folder, _find_place(folder), set())
-    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:  # pydantic's are ValueErrors
-        raise DataError(f"the manifest of {folder} or of an input was not written by a run: {error}") from error
+    manifest = Manifest.read(folder)
+    return _trace("", manifest.stage, manifest.key, folder, _find_place(folder), set())
 
 
 def _find_place(folder: Path) -> _Place:
@@ -88,21 +89,20 @@ def _trace(role: str, stage: str, key: str, folder: Path | None, place: _Place, 
     if folder is None or key in seen:
         return Lineage(role=role, name=name, stage=stage, key=key, path=folder, repeated=folder is not None)
     seen.add(key)
-    manifest = read_object(folder / MANIFEST)
-    recipe = manifest.get("recipe", {})
-    inputs = [_trace(path, *own, place.find(*own), place, seen) for path, own in _find_inputs(recipe, "")]
+    manifest = Manifest.read(folder)
+    inputs = [_trace(path, *own, place.find(*own), place, seen) for path, own in _find_inputs(manifest.recipe, "")]
     return Lineage(
         role=role,
         name=name,
         stage=stage,
         key=key,
         path=folder,
-        seconds=manifest.get("seconds", 0.0),
-        peak_memory_bytes=manifest.get("peak_memory_bytes", 0),
-        seed=manifest.get("seed"),
-        settings={"policy": manifest.get("policy", {}), **_drop_inputs(recipe)},
-        facts=manifest.get("facts", {}),
-        environment=manifest.get("environment", {}),
+        seconds=manifest.seconds,
+        peak_memory_bytes=manifest.peak_memory_bytes,
+        seed=manifest.seed,
+        settings={"policy": manifest.policy, **_drop_inputs(manifest.recipe)},
+        facts=manifest.facts,
+        environment=manifest.environment,
         inputs=inputs,
     )
 
@@ -124,4 +124,6 @@ def _drop_inputs(value: Any) -> Any:
 
 
 def _is_input(value: Any) -> bool:
-    return isinstance(value, Mapping) and value.keys() == {"stage", "key"}
+    if not isinstance(value, Mapping) or value.keys() != {"stage", "key"}:
+        return False
+    return ARTEFACT.fullmatch(f"{value['stage']}-{value['key']}") is not None

@@ -7,21 +7,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import BaseModel, ConfigDict
+
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.contracts.lifecycle import RunInfo, StepInfo
 from rlaif_framework.contracts.panels import Panel
 from rlaif_framework.errors import DataError, RlaifError
+from rlaif_framework.files import read_own
 from rlaif_framework.metrics.evaluation import Evaluation
 from rlaif_framework.metrics.seeds import Measure
 from rlaif_framework.pipeline.compose import compose
 from rlaif_framework.pipeline.member_measures import list_measures
-from rlaif_framework.pipeline.run_record import SUMMARY, RunRecord, RunStatus, read_family_keys, read_object
+from rlaif_framework.pipeline.run_folder import LARGEST_RECORD
+from rlaif_framework.pipeline.run_record import RERUN, SUMMARY, RunRecord, RunStatus, read_family_keys
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.progress import Progress
 from rlaif_framework.report.family_report import FAMILY, PAGE, FamilyMember, FamilyReport
 from rlaif_framework.report.run_charts import LoggedMetric, list_training
 from rlaif_framework.report.run_report import RunReport, StepReport
 from rlaif_framework.spec.loading import load_spec
+from rlaif_framework.store import Manifest
 
 
 class FinishedStep(NamedTuple):
@@ -45,10 +50,18 @@ class FinishedSteps:
         return self.folder / step.name
 
 
+class _Environment(BaseModel):
+    """The content of `environment.json`, of which reports show everything."""
+
+    model_config = ConfigDict(extra="allow")
+
+    packages: dict[str, str] = {}
+
+
 def build_report(
     spec: dict[str, Any],
     evaluation: Evaluation,
-    manifests: Mapping[str, Mapping[str, Any]],
+    manifests: Mapping[str, Manifest],
     status: RunStatus,
     environment: dict[str, Any],
     panels: list[Panel],
@@ -67,9 +80,9 @@ def build_report(
         StepReport(
             name=name,
             reused=name in status.reused,
-            seconds=manifest["seconds"],
-            peak_memory_bytes=manifest["peak_memory_bytes"],
-            facts=manifest["facts"],
+            seconds=manifest.seconds,
+            peak_memory_bytes=manifest.peak_memory_bytes,
+            facts=manifest.facts,
         )
         for name, manifest in manifests.items()
     ]
@@ -117,9 +130,9 @@ def _rebuild_run(record: RunRecord, manager: PluginManager, progress: Progress) 
     if evaluation is None or record.stage is not None:
         reason = "has no evaluation" if record.stage is None else f"is not finished: {record.stage} is missing"
         raise DataError(f"the run in {record.folder} {reason}, so it has no report")
-    steps = [FinishedStep(name, str(m["stage"]), str(m["key"])) for name, m in record.manifests.items()]
+    steps = [FinishedStep(name, m.stage, m.key) for name, m in record.manifests.items()]
     panels = collect_panels(FinishedSteps(record.folder, steps), manager, progress)
-    environment = read_object(record.folder / "environment.json")
+    environment = read_own(_Environment, record.folder / "environment.json", LARGEST_RECORD, RERUN).model_dump()
     report = build_report(
         record.read_spec(), evaluation, record.manifests, record.status or RunStatus.begin([], []), environment, panels
     )
@@ -134,10 +147,9 @@ def _rebuild_family(folder: Path, manager: PluginManager, progress: Progress) ->
     measures: dict[str, list[Measure]] = {}
     curves: dict[str, list[LoggedMetric]] = {}
     for member in found.members:
-        place = folder / Path(member.name).name  # a record may come from a stranger
         members.append(member)
         try:
-            record = RunRecord.read_member(place, keys)
+            record = RunRecord.read_member(folder / member.name, keys)
             if record is None:
                 raise DataError(f"member '{member.name}' {'failed' if member.state == 'failed' else 'has not run'}")
             yield _rebuild_run(record, manager, progress)

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
+from typing import Annotated
 
 import yaml
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from rlaif_framework.errors import SpecError
 from rlaif_framework.files import read_regular, remove_leftovers, write_atomic
@@ -32,8 +33,17 @@ REPORTS = ("report.html", "report.json", "report.md")
 LARGEST_RECORD = 2**24
 """Maximum size of a record in bytes."""
 
-STEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*")
-"""Names of steps, such as `rlaif/reward`."""
+StepName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*$")]
+"""The name of a step, such as `rlaif/reward`."""
+
+
+class StepKeys(BaseModel):
+    """The content of `run.json`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    steps: dict[StepName, str]
+    """The keys of the steps by name, in order."""
 
 
 def default_store() -> Path:
@@ -85,13 +95,13 @@ def _read_steps(folder: Path) -> dict[str, str]:
         return {}
     except (OSError, RecursionError) as error:
         raise SpecError(f"cannot read {folder / RECORD}: {error}; choose another --out") from error
-    steps = record.get("steps") if isinstance(record, dict) else None
-    if not isinstance(steps, dict) or not all(STEP_NAME.fullmatch(name) for name in steps):
+    try:
+        return StepKeys.model_validate(record).steps
+    except ValidationError:
         raise SpecError(
-            f"{folder / RECORD} was not written by a run: its steps are not the names of artefacts in this folder; "
-            "choose another --out"
-        )
-    return steps
+            f"{folder / RECORD} was not written by a run: its steps are not the names and keys of artefacts in this "
+            "folder; choose another --out"
+        ) from None
 
 
 def _find_place(folder: Path, name: str) -> Path:

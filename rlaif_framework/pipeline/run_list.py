@@ -135,7 +135,7 @@ def _list_family(path: Path, problems: list[Problem]) -> ListedFamily:
     name = path.absolute().name
     members = list[ListedRun]()
     for member in report.members:
-        place = path / Path(member.name).name  # a record may come from a stranger
+        place = path / member.name
         with _collected(problems, place):
             members.append(_list_member(place, f"{name}/{member.name}", member, read_family_keys(path), problems))
     return ListedFamily(name=name, path=path, members=members)

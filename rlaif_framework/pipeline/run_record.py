@@ -5,7 +5,6 @@ No component is imported, and neither data nor models are looked for.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,15 +12,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from rlaif_framework.data.mappings import read_mapping
 from rlaif_framework.errors import DataError
-from rlaif_framework.files import is_locked, read_regular, write_atomic
+from rlaif_framework.files import is_locked, read_own, write_atomic
 from rlaif_framework.metrics.evaluation import EVALUATION, Evaluation
-from rlaif_framework.pipeline.run_folder import LARGEST_RECORD, RECORD, STEP_NAME
+from rlaif_framework.pipeline.run_folder import LARGEST_RECORD, RECORD, StepKeys
 from rlaif_framework.report.family_report import FAMILY
-from rlaif_framework.store import MANIFEST
+from rlaif_framework.store import MANIFEST, Manifest
 
 FAMILY_STEPS = "steps.json"
 """Name of the file in the folder of a family with the artefacts that its members need."""
@@ -33,6 +32,9 @@ SUMMARY = "evaluation/summary"
 LARGEST_EVALUATION = 2**28
 """Maximum size of an evaluation in bytes."""
 
+RERUN = "rerun the spec in the same folder to write it again"
+"""What to do about a damaged record."""
+
 State = Literal["finished", "running", "failed", "interrupted"]
 
 
@@ -41,8 +43,8 @@ class RunStatus(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    started: datetime
-    ended: datetime | None = None
+    started: AwareDatetime
+    ended: AwareDatetime | None = None
     """None while it runs, and if it was killed."""
     error: str | None = None
     """Why it failed; None if it did not, or was interrupted."""
@@ -72,6 +74,12 @@ class RunStatus(BaseModel):
         write_atomic(folder / STATUS, self.model_dump_json(indent=1))
 
 
+class _FamilyKeys(BaseModel):
+    """The content of `steps.json`."""
+
+    keys: frozenset[str]
+
+
 def read_family_keys(folder: Path) -> frozenset[str]:
     """Return the keys of all steps of a family; none if the folder has no record of them.
 
@@ -80,10 +88,7 @@ def read_family_keys(folder: Path) -> frozenset[str]:
     """
     if not (folder / FAMILY_STEPS).exists():
         return frozenset()
-    keys = read_object(folder / FAMILY_STEPS).get("keys")
-    if not isinstance(keys, list):
-        raise DataError(f"{folder / FAMILY_STEPS} is damaged: it has no list of keys")
-    return frozenset(map(str, keys))
+    return read_own(_FamilyKeys, folder / FAMILY_STEPS, LARGEST_RECORD, RERUN).keys
 
 
 @dataclass(frozen=True)
@@ -107,10 +112,8 @@ class RunRecord:
             if (folder / FAMILY).exists():
                 raise DataError(f"{folder} is the folder of a family; name the folder of one of its members")
             raise DataError(f"{folder} is not the folder of a run: it has no {RECORD}")
-        steps = read_object(folder / RECORD).get("steps")
-        if not isinstance(steps, dict) or not all(STEP_NAME.fullmatch(name) for name in steps):
-            raise DataError(f"{folder / RECORD} is damaged: its steps are not the names of artefacts")
-        return cls(folder, {name: str(key) for name, key in steps.items()}, _read_status(folder))
+        record = read_own(StepKeys, folder / RECORD, LARGEST_RECORD, RERUN)
+        return cls(folder, record.steps, _read_status(folder))
 
     @classmethod
     def read_member(cls, folder: Path, keys: frozenset[str]) -> RunRecord | None:
@@ -127,15 +130,16 @@ class RunRecord:
         return record if not keys or keys.issuperset(record.steps.values()) else None
 
     @cached_property
-    def manifests(self) -> Mapping[str, dict[str, Any]]:
-        """The manifests of the finished steps by name, in order."""
-        found = {}
-        for name, key in self.steps.items():
-            path = self.folder / name / MANIFEST
-            manifest = read_object(path) if path.is_file() else {}
-            if manifest.get("key") == key:  # otherwise it is of an earlier version of the spec
-                found[name] = manifest
-        return found
+    def manifests(self) -> Mapping[str, Manifest]:
+        """The manifests of the finished steps by name, in order.
+
+        Raises:
+            DataError: One of them is damaged.
+        """
+        places = {name: self.folder / name for name in self.steps}
+        found = {name: Manifest.read(place) for name, place in places.items() if (place / MANIFEST).is_file()}
+        # One with another key is of an earlier version of the spec.
+        return {name: manifest for name, manifest in found.items() if manifest.key == self.steps[name]}
 
     @property
     def stage(self) -> str | None:
@@ -155,7 +159,7 @@ class RunRecord:
     @property
     def seconds(self) -> float:
         """The time that the finished steps took, also those that were computed by an earlier run."""
-        return sum(float(manifest.get("seconds", 0.0)) for manifest in self.manifests.values())
+        return sum(manifest.seconds for manifest in self.manifests.values())
 
     def read_spec(self) -> dict[str, Any]:
         """Read the resolved spec as plain values, without validation.
@@ -173,35 +177,12 @@ class RunRecord:
         """
         if SUMMARY not in self.manifests:
             return None
-        path = self.folder / SUMMARY / EVALUATION
-        try:
-            return Evaluation.model_validate_json(read_regular(path, LARGEST_EVALUATION))
-        except OSError as error:
-            raise DataError(f"cannot read {path}: {error}") from error
-        except ValidationError as error:
-            raise DataError(f"{path} is damaged: {error.error_count()} values are wrong") from None
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """Read a JSON object that a run has written.
-
-    Raises:
-        DataError: It is damaged.
-    """
-    try:
-        found = json.loads(read_regular(path, LARGEST_RECORD))
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error}") from error
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise DataError(f"{path} is damaged: it does not hold a JSON object")
-    return found
+        return read_own(Evaluation, self.folder / SUMMARY / EVALUATION, LARGEST_EVALUATION, RERUN)
 
 
 def _read_status(folder: Path) -> RunStatus | None:
     """Read the status of a run; None if it has none, or a damaged one, without which the state is known as well."""
     try:
-        return RunStatus.model_validate(read_object(folder / STATUS))
-    except (DataError, ValidationError):
+        return read_own(RunStatus, folder / STATUS, LARGEST_RECORD, RERUN)
+    except DataError:
         return None

@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from rlaif_framework.errors import DataError
-from rlaif_framework.files import is_locked, locked, remove_lock, write_atomic
-from rlaif_framework.pipeline.run_record import read_object
+from pydantic import BaseModel
+
+from rlaif_framework.files import is_locked, locked, read_own, remove_lock, write_atomic
+from rlaif_framework.pipeline.run_folder import LARGEST_RECORD
 from rlaif_framework.store import Store
 
 USE = re.compile(r"\.(use-\d+-[0-9a-f]{8})\.json")
@@ -27,6 +28,12 @@ CLEANING = "cleaning"
 """Name of the lock that is held while artefacts are deleted, or a run registers those that it needs."""
 
 READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+class _Use(BaseModel):
+    """The content of the file of a run."""
+
+    artefacts: list[str]
 
 
 @contextmanager
@@ -69,10 +76,8 @@ def find_used(store: Store) -> set[str]:
     """
     found: set[str] = set()
     for file, is_running in _list_uses(store):
-        names = read_object(file).get("artefacts") if is_running else []
-        if not isinstance(names, list):
-            raise DataError(f"{file} is damaged: it has no list of artefacts; wait until the run has ended")
-        found.update(map(str, names))
+        if is_running:
+            found.update(read_own(_Use, file, LARGEST_RECORD, "wait until the run has ended").artefacts)
     return found
 
 

@@ -13,10 +13,10 @@ from pydantic import BaseModel, ConfigDict
 from rlaif_framework.errors import DataError, SpecError
 from rlaif_framework.files import is_locked, remove_atomic, remove_leftovers
 from rlaif_framework.pipeline.run_folder import RECORD
-from rlaif_framework.pipeline.run_record import RunRecord, read_family_keys, read_object
+from rlaif_framework.pipeline.run_record import RunRecord, read_family_keys
 from rlaif_framework.pipeline.store_use import find_used, locked_for_cleaning, remove_stale_uses
 from rlaif_framework.report.family_report import FAMILY
-from rlaif_framework.store import MANIFEST, UNFINISHED, Store
+from rlaif_framework.store import MANIFEST, UNFINISHED, Manifest, Store
 
 FINISHED = re.compile(r"[\w-]+-[0-9a-f]{20}")
 """Names of the folders of artefacts."""
@@ -159,11 +159,10 @@ def _describe(path: Path, used: set[str]) -> StoredArtefact:
 def _is_own(path: Path, stage: str, key: str) -> bool:
     """Return True if a folder has a manifest of this artefact, and no other files than those that it lists."""
     try:
-        manifest = read_object(path / MANIFEST)
+        manifest = Manifest.read(path)
     except DataError:
         return False
-    listed = manifest.get("files")
-    if manifest.get("stage") != stage or not str(manifest.get("key")).startswith(key) or not isinstance(listed, dict):
+    if manifest.stage != stage or not manifest.key.startswith(key):
         return False
     found = {str(file.relative_to(path)) for file in path.rglob("*") if file.is_symlink() or not file.is_dir()}
-    return found <= {*listed, MANIFEST}
+    return found <= {*manifest.files, MANIFEST}

@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, StringConstraints
 
-from rlaif_framework.errors import DataError
-from rlaif_framework.files import read_regular, write_atomic
+from rlaif_framework.files import read_own, write_atomic
 from rlaif_framework.metrics.estimates import Estimate, adjust_holm
 from rlaif_framework.metrics.seeds import Measure, Measured, SeedDifference, SeedMean, average_seeds, compare_seeds
 from rlaif_framework.report.family_charts import draw_family
@@ -40,7 +39,7 @@ class FamilyMember(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str
+    name: Annotated[str, StringConstraints(pattern=r"^[^/\x00.][^/\x00]*$")]
     """Its name, and that of its run folder."""
     variant: str
     """Name that members which differ by their seed have in common."""
@@ -152,12 +151,7 @@ class FamilyReport(BaseModel):
         Raises:
             DataError: It cannot be read, or is damaged.
         """
-        try:
-            return cls.model_validate_json(read_regular(folder / FAMILY, LARGEST))
-        except OSError as error:
-            raise DataError(f"cannot read {folder / FAMILY}: {error}") from error
-        except ValidationError as error:
-            raise DataError(f"{folder / FAMILY} is damaged: {error.error_count()} values are wrong") from None
+        return read_own(cls, folder / FAMILY, LARGEST, "rerun the spec in the same folder to write it again")
 
     def render(self, curves: Mapping[str, Sequence[LoggedMetric]] = {}) -> str:
         """Render the page, which makes no external requests.

@@ -212,7 +212,7 @@ def read_samples(folder: Path) -> Iterator[Row]:
 
 def _find_unanswered(steps: Iterable[StepReport]) -> Iterator[str]:
     for step in steps:
-        if count := int(step.facts.get("unanswered", 0)):
+        if count := int(step.find_number("unanswered")):
             yield f"stage '{step.name}' {describe_unanswered(count)}"
 
 

@@ -94,7 +94,7 @@ def test_damaged_and_foreign_folders_are_named_and_do_not_stop_the_list(folders:
     assert (code, len(err.splitlines())) == (0, 4)
     assert f"not read: {folders / 'notes'} is not the folder of a run" in err
     assert "cut/run.json is damaged" in err
-    assert "elsewhere/run.json is damaged: its steps are not the names of artefacts" in err
+    assert "elsewhere/run.json is damaged: steps: ../../etc: " in err
     assert f"{summary} is damaged" in err
     assert [line.split()[0] for line in out.splitlines()] == ["run", "done"]
     code, _, err = rlaif("runs", folders / "nowhere")

@@ -25,7 +25,7 @@ def store(run_folder: Path, tmp_path: Path) -> Store:
     """A store with the artefacts of the finished run only: other tests add theirs to the one that it was made in."""
     made, record = Store(run_folder.parent / f"{run_folder.name}-store"), RunRecord.read(run_folder)
     for name, key in record.steps.items():
-        path = made.path(record.manifests[name]["stage"], key)
+        path = made.path(record.manifests[name].stage, key)
         shutil.copytree(path, tmp_path / "store" / path.name, dirs_exist_ok=True)
     return Store(tmp_path / "store")
 

@@ -18,6 +18,7 @@ from rlaif_framework import DataError, PluginManager, Spec, SpecError, Store, lo
 from rlaif_framework.pipeline.store_use import locked_for_cleaning, used_artefacts
 from rlaif_framework.pipeline.unused import delete_unused, measure_store
 from rlaif_framework.store import MANIFEST, link_tree
+from support.rows import make_manifest
 from support.runs import execute
 
 RunCommand = Callable[..., tuple[int, str, str]]
@@ -31,7 +32,7 @@ def make(store: Store, name: str, size: int = 1000) -> Path:
     """Make one artefact."""
     work, _ = store.begin("sft", key_of(name))
     (work / "weights").write_bytes(b"x" * size)
-    return store.commit("sft", key_of(name), {"stage": "sft", "key": key_of(name)})
+    return store.commit("sft", key_of(name), make_manifest("sft", key_of(name)))
 
 
 def make_run(folder: Path, store: Store, names: Iterable[str], link: bool = True) -> Path:
@@ -235,7 +236,7 @@ def test_stages_of_a_family_are_kept_before_its_members_have_started(
     (tmp_path / "runs" / "f" / "family.json").write_text("{}")
     work, _ = store.begin("sft", keys[0])
     (work / "weights").write_text("x")
-    store.commit("sft", keys[0], {"stage": "sft", "key": keys[0]})
+    store.commit("sft", keys[0], make_manifest("sft", keys[0]))
     make(store, "c")
     clean(store, tmp_path / "runs")
     assert store.has("sft", keys[0])

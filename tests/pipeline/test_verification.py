@@ -135,5 +135,5 @@ def test_a_reward_that_cannot_be_loaded_is_not_committed(
     assert not list(store.glob("reward-*/artefact.json"))
     acme.FAULT = ""
     run = execute(spec, tmp_path / "run", manager, store)
-    assert Store(store).manifest("reward", run.steps[1].key)["stage"] == "reward"
+    assert Store(store).manifest("reward", run.steps[1].key).stage == "reward"
     assert read_metrics(tmp_path / "run/a/policy")[0]["reward"] == 0.5

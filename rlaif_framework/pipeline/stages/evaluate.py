@@ -11,7 +11,6 @@ from scipy.special import expit
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.contracts.stage import Stage, read_metrics
 from rlaif_framework.data.human_labels import HumanLabels, list_unlabelled
-from rlaif_framework.files import read_json
 from rlaif_framework.metrics.agreement import measure_labeler, measure_margins, observe
 from rlaif_framework.metrics.calibration import measure_calibration, measure_human_length, measure_lengths
 from rlaif_framework.metrics.equal_kl import Checkpoint, compare_at_equal_kl
@@ -49,7 +48,7 @@ from rlaif_framework.records.preferences import Comparison, Evidence, Preference
 from rlaif_framework.records.rows import load_preferences
 from rlaif_framework.records.step_rows import EVALUATIONS, read_steps
 from rlaif_framework.spec.model import REFERENCE
-from rlaif_framework.store import MANIFEST
+from rlaif_framework.store import Manifest
 
 UNCERTAIN = 3
 """Number of labels of each labeler that the report shows."""
@@ -138,8 +137,8 @@ def _read_curve(stage: Stage, step: Step | None) -> Curve:
 
 def _read_kl_bound(stage: Stage, step: Step | None) -> float | None:
     """Read the fact of an algorithm that knows how far its responses can be from the baseline."""
-    manifest = read_json(stage.artefact(step) / MANIFEST) if step is not None else None
-    return manifest["facts"].get("kl_bound") if manifest else None
+    bound = Manifest.read(stage.artefact(step)).facts.get("kl_bound") if step is not None else None
+    return bound if isinstance(bound, int | float) else None
 
 
 def _read_checkpoints(stage: Stage, step: Step | None) -> list[Checkpoint]:
