@@ -172,7 +172,7 @@ def is_running(process: int) -> bool:
     """Return True if there is a process with this id on this machine."""
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # no process has a number as large as that
         return False
     except OSError:  # it belongs to somebody else
         return True

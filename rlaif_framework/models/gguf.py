@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from rlaif_framework.errors import ModelError
 from rlaif_framework.files import atomic_path, cache_folder, locked, remove_leftovers
 from rlaif_framework.models.source import ModelSource, check_hub, find_weights
 from rlaif_framework.models.weights import measure_safetensors
+from rlaif_framework.terminal import escape_controls
 
 
 def converted_folder(source: ModelSource) -> Path:
@@ -60,7 +60,7 @@ def _make_once(folder: Path, work: str, make: Callable[[Path], None]) -> Path:
     """Return a folder of the cache, which is made on first use. Other processes wait while one makes it."""
     if folder.exists():  # before the lock, which needs a cache that can be written
         return folder
-    with locked(folder, work, partial(print, file=sys.stderr)):
+    with locked(folder, work, lambda text: print(escape_controls(text), file=sys.stderr)):
         if not folder.exists():
             remove_leftovers(folder.parent)
             with atomic_path(folder) as temporary:

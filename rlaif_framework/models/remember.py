@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from rlaif_framework.files import cache_folder, read_json, write_atomic
+from rlaif_framework.files import cache_folder, read_json, remove_leftovers, write_atomic
 from rlaif_framework.store import hash_content
 
 
@@ -27,5 +27,6 @@ def remember(name: str, key: Any, compute: Callable[[], dict[str, Any]]) -> dict
     result = compute()
     with suppress(OSError):  # the cache cannot be written, e.g. because the disk is full
         file.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(file.parent)
         write_atomic(file, json.dumps({"result": result, "hash": hash_content(result)}))
     return result

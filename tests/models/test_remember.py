@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from rlaif_framework import files
 from rlaif_framework.models.remember import remember
 
 
@@ -35,3 +36,11 @@ def test_a_damaged_result_is_computed_again(cache: Path, content: str) -> None:
 def test_a_cache_that_cannot_be_written_is_no_error(cache: Path) -> None:
     cache.write_text("a file where the folder should be")
     assert remember("made", "key", lambda: {"a": 1}) == {"a": 1}
+
+
+def test_what_a_killed_process_left_is_removed(cache: Path) -> None:
+    remember("made", "key", lambda: {"a": 1})
+    leftover = cache / "made" / f".x.json.{10**30}@{files._host()}.tmp"
+    leftover.touch()
+    remember("made", "other key", lambda: {"a": 1})
+    assert not leftover.exists()
