@@ -40,7 +40,8 @@ STEP_LOCK = re.compile(r"\.[\w-]+-[0-9a-f]{20}\.lock")
 def hash_content(value: Any) -> str:
     """Return a hash of JSON content. It does not depend on the order of keys."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    # Names of files that are not UTF-8 have surrogates.
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class Manifest(BaseModel):

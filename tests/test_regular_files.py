@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -88,6 +90,33 @@ def test_models_are_regular_files(make: MakeSpecial, kind: str, tmp_path: Path, 
         find_model(str(folder))
     with pytest.raises(ModelError):
         find_model(str(folder / name))
+
+
+@pytest.mark.parametrize("name", ["sub/x.safetensors", "additional_chat_templates/x.jinja", "sub/x.py"])
+def test_files_in_the_folders_of_a_model_are_regular(
+    make: MakeSpecial, kind: str, tmp_path: Path, tiny_model: Path, name: str
+) -> None:
+    if kind == "folder":
+        return
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    (folder / name).parent.mkdir()
+    make(folder / name)
+    if name.endswith(".safetensors"):
+        (folder / "model.safetensors").unlink()
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
+    with pytest.raises(ModelError, match=rf"cannot read the model file .*{name}: it is {KINDS[kind]}, not a regular"):
+        find_model(str(folder), trust_remote_code=True)
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "../x.safetensors", "sub/../../x.safetensors"])
+def test_an_index_of_weights_names_files_in_the_folder(tmp_path: Path, tiny_model: Path, name: str) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    (folder / "model.safetensors").rename(tmp_path / "x.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
+    with pytest.raises(ModelError, match=f"is not an index of weights: '{name}' is not a file in the folder"):
+        find_model(str(folder))
 
 
 def test_the_record_of_a_run_is_a_regular_file(make: MakeSpecial, tmp_path: Path) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.config import Config
 from rlaif_framework.data.paths import Location, find_location
+from rlaif_framework.errors import SpecError
 from rlaif_framework.files import check_regular, user_path
 from rlaif_framework.models.source import ModelSource
 from rlaif_framework.plugins.code import hash_code
@@ -18,6 +20,9 @@ from rlaif_framework.plugins.component import ComponentConfig, configs_in, walk_
 from rlaif_framework.plugins.configs import BackendConfig, MetricConfig, TaskConfig, slot_of
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.plugins.own_code import split_target
+
+MAX_ENTRIES = 20_000
+"""Maximum number of files and folders in a folder that a setting names."""
 
 
 def describe_component(config: ComponentConfig, context: Context) -> dict[str, Any]:
@@ -87,15 +92,28 @@ def _describe_setting(location: Location | None, value: object, dumped: Any, mod
 
 
 def hash_contents(path: Path) -> str:
-    """Hash a file, or all files of a folder with their names; the path if there is none."""
+    """Hash a file, or all files of a folder with their names; the path if there is none.
+
+    Raises:
+        SpecError: The folder has too many files.
+    """
     try:
-        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+        files = [path]
+        if path.is_dir():
+            entries = list(islice(path.rglob("*"), MAX_ENTRIES + 1))
+            if len(entries) > MAX_ENTRIES:
+                raise SpecError(
+                    f"{path} has more than {MAX_ENTRIES:,} files and folders, and the contents of all of them would be "
+                    "part of the results; name a file, or a smaller folder"
+                )
+            files = sorted(file for file in entries if file.is_file())
         digest = hashlib.sha256()
         for file in files:
             check_regular(file)
             with file.open("rb") as stream:
                 content = hashlib.file_digest(stream, "sha256").hexdigest()
-            digest.update(f"{file.relative_to(path)}\0{content}\0".encode())
+            # Names need not be UTF-8.
+            digest.update(f"{file.relative_to(path)}\0{content}\0".encode("utf-8", "surrogateescape"))
     except OSError:  # reported where it is used
         return str(path)
     return f"sha256:{digest.hexdigest()[:32]}"

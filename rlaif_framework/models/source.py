@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -120,7 +121,7 @@ def _find_in_package(package: str) -> Path:
 
 
 def _describe_local(name: str, path: Path, trusted: bool) -> ModelSource:
-    _check_files(path)
+    _check_files(path.iterdir() if path.is_dir() else [path])
     if path.is_dir():
         weights = find_weights(path)
         gguf = sorted(path.glob("*.gguf"))
@@ -129,8 +130,9 @@ def _describe_local(name: str, path: Path, trusted: bool) -> ModelSource:
             raise ModelError(f"{path} lacks {missing[0]}, one of {len(missing)} missing files of its index of weights")
         if weights:
             files = [path / "config.json", *weights]
-            texts = sorted({file for pattern in TEXT_FILES for file in path.glob(pattern) if file.is_file()})
+            texts = sorted({file for pattern in TEXT_FILES for file in path.glob(pattern) if _is_no_folder(file)})
             code = sorted(path.rglob("*.py")) if trusted else []
+            _check_files([*weights, *texts, *code])
             return ModelSource(name, os.path.realpath(path), trusted=trusted, **_identify(files, [*texts, *code]))
         if len(gguf) != 1:
             raise ModelError(
@@ -144,14 +146,18 @@ def _describe_local(name: str, path: Path, trusted: bool) -> ModelSource:
     return ModelSource(name, str(Path(os.path.realpath(path.parent), path.name)), **_identify([path], []))
 
 
-def _check_files(path: Path) -> None:
-    """Check that a model has no pipes or devices, which libraries would read without an end.
+def _is_no_folder(file: Path) -> bool:
+    return file.exists() and not file.is_dir()
+
+
+def _check_files(files: Iterable[Path]) -> None:
+    """Check that no file of a model is a pipe or device, which libraries would read without an end.
 
     Raises:
-        ModelError: It has one.
+        ModelError: One is.
     """
-    for file in path.iterdir() if path.is_dir() else [path]:
-        if file.exists() and not file.is_dir():
+    for file in files:
+        if _is_no_folder(file):
             try:
                 check_regular(file)
             except OSError as error:
@@ -181,8 +187,11 @@ def find_weights(folder: Path) -> list[Path]:
 
 def _read_index(index: Path) -> list[Path]:
     try:
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        return [index.parent / name for name in sorted(names)]
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        for name in names:
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise ValueError(f"'{name}' is not a file in the folder of the model")
+        return [index.parent / name for name in names]
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"{index} is not an index of weights: {error}") from error
 
@@ -225,7 +234,7 @@ def _identify(weights: list[Path], texts: list[Path]) -> dict[str, Any]:
         digest = hashlib.sha256()
         for file in files:
             # The names too: files with exchanged contents are another model.
-            digest.update(f"{file.name}\0".encode())
+            digest.update(f"{file.name}\0".encode("utf-8", "surrogateescape"))  # names need not be UTF-8
             with file.open("rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())
         sizes = measure_gguf(weights[0]) if weights[0].suffix == ".gguf" else measure_safetensors(weights)

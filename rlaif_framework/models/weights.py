@@ -8,6 +8,7 @@ import struct
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
+from typing import Any
 
 from rlaif_framework.errors import ModelError
 
@@ -65,9 +66,18 @@ def measure_gguf(file: Path) -> dict[str, int]:
     """Count the parameters of a GGUF file; see `measure_safetensors`."""
     from gguf import GGUFReader
 
+    class WholeReader(GGUFReader):
+        """Refuses values beyond the end of the file; the library reads them as empty, as many as a count says."""
+
+        def _get(self, offset: int, dtype: Any, count: int = 1, override_order: Any = None) -> Any:
+            found = super()._get(offset, dtype, count, override_order)
+            if len(found) < count:
+                raise ValueError("it ends within a value")
+            return found
+
     try:
-        tensors = GGUFReader(file).tensors
-    except (ValueError, KeyError, IndexError) as error:
+        tensors = WholeReader(file).tensors
+    except (ValueError, LookupError, OverflowError, RecursionError) as error:
         raise ModelError(f"{file} is not a complete GGUF file: {error}") from error
     return _count({t.name: [int(n) for n in t.shape] for t in tensors}, file)
 

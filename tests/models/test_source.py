@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import struct
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -52,6 +54,32 @@ def test_only_the_files_of_the_index_are_weights(folder: Path) -> None:
     index.write_text("[]")
     with pytest.raises(ModelError, match="is not an index of weights"):
         find_model(str(folder))
+
+
+def test_names_of_files_need_not_be_utf8(folder: Path) -> None:
+    before = find_model(str(folder)).identity
+    (folder / os.fsdecode(b"tokenizer\xff.json")).write_text("{}")
+    found = find_model(str(folder)).identity
+    assert found != before
+    (folder / os.fsdecode(b"tokenizer\xff.json")).rename(folder / os.fsdecode(b"tokenizer\xfe.json"))
+    assert find_model(str(folder)).identity not in (found, before)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        struct.pack("<I", 9) + struct.pack("<IQ", 9, 1) * 100_000,
+        struct.pack("<IIQ", 9, 0, 2**62) + b"x" * 100,
+        struct.pack("<IQ", 8, 2**64 - 1) + b"x" * 100,
+        struct.pack("<I", 4),
+    ],
+    ids=["deep", "long array", "long text", "cut"],
+)
+def test_a_damaged_gguf_file_is_named(tmp_path: Path, fields: bytes) -> None:
+    path = tmp_path / "x.gguf"
+    path.write_bytes(b"GGUF" + struct.pack("<IQQQ", 3, 2**60, 2**60, 1) + b"k" + fields)
+    with pytest.raises(ModelError, match=f"{path} is not a complete GGUF file: "):
+        find_model(str(path))
 
 
 def test_weights_of_another_format_are_not_taken_for_those_that_are_loaded(folder: Path) -> None:

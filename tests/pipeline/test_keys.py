@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import pkgutil
 import shutil
 import warnings
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from rlaif_framework import Comparison, Context, PluginManager, Prompt, Spec, load_spec
+from rlaif_framework import Comparison, Context, PluginManager, Prompt, Spec, SpecError, load_spec
 from rlaif_framework.assembly import context as run_context
 from rlaif_framework.assembly import identity
 from rlaif_framework.assembly.context import Context as RunContext
@@ -447,6 +448,20 @@ def test_files_that_settings_name_are_known_by_their_contents(tmp_path: Path) ->
     (tmp_path / "b/y").write_text("1")
     assert identity.hash_contents(tmp_path / "a") != identity.hash_contents(tmp_path / "b")
     assert identity.hash_contents(tmp_path / "gone") == str(tmp_path / "gone")
+    (tmp_path / "b" / os.fsdecode(b"\xff")).write_text("1")
+    found = identity.hash_contents(tmp_path / "b")
+    assert found.startswith("sha256:"), "the name of a file that is not UTF-8"
+    assert found == identity.hash_contents(tmp_path / "b") != identity.hash_contents(tmp_path / "a")
+
+
+def test_a_folder_with_too_many_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identity, "MAX_ENTRIES", 2)
+    for name in "ab":
+        (tmp_path / name).touch()
+    assert identity.hash_contents(tmp_path).startswith("sha256:")
+    (tmp_path / "c").touch()
+    with pytest.raises(SpecError, match=rf"{tmp_path} has more than 2 files and folders.*; name a file, or a smaller"):
+        identity.hash_contents(tmp_path)
 
 
 @pytest.mark.parametrize("reward", ["length", {"kind": "direct", "labeler": "length"}], ids=["length", "direct"])
