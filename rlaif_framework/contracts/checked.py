@@ -6,6 +6,7 @@ gets validated values. `check_returns` is called when the class of a component i
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -36,12 +37,12 @@ from rlaif_framework.contracts.validation import (
     check_terms,
     check_token_values,
 )
-from rlaif_framework.contracts.values import check_type, read_items
+from rlaif_framework.contracts.values import check_text, check_type, read_items, to_plain
 from rlaif_framework.errors import PluginError
 from rlaif_framework.records.annotation import Annotation
 from rlaif_framework.records.ballots import Ballot
 from rlaif_framework.records.preferences import Comparison, LabelledComparison, Preference, Prompt, Split
-from rlaif_framework.records.requests import Answer, Asked, Request
+from rlaif_framework.records.requests import Answer, Asked, Question, Request
 from rlaif_framework.records.samples import Sample
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def _override_task(target: type[Any], owner: str) -> Overrides:
         return check_truncated(target.truncate(self, prompt, fits), prompt, owner)
 
     def clean(self: Any, response: str) -> str:
-        return check_type(target.clean(self, response), str, f"{owner}: clean()")
+        return check_text(target.clean(self, response), f"{owner}: clean()")
 
     def measure(self: Any, prompt: Prompt, response: str) -> Mapping[str, float]:
         return check_metrics(target.measure(self, prompt, response), prompt, owner)
@@ -90,11 +91,14 @@ def _override_task(target: type[Any], owner: str) -> Overrides:
     def annotator_prompts(self: Any) -> AnnotatorPrompts:
         from rlaif_framework.data.annotator_prompts import AnnotatorPrompts  # imports jinja2
 
-        return check_type(target.annotator_prompts(self), AnnotatorPrompts, f"{owner}: annotator_prompts()")
+        where = f"{owner}: annotator_prompts()"
+        prompts = check_type(target.annotator_prompts(self), AnnotatorPrompts, where)
+        check_text(json.dumps(prompts.model_dump(mode="json"), ensure_ascii=False), where)
+        return prompts
 
     def data_notes(self: Any) -> Sequence[str]:
         notes = read_items(target.data_notes(self)) or []
-        return [check_type(note, str, f"{owner}: data_notes()") for note in notes]
+        return [check_text(note, f"{owner}: data_notes()") for note in notes]
 
     def format_prompt(self: Any, text: str) -> Prompt:
         return check_type(target.format_prompt(self, text), Prompt, f"{owner}: format_prompt()")
@@ -107,12 +111,15 @@ def _override_task(target: type[Any], owner: str) -> Overrides:
 
 def _override_backend(target: type[Any], owner: str) -> Overrides:
     def identity(self: Any) -> str:
-        return check_type(target.identity(self), str, f"{owner}: identity()")
+        return check_text(target.identity(self), f"{owner}: identity()")
+
+    def fits(self: Any, question: Question, new_tokens: int) -> bool:
+        return check_type(to_plain(target.fits(self, question, new_tokens)), bool, f"{owner}: fits()")
 
     def answer(self: Any, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
         return check_answers(target.answer(self, requests), requests, owner)
 
-    return _collect(identity, answer)
+    return _collect(identity, fits, answer)
 
 
 def _override_strategy(target: type[Any], owner: str) -> Overrides:
@@ -181,11 +188,15 @@ def _override_policy_gradient(target: type[Any], owner: str) -> Overrides:
 
     def compute_advantages(self: Any, rewards: Any, experience: Any) -> tuple[Any, Any]:
         value = target.compute_advantages(self, rewards, experience)
-        return check_token_values(value, rewards, f"{owner}: compute_advantages()", both=True)
+        return check_token_values(
+            value, rewards, f"{owner}: compute_advantages()", both=True, finite=bool(rewards.isfinite().all())
+        )
 
     def surrogate(self: Any, log_ratios: Any, advantages: Any, response_index: Any) -> tuple[Any, Any]:
         value = target.surrogate(self, log_ratios, advantages, response_index)
-        return check_token_values(value, log_ratios, f"{owner}: surrogate()", both=False)
+        # The ratio of a policy that diverges overflows, which is no fault of the algorithm.
+        finite = bool(log_ratios.detach().exp().isfinite().all())
+        return check_token_values(value, log_ratios, f"{owner}: surrogate()", both=False, finite=finite)
 
     return _collect(compute_advantages, surrogate) if issubclass(target, AdvantageEstimator) else {}
 

@@ -227,7 +227,7 @@ def check_samples(value: object, prompts: Sequence[Prompt], owner: str) -> list[
     ]
 
 
-def check_token_values(value: object, like: Any, where: str, both: bool) -> tuple[Any, Any]:
+def check_token_values(value: object, like: Any, where: str, both: bool, finite: bool) -> tuple[Any, Any]:
     """Return two tensors of an algorithm after validating that they have one value for each token.
 
     Args:
@@ -235,9 +235,11 @@ def check_token_values(value: object, like: Any, where: str, both: bool) -> tupl
         like: (tokens,) what it was given.
         where: Component and method, for error messages.
         both: False if only the first one is for tokens. The second one may be None.
+        finite: True if the values must be finite, because those that they are computed from are.
 
     Raises:
-        TrainingError: There are not two tensors, or one has another shape, which broadcasting could hide.
+        TrainingError: There are not two tensors, or one has another shape, which broadcasting could hide, or a value
+            is not finite.
     """
     if not isinstance(value, tuple) or len(value) != 2:
         raise TrainingError(f"{where} returned {short(value)} instead of two values: advantages, and targets or None")
@@ -249,5 +251,10 @@ def check_token_values(value: object, like: Any, where: str, both: bool) -> tupl
             raise TrainingError(
                 f"{where} returned a tensor of shape {tuple(tensor.shape)} for {len(like)} tokens; return shape "
                 f"({len(like)},)"
+            )
+        if finite and not tensor.isfinite().all():
+            wrong = tensor[~tensor.isfinite()]
+            raise TrainingError(
+                f"{where} returned {wrong[0].item()} for {len(wrong)} of {len(like)} tokens; return finite numbers"
             )
     return first, second

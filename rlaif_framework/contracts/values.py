@@ -135,6 +135,22 @@ def _to_json(value: object) -> Any:
     return plain
 
 
+def check_text(value: object, where: str) -> str:
+    """Return a text that can be written to a file.
+
+    Raises:
+        PluginError: It is of another type, or not valid Unicode.
+    """
+    text = check_type(value, str, where)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # lone surrogates
+        raise PluginError(
+            f"{where} returned {short(text)}, which is not valid Unicode: {error.reason} at position {error.start}"
+        ) from error
+    return text
+
+
 def check_type(value: object, kind: type[T], where: str) -> T:
     """Return a value of a type that needs no conversion.
 

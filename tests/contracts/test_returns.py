@@ -455,10 +455,11 @@ def test_a_record_of_another_type_is_refused() -> None:
         ((torch.ones(2), None), "returned a tensor of shape (2,) for 3 tokens; return shape (3,)"),
         ((torch.ones(3, 1), None), "returned a tensor of shape (3, 1) for 3 tokens"),
         ((torch.ones(3), torch.ones(1)), "returned a tensor of shape (1,) for 3 tokens"),
+        ((torch.tensor([0, math.nan, math.inf]), None), "returned nan for 2 of 3 tokens; return finite numbers"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_advantages_of_another_shape_name_the_algorithm(value: object, message: str) -> None:
+def test_wrong_advantages_name_the_algorithm(value: object, message: str) -> None:
     class Algorithm:
         def improve(self, initial: Any, guidance: Any, prompts: Any, stage: Any) -> None: ...
 
@@ -478,4 +479,39 @@ def test_advantages_of_another_shape_name_the_algorithm(value: object, message: 
         with pytest.raises(TrainingError) as caught:
             call()
         assert str(caught.value).startswith(f"algorithm 'acme/foo' {OWNER}: ")
+        assert str(caught.value).startswith(f"algorithm 'acme/foo' {OWNER}: ")
         assert message in str(caught.value)
+
+
+def test_values_that_a_diverging_policy_makes_infinite_are_not_those_of_the_algorithm() -> None:
+    class Algorithm:
+        def improve(self, initial: Any, guidance: Any, prompts: Any, stage: Any) -> None: ...
+
+        def compute_advantages(self, rewards: Any, experience: Any) -> object:
+            return rewards, None
+
+        def surrogate(self, log_ratios: Any, advantages: Any, response_index: Any) -> object:
+            return log_ratios.exp() * advantages, log_ratios
+
+    algorithm = check_returns(Algorithm, "algorithm", "algorithm")()
+    rewards = torch.tensor([math.nan])
+    assert algorithm.compute_advantages(rewards, None)[0] is rewards
+    losses, _ = algorithm.surrogate(torch.tensor([100.0]), torch.ones(1), torch.zeros(1))
+    assert losses.tolist() == [math.inf]
+
+
+def test_what_a_backend_says_of_the_length_of_a_question_is_validated() -> None:
+    class Backend:
+        def identity(self) -> str:
+            return "x"
+
+        def fits(self, question: Any, new_tokens: int) -> object:
+            return question
+
+        def answer(self, requests: Any) -> Any:
+            return iter(())
+
+    backend = check_returns(Backend, "backend", f"backend 'acme/foo' {OWNER}")()
+    assert backend.fits(np.True_, 1) is True
+    with pytest.raises(PluginError, match=rf"^backend 'acme/foo' {OWNER}: fits\(\) returned None instead of a bool"):
+        backend.fits(None, 1)

@@ -181,6 +181,10 @@ def test_what_truncate_and_clean_return_is_validated() -> None:
     assert make_task(clean="x").clean("x.") == "x"
     with pytest.raises(PluginError, match=rf"^{OWNER}: clean\(\) returned None instead of a str"):
         make_task(clean=None).clean("x")
+    with pytest.raises(
+        PluginError, match=rf"^{OWNER}: clean\(\) returned 'a\\ud800', which is not valid Unicode: .* 1"
+    ):
+        make_task(clean="a\ud800").clean("x")
 
 
 def test_tasks_of_one_class_have_data_of_their_own() -> None:
