@@ -27,6 +27,9 @@ M = TypeVar("M", bound="BaseModel")
 TEMPORARY = re.compile(r"^\..+\.(?P<process>\d+)@(?P<host>[\w-]*)\.tmp$")
 """Names of temporary files and folders of `atomic_path`."""
 
+LONGEST_NAME = 255
+"""Maximum length of the name of a file in bytes, on most file systems."""
+
 DAY = 86_400.0
 
 
@@ -141,6 +144,17 @@ def remove_atomic(folder: Path) -> None:
 
 def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}@{_host()}.tmp")
+
+
+def check_name(path: Path) -> None:
+    """Check that the name of a file is short enough for `atomic_path`, before the work that is written into it.
+
+    Raises:
+        RlaifError: It is too long.
+    """
+    excess = len(os.fsencode(_temporary(path).name)) - LONGEST_NAME
+    if excess > 0:
+        raise RlaifError(f"the name of {path} is too long by {excess} bytes; choose a shorter one")
 
 
 def write_atomic(path: Path, text: str) -> None:

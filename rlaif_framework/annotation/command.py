@@ -113,10 +113,11 @@ def export_annotation(job: AnnotationJob, export: Path, overwrite: bool, progres
     with AnswerFile.read(job.out) as file:
         read = [job.pairs, *job.labels, *([job.gold] if job.gold else [])]
         check_export(export, file, read, overwrite)
-        pairs, gold = _read_pairs(job, progress)
-        answers = file.read_answers()
-        _check_answers(job, answers, pairs, gold)
-        written = export_labels(export, file, answers, pairs)
+        with locked(export, f"writes {export}"):
+            pairs, gold = _read_pairs(job, progress)
+            answers = file.read_answers()
+            _check_answers(job, answers, pairs, gold)
+            written = export_labels(export, file, answers, pairs)
     if not written:
         raise DataError(f"{job.out} has no answers that state a preference; nothing was written")
     for path, count in written.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -82,6 +83,7 @@ def check_judge(
     """
     from rlaif_framework.data.fields import parse_fields
     from rlaif_framework.data.pairs_file import scan_pairs
+    from rlaif_framework.files import locked
     from rlaif_framework.labelling import check_judge as checking
     from rlaif_framework.labelling.judge_report import check_out, write_check
     from rlaif_framework.progress import Progress
@@ -106,9 +108,12 @@ def check_judge(
             tolerance=tolerance,
         )
         progress = Progress.create(stderr=True)
-        found = checking.check_judge(settings, lambda inspect: scan_pairs(pairs, inspect, mapping), manager, progress)
-    if out is not None:
-        write_check(found, out)
+        with locked(out, f"writes {out}") if out is not None else nullcontext():
+            found = checking.check_judge(
+                settings, lambda inspect: scan_pairs(pairs, inspect, mapping), manager, progress
+            )
+            if out is not None:
+                write_check(found, out)
     if as_json:
         print_json(found.model_dump(mode="json"))
     else:

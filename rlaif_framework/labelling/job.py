@@ -10,6 +10,7 @@ from pathlib import Path
 from rlaif_framework.assembly.context import Context
 from rlaif_framework.data.row_files import is_read_with
 from rlaif_framework.errors import SpecError
+from rlaif_framework.files import check_name
 from rlaif_framework.labelling.exports import is_folder, list_files
 from rlaif_framework.labelling.loop import read_record, record_path
 from rlaif_framework.labelling.wording import GENERAL
@@ -99,6 +100,7 @@ def check_paths(job: Job) -> None:
     for option, path in options:
         if path.is_dir():
             raise SpecError(f"{option} {path} is a folder")
+        check_name(path)
         target = os.path.realpath(path)
         if target in taken:
             raise SpecError(f"{option} would write {path}, which is {taken[target]}; choose another name")

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from rlaif_framework.data.row_files import is_read_with
 from rlaif_framework.errors import SpecError
-from rlaif_framework.files import read_json, write_atomic
+from rlaif_framework.files import check_name, read_json, write_atomic
 from rlaif_framework.labelling.report_model import Table
 from rlaif_framework.metrics.agreement import LabelerQuality
 from rlaif_framework.metrics.calibration import LengthBin, ReliabilityBin
@@ -197,6 +197,7 @@ def check_out(out: Path, pairs: Path) -> None:
     """
     if out.suffix != ".json":
         raise SpecError(f"--out {out}: its name must end in .json")
+    check_name(out)
     if is_read_with(out, pairs):
         raise SpecError(f"--out {out}: the command reads all files in this folder; choose another folder")
     if out.exists() and not out.is_file():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from rlaif_framework.assembly.context import Context
 from rlaif_framework.contracts.lifecycle import RunInfo, StepInfo
 from rlaif_framework.contracts.panels import Panel
 from rlaif_framework.errors import DataError, RlaifError
-from rlaif_framework.files import read_own
+from rlaif_framework.files import locked, read_own
 from rlaif_framework.metrics.evaluation import Evaluation
 from rlaif_framework.metrics.seeds import Measure
 from rlaif_framework.pipeline.compose import compose
@@ -51,11 +52,17 @@ class FinishedSteps:
 
 
 class _Environment(BaseModel):
-    """The content of `environment.json`, of which reports show everything."""
+    """The content of `environment.json`."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow")  # reports show everything
 
-    packages: dict[str, str] = {}
+    rlaif_framework: str
+    python: str
+    platform: str
+    processor: str
+    threads: int
+    gpus: list[str]
+    packages: dict[str, str]
 
 
 def build_report(
@@ -120,12 +127,23 @@ def rebuild_report(folder: Path, manager: PluginManager, progress: Progress) -> 
     Raises:
         RlaifError: The run is not finished, has no evaluation, or is damaged.
     """
-    if (folder / FAMILY).exists():
+    if not (folder / FAMILY).exists():
+        return [_rebuild_run(RunRecord.read(folder), manager, progress)]
+    with _locked_report(folder):
         return list(_rebuild_family(folder, manager, progress))
-    return [_rebuild_run(RunRecord.read(folder), manager, progress)]
+
+
+def _locked_report(folder: Path) -> AbstractContextManager[None]:
+    """Prevent a run from writing the report in the same folder."""
+    return locked(folder, f"writes the report in {folder}")
 
 
 def _rebuild_run(record: RunRecord, manager: PluginManager, progress: Progress) -> Path:
+    with _locked_report(record.folder):
+        return _write_report(record, manager, progress)
+
+
+def _write_report(record: RunRecord, manager: PluginManager, progress: Progress) -> Path:
     evaluation = record.read_evaluation()
     if evaluation is None or record.stage is not None:
         reason = "has no evaluation" if record.stage is None else f"is not finished: {record.stage} is missing"

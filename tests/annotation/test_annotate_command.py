@@ -20,6 +20,7 @@ from rlaif_framework.annotation.instructions import GENERAL, find_instructions
 from rlaif_framework.annotation.items import read_items
 from rlaif_framework.annotation.serving import make_urls, open_socket
 from rlaif_framework.data.human_labels import HumanLabels, read_human_labels
+from rlaif_framework.files import locked
 from rlaif_framework.progress import Progress
 from rlaif_framework.spec.loading import load_task
 from support.annotation import answer_next, open_desk, pair_rows, write_pairs
@@ -162,6 +163,7 @@ def test_labels_of_a_run_correct_its_win_rates(
     ("arguments", "message"),
     [
         (["--export", "labels.csv"], "--export labels.csv: its name must end in .jsonl"),
+        (["--export", "held.jsonl"], "the test writes it; wait until it has finished"),
         (["--order", "uncertain"], "--order uncertain needs the labels of a labeler: --labels FILE"),
         (["--show-judge"], "--show-judge needs the labels of a labeler"),
         (["--host", "0.0.0.0"], "--host 0.0.0.0: others can reach this address, so it needs --token"),
@@ -182,7 +184,8 @@ def test_mistakes_are_answered_with_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    code, out, messages = rlaif("annotate", "pairs.jsonl", "--out", answered, *arguments)
+    with locked(tmp_path / "held.jsonl", "the test writes it"):
+        code, out, messages = rlaif("annotate", "pairs.jsonl", "--out", answered, *arguments)
     assert (code, out) == (2, "")
     assert message in messages
 

@@ -20,6 +20,7 @@ from rlaif_framework import Comparison, Prompt
 from rlaif_framework.data.pair_forms import PairRow
 from rlaif_framework.data.pairs_file import scan_rows
 from rlaif_framework.data.row_files import Row
+from rlaif_framework.files import locked
 from rlaif_framework.labelling.judge_pairs import PairNotes
 from rlaif_framework.labelling.judge_report import JudgeCheck
 from rlaif_framework.labelling.probes import choose_probes
@@ -299,18 +300,21 @@ def test_results_are_the_same_each_time_and_in_the_file(check: Callable[..., Out
         (["--tolerance", "0"], "tolerance is 0; it must be above 0 and at most 50 points"),
         (["--slice", "topics"], "slice by 'topics': no row has a value in such a column; did you mean 'topic'?"),
         (["--out", "check.txt"], "--out check.txt: its name must end in .json"),
+        (["--out", f"{'x' * 240}.json"], "x.json is too long by"),
+        (["--out", "held.json"], "the test writes it; wait until it has finished"),
         (["--out", "notes.json"], "--out notes.json: the file already exists, and is not an earlier check"),
         (["--pairs", "none.jsonl"], "no data file at none.jsonl"),
         (["--pairs", "empty.jsonl"], "empty.jsonl"),
     ],
-    ids=["probe", "tolerance", "slice", "suffix", "foreign file", "no file", "empty file"],
+    ids=["probe", "tolerance", "slice", "suffix", "long name", "lock", "foreign file", "no file", "empty file"],
 )
 def test_a_users_mistake_is_one_message(
     check: Callable[..., Outcome], work: Path, argv: list[str], message: str
 ) -> None:
     (work / "notes.json").write_text('{"mine": 1}')
     (work / "empty.jsonl").touch()
-    code, out, err = check(*argv)
+    with locked(work / "held.json", "the test writes it"):
+        code, out, err = check(*argv)
     assert (code, out) == (2, "")
     assert message in err
     assert "Traceback" not in err

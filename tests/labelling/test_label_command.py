@@ -350,6 +350,7 @@ def test_labels_are_not_written_among_the_pairs(label: Callable[..., Outcome]) -
         (["--labeler", "length", "--out", "pairs.jsonl"], "which is the pairs"),
         (["--labeler", "length", "--out", "labels.csv"], "must end in .jsonl"),
         (["--labeler", "length", "--out", "folder.jsonl"], "is a folder"),
+        (["--labeler", "length", "--out", f"{'x' * 240}.jsonl"], "x.jsonl is too long by"),
         (["--labeler", "human"], "pairs.jsonl, line 2: the row has no human preference"),
         (["--labeler", "synthetic"], "pairs.jsonl, line 1: the row has no synthetic preference"),
         (

@@ -123,7 +123,7 @@ def test_other_records_of_a_run(folder: Path, rlaif: RunCommand) -> None:
     for change in mutate(folder / "status.json"):
         check(rlaif, change, "runs", folder)
     (folder / "environment.json").write_text('{"packages": "x"}')
-    assert "environment.json is damaged: packages: " in rlaif("report", folder)[2]
+    assert "environment.json is damaged: rlaif_framework: Field required; " in rlaif("report", folder)[2]
 
 
 def test_a_run_started_at_a_time_without_a_zone_is_listed_beside_others(folder: Path, rlaif: RunCommand) -> None:

@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from rlaif_framework import DataError, Panel, PluginManager, Store, hookimpl, load_family, run_family
+from rlaif_framework.files import locked
 from rlaif_framework.pipeline.reporting import rebuild_report
 from rlaif_framework.pipeline.run_record import RunRecord
 from rlaif_framework.plugins.discovery import Plugin
@@ -44,6 +45,14 @@ def test_it_is_equal_to_the_first_one(copy: Path, run_folder: Path, rlaif: RunCo
     code, out, err = rlaif("report", copy)
     assert (code, " ".join(err.split())) == (0, f"kept {copy}/sft/README.md, which has been edited; {DELETE}")
     assert (copy / "sft/README.md").read_text() == "mine"
+
+
+def test_a_run_that_another_process_writes_keeps_its_report(copy: Path, rlaif: RunCommand) -> None:
+    remove(copy, "report.html")
+    with locked(copy, "the test writes it"):
+        code, _, err = rlaif("report", copy)
+    assert (code, "the test writes it; wait until it has finished" in err) == (2, True)
+    assert not (copy / "report.html").exists()
 
 
 def test_the_data_the_models_and_the_plugins_of_the_run_are_not_needed(copy: Path, run_folder: Path) -> None:
