@@ -7,6 +7,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -100,11 +101,23 @@ def _describe_os_error(error: OSError) -> str:
             "limit, and rerun the same command"
         )
     if error.filename is None:
-        return str(error)
+        return _describe_missing_place() or str(error)
     remedy = ""
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         remedy = "; change its permissions, or choose another folder (--out, --store, or the variable RLAIF_CACHE)"
     return f"cannot use {error.filename}: {error.strerror or error}{remedy}"
+
+
+def _describe_missing_place() -> str | None:
+    """Name what is missing if the system's error does not: the current folder, or the file of certificates."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return "the current folder has been deleted; change to another one"
+    certificates = os.environ.get("SSL_CERT_FILE")
+    if certificates and not Path(certificates).exists():
+        return f"the variable SSL_CERT_FILE names {certificates}, which does not exist; correct or unset it"
+    return None
 
 
 def _fail(message: str, code: int) -> NoReturn:

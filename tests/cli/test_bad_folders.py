@@ -114,3 +114,22 @@ def test_records_that_were_broken_off_are_no_reason_to_stop(
         assert record.read_text()
         record.write_text("")
     assert rlaif("run", path, "--out", "out").code == 0
+
+
+def test_a_current_folder_that_was_deleted_is_named(
+    rlaif: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    refused(rlaif("components"), "the current folder has been deleted; change to another one")
+
+
+def test_a_missing_file_of_certificates_is_named(
+    rlaif: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "p", "responses": ["a", "b"]}')
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere")
+    backend = "backend={kind: openai, model: x, base_urls: 'https://127.0.0.1:9/v1'}"
+    found = rlaif("label", tmp_path / "pairs.jsonl", "--labeler", "llm", "--set", backend, "--out", "labels.jsonl")
+    refused(found, "the variable SSL_CERT_FILE names /nowhere, which does not exist; correct or unset it")
