@@ -25,6 +25,9 @@ MAX_VALUES = 50_000
 DEPTH = 100
 """Maximum depth of nested lists and mappings."""
 
+MAX_NUMBER = 100
+"""Maximum length of a number, in characters or in digits: longer ones take long to convert and cannot be printed."""
+
 _PART = r"""(?:[\w-]+|"[^"\n]*"|'[^'\n]*')"""
 _DOTTED = re.compile(rf"(?<![\w-]){_PART}(?:[ \t]*\.[ \t]*{_PART}){{{DEPTH}}}")
 """A dotted key of TOML with too many parts."""
@@ -55,7 +58,20 @@ class YamlLoader(yaml.SafeLoader):
     def construct_document(self, node: yaml.Node) -> Any:
         """Construct the value of a document; one that is too large or too deep is an error."""
         _count_values(node, {}, 1)
-        return super().construct_document(node)
+        try:
+            return super().construct_document(node)
+        except (LookupError, AttributeError) as error:  # PyYAML takes for granted that a value fits its tag
+            raise yaml.YAMLError("a value does not fit its tag") from error
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """Construct an integer, which may not be too long: PyYAML takes the square of the length of `1:59:59:...`."""
+        _check_number(node)
+        return super().construct_yaml_int(node)
+
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
+        """Construct a number, which may not be too long."""
+        _check_number(node)
+        return super().construct_yaml_float(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Construct a mapping; a duplicate key is an error (PyYAML would silently drop the first value)."""
@@ -73,6 +89,8 @@ _BOOL = re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$")
 _FLOAT = re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+][0-9]+$")
 YamlLoader.add_implicit_resolver("tag:yaml.org,2002:bool", _BOOL, "tTfF")
 YamlLoader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, "-+0123456789")
+YamlLoader.add_constructor("tag:yaml.org,2002:int", YamlLoader.construct_yaml_int)
+YamlLoader.add_constructor("tag:yaml.org,2002:float", YamlLoader.construct_yaml_float)
 
 
 def read_mapping(path: Path, what: str, error: type[RlaifError] = DataError) -> dict[str, Any]:
@@ -101,8 +119,8 @@ def read_mapping(path: Path, what: str, error: type[RlaifError] = DataError) -> 
         raise error(f"{path} is not valid {path.suffix[1:].upper()}: {reason}") from raised
     except RecursionError as raised:
         raise error(f"{path} cannot be read: its lists and mappings are nested too deeply") from raised
-    if _is_deep(data):
-        raise error(f"{path} cannot be read: its lists and mappings are nested too deeply")
+    if (fault := _find_fault(data)) is not None:
+        raise error(f"{path} cannot be read: {fault}")
     if not isinstance(data, dict):
         raise error(f"{path} does not hold a mapping of keys to values at its top level")
     return data
@@ -149,15 +167,23 @@ def _count_values(node: yaml.Node, counts: dict[yaml.Node, int], depth: int) -> 
     return total
 
 
-def _is_deep(data: Any) -> bool:
-    """Return True if lists and mappings are nested more deeply than they may be."""
+def _check_number(node: yaml.Node) -> None:
+    if len(node.value) > MAX_NUMBER:
+        raise yaml.YAMLError(f"the number in line {node.start_mark.line + 1} has more than {MAX_NUMBER} characters")
+
+
+def _find_fault(data: Any) -> str | None:
+    """Return what is wrong with data: their depth, or the length of an integer. None if there is nothing."""
     level, depth = [data], 0
-    while level := [item for item in level if isinstance(item, dict | list)]:
-        depth += 1
+    while level:
+        if any(isinstance(item, int) and abs(item) >= 10**MAX_NUMBER for item in level):
+            return f"it has a number of more than {MAX_NUMBER} digits"
+        level = [item for item in level if isinstance(item, dict | list)]
+        depth += bool(level)
         if depth > DEPTH:
-            return True
+            return "its lists and mappings are nested too deeply"
         level = [inner for item in level for inner in (item.values() if isinstance(item, dict) else item)]
-    return False
+    return None
 
 
 def _copy_shared(value: Any) -> Any:

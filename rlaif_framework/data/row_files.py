@@ -6,13 +6,14 @@ import csv
 import json
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from io import TextIOWrapper
+from io import BytesIO, TextIOWrapper
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rlaif_framework.data.messages import is_messages
 from rlaif_framework.data.paths import HUB_ID
@@ -21,14 +22,24 @@ from rlaif_framework.files import check_regular, user_path
 from rlaif_framework.records.jsonl import MAX_LINE, open_data, parse_line, read_lines
 from rlaif_framework.records.preferences import Split
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 """Ends of the names of files that can be read."""
 
-MAX_ARRAY = 2**30
-"""Maximum size in bytes of a file that holds one JSON array."""
+MAX_ARRAY = MAX_LINE
+"""Maximum size in bytes of a file that holds one JSON array, which is read as a whole."""
+
+MAX_COLUMNS = 10_000
+"""Maximum number of columns of a CSV file."""
 
 BATCH_ROWS = 256
-"""Number of rows of a Parquet file that are in memory at once."""
+"""Maximum number of rows of a Parquet file that are read at once."""
+
+_GAP = re.compile(r"[ \t\n\r]*")
+"""White space of JSON."""
 
 
 _URL = re.compile(r"\w{2,}:/")  # as a path, which has no double slashes; one letter is a drive
@@ -112,7 +123,7 @@ def _read_json(path: Path) -> Iterator[Row]:
         if not _is_json(start) or text.strip() == first[1].strip():
             yield from _read_array(path, text)
             return
-        lines = iter(enumerate(text.splitlines(keepends=True), 1))  # lines that hold lists: each has a fault
+        lines = enumerate(BytesIO(text), 1)  # lines that hold lists: each has a fault
     else:
         second = list(islice(lines, 1))
         if start == "{" or (not second and _holds_table(start)):
@@ -132,18 +143,24 @@ def _join_lines(path: Path, lines: Iterable[bytes]) -> bytes:
     Raises:
         DataError: It is too large.
     """
-    found, size = [], 0
+    text = bytearray()  # a list of short lines would take much more memory
     for line in lines:
-        size += len(line)
-        if size > MAX_ARRAY:
+        text += line
+        if len(text) > MAX_ARRAY:
             raise DataError(f"{path}: a JSON array is read as a whole, up to {MAX_ARRAY:,} bytes; use JSON Lines")
-        found.append(line)
-    return b"".join(found)
+    return bytes(text)
 
 
 def _read_array(path: Path, text: bytes) -> Iterator[Row]:
+    has_escapes = b"\\ud" in text.lower()  # possibly lone surrogates, which cannot be encoded
+    number = 0
     try:
-        items = json.loads(text.decode("utf-8-sig"))
+        for number, item in enumerate(_list_items(text.decode("utf-8-sig")), 1):
+            try:
+                values = parse_line(json.dumps(item).encode()) if has_escapes else _check_object(item)
+                yield Row(str(path), number, "row", values)
+            except DataError as error:
+                yield Row(str(path), number, "row", fault=error)
     except json.JSONDecodeError as error:
         raise DataError(
             f"{path}: not a valid JSON array: {error.msg} in line {error.lineno}, column {error.colno}"
@@ -152,16 +169,35 @@ def _read_array(path: Path, text: bytes) -> Iterator[Row]:
         raise DataError(f"{path}: not valid UTF-8 text: {error}") from error
     except (ValueError, RecursionError) as error:  # numbers with thousands of digits
         raise DataError(f"{path}: not a JSON array that can be read: {error}") from error
-    if not items:
+    if not number:
         raise DataError(f"{path} is empty")
-    has_escapes = b"\\ud" in text.lower()  # possibly lone surrogates, which cannot be encoded
-    for number, item in enumerate(items, 1):
-        try:
-            yield Row(
-                str(path), number, "row", parse_line(json.dumps(item).encode()) if has_escapes else _check_object(item)
-            )
-        except DataError as error:
-            yield Row(str(path), number, "row", fault=error)
+
+
+def _list_items(text: str) -> Iterator[Any]:
+    """Yield the items of a JSON array. All at once may take 20 times the memory of the text.
+
+    Raises:
+        ValueError, RecursionError: It is not valid.
+    """
+    decode = json.JSONDecoder().raw_decode
+    position = _skip_gap(text, _skip_gap(text, 0) + 1)
+    mark = text[position : position + 1]
+    while mark != "]":
+        item, position = decode(text, position)
+        yield item
+        position = _skip_gap(text, position)
+        mark = text[position : position + 1]
+        if mark == ",":
+            position = _skip_gap(text, position + 1)
+        elif mark != "]":
+            raise json.JSONDecodeError("Expecting ',' delimiter", text, position)
+    if (end := _skip_gap(text, position + 1)) < len(text):
+        raise json.JSONDecodeError("Extra data", text, end)
+
+
+def _skip_gap(text: str, position: int) -> int:
+    gap = _GAP.match(text, position)
+    return position if gap is None else gap.end()
 
 
 def _check_object(item: Any) -> dict[str, Any]:
@@ -197,8 +233,11 @@ def _read_csv(path: Path) -> Iterator[Row]:
         with _open_text(path) as file:
             head = file.readline(MAX_LINE)
             file.seek(0)
+            delimiter = max("\t,;", key=head.count)
+            if head.count(delimiter) >= MAX_COLUMNS:
+                raise DataError(f"{path}: the first line names more than {MAX_COLUMNS:,} columns")
             # Strict: an unclosed quote would silently make one field of the rest of the file.
-            reader = csv.reader(_limit_lines(file, path), delimiter=max("\t,;", key=head.count), strict=True)
+            reader = csv.reader(_limit_lines(file, path), delimiter=delimiter, strict=True)
             header = [name.strip() for name in next(reader, [])]
             _check_header(path, header)
             end = reader.line_num
@@ -242,8 +281,8 @@ def _limit_lines(file: TextIO, path: Path) -> Iterator[str]:
 def _check_header(path: Path, header: list[str]) -> None:
     if not any(header):
         raise DataError(f"{path} is empty: its first line must name the columns")
-    repeated = next((name for name in header if header.count(name) > 1), None)
-    if repeated is not None:
+    (repeated, times), *_ = Counter(header).most_common(1)
+    if times > 1:
         raise DataError(f"{path}: the column '{repeated}' is there twice")
 
 
@@ -253,14 +292,53 @@ def _read_parquet(path: Path) -> Iterator[Row]:
 
     try:
         check_regular(path)
-        with pq.ParquetFile(path) as file:
-            if not file.metadata.num_rows:
-                raise DataError(f"{path} is empty")
-            batches = (batch.to_pylist() for batch in file.iter_batches(BATCH_ROWS))
-            for number, values in enumerate(chain.from_iterable(batches), 1):
-                yield Row(str(path), number, "row", values)
+        metadata = pq.read_metadata(path)
+        if not metadata.num_rows:
+            raise DataError(f"{path} is empty")
+        # As in the file, where a text that is repeated is stored once. Within lists, pyarrow cannot read them so.
+        columns = [metadata.schema.column(index) for index in range(metadata.num_columns)]
+        texts = [column.path for column in columns if column.path == column.name and _is_text(column)]
+        size = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
+        batch_rows = min(BATCH_ROWS, 1 + MAX_LINE * metadata.num_rows // max(1, size))
+        with pq.ParquetFile(path, metadata=metadata, read_dictionary=texts) as file:
+            done = 0
+            for part in chain.from_iterable(map(_split_batch, file.iter_batches(batch_rows))):
+                if _measure(part) > MAX_LINE:
+                    raise DataError(f"{path}, row {done + 1} has more than {MAX_LINE:,} bytes")
+                for number, values in enumerate(part.to_pylist(), done + 1):
+                    yield Row(str(path), number, "row", values)
+                done += part.num_rows
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"cannot read {path} as Parquet: {error}") from error
+
+
+def _is_text(column: pq.ColumnSchema) -> bool:
+    return column.physical_type == "BYTE_ARRAY" and column.logical_type.type in ("STRING", "NONE")
+
+
+def _split_batch(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """Yield a batch as it is, or its rows one by one if together they would take too much memory."""
+    if _measure(batch) <= MAX_LINE:
+        yield batch
+    else:
+        yield from (batch.slice(index, 1) for index in range(batch.num_rows))
+
+
+def _measure(values: pa.RecordBatch | pa.Array) -> int:
+    """Return the size of values in bytes, with each repeated text as often as it occurs."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if isinstance(values, pa.RecordBatch):
+        return sum(map(_measure, values.columns))
+    if isinstance(values, pa.StructArray):
+        return sum(map(_measure, values.flatten()))
+    if isinstance(values, pa.ListArray | pa.LargeListArray | pa.FixedSizeListArray):
+        return 8 * len(values) + _measure(values.flatten())
+    if pa.types.is_dictionary(values.type) and not pa.types.is_primitive(values.type.value_type):
+        lengths = pc.binary_length(values.dictionary).take(values.indices)
+        return pc.sum(lengths).as_py() or 0
+    return int(values.nbytes)
 
 
 def split_hub_id(place: str) -> tuple[str, str | None] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
@@ -166,7 +167,7 @@ def _set_at(data: dict[str, Any], parts: list[str], value: Any, origin: str) -> 
                 node[part] = {"kind": node[part]}
             elif node.get(part) is None:
                 node[part] = {}
-        found.append(int(part) if isinstance(node, list) and part.isdigit() else part)
+        found.append(int(part) if isinstance(node, list) and _is_number(part) else part)
         node = _step(node, part, origin, ".".join(parents[: i + 1]))
     if isinstance(node, list):
         _step(node, last, origin, ".".join(parts))
@@ -193,6 +194,11 @@ def _step(node: Any, part: str, origin: str, where: str) -> Any:
     """Return the item of a mapping or list that one part of a path names."""
     if isinstance(node, dict):
         return node[part]
-    if isinstance(node, list) and part.isdigit() and int(part) < len(node):
+    if isinstance(node, list) and _is_number(part) and int(part) < len(node):
         return node[int(part)]
     raise SpecError(f"{origin}: the spec has no '{where}'")
+
+
+def _is_number(part: str) -> bool:
+    """Return True if a part of a path is the number of an item. Digits of other scripts are none, as in YAML."""
+    return re.fullmatch("[0-9]{1,9}", part) is not None

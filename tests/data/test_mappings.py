@@ -14,6 +14,10 @@ LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
 )
 MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [*a{i - 1}, *a{i - 1}]}}\n" for i in range(1, 60))
 CHAIN = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}]\n" for i in range(1, 3 * DEPTH))
+LONG_NUMBERS = (
+    *("0x" + "f" * 4000, "0" + "7" * 4000, "-0b" + "1" * 4000, "9" * 5000),
+    *("1" + ":59" * 300_000, "1" + ":59" * 400 + ".5", "1." + "5" * 4000),
+)
 
 
 def read(tmp_path: Path, text: str, suffix: str = ".yaml") -> dict[str, object]:
@@ -43,6 +47,13 @@ def read(tmp_path: Path, text: str, suffix: str = ".yaml") -> dict[str, object]:
         ("[a" + ' . "b"' * 9999 + "]", ".toml", "nested too deeply"),
         ("a = " + "[" * 5000 + "]" * 5000, ".toml", "nested too deeply"),
         ("a = 1\na = 2", ".toml", "not valid TOML"),
+        *((f"\na: {number}", ".yaml", "number in line 2 has more than 100 characters") for number in LONG_NUMBERS),
+        ("a: {b: [!!int '" + "9" * 200 + "']}", ".yaml", "number in line 1 has more than 100 characters"),
+        ("? 0x" + "f" * 4000 + "\n: 1", ".yaml", "number in line 1 has more than 100 characters"),
+        ("a = 0x" + "f" * 4000, ".toml", "it has a number of more than 100 digits"),
+        ("a = [{b = 0b" + "1" * 4000 + "}]", ".toml", "it has a number of more than 100 digits"),
+        ('{"a": ' + "9" * 4000 + "}", ".json", "it has a number of more than 100 digits"),
+        *((f"a: !!{tag} ''", ".yaml", "a value does not fit its tag") for tag in ("int", "float", "bool", "timestamp")),
         ("#" * (LARGEST + 1), ".yaml", f"larger than {LARGEST:,} bytes"),
     ],
 )
@@ -51,6 +62,20 @@ def test_hostile_files_are_one_message(tmp_path: Path, text: str, suffix: str, r
         read(tmp_path, text, suffix)
     assert str(tmp_path / f"x{suffix}") in str(caught.value)
     assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("text", "suffix", "value"),
+    [
+        ("a: 0xff", ".yaml", 255),
+        ("a: 1:30", ".yaml", 90),
+        ("a: " + "9" * 100, ".yaml", 10**100 - 1),
+        ("a = 0xff", ".toml", 255),
+        ('{"a": -' + "9" * 100 + "}", ".json", 1 - 10**100),
+    ],
+)
+def test_numbers_may_have_a_hundred_digits(tmp_path: Path, text: str, suffix: str, value: int) -> None:
+    assert read(tmp_path, text, suffix) == {"a": value}
 
 
 def test_aliases_and_merges_are_written_out(tmp_path: Path) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import tracemalloc
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from rlaif_framework import DataError
@@ -27,6 +30,8 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
         ("x.csv.gz", 'a,b\n1,"' + "x\n" * 1_000_000, "field larger than field limit"),
         ("x.csv.gz", "a" * 10_000_000, "line 1 is longer than 1,000 characters"),
         ("x.json.gz", "[" + " \n" * 1_000_000, "a JSON array is read as a whole, up to 10,000 bytes"),
+        ("x.json.gz", "[" + "{},\n" * 1_000_000, "a JSON array is read as a whole, up to 10,000 bytes"),
+        ("x.csv.gz", "a,b\n" + "," * 10_000, "line 2 is longer than 1,000 characters"),
     ],
 )
 def test_a_small_file_that_expands_is_refused(tmp_path: Path, name: str, text: str, reason: str) -> None:
@@ -35,6 +40,67 @@ def test_a_small_file_that_expands_is_refused(tmp_path: Path, name: str, text: s
     assert path.stat().st_size < 50_000
     with pytest.raises(DataError, match=reason):
         list(read_row_file(path))
+
+
+def test_a_json_array_is_not_held_as_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Empty objects take more than 20 times the memory of their text."""
+    monkeypatch.setattr(row_files, "MAX_ARRAY", 10_000_000)
+    path = tmp_path / "x.json"
+    path.write_text("[" + "{},\n" * 200_000 + "{}]")
+    rows, peak = read_traced(path)
+    assert rows == 200_001
+    assert peak < 10_000_000
+
+
+def test_columns_are_bounded_and_named_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_files, "MAX_LINE", 10_000_000)
+    path = tmp_path / "x.csv"
+    path.write_text("a" + ",a" * row_files.MAX_COLUMNS + "\n1\n")
+    with pytest.raises(DataError, match="the first line names more than 10,000 columns"):
+        list(read_row_file(path))
+    names = [f"a{i}" for i in range(row_files.MAX_COLUMNS)]
+    path.write_text(",".join(names) + "\n" + ",".join(names) + "\n")
+    assert [dict(row.values) for row in read_row_file(path)] == [{name: name for name in names}]
+    path.write_text("a,b,c,b\n1,2,3,4\n")
+    with pytest.raises(DataError, match="the column 'b' is there twice"):
+        list(read_row_file(path))
+
+
+@pytest.mark.parametrize("form", ["text", "list", "struct"])
+def test_a_repeated_text_of_a_parquet_file_is_not_copied_for_each_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    monkeypatch.setattr(row_files, "MAX_LINE", 200_000)
+    text = pa.DictionaryArray.from_arrays(pa.array([0] * 256, pa.int32()), ["x" * 100_000])
+    column = {
+        "text": text,
+        "list": pa.ListArray.from_arrays(list(range(257)), text),
+        "struct": pa.StructArray.from_arrays([text], ["inner"]),
+    }[form]
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"a": column}), path, dictionary_pagesize_limit=2**30)
+    assert path.stat().st_size < 100_000
+    rows, peak = read_traced(path)
+    assert rows == 256
+    assert peak < 10_000_000
+
+
+def test_a_row_of_a_parquet_file_is_as_long_as_a_line_at_most(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"a": ["x" * 600] * 4, "b": ["y", "y", "y" * 600, "y"]}), path)
+    rows = read_row_file(path)
+    assert [len(next(rows).values["a"]) for _ in range(2)] == [600, 600]
+    with pytest.raises(DataError, match="row 3 has more than 1,000 bytes"):
+        next(rows)
+
+
+def read_traced(path: Path) -> tuple[int, int]:
+    """Return the number of rows of a file, and how many bytes Python had allocated at most while it read them."""
+    tracemalloc.start()
+    try:
+        return sum(1 for _ in read_row_file(path)), tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 def test_ordinary_files_are_read(tmp_path: Path) -> None:

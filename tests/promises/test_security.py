@@ -14,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -40,12 +42,13 @@ from rlaif_framework.annotation.assignment import Desk
 from rlaif_framework.annotation.items import read_items
 from rlaif_framework.annotation.server import Annotation, PageSettings, create_app
 from rlaif_framework.cli.annotate import annotate
-from rlaif_framework.data import AnnotatorPrompts, Template, TemplateFault
+from rlaif_framework.data import AnnotatorPrompts, Template, TemplateFault, row_files
 from rlaif_framework.data.mappings import read_mapping
 from rlaif_framework.data.row_files import read_row_file
 from rlaif_framework.data.splits import read_part
 from rlaif_framework.models import encode_prompt, find_model, load_model, load_tokenizer
 from rlaif_framework.pipeline.planning import plan_spec
+from rlaif_framework.records.jsonl import MAX_LINE
 from rlaif_framework.store import MANIFEST
 from rlaif_plugins.backends.openai import OpenAIConfig
 from rlaif_plugins.backends.openai.service import Service
@@ -256,9 +259,11 @@ def test_mappings_are_data(tmp_path: Path, name: str, text: str) -> None:
 
 def test_mappings_are_bounded(tmp_path: Path) -> None:
     """Files with mappings are refused if they are too large, are nested too deeply, refer to too many values by
-    aliases, or name a key twice. This holds for each file that a spec is based on."""
+    aliases, have numbers with too many digits, or name a key twice. This holds for each file that a spec is based on.
+    """
     laughs = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 20))
     hostile = {"#" * 2_000_000: "larger", "a: " + "[" * 9999: "deeply", laughs: "aliases", "a: 1\na: 2": "duplicate"}
+    hostile["seed: 0x" + "f" * 4000] = "more than 100 characters"
     for text, reason in hostile.items():
         (tmp_path / "x.yaml").write_text(text)
         with pytest.raises(SpecError, match=reason):
@@ -487,13 +492,27 @@ def test_code_beside_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_compressed_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small compressed files that expand to long lines are refused."""
+    """Small files that expand to much more are refused: a line, a JSON array and a row of a Parquet file have at most
+    256 MiB each, and a CSV file at most 10,000 columns."""
+    assert (MAX_LINE, row_files.MAX_ARRAY, row_files.MAX_COLUMNS) == (2**28, 2**28, 10_000)
     monkeypatch.setattr("rlaif_framework.records.jsonl.MAX_LINE", 1000)
     monkeypatch.setattr("rlaif_framework.data.row_files.MAX_LINE", 1000)
-    for name, text in (("x.jsonl.gz", '{"a": "' + "x" * 9_000_000), ("x.csv.gz", "a,b\n1," + "x" * 9_000_000)):
+    monkeypatch.setattr("rlaif_framework.data.row_files.MAX_ARRAY", 1000)
+    monkeypatch.setattr("rlaif_framework.data.row_files.MAX_COLUMNS", 100)
+    hostile = {
+        "x.jsonl.gz": '{"a": "' + "x" * 9_000_000,
+        "x.csv.gz": "a,b\n1," + "x" * 9_000_000,
+        "y.csv.gz": "," * 500,
+        "x.json.gz": "[" + "{},\n" * 1_000_000,
+    }
+    for name, text in hostile.items():
         (tmp_path / name).write_bytes(gzip.compress(text.encode()))
-        with pytest.raises(DataError, match=r"longer than 1,000|field limit"):
+        with pytest.raises(DataError, match=r"longer than 1,000|field limit|100 columns|up to 1,000 bytes"):
             list(read_row_file(tmp_path / name))
+    texts = pa.DictionaryArray.from_arrays(pa.array([0] * 9, pa.int32()), ["x" * 2000])
+    pq.write_table(pa.table({"a": texts}), tmp_path / "x.parquet")
+    with pytest.raises(DataError, match="row 1 has more than 1,000 bytes"):
+        list(read_row_file(tmp_path / "x.parquet"))
 
 
 @pytest.mark.parametrize("victim", ["../victim", "{tmp_path}/victim", "sft/../../victim"])

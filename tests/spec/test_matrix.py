@@ -149,6 +149,9 @@ def test_names_are_those_of_folders(expand: Any) -> None:
         ("matrix:\n  size: {a: {sf.limit: 3}}", "matrix.size.a: a spec has no 'sf'; did you mean 'sft'?"),
         ("matrix:\n  arms.rlaf.rounds: [1]", "family.yaml:2: matrix.arms.rlaf.rounds: the spec has no arm 'rlaf'; did"),
         ("matrix:\n  arms.*.rewad.lr: [1]", "arms.*.rewad.lr: nothing in the spec matches"),
+        ("{trackers: [], matrix: {trackers.\u00b2: [a]}}", "the spec has no 'trackers.\u00b2'"),
+        ("{trackers: [], matrix: {trackers.\u0663: [a]}}", "the spec has no 'trackers.\u0663'"),
+        (f"{{trackers: [], matrix: {{? trackers.{'1' * 500} : [a]}}}}", "the spec has no 'trackers.111"),
         ("matrix:\n  sft.lmit: [1]", "family.yaml:2: sft.lmit: unknown key; did you mean 'limit'?"),
         (
             "matrix:\n  sft.limit: [4, 0]",

@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import random
+import re
 from collections import Counter
 from collections.abc import Callable
 from copy import deepcopy
@@ -24,7 +25,26 @@ from torture.world import ALGORITHMS, make_model, make_spec
 
 ROOT = Path(__file__).parents[2]
 ODD: list[Any] = [
-    *(None, True, False, 0, 1, -1, 0.5, -0.0, 1e308, 10**400, float("inf"), float("nan"), "", " ", "x", "auto", "null"),
+    *(
+        None,
+        True,
+        False,
+        0,
+        1,
+        -1,
+        0.5,
+        -0.0,
+        1e308,
+        10**50,
+        10**400,
+        float("inf"),
+        float("nan"),
+        "",
+        " ",
+        "x",
+        "auto",
+        "null",
+    ),
     *(
         "a\0b",
         "\x1b[31m",
@@ -68,6 +88,8 @@ def mutate_specs(count: int, seed: int, folder: Path) -> str:
         for _ in range(draw.choice((1, 1, 1, 2, 3))):
             _mutate(spec, draw)
         text, suffix = _dump(spec, draw)
+        if draw.random() < 0.1:
+            text = _lengthen_number(text, suffix, draw)
         if draw.random() < 0.2:
             text = _damage(text, draw)
         path = folder / f"spec{suffix}"
@@ -233,6 +255,16 @@ def _dump_rows(rows: list[Any], draw: random.Random) -> tuple[bytes, str]:
         return "\n".join(lines).encode(errors="replace"), suffix
     text = "".join(json.dumps(row) + "\n" for row in rows).encode()
     return (gzip.compress(text) if suffix.endswith(".gz") else text), suffix
+
+
+def _lengthen_number(text: bytes, suffix: str, draw: random.Random) -> bytes:
+    """Replace one number after a key by a very long one, as no library writes it."""
+    numbers = [found.span() for found in re.finditer(rb"(?<=: )[0-9]+\b", text)]
+    if not numbers:
+        return text
+    start, end = draw.choice(numbers)
+    forms = [b"9" * 5000] if suffix == ".json" else [b"9" * 5000, b"0x" + b"f" * 5000, b"1" + b":59" * 5000]
+    return text[:start] + draw.choice(forms) + text[end:]
 
 
 def _damage(text: bytes, draw: random.Random) -> bytes:
