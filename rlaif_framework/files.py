@@ -37,20 +37,25 @@ def cache_folder() -> Path:
     """Return the folder of converted models and cached answers: $RLAIF_CACHE or `~/.cache/rlaif-framework`.
 
     Raises:
-        RlaifError: The variable is not set, and the user has no home folder.
+        RlaifError: The home folder that it is in is unknown.
     """
     root = os.environ.get("RLAIF_CACHE")
-    return Path(root) if root else user_path("~/.cache/rlaif-framework")
+    return user_path(root or "~/.cache/rlaif-framework")
 
 
 def user_path(text: str) -> Path:
     """Return a path with `~` and `~user` replaced by the home folder.
 
     Raises:
-        RlaifError: There is no such user, or the user has no home folder.
+        RlaifError: There is no such user, the user has no home folder, or no file can have this name.
     """
     try:
-        return Path(text).expanduser()
+        path = Path(text).expanduser()
+        if b"\0" in os.fsencode(path):
+            raise ValueError("it has a null character")
+        return path
+    except ValueError as error:  # also a character that cannot be encoded
+        raise RlaifError(f"{text!a} cannot be the name of a file: {error}") from None
     except RuntimeError:
         user = Path(text).parts[0]
         remedy = "set HOME or RLAIF_CACHE to a folder" if user == "~" else "write the path of the folder"

@@ -130,6 +130,14 @@ def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path: Path) 
     assert DAY == 24 * 3600
 
 
+@pytest.mark.parametrize("name", ["a\0b", "\ud800.py", "~/\0"])
+def test_a_name_that_no_file_can_have_is_an_error(name: str) -> None:
+    with pytest.raises(RlaifError, match="cannot be the name of a file") as caught:
+        user_path(name)
+    assert str(caught.value).isprintable()
+    assert user_path(os.fsdecode(b"\xff")) == Path(os.fsdecode(b"\xff"))  # not UTF-8, but a file's
+
+
 def test_a_home_folder_that_nobody_has(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RlaifError, match="the home folder of '~nobody-has-this' is unknown; write the path"):
         user_path("~nobody-has-this/x")

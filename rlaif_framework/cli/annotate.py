@@ -13,6 +13,7 @@ from rlaif_framework.cli.options import AnnotatorTask, AsJson, Fields, PluginFil
 from rlaif_framework.cli.printing import print_json
 from rlaif_framework.cli.setup import load_plugins
 from rlaif_framework.cli.streams import stdout_to_stderr
+from rlaif_framework.files import user_path
 from rlaif_framework.terminal import escape_controls
 
 
@@ -24,7 +25,14 @@ def annotate(
             help="Pairs, in any form that `rlaif label` reads, or the folder of a run, whose matchups are compared.",
         ),
     ],
-    out: Annotated[Path, typer.Option(help="File for the answers, an SQLite database. An existing one is continued.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            parser=user_path,
+            metavar="PATH",
+            help="File for the answers, an SQLite database. An existing one is continued.",
+        ),
+    ],
     name: Annotated[str, typer.Option(help="Your name. [default: the page asks for it]", show_default=False)] = "",
     labels: Annotated[
         list[Path] | None,
@@ -58,7 +66,9 @@ def annotate(
     ] = False,
     export: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write the labels to this file, .jsonl, and serve no page."),
+        typer.Option(
+            parser=user_path, metavar="FILE", help="Write the labels to this file, .jsonl, and serve no page."
+        ),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace existing files that no earlier --export wrote.")

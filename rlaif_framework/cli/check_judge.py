@@ -22,6 +22,7 @@ from rlaif_framework.cli.options import (
 from rlaif_framework.cli.printing import print_json, print_table
 from rlaif_framework.cli.setup import load_plugins
 from rlaif_framework.cli.streams import stdout_to_stderr
+from rlaif_framework.files import user_path
 from rlaif_framework.terminal import escape_controls
 
 
@@ -65,7 +66,9 @@ def check_judge(
             show_default=False,
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="File for all results, .json.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(parser=user_path, metavar="FILE", help="File for all results, .json.")
+    ] = None,
     as_json: AsJson = False,
     task: AnnotatorTask = None,
     fields: Fields = None,

@@ -24,6 +24,7 @@ from rlaif_framework.cli.options import (
 from rlaif_framework.cli.printing import print_comparison
 from rlaif_framework.cli.setup import load_plugins
 from rlaif_framework.errors import SpecError
+from rlaif_framework.files import user_path
 from rlaif_framework.terminal import escape_controls
 
 if TYPE_CHECKING:
@@ -43,7 +44,12 @@ def label(
             "published data.",
         ),
     ],
-    out: Annotated[Path, typer.Option(help="File for the labels, .jsonl; a .parquet copy is written beside it.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            parser=user_path, metavar="PATH", help="File for the labels, .jsonl; a .parquet copy is written beside it."
+        ),
+    ],
     labeler: Annotated[
         str | None, typer.Option(metavar="KIND|FILE", help="Name of a labeler, or a file with its settings.")
     ] = None,
@@ -53,13 +59,20 @@ def label(
     ] = None,
     task: AnnotatorTask = None,
     report: Annotated[
-        Path | None, typer.Option(help="File for a report, .html; its numbers are written beside it as .json.")
+        Path | None,
+        typer.Option(
+            parser=user_path,
+            metavar="PATH",
+            help="File for a report, .html; its numbers are written beside it as .json.",
+        ),
     ] = None,
     export: Annotated[
         Path | None,
         typer.Option(
+            parser=user_path,
+            metavar="PATH",
             help="File for prompt, chosen, rejected and margin, .jsonl or .parquet; or a folder for a Parquet file "
-            "and its dataset card."
+            "and its dataset card.",
         ),
     ] = None,
     fields: Fields = None,

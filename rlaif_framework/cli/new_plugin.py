@@ -15,6 +15,7 @@ from packaging.utils import canonicalize_name
 
 from rlaif_framework.cli.listings import KINDS
 from rlaif_framework.errors import PluginError, suggest
+from rlaif_framework.files import user_path
 from rlaif_registry import read_owners
 
 if TYPE_CHECKING:
@@ -41,7 +42,9 @@ def new_plugin(
         list[str],
         typer.Option(metavar="KIND", help=f"Kind of component: {KINDS} Repeat it for several."),
     ],
-    out: Annotated[Path | None, typer.Option(help="Folder to create [default: rlaif-NAME].")] = None,
+    out: Annotated[
+        Path | None, typer.Option(parser=user_path, metavar="PATH", help="Folder to create [default: rlaif-NAME].")
+    ] = None,
 ) -> None:
     """Write a new plugin with small components, and their tests. It is a distribution to install."""
     namespace = check_namespace(name)

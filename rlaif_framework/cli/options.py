@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from rlaif_framework.errors import SpecError
+from rlaif_framework.files import user_path
 
 SpecFile = Annotated[
     str | None,
@@ -41,7 +42,13 @@ MemberName = Annotated[
 ]
 
 StorePath = Annotated[
-    Path | None, typer.Option("--store", help="Folder of the artefact store [default: $RLAIF_STORE or runs/.store].")
+    Path | None,
+    typer.Option(
+        "--store",
+        parser=user_path,
+        metavar="PATH",
+        help="Folder of the artefact store [default: $RLAIF_STORE or runs/.store].",
+    ),
 ]
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the final path and errors.")]

@@ -30,6 +30,7 @@ from rlaif_framework.cli.options import (
 from rlaif_framework.cli.printing import format_bytes, format_count, print_json, print_table, print_yaml
 from rlaif_framework.cli.setup import load_spec_files
 from rlaif_framework.cli.streams import stdout_to_stderr
+from rlaif_framework.files import user_path
 from rlaif_framework.processes import is_first_process
 from rlaif_framework.terminal import escape_controls, format_seconds
 
@@ -40,7 +41,9 @@ if TYPE_CHECKING:
 def run(
     spec: SpecFile = None,
     file: MoreFiles = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder [default: runs/<name>-<time>].")] = None,
+    out: Annotated[
+        Path | None, typer.Option(parser=user_path, metavar="PATH", help="Run folder [default: runs/<name>-<time>].")
+    ] = None,
     store: StorePath = None,
     set_: Overrides = None,
     unset: Unset = None,

@@ -20,7 +20,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from rlaif_framework.errors import SpecError
-from rlaif_framework.files import read_regular, remove_leftovers, write_atomic
+from rlaif_framework.files import read_regular, remove_leftovers, user_path, write_atomic
 from rlaif_framework.pipeline.environment import describe_environment
 from rlaif_framework.pipeline.steps import Step
 from rlaif_framework.report.card_file import CARD, is_edited
@@ -48,7 +48,7 @@ class StepKeys(BaseModel):
 
 def default_store() -> Path:
     """Return the default folder of artefacts: `RLAIF_STORE`, or else `runs/.store` in the current folder."""
-    return Path(os.environ.get("RLAIF_STORE") or "runs/.store")
+    return user_path(os.environ.get("RLAIF_STORE") or "runs/.store")
 
 
 def create_folder(title: str) -> Path:

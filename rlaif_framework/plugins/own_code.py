@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from rlaif_framework.errors import PluginError, SpecError, suggest
-from rlaif_framework.files import read_regular
+from rlaif_framework.files import read_regular, user_path
 from rlaif_framework.plugins.code import hash_code
 from rlaif_framework.plugins.failures import describe_error
 
@@ -31,11 +31,15 @@ def is_file(name: str) -> bool:
 
 
 def absolute_name(name: str, folder: Path | None = None) -> str:
-    """Return a file's absolute path, relative to a folder (default: the current one), or the name of a module."""
+    """Return a file's absolute path, relative to a folder (default: the current one), or the name of a module.
+
+    Raises:
+        RlaifError: No file can have this name, or it is in the home folder of an unknown user.
+    """
     if not is_file(name):
         return name
     # `..` is followed as in a shell, and links keep their names.
-    return os.path.normpath(Path(folder or Path.cwd(), Path(name).expanduser()).absolute())
+    return os.path.normpath(Path(folder or Path.cwd(), user_path(name)).absolute())
 
 
 def split_target(target: str) -> tuple[str, str]:

@@ -14,7 +14,8 @@ from typing import Any
 from rlaif_framework.data.key_lines import Place, find_lines
 from rlaif_framework.data.mappings import read_mapping
 from rlaif_framework.data.paths import PACKAGE_PREFIX, locate_texts
-from rlaif_framework.errors import SpecError
+from rlaif_framework.errors import RlaifError, SpecError
+from rlaif_framework.files import user_path
 from rlaif_framework.spec.merging import merge_settings, set_value, unset_value
 
 BASE = "base"
@@ -138,16 +139,9 @@ def _read_chain(path: Path) -> list[tuple[Path, dict[str, Any]]]:
 
 def _find_base(path: Path, base: str) -> Path:
     try:
-        found = find_spec_file(base if base.startswith(PACKAGE_PREFIX) else path.parent / Path(base).expanduser())
-    except (SpecError, RuntimeError) as error:  # `~nobody`
+        return find_spec_file(base if base.startswith(PACKAGE_PREFIX) else path.parent / user_path(base))
+    except RlaifError as error:
         raise SpecError(f"{path}: base: {error}") from error
-    try:
-        found.lstat()
-    except ValueError as error:  # a null character, or one that cannot be encoded
-        raise SpecError(f"{path}: base: {base!a} cannot be the name of a file: {error}") from error
-    except OSError:  # reading it says what is wrong
-        pass
-    return found
 
 
 def _read(path: Path, what: str) -> dict[str, Any]:
