@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import pytest
@@ -95,7 +96,7 @@ def say(body: dict[str, Any], content: Any, **choice: Any) -> Reply:
         ([{"type": "output_text", "text": "Verdict: 1"}], "Verdict: 1"),
         (["Verdict: ", "1"], "Verdict: 1"),
         ([], ""),
-        (None, ""),
+        ("", ""),
     ],
 )  # fmt: skip
 def test_the_text_parts_of_a_message_are_its_text(build: Build, content: Any, text: str) -> None:
@@ -109,6 +110,8 @@ def test_the_text_parts_of_a_message_are_its_text(build: Build, content: Any, te
     ("said", "text"),
     [
         *((f"Verdict: 1{end}", "Verdict: 1") for end in ("<|im_end|>", "<|eot_id|>", "</s>", "<end_of_turn>", "<eos>")),
+        *((f"Verdict: 1{end}", "Verdict: 1") for end in ("<|eot|>", "<|END_OF_TURN_TOKEN|>", "[|endofturn|]")),
+        ("Verdict: 1<|user|>\nVerdict: 2", "Verdict: 1"),
         ("Verdict: 1\n<|endoftext|>\n", "Verdict: 1\n"),
         ("Verdict: 1<\uff5cend\u2581of\u2581sentence\uff5c>", "Verdict: 1"),
         ("Verdict: 1<|im_end|>\n<|im_start|>user\nVerdict: 2", "Verdict: 1"),
@@ -132,6 +135,8 @@ def test_end_tokens_are_no_part_of_a_text(build: Build, mode: str, said: str, te
         (None, {"finish_reason": "content_filter"}, "content filter"),
         ("Verdict: 1. But", {"finish_reason": "content_filter"}, "content filter"),
         ("", {"finish_reason": "SAFETY"}, "content filter"),
+        ("Verdict: 1", {"finish_reason": "content_filter_v2"}, "finish_reason content_filter_v2"),
+        (None, {"finish_reason": "sensitive"}, "finish_reason sensitive"),
         (None, {"message": {"refusal": "I cannot\nhelp."}}, "the model declined to answer: I cannot help."),
         ([{"type": "refusal", "refusal": "I cannot."}], {}, "the model declined to answer: I cannot."),
     ],
@@ -170,6 +175,16 @@ NO_ANSWERS = {
     "error, no code": {"error": "upstream is gone", "choices": []},
     "error in the choice": {"choices": [{"message": {"content": ""}, "error": {"message": "upstream is gone"}}]},
     "finished by an error": {"choices": [{"message": {"content": ""}, "finish_reason": "error"}]},
+    "interrupted": {"choices": [{"message": {"content": "It is"}, "finish_reason": "abort"}]},
+    "error in the choice 0": {
+        "choices": [
+            {"index": 1, "message": {"content": "yes"}},
+            {"index": 0, "message": {}, "error": "upstream is gone"},
+        ]
+    },
+    "content null": {"choices": [{"message": {"content": None}, "finish_reason": "stop"}]},
+    "tool call": {"choices": [{"message": {"content": None, "tool_calls": []}, "finish_reason": "tool_calls"}]},
+    "nothing, unknown end": {"choices": [{"message": {"content": ""}, "finish_reason": "other"}]},
     "busy": {"error": {"message": "upstream is busy", "code": "429"}},
 }
 
@@ -191,6 +206,26 @@ def test_a_response_without_an_answer_is_asked_again_then_refused_for_its_reques
         assert [a.text for a in drive(texts(4), build(server.url))] == ["yes"] * 4
     with serve(lambda body, number: (200, {}, content) if number == 0 else complete(body, "yes")) as server:
         assert [a.text for a in drive(texts(9)[8:], build(server.url))] == ["yes"]
+
+
+def test_the_reason_to_finish_of_an_interrupted_answer_is_named(build: Build) -> None:
+    interrupted = partial(say, content="", finish_reason="insufficient_system_resource")
+    with serve(lambda body, number: interrupted(body) if "question 0" in prompt(body) else complete(body)) as server:
+        outcomes = run_coroutines([ask(request) for request in texts(2)], build(server.url, retries=0))
+    assert "(finish_reason insufficient_system_resource)" in str(outcomes[0].refused)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason", "text"), [("yes", "done", "yes"), ("yes", None, "yes"), (None, "length", ""), ("", "eos", "")]
+)
+def test_an_answer_is_used_whatever_its_server_calls_the_end(
+    build: Build, content: str | None, reason: str | None, text: str
+) -> None:
+    """A null at the maximum length is from a model that has used all tokens for its thoughts."""
+    with serve(lambda body, number: say(body, content, finish_reason=reason)) as server:
+        [answer] = drive(texts(1), build(server.url))
+    assert (answer.text, answer.refused) == (text, None)
+    assert len(server.bodies) == 1
 
 
 @pytest.mark.parametrize("code", [400, "403", "content_filter"])

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from rlaif_framework import ModelError
+from support.faulty_server import FAULTS
 from support.remote import Build, choices, drive, texts
 from support.server import Reply, Server, complete, prompt, serve
 
@@ -117,9 +118,10 @@ def test_settings_that_were_found_before_a_kill_do_not_hide_what_has_arrived(bui
 
 
 @pytest.mark.parametrize("drops", [1, 3])
-def test_requests_whose_connection_died_are_counted(build: Build, drops: int) -> None:
-    def behave(body: dict[str, Any], number: int) -> Reply | None:
-        return None if number < drops else complete(body, "yes")
+@pytest.mark.parametrize("kind", ["dropped", "half a head", "body cut", "chunks cut"])
+def test_requests_whose_connection_died_are_counted(build: Build, drops: int, kind: str) -> None:
+    def behave(body: dict[str, Any], number: int) -> Reply | bytes | None:
+        return FAULTS[kind].reply(body) if number < drops else complete(body, "yes")
 
     with serve(behave) as server:
         [answer] = drive(texts(1), build(server.url))
@@ -130,9 +132,10 @@ def test_requests_whose_connection_died_are_counted(build: Build, drops: int) ->
     assert len(server.bodies) == drops + 1
 
 
-def test_a_request_that_was_not_sent_or_was_refused_is_not_counted(build: Build) -> None:
-    def behave(body: dict[str, Any], number: int) -> Reply | None:
-        return (503, {}, b"starting") if number == 0 else complete(body, "yes")
+@pytest.mark.parametrize("reply", [(503, {}, b"starting"), b"HTTP/1.1 503 Busy\r\nContent-Length: 9\r\n\r\nstart"])
+def test_a_request_that_was_not_sent_or_was_refused_is_not_counted(build: Build, reply: Reply | bytes) -> None:
+    def behave(body: dict[str, Any], number: int) -> Reply | bytes:
+        return reply if number == 0 else complete(body, "yes")
 
     with serve() as gone:
         pass

@@ -128,6 +128,21 @@ def tops(fate: Fate = "retried", *, of_first: Any = -0.1, **others: Any) -> Faul
     return Fault(fate, reply)
 
 
+INTERRUPTED = ("error", "abort", "insufficient_system_resource", "network_error")
+WITHHELD = (
+    *("content_filter", "content-filter", "content_filter_prompt", "sensitive", "safety", "RECITATION"),
+    *("IMAGE_SAFETY", "PROHIBITED_CONTENT", "model_armor", "refusal"),
+)
+ENDED = ("stop", "tool_calls", "unknown", None)
+COMPLETE = ("eos", "eos_token", "stop_sequence", "end_turn", "MAX_TOKENS", None, "tool_calls", "done", 1)
+"""The text is there with all of them, also with the last ones, which are unknown."""
+
+
+def nothing(content: Any, reason: str | None) -> dict[str, Any]:
+    """Return the changes that make an answer one without text and log-probabilities."""
+    return {"message": {"role": "assistant", "content": content}, "finish_reason": reason, "logprobs": None}
+
+
 def inside(fate: Fate, **error: Any) -> Fault:
     return success({"error": error}, fate)
 
@@ -161,7 +176,9 @@ WITHOUT_ANSWER: dict[str, Fault] = {
     "error text": success({"error": "upstream is gone"}),
     "error object": inside("retried", message="upstream is gone"),
     "error in the choice": changed(choices=[{"message": {"content": ""}, "error": {"message": "gone"}}]),
-    "finished by an error": changed(finish_reason="error"),
+    **{f"finished by {reason}": changed(finish_reason=reason) for reason in INTERRUPTED},
+    **{f"null, finished by {reason}": changed(**nothing(None, reason)) for reason in ENDED},
+    "nothing, unknown end": changed(**nothing("", "other")),
     **{f"error {code} inside": inside("retried", message="gone", code=code) for code in (429, "500", 503, 529, "x")},
     **{
         f"error {code} inside": inside("refused", message="no", code=code)
@@ -173,11 +190,13 @@ WITHOUT_ANSWER: dict[str, Fault] = {
     **{f"logprob {value}": tops(of_first=value) for value in (math.nan, math.inf, 0.5, 700, 10**400, "-1", True, [-1])},
     "logprob object": tops(of_first={"value": -1}),
     "other logprob nan": tops(The=math.nan),
+    "logprobs all 0": tops(of_first=0.0, The=0.0),
+    "probabilities of 1.2": tops(of_first=math.log(0.8), The=math.log(0.4)),
     "logprobs text": changed(logprobs="none"),
     "logprobs of null": changed(logprobs={"content": [None]}),
     "logprobs without token": changed(logprobs={"content": [{"top_logprobs": [{"logprob": -1}]}]}),
     "logprobs without value": changed(logprobs={"content": [{"top_logprobs": [{"token": "1"}]}]}),
-    "content filter": changed("refused", finish_reason="content_filter", message={"content": None}),
+    **{f"withheld by {reason}": changed("refused", **nothing(None, reason)) for reason in WITHHELD},
     "filter, no message": changed("refused", finish_reason="SAFETY", message=None),
     "refusal field": changed("refused", message={"content": None, "refusal": "I cannot help with that."}),
     "refusal part": changed("refused", message={"content": [{"type": "refusal", "refusal": "I cannot."}]}),
@@ -257,7 +276,13 @@ def marked(mark: str) -> Fault:
     return Fault("answered", reply)
 
 
+def byte_token(body: dict[str, Any]) -> Reply:
+    tops = [{"token": f"<0x{ord(choose(body)):02X}>", "logprob": -0.2}, {"token": "The", "logprob": -3.0}]
+    return give(answer(body, logprobs={"content": [{"top_logprobs": tops}]}))
+
+
 ODD: dict[str, Fault] = {
+    **{f"complete by {reason}": changed("answered", finish_reason=reason) for reason in COMPLETE},
     "usage infinity": with_usage(prompt_tokens=math.inf, completion_tokens=math.inf),
     "usage nan": with_usage(prompt_tokens=math.nan, completion_tokens=math.nan),
     "usage 1e30": with_usage(prompt_tokens=1e30, completion_tokens=10**30),
@@ -295,6 +320,8 @@ ODD: dict[str, Fault] = {
     "logprob 1e-9": tops("answered", of_first=1e-9),
     "logprobs of completions": Fault("answered", completion_logprobs),
     "mark of BPE": marked("\u0120"),
+    "byte token": Fault("answered", byte_token),
+    "rounded up to 1.03": tops("answered", of_first=math.log(0.8), The=math.log(0.23)),
     "mark of SentencePiece": marked("\u2581"),
     "content parts": Fault(
         "answered",

@@ -13,10 +13,13 @@ from rlaif_framework import BackendConfig, Component, hookimpl
 
 def _check_url(url: str) -> str:
     """Check a base URL. The error does not contain it, since it may include a password."""
+    from httpx2 import URL, InvalidURL
+
     try:
+        URL(url)
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
+    except (ValueError, InvalidURL):
         usable = False
     if not usable:
         raise ValueError("expected the whole base URL of a server, such as http://localhost:8000/v1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from rlaif_plugins.backends.openai.reading import (
     Completion,
     find_choice,
     read_completion,
+    read_finish,
     read_usage,
 )
 from rlaif_plugins.backends.openai.transport import Response, join_lines
@@ -22,12 +24,17 @@ SETUP_STATUSES = (401, 402, 407)
 """No valid key, no credit, a proxy without credentials: no request can be answered."""
 CONTENT_STATUSES = (400, 413, 422)
 """Statuses that usually are caused by the content of one request, e.g. by a content filter."""
-FILTERED = ("content_filter", "safety", "recitation", "blocklist", "prohibited_content", "spii", "refusal")
-"""Reasons to finish with which an answer is withheld, in lower case: OpenAI's, Gemini's and Anthropic's."""
-
-
-CONTENT_CODES = (*FILTERED, "invalid_request_error", "context_length_exceeded", "content_policy_violation")
-"""Codes of errors about the content of a request, which gateways report with status 200 and no other status."""
+# Parts of names, since each provider has its own, and some add a suffix. A reason that has none of them is unknown: its
+# answer is used if there is one, because a server may end each of its answers with a name of its own.
+WITHHELD = re.compile(
+    r"content_?filter|content_policy|safety|sensitive|recitation|blocklist|prohibited|spii|refus|guardrail|model_armor"
+    r"|^image_"
+)
+"""Reasons to finish with which an answer is withheld, and codes of such errors, in lower case."""
+INTERRUPTED = re.compile(r"error|abort|cancel|fail|time_?out|resource|network|interrupt|overload|unavailable")
+"""Reasons to finish of a server that did not complete the answer, in lower case, such as vLLM's `abort`."""
+CONTENT_CODES = ("invalid_request_error", "context_length_exceeded")
+"""Other codes of errors about the content of a request, which gateways report with status 200 and no other status."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,28 +133,34 @@ def _find_error(data: Any) -> tuple[int, str] | None:
     """
     if not isinstance(data, dict):
         return None
-    choices = data.get("choices")
-    choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+    choice = _find_choice(data)
     error = data.get("error") or choice.get("error")
     details = error if isinstance(error, dict) else {"message": error}
     if not any(details.values()):
-        return (500, "the answer was finished by an error") if choice.get("finish_reason") == "error" else None
+        finish = read_finish(choice)
+        is_whole = WITHHELD.search(finish) or not INTERRUPTED.search(finish)
+        return None if is_whole else (500, f"the answer was interrupted (finish_reason {finish})")
     codes = [str(details.get(name)).lower() for name in ("code", "status", "status_code", "type")]
     stated = next((int(code) for code in codes if re.fullmatch(r"[45][0-9][0-9]", code)), None)
-    status = stated or (400 if any(code in CONTENT_CODES for code in codes) else 500)
+    status = stated or (400 if any(code in CONTENT_CODES or WITHHELD.search(code) for code in codes) else 500)
     return status, str(details.get("message") or error)
 
 
 def _find_refusal(data: Any) -> str | None:
     """Return the reason why there is no answer: a content filter, or the model declined. None if there is one."""
-    if not isinstance(data, dict) or "choices" not in data:
-        return None
-    choice = find_choice(data)
+    choice = _find_choice(data)
     message = choice.get("message")
     message = message if isinstance(message, dict) else {}
     parts = message.get("content")
     inner = [part.get("refusal") for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
     if refusal := next((r for r in (message.get("refusal"), *inner) if r), None):
         return f"the model declined to answer: {join_lines(str(refusal))}"
-    finished = str(choice.get("finish_reason")).lower()
-    return f"a content filter withheld the answer (finish_reason {finished})" if finished in FILTERED else None
+    finish = read_finish(choice)
+    return f"a content filter withheld the answer (finish_reason {finish})" if WITHHELD.search(finish) else None
+
+
+def _find_choice(data: Any) -> Mapping[str, Any]:
+    """Return the choice to read; an empty one if there is none."""
+    with suppress(LookupError, TypeError, ValueError):
+        return find_choice(data)
+    return {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,19 +12,27 @@ from rlaif_plugins.backends.openai.lengths import estimate_prompt, estimate_toke
 
 MAX_ROUNDING = 0.01
 """Maximum by which rounding can make a log-probability positive."""
+MAX_MASS = 1.05
+"""Maximum by which rounding, as to bfloat16, can raise the sum of probabilities of different tokens."""
 MAX_USAGE = 10**7
 """Maximum number of tokens that a server can plausibly count for one request."""
 TOKEN_ID = "token_id:"
 """Precedes the number of a token in the responses of vLLM, with `return_tokens_as_token_ids`."""
 SPACES = str.maketrans({"\u0120": " ", "\u2581": " ", "\u010a": "\n"})
 """White space as the vocabularies of byte-level BPE and SentencePiece spell it."""
+BYTE_TOKEN = re.compile("<0x([0-7][0-9A-F])>")
+"""A byte as the vocabularies of SentencePiece spell it, if it is a whole character."""
 # Text after the end of a turn is not part of the answer. `</s>` is HTML as well, so it counts only at the very end.
 END_TOKENS = re.compile(
-    r"(?:<\|(?:im_end|eot_id|eom_id|end|endoftext|end_of_text|end_of_turn|return)\|>"
-    r"|<\uff5cend\u2581of\u2581sentence\uff5c>|<end_of_turn>|<eos>).*|(?:\s*</s>)+\s*$",
+    r"(?:<\|(?:im_end|eot|eot_id|eom_id|end|endoftext|end_of_text|end_of_turn|END_OF_TURN_TOKEN|return|user)\|>"
+    r"|<\uff5cend\u2581of\u2581sentence\uff5c>|<end_of_turn>|<eos>|\[\|endofturn\|\]).*|(?:\s*</s>)+\s*$",
     re.DOTALL,
 )
 """End tokens that some servers leave in the text, with what follows them."""
+CUT = frozenset({"length", "max_tokens", "model_length"})
+"""Reasons to finish of answers that have reached the maximum length."""
+ENDED = CUT | {"", "stop", "eos", "eos_token", "stop_sequence", "end_turn", "complete"}
+"""Reasons to finish of complete answers, in lower case; empty if the server states none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +67,12 @@ def find_choice(data: Mapping[str, Any]) -> Mapping[str, Any]:
     return next((choice for choice in found if choice.get("index") == 0), found[0])
 
 
+def read_finish(choice: Mapping[str, Any]) -> str:
+    """Return why the answer of a choice ended, in lower case; an empty text if the server does not say."""
+    reason = choice.get("finish_reason")
+    return "" if reason is None else str(reason).lower().replace("-", "_")
+
+
 def find_message(choice: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the message of a choice. The text of a completion is in the choice itself.
 
@@ -81,8 +95,11 @@ def read_completion(data: Any, body: Mapping[str, Any]) -> Completion:
             that are none.
     """
     choice = find_choice(data)
-    text = _read_text(find_message(choice)["content"])
+    content = find_message(choice)["content"]
+    text = _read_text(content)
     logprobs = _read_logprobs(choice.get("logprobs"))
+    if not content and not logprobs:
+        _check_empty(content, read_finish(choice))
     prompt, generated = read_usage(data, body)
     return Completion(
         text,
@@ -91,6 +108,18 @@ def read_completion(data: Any, body: Mapping[str, Any]) -> Completion:
         estimate_tokens(text) if generated is None else generated,
         by_id={int(t.removeprefix(TOKEN_ID)): p for t, p in logprobs if t.startswith(TOKEN_ID)},
     )
+
+
+def _check_empty(content: Any, finish: str) -> None:
+    """Check that an answer without a text is complete.
+
+    Raises:
+        ValueError: It is not.
+    """
+    # With the maximum length, all tokens may have been used for thoughts, as they will be again. Otherwise a complete
+    # answer without a text is an empty text: null is that of a tool call, or was lost.
+    if finish not in ENDED or (content is None and finish not in CUT):
+        raise ValueError(f"it has no text, with finish_reason {finish or 'null'}")
 
 
 def read_scores(data: Any, body: Mapping[str, Any]) -> Completion:
@@ -103,6 +132,7 @@ def read_scores(data: Any, body: Mapping[str, Any]) -> Completion:
     scores = data["scores"][0]
     if len(scores) != len(ids) or not all(_is_number(p) and 0 <= p <= 1 + MAX_ROUNDING for p in scores):
         raise ValueError("its scores are not probabilities of the label tokens")
+    _check_mass(scores)
     by_id = {i: math.log(min(1.0, p)) if p > 0 else -math.inf for i, p in zip(ids, scores, strict=True)}
     return Completion("", [], read_usage(data, body)[0], 0, by_id=by_id)
 
@@ -145,14 +175,32 @@ def _read_logprobs(logprobs: Any) -> list[tuple[str, float]]:
     """Return the most likely first tokens with their log-probabilities, in the form of either endpoint.
 
     Raises:
-        ValueError: A log-probability is not a number, infinite or positive, or all are those of probability 0.
+        ValueError: A log-probability is not a number, infinite or positive, all are those of probability 0, or the
+            probabilities add up to more than 1.
     """
     # llama.cpp uses the form of chats for both endpoints, and llama-cpp-python that of completions.
-    pairs = [(str(token).translate(SPACES), logprob) for token, logprob in _list_first(logprobs or {})]
+    pairs = [(_spell_token(str(token)), logprob) for token, logprob in _list_first(logprobs or {})]
     read = [(token, _read_logprob(token, logprob)) for token, logprob in pairs]
     if read and all(logprob == -math.inf for _, logprob in read):
         raise ValueError("all its log-probabilities are those of probability 0")
+    _check_mass(math.exp(logprob) for _, logprob in read)
     return read
+
+
+def _spell_token(token: str) -> str:
+    """Return a token as it is in texts."""
+    byte = BYTE_TOKEN.fullmatch(token)
+    return chr(int(byte[1], 16)) if byte else token.translate(SPACES)
+
+
+def _check_mass(probabilities: Iterable[float]) -> None:
+    """Check that probabilities of different tokens do not exceed 1 together by more than rounding.
+
+    Raises:
+        ValueError: They do.
+    """
+    if (mass := sum(probabilities)) > MAX_MASS:
+        raise ValueError(f"the probabilities of its tokens add up to {mass:.3g}")
 
 
 def _read_logprob(token: str, logprob: Any) -> float:

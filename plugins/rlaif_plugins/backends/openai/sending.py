@@ -213,12 +213,11 @@ class Sender:
         self.journal.note_request(call.key)
         response = await self._exchange(server, call)
         reading = self._read(server, call, response)
-        if isinstance(response, Response):
-            self.journal.note_response(call.key, response.data if isinstance(reading, Completion) else None)
-        elif response.was_sent:
+        if response.is_lost:
             self.journal.note_loss(call.key)
         else:
-            self.journal.note_response(call.key)
+            data = response.data if isinstance(response, Response) and isinstance(reading, Completion) else None
+            self.journal.note_response(call.key, data)
         return reading
 
     async def _exchange(self, server: Server, call: Call) -> Response | ConnectionFault:

@@ -30,10 +30,10 @@ UNSENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError, httpx2.
 class ConnectionFault(Exception):
     """There is no response: the connection failed or was closed, or the response is not HTTP."""
 
-    def __init__(self, message: str, *, was_sent: bool = True, is_http: bool = True, is_timeout: bool = False) -> None:
+    def __init__(self, message: str, *, is_lost: bool = True, is_http: bool = True, is_timeout: bool = False) -> None:
         super().__init__(message)
         self.is_timeout = is_timeout
-        self.was_sent = was_sent
+        self.is_lost = is_lost
         """True if the server may have received the request."""
         self.is_http = is_http
         """False if what the server sent is not HTTP."""
@@ -54,6 +54,8 @@ class Response:
     retry_after: str | None = None
     location: str | None = None
     """Where a redirect leads."""
+    is_lost: bool = False
+    """True if the request succeeded, but the connection ended before the body was whole."""
 
     @property
     def is_success(self) -> bool:
@@ -82,13 +84,13 @@ class Transport:
 
     async def get(self, url: str, timeout: float) -> Response:
         """Get a document; see `exchange`."""
-        return await self._exchange(self.client.build_request("GET", url), timeout)
+        return await self._exchange("GET", url, None, timeout)
 
     async def post(self, url: str, body: Any, timeout: float) -> Response:
         """Send JSON; see `exchange`."""
-        return await self._exchange(self.client.build_request("POST", url, content=encode_json(body)), timeout)
+        return await self._exchange("POST", url, encode_json(body), timeout)
 
-    async def _exchange(self, request: httpx2.Request, timeout: float) -> Response:
+    async def _exchange(self, method: str, url: str, content: bytes | None, timeout: float) -> Response:
         """Return the response to a request, whatever its status is. Redirects are not followed.
 
         Raises:
@@ -96,10 +98,11 @@ class Transport:
         """
         try:
             async with asyncio.timeout(timeout):
+                request = self.client.build_request(method, url, content=content)
                 # Streamed, so that the body can be bounded. The key is not sent to where a redirect leads.
                 response = await self.client.send(request, stream=True, follow_redirects=False)
                 try:
-                    body, fault = await _read_body(response)
+                    body, fault, is_cut = await _read_body(response)
                 finally:
                     await response.aclose()
         except TimeoutError:
@@ -108,12 +111,12 @@ class Transport:
             reason = self.redactor.redact(f"{type(error).__name__} {error}").strip()
             raise ConnectionFault(
                 reason,
-                was_sent=not isinstance(error, UNSENT),
+                is_lost=not isinstance(error, UNSENT),
                 is_http=not isinstance(error, httpx2.RemoteProtocolError | httpx2.InvalidURL),
             ) from None
-        return self._convert(response, body, fault)
+        return self._convert(response, body, fault, is_cut)
 
-    def _convert(self, response: httpx2.Response, body: bytes, fault: str | None) -> Response:
+    def _convert(self, response: httpx2.Response, body: bytes, fault: str | None, is_cut: bool) -> Response:
         data, excerpt = None, ""
         if fault is None:
             try:
@@ -134,19 +137,20 @@ class Transport:
             excerpt,
             response.headers.get("Retry-After"),
             self._redact_header(response.headers.get("Location")),
+            is_cut and response.is_success,
         )
 
     def _redact_header(self, value: str | None) -> str | None:
         return None if value is None else join_lines(self.redactor.redact(value))
 
 
-async def _read_body(response: httpx2.Response) -> tuple[bytes, str | None]:
-    """Return a body, and why it is incomplete; None if it is whole.
+async def _read_body(response: httpx2.Response) -> tuple[bytes, str | None, bool]:
+    """Return a body, why it cannot be read (None if it can), and whether the connection ended before it was whole.
 
     The library decompresses piece by piece, so that a small body cannot inflate to one that fills the memory.
     """
     if response.status_code < 200:  # such as Switching Protocols, after which there is no HTTP
-        return b"", "it has no body"
+        return b"", "it has no body", False
     limit = MAX_BODY if response.is_success else MAX_ERROR_BODY
     parts, size = [], 0
     try:
@@ -154,10 +158,11 @@ async def _read_body(response: httpx2.Response) -> tuple[bytes, str | None]:
             parts.append(part)
             size += len(part)
             if size > limit:
-                return b"".join(parts[:PARTS]), f"its body has more than {limit // 2**20} MiB"
+                return b"".join(parts[:PARTS]), f"its body has more than {limit // 2**20} MiB", False
     except httpx2.RequestError as error:
-        return b"".join(parts), f"its body is incomplete or damaged ({type(error).__name__})"
-    return b"".join(parts), None
+        is_cut = not isinstance(error, httpx2.DecodingError)
+        return b"".join(parts), f"its body is incomplete or damaged ({type(error).__name__})", is_cut
+    return b"".join(parts), None, False
 
 
 def decode(body: bytes) -> str:
