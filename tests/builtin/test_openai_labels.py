@@ -58,7 +58,7 @@ def read_labels() -> list[dict[str, Any]]:
 
 def judge(body: dict[str, Any]) -> Reply:
     """Prefers the first, in whatever way it is asked."""
-    known = {str(number): 0.09 for number in range(1, 11)}
+    known = {str(number): 0.05 for number in range(1, 11)}
     return complete(body, "Verdict: 1", {**known, "1": 0.5} if body.get("logprobs") else None)
 
 
