@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 LARGEST_PROMPT = 2**20
 """Maximum size of a prompt in bytes."""
+MIN_WIDTH = 32
+"""Minimum width of the column of a policy on a terminal, in characters."""
 
 
 def try_policies(
@@ -129,8 +131,29 @@ def _read_prompt(prompt: str | None, file: Path | None) -> str:
 
 
 def _print(found: list[TriedResponse]) -> None:
+    """Print responses in a column for each policy on a terminal that is wide enough, else one after another."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    policies: dict[str, list[TriedResponse]] = {}
     for response in found:
-        end = "EOS" if response.finished else "no EOS"
-        rewards = [f"reward of {arm} {score:.4g}" for arm, score in response.rewards.items()]
-        head = f"--- {response.policy}: {', '.join([f'{response.tokens} tokens', end, *rewards])}"
-        print(escape_controls(f"{head}\n{response.text or '(empty)'}\n"))
+        policies.setdefault(response.policy, []).append(response)
+    if not console.is_terminal or len(policies) < 2 or console.width < len(policies) * MIN_WIDTH:
+        for response in found:
+            print(escape_controls(f"--- {_describe(response)}\n{response.text or '(empty)'}\n"))
+        return
+    table = Table(box=None, padding=(0, 3, 1, 0), show_header=False, expand=True)
+    for _ in policies:
+        table.add_column(ratio=1)
+    for row in zip(*policies.values(), strict=True):
+        texts = (f"{_describe(response)}\n\n{response.text or '(empty)'}" for response in row)
+        table.add_row(*(Text(escape_controls(text)) for text in texts))
+    console.print(table)
+
+
+def _describe(response: TriedResponse) -> str:
+    end = "EOS" if response.finished else "no EOS"
+    rewards = [f"reward of {arm} {score:.4g}" for arm, score in response.rewards.items()]
+    return f"{response.policy}: {', '.join([f'{response.tokens} tokens', end, *rewards])}"

@@ -128,6 +128,20 @@ def test_lines_typed_at_a_terminal_are_answered_until_the_end(
     assert f"--- sft: {own['tokens']} tokens, {end}, reward of rlaif {own['rewards']['rlaif']:.4g}" in out
 
 
+def test_a_wide_terminal_shows_policies_side_by_side(
+    run_folder: Path, rlaif: RunCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes it for a terminal
+    for width, is_wide in ((100, True), (60, False)):
+        monkeypatch.setenv("COLUMNS", str(width))
+        code, out, err = rlaif("try", run_folder, "--prompt", PROMPT)
+        assert (code, err) == (0, "")
+        (first,) = (line for line in out.splitlines() if "sft: " in line)
+        assert ("rlaif: " in first) == is_wide
+        for (row,) in (expect(run_folder, "sft"), expect(run_folder, "rlaif")):
+            assert all(word in out for word in row["text"].split())
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
