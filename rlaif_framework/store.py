@@ -131,8 +131,10 @@ class Store:
         for folder in (partial, work, checkpoint):
             if folder.is_symlink():
                 raise RlaifError(f"{folder} is a link, and artefacts are written only into the store; remove it")
-        work.mkdir(parents=True, exist_ok=True)
-        checkpoint.mkdir(parents=True, exist_ok=True)
+        for folder in (work, checkpoint):
+            folder.mkdir(parents=True, exist_ok=True)
+            for place in [folder, *filter(Path.is_dir, folder.rglob("*"))]:
+                remove_leftovers(place)  # of a run that was killed while it wrote a file
         return work, checkpoint
 
     def commit(self, stage: str, key: str, manifest: Mapping[str, Any]) -> Path:

@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from rlaif_framework import DataError, RlaifError, Store
 from rlaif_framework import store as store_module
-from rlaif_framework.files import remove_lock
+from rlaif_framework.files import atomic_path, remove_lock
 from rlaif_framework.store import MANIFEST, hash_content, link_tree
 from support.rows import KEY, make_manifest
 
@@ -175,6 +175,23 @@ def test_an_artefact_is_not_written_through_a_link(tmp_path: Path, inside: str) 
     with pytest.raises(RlaifError, match="is a link"):
         store.begin("sft", KEY)
     assert not list(other.iterdir())
+
+
+def test_a_resumed_artefact_has_no_temporary_files_of_a_killed_run(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    work, checkpoint = store.begin("sft", KEY)
+    left = []
+    for folder in (work, work / "samples", checkpoint):
+        folder.mkdir(exist_ok=True)
+        with atomic_path(folder / "quality.json") as temporary:
+            temporary.touch()
+            name = temporary.name.replace(str(os.getpid()), str(2**30))  # of a process that there is not
+        left.append(folder / name)
+        left[-1].write_text("half")
+    (work / "samples" / "1.jsonl").write_text("kept")
+    store.begin("sft", KEY)
+    assert [path for path in left if path.exists()] == []
+    assert (work / "samples" / "1.jsonl").read_text() == "kept"
 
 
 def test_what_another_run_has_just_finished_is_no_leftover(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,7 +151,7 @@ def test_names_that_are_too_long(rlaif: Run, tmp_path: Path) -> None:
 
 def test_a_null_character_in_a_path(rlaif: Run, tmp_path: Path, tiny_model: Path) -> None:
     policy = {"model": str(tiny_model)}
-    refused(rlaif("check", spec(tmp_path, policy={"model": "a\0b"})), "no model at a")
+    refused(rlaif("check", spec(tmp_path, policy={"model": "a\0b"})), "'a\\x00b' cannot be the name of a file")
     refused(rlaif("check", spec(tmp_path, task={"kind": "tldr", "data": "a\0b"}, policy=policy)), "a", "b")
 
 

@@ -186,11 +186,11 @@ def test_a_bar_of_the_win_rates_shows_its_samples(browser: Browser, page: Path) 
     browser.wait(READY)
     browser.evaluate("document.querySelector('[data-chart=outcomes-0]').scrollIntoView()")
     browser.wait("document.querySelector('[data-chart=outcomes-0]').dataset.drawn === 'done'")
-    browser.click("[data-chart=outcomes-0] .layer_0_marks path")  # the wins of the first matchup
-    browser.wait(f"{STATUS} === '100 of 300 samples'")
+    # The wins of the first matchup.
+    browser.click_until(f"{STATUS} === '100 of 300 samples'", "[data-chart=outcomes-0] .layer_0_marks path")
     assert hash_of(browser) == "#sample=p0&outcome=win"
-    browser.click("[data-chart=outcomes-0] .layer_3_marks path")  # the diamond on the bar
-    browser.wait(f"{STATUS} === '300 of 300 samples'")
+    # The diamond on the bar.
+    browser.click_until(f"{STATUS} === '300 of 300 samples'", "[data-chart=outcomes-0] .layer_3_marks path")
     assert hash_of(browser) == "#sample=p0"
 
 

@@ -114,6 +114,12 @@ class Browser:
         for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
             self.send("Input.dispatchMouseEvent", type=kind, **middle, button="left", clickCount=1)
 
+    def click_until(self, condition: str, selector: str) -> None:
+        """Click an element until a condition is true: a page that still draws its charts may move under the mouse."""
+        while not self.evaluate(condition):
+            self.click(selector)
+            self.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
     def press(self, key: str) -> None:
         """Press a key: a letter, a digit or another character, or one of the names below."""
         code = {"Enter": 13, "ArrowDown": 40, "End": 35, "Home": 36}.get(key, ord(key[0].upper()))
