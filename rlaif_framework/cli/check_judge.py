@@ -22,7 +22,7 @@ from rlaif_framework.cli.options import (
 from rlaif_framework.cli.printing import print_json, print_table
 from rlaif_framework.cli.setup import load_plugins
 from rlaif_framework.cli.streams import stdout_to_stderr
-from rlaif_framework.files import user_path
+from rlaif_framework.files import locked, user_path
 from rlaif_framework.terminal import escape_controls
 
 
@@ -86,7 +86,6 @@ def check_judge(
     """
     from rlaif_framework.data.fields import parse_fields
     from rlaif_framework.data.pairs_file import scan_pairs
-    from rlaif_framework.files import locked
     from rlaif_framework.labelling import check_judge as checking
     from rlaif_framework.labelling.judge_report import check_out, write_check
     from rlaif_framework.progress import Progress

@@ -125,8 +125,9 @@ def _list_run(record: RunRecord, name: str, problems: list[Problem]) -> ListedRu
 
 def _find_win_rates(evaluation: Evaluation) -> dict[str, Estimate | None]:
     judge = evaluation.main_judge
-    names = [] if judge is None else [*evaluation.arms, "reference"]
-    wins = {name: evaluation.find_win(judge or "", name, "sft") for name in names}
+    if judge is None:
+        return {}
+    wins = {name: evaluation.find_win(judge, name, "sft") for name in [*evaluation.arms, "reference"]}
     return {name: win.rate for name, win in wins.items() if win is not None}
 
 
