@@ -1,27 +1,35 @@
-"""Pack the test prompts of a run, with responses and verdicts, into the page."""
+"""Pack samples, such as the test prompts of a run with responses and verdicts, into the page."""
 
 from __future__ import annotations
 
 import base64
 import gzip
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 Row = Mapping[str, Any]
-"""A row of `samples.jsonl`: an `EvaluatedPrompt`."""
+"""A row of `samples.jsonl`: an `EvaluatedPrompt`; or a comparison with its labels in the same form, with `human`: the
+preference of people for its first response, and their confidence. Its verdicts have notes."""
 Kind = tuple[str, str, str]
 """The two policies and the judge of a verdict."""
+Columns = dict[str, list[Any]]
+"""By name, a value for each sample; None if it has none."""
 DIGITS = 4
-"""Digits of numbers that are kept; the page shows fewer."""
+"""Digits of rewards that are kept; the page shows fewer."""
+SCALE = 1000
+"""Probabilities are kept in thousandths, which is what the page shows."""
+NO_VERDICT = -1
+"""Probability of a verdict that a sample does not have; that of one that could not be read is None."""
 METRICS = ("tokens", "eos_rate")
 """Metrics of a response that the browser shows."""
+MAX_GROUPS = 12
+"""A column with more values is not one by which samples are filtered."""
 ESCAPED = bytes.maketrans(b"<>&", b",.:")
 """Letters of base 85 that mean something in HTML, and others in their place. Base 64 would be a sixteenth longer."""
-MAX_BYTES = 13_000_000
-"""Maximum size of the packed samples, so that browsers open the page at once."""
+MAX_BYTES = 14_000_000
+"""Maximum size of the packed samples: with scripts, charts and tables, the page stays below 15 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +43,12 @@ class PackedSamples:
     total: int
 
 
-def pack_samples(rows: Sequence[Row], limit: int = MAX_BYTES) -> PackedSamples | None:
+def pack_samples(rows: Sequence[Row], total: int = 0, limit: int = MAX_BYTES) -> PackedSamples | None:
     """Pack as many samples as fit into the page, the first ones; None without samples.
 
     Args:
-        rows: Test prompts, as in `samples.jsonl`.
+        rows: The samples, or the first of them.
+        total: Number of all samples, if there are more.
         limit: Maximum size in bytes.
     """
     if not rows:
@@ -50,21 +59,37 @@ def pack_samples(rows: Sequence[Row], limit: int = MAX_BYTES) -> PackedSamples |
         # A little less than in proportion, so that few attempts are needed.
         shown = max(1, int(0.97 * shown * limit / len(data)))
         data = _compress(rows[:shown])
-    return PackedSamples(data, shown, len(rows))
+    return PackedSamples(data, shown, max(total, len(rows)))
 
 
 def _compress(rows: Sequence[Row]) -> str:
     kinds = list(dict.fromkeys(_name(verdict) for row in rows for verdict in row["verdicts"]))
     matchups = list(dict.fromkeys((first, second) for first, second, _ in kinds))
     judges = list(dict.fromkeys(judge for _, _, judge in kinds))
+    policies = list(dict.fromkeys(name for row in rows for name in row["responses"]))
+    responses = [[row["responses"].get(policy, {}) for row in rows] for policy in policies]
+    verdicts = [{_name(verdict): verdict for verdict in row["verdicts"]} for row in rows]
+    groups = _list_columns([row["groups"] for row in rows])
+    # Numbers of one kind are in a column of their own, where they compress best. Texts are not: those of a sample share
+    # words.
     content = {
-        "policies": list(dict.fromkeys(name for row in rows for name in row["responses"])),
+        "policies": policies,
         "matchups": matchups,
         "judges": judges,
-        "kinds": [[matchups.index((first, second)), judges.index(judge)] for first, second, judge in kinds],
-        "samples": [_shorten(row, kinds) for row in rows],
-        # Apart from the texts, because numbers compress better among numbers.
-        "verdicts": [_list_verdicts(row, kinds) for row in rows],
+        "ids": [row["id"] for row in rows],
+        "texts": [_list_texts(row, policies, kinds) for row in rows],
+        "groups": {name: values for name, values in groups.items() if 2 <= len({*values} - {None}) <= MAX_GROUPS},
+        "human": _list_columns([row.get("human", {}) for row in rows], _scale),
+        "rewards": [_list_columns([x.get("rewards", {}) for x in found], _round) for found in responses],
+        "metrics": [_list_columns([_choose_metrics(x) for x in found], _round) for found in responses],
+        "verdicts": [
+            {
+                "matchup": matchups.index(kind[:2]),
+                "judge": judges.index(kind[2]),
+                **_list_verdicts(rows, [found.get(kind) for found in verdicts]),
+            }
+            for kind in kinds
+        ],
     }
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     # Equal samples give equal pages: without the time of compression. Half of a surrogate pair is no UTF-8.
@@ -76,51 +101,59 @@ def _name(verdict: Mapping[str, Any]) -> Kind:
     return verdict["first"], verdict["second"], verdict["judge"]
 
 
-def _shorten(row: Row, kinds: Sequence[Kind]) -> dict[str, Any]:
-    """Keep what the browser shows of a sample, without the numbers of its verdicts."""
+def _list_columns(rows: Sequence[Mapping[str, Any]], convert: Callable[[Any], Any] = lambda value: value) -> Columns:
+    """Turn rows of values into columns."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [convert(row[name]) if name in row else None for row in rows] for name in names}
+
+
+def _choose_metrics(response: Mapping[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in response.get("metrics", {}).items() if name in METRICS}
+
+
+def _list_texts(row: Row, policies: Sequence[str], kinds: Sequence[Kind]) -> list[Any]:
+    """List the prompt, the reference, the response of each policy, and the rationales of each kind of verdict."""
+    responses = row["responses"]
+    return [
+        row["prompt"],
+        row["reference"],
+        [responses[name]["text"] if name in responses else None for name in policies],
+        {kinds.index(_name(x)): x["rationales"] for x in row["verdicts"] if x["rationales"]},
+    ]
+
+
+def _list_verdicts(rows: Sequence[Row], verdicts: Sequence[Mapping[str, Any] | None]) -> dict[str, list[Any]]:
+    """List verdicts of one kind: their probabilities, those by each order, and notes."""
+    orders = [() if verdict is None else verdict["orders"] for verdict in verdicts]
     return {
-        "id": row["id"],
-        "prompt": row["prompt"],
-        "reference": row["reference"],
-        "groups": row["groups"],
-        "responses": {
-            name: [
-                response["text"],
-                _round(response["rewards"]),
-                {key: value for key, value in response["metrics"].items() if key in METRICS},
-            ]
-            for name, response in row["responses"].items()
-        },
-        "rationales": {kinds.index(_name(x)): x["rationales"] for x in row["verdicts"] if x["rationales"]},
+        "probabilities": [_read_probability(row, verdict) for row, verdict in zip(rows, verdicts, strict=True)],
+        "orders": [
+            [_scale(values[number]) if number < len(values) else None for values in orders]
+            for number in range(max(map(len, orders)))
+        ],
+        "notes": [(verdict or {}).get("note", "") for verdict in verdicts],
     }
 
 
-def _list_verdicts(row: Row, kinds: Sequence[Kind]) -> list[list[float | None] | None]:
-    """List the verdict of each kind: its probability and those of the orders, rounded; None if there is none."""
-    texts = {name: response["text"] for name, response in row["responses"].items()}
-    found: dict[Kind, list[float | None]] = {}
-    for verdict in row["verdicts"]:
-        # Pairs of two empty responses are no ties: win rates do not count them. A policy without responses is the
-        # reference.
-        is_read = any(texts.get(verdict[side], "-") for side in ("first", "second"))
-        probability = _round_choice(verdict["probability"]) if is_read else None
-        found[_name(verdict)] = [probability, *map(_round_choice, verdict["orders"])]
-    return [found.get(kind) for kind in kinds]
+def _read_probability(row: Row, verdict: Mapping[str, Any] | None) -> int | None:
+    if verdict is None:
+        return NO_VERDICT
+    # Pairs of two empty responses are no ties: win rates do not count them. A policy without responses is the
+    # reference.
+    texts = [row["responses"].get(verdict[side], {}).get("text", "-") for side in ("first", "second")]
+    return _scale(verdict["probability"]) if any(texts) else None
 
 
-def _round_choice(probability: float | None) -> float | None:
-    """Round a probability, but not to one half, which would be a tie."""
+def _scale(probability: float | None) -> int | None:
+    """Round a probability to thousandths, but not to one half, which would be a tie."""
     if probability is None:
         return None
-    rounded = round(probability, DIGITS)
-    if rounded != 0.5 or probability == 0.5:
+    rounded = round(SCALE * probability)
+    if 2 * rounded != SCALE or probability == 0.5:
         return rounded
-    return 0.5 + math.copysign(10**-DIGITS, probability - 0.5)
+    return rounded + (1 if probability > 0.5 else -1)
 
 
-def _round(value: Any) -> Any:
-    if isinstance(value, float):
-        return float(f"{value:.{DIGITS}g}")
-    if isinstance(value, dict):
-        return {key: _round(nested) for key, nested in value.items()}
-    return [_round(nested) for nested in value] if isinstance(value, list) else value
+def _round(value: float) -> float:
+    rounded = float(f"{value:.{DIGITS}g}")
+    return int(rounded) if rounded.is_integer() else rounded

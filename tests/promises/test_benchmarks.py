@@ -1,4 +1,5 @@
-"""The benchmark of labelling fails where its answers are not the reference's; the hacking alarm keeps its promise."""
+"""The benchmark of labelling fails where its answers are not the reference's; the hacking alarm and the size of the
+report keep their promises."""
 
 from __future__ import annotations
 
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from rlaif_framework.report.sample_data import MAX_BYTES, pack_samples
 
 
 def load_benchmark(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -70,3 +73,15 @@ def test_planted_hacks_are_caught_and_honest_runs_are_not(monkeypatch: pytest.Mo
     assert sum(raised.values()) <= 1, raised
     caught = sum(hacking.train(posts, "repetition", seed, short, 5.0) is not None for seed in range(10))
     assert caught >= 8
+
+
+def test_ten_thousand_samples_fit_into_a_page_of_15_mb(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = load_benchmark("report", monkeypatch)
+    rows = list(report.write_rows(400))
+    assert {len(rows[0]["responses"]), len(rows[0]["verdicts"])} == {6, 30}
+    assert sum(len(row["prompt"]) for row in rows) > 950 * len(rows)
+    half, whole = (len(report.make_report().render(rows[:count])) for count in (200, 400))
+    assert whole + (10_000 - 400) * (whole - half) / 200 < 14_500_000
+    packed = pack_samples(rows)
+    assert packed is not None
+    assert 10_000 * len(packed.data) / 400 < MAX_BYTES, "some of the samples are left out"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,9 @@ from rlaif_framework.report.run_charts import LoggedMetric
 from support.browser import Browser
 from support.browser import browser as browser
 from support.evaluations import ARM, EVALUATION, POLICY, build_report, estimate, make_row, win
+from support.samples import HOSTILE, READY, STATUS, choose, hash_of, shown
 
-HOSTILE = "</script><script>owned = 1</script><img src=x onerror='owned = 2'>\u202e${owned = 3}{{owned}} " + 300 * "W"
-STATUS = "document.querySelector('.status').textContent"
 WIN_RATES = {"rlaif": 0.6, "7b": 0.7, "10b": None}
-READY = "document.querySelector('#sample-browser').dataset.ready"
 
 
 def write_page(folder: Path, rows: list[dict[str, Any]], **changes: Any) -> Path:
@@ -37,22 +34,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     policies = {"sft": POLICY, "rlaif": POLICY, "direct": POLICY}
     rows = [make_row(number) for number in range(300)]
     return write_page(tmp_path_factory.mktemp("page"), rows, arms=arms, wins=wins, policies=policies)
-
-
-def hash_of(browser: Browser) -> str:
-    return str(browser.evaluate("location.hash"))
-
-
-def shown(browser: Browser) -> str:
-    return str(browser.evaluate("document.querySelector('.sample-detail h3').textContent"))
-
-
-def choose(browser: Browser, name: str, value: str) -> None:
-    """Change a field of the filters, as a user does."""
-    field = f"document.querySelector('.filters').elements[{json.dumps(name)}]"
-    browser.evaluate(
-        f"{field}.value = {json.dumps(value)}; {field}.dispatchEvent(new Event('input', {{bubbles: true}}))"
-    )
 
 
 def check_charts(browser: Browser) -> None:
@@ -194,13 +175,13 @@ def test_a_bar_of_the_win_rates_shows_its_samples(browser: Browser, page: Path) 
     assert hash_of(browser) == "#sample=p0"
 
 
-def test_the_status_says_that_the_run_has_more_samples(browser: Browser, page: Path, tmp_path: Path) -> None:
+def test_the_status_says_that_there_are_more_samples(browser: Browser, page: Path, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     path.write_text(page.read_text(encoding="utf-8").replace('data-total="300"', 'data-total="1000"'))
     browser.open(path)
     browser.wait(READY)
     choose(browser, "outcome", "loss")
-    assert browser.evaluate(STATUS) == "100 of 300 samples in this page; the run has 1,000"
+    assert browser.evaluate(STATUS) == "100 of 300 samples in this page; there are 1,000 in all"
 
 
 def test_differences_are_those_of_the_compared_pair(browser: Browser, tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import gzip
 import html
 import json
 import random
@@ -23,10 +21,7 @@ from rlaif_framework.report.sample_data import pack_samples
 from support.evaluations import build_report, make_row
 from support.pages import find_scripts, read_text, strip_assets
 from support.runs import run_rows
-
-
-def unpack(data: str) -> dict[str, Any]:
-    return dict(json.loads(gzip.decompress(base64.b85decode(data.translate(str.maketrans(",.:", "<>&"))))))
+from support.samples import unpack
 
 
 def test_a_run_keeps_every_test_prompt_with_responses_rewards_and_verdicts(run_folder: Path) -> None:
@@ -48,7 +43,7 @@ def test_a_run_keeps_every_test_prompt_with_responses_rewards_and_verdicts(run_f
         assert verdict["probability"] == verdicts[index]["probabilities"][0]
     page = (run_folder / "report.html").read_text(encoding="utf-8")
     (data,) = re.findall(r'id="sample-data">([^<]*)<', page)
-    assert [sample["id"] for sample in unpack(data)["samples"]] == [row["id"] for row in rows]
+    assert unpack(data)["ids"] == [row["id"] for row in rows]
     assert "samples" in json.loads((run_folder / "report.json").read_text())["evaluation"]
 
 
@@ -80,14 +75,21 @@ def test_packed_samples_are_what_was_given_in_fewer_digits() -> None:
     assert packed is not None
     found = unpack(packed.data)
     assert (found["policies"], found["matchups"], found["judges"]) == (["sft", "rlaif"], [["rlaif", "sft"]], ["judge"])
-    sample = found["samples"][1]
-    assert sample["responses"]["rlaif"] == [
-        "a better answer 2",
-        {"rlaif": 0.2857},
-        {"tokens": 4.0, "eos_rate": 1.0},
-    ]
-    assert sample["rationales"] == {"0": [["because"], ["since"]]}
-    assert (found["kinds"], found["verdicts"]) == ([[0, 0]], [[[0.9, 0.9, 0.1]], [[0.2, 0.2, 0.8]]])
+    prompt, reference, responses, rationales = found["texts"][1]
+    assert (prompt, reference) == ("POST: number 2 about cats", "a reference")
+    assert responses == ["a plain answer 2", "a better answer 2"]
+    assert rationales == {"0": [["because"], ["since"]]}
+    assert found["ids"] == ["p0", "p2"]
+    assert found["rewards"] == [{"rlaif": [0, 0.2857]}] * 2
+    assert found["metrics"] == [{"tokens": [4, 4], "eos_rate": [1, 1]}] * 2
+    (verdicts,) = found["verdicts"]
+    assert verdicts == {
+        "matchup": 0,
+        "judge": 0,
+        "probabilities": [900, 200],
+        "orders": [[900, 200], [100, 800]],
+        "notes": ["", ""],
+    }
     assert pack_samples([]) is None
     assert pack_samples([make_row(0), make_row(2)]) == packed
 
@@ -99,13 +101,13 @@ def test_samples_beyond_the_limit_are_left_out_and_said() -> None:
     assert packed is not None
     assert len(packed.data) <= 20_000
     assert 50 < packed.shown < packed.total == 200
-    assert len(unpack(packed.data)["samples"]) == packed.shown
+    assert len(unpack(packed.data)["texts"]) == packed.shown
 
 
 def test_a_page_without_all_samples_says_so_where_charts_link_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [make_row(number) for number in range(1500)]
     assert "as far as they are among" not in read_text(build_report().render(rows))
-    monkeypatch.setattr(pack_samples, "__defaults__", (4_000,))
+    monkeypatch.setattr(pack_samples, "__defaults__", (0, 2_000))
     page = build_report().render(rows)
     (shown,) = re.findall(r"The first ([\d,]+) of 1,500 samples;", read_text(page))
     assert f"see these samples, as far as they are among the first {shown} of 1,500, which" in read_text(page)
@@ -115,7 +117,7 @@ def test_a_page_without_all_samples_says_so_where_charts_link_to_them(monkeypatc
 def test_half_of_a_surrogate_pair_can_be_packed() -> None:
     packed = pack_samples([make_row(0, "half \ud83d of a pair")])
     assert packed is not None
-    assert unpack(packed.data)["samples"][0]["prompt"] == "half ? of a pair"
+    assert unpack(packed.data)["texts"][0][0] == "half ? of a pair"
 
 
 def test_the_policy_of_a_page_allows_exactly_its_own_scripts() -> None:
@@ -141,8 +143,8 @@ def test_numbers_of_the_page_have_the_outcomes_of_the_win_rates() -> None:
     close.append(make_row(3, probability=0.5, rlaif="", sft=""))
     packed = pack_samples(close)
     assert packed is not None
-    found = [verdicts[0][0] for verdicts in unpack(packed.data)["verdicts"]]
-    assert found == [0.5001, 0.4999, 0.5, None]
+    (verdicts,) = unpack(packed.data)["verdicts"]
+    assert verdicts["probabilities"] == [501, 499, 500, None]
 
 
 def test_a_verdict_takes_few_bytes_of_the_page() -> None:
@@ -160,7 +162,7 @@ def test_a_verdict_takes_few_bytes_of_the_page() -> None:
     packed = pack_samples(rows)
     assert packed is not None
     assert without is not None
-    assert (len(packed.data) - len(without.data)) / (len(rows) * 30) < 12
+    assert (len(packed.data) - len(without.data)) / (len(rows) * 30) < 7
 
 
 def test_samples_of_different_matchups_have_their_own_verdicts() -> None:
@@ -170,6 +172,18 @@ def test_samples_of_different_matchups_have_their_own_verdicts() -> None:
     packed = pack_samples(rows)
     assert packed is not None
     found = unpack(packed.data)
-    assert found["kinds"] == [[0, 0], [1, 1]]
-    assert found["verdicts"] == [[[0.9, 0.9, 0.1], None], [None, [0.5, 0.5, 0.5]], [None, None]]
-    assert [list(sample["rationales"]) for sample in found["samples"]] == [["0"], ["1"], []]
+    assert [(x["matchup"], x["judge"]) for x in found["verdicts"]] == [(0, 0), (1, 1)]
+    assert [x["probabilities"] for x in found["verdicts"]] == [[900, -1, -1], [-1, 500, -1]]
+    assert found["verdicts"][1]["orders"] == [[None, 500, None]] * 2
+    assert [list(rationales) for _, _, _, rationales in found["texts"]] == [["0"], ["1"], []]
+
+
+def test_only_columns_with_few_values_are_kept_to_filter_by() -> None:
+    rows = [make_row(number) for number in range(13)]
+    for number, row in enumerate(rows):
+        row["groups"] |= {"number": str(number), "all": "one"} | ({"some": "abc"[number]} if number < 2 else {})
+    packed = pack_samples(rows)
+    assert packed is not None
+    groups = unpack(packed.data)["groups"]
+    assert list(groups) == ["topic", "some"]
+    assert groups["some"] == ["a", "b", *[None] * 11]

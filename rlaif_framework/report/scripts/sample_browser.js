@@ -11,14 +11,14 @@
   try {
     data = await report.unpackSamples(document.getElementById("sample-data").textContent);
   } catch {
-    browser.after(make("p", "soft", "This browser cannot unpack all samples; these are the first ones."));
+    browser.after(make("p", "soft", "This browser cannot unpack all samples; these are some of them."));
     return;
   }
-  const slices = report.listSlices(data);
+  const [slices, sortings] = [report.listSlices(data), report.listSortings(data)];
   const nameMatchup = ([first, second]) => `${first} against ${second}`;
   const matchups = new Map(data.matchups.map((names, index) => [names.join("~"), index]));
   const total = Number(browser.dataset.total);
-  const leftOut = total > data.samples.length ? ` in this page; the run has ${total.toLocaleString("en")}` : "";
+  const leftOut = total > data.samples.length ? ` in this page; there are ${total.toLocaleString("en")} in all` : "";
   let found = [];
   let current = null; // the sample that is shown
   let differences = false;
@@ -32,8 +32,9 @@
   fillSelect("matchup", [...matchups].map(([value, index]) => [value, nameMatchup(data.matchups[index])]));
   fillSelect("judge", data.judges.map((name) => [name, name]));
   fillSelect("slice", [["", "all"], ...[...slices.keys()].map((name) => [name, name])]);
-  fillSelect("sort", [...report.sortings.keys()].map((name) => [name, name]));
+  fillSelect("sort", [...sortings.keys()].map((name) => [name, name]));
   form.elements.outcome.closest("label").hidden = !data.matchups.length;
+  const outcomeOf = (sample, verdict) => report.showOutcome(report.nameOutcome(data, sample, verdict));
 
   const chosen = (name) => form.elements[name].value;
   const readFilter = () => ({
@@ -52,7 +53,7 @@
       const verdict = report.findVerdict(sample, matchup, judge);
       const line = make("div", "line");
       line.append(make("strong", "", `#${sample.number}`));
-      if (verdict) line.append(report.showOutcome(report.nameOutcome(verdict)), report.showMargin(verdict));
+      if (verdict) line.append(outcomeOf(sample, verdict), report.showMargin(verdict));
       const gain = report.rewardGain(sample, data.matchups[matchup] ?? []);
       if (gain !== null) line.append(make("span", "soft", `reward ${gain > 0 ? "+" : ""}${gain.toPrecision(2)}`));
       const excerpt = sample.prompt.slice(0, 160).replace(/\s+/g, " ");
@@ -71,7 +72,7 @@
     const header = make("header");
     header.append(make("h3", "", `Sample ${current.number}`), make("span", "soft", current.id));
     const verdict = report.findVerdict(current, filter.matchup, filter.judge);
-    if (verdict) header.append(report.showOutcome(report.nameOutcome(verdict)));
+    if (verdict) header.append(outcomeOf(current, verdict));
     const names = data.matchups[filter.matchup] ?? [];
     const base = names[1] ?? "sft";
     const toggle = make("button", "", `Differences from ${base}`);
@@ -102,7 +103,7 @@
 
   // Filter again; keep the sample that is shown if it is among those found.
   function update() {
-    found = report.chooseSamples(data, slices, readFilter());
+    found = report.chooseSamples(data, slices, sortings, readFilter());
     const [count, all] = [found.length, data.samples.length].map((number) => number.toLocaleString("en"));
     status.textContent = `${count} of ${all} samples${leftOut}${missing}`;
     list.show(found, -1);
@@ -167,7 +168,8 @@
     form.reset();
     form.elements.matchup.value = matchups.has(one) ? one : two;
     if (data.judges.includes(datum.judge)) form.elements.judge.value = datum.judge;
-    if (datum.filter) form.elements.outcome.value = matchups.has(one) ? datum.filter : (turned[datum.filter] ?? datum.filter);
+    const outcome = matchups.has(one) ? datum.filter : (turned[datum.filter] ?? datum.filter);
+    if (outcome) form.elements.outcome.value = outcome;
     change();
     browser.scrollIntoView({ behavior: "instant" });
   });

@@ -2,7 +2,7 @@
 (() => {
   "use strict";
   const report = globalThis.rlaifReport;
-  const MAX_GROUPS = 12; // columns with more values are no slices
+  const NO_VERDICT = -1; // in place of a probability, as in the column that it is packed in
 
   // The letters of base 85 as in Python's b85encode, but for three that mean something in HTML.
   const LETTERS =
@@ -22,32 +22,76 @@
     return bytes.buffer.slice(0, bytes.byteLength - missing);
   }
 
-  // Decompress the samples. Resolves to {policies, matchups, judges, samples}; a verdict of a sample is
-  // [matchup, judge, probability, orders, rationales].
+  // Row `index` of columns by name, without the values that it does not have.
+  const rowOf = (columns, index) =>
+    Object.fromEntries(
+      Object.entries(columns).flatMap(([name, values]) => (values[index] === null ? [] : [[name, values[index]]])),
+    );
+
+  // Probabilities are packed in thousandths.
+  const toProbability = (value) => (value == null ? null : value / 1000);
+
+  const readVerdicts = (data, rationales, index) =>
+    data.verdicts.flatMap(({ matchup, judge, probabilities, orders, notes }, kind) => {
+      if (probabilities[index] === NO_VERDICT) return [];
+      return {
+        matchup,
+        judge,
+        probability: toProbability(probabilities[index]),
+        orders: orders.map((values) => toProbability(values[index])),
+        rationales: rationales[kind] ?? [],
+        note: notes[index],
+      };
+    });
+
+  const readResponses = (data, texts, index) =>
+    Object.fromEntries(
+      data.policies.flatMap((policy, place) => {
+        if (texts[place] === null) return [];
+        const [rewards, metrics] = [rowOf(data.rewards[place], index), rowOf(data.metrics[place], index)];
+        return [[policy, { text: texts[place], rewards, metrics }]];
+      }),
+    );
+
+  // Decompress the samples. Resolves to {policies, matchups, judges, isLabels, samples}. A verdict of a sample has the
+  // numbers of its matchup and its judge. Labels are verdicts on the first and the second response of a comparison,
+  // whose `human` has the preference of people for the first one.
   report.unpackSamples = async (text) => {
     const bytes = decode(text.trim());
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
     const data = JSON.parse(await new Response(stream).text());
-    data.samples = data.samples.map((sample, index) => {
-      const verdicts = data.verdicts[index].flatMap((found, kind) =>
-        found === null ? [] : [[...data.kinds[kind], found[0], found.slice(1), sample.rationales[kind] ?? []]],
-      );
-      return { ...sample, number: index + 1, verdicts };
-    });
-    return data;
+    const { policies, matchups, judges } = data;
+    const samples = data.texts.map(([prompt, reference, texts, rationales], index) => ({
+      number: index + 1,
+      id: data.ids[index],
+      prompt,
+      reference,
+      groups: rowOf(data.groups, index),
+      human: rowOf(data.human, index),
+      responses: readResponses(data, texts, index),
+      verdicts: readVerdicts(data, rationales, index),
+    }));
+    for (const { human } of samples) for (const name in human) human[name] = toProbability(human[name]);
+    return { policies, matchups, judges, isLabels: "preference" in data.human, samples };
   };
 
-  // The verdict on a sample: {probability, orders, rationales}, or undefined.
-  report.findVerdict = (sample, matchup, judge) => {
-    const found = sample.verdicts.find((verdict) => verdict[0] === matchup && verdict[1] === judge);
-    return found && { probability: found[2], orders: found[3], rationales: found[4] };
-  };
+  report.findVerdict = (sample, matchup, judge) =>
+    sample.verdicts.find((verdict) => verdict.matchup === matchup && verdict.judge === judge);
 
-  // Outcome for the first policy of the matchup.
-  report.nameOutcome = (verdict) => {
-    if (!verdict || verdict.probability === null) return "unread";
-    if (verdict.probability === 0.5) return "tie";
-    return verdict.probability > 0.5 ? "win" : "loss";
+  const favours = (probability) => (probability === 0.5 ? "tie" : probability > 0.5 ? "first" : "second");
+
+  // "first", "second", or "tie", which is also in place of a preference that is not known.
+  report.preferredByPeople = (sample) => favours(sample.human.preference ?? 0.5);
+
+  // The outcome of a verdict: for the first policy of its matchup or, of a label, beside the preference of people.
+  report.nameOutcome = (data, sample, verdict) => {
+    const isRead = verdict && verdict.probability !== null;
+    if (!isRead) return data.isLabels ? "failed" : "unread";
+    const label = favours(verdict.probability);
+    if (!data.isLabels) return { first: "win", tie: "tie", second: "loss" }[label];
+    const human = report.preferredByPeople(sample);
+    if (label === "tie" || human === "tie") return label;
+    return label === human ? "agrees" : "disagrees";
   };
 
   // True if a verdict has both orders; a judge may have been shown one, or one may not have been read.
@@ -59,31 +103,43 @@
   // A value of a mapping whose keys are names that people choose, such as `constructor`.
   const valueOf = (mapping, name) => (mapping && Object.hasOwn(mapping, name) ? mapping[name] : undefined);
 
-  const length = (sample, policy) =>
-    (sample.responses[policy] ? sample.responses[policy][0] : (sample.reference ?? "")).length;
-
-  const lacksEnd = (sample, policy) => sample.responses[policy]?.[2].eos_rate === 0;
-
-  const textOf = (sample, policy) =>
-    sample.responses[policy] ? sample.responses[policy][0] : (sample.reference ?? "");
+  const textOf = (sample, policy) => sample.responses[policy]?.text ?? sample.reference ?? "";
   report.responseText = textOf;
+
+  const length = (sample, policy) => textOf(sample, policy).length;
+
+  const lacksEnd = (sample, policy) => sample.responses[policy]?.metrics.eos_rate === 0;
+
+  const isEmpty = (sample, policy) => length(sample, policy) === 0;
+
+  function prefersLonger(sample, verdict, [first, second]) {
+    const longer = Math.sign(length(sample, first) - length(sample, second));
+    return Boolean(verdict) && longer * Math.sign((verdict.probability ?? 0.5) - 0.5) > 0;
+  }
+
+  const judgesDisagree = (sample, verdict, names, matchup) => {
+    const outcomes = sample.verdicts.filter((found) => found.matchup === matchup).map((found) => found.probability);
+    return outcomes.some((p) => p > 0.5) && outcomes.some((p) => p !== null && p < 0.5);
+  };
 
   // Slices by name: functions of a sample, its verdict, and the names of the two policies.
   report.listSlices = (data) => {
-    const slices = new Map(data.matchups.length === 0 ? [] : [
+    const ofAll = [
       ["orders disagree", (s, verdict) => Boolean(verdict) && prefersSamePosition(verdict.orders)],
       ["first is longer", (s, v, [first, second]) => length(s, first) > length(s, second)],
       ["first is shorter", (s, v, [first, second]) => length(s, first) < length(s, second)],
+    ];
+    const ofPolicies = [
       ["equal responses", (s, v, [first, second]) => textOf(s, first) === textOf(s, second)],
       ["first has no end (EOS)", (s, v, [first]) => lacksEnd(s, first)],
-      ["first is empty", (s, v, [first]) => length(s, first) === 0],
-    ]);
-    if (data.judges.length > 1) {
-      slices.set("judges disagree", (sample, verdict, names, matchup) => {
-        const outcomes = sample.verdicts.filter((found) => found[0] === matchup).map((found) => found[2]);
-        return outcomes.some((p) => p > 0.5) && outcomes.some((p) => p !== null && p < 0.5);
-      });
-    }
+      ["first is empty", (s, v, [first]) => isEmpty(s, first)],
+    ];
+    const ofLabels = [
+      ["prefers the longer", prefersLonger],
+      ["people have no preference", (sample) => report.preferredByPeople(sample) === "tie"],
+    ];
+    const slices = new Map(data.matchups.length ? [...ofAll, ...(data.isLabels ? ofLabels : ofPolicies)] : []);
+    if (data.judges.length > 1) slices.set(data.isLabels ? "labelers disagree" : "judges disagree", judgesDisagree);
     const groups = new Map();
     for (const sample of data.samples) {
       for (const [column, value] of Object.entries(sample.groups)) {
@@ -91,7 +147,6 @@
       }
     }
     for (const [column, values] of groups) {
-      if (values.size < 2 || values.size > MAX_GROUPS) continue;
       for (const value of [...values].sort()) {
         slices.set(`${column}: ${value}`, (sample) => sample.groups[column] === value);
       }
@@ -101,42 +156,56 @@
 
   // How much the arm's own reward rates its response above that of the other policy.
   report.rewardGain = (sample, [first, second]) => {
-    const [own, other] = [first, second].map((name) => valueOf(valueOf(sample.responses, name)?.[1], first));
+    const [own, other] = [first, second].map((name) => valueOf(valueOf(sample.responses, name)?.rewards, first));
     return own === undefined || other === undefined ? null : own - other;
   };
 
+  // Distance of a label from the preference of people, the largest first; samples without one or the other last.
+  const distanceFromPeople = (sample, verdict) => {
+    const known = verdict?.probability != null && sample.human.preference !== undefined;
+    return known ? -Math.abs(verdict.probability - sample.human.preference) : 1;
+  };
+
   // Orders of the list by name: the number that it is sorted by, the smallest first.
-  report.sortings = new Map([
-    ["number", (sample) => sample.number],
-    ["first wins most", (s, verdict) => (verdict?.probability == null ? 2 : 1 - verdict.probability)],
-    ["first loses most", (s, verdict) => verdict?.probability ?? 2],
-    ["closest", (s, verdict) => (verdict?.probability == null ? 2 : Math.abs(verdict.probability - 0.5))],
-    ["orders differ most", (s, v) => (v && hasBoth(v.orders) ? -Math.abs(v.orders[0] - v.orders[1]) : 1)],
-    ["reward rose most", (s, v, names) => -(report.rewardGain(s, names) ?? -Infinity)],
-    ["reward fell most", (s, v, names) => report.rewardGain(s, names) ?? Infinity],
-  ]);
+  report.listSortings = (data) => {
+    const [first, second, closest] = data.isLabels
+      ? ["first preferred most", "second preferred most", "least certain"]
+      : ["first wins most", "first loses most", "closest"];
+    const ofAll = [
+      ["number", (sample) => sample.number],
+      [first, (s, verdict) => (verdict?.probability == null ? 2 : 1 - verdict.probability)],
+      [second, (s, verdict) => verdict?.probability ?? 2],
+      [closest, (s, verdict) => (verdict?.probability == null ? 2 : Math.abs(verdict.probability - 0.5))],
+      ["orders differ most", (s, v) => (v && hasBoth(v.orders) ? -Math.abs(v.orders[0] - v.orders[1]) : 1)],
+    ];
+    const ofPolicies = [
+      ["reward rose most", (s, v, names) => -(report.rewardGain(s, names) ?? -Infinity)],
+      ["reward fell most", (s, v, names) => report.rewardGain(s, names) ?? Infinity],
+    ];
+    return new Map([...ofAll, ...(data.isLabels ? [["furthest from people", distanceFromPeople]] : ofPolicies)]);
+  };
 
   // All texts of a sample in lower case, made when they are first searched.
   function searchable(sample) {
     if (sample.searchable === undefined) {
-      const responses = Object.values(sample.responses).map((response) => response[0]);
-      const rationales = sample.verdicts.flatMap((verdict) => verdict[4].flat());
-      const texts = [sample.id, sample.prompt, sample.reference ?? "", ...responses, ...rationales];
+      const responses = Object.values(sample.responses).map((response) => response.text);
+      const written = sample.verdicts.flatMap((verdict) => [verdict.note, ...verdict.rationales.flat()]);
+      const texts = [sample.id, sample.prompt, sample.reference ?? "", ...responses, ...written];
       sample.searchable = texts.join("\n").toLowerCase();
     }
     return sample.searchable;
   }
 
   // Choose samples. `filter` has matchup, judge (numbers), outcome, slice, sort and q (texts).
-  report.chooseSamples = (data, slices, filter) => {
+  report.chooseSamples = (data, slices, sortings, filter) => {
     const names = data.matchups[filter.matchup] ?? [];
     const words = filter.q.toLowerCase().split(/\s+/).filter(Boolean);
     const slice = slices.get(filter.slice);
-    const key = report.sortings.get(filter.sort) ?? report.sortings.get("number");
+    const key = sortings.get(filter.sort) ?? sortings.get("number");
     const found = [];
     for (const sample of data.samples) {
       const verdict = report.findVerdict(sample, filter.matchup, filter.judge);
-      if (filter.outcome && report.nameOutcome(verdict) !== filter.outcome) continue;
+      if (filter.outcome && report.nameOutcome(data, sample, verdict) !== filter.outcome) continue;
       if (slice && !slice(sample, verdict, names, filter.matchup)) continue;
       if (words.length && !words.every((word) => searchable(sample).includes(word))) continue;
       found.push([key(sample, verdict, names), sample]);

@@ -3,7 +3,17 @@
   "use strict";
   const report = globalThis.rlaifReport;
   const { make } = report;
-  const OUTCOMES = { win: "▲ win", loss: "▼ loss", tie: "= tie", unread: "? unread" };
+  const OUTCOMES = {
+    win: "▲ win",
+    loss: "▼ loss",
+    tie: "= tie",
+    unread: "? unread",
+    agrees: "✓ agrees",
+    disagrees: "✗ disagrees",
+    first: "prefers first",
+    second: "prefers second",
+    failed: "? failed",
+  };
 
   report.showOutcome = (outcome) => make("span", `outcome ${outcome}`, OUTCOMES[outcome]);
 
@@ -40,15 +50,17 @@
   }
 
   // A response: its policy, the rewards and metrics, the text.
-  function showResponse(sample, policy, view) {
-    const [text, rewards, metrics] = sample.responses[policy];
+  function showResponse(sample, policy, data, view) {
+    const { text, rewards, metrics } = sample.responses[policy];
     const card = make("div", view.names.includes(policy) ? "response compared" : "response");
-    card.append(make("h4", "", policy));
+    card.append(make("h4", "", data.isLabels ? `${policy} response` : policy));
     const facts = Object.entries(rewards).map(([arm, score]) =>
       arm === policy ? `reward ${score.toPrecision(3)}` : `reward of ${arm} ${score.toPrecision(3)}`,
     );
     if (metrics.tokens !== undefined) facts.push(`${metrics.tokens} tokens`);
     if (metrics.eos_rate === 0) facts.push("no end (EOS)");
+    if (data.isLabels) facts.push(`${text.length} characters`);
+    if (data.isLabels && report.preferredByPeople(sample) === policy) facts.push("preferred by people");
     card.append(make("p", "facts", facts.join(" · ")));
     const body = make("div", "text");
     const base = view.base === null ? "" : report.responseText(sample, view.base);
@@ -61,21 +73,22 @@
 
   // The verdicts, those of the chosen matchup first.
   function orderVerdicts(sample, view) {
-    const place = (verdict) => (verdict[0] === view.matchup ? 0 : 1);
+    const place = (verdict) => (verdict.matchup === view.matchup ? 0 : 1);
     return [...sample.verdicts].sort((a, b) => place(a) - place(b));
   }
 
   let rationalesOpen = false; // of all samples, so that they stay open from one to the next
 
   function showRationales(sample, data, view) {
-    const found = orderVerdicts(sample, view).filter((verdict) => verdict[4].length);
+    const found = orderVerdicts(sample, view).filter((verdict) => verdict.rationales.length);
     if (!found.length) return null;
     const details = make("details", "rationales");
     details.open = rationalesOpen;
-    details.append(make("summary", "", "What the judges wrote"));
-    for (const [matchup, judge, , , rationales] of found) {
+    details.append(make("summary", "", `What the ${data.isLabels ? "labelers" : "judges"} wrote`));
+    for (const { matchup, judge, rationales } of found) {
       const names = data.matchups[matchup];
-      details.append(make("h4", "", `${names.join(" against ")}, by ${data.judges[judge]}`));
+      const by = data.isLabels ? "" : `${names.join(" against ")}, by `;
+      details.append(make("h4", "", by + data.judges[judge]));
       rationales.forEach((texts, order) => {
         const shown = order === 0 ? names : [...names].reverse();
         if (texts.length) details.append(make("p", "soft", `Shown in the order ${shown.join(", ")}:`));
@@ -85,30 +98,45 @@
     return details;
   }
 
+  // The preference of people, as a row of the table of labels.
+  const showPeople = ({ preference, confidence }) => [
+    "people",
+    "",
+    showProbability(preference),
+    "",
+    "",
+    confidence === undefined ? "" : `confidence ${confidence}`,
+  ];
+
   // All verdicts on the sample, in a table.
   function showVerdicts(sample, data, view) {
     const box = make("div", "scroll");
     box.tabIndex = 0;
     box.setAttribute("role", "region");
-    box.setAttribute("aria-label", "Verdicts");
+    box.setAttribute("aria-label", data.isLabels ? "Labels" : "Verdicts");
     const table = make("table", "verdicts");
-    table.append(make("caption", "", "Verdicts: the probability that the first response is better"));
+    const title = data.isLabels ? "Labels" : "Verdicts";
+    table.append(make("caption", "", `${title}: the probability that the first response is better`));
+    const columns = ["outcome", "probability", "shown first", "shown second"];
+    const names = data.isLabels ? ["labeler", ...columns, "notes"] : ["matchup", "judge", ...columns];
+    const rows = orderVerdicts(sample, view).map((verdict) => {
+      const outcome = report.showOutcome(report.nameOutcome(data, sample, verdict));
+      const judge = data.judges[verdict.judge];
+      const numbers = [verdict.probability, verdict.orders[0], verdict.orders[1]].map(showProbability);
+      if (data.isLabels) return [judge, outcome, ...numbers, verdict.note];
+      return [data.matchups[verdict.matchup].join(" against "), judge, outcome, ...numbers];
+    });
+    if (sample.human.preference !== undefined) rows.push(showPeople(sample.human));
     const head = table.createTHead().insertRow();
-    for (const name of ["matchup", "judge", "outcome", "probability", "shown first", "shown second"]) {
+    for (const name of names) {
       const cell = make("th", "", name);
       cell.scope = "col";
       head.append(cell);
     }
     const body = table.createTBody();
-    for (const [matchup, judge, probability, orders] of orderVerdicts(sample, view)) {
-      const [first, second] = data.matchups[matchup];
+    for (const cells of rows) {
       const row = body.insertRow();
-      row.insertCell().textContent = `${first} against ${second}`;
-      row.insertCell().textContent = data.judges[judge];
-      row.insertCell().append(report.showOutcome(report.nameOutcome({ probability })));
-      row.insertCell().textContent = showProbability(probability);
-      row.insertCell().textContent = showProbability(orders[0]);
-      row.insertCell().textContent = showProbability(orders[1]);
+      for (const cell of cells) row.insertCell().append(cell);
     }
     box.append(table);
     return box;
@@ -134,7 +162,7 @@
     const responses = make("div", "responses");
     const others = data.policies.filter((policy) => !view.names.includes(policy));
     for (const policy of [...view.names, ...others]) {
-      if (sample.responses[policy]) responses.append(showResponse(sample, policy, view));
+      if (sample.responses[policy]) responses.append(showResponse(sample, policy, data, view));
     }
     parts.push(responses);
     if (sample.verdicts.length) parts.push(showVerdicts(sample, data, view));
