@@ -83,7 +83,7 @@ class Labelled(Generic[Data]):
         Args:
             path: A file whose name ends in .html; replaced if it exists.
         """
-        return _write(path, (".html",), lambda target: write_report(self.report, target))
+        return _write(path, (".html",), lambda target: write_report(self.report, self.labels, target))
 
     def _find(self, labeler: str | None) -> str:
         if labeler is None and len(self.labels) == 1:

@@ -73,7 +73,7 @@ def _label_file(job: Job, manager: PluginManager, progress: Progress) -> LabelRe
             _describe_labels(record, path, progress)
         report = report_labels(settings, pairs, labels, progress)
     _note_products(job, labels)
-    _write_products(job, report, progress)
+    _write_products(job, report, labels, progress)
     return report
 
 
@@ -245,12 +245,12 @@ def _note_products(job: Job, labels: Labels) -> None:
             record.save(path)
 
 
-def _write_products(job: Job, report: LabelReport, progress: Progress) -> None:
+def _write_products(job: Job, report: LabelReport, labels: Labels, progress: Progress) -> None:
     if job.export is not None:
         # Only a single labeler can be exported (see `check_paths`), and its labels are in `job.out`.
         ((config, found),) = zip(job.labelers.values(), report.labelers.values(), strict=True)
         written, left_out = export_labels(job.export, job.out, found, config)
         progress.print(f"preference data set: {job.export}, {written} rows; {left_out} missing or tied labels left out")
     if job.report is not None:
-        write_report(report, job.report)
+        write_report(report, {name: path for name, (_, path) in labels.items()}, job.report)
         progress.print(f"report: {os.path.realpath(job.report)}")

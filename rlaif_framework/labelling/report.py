@@ -12,6 +12,7 @@ from rlaif_framework.labelling.findings import find_cautions, summarise
 from rlaif_framework.labelling.loop import LabelRecord
 from rlaif_framework.labelling.report_model import LabelCost, LabelerReport, LabelReport, PairsSummary
 from rlaif_framework.labelling.rows import read_labels
+from rlaif_framework.labelling.samples import read_samples
 from rlaif_framework.metrics.agreement import Observation, measure_agreement, measure_observations, observe
 from rlaif_framework.metrics.calibration import (
     HIGH_CONFIDENCE,
@@ -66,11 +67,18 @@ def build_report(
     return report.model_copy(update={"summary": summarise(report), "warnings": warnings})
 
 
-def write_report(report: LabelReport, path: Path) -> None:
-    """Write the page, and its content as JSON beside it."""
+def write_report(report: LabelReport, labels: Mapping[str, Path], path: Path) -> None:
+    """Write the page, and its numbers as JSON beside it.
+
+    Args:
+        report: The measurements.
+        labels: For each labeler's name, its `labels.jsonl`, whose labels can be browsed.
+        path: The page.
+    """
     from rlaif_framework.report.charts import draw_lengths, draw_reliability
     from rlaif_framework.report.page import render_document
     from rlaif_framework.report.published import explain_published
+    from rlaif_framework.report.sample_data import pack_samples
 
     labelers = report.labelers.items()
     charts = {
@@ -84,6 +92,7 @@ def write_report(report: LabelReport, path: Path) -> None:
     page = render_document(
         "labels.html.j2",
         charts,
+        pack_samples(list(read_samples(labels)), report.pairs.comparisons),
         **dict(report),
         cautions=group_cautions(find_cautions(report), report.warnings),
         slices=slices,
