@@ -12,7 +12,7 @@ from rlaif_framework.metrics.evaluation import Evaluation
 from rlaif_framework.report.page import number, percent
 from rlaif_framework.report.results import list_estimates
 
-RATES = ("win_rate", "agreement/", "same_position/", "reward_accuracy/")
+RATES = ("win_rate", "agreement/", "same_position/", "reward_accuracy")
 """Beginnings of the names of results that are rates."""
 
 
@@ -58,6 +58,8 @@ def _is_rate(name: str) -> bool:
 def _describe(name: str) -> str:
     """Describe a result by its name: `win rate, length adjusted: rlaif against sft`."""
     kind, _, rest = name.partition("/")
-    kind = kind.replace("win_rate_", "win rate, ").replace("_", " ")
+    for shared in ("win_rate", "reward_accuracy"):
+        kind = kind.replace(f"{shared}_", f"{shared}, ")
+    kind = kind.replace("_", " ")
     *more, last = rest.split("/")
     return f"{kind}: {', '.join([*more, last.replace('-vs-', ' against ').replace('_', ' ')])}"

@@ -36,7 +36,8 @@ def list_estimates(evaluation: Evaluation) -> Iterator[tuple[str, Estimate | Non
             yield f"agreement/{arm}", evaluation.labelers[measured.labeler or ""].quality.agreement
     for arm, measured in evaluation.arms.items():
         if measured.reward is not None:
-            yield f"reward_accuracy/{arm}", measured.reward.accuracy_gold or measured.reward.accuracy_labeler
+            yield f"reward_accuracy/{arm}", measured.reward.accuracy_gold
+            yield f"reward_accuracy_own_labels/{arm}", measured.reward.accuracy_labeler
             yield f"reward_gain/{arm}", measured.reward.gain
     for policy, metrics in evaluation.policies.items():
         for metric, estimate in metrics.items():

@@ -17,6 +17,8 @@ RESULTS = {
     "win_rate/rlaif-vs-sft": 0.71,
     "win_rate_length_adjusted/rlaif-vs-sft": 0.59,
     "win_rate/rlaif-vs-rlhf": 0.5,
+    "reward_accuracy/rlaif": 0.742,
+    "reward_accuracy_own_labels/rlaif": 0.8,
     "policies/sft/rougeL": 0.25,
 }
 
@@ -30,6 +32,8 @@ def test_the_report_has_a_panel_of_published_results() -> None:
         ["win rate: rlaif against sft", "71 %", "70.0 % [65, 75] n=50"],
         ["win rate, length adjusted: rlaif against sft", "59 %", "61.0 % [56, 66] n=50"],
         ["win rate: rlaif against rlhf", "50 %", "not measured"],
+        ["reward accuracy: rlaif", "74.2 %", "70.0 % [65, 75] n=50"],
+        ["reward accuracy, own labels: rlaif", "80 %", "75.0 % [70, 80] n=50"],
         ["policies: sft, rougeL", "0.25", "0.2 [0.15, 0.25]"],
     ]
 

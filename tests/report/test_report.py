@@ -299,6 +299,16 @@ def test_a_reward_that_is_not_trained_is_no_reward_model() -> None:
     assert any(line.startswith("reward of rlaif: accuracy on held-out pairs 70.0 %") for line in made.summary)
 
 
+def test_accuracies_against_gold_preferences_and_against_labels_are_two_results() -> None:
+    both = list_results(report().evaluation)
+    assert (both["reward_accuracy/rlaif"], both["reward_accuracy_own_labels/rlaif"]) == (0.7, 0.75)
+    without_gold = {**ARM, "reward": {**REWARD, "accuracy_gold": None}}
+    results = list_results(report(arms={"rlaif": without_gold}).evaluation)
+    assert [name for name in results if name.startswith("reward_accuracy") and name.endswith("rlaif")] == [
+        "reward_accuracy_own_labels/rlaif"
+    ]
+
+
 def test_a_report_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     report().write(tmp_path)
     assert RunReport.read(tmp_path) == report()
