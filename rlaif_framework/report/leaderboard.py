@@ -38,6 +38,8 @@ class Column:
     """What it is, and what a mark means."""
     cells: dict[str, Cell]
     """By the name of the policy."""
+    total: str = ""
+    """The same of the whole run, of a cost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +51,24 @@ class Leaderboard:
 
 
 @dataclass(frozen=True, slots=True)
-class Costs:
-    """What the stages of the arms took, by the name of the arm."""
+class Cost:
+    """What the stages of a run took of something."""
 
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    tokens: Mapping[str, float] = field(default_factory=dict)
-    """Tokens of the prompts and answers of language models that labelled; 0 if none did."""
-    dollars: Mapping[str, float] = field(default_factory=dict)
-    """US dollars for them, for backends with known prices; 0 for others."""
+    arms: Mapping[str, float] = field(default_factory=dict)
+    """Of the stages of each arm that took some, by its name."""
+    run: float = 0.0
+    """Of all stages, those of the baseline and the evaluation included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What the stages of a run took."""
+
+    seconds: Cost = Cost()
+    tokens: Cost = Cost()
+    """Tokens of the prompts and answers of language models that labelled."""
+    dollars: Cost = Cost()
+    """US dollars for them, for backends with known prices."""
 
 
 def build_leaderboard(evaluation: Evaluation, costs: Costs) -> Leaderboard:
@@ -64,10 +76,12 @@ def build_leaderboard(evaluation: Evaluation, costs: Costs) -> Leaderboard:
 
     Args:
         evaluation: The measurements.
-        costs: What the stages of each arm took.
+        costs: What the stages took.
     """
-    columns = [column for column in _list_columns(evaluation, costs) if column.cells]
-    first = columns[0].cells if columns else {}
+    columns = [column for column in _list_columns(evaluation, costs) if column.cells or column.total]
+    if not any(column.cells for column in columns):
+        return Leaderboard([], [])
+    first = columns[0].cells
 
     def rank(name: str) -> tuple[bool, float]:
         cell = first.get(name)
@@ -114,14 +128,18 @@ def _list_columns(evaluation: Evaluation, costs: Costs) -> Iterator[Column]:
     yield Column("reward accuracy, own labels", note, _measure(own, _percent, 0.5))
     yield _compare_metric(evaluation, "tokens", "tokens", short_number_of, ("higher", "lower"))
     yield _compare_metric(evaluation, "eos_rate", "EOS rate", _percent, ("better", "worse"))
-    tokens = {name: Cell(f"{value:,.0f}", value) for name, value in costs.tokens.items() if value}
-    note = "Tokens that language models read and wrote for the arm's labels, cached answers included"
-    yield Column("label tokens", note, tokens)
-    dollars = {name: Cell(format_dollars(value), value) for name, value in costs.dollars.items() if value}
-    note = "US dollars for these tokens at the prices in the spec, cached answers included"
-    yield Column("label cost", note, dollars)
-    times = {name: Cell(format_seconds(value), value) for name, value in costs.seconds.items()}
-    yield Column("time", "Time of the arm's own stages, without the evaluation", times)
+    whole = "the last row is the whole run, with the baseline and the evaluation"
+    note = f"Tokens that language models read and wrote for the arm's labels, cached answers included; {whole}"
+    yield _show_cost("label tokens", note, costs.tokens, lambda value: f"{value:,.0f}")
+    note = f"US dollars for these tokens at the prices in the spec, cached answers included; {whole}"
+    yield _show_cost("label cost", note, costs.dollars, format_dollars)
+    note = f"Time of the arm's own stages, without the evaluation; {whole}"
+    yield _show_cost("time", note, costs.seconds, format_seconds)
+
+
+def _show_cost(title: str, note: str, cost: Cost, show: Callable[[float], str]) -> Column:
+    cells = {name: Cell(show(value), value) for name, value in cost.arms.items()}
+    return Column(title, note, cells, show(cost.run) if cost.run else "")
 
 
 def _show_kl(arm: MeasuredArm, kl: float) -> str:

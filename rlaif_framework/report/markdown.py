@@ -22,7 +22,8 @@ def write_markdown(
             [policy, *(_show(column.cells.get(policy)) for column in leaderboard.columns)]
             for policy in leaderboard.policies
         ]
-        lines += make_table(["policy", *titles], rows)
+        totals = [column.total for column in leaderboard.columns]
+        lines += make_table(["policy", *titles], [*rows, *([["whole run", *totals]] if any(totals) else [])])
         lines += [
             "",
             "▲ significantly better, ▼ significantly worse, ↑ ↓ significantly higher or lower (95 % intervals).",

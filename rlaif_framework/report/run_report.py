@@ -17,7 +17,7 @@ from rlaif_framework.report.cards import CardFacts, write_cards
 from rlaif_framework.report.cautions import Caution, CautionGroup, group_cautions
 from rlaif_framework.report.dataset_cards import write_dataset_cards
 from rlaif_framework.report.findings import describe_unanswered, find_cautions, summarise
-from rlaif_framework.report.leaderboard import Costs, Leaderboard, build_leaderboard, sum_by_arm
+from rlaif_framework.report.leaderboard import Cost, Costs, Leaderboard, build_leaderboard, sum_by_arm
 from rlaif_framework.report.markdown import write_markdown
 from rlaif_framework.report.page import percent, render_document, render_page
 from rlaif_framework.report.published import compare_published
@@ -145,8 +145,10 @@ class RunReport(BaseModel):
         return CardFacts(self.spec, self.evaluation, self._build_leaderboard(), cautions, self.environment, steps)
 
     def _build_leaderboard(self) -> Leaderboard:
-        def add_up(number: Callable[[StepReport], float]) -> dict[str, float]:
-            return sum_by_arm(((step.name, number(step)) for step in self.steps), self.evaluation.arms)
+        def add_up(number: Callable[[StepReport], float]) -> Cost:
+            found = [(step.name, number(step)) for step in self.steps]
+            arms = sum_by_arm(found, self.evaluation.arms)
+            return Cost({arm: value for arm, value in arms.items() if value}, sum(value for _, value in found))
 
         costs = Costs(
             seconds=add_up(lambda step: step.seconds),

@@ -39,7 +39,7 @@ def test_a_run_compares_its_arms_at_equal_kl(
     assert evaluation.equal_kl.kl == min(reached.values())
     assert any(line.startswith("at equal KL") for line in RunReport.read(run.folder).summary)
     # The KL of a second round is from the policy of the first one.
-    (column,) = (x for x in build_leaderboard(evaluation, Costs({})).columns if x.title == "KL")
+    (column,) = (x for x in build_leaderboard(evaluation, Costs()).columns if x.title == "KL")
     assert column.cells.keys() == {"near", "far", "unjudged"}
     charts = [json.dumps(x.spec) for x in draw_run(evaluation)["training"] if x.id.startswith("checkpoint")]
     assert len(charts) == 2

@@ -11,6 +11,7 @@ from rlaif_framework.metrics.evaluation import Evaluation, PairedDifference
 from rlaif_framework.report.cautions import HEADLINES, Caution, group_cautions
 from rlaif_framework.report.hacking import find_hacking
 from rlaif_framework.report.leaderboard import (
+    Cost,
     Costs,
     build_leaderboard,
     format_dollars,
@@ -86,7 +87,8 @@ def test_human_labels_are_part_of_the_verdict() -> None:
 
 
 def test_the_leaderboard_ranks_arms_and_marks_what_is_significant() -> None:
-    found = build_leaderboard(several(dpo=estimate(0.52), direct=None, rlaif=estimate(0.7)), Costs({"rlaif": 61.0}))
+    rates = several(dpo=estimate(0.52), direct=None, rlaif=estimate(0.7))
+    found = build_leaderboard(rates, Costs(Cost({"rlaif": 61.0})))
     assert found.policies == ["rlaif", "dpo", "direct", "sft"]
     columns = {column.title: column.cells for column in found.columns}
     assert list(columns) == [
@@ -127,7 +129,7 @@ def test_a_policy_without_any_number_has_no_row() -> None:
 
 def test_the_kl_of_an_algorithm_that_logs_none_is_its_bound() -> None:
     arms = {"rlaif": {**ARM, "kl_bound": 1.2}, "best-of-n": {**ARM, "curve": [], "kl_bound": 1.2}}
-    found = build_leaderboard(evaluate(arms=arms), Costs({}))
+    found = build_leaderboard(evaluate(arms=arms), Costs())
     (column,) = (column for column in found.columns if column.title == "KL")
     assert {name: (cell.text, cell.value) for name, cell in column.cells.items()} == {
         "rlaif": ("0.1", 0.1),
@@ -158,12 +160,17 @@ def test_labels_of_language_models_have_their_tokens_and_cost_in_the_leaderboard
         for name, own in (("rlaif/labels", facts), ("dpo/labels", {"cost": 0.0}), ("evaluation/labels/llm", facts))
     ]
     evaluation = several(dpo=estimate(0.52), rlaif=estimate(0.7))
-    page = RunReport.build(SPEC, evaluation, steps, {})._build_leaderboard()
-    cells = {column.title: column.cells for column in page.columns if column.title.startswith("label ")}
+    report = RunReport.build(SPEC, evaluation, steps, {})
+    board = report._build_leaderboard()
+    cells = {column.title: column.cells for column in board.columns if column.title.startswith("label ")}
     assert {title: {name: cell.text for name, cell in own.items()} for title, own in cells.items()} == {
         "label tokens": {"rlaif": "12,345"},  # the labeler of dpo is no language model
         "label cost": {"rlaif": "$0.021"},
     }
+    totals = {column.title: column.total for column in board.columns if column.total}
+    assert totals == {"label tokens": "24,690", "label cost": "$0.043", "time": "3.0 s"}  # those of the judge included
+    assert read_text(report.render()).count("whole run24,690$0.0433.0 s") == 1
+    assert report.render_markdown().count("| whole run |  |") == 1
     assert [format_dollars(x) for x in (0.00012, 1.5, 1234.5)] == ["$0.00012", "$1.50", "$1,234.50"]
 
 
