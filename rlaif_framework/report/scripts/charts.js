@@ -29,12 +29,18 @@
     plot.dataset.drawn = "done";
   }
 
+  // One after the other, with time to paint the page between them, so that it scrolls smoothly.
+  let drawn = Promise.resolve();
+  function enqueue(plot) {
+    drawn = drawn.then(() => draw(plot)).catch(reportError).then(() => new Promise((done) => setTimeout(done)));
+  }
+
   const watcher = new IntersectionObserver(
     (entries) => {
       for (const entry of entries) {
         if (!entry.isIntersecting) continue;
         watcher.unobserve(entry.target);
-        draw(entry.target);
+        enqueue(entry.target);
       }
     },
     { rootMargin: "300px" },
