@@ -170,6 +170,15 @@ def test_the_page_is_accessible(browser: Browser, page: Path, width: int, scheme
     assert (browser.complaints(), browser.requests()) == ([], [])
 
 
+def test_a_printed_page_has_examples_and_no_browser(browser: Browser, page: Path) -> None:
+    see = "['#samples', '#examples'].map((x) => document.querySelector(x).checkVisibility())"
+    browser.open(page)
+    browser.wait(READY)
+    assert browser.evaluate(see) == [True, True]
+    browser.media(media="print")
+    assert browser.evaluate(see) == [False, True]
+
+
 def test_hostile_texts_of_labels_stay_texts(browser: Browser, tmp_path: Path) -> None:
     prompt = Prompt("p", HOSTILE, HOSTILE)
     comparison = compare(0, 1.0, id=HOSTILE, prompt=prompt, responses=(HOSTILE, f"x {HOSTILE}"), slice=HOSTILE)
