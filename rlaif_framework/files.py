@@ -321,4 +321,5 @@ def read_own(kind: type[M], path: Path, limit: int, remedy: str) -> M:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = "".join(f"{part}: " for part in first["loc"])
-        raise DataError(f"{path} is damaged: {place}{first['msg']}; {remedy}") from None
+        reason = first["msg"].removeprefix("Value error, ")
+        raise DataError(f"{path} is damaged: {place}{reason}; {remedy}") from None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from rlaif_framework.files import write_atomic
 from rlaif_framework.metrics.agreement import LabelerQuality
@@ -14,6 +14,7 @@ from rlaif_framework.metrics.equal_kl import Checkpoint, EqualKl
 from rlaif_framework.metrics.estimates import Estimate
 from rlaif_framework.metrics.label_examples import LabelExample
 from rlaif_framework.metrics.wins import WinRate
+from rlaif_framework.spec.model import BASELINES
 
 EVALUATION = "evaluation.json"
 """Name of the file in the artefact."""
@@ -147,6 +148,22 @@ class Evaluation(Measured):
     """Share of validation comparisons whose longer response is preferred: the accuracy of always picking it."""
     sft_loss: Curve
     """The baseline's training metrics."""
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        """Check that whatever a part of the evaluation names is in another one."""
+        trained = [name for name in self.policies if name not in BASELINES]
+        labelers = [*self.judges, *(arm.labeler for arm in self.arms.values() if arm.labeler is not None)]
+        matchups = [(win.first, win.second) for win in self.wins] + [(x.first, x.second) for x in self.differences]
+        policies = [*(name for pair in matchups for name in pair), *(["sft"] if trained else [])]
+        for part, known, names in (
+            ("labelers", self.labelers.keys(), [*labelers, *(win.judge for win in self.wins)]),
+            ("arms", self.arms.keys(), trained),
+            ("policies", self.policies.keys(), policies),
+        ):
+            if missing := [name for name in names if name not in known]:
+                raise ValueError(f"{part}: '{missing[0]}' is missing")
+        return self
 
     @property
     def main_judge(self) -> str | None:

@@ -15,7 +15,7 @@ from rlaif_framework.contracts.lifecycle import RunInfo, StepInfo
 from rlaif_framework.contracts.panels import Panel
 from rlaif_framework.errors import DataError, RlaifError
 from rlaif_framework.files import locked, read_own
-from rlaif_framework.metrics.evaluation import Evaluation
+from rlaif_framework.metrics.evaluation import EVALUATION, Evaluation
 from rlaif_framework.metrics.seeds import Measure
 from rlaif_framework.pipeline.compose import compose
 from rlaif_framework.pipeline.member_measures import list_measures
@@ -148,11 +148,15 @@ def _write_report(record: RunRecord, manager: PluginManager, progress: Progress)
     if evaluation is None or record.stage is not None:
         reason = "has no evaluation" if record.stage is None else f"is not finished: {record.stage} is missing"
         raise DataError(f"the run in {record.folder} {reason}, so it has no report")
+    spec = record.read_spec()
+    if not isinstance(arms := spec.get("arms"), dict) or evaluation.arms.keys() != arms.keys():
+        path = record.folder / SUMMARY / EVALUATION
+        raise DataError(f"{path} is damaged: its arms are not those of spec.yaml; {RERUN}")
     steps = [FinishedStep(name, m.stage, m.key) for name, m in record.manifests.items()]
     panels = collect_panels(FinishedSteps(record.folder, steps), manager, progress)
     environment = read_own(_Environment, record.folder / "environment.json", LARGEST_RECORD, RERUN).model_dump()
     report = build_report(
-        record.read_spec(), evaluation, record.manifests, record.status or RunStatus.begin([], []), environment, panels
+        spec, evaluation, record.manifests, record.status or RunStatus.begin([], []), environment, panels
     )
     for note in report.write(record.folder):
         progress.print(note)

@@ -264,7 +264,7 @@ def _check_policy(arm: str, evaluation: Evaluation, spec: SpecDict) -> list[Caut
     # Compares the ends of the two intervals, so that noise is not reported.
     if copied and copied_before and copied.low > max(copied_before.high, MAX_COPY_RATE):
         found.append(f"'{arm}' copies more from the source than the baseline: copy rate {copied.value:.0%}")
-    tokens, eos_rate = policy["tokens"], policy["eos_rate"]
+    tokens, eos_rate = policy.get("tokens"), policy.get("eos_rate")
     if tokens and tokens.value > NEAR_LIMIT * spec["policy"]["max_new_tokens"]:
         found.append(f"the responses of '{arm}' reach the length limit")
     if eos_rate and eos_rate.value < 0.5:

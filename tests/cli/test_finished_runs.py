@@ -101,6 +101,28 @@ def test_damaged_and_foreign_folders_are_named_and_do_not_stop_the_list(folders:
     assert (code, "no folder of runs at" in err) == (2, True)
 
 
+def drop(evaluation: dict[str, Any], part: str, name: str) -> dict[str, Any]:
+    """Return an evaluation without a part of it that others name."""
+    return {**evaluation, part: {key: value for key, value in evaluation[part].items() if key != name}}
+
+
+def test_an_evaluation_whose_parts_do_not_fit_together_has_no_report(folders: Path, rlaif: RunCommand) -> None:
+    summary = folders / "done" / "evaluation" / "summary" / "evaluation.json"
+    evaluation = json.loads(summary.read_text())
+    arm = drop({**evaluation, "wins": [], "differences": []}, "policies", "rlaif")
+    summary.unlink()
+    for damaged, reason in (
+        (drop(evaluation, "labelers", "judge"), "labelers: 'judge' is missing"),
+        (drop(evaluation, "arms", "rlaif"), "arms: 'rlaif' is missing"),
+        (drop(evaluation, "policies", "sft"), "policies: 'sft' is missing"),
+        (drop(arm, "arms", "rlaif"), "its arms are not those of spec.yaml"),
+    ):
+        summary.write_text(json.dumps(damaged))
+        code, _, err = rlaif("report", folders / "done")
+        advice = "rerun the spec in the same folder to write it again"
+        assert (code, err) == (2, f"rlaif: {summary} is damaged: {reason}; {advice}\n")
+
+
 def test_a_failed_run_is_listed_with_its_error(
     tmp_path: Path, tiny_spec: Callable[..., Spec], manager: PluginManager, rlaif: RunCommand
 ) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rlaif_framework import PluginManager
+from rlaif_framework import DataError, PluginManager
+from rlaif_framework.files import read_own
+from rlaif_framework.metrics.evaluation import Evaluation
 from rlaif_framework.plugins.slots import narrow
 from rlaif_framework.report.results import list_results
 from rlaif_framework.report.run_report import RunReport, StepReport
@@ -285,6 +289,7 @@ def test_missing_measurements_are_shown_as_missing() -> None:
         arms={"bare": {"labeler": None, "reward": reward, "curve": []}},
         policies={"sft": POLICY, "bare": POLICY},
         wins=[{**win(None, None), "first": "bare"}],
+        differences=[],
         labelers={"judge": labeler("rouge", None)},
     )
     assert "not measured" in " ".join(made.summary)
@@ -400,3 +405,44 @@ def test_slices_are_those_of_all_labelers() -> None:
     page = report(labelers=labelers).render()
     assert "Agreement by slice" in page
     assert '<th scope="row">too-long</th>' in page
+
+
+def mutate(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield a value with one key removed or renamed, at every depth, and where. Estimates are left as they are."""
+    if isinstance(value, dict) and "count" not in value:
+        for key, inner in value.items():
+            rest = {name: other for name, other in value.items() if name != key}
+            yield f"{path}.{key} removed", rest
+            yield f"{path}.{key} renamed", {**rest, f"{key}-x": inner}
+            for place, changed in mutate(inner, f"{path}.{key}"):
+                yield place, {**value, key: changed}
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            for place, changed in mutate(inner, f"{path}.{number}"):
+                yield place, [*value[:number], changed, *value[number + 1 :]]
+
+
+def test_an_evaluation_without_a_key_has_a_report_or_is_refused_in_one_line(tmp_path: Path) -> None:
+    labelers = {name: EVALUATION["labelers"][name] for name in ("judge", "rlaif")}
+    wins = [*EVALUATION["wins"], {**win(estimate(0.6), None), "judge": "rlaif"}]
+    checkpoint = {"step": 1, "kl": estimate(1.0), "reward": None, "win_rate": estimate(0.6), "judge": "rouge"}
+    more = {"wins": wins, "arms": {"rlaif": {**ARM, "checkpoints": [checkpoint]}}, "metrics": ["rougeL"]}
+    policies = {"sft": {"tokens": estimate(9)}, "rlaif": {"tokens": estimate(9), "eos_rate": estimate(1)}}
+    evaluation = {**EVALUATION, **by_judges(rlaif={"kind": "llm"}), "labelers": labelers, "policies": policies, **more}
+    path = tmp_path / "evaluation.json"
+    refused, accepted = set(), set()
+    for place, changed in [(".", evaluation), *mutate(evaluation)]:
+        path.write_text(json.dumps(changed))
+        try:
+            found = read_own(Evaluation, path, 2**20, "rerun the spec")
+        except DataError as error:
+            refused.add(place)
+            message = str(error)
+            assert re.fullmatch(rf"{path} is damaged: [^\n]+; rerun the spec", message), place
+        else:
+            accepted.add(place)
+            RunReport.build(SPEC, found, [], {}).write(tmp_path)
+    named = ("judges.judge", "judges.rlaif", "labelers.judge", "labelers.rlaif", "arms.rlaif", "policies.sft")
+    for place in (*named, "policies.rlaif"):
+        assert f".{place} renamed" in refused, place
+    assert accepted >= {".", ".judges.rlaif removed", ".policies.rlaif.tokens removed"}
