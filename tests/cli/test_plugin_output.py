@@ -81,6 +81,10 @@ from rlaif_plugins.tasks.tldr import TldrConfig
 class PostsConfig(TldrConfig):
     kind: Literal["acme/posts"] = "acme/posts"
 
+    def loads(self, policy):
+        print("printed by a config")
+        return super().loads(policy)
+
 @hookimpl
 def rlaif_tasks():
     yield Component("acme/posts", PostsConfig, "rlaif_target:Posts")
@@ -106,6 +110,7 @@ def test_a_plan_as_json_is_free_of_what_plugins_print(
     captured = capfd.readouterr()
     assert [step["name"] for step in json.loads(captured.out)][:2] == ["sft", "a/reward"]
     assert "printed by a target" in captured.err
+    assert "printed by a config" in captured.err
 
 
 WITHOUT_SCHEMA = (
