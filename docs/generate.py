@@ -400,7 +400,9 @@ def _cut_bodies(lines: Sequence[str], node: ast.ClassDef | ast.FunctionDef) -> s
     """Return the source of a class or function with the docstrings of public functions, and without their code."""
     dropped: set[int] = set()
     for item in [node] if isinstance(node, ast.FunctionDef) else node.body:
-        if isinstance(item, ast.FunctionDef):
+        if isinstance(item, ast.AnnAssign) and ast.unparse(item.target).startswith("_"):
+            dropped |= set(range(item.lineno, (item.end_lineno or 0) + 1))
+        elif isinstance(item, ast.FunctionDef):
             first, last = _first_line(item), item.end_lineno or 0
             if item.name.startswith("_"):
                 dropped |= set(range(first, last + 1))

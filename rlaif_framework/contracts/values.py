@@ -99,30 +99,45 @@ def read_record(kind: type[T], value: object, where: str) -> T:
     """
     if not isinstance(value, kind):
         raise PluginError(f"{where}: {short(value)} is not of type {kind.__name__}")
-    key: Any = kind  # mypy does not regard types as hashable
-    adapter = _adapter(key)
-    with suppress(ValueError):  # most records need no conversion: this takes a tenth of the time
-        (record,) = adapter.validate_python((value,))
-        adapter.dump_json((record,))
-        return record  # type: ignore[no-any-return]
+    return read_value(kind, value, where)  # type: ignore[no-any-return]
+
+
+def read_value(form: Any, value: object, where: str) -> Any:
+    """Return a value of a type, such as `Sequence[str]`, with all its parts converted, as they are read from a file.
+
+    Args:
+        form: The type.
+        value: What a component returned.
+        where: Component and method, for error messages.
+
+    Raises:
+        PluginError: The value, or a part of it, has another type, is not finite, or is not JSON.
+    """
+    adapter = _adapter(form)
+    with suppress(ValueError):  # most values need no conversion: this takes a tenth of the time
+        (found,) = adapter.validate_python((value,))
+        adapter.dump_json((found,))
+        return found
     try:
         text = json.dumps([value], default=_to_json, ensure_ascii=False)
         # Lone surrogates cannot be written to a file.
-        (record,) = adapter.validate_json(text.encode("utf-8", "replace"))
+        (found,) = adapter.validate_json(text.encode("utf-8", "replace"))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         path = ".".join(map(str, first["loc"][1:]))
-        raise PluginError(f"{where}: {path} is {short(first['input'])}: {first['msg']}") from error
+        place = f"{where}: {path}" if path else where
+        message = first["msg"].removeprefix("Value error, ")
+        raise PluginError(f"{place} is {short(first['input'])}: {message}") from error
     except (TypeError, ValueError, RecursionError) as error:
         raise PluginError(f"{where}: it cannot be written as JSON: {error}") from error
-    return record  # type: ignore[no-any-return]
+    return found
 
 
 @cache
-def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+def _adapter(form: Any) -> TypeAdapter[Any]:
     # Of a tuple, because the config applies to dataclasses inside another type only.
-    form: Any = GenericAlias(tuple, (kind,))
-    return TypeAdapter(form, config=ConfigDict(strict=True, allow_inf_nan=False, revalidate_instances="always"))
+    one: Any = GenericAlias(tuple, (form,))
+    return TypeAdapter(one, config=ConfigDict(strict=True, allow_inf_nan=False, revalidate_instances="always"))
 
 
 def _to_json(value: object) -> Any:

@@ -60,12 +60,13 @@ def _try_suggested(
     learned = {labeler.kind for labeler in _find_labelers(spec)}
     others = spec.evaluate.judges if spec.evaluate is not None else {}
     for suggested in context.task_config.suggested_judges:
+        kind = suggested.get("kind")
+        if isinstance(kind, str) and kind not in context.manager.names("labeler"):  # of a plugin that is not installed
+            continue
         try:
             judge = narrow("labeler", suggested, context.manager)
-        except PluginError:  # of a plugin that is not installed
-            continue
-        except ValidationError as error:
-            problem = error.errors(include_url=False)[0]["msg"]
+        except ValueError as error:
+            problem = error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else error
             raise PluginError(
                 f"task '{context.task_config.kind}' suggests a judge that is not valid: {problem}"
             ) from error

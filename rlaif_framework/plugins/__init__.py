@@ -1,8 +1,9 @@
 """Components that plugins offer, and how plugins are found. May import `contracts` and below; no torch.
 
 `discovery` finds plugins and checks the versions that they require, `checks` checks what a loaded plugin offers,
-`targets` imports the classes of components and checks their methods, `failures` describes errors in plugin code, and
-`builtins` lists the modules of the package's own plugins.
+`targets` imports the classes of components and checks their methods, `config_returns` validates what the methods of
+their configs return, `failures` describes errors in plugin code, and `builtins` lists the modules of the package's own
+plugins.
 """
 
 import lazy_loader

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar, get_args
+from typing import Any, ClassVar, Literal, TypeVar, get_args
+
+from pydantic import PositiveInt
 
 from rlaif_framework.config import Config
+from rlaif_framework.plugins.config_returns import check_overrides
+from rlaif_framework.plugins.own_code import FunctionName
 
 Slot = Literal[
     "task",
@@ -42,9 +46,9 @@ class ModelLoad:
     """Precision of the weights: that of the policy (`policy`), or a fixed one."""
     shared: bool = False
     """If True, the model shares the policy's base weights when adapters are trained."""
-    groups: int = 16
+    groups: PositiveInt = 16
     """Number of prompts per training step."""
-    responses: int = 1
+    responses: PositiveInt = 1
     """Number of responses per prompt."""
     lora: Config | Literal["policy"] | None = "policy"
     """Adapters to train (`LoraSettings`), None to train all weights, or `policy` to use the policy's setting."""
@@ -63,8 +67,16 @@ class ComponentConfig(Config):
     `LabelerConfig`, `RewardConfig`, `AlgorithmConfig`, `MetricConfig` or `TrackerConfig`.
     """
 
+    _slot: ClassVar[Slot]
+
     kind: str
     """Name of the component."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Validate what the members that a subclass overrides return."""
+        super().__pydantic_init_subclass__(**kwargs)
+        check_overrides(cls)
 
     def loads(self, policy: str) -> Sequence[ModelLoad]:
         """List the models that this component holds in memory.
@@ -95,7 +107,7 @@ class ComponentConfig(Config):
         return frozenset()
 
     @property
-    def own_code(self) -> Sequence[str]:
+    def own_code(self) -> Sequence[FunctionName]:
         """Functions of the user's own that this component calls, as `FILE.py:FUNCTION` or `PACKAGE.MODULE:FUNCTION`.
 
         They run only if the user allows it. The hash of their code is part of the keys of artefacts. The default is

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import Field, NonNegativeInt
 
 from rlaif_framework.plugins.component import AnyConfig, ComponentConfig, Slot, nested_configs, outermost_configs
 
@@ -25,6 +27,8 @@ METRIC_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
 class TaskConfig(ComponentConfig):
     """Base of the config of a task."""
 
+    _slot: ClassVar[Slot] = "task"
+
     @property
     def prompt_columns(self) -> Sequence[str]:
         """Names of the `columns` that the prompts have; by default none."""
@@ -43,6 +47,8 @@ class TaskConfig(ComponentConfig):
 class BackendConfig(ComponentConfig):
     """Base of the config of a backend."""
 
+    _slot: ClassVar[Slot] = "backend"
+
     exact_mass: ClassVar[bool] = False
     """True if the answer to a choice has the whole probability mass on the options, at the cost of a forward pass.
     Labelers then find out with up to two more questions whether the model puts a space before its answer."""
@@ -52,7 +58,7 @@ class BackendConfig(ComponentConfig):
         """All that only matter for a policy; override this if the backend uses one of them."""
         return MODEL_FREE
 
-    def preferred_chunk_size(self) -> int:
+    def preferred_chunk_size(self) -> NonNegativeInt:
         """Return the preferred number of comparisons per call, 0 for no preference.
 
         A server that answers many requests concurrently needs chunks that are large enough to keep it busy.
@@ -63,13 +69,15 @@ class BackendConfig(ComponentConfig):
 class StrategyConfig(ComponentConfig):
     """Base of the config of a prompt strategy."""
 
+    _slot: ClassVar[Slot] = "strategy"
+
     @property
     def unused_policy_settings(self) -> frozenset[str]:
         """All that only matter for a policy; override this if the strategy uses one of them."""
         return MODEL_FREE
 
     @property
-    def longest_answer(self) -> int:
+    def longest_answer(self) -> NonNegativeInt:
         """The maximum number of tokens that the model generates before the label.
 
         Prompts are truncated so that this many tokens still fit into the context. The default is the maximum over the
@@ -92,6 +100,8 @@ class StrategyConfig(ComponentConfig):
 class LabelerConfig(ComponentConfig):
     """Base of the config of a labeler."""
 
+    _slot: ClassVar[Slot] = "labeler"
+
     scores_responses: ClassVar[bool] = False
     """True if the labeler scores each response alone: its class then has the method `score` of `Reward`, and reward
     `direct` can use it."""
@@ -101,7 +111,7 @@ class LabelerConfig(ComponentConfig):
         """All that only matter for a policy; override this if the labeler uses one of them."""
         return MODEL_FREE
 
-    def missing_field(self, comparison: Comparison) -> str | None:
+    def missing_field(self, comparison: Comparison) -> Annotated[str, Field(min_length=1)] | None:
         """Describe what a comparison lacks to be labelled, such as `has no human preference`.
 
         This is called before anything is computed. The default checks the labelers in this labeler's slots.
@@ -125,7 +135,7 @@ class LabelerConfig(ComponentConfig):
             if isinstance(part, LabelerConfig | StrategyConfig):
                 part.check_prompts(prompts)
 
-    def preferred_chunk_size(self) -> int:
+    def preferred_chunk_size(self) -> NonNegativeInt:
         """Return the preferred number of comparisons per call, 0 for no preference.
 
         The default is the maximum over the labelers and backends in this labeler's slots.
@@ -136,6 +146,8 @@ class LabelerConfig(ComponentConfig):
 
 class RewardConfig(ComponentConfig):
     """Base of the config of a reward model."""
+
+    _slot: ClassVar[Slot] = "reward"
 
     saves_model: ClassVar[bool] = False
     """True if `fit` saves a score model that a value model can be initialised from."""
@@ -148,7 +160,7 @@ class RewardConfig(ComponentConfig):
         """
         return any(part.needs_preferences for part in _nested(self, RewardConfig))
 
-    def missing_field(self, comparison: Comparison) -> str | None:
+    def missing_field(self, comparison: Comparison) -> Annotated[str, Field(min_length=1)] | None:
         """Describe what a comparison lacks for its responses to be scored, such as `has a prompt without a reference`.
 
         This is called before anything is computed, also for responses that do not exist yet and are empty. Rewards and
@@ -171,6 +183,8 @@ class RewardConfig(ComponentConfig):
 
 class AlgorithmConfig(ComponentConfig):
     """Base of the config of an algorithm."""
+
+    _slot: ClassVar[Slot] = "algorithm"
 
     responds: ClassVar[bool] = False
     """True if the algorithm answers test prompts itself (see `Responder`) and saves no policy."""
@@ -198,13 +212,15 @@ class AlgorithmConfig(ComponentConfig):
 class MetricConfig(ComponentConfig):
     """Base of the config of a metric of responses."""
 
+    _slot: ClassVar[Slot] = "metric"
+
     @property
     def unused_policy_settings(self) -> frozenset[str]:
         """All that only matter for a policy; override this if the metric uses one of them."""
         return MODEL_FREE
 
     @property
-    def names(self) -> Sequence[str]:
+    def names(self) -> Annotated[Sequence[str], Field(min_length=1)]:
         """Names of the numbers that the metric measures, as reports show them.
 
         The default is one, the component's name without its namespace: `copy_rate` for `acme/copy-rate`.
@@ -235,6 +251,8 @@ def check_metric_names(metrics: list[MetricConfig]) -> list[MetricConfig]:
 class TrackerConfig(ComponentConfig):
     """Base of the config of a tracker."""
 
+    _slot: ClassVar[Slot] = "tracker"
+
     rewinds: ClassVar[bool] = False
     """True if the tracker can remove metrics and has the methods of `StageTracker`. A stage that resumes from a
     checkpoint then logs the steps after it again. By default, a tracker gets each step of a tracked run once."""
@@ -250,18 +268,21 @@ def _nested(config: ComponentConfig, kind: type[AnyConfig]) -> Iterator[AnyConfi
 
 
 BASES: Mapping[Slot, type[ComponentConfig]] = {
-    "task": TaskConfig,
-    "backend": BackendConfig,
-    "strategy": StrategyConfig,
-    "labeler": LabelerConfig,
-    "reward": RewardConfig,
-    "algorithm": AlgorithmConfig,
-    "metric": MetricConfig,
-    "tracker": TrackerConfig,
+    base._slot: base
+    for base in (
+        TaskConfig,
+        BackendConfig,
+        StrategyConfig,
+        LabelerConfig,
+        RewardConfig,
+        AlgorithmConfig,
+        MetricConfig,
+        TrackerConfig,
+    )
 }
 """The base that the config of a component in each slot must have."""
 
 
 def slot_of(config: ComponentConfig) -> Slot:
     """Return the slot that a config's component belongs in."""
-    return next(slot for slot, base in BASES.items() if isinstance(config, base))
+    return config._slot

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Collection
 from difflib import get_close_matches
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import PackageNotFoundError, distribution, version
 
 from packaging.utils import canonicalize_name
 
 from rlaif_framework.plugins.failures import describe_error
-from rlaif_framework.plugins.versions import GROUP
+from rlaif_framework.plugins.versions import DISTRIBUTION, GROUP, framework_version
 from rlaif_registry import read_owners
 
 
@@ -23,6 +24,25 @@ def owns_name(title: str, name: str) -> bool:
     """Return True if the namespace of a component's name belongs to a distribution."""
     namespace, slash, _ = name.partition("/")
     return bool(slash) and canonicalize_name(title) == find_owner(namespace)
+
+
+def find_source(name: str, module: str) -> str:
+    """Return the distribution that a component comes from, with its version; for a file of the user's own, its path.
+
+    Args:
+        name: Name of the component.
+        module: Name of the module of its config.
+    """
+    namespace, slash, _ = name.partition("/")
+    if not slash:
+        return f"{DISTRIBUTION} {framework_version()}"
+    if namespace == "local":
+        return sys.modules[module].__file__ or module
+    owner = find_owner(namespace)
+    try:
+        return f"{owner} {version(owner)}"
+    except PackageNotFoundError:
+        return owner
 
 
 def describe_absent(name: str, loaded: Collection[str]) -> str:

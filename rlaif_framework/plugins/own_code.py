@@ -13,7 +13,9 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
 
 from rlaif_framework.errors import PluginError, SpecError, suggest
 from rlaif_framework.files import read_regular, user_path
@@ -54,6 +56,16 @@ def split_target(target: str) -> tuple[str, str]:
     if not is_file(name) and not all(part.isidentifier() for part in name.split(".")):
         raise ValueError(f"'{name}' is neither the name of a Python file nor that of a module")
     return name, function
+
+
+def check_target(target: str) -> str:
+    """Return a function as it is named, after checking the form of its name; see `split_target`."""
+    split_target(target)
+    return target
+
+
+FunctionName = Annotated[str, AfterValidator(check_target)]
+"""A function of the user's own, as `FILE.py:FUNCTION` or `PACKAGE.MODULE:FUNCTION`."""
 
 
 def anchor_target(target: str, folder: Path | None = None) -> str:

@@ -18,7 +18,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from rlaif_framework.errors import PluginError
+from rlaif_framework.errors import PluginError, RlaifError
 from rlaif_framework.plugins.component import ComponentConfig, Slot, SlotMark
 from rlaif_framework.plugins.configs import (
     BASES,
@@ -33,6 +33,7 @@ from rlaif_framework.plugins.configs import (
     check_metric_names,
 )
 from rlaif_framework.plugins.examples import add_example
+from rlaif_framework.plugins.failures import describe_error
 
 if TYPE_CHECKING:
     from rlaif_framework.plugins.manager import PluginManager
@@ -102,11 +103,16 @@ def narrow(slot: Slot, value: object, manager: PluginManager) -> ComponentConfig
         config = component.config.model_validate(dict(value), context={"manager": manager})
     except ValidationError as error:
         raise add_example(error, component, manager) from None
+    except RlaifError:
+        raise
+    except Exception as error:  # of the plugin's own validators
+        reason = describe_error(error, component.config.__module__)
+        raise PluginError(f"{manager.title(slot, kind)}: its settings cannot be read: {reason}") from error
     try:
         config.model_dump_json()
     except Exception as error:  # of pydantic, or of the plugin's own serialisers
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"{manager.title(slot, kind)}: its settings cannot be written as JSON: {reason}") from error
+        raise PluginError(f"{manager.title(slot, kind)}: its settings cannot be written as JSON: {reason}") from error
     return config
 
 

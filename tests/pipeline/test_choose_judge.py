@@ -109,9 +109,13 @@ def test_a_task_suggests_its_own_judges(
     suggested: list[dict[str, Any]] = [{"kind": "gone/x"}, {"kind": "length", "prefer": "shorter"}]
     monkeypatch.setattr(TldrConfig, "suggested_judges", suggested, raising=False)
     assert choose(plain(arms={"a": arm("rouge")}), manager)[0] == "length (prefer: shorter)"
-    suggested[0] = {"kind": "length", "prefer": "red"}
-    with pytest.raises(PluginError, match="task 'tldr' suggests a judge that is not valid: Input should be"):
-        choose(plain(arms={"a": arm("rouge")}), manager)
+    for wrong, reason in (
+        ({"kind": "length", "prefer": "red"}, "Input should be"),
+        ({"name": "x"}, "'kind' is missing"),
+    ):
+        suggested[0] = wrong
+        with pytest.raises(PluginError, match=f"task 'tldr' suggests a judge that is not valid: {reason}"):
+            choose(plain(arms={"a": arm("rouge")}), manager)
 
 
 def test_without_references_there_are_no_win_rates(
