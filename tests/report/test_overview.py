@@ -73,7 +73,7 @@ def test_the_verdict_says_what_cannot_be_judged() -> None:
         "No win rate is measured; the held-out reward of rlaif changed by +0.02 [-0.03, 0.07], which"
     )
     without = {**ARM, "reward": {**REWARD, "gain": None}}
-    labels, rewards = write_verdict(evaluate(wins=[], arms={"rlaif": without}, policies={}))
+    labels, rewards = write_verdict(evaluate(wins=[], differences=[], arms={"rlaif": without}, policies={}))
     assert labels == "Of the labelers, rlaif agrees most with the gold preferences: 72.0 % [67.0, 77.0], n=50."
     assert rewards.startswith("Of the rewards, that of rlaif is the most accurate on held-out pairs: 70.0 %")
 
@@ -200,9 +200,12 @@ def test_warnings_are_grouped_and_at_most_five_kinds_are_open() -> None:
 
 def test_every_warning_is_on_the_page_once() -> None:
     changes: dict[str, Any] = {
-        "wins": [win(estimate(0.7), estimate(0.52)), {**win(estimate(0.5), None), "first": "direct"}],
+        "wins": [win(estimate(0.7), estimate(0.52)), {**win(estimate(0.5), None), "first": "reference"}],
         "longer_is_better": estimate(0.8),
-        "policies": {"sft": POLICY, "rlaif": {**POLICY, "eos_rate": estimate(0.1), "copy_rate": estimate(0.6)}},
+        "policies": {
+            **EVALUATION["policies"],
+            "rlaif": {**POLICY, "eos_rate": estimate(0.1), "copy_rate": estimate(0.6)},
+        },
         "labelers": {**EVALUATION["labelers"], "judge": labeler("rouge", estimate(0.5), "synthetic")},
     }
     found = build_report(**changes)
