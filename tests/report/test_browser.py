@@ -297,13 +297,13 @@ def test_samples_without_both_orders_do_not_differ_by_order(browser: Browser, tm
 
 def test_a_column_is_sorted_as_numbers_only_if_all_its_cells_are(browser: Browser, tmp_path: Path) -> None:
     wins = [{**win(estimate(rate) if rate else None, None), "first": n} for n, rate in WIN_RATES.items()]
-    names = ["sft", *WIN_RATES]
-    browser.open(write_page(tmp_path, [], wins=wins, policies=dict.fromkeys(names, POLICY)))
+    arms, policies = dict.fromkeys(WIN_RATES, ARM), dict.fromkeys(["sft", *WIN_RATES], POLICY)
+    browser.open(write_page(tmp_path, [], wins=wins, arms=arms, policies=policies))
     firsts = "[...document.querySelectorAll('#wins tbody tr')].map((x) => x.cells[0].textContent)"
     browser.click("#wins thead button", 0)
     assert browser.evaluate(firsts) == ["10b", "7b", "rlaif"]
     browser.click("#wins thead button", 2)
     assert browser.evaluate(firsts) == ["7b", "rlaif", "10b"], "what was not measured is not last"
     browser.click("#policies thead button", 0)
-    policies = "[...document.querySelectorAll('#policies tbody th')].map((x) => x.textContent)"
-    assert browser.evaluate(policies) == ["10b", "7b", "rlaif", "sft"]
+    shown = "[...document.querySelectorAll('#policies tbody th')].map((x) => x.textContent)"
+    assert browser.evaluate(shown) == ["10b", "7b", "rlaif", "sft"]
