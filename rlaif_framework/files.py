@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from rlaif_framework.errors import DataError, RlaifError
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
+    from pydantic import BaseModel, ValidationError
 
 M = TypeVar("M", bound="BaseModel")
 
@@ -319,7 +319,11 @@ def read_own(kind: type[M], path: Path, limit: int, remedy: str) -> M:
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}; {remedy}") from error
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = "".join(f"{part}: " for part in first["loc"])
-        reason = first["msg"].removeprefix("Value error, ")
-        raise DataError(f"{path} is damaged: {place}{reason}; {remedy}") from None
+        raise DataError(f"{path} is damaged: {describe_first(error)}; {remedy}") from None
+
+
+def describe_first(error: ValidationError) -> str:
+    """Describe the first problem of a record, with its place."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = "".join(f"{part}: " for part in first["loc"])
+    return place + first["msg"].removeprefix("Value error, ")

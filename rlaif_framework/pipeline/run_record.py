@@ -12,11 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from rlaif_framework.data.mappings import read_mapping
 from rlaif_framework.errors import DataError
-from rlaif_framework.files import is_locked, read_own, write_atomic
+from rlaif_framework.files import describe_first, is_locked, read_own, write_atomic
 from rlaif_framework.metrics.evaluation import EVALUATION, Evaluation
 from rlaif_framework.pipeline.run_folder import LARGEST_RECORD, RECORD, StepKeys
 from rlaif_framework.report.family_report import FAMILY
@@ -72,6 +72,38 @@ class RunStatus(BaseModel):
     def write(self, folder: Path) -> None:
         """Write `status.json` into the run folder."""
         write_atomic(folder / STATUS, self.model_dump_json(indent=1))
+
+
+class _Component(BaseModel):
+    kind: str
+
+
+class _Pairs(BaseModel):
+    source: str
+
+
+class _Feedback(_Component):
+    labeler: _Component
+    pairs: _Pairs
+
+
+class _Arm(BaseModel):
+    feedback: _Feedback | None
+
+
+class _Policy(BaseModel):
+    model: str
+    max_new_tokens: int
+
+
+class _ResolvedSpec(BaseModel):
+    """The settings that reports and cards show. The others are shown as they are, also those of absent plugins."""
+
+    name: str
+    seed: int
+    task: _Component
+    policy: _Policy
+    arms: dict[str, _Arm]
 
 
 class _FamilyKeys(BaseModel):
@@ -162,12 +194,18 @@ class RunRecord:
         return sum(manifest.seconds for manifest in self.manifests.values())
 
     def read_spec(self) -> dict[str, Any]:
-        """Read the resolved spec as plain values, without validation.
+        """Read the resolved spec as plain values.
 
         Raises:
             DataError: It is missing or damaged.
         """
-        return read_mapping(self.folder / "spec.yaml", "spec")
+        path = self.folder / "spec.yaml"
+        spec = read_mapping(path, "spec")
+        try:
+            _ResolvedSpec.model_validate(spec)
+        except ValidationError as error:
+            raise DataError(f"{path} is damaged: {describe_first(error)}; {RERUN}") from None
+        return spec
 
     def read_evaluation(self) -> Evaluation | None:
         """Read the evaluation; None if there is none, or it is not finished.

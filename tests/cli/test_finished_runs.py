@@ -123,6 +123,20 @@ def test_an_evaluation_whose_parts_do_not_fit_together_has_no_report(folders: Pa
         assert (code, err) == (2, f"rlaif: {summary} is damaged: {reason}; {advice}\n")
 
 
+def test_a_spec_without_what_reports_show_is_named(folders: Path, rlaif: RunCommand) -> None:
+    path = folders / "done" / "spec.yaml"
+    spec = yaml.safe_load(path.read_text())
+    feedback = spec["arms"]["rlaif"]["feedback"]
+    for damaged, place in (
+        ({key: value for key, value in spec.items() if key != "policy"}, "policy"),
+        ({**spec, "task": "tldr"}, "task"),
+        ({**spec, "arms": {"rlaif": {"feedback": {**feedback, "pairs": None}}}}, "arms: rlaif: feedback: pairs"),
+    ):
+        path.write_text(yaml.safe_dump(damaged))
+        code, _, err = rlaif("report", folders / "done")
+        assert (code, err.startswith(f"rlaif: {path} is damaged: {place}: "), err.count("\n")) == (2, True, 1), err
+
+
 def test_a_failed_run_is_listed_with_its_error(
     tmp_path: Path, tiny_spec: Callable[..., Spec], manager: PluginManager, rlaif: RunCommand
 ) -> None:
