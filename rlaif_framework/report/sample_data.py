@@ -155,5 +155,7 @@ def _scale(probability: float | None) -> int | None:
 
 
 def _round(value: float) -> float:
+    if isinstance(value, int):
+        return value
     rounded = float(f"{value:.{DIGITS}g}")
     return int(rounded) if rounded.is_integer() else rounded

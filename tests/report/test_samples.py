@@ -90,8 +90,12 @@ def test_packed_samples_are_what_was_given_in_fewer_digits() -> None:
         "orders": [[900, 200], [100, 800]],
         "notes": ["", ""],
     }
+    long = make_row(0)
+    long["responses"]["sft"]["metrics"]["tokens"] = 12_345
+    assert (packed := pack_samples([long])) is not None
+    assert unpack(packed.data)["metrics"][0]["tokens"] == [12_345], "counts are not rounded"
     assert pack_samples([]) is None
-    assert pack_samples([make_row(0), make_row(2)]) == packed
+    assert pack_samples([make_row(0), make_row(2)]) == pack_samples([make_row(0), make_row(2)])
 
 
 def test_samples_beyond_the_limit_are_left_out_and_said() -> None:
