@@ -142,7 +142,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 def remove_atomic(folder: Path) -> None:
     """Remove a folder at once, and then its files; `remove_leftovers` removes what a killed process left of them."""
-    temporary = _temporary(folder)
+    # Not the name of `atomic_path`, which may be writing what comes in place of the folder.
+    temporary = _temporary(folder.with_name(f"{folder.name}.old"))
     folder.rename(temporary)
     shutil.rmtree(temporary)
 

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt
 
 from rlaif_framework.errors import DataError, RlaifError
-from rlaif_framework.files import DAY, atomic_path, locked, read_own, remove_leftovers, remove_lock
+from rlaif_framework.files import DAY, atomic_path, locked, read_own, remove_atomic, remove_leftovers, remove_lock
 
 MANIFEST = "artefact.json"
 """Name of the file that makes a folder a complete artefact."""
@@ -201,7 +201,8 @@ def link_tree(source: Path, target: Path, keep: str | None = None) -> None:
         shutil.copytree(source, temporary, copy_function=_link_file)
         if keep is not None and not (source / keep).exists():
             _link_file(str(target / keep), str(temporary / keep))
-        shutil.rmtree(target, ignore_errors=True)  # a folder that is not empty cannot be replaced by renaming
+        if target.exists():  # a folder that is not empty cannot be replaced by renaming
+            remove_atomic(target)
 
 
 def _link_file(source: str, target: str) -> str:

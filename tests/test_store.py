@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from rlaif_framework import DataError, RlaifError, Store
 from rlaif_framework import store as store_module
-from rlaif_framework.files import atomic_path, remove_lock
+from rlaif_framework.files import atomic_path, remove_leftovers, remove_lock
 from rlaif_framework.store import MANIFEST, hash_content, link_tree
 from support.rows import KEY, make_manifest
 
@@ -92,6 +92,28 @@ def test_a_run_folder_shares_the_files_of_the_store_and_replaces_an_earlier_arte
     assert not (target / "nested" / "log.txt").exists(), "a file of the earlier artefact was left"
     assert (source / "model.bin").read_text() == "weights"
     assert [p.name for p in target.parent.iterdir()] == ["policy"], "a temporary folder was left"
+
+
+def test_a_kill_while_an_artefact_is_replaced_leaves_no_part_of_it_at_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, target = Store(tmp_path / "store"), tmp_path / "run" / "policy"
+    source = fill(store)
+    link_tree(source, target)
+
+    def kill(folder: Path, **options: Any) -> None:
+        if folder.exists():
+            (folder / MANIFEST).unlink()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", kill)
+        with pytest.raises(KeyboardInterrupt):
+            link_tree(source, target)
+    assert not target.exists() or (target / MANIFEST).exists()
+    remove_leftovers(target.parent)
+    link_tree(source, target)
+    assert [p.name for p in target.parent.iterdir()] == ["policy"]
 
 
 def test_where_there_are_no_hard_links_files_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,7 +19,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from rlaif_framework.errors import SpecError
-from rlaif_framework.files import read_regular, remove_leftovers, user_path, write_atomic
+from rlaif_framework.files import read_regular, remove_atomic, remove_leftovers, user_path, write_atomic
 from rlaif_framework.pipeline.environment import describe_environment
 from rlaif_framework.pipeline.steps import Step
 from rlaif_framework.report.card_file import CARD, is_edited
@@ -145,7 +144,8 @@ def open_folder(folder: Path, spec: Spec, steps: Sequence[Step]) -> None:
     for parent in {folder, *(place.parent for place in places.values())}:
         remove_leftovers(parent)
     for name in set(previous) - set(current):
-        shutil.rmtree(places[name], ignore_errors=True)
+        if places[name].exists():
+            remove_atomic(places[name])
     if previous != current:  # the report would describe other artefacts
         for name in REPORTS:
             (folder / name).unlink(missing_ok=True)
