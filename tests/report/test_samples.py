@@ -92,7 +92,8 @@ def test_packed_samples_are_what_was_given_in_fewer_digits() -> None:
     }
     long = make_row(0)
     long["responses"]["sft"]["metrics"]["tokens"] = 12_345
-    assert (packed := pack_samples([long])) is not None
+    packed = pack_samples([long])
+    assert packed is not None
     assert unpack(packed.data)["metrics"][0]["tokens"] == [12_345], "counts are not rounded"
     assert pack_samples([]) is None
     assert pack_samples([make_row(0), make_row(2)]) == pack_samples([make_row(0), make_row(2)])
