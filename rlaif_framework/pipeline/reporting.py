@@ -149,7 +149,7 @@ def _write_report(record: RunRecord, manager: PluginManager, progress: Progress)
         reason = "has no evaluation" if record.stage is None else f"is not finished: {record.stage} is missing"
         raise DataError(f"the run in {record.folder} {reason}, so it has no report")
     spec = record.read_spec()
-    if not isinstance(arms := spec.get("arms"), dict) or evaluation.arms.keys() != arms.keys():
+    if evaluation.arms.keys() != spec["arms"].keys():
         path = record.folder / SUMMARY / EVALUATION
         raise DataError(f"{path} is damaged: its arms are not those of spec.yaml; {RERUN}")
     steps = [FinishedStep(name, m.stage, m.key) for name, m in record.manifests.items()]
