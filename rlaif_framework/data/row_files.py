@@ -92,15 +92,16 @@ def read_row_file(path: Path) -> Iterator[Row]:
             f"{str(path).replace(':/', '://', 1)} is a URL, from which nothing is read; download the file and use its "
             "path, or use the id 'owner/name' of a data set of the Hugging Face Hub"
         )
-    if path.exists() and not path.is_file():
-        raise DataError(f"{path} is not a file")
-    if not is_row_file(path):
-        raise DataError(f"{path}: rows are read from files whose names end in {', '.join(SUFFIXES)}")
     if not path.exists():
         if any(mark in path.name for mark in "*?["):
             raise DataError(f"no data file at {path}: patterns are not expanded; use the path of a folder")
         near = get_close_matches(path.name, _list_row_files(path.parent), n=1)
-        raise DataError(f"no data file at {path}" + (f"; did you mean '{near[0]}'?" if near else ""))
+        kind = "data file" if is_row_file(path) else "file or folder"
+        raise DataError(f"no {kind} at {path}" + (f"; did you mean '{near[0]}'?" if near else ""))
+    if not path.is_file():
+        raise DataError(f"{path} is not a file")
+    if not is_row_file(path):
+        raise DataError(f"{path}: rows are read from files whose names end in {', '.join(SUFFIXES)}")
     if name.endswith(".parquet"):
         return _read_parquet(path)
     return _read_csv(path) if name.endswith((".csv", ".tsv")) else _read_json(path)

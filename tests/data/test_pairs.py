@@ -245,8 +245,10 @@ def test_packed_files_are_read(tmp_path: Path) -> None:
 def test_what_is_no_file_of_rows_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "folder.jsonl").mkdir()
+    (tmp_path / "pairs.txt").write_text("pairs")
     for name, reason in [
         ("nowhere.jsonl", "no data file"),
+        ("nowhere", "no file or folder at"),
         ("empty.jsonl", "is empty"),
         ("folder.jsonl", "has no file of rows"),
         ("pairs.txt", "names end in .jsonl, .jsonl.gz, .json,"),
