@@ -88,7 +88,8 @@ async function send() {
         tell(error.message);
         await load();
       } else {
-        tell("Your last answer is not saved yet: the server does not answer. Trying again ...");
+        const reason = error.status ? error.message : "the server does not answer";
+        tell(`Your last answer is not saved yet: ${reason}. Trying again ...`);
         await pause(wait);
         wait = Math.min(2 * wait, 5000);
       }

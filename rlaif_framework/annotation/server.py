@@ -265,7 +265,7 @@ def _refuse(status: int) -> Any:
             return JSONResponse(
                 {"error": f"{'.'.join(map(str, found['loc']))}: {found['msg'].removeprefix('Value error, ')}"}, status
             )
-        prefix = "the answer is not saved: " if status == 503 else ""
+        prefix = "the server cannot write the file of answers: " if status == 503 else ""
         return JSONResponse({"error": f"{prefix}{error}"}, status)
 
     return refuse

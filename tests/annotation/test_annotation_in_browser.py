@@ -101,6 +101,21 @@ def test_an_open_page_sends_what_it_holds_once_the_same_command_runs_again(brows
         assert [x.choice for x in file.read_answers()] == ["first", "first"]
 
 
+def test_the_page_says_why_an_answer_cannot_be_written_and_sends_it_again(browser: Browser, tmp_path: Path) -> None:
+    refuse = "Promise.resolve(new Response('{\"error\": \"the disk is full\"}', {status: 503}))"
+    with serve(write_pairs(tmp_path, 3), "--out", tmp_path / "a.sqlite", "--name", "Ann") as served:
+        browser.open(served.url)
+        browser.wait(SHOWN)
+        browser.evaluate(f"globalThis.real = fetch; globalThis.fetch = () => {refuse}; undefined")
+        browser.press("1")
+        browser.wait("!document.querySelector('#notice').hidden")
+        notice = browser.evaluate("document.querySelector('#notice').textContent")
+        assert notice == "Your last answer is not saved yet: the disk is full. Trying again ..."
+        browser.evaluate("globalThis.fetch = real; undefined")
+        browser.wait(f"{SAVED} && {COUNTS} === 'Ann: 1 answered, 2 left for you'")
+        assert browser.evaluate("document.querySelector('#notice').hidden")
+
+
 def test_an_answer_is_taken_back_while_it_is_under_way(browser: Browser, tmp_path: Path) -> None:
     hold = "new Promise((done) => (globalThis.release = () => done(real(...request))))"
     with serve(write_pairs(tmp_path, 3), "--out", tmp_path / "a.sqlite", "--name", "Ann") as served:

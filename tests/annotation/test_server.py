@@ -277,7 +277,7 @@ def test_an_answer_that_cannot_be_written_is_an_error_that_the_page_tries_again(
         response = send_answer(client, shown["id"])
     assert (response.status_code, response.json()["error"]) == (
         503,
-        "the answer is not saved: database or disk is full",
+        "the server cannot write the file of answers: database or disk is full",
     )
     assert send_answer(client, shown["id"]).json()["answered"] == 1
 
