@@ -18,8 +18,8 @@ from rlaif_framework.spec.model import BASELINES
 
 EVALUATION = "evaluation.json"
 """Name of the file in the artefact."""
-KL = "kl_k1"
-"""The logged metric that estimates the KL divergence from the baseline."""
+KL = ("kl_k1", "kl_k3", "kl")
+"""Logged metrics that estimate the KL divergence from the baseline, the preferred one first."""
 SAMPLES = "samples.jsonl"
 """Name of the file beside it with all test prompts, their responses and verdicts, for the page of the report."""
 Curve = list[dict[str, float]]
@@ -80,6 +80,8 @@ class MeasuredArm(Measured):
     rounds: int = 1
     """The number of rounds. With several, the curve and the checkpoints are those of the last one, which starts at the
     policy of the round before: their KL divergences are not from the baseline."""
+    selected_step: int | None = None
+    """The step whose policy was kept, by `checkpoint_selection` or the hacking alarm; None for the last one."""
     kl_bound: float | None = None
     """The most that the KL divergence from the baseline can be, in nats per response, of an algorithm that knows it and
     logs none, such as `best-of-n`."""
@@ -89,9 +91,21 @@ class MeasuredArm(Measured):
         """True if the KL divergences and the win rates of the checkpoints are from and against the baseline."""
         return self.rounds == 1
 
-    def last_logged(self, *metrics: str) -> float | None:
-        """Return the last value of the first of these training metrics that was logged; None if none was."""
-        return next((row[name] for name in metrics for row in reversed(self.curve) if name in row), None)
+    def find_kl(self) -> float | None:
+        """Return the measured KL divergence of the policy from the baseline, in nats per response; None if unknown.
+
+        That of the checkpoint that was kept, or else the last logged one.
+        """
+        if not self.starts_at_baseline:
+            return None
+        rows = self.curve
+        if self.selected_step is not None:
+            kept = (checkpoint.kl for checkpoint in self.checkpoints if checkpoint.step == self.selected_step)
+            if (measured := next(kept, None)) is not None:
+                return measured.value
+            # The responses of a step were sampled before its update.
+            rows = [row for row in rows if row["step"] <= self.selected_step + 1]
+        return next((row[name] for name in KL for row in reversed(rows) if name in row), None)
 
 
 class PairedDifference(Measured):

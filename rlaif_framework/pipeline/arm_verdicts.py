@@ -8,7 +8,7 @@ from typing import Any
 from rlaif_framework.errors import DataError, suggest
 from rlaif_framework.metrics.agreement import score_choice
 from rlaif_framework.metrics.estimates import Estimate
-from rlaif_framework.metrics.evaluation import KL, SAMPLES, Evaluation
+from rlaif_framework.metrics.evaluation import SAMPLES, Evaluation
 from rlaif_framework.metrics.wins import WinRate
 from rlaif_framework.pipeline.run_record import SUMMARY, RunRecord
 from rlaif_framework.records.jsonl import read_rows
@@ -127,6 +127,6 @@ def _list_metrics(evaluation: Evaluation, arm: str, win: WinRate) -> dict[str, E
         found["agreement of the labels"] = evaluation.labelers[measured.labeler].quality.agreement
     if reward is not None:
         found |= {"accuracy of the reward": reward.accuracy_gold, "change of its held-out reward": reward.gain}
-    if (kl := measured.last_logged(KL)) is not None:
-        found["KL at the last step"] = kl
+    if (kl := measured.find_kl()) is not None:
+        found["KL from sft"] = kl
     return found | evaluation.policies[arm]

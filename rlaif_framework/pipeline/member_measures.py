@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from rlaif_framework.metrics.agreement import observe, score_choice
-from rlaif_framework.metrics.evaluation import KL, Evaluation
+from rlaif_framework.metrics.evaluation import Evaluation
 from rlaif_framework.metrics.seeds import Measure, Measured
 from rlaif_framework.pipeline.artefact_files import PREFERENCES
 from rlaif_framework.pipeline.recipes import EvaluateRecipe
@@ -44,8 +44,8 @@ def list_measures(summary: Step, artefact: Callable[[Step], Path]) -> Iterator[M
             rows = list(zip((p.text for p in recipe.prompts), changes, strict=True))
             title = f"change of the held-out reward of {arm}"
             yield _mean(f"reward_gain/{arm}", title, reward.gain.value, rows, is_rate=False)
-        if measured.starts_at_baseline and (kl := measured.last_logged(KL)) is not None:
-            yield Measure(f"kl/{arm}", f"KL of {arm} at the last step", False, Measured(kl))
+        if (kl := measured.find_kl()) is not None:
+            yield Measure(f"kl/{arm}", f"KL of {arm} from sft", False, Measured(kl))
         if arm in recipe.responses:
             yield from _measure_responses(recipe, evaluation, arm, artefact)
 

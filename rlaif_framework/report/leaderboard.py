@@ -14,8 +14,6 @@ from rlaif_framework.report.page import short_number
 Mark = Literal["", "better", "worse", "higher", "lower"]
 """A significant difference: from the baseline, from no change, or from chance."""
 BASELINE, REFERENCE = "sft", "reference"
-KL = ("kl_k1", "kl_k3", "kl")
-"""Logged estimates of the KL divergence, the preferred one first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +96,9 @@ def name_judge(evaluation: Evaluation, judge: str) -> str:
 
 
 def find_kl(arm: MeasuredArm) -> float | None:
-    """Return the last logged KL divergence from the baseline, or else the most that it can be; None if unknown."""
-    if not arm.starts_at_baseline:
-        return None
-    logged = arm.last_logged(*KL)
-    return arm.kl_bound if logged is None else logged
+    """Return the measured KL divergence from the baseline, or else the most that it can be; None if unknown."""
+    measured = arm.find_kl()
+    return arm.kl_bound if measured is None and arm.starts_at_baseline else measured
 
 
 def _list_columns(evaluation: Evaluation, costs: Costs) -> Iterator[Column]:
@@ -113,7 +109,8 @@ def _list_columns(evaluation: Evaluation, costs: Costs) -> Iterator[Column]:
     yield Column("held-out reward", note, _measure(gains, lambda x: f"{x.value:+.3g}", 0.0))
     kl = {name: Cell(_show_kl(arm, found), found) for name, arm in arms if (found := find_kl(arm)) is not None}
     note = (
-        "Estimated KL divergence of the policy from the baseline at the last step, in nats per response, or its bound"
+        "Estimated KL divergence of the policy from the baseline, in nats per response, or its bound: that of the "
+        "checkpoint that was kept, or else of the last step"
     )
     yield Column("KL", note, kl)
     labels = {name: evaluation.labelers[arm.labeler].quality.agreement for name, arm in arms if arm.labeler}
@@ -143,7 +140,7 @@ def _show_cost(title: str, note: str, cost: Cost, show: Callable[[float], str]) 
 
 
 def _show_kl(arm: MeasuredArm, kl: float) -> str:
-    return short_number(kl) if arm.last_logged(*KL) is not None else f"\u2264 {short_number(kl)}"
+    return short_number(kl) if arm.find_kl() is not None else f"\u2264 {short_number(kl)}"
 
 
 def _list_wins(evaluation: Evaluation) -> Iterator[Column]:

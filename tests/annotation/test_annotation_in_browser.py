@@ -102,7 +102,7 @@ def test_an_open_page_sends_what_it_holds_once_the_same_command_runs_again(brows
 
 
 def test_the_page_says_why_an_answer_cannot_be_written_and_sends_it_again(browser: Browser, tmp_path: Path) -> None:
-    refuse = "Promise.resolve(new Response('{\"error\": \"the disk is full\"}', {status: 503}))"
+    refuse = 'Promise.resolve(new Response(\'{"error": "the disk is full"}\', {status: 503}))'
     with serve(write_pairs(tmp_path, 3), "--out", tmp_path / "a.sqlite", "--name", "Ann") as served:
         browser.open(served.url)
         browser.wait(SHOWN)

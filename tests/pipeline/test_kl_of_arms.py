@@ -12,6 +12,7 @@ from rlaif_framework.metrics.evaluation import Evaluation
 from rlaif_framework.report.leaderboard import Costs, build_leaderboard
 from rlaif_framework.report.run_charts import draw_run
 from rlaif_framework.report.run_report import RunReport
+from rlaif_framework.store import Manifest
 from support.runs import execute
 
 
@@ -33,6 +34,9 @@ def test_a_run_compares_its_arms_at_equal_kl(
     assert {name: [c.step for c in found] for name, found in checkpoints.items()} == {name: [1, 2] for name in arms}
     assert all(c.kl and c.reward and c.win_rate and c.judge == "rouge" for c in checkpoints["far"])
     assert all(c.win_rate is None and c.judge is None for c in checkpoints["unjudged"])
+    for name, measured in evaluation.arms.items():
+        facts = Manifest.read(tmp_path / "run" / name / "policy").facts
+        assert measured.selected_step == facts["selected_step"] in (1, 2)
     assert evaluation.equal_kl is not None
     assert set(evaluation.equal_kl.win_rates) == {"near", "far"}
     reached = {name: max(c.kl.value for c in checkpoints[name] if c.kl) for name in ("near", "far")}
@@ -41,6 +45,10 @@ def test_a_run_compares_its_arms_at_equal_kl(
     # The KL of a second round is from the policy of the first one.
     (column,) = (x for x in build_leaderboard(evaluation, Costs()).columns if x.title == "KL")
     assert column.cells.keys() == {"near", "far", "unjudged"}
+    for name, cell in column.cells.items():  # not that of the last step, whose policy may be another one
+        (kept,) = (c.kl for c in checkpoints[name] if c.step == evaluation.arms[name].selected_step)
+        assert kept is not None
+        assert cell.value == kept.value
     charts = [json.dumps(x.spec) for x in draw_run(evaluation)["training"] if x.id.startswith("checkpoint")]
     assert len(charts) == 2
     assert all('"near"' in chart and '"twice"' not in chart for chart in charts)

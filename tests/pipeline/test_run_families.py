@@ -317,7 +317,7 @@ def test_the_page_shows_each_seed_and_says_what_was_not_computed(report: FamilyR
     assert [row[0] for row in rows] == ["greedy", "sampled"]
     assert f">{title}</h3>" in page
     assert all(cell in page for row in rows for cell in row)
-    assert any("KL of rlaif at the last step" in note and "not measured on prompts" in note for note in report.notes)
+    assert any("KL of rlaif from sft" in note and "not measured on prompts" in note for note in report.notes)
     assert 'role="img" aria-label="KL from the baseline by training step, mean over seeds' in page
     assert "<script>" not in strip_assets(page)
 

@@ -137,6 +137,30 @@ def test_the_kl_of_an_algorithm_that_logs_none_is_its_bound() -> None:
     }
 
 
+def test_the_kl_is_that_of_the_policy_that_was_kept() -> None:
+    curve = [{"step": step, "kl_k1": float(10 * step - 10)} for step in (1, 2, 3, 4)]
+    checkpoints = [
+        {"step": step, "kl": estimate(kl), "reward": None, "win_rate": None, "judge": None}
+        for step, kl in ((2, 21.0), (4, 43.0))
+    ]
+    # The alarm keeps a policy without measuring its KL: the responses of step 2 are those of the policy after step 1.
+    kept: dict[str, dict[str, Any]] = {
+        "rlaif": {},
+        "selected": {"selected_step": 2, "checkpoints": checkpoints},
+        "alarm": {"selected_step": 1},
+        "initial": {"selected_step": 0},
+    }
+    found = evaluate(arms={name: {**ARM, "curve": curve, **changes} for name, changes in kept.items()})
+    assert {name: arm.find_kl() for name, arm in found.arms.items()} == {
+        "rlaif": 30.0,
+        "selected": 21.0,
+        "alarm": 10.0,
+        "initial": 0.0,
+    }
+    (column,) = (column for column in build_leaderboard(found, Costs()).columns if column.title == "KL")
+    assert column.cells["selected"].text == "21"
+
+
 def test_metrics_are_marked_by_the_difference_on_the_same_prompts() -> None:
     changes = {"tokens": estimate(4.0), "eos_rate": estimate(-0.2)}
     differences = [{"first": "rlaif", "second": "sft", "metrics": changes}]

@@ -79,7 +79,8 @@ def evaluate_run(stage: Stage, context: Context, recipe: EvaluateRecipe) -> None
             curve=_read_curve(stage, arm.improve),
             checkpoints=_read_checkpoints(stage, arm.improve),
             rounds=arm.improve.recipe.round if arm.improve is not None else 1,
-            kl_bound=_read_kl_bound(stage, arm.improve),
+            selected_step=_read_selected_step(stage, arm.improve),
+            kl_bound=_read_fact(stage, arm.improve, "kl_bound"),
         )
         for name, arm in recipe.arms.items()
     }
@@ -135,10 +136,16 @@ def _read_curve(stage: Stage, step: Step | None) -> Curve:
     return read_metrics(stage.artefact(step)) if step is not None else []
 
 
-def _read_kl_bound(stage: Stage, step: Step | None) -> float | None:
-    """Read the fact of an algorithm that knows how far its responses can be from the baseline."""
-    bound = Manifest.read(stage.artefact(step)).facts.get("kl_bound") if step is not None else None
-    return bound if isinstance(bound, int | float) else None
+def _read_selected_step(stage: Stage, step: Step | None) -> int | None:
+    """Read the training step whose policy was kept; None if it is the last one."""
+    found = _read_fact(stage, step, "selected_step")
+    return None if found is None else int(found)
+
+
+def _read_fact(stage: Stage, step: Step | None, name: str) -> float | None:
+    """Read a number that an algorithm has stated about its policy; None if it has not."""
+    found = Manifest.read(stage.artefact(step)).facts.get(name) if step is not None else None
+    return found if isinstance(found, int | float) else None
 
 
 def _read_checkpoints(stage: Stage, step: Step | None) -> list[Checkpoint]:
