@@ -107,7 +107,8 @@ def _wilson(rate: float, count: float, z: float) -> tuple[float, float]:
     # Not scipy's proportion_ci, which needs a whole number of successes: a tie is half of one.
     centre = (rate + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(rate * (1 - rate) / count + z * z / (4 * count * count))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # It contains the rate, but for rounding: that of 0 would start at 1e-17.
+    return min(rate, max(0.0, centre - half)), max(rate, min(1.0, centre + half))
 
 
 def _critical(clusters: int) -> float:

@@ -28,7 +28,8 @@ from rlaif_framework.metrics.wins import WinRate, measure_wins
 
 
 @pytest.mark.parametrize(
-    ("wins", "count"), [(0, 1), (1, 1), (0, 40), (40, 40), (1, 2), (7, 10), (50, 100), (72, 160), (9_999, 10_000)]
+    ("wins", "count"),
+    [(0, 1), (1, 1), (0, 24), (24, 24), (40, 40), (1, 2), (7, 10), (50, 100), (72, 160), (9_999, 10_000)],
 )
 def test_a_rate_has_the_wilson_interval(wins: int, count: int) -> None:
     found = estimate_rate(wins, count)
