@@ -113,7 +113,7 @@ def curve_channels(shown: Iterable[str], arms: Sequence[str]) -> JsonDict:
             "type": "quantitative",
             "title": None,
             "scale": {"zero": False},
-            "axis": {"format": ".3~g"},
+            "axis": {"format": "~g"},
         },
         "color": by_arm(names, arms, COLOURS, legend),
         # Arms differ by their dashes too, not by their colour only.

@@ -79,6 +79,23 @@ def test_all_charts_are_drawn_under_the_policy_of_the_page(
     assert (browser.complaints(), browser.requests()) == ([], [])
 
 
+@pytest.mark.parametrize(("start", "step"), [(0.693, 2e-4), (0.0, 1e-7), (12345.6, 0.01), (0.0, 3e6)])
+def test_no_two_ticks_of_a_curve_have_the_same_label(
+    browser: Browser, start: float, step: float, tmp_path: Path
+) -> None:
+    curve = [{"step": number, "reward": start + step * number} for number in range(1, 7)]
+    browser.open(write_page(tmp_path, [], arms={"rlaif": {**ARM, "curve": curve}}))
+    plot = "document.querySelector('[data-chart=curve-reward]')"
+    browser.evaluate(f"{plot}.scrollIntoView()")
+    browser.wait(f"{plot}.dataset.drawn === 'done'")
+    axes = (
+        f"[...{plot}.querySelectorAll('.role-axis-label')].map((axis) => [...axis.children].map((x) => x.textContent))"
+    )
+    labels = browser.evaluate(axes)
+    assert len(labels) == 2
+    assert all(len(set(axis)) == len(axis) > 2 for axis in labels), labels
+
+
 def test_the_leaderboard_is_sorted_by_click_and_by_keyboard(browser: Browser, page: Path) -> None:
     names = "[...document.querySelectorAll('.leaderboard tbody th')].map((x) => x.firstChild.textContent)"
     orders = "[...document.querySelectorAll('.leaderboard thead th')].map((x) => x.getAttribute('aria-sort'))"
