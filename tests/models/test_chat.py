@@ -18,6 +18,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from rlaif_framework import ModelError, Prompt, RlaifError, Turn
 from rlaif_framework.data.templates import Template
 from rlaif_framework.models import (
+    encode_continuation,
     encode_prompt,
     encode_response,
     encode_text,
@@ -192,21 +193,25 @@ def test_dates_may_have_any_form(form: str) -> None:
     assert template.render() == datetime.datetime(2026, 3, 9, 12).strftime(form)
 
 
-@pytest.mark.parametrize(
-    ("normalizer", "pre_tokenizer"),
-    [
-        (Sequence([Prepend("▁"), Replace(" ", "▁")]), None),  # Llama 2, at the start of every piece of text
-        (None, Metaspace(prepend_scheme="first", split=False)),  # only at the start of the text
-    ],
-)
+SENTENCEPIECE = [
+    (Sequence([Prepend("▁"), Replace(" ", "▁")]), None),  # Llama 2, at the start of every piece of text
+    (None, Metaspace(prepend_scheme="first", split=False)),  # only at the start of the text
+]
+
+
+def make_sentencepiece(normalizer: Normalizer | None, pre_tokenizer: PreTokenizer | None) -> Tokenizer:
+    characters = ["\n", *map(chr, range(32, 127))]
+    backend = Tokenizer(BPE({c: i for i, c in enumerate(["▁", *characters, "▁▁"])}, [("▁", "▁")]))
+    backend.normalizer, backend.pre_tokenizer = normalizer, pre_tokenizer
+    return backend
+
+
+@pytest.mark.parametrize(("normalizer", "pre_tokenizer"), SENTENCEPIECE)
 @pytest.mark.parametrize("family", ["llama2", "chatml", "harmony", "qwen3"], indirect=True)
 def test_sentencepiece_puts_no_further_space(
     folder: Path, normalizer: Normalizer | None, pre_tokenizer: PreTokenizer | None
 ) -> None:
-    characters = ["\n", *map(chr, range(32, 127))]
-    backend = Tokenizer(BPE({c: i for i, c in enumerate(["▁", *characters, "▁▁"])}, [("▁", "▁")]))
-    backend.normalizer, backend.pre_tokenizer = normalizer, pre_tokenizer
-    other = load_tokenizer(folder)
+    backend, other = make_sentencepiece(normalizer, pre_tokenizer), load_tokenizer(folder)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=other.bos_token, eos_token=other.eos_token)
     tokenizer.add_tokens(list(other.added_tokens_decoder.values()))
     tokenizer.chat_template = other.chat_template
@@ -214,6 +219,18 @@ def test_sentencepiece_puts_no_further_space(
     whole: Any = tokenizer.apply_chat_template(turns, return_dict=False)
     ids = encode_prompt(tokenizer, QUESTION.content) + encode_response(tokenizer, ANSWER)
     assert ids == whole[: len(ids)]
+
+
+@pytest.mark.parametrize(("normalizer", "pre_tokenizer"), SENTENCEPIECE)
+def test_sentencepiece_puts_no_further_space_before_a_response_to_plain_text(
+    normalizer: Normalizer | None, pre_tokenizer: PreTokenizer | None
+) -> None:
+    backend = make_sentencepiece(normalizer, pre_tokenizer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
+    whole = tokenizer(f"POST: a TL;DR: {ANSWER}", add_special_tokens=False)["input_ids"]
+    before = encode_text(tokenizer, "POST: a TL;DR:")
+    for ids in (encode_response(tokenizer, ANSWER), encode_continuation(tokenizer, ANSWER)):
+        assert before + ids == [*whole, tokenizer.eos_token_id]
 
 
 def test_chat_templates_without_a_default_are_an_error(tiny_model: Path, tmp_path: Path) -> None:
