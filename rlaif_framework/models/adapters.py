@@ -141,10 +141,15 @@ def _merge(layer: LoraLayer) -> None:
     weight.data = (weight.data.float() + delta).to(weight.dtype)
 
 
+def _is_adaptable(module: nn.Module) -> bool:
+    """Return True for a linear module; some subclasses compute more than a linear map, such as Llama 4's routers."""
+    return isinstance(module, (nn.Linear, Conv1D)) and not type(module).__name__.endswith(("Router", "GroupedLinear"))
+
+
 def _linear_names(model: PreTrainedModel) -> list[str]:
     """Return the names of the linear modules inside the layers, without the heads."""
     # `base_model` is the model without its head.
-    inside = [name for name, module in model.base_model.named_modules() if isinstance(module, (nn.Linear, Conv1D))]
+    inside = [name for name, module in model.base_model.named_modules() if _is_adaptable(module)]
     # peft matches the last part of a module's name.
     names = {name.rpartition(".")[2] for name in inside}
     return sorted(names - UNADAPTABLE if model.config.model_type in STATE_SPACE else names)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig, PreTrainedConfig
 
 from rlaif_framework import ModelError
-from rlaif_framework.models import load_model, probe
+from rlaif_framework.models import add_lora, load_model, probe
 from rlaif_framework.models.decoding import FAMILIES
 from rlaif_framework.models.layouts import Layout, layout_of
 from rlaif_framework.models.positions import position_limit
 from rlaif_framework.models.probe import check_head, check_trainable, find_layout
-from rlaif_framework.models.tiny_copy import WINDOW, shrink_config
+from rlaif_framework.models.tiny_copy import VOCABULARY, WINDOW, build_tiny, shrink_config
+from rlaif_framework.spec.model import LoraSettings
 from support.architectures import ARCHITECTURES, IN_CI, read_table, try_roles
 
 CPU = torch.device("cpu")
@@ -82,6 +84,15 @@ def test_a_model_that_is_random_in_training_is_not_trained() -> None:
     check_trainable(LlamaConfig(), "llama")
     with pytest.raises(ModelError, match="'phi-moe': models of type 'phimoe' choose their experts at random"):
         check_trainable(AutoConfig.for_model("phimoe"), "phi-moe")
+
+
+def test_routers_that_return_more_than_a_tensor_have_no_adapters() -> None:
+    config = shrink_config(AutoConfig.for_model("llama4_text"))
+    model = build_tiny(config, cast(Any, AutoModelForCausalLM.from_config))
+    wrapped = add_lora(model, LoraSettings(rank=2), "CAUSAL_LM")
+    adapted = {name.split(".")[-1] for name, module in wrapped.named_modules() if hasattr(module, "lora_A")}
+    assert {"q_proj", "down_proj"} <= adapted
+    assert wrapped(input_ids=torch.tensor([[5, 6, 7]])).logits.shape == (1, 3, VOCABULARY)
 
 
 def test_a_reward_model_needs_an_architecture_with_a_scoring_head() -> None:
