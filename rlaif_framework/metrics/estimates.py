@@ -71,8 +71,8 @@ def estimate_clustered_rate(wins: Sequence[float], clusters: Sequence[Hashable])
     if groups == 1:  # a single prompt says nothing about others
         return Estimate(rate, 0.0, 1.0, count, groups)
     independent = float(np.var(wins)) / (count - 1)
-    # Without variance in the sample, the design effect cannot be estimated, and is taken to be 1.
-    effect = variance_of_mean(wins, clusters) / independent if independent else 1.0
+    # Without variance in the sample, the design effect cannot be estimated: each cluster counts as one observation.
+    effect = variance_of_mean(wins, clusters) / independent if independent else count / groups
     # A floor, because it is 0 if all clusters happen to have the same rate.
     low, high = _wilson(rate, count / max(effect, groups / count), _critical(groups))
     return Estimate(rate, low, high, count, groups)

@@ -232,6 +232,18 @@ def test_copies_of_an_observation_add_no_certainty() -> None:
     assert clustered_p_value(wins * 6, prompts * 6) == pytest.approx(stats.ttest_1samp(wins, 0).pvalue)
 
 
+def test_copies_of_wins_without_a_loss_add_no_certainty() -> None:
+    once, copied = (estimate_clustered_rate([1.0] * count, [i % 10 for i in range(count)]) for count in (10, 60))
+    assert once is not None
+    assert copied is not None
+    assert copied.low <= once.low
+    assert (copied.value, copied.high, copied.count, copied.clusters) == (1.0, 1.0, 60, 10)
+    # All responses to a prompt win or lose together, as often as not without a single loss.
+    random, clusters = np.random.default_rng(0), np.repeat(np.arange(10), 6).tolist()
+    draws = (np.repeat(random.random(10) < 0.9, 6).astype(float).tolist() for _ in range(500))
+    assert np.mean([covers(estimate_clustered_rate(wins, clusters), 0.9) for wins in draws]) > 0.94
+
+
 def test_a_single_prompt_says_nothing_about_others() -> None:
     assert estimate_clustered_rate([1.0, 1.0, 0.0], ["a"] * 3) == Estimate(2 / 3, 0.0, 1.0, 3, 1)
     assert estimate_rate_at([1.0, 0.0, 1.0, 0.0], [0.5, 0.9, 1.2, 2.0], 1.0, ["a"] * 4) is None
