@@ -60,7 +60,7 @@ def _add_nouns(*names: str) -> list[str]:
 _SYNONYMS: Mapping[str, Sequence[str]] = {
     "prompt": (
         *("instruction", "question", "query", "input", "post", "source", "context", "history", "article", "document"),
-        *("text", "problem", "message"),
+        *("text", "problem", "message", "conversations"),
     ),
     "chosen": (
         *("preferred", "accepted", "better", "winning", "positive", "good", "pos", "y_w", "response_j"),

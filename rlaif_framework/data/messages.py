@@ -76,11 +76,13 @@ def has_joined_strings(literal: str) -> bool:
 
 
 def decode_messages(value: Any, name: str) -> Any:
-    """Decode a list of messages that is stored as text; other texts are returned unchanged.
+    """Decode a list of messages that is stored as text; a single message becomes a list, and other texts are unchanged.
 
     Raises:
         RowFault: The text looks like a list of messages, but cannot be decoded.
     """
+    if isinstance(value, dict) and _role(value):
+        return [value]
     if not isinstance(value, str) or not _LOOKS_LIKE_MESSAGES.match(value):
         return value
     found = decode(value)

@@ -115,7 +115,7 @@ def combine_rated(rows: Sequence[Row]) -> Row:
     """
     if len(rows) < 2:
         raise RowFault("the row has one response, and the rows around it have other prompts, so there is no pair")
-    scores = [row.get("score", row.get("helpfulness")) for row in rows]
+    scores = [row.get("helpfulness") if row.get("score") is None else row["score"] for row in rows]
     answers = [{"answer": row["response"], "score": score} for row, score in zip(rows, scores, strict=True)]
     return {**{key: value for key, value in rows[0].items() if key != "score"}, "answers": answers}
 
@@ -203,31 +203,42 @@ def _find_ranked(row: Row) -> tuple[str, list[tuple[str, float | None]]]:
     answers = decode(row[name])
     if not isinstance(answers, list):
         raise _wrong(name, answers, "a list of responses")
+    texts = [_read_answer(answer, name) for answer in answers]
+    own = [_read_own_score(answer, name) for answer in answers]
     values = next((v for key in ("ranks", "scores", "ratings") if (v := decode(row.get(key))) is not None), None)
-    if not any(isinstance(answer, dict) for answer in answers):
-        sign = -1 if row.get("ranks") is not None else 1
-        if not isinstance(values, list) or len(values) != len(answers):
-            raise RowFault(f"'{name}' has {len(answers)} responses without a rank or score for each")
-        numbers = [_number(value, "ranks or scores", sign) for value in values]
-        return name, [(_string(answer, name), number) for answer, number in zip(answers, numbers, strict=True)]
-    found: list[tuple[str, float | None]] = []
-    for answer in answers:
-        key = next((key for key in TEXT_KEYS if isinstance(answer, dict) and key in answer), None)
-        if key is None:
-            raise RowFault(f"'{name}' has a response without one of {', '.join(TEXT_KEYS)}")
-        rated = next((key for key in ("rank", *SCORE_KEYS) if answer.get(key) is not None), None)
-        sign = -1 if rated == "rank" else 1
-        value = None if rated is None else _number(answer[rated], f"{name}.{rated}", sign)
-        found.append((_string(answer[key], f"{name}.{key}"), value))
-    return name, found
+    matches = isinstance(values, list) and len(values) == len(answers)
+    if any(score is not None for score in own) or (not matches and any(isinstance(answer, dict) for answer in answers)):
+        return name, list(zip(texts, own, strict=True))
+    if not isinstance(values, list) or not matches:
+        raise RowFault(f"'{name}' has {len(answers)} responses without a rank or score for each")
+    sign = -1 if row.get("ranks") is not None else 1
+    return name, [(text, _number(value, "ranks or scores", sign)) for text, value in zip(texts, values, strict=True)]
+
+
+def _read_answer(answer: object, name: str) -> str:
+    """Read the text of a response in a list, which is a text or an object with one."""
+    if not isinstance(answer, dict):
+        return _string(answer, name)
+    key = next((key for key in TEXT_KEYS if key in answer), None)
+    if key is None:
+        raise RowFault(f"'{name}' has a response without one of {', '.join(TEXT_KEYS)}")
+    return _string(answer[key], f"{name}.{key}")
+
+
+def _read_own_score(answer: object, name: str) -> float | None:
+    """Read a number that is higher for better responses from an object with a response; None if it has none."""
+    scores = answer if isinstance(answer, dict) else {}
+    rated = next((key for key in ("rank", *SCORE_KEYS) if scores.get(key) is not None), None)
+    return None if rated is None else _number(scores[rated], f"{name}.{rated}", -1 if rated == "rank" else 1)
 
 
 def _read_listed(row: Row) -> list[PairRow]:
     """`responses`: a list of two, with or without `human` or `winner`."""
     responses = decode(row["responses"])
-    if not (isinstance(responses, list) and len(responses) == 2 and all(isinstance(r, str) for r in responses)):
+    if not (isinstance(responses, list) and len(responses) == 2 and all(isinstance(r, str | dict) for r in responses)):
         raise RowFault("'responses' is not a list of two strings")
-    return [_unordered(row, read_prompt(row), (responses[0], responses[1]), _read_winner(row))]
+    first, second = (_read_answer(response, "responses") for response in responses)
+    return [_unordered(row, read_prompt(row), (first, second), _read_winner(row))]
 
 
 def _read_conversations(row: Row) -> list[PairRow]:
@@ -548,10 +559,10 @@ def _is_ranked(row: Row) -> bool:
     responses = decode(row.get("responses"))
     if not isinstance(responses, list):
         return False
+    if row.get("human") is not None or _read_winner(row) is not None:
+        return False
     has_values = any(row.get(name) is not None for name in ("ranks", "scores", "ratings"))
-    return any(isinstance(response, dict) for response in responses) or (
-        has_values and row.get("human") is None and _read_winner(row) is None
-    )
+    return has_values or any(isinstance(response, dict) for response in responses)
 
 
 def _is_pair(row: Row) -> bool:

@@ -92,6 +92,8 @@ DIALOGUE = "Human: Hi\n\nAssistant: Hello!\n\nHuman: Why?\n\nAssistant:"
             "Why?",
         ),
         ({"prompt": [user("Why?")], "chosen": "Soak it.", "rejected": "No."}, "Why?"),
+        # one message instead of a list
+        ({"prompt": [user("Why?")], "chosen": assistant("Soak it."), "rejected": assistant("No.")}, "Why?"),
         (
             {
                 "chosen": [{"role": "system", "content": "Be brief."}, user("Why?"), assistant("Soak it.")],
@@ -241,8 +243,13 @@ def test_scores_of_several_responses_are_compared() -> None:
     assert found.preference == 0.5
     (found,) = read({"prompt": "p", "responses": ["a", "b"], "ranks": [2, 1]})
     assert found.responses[0 if found.preference == 1.0 else 1] == "b"
-    (found,) = read({"prompt": "p", "answers": [{"text": "a"}, {"text": "b"}]})
-    assert found.preference is None
+    objects = [{"text": "a"}, {"text": "b"}]
+    for beside in ({}, {"scores": {"a": 1}}):
+        (found,) = read({"prompt": "p", "answers": objects, **beside})
+        assert found.preference is None
+    for beside in ({"scores": [1, 2]}, {"ranks": [2, 1]}, {"human": 0}, {"winner": "b"}):
+        (found,) = read({"prompt": "p", "responses": objects, **beside})
+        assert found.responses[0 if found.preference == 1.0 else 1] == "b"
 
 
 def test_consecutive_rated_responses_to_a_prompt_are_pairs(tmp_path: Path) -> None:
@@ -260,6 +267,9 @@ def test_consecutive_rated_responses_to_a_prompt_are_pairs(tmp_path: Path) -> No
     assert [pair.prompt.text for pair in pairs] == ["p", "r"]
     assert pairs[0].responses[0 if pairs[0].preference == 1.0 else 1] == "a"
     assert pairs[1].preference == 0.5
+    with scan_pairs(write_rows(tmp_path / "null.jsonl", [{**row, "score": None} for row in rows[:2]])) as found:
+        (pair,) = found.read()
+    assert pair == pairs[0]
 
 
 def test_openais_comparisons_are_read_without_the_task() -> None:
@@ -520,6 +530,12 @@ def test_a_mapping_is_suggested_where_the_columns_say_enough(columns: list[str],
         {
             "instruction": "Why?",
             "completions": [{"response": "No.", "overall_score": 2.0}, {"response": "Soak it.", "overall_score": 8.0}],
+        },
+        # LLaMA-Factory's preferences: one message instead of a list
+        {
+            "conversations": [{"from": "human", "value": "Why?"}],
+            "chosen": {"from": "gpt", "value": "Soak it."},
+            "rejected": {"from": "gpt", "value": "No."},
         },
         # tatsu-lab/alpaca_farm: a preference in another notation is not a part of the mapping
         {"instruction": "Why?", "input": "", "output_1": "Soak it.", "output_2": "No.", "preference": 1},
