@@ -14,7 +14,21 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-ATTENTION = "rlaif_packed"
+
+class _AttentionName(str):
+    """A name that also equals `sdpa`: unless it does, models such as DeepSeek-V3.2 leave out their sparse attention."""
+
+    __slots__ = ()
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return other == "sdpa" or str.__eq__(self, other) is True
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+
+ATTENTION = _AttentionName("rlaif_packed")
 """Name under which transformers finds `attend_packed`."""
 
 KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
@@ -156,7 +170,7 @@ def prepare_attention(model: PreTrainedModel) -> None:
 
 def is_prepared(model: PreTrainedModel) -> bool:
     """Return True if a model's layers accept a `PackedAttention`."""
-    return bool(model.config.get_text_config()._attn_implementation == ATTENTION)
+    return str(model.config.get_text_config()._attn_implementation) == str(ATTENTION)
 
 
 # Registered on import: the config of a prepared model names this implementation wherever the model is used.

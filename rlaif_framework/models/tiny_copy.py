@@ -30,9 +30,13 @@ MLP_WIDTHS = re.compile(r"n_inner|ffn_dim|ffn_hidden_size|\w*(moe|shared|expert|
 LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
 EXPERTS = re.compile(r"num_local_experts|num_experts|n_routed_experts|moe_num_experts")
 WINDOWS = re.compile(r"(?!max_)\w*window\w*|local_attention|attention_chunk_size|(mamba_)?chunk_size|block_size")
+SELECTED = re.compile(r"index_topk(_blocks)?|index_block_size")
+"""Numbers of tokens that sparse attention selects."""
 
 WINDOW = 6
 """Window of attention of a tiny copy: sequences of some twenty tokens reach beyond it."""
+
+FEW_SELECTED = 2
 
 FEW_LAYERS = 4
 """Layers of a tiny copy, or more if more are needed to have one of each kind."""
@@ -144,6 +148,8 @@ def _shrunk_sizes(part: dict[str, Any]) -> Callable[[str, Any], Any]:
             return min(value, FEW_EXPERTS)
         if WINDOWS.fullmatch(name):
             return min(value, WINDOW)
+        if SELECTED.fullmatch(name):
+            return min(value, FEW_SELECTED)
         if "vocab_size" in name:
             return VOCABULARY
         return min(value, VOCABULARY - 1) if name.endswith("_token_id") else value

@@ -51,6 +51,12 @@ CPU = torch.device("cpu")
 TOLERANCE = 1e-4
 
 WINDOWED = {"use_sliding_window": True, "sliding_window": 64, "max_window_layers": 1}
+SPARSE = {
+    **{"index_topk": 32, "index_n_heads": 8, "num_attention_heads": 8, "num_key_value_heads": 8},
+    **{"hidden_size": 256, "intermediate_size": 256, "moe_intermediate_size": 64, "q_lora_rank": 64},
+    **{"kv_lora_rank": 64, "n_routed_experts": 4, "num_experts_per_tok": 2, "first_k_dense_replace": 1},
+    **{"n_group": 1, "topk_group": 1},
+}
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
     "mistral, sliding window": ("mistral", {"sliding_window": 64}),
@@ -86,6 +92,7 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "exaone4": ("exaone4", {}),
     "gpt_oss": ("gpt_oss", {}),
     "deepseek_v3": ("deepseek_v3", {}),
+    "deepseek_v32": ("deepseek_v32", SPARSE),
     "helium": ("helium", {}),
     "persimmon": ("persimmon", {}),
     "gpt2": ("gpt2", {}),
@@ -123,6 +130,7 @@ IN_CI = (
     "gemma2",
     "olmo3",
     "gpt_oss",
+    "deepseek_v32",
     "gpt2",
     "gpt_neo",
     "bloom",
