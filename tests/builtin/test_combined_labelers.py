@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
@@ -19,6 +20,7 @@ from rlaif_framework import (
     Context,
     DataError,
     Evidence,
+    ModelError,
     PluginManager,
     Preference,
     Prompt,
@@ -157,6 +159,23 @@ def test_control_tokens_are_text_to_similarity(
     end = labeler.tokenizer.eos_token
     assert labeler.tokenizer.eos_token_id not in labeler._encode(f"a {end} b")
     assert labeler._encode("a b") == labeler.tokenizer("a b", split_special_tokens=False)["input_ids"]
+
+
+def test_similarity_refuses_a_model_with_another_pooling(
+    manager: PluginManager, tiny_spec: Callable[..., Spec], tiny_model: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    (folder / "1_Pooling").mkdir()
+    config: Any = narrow("labeler", {"kind": "similarity", "model": str(folder)}, manager)
+    context = Context.from_spec(tiny_spec(), manager)
+    modes = {"word_embedding_dimension": 32, "pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({**modes, "include_prompt": True}))
+    context.build_labeler(config)
+    modes |= {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(modes))
+    with pytest.raises(ModelError, match="pools tokens by cls_token, and the labeler by their mean"):
+        context.build_labeler(config)
 
 
 def test_similarity_cuts_the_source_and_says_what_it_could_not_read_whole(

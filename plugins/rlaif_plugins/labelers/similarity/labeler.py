@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from scipy.special import expit
 from torch import Tensor
+from transformers.utils import cached_file
 
-from rlaif_framework import Comparison, Context, DataError, Evidence, Preference, Prompt
+from rlaif_framework import Comparison, Context, DataError, Evidence, ModelError, Preference, Prompt
 from rlaif_framework.data import copy_rate
-from rlaif_framework.models import find_model, load_model, load_tokenizer, position_limit, split_by_tokens
+from rlaif_framework.models import ModelSource, find_model, load_model, load_tokenizer, position_limit, split_by_tokens
 from rlaif_framework.prompting import truncate_source
 from rlaif_plugins.labelers.similarity import SimilarityConfig
+
+MODE = "pooling_mode_"
 
 Content = tuple[str, str, str | None]
 """Text, source and reference of a prompt."""
@@ -28,6 +33,7 @@ class SimilarityLabeler:
         source = find_model(config.model, trust_remote_code=config.trust_remote_code)
         self.tokenizer = load_tokenizer(source, needs_end=False)
         self.model = load_model(source, "plain", torch.float32, context.device)
+        _check_pooling(source)
         limits = position_limit(self.model.config), self.tokenizer.model_max_length
         self.limit: int = min(filter(None, limits))  # for models without a limit, the number of the tokenizer is huge
         self.budget = context.batch_tokens
@@ -112,6 +118,29 @@ class SimilarityLabeler:
             for i, vector in zip(batch, torch.nn.functional.normalize(means, dim=1).cpu(), strict=True):
                 vectors[ordered[i]] = vector
         return vectors
+
+
+def _check_pooling(source: ModelSource) -> None:
+    """Check that a model of sentence-transformers pools the states of its tokens by their mean, if it says how.
+
+    Raises:
+        ModelError: It pools them in another way.
+    """
+    if source.is_gguf:
+        return
+    optional = {f"_raise_exceptions_for_{name}": False for name in ("missing_entries", "connection_errors")}
+    revision = source.commit or source.revision or "main"
+    file = cached_file(source.location, "1_Pooling/config.json", revision=revision, **optional)
+    try:
+        settings = dict(json.loads(Path(file).read_text(encoding="utf-8"))) if file is not None else {}
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"'{source.name}': {file} is not a mapping in JSON: {error}") from error
+    modes = [name.removeprefix(MODE) for name, used in settings.items() if name.startswith(MODE) and used is True]
+    if modes and modes != ["mean_tokens"]:
+        raise ModelError(
+            f"labeler 'similarity': '{source.name}' pools tokens by {' and '.join(modes)}, and the labeler by their "
+            "mean, which would give other similarities; use a model with mean pooling"
+        )
 
 
 def _content(prompt: Prompt) -> Content:
