@@ -170,7 +170,7 @@ def _find_column(name: str, by_name: Mapping[str, str]) -> str | None:
     for candidate in (name, *_SYNONYMS[name]):
         if candidate in by_name:
             return by_name[candidate]
-    near = get_close_matches(name, by_name, n=1, cutoff=0.8)
+    near = get_close_matches(name, by_name.keys() - RESPONSE_FIELDS, n=1, cutoff=0.8)  # `response` is one of its own
     return by_name[near[0]] if near else None
 
 

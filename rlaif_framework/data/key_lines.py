@@ -25,7 +25,7 @@ def find_lines(path: Path) -> dict[Place, int]:
     TOML's values in inline tables and arrays are not found.
     """
     try:
-        text = read_regular(path, LARGEST).decode("utf-8")
+        text = read_regular(path, LARGEST).decode("utf-8-sig")
         if path.suffix.lower() == ".toml":
             return dict(_scan_toml(text))
         # JSON is YAML, but for tabs between its values.

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tomllib
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import yaml
 
 from rlaif_framework.errors import DataError, RlaifError
 from rlaif_framework.files import read_regular
+from rlaif_framework.records.jsonl import DECODER
 
 SUFFIXES = (".yaml", ".yml", ".toml", ".json")
 
@@ -105,15 +104,17 @@ def read_mapping(path: Path, what: str, error: type[RlaifError] = DataError) -> 
         RlaifError: The file cannot be read, or does not hold a mapping.
     """
     try:
-        text = read_regular(path, LARGEST).decode("utf-8")
+        text = read_regular(path, LARGEST).decode("utf-8-sig")  # some editors put a byte order mark at the start
     except FileNotFoundError:
         hint = "; see specs/ for examples" if what == "spec" else ""
         raise error(f"no {what} file at {path}{hint}") from None
     except (OSError, UnicodeDecodeError) as raised:
         raise error(f"cannot read {path}: {raised}") from raised
+    if path.suffix.lower() not in SUFFIXES:
+        raise error(f"{path}: unknown file type '{path.suffix}'; use .yaml, .toml or .json")
     try:
-        data = _parse(text, path, error)
-    except (yaml.YAMLError, ValueError) as raised:  # TOML's and JSON's errors are ValueErrors
+        data = _parse(text, path.suffix.lower())
+    except (yaml.YAMLError, ValueError, DataError) as raised:  # TOML's and JSON's errors are ValueErrors
         reason = str(raised).replace("<unicode string>", path.name)  # PyYAML's name for a string
         reason = reason.partition("; use sys.")[0]  # Python's advice on numbers with thousands of digits
         raise error(f"{path} is not valid {path.suffix[1:].upper()}: {reason}") from raised
@@ -126,27 +127,14 @@ def read_mapping(path: Path, what: str, error: type[RlaifError] = DataError) -> 
     return data
 
 
-def _parse(text: str, path: Path, error: type[RlaifError]) -> Any:
-    match path.suffix.lower():
-        case ".yaml" | ".yml":
-            return _copy_shared(yaml.load(text, YamlLoader))
-        case ".toml":
-            if _DOTTED.search(text):  # tomllib takes the square of the length of a key
-                raise RecursionError
-            return tomllib.loads(text)
-        case ".json":
-            return json.loads(text, object_pairs_hook=_make_object)
-        case other:
-            raise error(f"{path}: unknown file type '{other}'; use .yaml, .toml or .json")
-
-
-def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make a mapping of a JSON object; a duplicate key is an error, as in YAML and TOML."""
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        (repeated, _), *_ = Counter(name for name, _ in pairs).most_common(1)
-        raise ValueError(f"duplicate key '{repeated}'")
-    return made
+def _parse(text: str, suffix: str) -> Any:
+    if suffix == ".json":
+        return DECODER.decode(text)
+    if suffix == ".toml":
+        if _DOTTED.search(text):  # tomllib takes the square of the length of a key
+            raise RecursionError
+        return tomllib.loads(text)
+    return _copy_shared(yaml.load(text, YamlLoader))
 
 
 def _count_values(node: yaml.Node, counts: dict[yaml.Node, int], depth: int) -> int:

@@ -7,6 +7,7 @@ import io
 import json
 import re
 import tokenize
+import warnings
 from collections.abc import Sequence
 from itertools import pairwise
 from reprlib import repr as short
@@ -30,7 +31,8 @@ ROLES: dict[str, Role] = {
 
 _LOOKS_LIKE_MESSAGES = re.compile(r"\s*\[\s*\{\s*['\"](?:role|content|from|value)['\"]\s*:")
 _JOINED = re.compile(r"['\"]\s+['\"]")
-_TURN_MARK = re.compile(r"\n*<extra_id_1>(User|Assistant)\n")
+# Line breaks are matched from the first one only: from each, a long row of them would take the square of its length.
+_TURN_MARK = re.compile(r"(?<!\n)\n*<extra_id_1>(User|Assistant)\n")
 _NEXT_TURN = re.compile(r"\n\n(?:Human|Assistant):")
 
 
@@ -47,7 +49,8 @@ def decode(value: Any) -> Any:
         found = json.loads(value)
     except (ValueError, RecursionError):
         try:
-            found = ast.literal_eval(value.strip())  # CSV files that pandas wrote
+            with warnings.catch_warnings(action="ignore"):  # about escapes and numbers in the text
+                found = ast.literal_eval(value.strip())  # CSV files that pandas wrote
         except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
             return value
         if has_joined_strings(value):

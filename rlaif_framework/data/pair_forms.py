@@ -115,8 +115,11 @@ def combine_rated(rows: Sequence[Row]) -> Row:
     """
     if len(rows) < 2:
         raise RowFault("the row has one response, and the rows around it have other prompts, so there is no pair")
-    scores = [row.get("helpfulness") if row.get("score") is None else row["score"] for row in rows]
-    answers = [{"answer": row["response"], "score": score} for row, score in zip(rows, scores, strict=True)]
+    answers = []
+    for row in rows:
+        name = "helpfulness" if row.get("score") is None else "score"
+        score = None if row.get(name) is None else _number(row[name], name, 1)
+        answers.append({"answer": _text(row, "response"), "score": score})
     return {**{key: value for key, value in rows[0].items() if key != "score"}, "answers": answers}
 
 

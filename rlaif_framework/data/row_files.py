@@ -19,7 +19,7 @@ from rlaif_framework.data.messages import is_messages
 from rlaif_framework.data.paths import HUB_ID
 from rlaif_framework.errors import DataError, HubError
 from rlaif_framework.files import check_regular, user_path
-from rlaif_framework.records.jsonl import MAX_LINE, open_data, parse_line, read_lines
+from rlaif_framework.records.jsonl import DECODER, MAX_LINE, open_data, parse_line, read_lines
 from rlaif_framework.records.preferences import Split
 
 if TYPE_CHECKING:
@@ -162,6 +162,8 @@ def _read_array(path: Path, text: bytes) -> Iterator[Row]:
                 yield Row(str(path), number, "row", values)
             except DataError as error:
                 yield Row(str(path), number, "row", fault=error)
+    except DataError as error:  # a key is there twice
+        raise DataError(f"{path}, row {number + 1}: {error}") from error
     except json.JSONDecodeError as error:
         raise DataError(
             f"{path}: not a valid JSON array: {error.msg} in line {error.lineno}, column {error.colno}"
@@ -180,7 +182,7 @@ def _list_items(text: str) -> Iterator[Any]:
     Raises:
         ValueError, RecursionError: It is not valid.
     """
-    decode = json.JSONDecoder().raw_decode
+    decode = DECODER.raw_decode
     position = _skip_gap(text, _skip_gap(text, 0) + 1)
     mark = text[position : position + 1]
     while mark != "]":
@@ -282,9 +284,13 @@ def _limit_lines(file: TextIO, path: Path) -> Iterator[str]:
 def _check_header(path: Path, header: list[str]) -> None:
     if not any(header):
         raise DataError(f"{path} is empty: its first line must name the columns")
-    (repeated, times), *_ = Counter(header).most_common(1)
-    if times > 1:
-        raise DataError(f"{path}: the column '{repeated}' is there twice")
+    _check_unique(path, header)
+
+
+def _check_unique(path: Path, columns: Iterable[str]) -> None:
+    for repeated, times in Counter(columns).most_common(1):
+        if times > 1:
+            raise DataError(f"{path}: the column '{repeated}' is there twice")
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:
@@ -297,6 +303,7 @@ def _read_parquet(path: Path) -> Iterator[Row]:
         if not metadata.num_rows:
             raise DataError(f"{path} is empty")
         # As in the file, where a text that is repeated is stored once. Within lists, pyarrow cannot read them so.
+        _check_unique(path, metadata.schema.to_arrow_schema().names)
         columns = [metadata.schema.column(index) for index in range(metadata.num_columns)]
         texts = [column.path for column in columns if column.path == column.name and _is_text(column)]
         size = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
@@ -306,11 +313,25 @@ def _read_parquet(path: Path) -> Iterator[Row]:
             for part in chain.from_iterable(map(_split_batch, file.iter_batches(batch_rows))):
                 if _measure(part) > MAX_LINE:
                     raise DataError(f"{path}, row {done + 1} has more than {MAX_LINE:,} bytes")
-                for number, values in enumerate(part.to_pylist(), done + 1):
-                    yield Row(str(path), number, "row", values)
+                yield from _convert_batch(path, part, done + 1)
                 done += part.num_rows
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {path} as Parquet: {error}") from error
+
+
+def _convert_batch(path: Path, batch: pa.RecordBatch, first: int) -> Iterator[Row]:
+    """Yield the rows of a batch, of which the first one has the given number."""
+    try:
+        found = batch.to_pylist()
+    except (ValueError, OverflowError) as error:  # text that is not UTF-8, a date that Python does not have
+        if batch.num_rows == 1:
+            yield Row(str(path), first, "row", fault=DataError(f"a value cannot be read: {error}"))
+        else:
+            for index in range(batch.num_rows):
+                yield from _convert_batch(path, batch.slice(index, 1), first + index)
+    else:
+        for number, values in enumerate(found, first):
+            yield Row(str(path), number, "row", values)
 
 
 def _is_text(column: pq.ColumnSchema) -> bool:
@@ -334,6 +355,8 @@ def _measure(values: pa.RecordBatch | pa.Array) -> int:
         return sum(map(_measure, values.columns))
     if isinstance(values, pa.StructArray):
         return sum(map(_measure, values.flatten()))
+    if isinstance(values, pa.MapArray):
+        return int(values.nbytes)
     if isinstance(values, pa.ListArray | pa.LargeListArray | pa.FixedSizeListArray):
         return 8 * len(values) + _measure(values.flatten())
     if pa.types.is_dictionary(values.type) and not pa.types.is_primitive(values.type.value_type):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -14,6 +15,23 @@ from rlaif_framework.files import check_regular, open_regular
 
 MAX_LINE = 2**28
 """Maximum length of a line in bytes."""
+
+
+def make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a mapping of a JSON object.
+
+    Raises:
+        DataError: A key is there twice; Python would silently keep the last value.
+    """
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        (repeated, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        raise DataError(f"duplicate key '{repeated}'")
+    return made
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=make_object)
+"""Reads JSON in which no object has a key twice."""
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -74,7 +92,7 @@ def parse_line(line: bytes) -> dict[str, Any]:
         raise DataError("the line is empty; remove it")
     try:
         text = line.decode("utf-8-sig")  # some editors put a byte order mark at the start of a file
-        row = json.loads(text)
+        row = DECODER.decode(text)
         if "\\ud" in text.lower():  # a lone surrogate is valid JSON, but cannot be encoded when it is written
             json.dumps(row, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:

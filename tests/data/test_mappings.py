@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from rlaif_framework import DataError
+from rlaif_framework.data.key_lines import find_lines
 from rlaif_framework.data.mappings import DEPTH, LARGEST, MAX_VALUES, read_mapping
 
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -90,3 +91,9 @@ def test_aliases_and_merges_are_written_out(tmp_path: Path) -> None:
 def test_values_may_be_nested_up_to_a_depth(tmp_path: Path, suffix: str) -> None:
     depth = DEPTH - 2  # besides the mapping and the number
     assert read(tmp_path, '{"a": ' + "[" * depth + "1" + "]" * depth + "}", suffix)
+
+
+@pytest.mark.parametrize(("text", "suffix"), [("a: 1", ".yaml"), ("a = 1", ".toml"), ('{"a": 1}', ".json")])
+def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path: Path, text: str, suffix: str) -> None:
+    assert read(tmp_path, f"\ufeff{text}", suffix) == {"a": 1}
+    assert find_lines(tmp_path / f"x{suffix}") == {("a",): 1}

@@ -16,6 +16,7 @@ import pytest
 from rlaif_framework import Comparison, DataError, SpecError
 from rlaif_framework.data import make_comparison, read_forms
 from rlaif_framework.data.fields import parse_fields, suggest_fields
+from rlaif_framework.data.messages import decode
 from rlaif_framework.data.pairs_file import scan_pairs
 from support.fake_plugins import write_rows
 
@@ -272,6 +273,28 @@ def test_consecutive_rated_responses_to_a_prompt_are_pairs(tmp_path: Path) -> No
     assert pair == pairs[0]
 
 
+def test_a_wrong_rating_is_named_by_its_column(tmp_path: Path) -> None:
+    row = {"prompt": "p", "response": "a", "helpfulness": "high"}
+    with scan_pairs(write_rows(tmp_path / "hs.jsonl", [row, row])) as found:
+        assert found.faults.describe(with_file=False) == ["line 1: 'helpfulness' is 'high', not a number"]
+    row = {"prompt": "p", "response": None, "helpfulness": 3}
+    with scan_pairs(write_rows(tmp_path / "hs.jsonl", [row, row])) as found:
+        assert found.faults.describe(with_file=False) == ["line 1: 'response' is missing"]
+
+
+def test_a_long_row_of_line_breaks_is_read_at_once() -> None:
+    (found,) = read({"prompt": "\n" * 1_000_000 + "p", "response_1": "a", "response_2": "b", "preference_strength": 1})
+    assert found.prompt.source == "p"
+
+
+def test_texts_that_are_nearly_literals_of_python_cause_no_warning(recwarn: pytest.WarningsRecorder) -> None:
+    for text in ("[1if]", "['\\\x1b']", "[0xfor x]"):
+        (found,) = read({"prompt": "p", "responses": [text, "b"], "human": 1})
+        assert found.responses == (text, "b")
+        assert decode(text) in (text, ["\\\x1b"])
+    assert not recwarn.list
+
+
 def test_openais_comparisons_are_read_without_the_task() -> None:
     row = {"info": {"post": "Why?"}, "summaries": [{"text": " No."}, {"text": " Soak it."}], "choice": 1}
     assert outcome(row) == ("Why?", GOOD_BAD)
@@ -507,6 +530,7 @@ def test_a_wrong_mapping_is_refused(text: str, reason: str) -> None:
         (["query", "better", "worse"], {"prompt": "query", "chosen": "better", "rejected": "worse"}),
         (["source", "target"], {}),
         (["prompt", "chosen"], {}),
+        (["prompt", "response", "helpfulness"], {}),
     ],
 )
 def test_a_mapping_is_suggested_where_the_columns_say_enough(columns: list[str], expected: dict[str, str]) -> None:

@@ -145,3 +145,59 @@ def test_one_row_alone_is_no_table(tmp_path: Path) -> None:
     for values in ({"prompt": "p"}, {"messages": [{"role": "user", "content": "Hi"}]}, {"a": {"text": "x"}}):
         path.write_text(json.dumps(values))
         assert [row.values for row in read_row_file(path)] == [values]
+
+
+WRONG_TEXT = pa.StringArray.from_buffers(2, pa.py_buffer(b"\0\0\0\0\2\0\0\0\4\0\0\0"), pa.py_buffer(b"\xff\xfeab"))
+
+
+@pytest.mark.parametrize(
+    ("column", "reason"),
+    [
+        (WRONG_TEXT, "'utf-8' codec can't decode byte 0xff"),
+        (pa.ListArray.from_arrays([0, 1, 2], WRONG_TEXT), "'utf-8' codec can't decode byte 0xff"),
+        (pa.array([2**62, 1], pa.timestamp("us")), "out of range"),
+        (pa.array([2**30, 1], pa.int32()).cast(pa.date32()), "days=1073741824"),
+        (pa.array([2**62, 1], pa.duration("s")), "too large"),
+    ],
+    ids=["text", "texts", "timestamp", "date", "duration"],
+)
+def test_a_value_of_a_parquet_file_that_python_does_not_have_is_a_fault_of_its_row(
+    tmp_path: Path, column: pa.Array, reason: str
+) -> None:
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"a": column, "b": [1, 2]}), path)
+    first, second = read_row_file(path)
+    assert re.match(f"a value cannot be read: .*{reason}", str(first.fault))
+    assert (second.number, second.fault, second.values["b"]) == (2, None, 2)
+
+
+def test_columns_of_a_parquet_file_have_names_of_their_own_in_utf_8(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table([pa.array([1]), pa.array([2])], names=["a", "a"]), path)
+    with pytest.raises(DataError, match="the column 'a' is there twice"):
+        list(read_row_file(path))
+    pq.write_table(pa.table({"marked": [1]}), path, store_schema=False)
+    path.write_bytes(path.read_bytes().replace(b"marked", b"m\xffrked"))
+    with pytest.raises(DataError, match="cannot read .*x.parquet as Parquet: 'utf-8' codec"):
+        list(read_row_file(path))
+
+
+def test_a_map_of_a_parquet_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    column = pa.array([[("k", "v")], []], pa.map_(pa.string(), pa.string()))
+    pq.write_table(pa.table({"prompt": ["p", "q"], "extra": column}), path)
+    assert [row.values for row in read_row_file(path)] == [
+        {"prompt": "p", "extra": [("k", "v")]},
+        {"prompt": "q", "extra": []},
+    ]
+
+
+def test_a_key_that_a_row_has_twice_is_a_fault(tmp_path: Path) -> None:
+    path, row = tmp_path / "x.jsonl", '{"label": "a", "label": "b"}'
+    path.write_text(f'{row}\n{{"label": "a"}}\n')
+    first, second = read_row_file(path)
+    assert (str(first.fault), second.values) == ("duplicate key 'label'", {"label": "a"})
+    path = tmp_path / "x.json"
+    path.write_text(f'[{{"label": "a"}}, {row}]')
+    with pytest.raises(DataError, match=r"x.json, row 2: duplicate key 'label'"):
+        list(read_row_file(path))
