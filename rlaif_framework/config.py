@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -30,12 +32,12 @@ class Config(BaseModel):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _explain_unknown_keys(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """Replace the messages about unknown keys and wrong types by ones that state the next step."""
+    def _explain(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Refuse booleans in place of numbers, and say what to do about unknown keys and wrong types."""
+        booleans, lines = list(_find_booleans(cls, value)), list[InitErrorDetails]()
         try:
-            return handler(value)
+            validated = handler(value)
         except ValidationError as error:
-            lines: list[InitErrorDetails] = []
             for item in error.errors(include_url=False):
                 message = item["msg"].removeprefix("Value error, ")
                 # A longer location belongs to a nested config, which has explained its own keys already.
@@ -45,4 +47,35 @@ class Config(BaseModel):
                     message = f"expected a mapping of settings, got {type(item['input']).__name__}"
                 reason = PydanticCustomError(item["type"], "{message}", {"message": message})
                 lines.append({"type": reason, "loc": item["loc"], "input": item["input"]})
-            raise ValidationError.from_exception_data(cls.__name__, lines) from None
+        else:
+            if not booleans:
+                return validated
+        told = {line["loc"] for line in lines}
+        lines += [line for line in booleans if line["loc"] not in told]
+        raise ValidationError.from_exception_data(cls.__name__, lines) from None
+
+
+def _find_booleans(config: type[Config], settings: Any) -> Iterator[InitErrorDetails]:
+    """Yield an error for each boolean in place of a number, such as in `limit: true`: pydantic would convert it to 1."""
+    for name, value in settings.items() if isinstance(settings, Mapping) else ():
+        places: dict[tuple[Any, ...], Any] = {(name,): value}
+        if isinstance(value, Mapping | list):
+            inside = value.items() if isinstance(value, Mapping) else enumerate(value)
+            places = {(name, key): item for key, item in inside}
+        for place, item in places.items():
+            if isinstance(item, bool) and name in config.model_fields and _wants_numbers(config, name):
+                yield {"type": PydanticCustomError("number_type", "Input should be a number"), "loc": place, "input": item}
+
+
+@cache
+def _wants_numbers(config: type[Config], name: str) -> bool:
+    """Return True if a setting takes numbers, alone or in a list or mapping, and no booleans."""
+    kinds = set(_find_kinds(config.model_fields[name].annotation))
+    return bool(kinds & {int, float}) and not kinds & {bool, Any}
+
+
+def _find_kinds(annotation: Any) -> Iterator[Any]:
+    """Yield the types that an annotation is made of."""
+    yield annotation
+    for part in get_args(annotation):
+        yield from _find_kinds(part)

@@ -29,9 +29,11 @@ def print_yaml(value: Any) -> None:
     """Print a value as YAML."""
     import yaml
 
-    text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=120)
+    from rlaif_framework.data.mappings import YamlDumper
+
+    text = yaml.dump(value, Dumper=YamlDumper, sort_keys=False, allow_unicode=True, width=120)
     if escape_controls(text) != text:  # in ASCII, YAML escapes all control characters
-        text = yaml.safe_dump(value, sort_keys=False, width=120)
+        text = yaml.dump(value, Dumper=YamlDumper, sort_keys=False, width=120)
     print(text, end="")
 
 

@@ -33,7 +33,7 @@ _DOTTED = re.compile(rf"(?<![\w-]){_PART}(?:[ \t]*\.[ \t]*{_PART}){{{DEPTH}}}")
 
 
 class YamlLoader(yaml.SafeLoader):
-    """A YAML 1.2 loader, as editors expect: `no` is a string, `2024-01-01` is a string, and `5e-4` is a number.
+    """A YAML 1.2 loader, as editors expect: `no`, `1:30` and `2024-01-01` are strings, and `5e-4` is a number.
 
     What aliases refer to is counted before it is copied.
     """
@@ -41,9 +41,9 @@ class YamlLoader(yaml.SafeLoader):
     composed = 0
     """Number of values that have been read."""
 
-    # YAML 1.1's booleans include `no` and `on`. Dates would become objects that pydantic refuses as strings.
+    # The others are those of YAML 1.1: `no` is true or false there, `017` is 15, `1:30` is 90, and a date is an object.
     yaml_implicit_resolvers = {  # noqa: RUF012  (PyYAML's own name and form)
-        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":timestamp"))]
+        first: [(tag, pattern) for tag, pattern in resolvers if tag.endswith((":merge", ":null"))]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
@@ -59,18 +59,24 @@ class YamlLoader(yaml.SafeLoader):
         _count_values(node, {}, 1)
         try:
             return super().construct_document(node)
-        except (LookupError, AttributeError) as error:  # PyYAML takes for granted that a value fits its tag
+        except (LookupError, AttributeError, ValueError) as error:  # PyYAML takes for granted that a value fits its tag
             raise yaml.YAMLError("a value does not fit its tag") from error
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
-        """Construct an integer, which may not be too long: PyYAML takes the square of the length of `1:59:59:...`."""
-        _check_number(node)
-        return super().construct_yaml_int(node)
+        """Construct an integer, which may not be too long."""
+        text = self._read_number(node)
+        return int(text, 0 if text.startswith(("0x", "0o")) else 10)
 
     def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
         """Construct a number, which may not be too long."""
-        _check_number(node)
-        return super().construct_yaml_float(node)
+        text = self._read_number(node)
+        # Infinity and NaN have a dot in YAML and none in Python.
+        return float(text.replace(".", "") if text.lower().endswith(("inf", "nan")) else text)
+
+    def _read_number(self, node: yaml.ScalarNode) -> str:
+        if len(node.value) > MAX_NUMBER:
+            raise yaml.YAMLError(f"the number in line {node.start_mark.line + 1} has more than {MAX_NUMBER} characters")
+        return str(self.construct_scalar(node))
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Construct a mapping; a duplicate key is an error (PyYAML would silently drop the first value)."""
@@ -83,13 +89,31 @@ class YamlLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_BOOL = re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$")
-# YAML 1.1 reads a number with an exponent as a string if it has no decimal point.
-_FLOAT = re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+][0-9]+$")
-YamlLoader.add_implicit_resolver("tag:yaml.org,2002:bool", _BOOL, "tTfF")
-YamlLoader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, "-+0123456789")
+_SCALARS = {
+    "bool": ("tTfF", r"true|True|TRUE|false|False|FALSE"),
+    "int": ("-+0123456789", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+"),
+    "float": (
+        "-+.0123456789",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+    ),
+}
+"""The values without quotes that are no strings: their possible first characters, and their form."""
+for _name, (_first, _form) in _SCALARS.items():
+    YamlLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(rf"^(?:{_form})$"), _first)
 YamlLoader.add_constructor("tag:yaml.org,2002:int", YamlLoader.construct_yaml_int)
 YamlLoader.add_constructor("tag:yaml.org,2002:float", YamlLoader.construct_yaml_float)
+
+
+class YamlDumper(yaml.SafeDumper):
+    """Writes what `YamlLoader` reads, and puts quotes around strings that it would read as something else."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  (as above)
+        first: [
+            *yaml.SafeDumper.yaml_implicit_resolvers.get(first, ()),
+            *YamlLoader.yaml_implicit_resolvers.get(first, ()),
+        ]
+        for first in {**yaml.SafeDumper.yaml_implicit_resolvers, **YamlLoader.yaml_implicit_resolvers}
+    }
 
 
 def read_mapping(path: Path, what: str, error: type[RlaifError] = DataError) -> dict[str, Any]:
@@ -153,11 +177,6 @@ def _count_values(node: yaml.Node, counts: dict[yaml.Node, int], depth: int) -> 
         raise yaml.YAMLError(f"it has more than {MAX_VALUES:,} values when all aliases are written out")
     counts[node] = total
     return total
-
-
-def _check_number(node: yaml.Node) -> None:
-    if len(node.value) > MAX_NUMBER:
-        raise yaml.YAMLError(f"the number in line {node.start_mark.line + 1} has more than {MAX_NUMBER} characters")
 
 
 def _find_fault(data: Any) -> str | None:

@@ -18,6 +18,7 @@ from typing import Annotated
 import yaml
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
+from rlaif_framework.data.mappings import YamlDumper
 from rlaif_framework.errors import SpecError
 from rlaif_framework.files import read_regular, remove_atomic, remove_leftovers, user_path, write_atomic
 from rlaif_framework.pipeline.environment import describe_environment
@@ -150,6 +151,6 @@ def open_folder(folder: Path, spec: Spec, steps: Sequence[Step]) -> None:
         for name in REPORTS:
             (folder / name).unlink(missing_ok=True)
     write_atomic(record, json.dumps({"steps": current}, indent=1))
-    resolved = yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    resolved = yaml.dump(spec.model_dump(mode="json"), Dumper=YamlDumper, sort_keys=False, allow_unicode=True)
     write_atomic(folder / "spec.yaml", resolved)
     write_atomic(folder / "environment.json", json.dumps(describe_environment(), indent=1))

@@ -8,6 +8,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from rlaif_framework.data.mappings import YamlDumper
 from rlaif_framework.data.paths import Location, find_location
 from rlaif_framework.plugins.component import Component, Slot, SlotMark
 
@@ -37,7 +38,9 @@ def add_example(error: ValidationError, component: Component, manager: PluginMan
 
 def format_example(component: Component, manager: PluginManager) -> str:
     """Return settings with all required keys, in one line of YAML."""
-    text = yaml.safe_dump(make_example(component, manager), default_flow_style=True, sort_keys=False, width=10**6)
+    text = yaml.dump(
+        make_example(component, manager), Dumper=YamlDumper, default_flow_style=True, sort_keys=False, width=10**6
+    )
     return text.strip().replace(f"'{ANY}'", ANY)
 
 

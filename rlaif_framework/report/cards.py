@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from rlaif_framework.data.mappings import YamlDumper
 from rlaif_framework.data.paths import HUB_ID
 from rlaif_framework.metrics.evaluation import Evaluation
 from rlaif_framework.report.card_file import CARD, is_edited, save_card
@@ -182,7 +183,7 @@ def _describe_provenance(facts: CardFacts) -> Iterator[str]:
 
 def show_settings(title: str, settings: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines of settings as YAML, which are folded under a title."""
-    text = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
+    text = yaml.dump(dict(settings), Dumper=YamlDumper, sort_keys=False, allow_unicode=True)
     # A fence that no line of the settings can end.
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)

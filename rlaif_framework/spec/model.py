@@ -371,7 +371,7 @@ class Spec(Config):
 
     name: Name = "run"
     """Name of the run, used for the default run folder. By default the name of the file."""
-    seed: int = Field(0, ge=0, strict=True)  # strict: pydantic would convert `true` to 1
+    seed: int = Field(0, ge=0, strict=True)
     """Seed from which all random streams are derived."""
     evaluation_seed: int | None = Field(None, ge=0, strict=True)
     """Seed that chooses the test prompts and the validation comparisons of the evaluation, by default `seed`. Runs with

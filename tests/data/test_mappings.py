@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
+import yaml
 
 from rlaif_framework import DataError
 from rlaif_framework.data.key_lines import find_lines
-from rlaif_framework.data.mappings import DEPTH, LARGEST, MAX_VALUES, read_mapping
+from rlaif_framework.data.mappings import DEPTH, LARGEST, MAX_VALUES, YamlDumper, read_mapping
 
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10)
@@ -16,8 +18,7 @@ LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
 MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [*a{i - 1}, *a{i - 1}]}}\n" for i in range(1, 60))
 CHAIN = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}]\n" for i in range(1, 3 * DEPTH))
 LONG_NUMBERS = (
-    *("0x" + "f" * 4000, "0" + "7" * 4000, "-0b" + "1" * 4000, "9" * 5000),
-    *("1" + ":59" * 300_000, "1" + ":59" * 400 + ".5", "1." + "5" * 4000),
+    *("0x" + "f" * 4000, "0o" + "7" * 4000, "-" + "1" * 4000, "9" * 5000, "1." + "5" * 4000),
 )
 
 
@@ -69,7 +70,6 @@ def test_hostile_files_are_one_message(tmp_path: Path, text: str, suffix: str, r
     ("text", "suffix", "value"),
     [
         ("a: 0xff", ".yaml", 255),
-        ("a: 1:30", ".yaml", 90),
         ("a: " + "9" * 100, ".yaml", 10**100 - 1),
         ("a = 0xff", ".toml", 255),
         ('{"a": -' + "9" * 100 + "}", ".json", 1 - 10**100),
@@ -97,3 +97,25 @@ def test_values_may_be_nested_up_to_a_depth(tmp_path: Path, suffix: str) -> None
 def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path: Path, text: str, suffix: str) -> None:
     assert read(tmp_path, f"\ufeff{text}", suffix) == {"a": 1}
     assert find_lines(tmp_path / f"x{suffix}") == {("a",): 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *(("017", 17), ("0o17", 15), ("0x1F", 31), ("+1", 1), ("-0", 0)),
+        *((".5", 0.5), ("5.", 5.0), ("-.5e3", -500.0), ("1e5", 1e5), ("1E-3", 1e-3), ("1.5e+3", 1500.0)),
+        *((".inf", math.inf), ("-.INF", -math.inf), ("!!float 1", 1.0), ("!!int '017'", 17)),
+        *((text, text) for text in ("1:30", "190:20:30.15", "0b11", "1_000", "-0x1f", "=", "no", "y", "1e", ".")),
+        *((f"{mark}{text}{mark}", text) for text in ("17", "1e5", "true", "null") for mark in "\"'"),
+    ],
+)
+def test_values_without_quotes_are_those_of_yaml_1_2(tmp_path: Path, text: str, value: object) -> None:
+    found = read(tmp_path, f"a: {text}")["a"]
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize("text", ["1e5", "1e-5", ".5e3", "0o17", "017", "1:30", "true", "no", "null", "2024-01-01", "x"])
+def test_a_string_that_is_written_is_read_as_a_string(tmp_path: Path, text: str) -> None:
+    values = {text: text, "number": 1e-05, "integer": 17, "flag": True, "nothing": None}
+    assert read(tmp_path, yaml.dump(values, Dumper=YamlDumper)) == values

@@ -190,3 +190,21 @@ def test_a_mistake_that_many_arms_share_has_a_short_message(tmp_path: Path, mana
     assert len(lines) == 12
     assert lines[-1] == "  and 4 more problems"
     assert f"arms.arm0.reward: no reward named '{'é' * 77}...'; known: " in lines[1]
+
+
+def test_a_boolean_in_place_of_a_number_is_refused(tmp_path: Path) -> None:
+    """Elsewhere `limit: true` would mean a limit of 1."""
+    reward = "{kind: sum, terms: {l: length}, weights: {l: true}}"
+    (tmp_path / "spec.yaml").write_text(
+        "task: tldr\nseed: true\npolicy: {model: a/b, trust_remote_code: true, lora: {alpha: true}}\n"
+        f"sft:\n  limit: true\narms:\n  a:\n    reward: {reward}\n    algorithm: grpo\n"
+    )
+    with pytest.raises(SpecError) as caught:
+        load_spec(tmp_path / "spec.yaml")
+    file = tmp_path / "spec.yaml"
+    assert str(caught.value).splitlines()[1:] == [
+        f"  {file}:2: seed: Input should be a valid integer, got true",
+        f"  {file}:3: policy.lora.alpha: Input should be a number, got true",
+        f"  {file}:5: sft.limit: Input should be a number, got true",
+        f"  {file}:8: arms.a.reward.weights.l: Input should be a number, got true",
+    ]
