@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import re
+import sys
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -20,11 +21,12 @@ STRIDE = 4
 MAX_LAYERS = 4
 """Maximum number of escapes around each other, as in JSON inside a URL."""
 ESCAPE = re.compile(
-    r"\\+u(?P<u>[0-9a-f]{4})|\\+x(?P<x>[0-9a-f]{2})|%(?P<percent>[0-9a-f]{2})"
-    r"|(?P<entity>&(?:#[0-9]{1,7}|#x[0-9a-f]{1,6}|[a-z][a-z0-9]{1,30});)|\\+(?P<plain>[^a-z0-9\s])",
+    r"(?:\\+(?-i:U)0000|[\\%]+u)(?P<u>[0-9a-f]{4})|\\+u\{0*(?P<braces>[0-9a-f]{1,6})\}|(?:\\+x|%|=)(?P<byte>[0-9a-f]{2})"
+    r"|\\+(?P<octal>[0-7]{3})|(?P<entity>&(?:#0*[0-9]{1,7}|#x0*[0-9a-f]{1,6}|[a-z][a-z0-9]{1,30});)"
+    r"|\\+(?P<plain>[^a-z0-9\s])",
     re.IGNORECASE,
 )
-"""Escapes of JSON and Python, URLs, HTML, and shells."""
+"""Escapes of JSON, programming languages, URLs, HTML, e-mails, and shells."""
 
 
 class Redactor:
@@ -153,4 +155,7 @@ def _read_escape(found: re.Match[str]) -> str | None:
     if found["entity"]:
         text = html.unescape(found["entity"])
         return text if len(text) == 1 else None
-    return chr(int(found["u"] or found["x"] or found["percent"], 16))
+    if found["octal"]:
+        return chr(int(found["octal"], 8))
+    code = int(found["u"] or found["braces"] or found["byte"], 16)
+    return chr(code) if code <= sys.maxunicode else None
