@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 
 from rlaif_framework.cli.listings import KINDS
 from rlaif_framework.errors import PluginError, suggest
-from rlaif_framework.files import user_path
+from rlaif_framework.files import atomic_path, locked, remove_leftovers, user_path
 from rlaif_registry import read_owners
 
 if TYPE_CHECKING:
@@ -49,13 +49,16 @@ def new_plugin(
     """Write a new plugin with small components, and their tests. It is a distribution to install."""
     namespace = check_namespace(name)
     folder = out or Path(f"rlaif-{namespace}")
-    if folder.exists():
-        raise PluginError(f"{folder} exists already; choose another folder with --out, or remove it")
     written = make_distribution(namespace, [check_kind(text) for text in dict.fromkeys(kind)])
-    for path, text in written.items():
-        target = folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text, encoding="utf-8")
+    with locked(folder, f"writes {folder}"):
+        if folder.exists() or folder.is_symlink():
+            raise PluginError(f"{folder} exists already; choose another folder with --out, or remove it")
+        remove_leftovers(folder.parent)
+        with atomic_path(folder) as temporary:
+            for path, text in written.items():
+                target = temporary / path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_text(text, encoding="utf-8")
     print(f"wrote {folder}:", *sorted(written), sep="\n  ")
     print(f"next: cd {folder} && pip install --editable '.[test]' && rlaif plugins && pytest")
 

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from rlaif_framework import PluginManager
+from rlaif_framework import PluginManager, files
 from rlaif_framework.cli.new_plugin import check_namespace, make_distribution
 from rlaif_framework.errors import PluginError
+from rlaif_framework.files import locked
 from rlaif_framework.plugins.component import SLOTS, Slot
 from rlaif_framework.plugins.targets import import_target
 
@@ -154,6 +155,24 @@ def test_an_existing_folder_is_left_alone(rlaif: Rlaif, tmp_path: Path) -> None:
     assert code == 2
     assert f"{tmp_path / 'own'} exists already; choose another folder with --out" in err
     assert [path.name for path in (tmp_path / "own").iterdir()] == ["notes.txt"]
+
+
+def test_two_commands_at_the_same_time_write_no_mixture(
+    rlaif: Rlaif, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with locked(Path("rlaif-lab"), "writes rlaif-lab"):
+        code, _, err = rlaif("new-plugin", "lab", "--kind", "metric")
+    assert (code, "writes rlaif-lab; wait until it has finished" in err) == (2, True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_command_left_is_replaced(rlaif: Rlaif, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    leftover = Path(f".rlaif-lab.{10**30}@{files._host()}.tmp")
+    (leftover / "src").mkdir(parents=True)
+    assert rlaif("new-plugin", "lab", "--kind", "metric")[0] == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["rlaif-lab"]
 
 
 @pytest.mark.parametrize(
