@@ -116,9 +116,13 @@ def test_the_text_parts_of_a_message_are_its_text(build: Build, content: Any, te
         ("Verdict: 1<\uff5cend\u2581of\u2581sentence\uff5c>", "Verdict: 1"),
         ("Verdict: 1<|im_end|>\n<|im_start|>user\nVerdict: 2", "Verdict: 1"),
         ("1</s></s>\n", "1"),
+        ("1 </s> <|im_end|>", "1"),
+        ("\n" * 300_000 + "1</s>", "\n" * 300_000 + "1"),  # as of a model that repeats itself
+        ("</s>" * 50_000 + "1", "</s>" * 50_000 + "1"),
         ("it is <s>bad</s> good", "it is <s>bad</s> good"),  # HTML
         ("a <|tool|> b", "a <|tool|> b"),
     ],
+    ids=lambda text: repr(text[-20:]),
 )
 def test_end_tokens_are_no_part_of_a_text(build: Build, mode: str, said: str, text: str) -> None:
     with serve(lambda body, number: say(body, said)) as server:

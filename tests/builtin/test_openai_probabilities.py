@@ -49,10 +49,19 @@ def test_a_choice_is_read_from_the_top_logprobs(build: Build, mode: str) -> None
 
 
 def test_an_option_outside_the_top_counts_nothing(build: Build) -> None:
-    with serve(answer(logprobs={"2": 0.7, "so": 0.2})) as server:
+    with serve(answer(logprobs={"2": 0.7, "so": 0.2, "if": 0.001})) as server:
         [(_, got)] = build(server.url).answer(choices(1))
     assert got.probabilities == (0.0, 1.0)
     assert got.mass == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize("listed", [{"2": 0.7}, {"2": 0.7, "so": 0.2}, {"": 0.9, "2": 0.01, "1": 0.001}])
+def test_a_list_that_cannot_tell_is_replaced_by_samples(build: Build, listed: dict[str, float]) -> None:
+    """Only the chosen token is listed, or few more, or what is before the answer."""
+    with serve(lambda body, number: complete(body, "12"[body.get("seed", 0)], listed)) as server:
+        [(_, got)] = build(server.url, samples=2).answer(choices(1))
+    assert got.read_from == "samples"
+    assert got.probabilities == (0.5, 0.5)
 
 
 def test_sampled_answers_are_counted_where_none_of_the_options_is_found(build: Build) -> None:
@@ -117,13 +126,18 @@ def test_refused_logprobs_are_asked_for_in_smaller_number_then_not_at_all(build:
 
 
 def test_weights_are_none_where_the_next_token_cannot_tell() -> None:
-    one_token = [("1", -1.0), ("10", -2.0), ("9", -3.0)]
-    digits = [("1", -1.0), ("9", -3.0)]
+    one_token = [("1", -1.0), ("10", -2.0), ("9", -3.0), ("so", -12.0)]
+    digits = [("1", -1.0), ("9", -3.0), ("so", -12.0)]
     options = [str(i) for i in range(1, 11)]
     assert option_weights(options, one_token) is not None
     assert option_weights(options, digits) is None  # is it 1, or the first digit of 10?
-    assert option_weights(options, [("1", -9.0), ("9", -0.1)]) is not None  # too unlikely to matter
-    assert option_weights(["first", "seventh"], [("first", -1.0), ("se", -1.0)]) is None
+    assert option_weights(options, [("1", -9.0), ("9", -0.1), ("so", -12.0)]) is not None  # too unlikely to matter
+    assert option_weights(["1", "2"], [("1", -0.001)]) is not None  # not even a certain 2 would matter
+    assert option_weights(["1", "2"], [("1", -0.1)]) is None
+    assert option_weights(options, [("8", -0.69), ("9", -0.7)]) is not None
+    assert option_weights(options, [("8", -0.7), ("9", -1.0)]) is None
+    assert option_weights(["1", "2"], [("\n", -0.5), ("1", -0.9)]) is None
+    assert option_weights(["first", "seventh"], [("first", -1.0), ("se", -1.0), ("so", -12.0)]) is None
     assert option_weights(["1", "2"], []) is None
     assert option_weights(["1", "2"], [("1", -9999.0), ("2", float("-inf"))]) is None
     assert option_weights(["1", "2"], [("1", math.nan), ("2", -0.1)]) is None
@@ -136,6 +150,21 @@ def test_weights_are_none_where_the_next_token_cannot_tell() -> None:
 )
 def test_the_option_an_answer_starts_with(text: str, index: int | None) -> None:
     assert read_option(["1", "10"], text, "Rating:") == index
+
+
+def test_a_token_that_is_listed_twice_counts_once(build: Build) -> None:
+    """Some servers add the chosen token to the list."""
+
+    def behave(body: dict[str, Any], number: int) -> Reply:
+        status, headers, content = complete(body, "1", {"1": 0.45, "2": 0.1})
+        data = json.loads(content)
+        tops = data["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+        tops.append(tops[0])
+        return status, headers, json.dumps(data).encode()
+
+    with serve(behave) as server:
+        [(_, got)] = build(server.url).answer(choices(1))
+    assert got.probabilities == pytest.approx((0.45 / 0.55, 0.1 / 0.55))
 
 
 # Exact probabilities

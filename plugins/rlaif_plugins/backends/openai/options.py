@@ -8,15 +8,17 @@ from collections.abc import Sequence
 
 from rlaif_framework import Choose, Question
 
-MAX_PREFIX_MASS = 0.01
-"""Maximum probability mass on prefixes of options, relative to that on the options, for which the result is used."""
+MAX_UNKNOWN_MASS = 0.01
+"""Maximum probability mass, relative to that on the options, that may belong to options without being read as such."""
 
 
 def option_weights(options: Sequence[str], logprobs: Sequence[tuple[str, float]]) -> tuple[float, ...] | None:
     """Return the probability of each option as the next token, over the whole vocabulary; None if it is unknown.
 
-    An option that is not among the most likely tokens has probability 0. If a likely token is only a prefix of an
-    option (`1` of `10`), the next token does not distinguish the options, and the result is None.
+    An option that is not among the most likely tokens is less likely than all of them, and gets probability 0. It is
+    unknown how likely an option is if that may be too low by more than `MAX_UNKNOWN_MASS`, as the list is too short; if
+    a likely token is only a prefix of an option (`1` of `10`); or if white space, after which an option follows, is
+    more likely than the options.
 
     Args:
         options: The texts of the options.
@@ -27,16 +29,22 @@ def option_weights(options: Sequence[str], logprobs: Sequence[tuple[str, float]]
     # Tokenizers differ in whether the space before a label belongs to its token.
     words = [option.strip() for option in options]
     weights = dict.fromkeys(words, 0.0)
-    prefix_mass = 0.0
-    tokens = {token.strip() for token, _ in logprobs}
-    for token, logprob in logprobs:
-        word = token.strip()
+    listed = [(token.strip(), math.exp(logprob)) for token, logprob in logprobs]
+    missing = set(words) - {word for word, _ in listed}
+    prefix_mass = blank_mass = 0.0
+    for word, probability in listed:
         if word in weights:
-            weights[word] += math.exp(logprob)
-        if word and any(o not in tokens and o.startswith(word) for o in words):
-            prefix_mass += math.exp(logprob)
+            weights[word] += probability
+        if not word:
+            blank_mass += probability
+        elif any(option.startswith(word) for option in missing):
+            prefix_mass += probability
     mass = sum(weights.values())
-    if not mass > 0 or prefix_mass > MAX_PREFIX_MASS * mass:
+    if not mass > blank_mass:
+        return None
+    probabilities = [probability for _, probability in listed]
+    missing_mass = min(len(missing) * min(probabilities), max(0.0, 1 - sum(probabilities)))
+    if prefix_mass + missing_mass > MAX_UNKNOWN_MASS * mass:
         return None
     return tuple(weights[word] for word in words)
 

@@ -22,13 +22,15 @@ SPACES = str.maketrans({"\u0120": " ", "\u2581": " ", "\u010a": "\n"})
 """White space as the vocabularies of byte-level BPE and SentencePiece spell it."""
 BYTE_TOKEN = re.compile("<0x([0-7][0-9A-F])>")
 """A byte as the vocabularies of SentencePiece spell it, if it is a whole character."""
-# Text after the end of a turn is not part of the answer. `</s>` is HTML as well, so it counts only at the very end.
 END_TOKENS = re.compile(
-    r"(?:<\|(?:im_end|eot|eot_id|eom_id|end|endoftext|end_of_text|end_of_turn|END_OF_TURN_TOKEN|return|user)\|>"
-    r"|<\uff5cend\u2581of\u2581sentence\uff5c>|<end_of_turn>|<eos>|\[\|endofturn\|\]).*|(?:\s*</s>)+\s*$",
-    re.DOTALL,
+    r"<\|(?:im_end|eot|eot_id|eom_id|end|endoftext|end_of_text|end_of_turn|END_OF_TURN_TOKEN|return|user)\|>"
+    r"|<\uff5cend\u2581of\u2581sentence\uff5c>|<end_of_turn>|<eos>|\[\|endofturn\|\]"
 )
-"""End tokens that some servers leave in the text, with what follows them."""
+"""End tokens that some servers leave in the text. What follows the end of a turn is not part of the answer."""
+# `</s>` is HTML as well, so it counts only at the very end. A search for it would take minutes in a text of many lines
+# without a word, as it would look for the end from each of them; backwards there is only one place to look at.
+LAST_TOKENS = re.compile(r"\s*(?:>s/<\s*)+")
+"""`</s>` at the end of a text, backwards."""
 CUT = frozenset({"length", "max_tokens", "model_length"})
 """Reasons to finish of answers that have reached the maximum length."""
 ENDED = CUT | {"", "stop", "eos", "eos_token", "stop_sequence", "end_turn", "complete"}
@@ -159,7 +161,9 @@ def _read_text(content: Any) -> str:
         content = "".join(parts)
     if not isinstance(content, str | None):
         raise TypeError("its text is not a string")
-    return END_TOKENS.sub("", content or "")
+    text = END_TOKENS.split(content or "", maxsplit=1)[0]
+    last = LAST_TOKENS.match(text[::-1])
+    return text[: len(text) - last.end()] if last else text
 
 
 def _read_part(part: Mapping[str, Any]) -> str:
@@ -180,7 +184,8 @@ def _read_logprobs(logprobs: Any) -> list[tuple[str, float]]:
     """
     # llama.cpp uses the form of chats for both endpoints, and llama-cpp-python that of completions.
     pairs = [(_spell_token(str(token)), logprob) for token, logprob in _list_first(logprobs or {})]
-    read = [(token, _read_logprob(token, logprob)) for token, logprob in pairs]
+    # Some servers list the chosen token once more.
+    read = list(dict.fromkeys((token, _read_logprob(token, logprob)) for token, logprob in pairs))
     if read and all(logprob == -math.inf for _, logprob in read):
         raise ValueError("all its log-probabilities are those of probability 0")
     _check_mass(math.exp(logprob) for _, logprob in read)
