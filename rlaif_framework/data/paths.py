@@ -17,6 +17,8 @@ from rlaif_framework.records.preferences import Split
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 """Name of a model or data set on the Hugging Face Hub. A data set always has an owner before its name."""
 
+_DATA_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
 PACKAGE_PREFIX = "package:"
 """Prefix of the name of an installed Python package that contains weights or specs."""
 
@@ -89,14 +91,14 @@ def _resolve_path(value: Any) -> Any:
     return path
 
 
-def _resolve_name(value: Any) -> Any:
+def _resolve_name(value: Any, hub_id: re.Pattern[str] = HUB_ID) -> Any:
     """Return the absolute path of what is or must be a path, and other names unchanged, as hub ids."""
     if not isinstance(value, str) or not value or "\0" in value or value.startswith(PACKAGE_PREFIX):
         return value
     path, name = _join(value), str(value).partition(":")[0]
     # Also for hub ids: libraries would take the folder of this name.
     _check_elsewhere(value, path)
-    if _exists(path) or value.startswith(".") or _FILE.search(value) or not HUB_ID.fullmatch(name):
+    if _exists(path) or value.startswith(".") or _FILE.search(value) or not hub_id.fullmatch(name):
         return path
     return str(value)
 
@@ -116,8 +118,8 @@ def _check_elsewhere(value: str | Path, path: str) -> None:
 
 def _resolve_data(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {split: _resolve_name(place) for split, place in value.items()}
-    return _resolve_name(value)
+        return {split: _resolve_name(place, _DATA_ID) for split, place in value.items()}
+    return _resolve_name(value, _DATA_ID)
 
 
 def _join(value: str | Path) -> str:

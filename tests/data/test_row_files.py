@@ -116,6 +116,8 @@ def test_a_missing_file_suggests_the_file_that_is_there(tmp_path: Path) -> None:
         read_row_file(tmp_path / "email.csv")
     with pytest.raises(DataError, match=r"no data file at .*gone.x\.csv$"):
         read_row_file(tmp_path / "gone" / "x.csv")
+    with pytest.raises(DataError, match=r"no file or folder at .*gone$"):
+        read_row_file(tmp_path / "gone")
 
 
 @pytest.mark.parametrize(
