@@ -198,7 +198,8 @@ def build_spec(data: Mapping[str, Any], origin: str, manager: PluginManager, lay
     Raises:
         SpecError: The spec is not valid. The message lists all problems.
     """
-    stated = data.keys() - {"name"}  # of a file without a name, it is that of the file
+    # Without a name in the file, it is that of the file; files of labelers may have `published`, too.
+    stated = data.keys() - {"name", "published"}
     if stated and not stated & Spec.model_fields.keys():
         raise SpecError(
             f"{origin} has none of the keys of a spec, such as task and policy; files of labelers and tasks are for "

@@ -130,7 +130,8 @@ def test_a_missing_key_is_named_at_the_mapping_that_lacks_it(tmp_path: Path) -> 
 
 
 def test_a_file_that_is_no_spec_is_told_apart(tmp_path: Path) -> None:
-    labelers = write(tmp_path / "labelers.yaml", "similarity: similarity\nlonger: length\n")
+    published = "published: [{source: A paper, results: {agreement/longer: 0.6}}]\n"
+    labelers = write(tmp_path / "labelers.yaml", f"similarity: similarity\nlonger: length\n{published}")
     with pytest.raises(SpecError, match=r"labelers\.yaml has none of the keys of a spec.*'rlaif label', as --labeler"):
         load_spec(labelers)
 
