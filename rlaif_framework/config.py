@@ -15,7 +15,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from rlaif_framework.errors import suggest
+from rlaif_framework.errors import name_type, suggest
 
 
 class Config(BaseModel):
@@ -44,7 +44,7 @@ class Config(BaseModel):
                 if item["type"] == "extra_forbidden" and len(item["loc"]) == 1:
                     message = f"unknown key; {suggest(str(item['loc'][0]), cls.model_fields)}"
                 elif item["type"] == "model_type":
-                    message = f"expected a mapping of settings, got {type(item['input']).__name__}"
+                    message = f"expected a mapping of settings, got {name_type(item['input'])}"
                 reason = PydanticCustomError(item["type"], "{message}", {"message": message})
                 lines.append({"type": reason, "loc": item["loc"], "input": item["input"]})
         else:

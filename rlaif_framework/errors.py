@@ -77,6 +77,11 @@ def suggest(name: str, known: Iterable[str]) -> str:
     return f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known) or 'none'}."
 
 
+def name_type(value: object) -> str:
+    """Return the name of the type of a value of a spec; None is `null`, as it is written."""
+    return "null" if value is None else type(value).__name__
+
+
 def describe_missing(module: str) -> str:
     """Describe a module that cannot be imported: its package, and the command that installs it."""
     top = module.partition(".")[0]

@@ -18,7 +18,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from rlaif_framework.errors import PluginError, RlaifError
+from rlaif_framework.errors import PluginError, RlaifError, name_type
 from rlaif_framework.plugins.component import ComponentConfig, Slot, SlotMark
 from rlaif_framework.plugins.configs import (
     BASES,
@@ -94,7 +94,7 @@ def narrow(slot: Slot, value: object, manager: PluginManager) -> ComponentConfig
     if isinstance(value, str):
         value = {"kind": value}
     if not isinstance(value, Mapping):
-        raise ValueError(f"expected the name of {article} {slot} or a mapping with 'kind', got {type(value).__name__}")
+        raise ValueError(f"expected the name of {article} {slot} or a mapping with 'kind', got {name_type(value)}")
     kind = value.get("kind")
     if not isinstance(kind, str):
         raise ValueError(f"'kind' is missing: name one of {', '.join(manager.names(slot))}")

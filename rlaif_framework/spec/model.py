@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, FiniteFloat, Valida
 
 from rlaif_framework.config import Config
 from rlaif_framework.data.paths import ModelName, SpecPath
-from rlaif_framework.errors import suggest
+from rlaif_framework.errors import name_type, suggest
 from rlaif_framework.plugins.component import configs_in
 from rlaif_framework.plugins.configs import AlgorithmConfig, LabelerConfig, MetricConfig, RewardConfig
 from rlaif_framework.plugins.own_code import absolute_name, is_file
@@ -203,7 +203,7 @@ def _narrow_feedback(value: object, info: ValidationInfo) -> object:
     if isinstance(value, AiFeedback | HumanFeedback):
         return value
     if not isinstance(value, str | Mapping):
-        raise ValueError(f"expected 'human' or a mapping with 'kind', got {type(value).__name__}")
+        raise ValueError(f"expected 'human' or a mapping with 'kind', got {name_type(value)}")
     settings = {"kind": value} if isinstance(value, str) else dict(value)
     kind = settings.get("kind")
     if not isinstance(kind, str) or kind not in kinds:
@@ -270,6 +270,15 @@ def _check_reward(algorithm: AlgorithmConfig, reward: RewardConfig | None) -> No
         )
 
 
+def _drop_removed(items: object) -> object:
+    return {name: item for name, item in items.items() if item is not None} if isinstance(items, Mapping) else items
+
+
+_NamedLabelers = Annotated[
+    dict[Name, LabelerSlot], BeforeValidator(_drop_removed, json_schema_input_type=dict[Name, LabelerSlot | None])
+]
+
+
 class EvaluateConfig(Config):
     """Settings of the evaluation of labels, reward models and policies."""
 
@@ -277,8 +286,8 @@ class EvaluateConfig(Config):
     """Labeler that decides win rates. By default the first of those that the task suggests that no arm learns from
     and that has what it needs; if there is none, there are no win rates. A judge that shares a model with an arm's
     labeler is reported with a warning."""
-    judges: dict[Name, LabelerSlot] = Field({})
-    """Additional judges, by name: every win rate is also reported by each of them."""
+    judges: _NamedLabelers = Field({})
+    """Additional judges, by name: every win rate is also reported by each of them. Null removes one of a spec below."""
     human_labels: SpecPath | None = None
     """File or folder with human labels of some of the pairs of responses that the judges compare, in a form that
     `rlaif label` reads. Every win rate is then also corrected for the errors of its judge. The pairs must be a random
@@ -286,8 +295,9 @@ class EvaluateConfig(Config):
     matchups: list[tuple[str, str]] | None = None
     """Pairs of policies to compare: names of arms, `sft`, or `reference`. By default every arm that trains a policy is
     compared with `sft` and with every other one."""
-    labelers: dict[Name, LabelerSlot] = Field({})
-    """Additional labelers to measure on the validation comparisons, by name. Those of the arms are always measured."""
+    labelers: _NamedLabelers = Field({})
+    """Additional labelers to measure on the validation comparisons, by name. Those of the arms are always measured.
+    Null removes one of a spec below."""
     metrics: MetricSlots = Field([])
     """Metrics of the responses, besides those of the task. They may use models, and responses are not sampled again
     for them."""
@@ -326,10 +336,6 @@ def _check_requirement(value: str) -> str:
     if requirement.url:
         raise ValueError("name a package and its versions, such as 'rlaif-acme>=0.2', without an address")
     return value
-
-
-def _drop_removed(arms: object) -> object:
-    return {name: arm for name, arm in arms.items() if arm is not None} if isinstance(arms, Mapping) else arms
 
 
 def _check_plugin(value: str) -> str:

@@ -87,6 +87,15 @@ def test_null_removes_an_arm(tmp_path: Path, manager: PluginManager) -> None:
     assert list(load_spec(base, ["arms.rlhf=null"], manager).arms) == ["rlaif"]
 
 
+def test_null_removes_a_judge_or_a_labeler(tmp_path: Path, manager: PluginManager) -> None:
+    evaluation = {**BASE["evaluate"], "judges": {"a": "rouge", "b": "length"}, "labelers": {"c": "length"}}
+    write(tmp_path / "base.yaml", {**BASE, "evaluate": evaluation})
+    top = write(tmp_path / "top.yaml", "{base: base.yaml, evaluate: {judges: {a: null}, labelers: {c: null}}}")
+    evaluate = load_spec(top, manager=manager).evaluate
+    assert evaluate is not None
+    assert (list(evaluate.judges), evaluate.labelers) == (["b"], {})
+
+
 # Bases
 
 
