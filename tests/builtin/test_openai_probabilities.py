@@ -136,7 +136,8 @@ def test_weights_are_none_where_the_next_token_cannot_tell() -> None:
     assert option_weights(["1", "2"], [("1", -0.1)]) is None
     assert option_weights(options, [("8", -0.69), ("9", -0.7)]) is not None
     assert option_weights(options, [("8", -0.7), ("9", -1.0)]) is None
-    assert option_weights(["1", "2"], [("\n", -0.5), ("1", -0.9)]) is None
+    assert option_weights(["1", "2"], [("\n", -0.5), ("1", -0.9)]) is not None
+    assert option_weights(["1", "2"], [("\n", -0.05), ("1", -3.1)]) is None
     assert option_weights(["first", "seventh"], [("first", -1.0), ("se", -1.0), ("so", -12.0)]) is None
     assert option_weights(["1", "2"], []) is None
     assert option_weights(["1", "2"], [("1", -9999.0), ("2", float("-inf"))]) is None

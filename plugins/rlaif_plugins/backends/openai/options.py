@@ -8,17 +8,20 @@ from collections.abc import Sequence
 
 from rlaif_framework import Choose, Question
 
-MAX_UNKNOWN_MASS = 0.01
-"""Maximum probability mass, relative to that on the options, that may belong to options without being read as such."""
+MAX_PREFIX_MASS = 0.01
+"""Maximum probability mass on prefixes of options, relative to that on the options, for which the result is used."""
+MAX_MISSING_MASS = 0.1
+"""The same for the mass that options outside the list can have. An error of 0.1 is less than that of eight samples."""
+MIN_MASS = 0.1
+"""Minimum mass on the options, relative to that on white space, which options would follow."""
 
 
 def option_weights(options: Sequence[str], logprobs: Sequence[tuple[str, float]]) -> tuple[float, ...] | None:
     """Return the probability of each option as the next token, over the whole vocabulary; None if it is unknown.
 
-    An option that is not among the most likely tokens is less likely than all of them, and gets probability 0. It is
-    unknown how likely an option is if that may be too low by more than `MAX_UNKNOWN_MASS`, as the list is too short; if
-    a likely token is only a prefix of an option (`1` of `10`); or if white space, after which an option follows, is
-    more likely than the options.
+    An option that is not among the most likely tokens has probability 0. The result is None if the list is so short
+    that such an option could be likely; if a likely token is only a prefix of an option (`1` of `10`), so that the next
+    token does not distinguish the options; or if nearly all of the probability is on white space.
 
     Args:
         options: The texts of the options.
@@ -40,11 +43,11 @@ def option_weights(options: Sequence[str], logprobs: Sequence[tuple[str, float]]
         elif any(option.startswith(word) for option in missing):
             prefix_mass += probability
     mass = sum(weights.values())
-    if not mass > blank_mass:
+    if not mass > 0 or prefix_mass > MAX_PREFIX_MASS * mass or mass < MIN_MASS * blank_mass:
         return None
     probabilities = [probability for _, probability in listed]
-    missing_mass = min(len(missing) * min(probabilities), max(0.0, 1 - sum(probabilities)))
-    if prefix_mass + missing_mass > MAX_UNKNOWN_MASS * mass:
+    # A token outside the list is less likely than all in it.
+    if min(len(missing) * min(probabilities), 1 - sum(probabilities)) > MAX_MISSING_MASS * mass:
         return None
     return tuple(weights[word] for word in words)
 
