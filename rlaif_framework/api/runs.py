@@ -16,6 +16,7 @@ from rlaif_framework.pipeline.engine import run_spec
 from rlaif_framework.pipeline.run_folder import default_store
 from rlaif_framework.plugins.manager import PluginManager
 from rlaif_framework.progress import Progress
+from rlaif_framework.report.verdict import write_verdict
 from rlaif_framework.spec.families import Family
 from rlaif_framework.spec.loading import resolve_spec
 from rlaif_framework.spec.model import Spec
@@ -71,7 +72,7 @@ def execute(
     progress: Progress,
     show: Callable[[Path], str] = str,
 ) -> RunResult | FamilyResult:
-    """Run a spec or a family, and print its findings, its time and the path of its report, as `show` writes it."""
+    """Run a spec or a family, and print its findings, its verdict and time, and the path of its report by `show`."""
     if isinstance(spec, Family):
         return execute_family(spec, out, store, manager, progress, show)
     start = progress.clock()
@@ -79,6 +80,8 @@ def execute(
     result = RunResult(FinishedRun(finished.folder, finished.spec, manager))
     if finished.context.accelerator.is_main_process:
         for line in result.report.describe() if result.report else ():
+            progress.print(line)
+        for line in write_verdict(result.report.evaluation) if result.report else ():
             progress.print(line)
         took, reused = format_seconds(progress.clock() - start), sum(finished.reused.values())
         count = f", of which {reused} were reused" if reused else ""

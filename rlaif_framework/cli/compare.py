@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from rlaif_framework.report.run_comparison import ArmComparison, Flip, PairedWins, RunComparison
 
 OUTCOMES = {1.0: "won", 0.0: "lost", 0.5: "tied"}
+RATES = ("win rate", "agreement", "accuracy")
+"""Measurements that are shown in per cent."""
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 """Names of the sides in tables."""
 
@@ -151,7 +153,7 @@ def _show(name: str, value: Estimate | float | None) -> str:
 
     if isinstance(value, float):
         return f"{value:.3g}"
-    show: Callable[[Estimate | None], str] = percent if "win rate" in name or "accuracy" in name else number
+    show: Callable[[Estimate | None], str] = percent if any(part in name for part in RATES) else number
     return show(value)
 
 

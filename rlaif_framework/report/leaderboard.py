@@ -33,11 +33,18 @@ class Column:
 
     title: str
     note: str
-    """What it is, and what a mark means."""
+    """What it is."""
     cells: dict[str, Cell]
     """By the name of the policy."""
     total: str = ""
     """The same of the whole run, of a cost."""
+    marking: str = ""
+    """What a mark means, or what is in the last row."""
+
+    @property
+    def explanation(self) -> str:
+        """What the column is and what its marks mean."""
+        return "; ".join(filter(None, [self.note, self.marking]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +112,9 @@ def _list_columns(evaluation: Evaluation, costs: Costs) -> Iterator[Column]:
     yield from _list_wins(evaluation)
     arms = evaluation.arms.items()
     gains = {name: arm.reward.gain if arm.reward else None for name, arm in arms}
-    note = "Change of the mean reward on test prompts against sft, by the arm's own reward; marked if it is not 0"
-    yield Column("held-out reward", note, _measure(gains, lambda x: f"{x.value:+.3g}", 0.0))
+    note = "Change of the mean reward on test prompts against sft, by the arm's own reward"
+    cells = _measure(gains, lambda x: f"{x.value:+.3g}", 0.0)
+    yield Column("held-out reward", note, cells, marking="marked if it is not 0")
     kl = {name: Cell(_show_kl(arm, found), found) for name, arm in arms if (found := find_kl(arm)) is not None}
     note = (
         "Estimated KL divergence of the policy from the baseline, in nats per response, or its bound: that of the "
@@ -114,29 +122,29 @@ def _list_columns(evaluation: Evaluation, costs: Costs) -> Iterator[Column]:
     )
     yield Column("KL", note, kl)
     labels = {name: evaluation.labelers[arm.labeler].quality.agreement for name, arm in arms if arm.labeler}
-    note = "Agreement of the arm's labeler with gold preferences; marked if it differs from chance"
-    yield Column("labels' agreement", note, _measure(labels, _percent, 0.5))
+    note, marking = "Agreement of the arm's labeler with gold preferences", "marked if it differs from chance"
+    yield Column("labels' agreement", note, _measure(labels, _percent, 0.5), marking=marking)
     rewards = {name: arm.reward for name, arm in arms if arm.reward}
     gold = {name: reward.accuracy_gold for name, reward in rewards.items()}
-    note = "Accuracy of the arm's reward against gold preferences, on held-out comparisons; marked if it is not chance"
-    yield Column("reward accuracy, gold", note, _measure(gold, _percent, 0.5))
+    note = "Accuracy of the arm's reward against gold preferences, on held-out comparisons"
+    yield Column("reward accuracy, gold", note, _measure(gold, _percent, 0.5), marking=marking)
     own = {name: reward.accuracy_labeler for name, reward in rewards.items() if reward.accuracy_gold is None}
     note = "Accuracy of the arm's reward against its labeler's labels, on held-out comparisons without gold preferences"
-    yield Column("reward accuracy, own labels", note, _measure(own, _percent, 0.5))
+    yield Column("reward accuracy, own labels", note, _measure(own, _percent, 0.5), marking=marking)
     yield _compare_metric(evaluation, "tokens", "tokens", short_number_of, ("higher", "lower"))
     yield _compare_metric(evaluation, "eos_rate", "EOS rate", _percent, ("better", "worse"))
-    whole = "the last row is the whole run, with the baseline and the evaluation"
-    note = f"Tokens that language models read and wrote for the arm's labels, cached answers included; {whole}"
+    note = "Tokens that language models read and wrote for the arm's labels, cached answers included"
     yield _show_cost("label tokens", note, costs.tokens, lambda value: f"{value:,.0f}")
-    note = f"US dollars for these tokens at the prices in the spec, cached answers included; {whole}"
+    note = "US dollars for these tokens at the prices in the spec, cached answers included"
     yield _show_cost("label cost", note, costs.dollars, format_dollars)
-    note = f"Time of the arm's own stages, without the evaluation; {whole}"
+    note = "Time of the arm's own stages, without the evaluation"
     yield _show_cost("time", note, costs.seconds, format_seconds)
 
 
 def _show_cost(title: str, note: str, cost: Cost, show: Callable[[float], str]) -> Column:
     cells = {name: Cell(show(value), value) for name, value in cost.arms.items()}
-    return Column(title, note, cells, show(cost.run) if cost.run else "")
+    marking = "the last row is the whole run, with the baseline and the evaluation"
+    return Column(title, note, cells, show(cost.run) if cost.run else "", marking)
 
 
 def _show_kl(arm: MeasuredArm, kl: float) -> str:
@@ -152,9 +160,9 @@ def _list_wins(evaluation: Evaluation) -> Iterator[Column]:
             names = dict.fromkeys([*evaluation.arms, *evaluation.policies])
             wins = {name: evaluation.find_win(judge, name, opponent) for name in names if name != opponent}
             found = {name: win for name, win in wins.items() if win is not None}
-            note = f"Share of test prompts won against {opponent} by {title}; marked if it differs from 50 %"
+            note = f"Share of test prompts won against {opponent} by {title}"
             rates = {name: win.rate for name, win in found.items()}
-            yield Column(f"wins against {opponent}{by}", note, _measure(rates, _percent, 0.5))
+            yield _show_wins(f"wins against {opponent}{by}", note, rates)
             if not by:
                 yield from _adjust_wins(found, "" if opponent == BASELINE else f" against {opponent}")
 
@@ -162,11 +170,14 @@ def _list_wins(evaluation: Evaluation) -> Iterator[Column]:
 def _adjust_wins(found: dict[str, WinRate], against: str) -> Iterator[Column]:
     """Yield the win rates by human labels, and those for equal lengths."""
     corrected = {name: win.corrected.rate for name, win in found.items() if win.corrected is not None}
-    note = "The same win rate, corrected by human labels; marked if it differs from 50 %"
-    yield Column(f"corrected by people{against}", note, _measure(corrected, _percent, 0.5))
+    yield _show_wins(f"corrected by people{against}", "The same win rate, corrected by human labels", corrected)
     adjusted = {name: win.length_adjusted for name, win in found.items()}
-    note = "The same win rate, estimated for responses of equal length; marked if it differs from 50 %"
-    yield Column(f"length-adjusted{against}", note, _measure(adjusted, _percent, 0.5))
+    note = "The same win rate, estimated for responses of equal length"
+    yield _show_wins(f"length-adjusted{against}", note, adjusted)
+
+
+def _show_wins(title: str, note: str, rates: Mapping[str, Estimate | None]) -> Column:
+    return Column(title, note, _measure(rates, _percent, 0.5), marking="marked if it differs from 50 %")
 
 
 def _compare_metric(
@@ -179,8 +190,8 @@ def _compare_metric(
         if found is not None:
             mark: Mark = "" if change is None else _mark(change, 0.0, marks)
             cells[policy] = Cell(show(found), found.value, _interval(found, show), mark)
-    note = f"Mean {title} of a response; marked if it differs from that of sft on the same prompts"
-    return Column(title, note, cells)
+    marking = "marked if it differs from that of sft on the same prompts"
+    return Column(title, f"Mean {title} of a response", cells, marking=marking)
 
 
 def _measure(found: Mapping[str, Estimate | None], show: Callable[[Estimate], str], null: float) -> dict[str, Cell]:

@@ -205,6 +205,8 @@ def test_compare_prints_flips_before_settings_and_metrics(run_folder: Path, othe
     parts = [out.index(text) for text in ("flips between A and B", "B minus A: ", "arms.rlaif.algorithm.lr", "tokens")]
     assert parts == sorted(parts)
     assert out.count("  prompt:  ") == 1
+    (agreement,) = (line for line in out.splitlines() if line.startswith("agreement of the labels"))
+    assert agreement.count(" % [") == 2
 
 
 def test_runs_are_compared_without_their_data_models_and_plugins(

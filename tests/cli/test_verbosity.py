@@ -42,6 +42,7 @@ def test_quiet_prints_the_path_and_verbose_prints_where_and_what(spec: Path, rla
     *usual, finished, report = rlaif("run", spec, "--out", "out")[1].splitlines()
     assert re.fullmatch(r"finished in \S+ s: (\d+) stages, of which \1 were reused", finished)
     assert report == f"report: {out.strip()}"
+    assert usual[-1] == "Of the labelers, a agrees most with the gold preferences: 100.0 % [61.0, 100.0], n=6."
     code, out, err = rlaif("run", spec, "--out", "out", "-v")
     details = [line for line in out.splitlines() if line not in usual]
     steps = json.loads(Path("out/run.json").read_text())["steps"]

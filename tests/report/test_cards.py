@@ -38,6 +38,8 @@ def test_a_policy_has_a_card_with_its_measurements(folder: Path) -> None:
     assert "# demo: rlaif" in card.text
     assert "| labels | similarity |" in card.text
     assert "| wins against sft | 70.0 % \\[65, 75\\] |" in card.text
+    # The legend of the leaderboard's marks and its last row are not in the card.
+    assert not any(text in card.text for text in ("marked if", "last row"))
     baseline = ModelCard.load(folder / "sft" / CARD).text
     assert "Supervised baseline" in baseline
     assert "| labels |" not in baseline

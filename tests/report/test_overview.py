@@ -109,6 +109,7 @@ def test_the_leaderboard_ranks_arms_and_marks_what_is_significant() -> None:
     assert columns["KL"]["rlaif"].value == 0.1  # of the last step that has one
     assert set(columns["held-out reward"]) == {"direct", "rlaif"}
     assert columns["time"]["rlaif"].text == "1 min 01 s"
+    assert [column.title for column in found.columns if not column.marking] == ["KL"]
 
 
 def test_the_accuracy_of_a_reward_says_by_which_preferences() -> None:
