@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from scipy.special import expit
 from torch import Tensor
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
 
 from rlaif_framework import Comparison, Context, DataError, Evidence, ModelError, Preference, Prompt
 from rlaif_framework.data import copy_rate
