@@ -6,7 +6,9 @@ import errno
 import inspect
 import os
 import sys
+import traceback
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -24,7 +26,7 @@ from rlaif_framework.cli.plugin_commands import PluginGroup
 from rlaif_framework.cli.runs import check, plan, run
 from rlaif_framework.cli.setup import check_arguments, prepare_process
 from rlaif_framework.cli.try_policies import try_policies
-from rlaif_framework.errors import RlaifError, describe_missing
+from rlaif_framework.errors import PluginError, RlaifError, describe_missing
 from rlaif_framework.terminal import escape_controls
 
 
@@ -63,6 +65,23 @@ def _summarise(command: Callable[..., None]) -> str:
     return paragraph.partition(". ")[0].removesuffix(".") + "."
 
 
+def _refuse_exit(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command in which an exit that a plugin asks for is an error; with code 0, it would look finished."""
+
+    @wraps(command)
+    def run_command(*args: object, **kwargs: object) -> None:
+        try:
+            command(*args, **kwargs)
+        except SystemExit as error:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            raise PluginError(
+                f"sys.exit({error.code!r}) was called before the command had finished ({place.filename}, line "
+                f"{place.lineno}); plugins must raise an error instead"
+            ) from error
+
+    return run_command
+
+
 COMMANDS = (
     *(run, label, check_judge, annotate, plan, check),
     *(runs, report, compare, try_policies, lineage, gc),
@@ -71,7 +90,7 @@ COMMANDS = (
 for command in COMMANDS:
     # The word `try` cannot be the name of a function.
     name = "try" if command is try_policies else None
-    app.command(name, short_help=_summarise(command))(command)
+    app.command(name, short_help=_summarise(command))(_refuse_exit(command))
 
 
 def main() -> None:
@@ -125,7 +144,5 @@ def _fail(message: str, code: int) -> NoReturn:
     sys.stderr.flush()
     # Users need only the message. RLAIF_DEBUG=1 adds the traceback, for bug reports.
     if os.environ.get("RLAIF_DEBUG") and sys.exc_info()[0] is not None:
-        import traceback
-
         print(escape_controls(traceback.format_exc()), file=sys.stderr, end="")
     sys.exit(code)

@@ -67,7 +67,7 @@ def check_component(
         raise PluginError(f"{hookspecs.SLOT_HOOKS[slot]} returned {component!r}, not a Component")
     where = f"{slot} '{component.name}'"
     _check_config(where, slot, component, plugin)
-    if ":" not in component.target:
+    if ":" not in str(component.target):
         raise PluginError(f"{where}: its target '{component.target}' is not 'module:attribute'")
     if not plugin.builtin and ("/" in component.name or component.name not in taken):
         _check_namespace(where, component.name, plugin)
@@ -96,7 +96,7 @@ def check_command(command: object, plugin: Plugin, taken: Mapping[str, tuple[Com
         raise PluginError(f"{where} is a command of rlaif itself, which no plugin can replace; choose another name")
     # A whole namespace is the name of one distribution's command, like the names inside it.
     _check_namespace(where, command.name if "/" in command.name else f"{command.name}/{command.name}", plugin)
-    if ":" not in command.target:
+    if ":" not in str(command.target):
         raise PluginError(f"{where}: its target '{command.target}' is not 'module:attribute'")
     if command.name in taken:
         raise PluginError(f"{where} is already offered by {taken[command.name][1].title}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from rlaif_framework import PluginError, PluginManager
 from rlaif_framework.plugins import discovery
 from rlaif_framework.plugins.discovery import SLOW_SECONDS, Plugin
-from support.fake_plugins import HEAD, Site, labeler_code
+from support.fake_plugins import HEAD, Site, labeler_code, write_rows
 
 
 def load_one(name: str = "acme") -> Plugin:
@@ -93,6 +94,25 @@ def test_an_error_in_the_module_of_a_target_names_its_line(site: Site) -> None:
     assert str(caught.value) == (
         f"labeler 'acme/x': cannot import rlaif_acme.deep:X: ValueError: half built ({folder / 'deep.py'}, line 3)"
     )
+
+
+def test_a_component_that_ends_the_process_ends_no_command_as_finished(
+    site: Site, tmp_path: Path, rlaif: Callable[..., tuple[int, str, str]]
+) -> None:
+    code = labeler_code("acme/x", target="rlaif_acme.deep:Labeler")
+    labeler = """import sys
+
+class Labeler:
+    def __init__(self, config, context): ...
+
+    def label(self, comparisons):
+        sys.exit(0)
+"""
+    folder = make_package(site, __init__=code, deep=labeler)
+    pairs = write_rows(tmp_path / "pairs.jsonl", [{"prompt": "p", "responses": ["a", "b"]}])
+    status, _, message = rlaif("label", pairs, "--labeler", "acme/x", "--out", tmp_path / "labels.jsonl")
+    assert status == 2
+    assert f"sys.exit(0) was called before the command had finished ({folder / 'deep.py'}, line 7)" in message
 
 
 def test_the_time_to_load_a_plugin_is_measured(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

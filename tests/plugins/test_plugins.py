@@ -130,6 +130,10 @@ BROKEN = {
     "bare": (labeler_code("committee"), "only built-ins have bare names"),
     "builtin": (labeler_code("llm"), "already offered by plugin 'labelers.llm' (rlaif-framework"),
     "target": (labeler_code("b/x", target="rlaif_plugins.labelers.length"), "not 'module:attribute'"),
+    "no target": (
+        labeler_code("b/x").replace('"rlaif_plugins.labelers.length:LengthLabeler"', "None"),
+        "labeler 'b/x': its target 'None' is not 'module:attribute'",
+    ),
     "fields": (
         labeler_code("b/x").replace("MadeConfig(LabelerConfig):", "MadeConfig(LabelerConfig):\n    odd: 'Nowhere' = 1"),
         "its config cannot be built",
