@@ -133,7 +133,7 @@ def test_weights_are_none_where_the_next_token_cannot_tell() -> None:
     assert option_weights(options, digits) is None  # is it 1, or the first digit of 10?
     assert option_weights(options, [("1", -9.0), ("9", -0.1), ("so", -12.0)]) is not None  # too unlikely to matter
     assert option_weights(["1", "2"], [("1", -0.001)]) is not None  # not even a certain 2 would matter
-    assert option_weights(["1", "2"], [("1", -0.1)]) is None
+    assert option_weights(["1", "2"], [("1", -0.2)]) is None
     assert option_weights(options, [("8", -0.69), ("9", -0.7)]) is not None
     assert option_weights(options, [("8", -0.7), ("9", -1.0)]) is None
     assert option_weights(["1", "2"], [("\n", -0.5), ("1", -0.9)]) is not None
@@ -301,6 +301,22 @@ def test_a_refused_method_is_not_tried_again(build: Build, refused: str) -> None
     # Two options and the ending; once refused, and then each choice without the setting.
     assert len(asked) == {"/tokenize": 3, "/v1/completions": 1 + 5, "/v1/score": 1}[refused]
     assert {answer.prompt_tokens for answer in got.values()} == {10}
+
+
+def test_a_server_that_fails_on_scores_is_asked_for_the_most_likely_tokens(build: Build) -> None:
+    def behave(body: dict[str, Any], number: int) -> Reply:
+        path = server.paths[number]
+        if path == "/tokenize":
+            return 200, {}, json.dumps({"tokens": tokenize(body["prompt"])}).encode()
+        if path == "/v1/score":
+            return fail(500, "list index out of range")
+        return complete(body, "1", {"1": 0.6, "2": 0.2})
+
+    with serve(behave) as server:
+        server.openapi = describe("sglang")
+        got = dict(build(server.url, mode="completion", concurrency=1, retries=1).answer(choices(3)))
+    assert [got[i].read_from for i in range(3)] == ["top_logprobs"] * 3
+    assert server.paths.count("/v1/score") == 2
 
 
 def test_all_servers_must_offer_a_method_but_for_those_that_are_gone(build: Build) -> None:

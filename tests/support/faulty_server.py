@@ -277,8 +277,7 @@ def marked(mark: str) -> Fault:
 
 
 def byte_token(body: dict[str, Any]) -> Reply:
-    named = {f"<0x{ord(choose(body)):02X}>": -0.2, "The": -3.0, "so": -9.0}
-    tops = [{"token": token, "logprob": logprob} for token, logprob in named.items()]
+    tops = [{"token": f"<0x{ord(choose(body)):02X}>", "logprob": -0.2}, {"token": "The", "logprob": -3.0}]
     return give(answer(body, logprobs={"content": [{"top_logprobs": tops}]}))
 
 

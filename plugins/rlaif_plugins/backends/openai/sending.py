@@ -25,7 +25,13 @@ from rlaif_plugins.backends.openai.lengths import (
 )
 from rlaif_plugins.backends.openai.limits import Server, backoff, least_busy, read_retry_after
 from rlaif_plugins.backends.openai.lookups import Lookups
-from rlaif_plugins.backends.openai.negotiation import FITTING_FRACTION, is_too_long, may_concern_settings, negotiate
+from rlaif_plugins.backends.openai.negotiation import (
+    CRASH_STATUSES,
+    FITTING_FRACTION,
+    is_too_long,
+    may_concern_settings,
+    negotiate,
+)
 from rlaif_plugins.backends.openai.reading import Completion
 from rlaif_plugins.backends.openai.service import Service
 from rlaif_plugins.backends.openai.transport import ConnectionFault, Response, Transport, join_lines
@@ -129,7 +135,8 @@ class Sender:
                 failed[server.url] += 1
         attempts = "one attempt" if not self.config.retries else f"{self.config.retries + 1} attempts"
         reason = self._describe(server, call, fault)
-        if not fault.is_outage:
+        # A server that fails on `/score` may answer when it is asked in another way.
+        if not fault.is_outage or (isinstance(ask, Scoring) and fault.status in CRASH_STATUSES):
             fraction = read_overlong(fault.message, call.body, None)
             reason = f"{server.url}: no usable answer after {attempts}: {reason}"
             raise Refused(reason, ask, fault.status, fraction, may_be_outage=True)
