@@ -26,6 +26,7 @@ from typer.testing import CliRunner
 
 from rlaif_framework import Comparison, Context, PluginManager, Prompt, Spec, SpecError, load_family, load_spec
 from rlaif_framework.cli.main import app
+from rlaif_framework.cli.schemas import SCHEMAS
 from rlaif_framework.contracts.protocols import PROTOCOLS
 from rlaif_framework.data.mappings import read_mapping
 from rlaif_framework.plugins import hookspecs
@@ -242,6 +243,11 @@ def test_every_command_exists_with_its_options(where: str, arguments: list[str])
         pass
 
 
+def test_every_schema_is_in_the_table_of_commands() -> None:
+    (row,) = re.findall(r"^\| `rlaif schema .*", (ROOT / "docs/commands.md").read_text(encoding="utf-8"), re.M)
+    assert set(SCHEMAS) <= set(re.findall(r"`([\w-]+)`", row))
+
+
 def test_commands_in_the_text_exist_or_are_said_to_be_missing() -> None:
     named = {name for page in PAGES for name in re.findall(r"`rlaif ([a-z][a-z-]*)", page.read_text(encoding="utf-8"))}
     there = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
@@ -330,6 +336,16 @@ def test_the_quickstarts_numbers_are_those_of_its_spec(builtins: PluginManager) 
     assert f"to each of {pairs.prompts} posts" in page
     responses, posts = (numbers[algorithm[name]] for name in ("responses_per_prompt", "prompts_per_step"))
     assert f"samples {responses} responses to each of {posts} posts a step" in page
+
+
+def test_the_quickstarts_results_are_the_same_on_every_page() -> None:
+    interval = re.compile(r"\d+\.\d % \[\d+\.\d, \d+\.\d\]")
+    measured = set(interval.findall((ROOT / "docs/quickstart.md").read_text(encoding="utf-8")))
+    rows = re.findall(r"^\| (?:win rate|the same).*", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
+    paper = (ROOT / "docs/paper.md").read_text(encoding="utf-8")
+    rows += re.findall(r"^\| (?:RLAIF|direct RLAIF|tldr-mini, measured here) \|.*", paper, re.M)
+    assert len(rows) == 7
+    assert {found for row in rows for found in interval.findall(row)} <= measured
 
 
 # Plugins
