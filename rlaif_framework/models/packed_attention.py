@@ -14,21 +14,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-
-class _AttentionName(str):
-    """A name that also equals `sdpa`: unless it does, models such as DeepSeek-V3.2 leave out their sparse attention."""
-
-    __slots__ = ()
-    __hash__ = str.__hash__
-
-    def __eq__(self, other: object) -> bool:
-        return other == "sdpa" or str.__eq__(self, other) is True
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
-
-ATTENTION = _AttentionName("rlaif_packed")
+ATTENTION = "rlaif_packed"
 """Name under which transformers finds `attend_packed`."""
 
 KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
@@ -163,14 +149,16 @@ def attend_packed(
 def prepare_attention(model: PreTrainedModel) -> None:
     """Use `attend_packed` in a model whose attention is `sdpa`; other models stay as they are."""
     config = model.config.get_text_config()
+    # Models such as DeepSeek-V3.2 select the tokens that they attend to, but only under the names of transformers.
+    sparse = any(name.startswith("index_topk") for name in config.to_dict())
     # The public setter would also change the nested configs, such as that of a vision tower.
-    if model._supports_attention_backend and config._attn_implementation == "sdpa":
+    if model._supports_attention_backend and config._attn_implementation == "sdpa" and not sparse:
         config._attn_implementation_internal = ATTENTION
 
 
 def is_prepared(model: PreTrainedModel) -> bool:
     """Return True if a model's layers accept a `PackedAttention`."""
-    return str(model.config.get_text_config()._attn_implementation) == str(ATTENTION)
+    return bool(model.config.get_text_config()._attn_implementation == ATTENTION)
 
 
 # Registered on import: the config of a prepared model names this implementation wherever the model is used.
