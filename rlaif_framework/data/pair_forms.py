@@ -236,12 +236,12 @@ def _read_own_score(answer: object, name: str) -> float | None:
 
 
 def _read_listed(row: Row) -> list[PairRow]:
-    """`responses`: a list of two, with or without `human` or `winner`."""
+    """`responses`: a list of two, with or without `human`, `label` or `winner`."""
     responses = decode(row["responses"])
     if not (isinstance(responses, list) and len(responses) == 2 and all(isinstance(r, str | dict) for r in responses)):
         raise RowFault("'responses' is not a list of two strings")
     first, second = (_read_answer(response, "responses") for response in responses)
-    return [_unordered(row, read_prompt(row), (first, second), _read_winner(row))]
+    return [_unordered(row, read_prompt(row), (first, second), _read_vote(row))]
 
 
 def _read_conversations(row: Row) -> list[PairRow]:
@@ -283,13 +283,7 @@ def _read_numbered(row: Row) -> list[PairRow]:
 
 def _read_lettered(row: Row) -> list[PairRow]:
     """`response_a` and `response_b`, with or without `label` or a vote of Chatbot Arena."""
-    label = row.get("label")
-    if label is not None and not (isinstance(label, str) and label in LABELS):
-        raise _wrong("label", label, "'a', 'b' or 'tie'")
-    winner = _read_winner(row)
-    if label is not None and winner is not None:
-        raise RowFault("the row states its preference twice, by 'label' and by a winner; remove one of them")
-    stated = winner if label is None else LABELS[label]
+    stated = _read_vote(row)
     turns = [_string_list(row.get(name)) for name in ("prompt", "response_a", "response_b")]
     if turns[0] is not None and turns[1] is not None and turns[2] is not None:
         first, second = (_interleave(turns[0], answers) for answers in (turns[1], turns[2]))
@@ -351,6 +345,18 @@ def _shuffle(pair: PairRow) -> PairRow:
         preference=preference,
         reversed=True,
     )
+
+
+def _read_vote(row: Row) -> float | None:
+    """Read `label`, or a vote of Chatbot Arena."""
+    label, winner = row.get("label"), _read_winner(row)
+    if label is None:
+        return winner
+    if not (isinstance(label, str) and label in LABELS):
+        raise _wrong("label", label, "'a', 'b' or 'tie'")
+    if winner is not None:
+        raise RowFault("the row states its preference twice, by 'label' and by a winner; remove one of them")
+    return LABELS[label]
 
 
 def _read_winner(row: Row) -> float | None:

@@ -195,6 +195,7 @@ DIALOGUE = "Human: Hi\n\nAssistant: Hello!\n\nHuman: Why?\n\nAssistant:"
             "Why?",
         ),
         ({"prompt": "Why?", "responses": ["No.", "Soak it."], "winner": "model_b"}, "Why?"),
+        ({"prompt": "Why?", "responses": ["No.", "Soak it."], "label": "b"}, "Why?"),
     ],
 )
 def test_a_form_is_read_with_its_prompt_and_its_preference(row: dict[str, Any], prompt: str) -> None:
