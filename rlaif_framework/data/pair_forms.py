@@ -568,7 +568,7 @@ def _is_ranked(row: Row) -> bool:
     responses = decode(row.get("responses"))
     if not isinstance(responses, list):
         return False
-    if row.get("human") is not None or _read_winner(row) is not None:
+    if row.get("human") is not None or _read_winner(row) is not None or str(row.get("label")) in LABELS:
         return False
     has_values = any(row.get(name) is not None for name in ("ranks", "scores", "ratings"))
     return has_values or any(isinstance(response, dict) for response in responses)

@@ -246,10 +246,18 @@ def test_scores_of_several_responses_are_compared() -> None:
     (found,) = read({"prompt": "p", "responses": ["a", "b"], "ranks": [2, 1]})
     assert found.responses[0 if found.preference == 1.0 else 1] == "b"
     objects = [{"text": "a"}, {"text": "b"}]
-    for beside in ({}, {"scores": {"a": 1}}):
+    silent: list[dict[str, Any]] = [{}, {"scores": {"a": 1}}]
+    for beside in silent:
         (found,) = read({"prompt": "p", "answers": objects, **beside})
         assert found.preference is None
-    for beside in ({"scores": [1, 2]}, {"ranks": [2, 1]}, {"human": 0}, {"winner": "b"}):
+    stated: list[dict[str, Any]] = [
+        {"scores": [1, 2]},
+        {"ranks": [2, 1]},
+        {"human": 0},
+        {"label": "b"},
+        {"winner": "b"},
+    ]
+    for beside in stated:
         (found,) = read({"prompt": "p", "responses": objects, **beside})
         assert found.responses[0 if found.preference == 1.0 else 1] == "b"
 
