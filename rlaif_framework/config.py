@@ -56,7 +56,7 @@ class Config(BaseModel):
 
 
 def _find_booleans(config: type[Config], settings: Any) -> Iterator[InitErrorDetails]:
-    """Yield an error for each boolean in place of a number, such as in `limit: true`: pydantic would convert it to 1."""
+    """Yield an error for each boolean in place of a number, such as `limit: true`, which pydantic would read as 1."""
     for name, value in settings.items() if isinstance(settings, Mapping) else ():
         places: dict[tuple[Any, ...], Any] = {(name,): value}
         if isinstance(value, Mapping | list):
@@ -64,7 +64,11 @@ def _find_booleans(config: type[Config], settings: Any) -> Iterator[InitErrorDet
             places = {(name, key): item for key, item in inside}
         for place, item in places.items():
             if isinstance(item, bool) and name in config.model_fields and _wants_numbers(config, name):
-                yield {"type": PydanticCustomError("number_type", "Input should be a number"), "loc": place, "input": item}
+                yield {
+                    "type": PydanticCustomError("number_type", "Input should be a number"),
+                    "loc": place,
+                    "input": item,
+                }
 
 
 @cache

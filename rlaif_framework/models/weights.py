@@ -8,6 +8,7 @@ import struct
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any
 
 from rlaif_framework.errors import ModelError
@@ -48,9 +49,15 @@ def _read_shapes(file: Path) -> dict[str, list[int]]:
             whole = 8 + length + max((item["data_offsets"][1] for item in tensors.values()), default=0)
             if whole != file.stat().st_size:
                 raise ValueError(f"its header describes {whole:,} bytes, the file has {file.stat().st_size:,}")
-            return {key: item["shape"] for key, item in tensors.items()}
+            return {key: _check_shape(key, item["shape"]) for key, item in tensors.items()}
         except (struct.error, ValueError, AttributeError, LookupError, TypeError, RecursionError) as error:
             raise ModelError(f"{file} is not a complete safetensors file: {error}") from error
+
+
+def _check_shape(name: str, shape: Any) -> list[int]:
+    if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
+        raise ValueError(f"the shape of '{name}' is {short(shape)}, not a list of sizes")
+    return shape
 
 
 def _check_config(file: Path) -> None:

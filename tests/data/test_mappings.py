@@ -17,9 +17,7 @@ LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
 )
 MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [*a{i - 1}, *a{i - 1}]}}\n" for i in range(1, 60))
 CHAIN = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}]\n" for i in range(1, 3 * DEPTH))
-LONG_NUMBERS = (
-    *("0x" + "f" * 4000, "0o" + "7" * 4000, "-" + "1" * 4000, "9" * 5000, "1." + "5" * 4000),
-)
+LONG_NUMBERS = (*("0x" + "f" * 4000, "0o" + "7" * 4000, "-" + "1" * 4000, "9" * 5000, "1." + "5" * 4000),)
 
 
 def read(tmp_path: Path, text: str, suffix: str = ".yaml") -> dict[str, object]:
@@ -115,7 +113,9 @@ def test_values_without_quotes_are_those_of_yaml_1_2(tmp_path: Path, text: str, 
     assert type(found) is type(value)
 
 
-@pytest.mark.parametrize("text", ["1e5", "1e-5", ".5e3", "0o17", "017", "1:30", "true", "no", "null", "2024-01-01", "x"])
+@pytest.mark.parametrize(
+    "text", ["1e5", "1e-5", ".5e3", "0o17", "017", "1:30", "true", "no", "null", "2024-01-01", "x"]
+)
 def test_a_string_that_is_written_is_read_as_a_string(tmp_path: Path, text: str) -> None:
     values = {text: text, "number": 1e-05, "integer": 17, "flag": True, "nothing": None}
     assert read(tmp_path, yaml.dump(values, Dumper=YamlDumper)) == values

@@ -180,7 +180,7 @@ def test_columns_of_a_parquet_file_have_names_of_their_own_in_utf_8(tmp_path: Pa
         list(read_row_file(path))
     pq.write_table(pa.table({"marked": [1]}), path, store_schema=False)
     path.write_bytes(path.read_bytes().replace(b"marked", b"m\xffrked"))
-    with pytest.raises(DataError, match="cannot read .*x.parquet as Parquet: 'utf-8' codec"):
+    with pytest.raises(DataError, match=r"cannot read .*x.parquet as Parquet: 'utf-8' codec"):
         list(read_row_file(path))
 
 

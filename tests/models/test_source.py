@@ -82,6 +82,15 @@ def test_a_damaged_gguf_file_is_named(tmp_path: Path, fields: bytes) -> None:
         find_model(str(path))
 
 
+@pytest.mark.parametrize("shape", [None, 3, "ab", ["a"], [2, None], [[2]], [-1, 4], [2.5], [1e400], {"a": 1}], ids=repr)
+def test_weights_with_a_shape_that_is_none_are_damaged(tmp_path: Path, shape: object) -> None:
+    header = json.dumps({"w": {"dtype": "F32", "shape": shape, "data_offsets": [0, 8]}}).encode()
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(8))
+    with pytest.raises(ModelError, match="is not a complete safetensors file: the shape of 'w' is "):
+        find_model(str(tmp_path))
+
+
 def test_weights_of_another_format_are_not_taken_for_those_that_are_loaded(folder: Path) -> None:
     """The library would load pytorch_model.bin, and the key would hash the safetensors beside it."""
     (folder / "model.safetensors").rename(folder / "consolidated.safetensors")
