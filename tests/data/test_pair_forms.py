@@ -283,7 +283,7 @@ def test_consecutive_rated_responses_to_a_prompt_are_pairs(tmp_path: Path) -> No
 
 
 def test_a_wrong_rating_is_named_by_its_column(tmp_path: Path) -> None:
-    row = {"prompt": "p", "response": "a", "helpfulness": "high"}
+    row: dict[str, Any] = {"prompt": "p", "response": "a", "helpfulness": "high"}
     with scan_pairs(write_rows(tmp_path / "hs.jsonl", [row, row])) as found:
         assert found.faults.describe(with_file=False) == ["line 1: 'helpfulness' is 'high', not a number"]
     row = {"prompt": "p", "response": None, "helpfulness": 3}
