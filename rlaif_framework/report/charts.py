@@ -246,8 +246,9 @@ def finish(spec: JsonDict) -> JsonDict:
         "background": "transparent",
         "font": "system-ui, sans-serif",  # not `inherit`: texts are measured before they are drawn
         "view": {"stroke": None},
-        "axis": {**axis, "tickColor": "var(--line)", "labelLimit": 220},
-        "legend": text,
+        "axis": {**axis, "tickColor": "var(--line)", "labelLimit": 220, "labelSeparation": 5},
+        # A legend above a narrow plot begins over the labels of its rows, instead of being cut off on the right.
+        "legend": {**text, "layout": {"top": {"anchor": "end"}}},
         "title": {"color": "var(--ink)"},
     }
     return {"$schema": SCHEMA, "width": "container", **spec, "config": config}
