@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
@@ -20,6 +20,9 @@ from rlaif_framework.data.row_files import Row
 from rlaif_framework.data.splits import read_part
 from rlaif_framework.errors import DataError
 from rlaif_framework.records.preferences import Comparison
+
+PROMPT_PARTS = ("system", "system_prompt", "input")
+"""Columns in which data sets such as Alpaca's and OpenOrca's have a part of the prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,9 @@ class PairsFile:
     digest: str
     """Hash of the comparisons."""
     unknown_columns: tuple[UnknownColumn, ...]
+    unread_parts: Mapping[str, tuple[str, int]]
+    """Columns with text that is probably part of the prompts, and is not in them: the place of the first row that has
+    it, and the number of rows."""
     transcripts: int
     """Number of comparisons whose prompt is a dialogue in the format of Anthropic's HH data."""
     ids: IdRegistry
@@ -76,6 +82,11 @@ class PairsFile:
             f"{self.name}: {x.count} rows have the unknown key '{x.name}', first in {x.place}; it is ignored; "
             f"did you mean '{x.suggestion}'?"
             for x in self.unknown_columns
+        ]
+        found += [
+            f"{self.name}: {count} rows have a text in '{column}', first in {place}, which is not part of their "
+            "prompts; add it to the prompts if responses answer it as well"
+            for column, (place, count) in self.unread_parts.items()
         ]
         if self.transcripts and "dialogue" not in task:
             found.append(
@@ -151,7 +162,7 @@ def scan_rows(
     """
     digest, reader = hashlib.sha256(), PairReader(fields or {}, option)
     count = rows = transcripts = 0
-    faults, ids, files = Faults(), IdRegistry(), set[str]()
+    faults, ids, files, unread = Faults(), IdRegistry(), set[str](), dict[str, tuple[str, int]]()
     with ExitStack() as stack:
         spool = stack.enter_context(tempfile.TemporaryFile())
         for row, pairs in reader.read(source):
@@ -164,6 +175,9 @@ def scan_rows(
             except DataError as error:
                 faults.add(row.file, row.place, error)
                 continue
+            for column in _find_unread(row, pairs):
+                place, number = unread.get(column, (row.place, 0))
+                unread[column] = place, number + 1
             for pair, comparison in zip(pairs, comparisons, strict=True):
                 count += 1
                 transcripts += is_transcript(comparison.prompt.text)
@@ -173,7 +187,18 @@ def scan_rows(
                     inspect(row, pair, comparison)
         stack.pop_all()  # from here on, the temporary file belongs to the result
     unknown = tuple(reader.unknown_columns.values())
-    return PairsFile(name, len(files), count, rows, faults, digest.hexdigest(), unknown, transcripts, ids, spool)
+    return PairsFile(
+        name, len(files), count, rows, faults, digest.hexdigest(), unknown, unread, transcripts, ids, spool
+    )
+
+
+def _find_unread(row: Row, pairs: Sequence[PairRow]) -> Iterator[str]:
+    """Yield the columns of a row with text that is probably part of its prompt, and is not in it."""
+    prompt = pairs[0].prompt if pairs else None
+    for column in PROMPT_PARTS:
+        text = row.values.get(column)
+        if prompt is not None and isinstance(text, str) and text.strip() not in prompt:
+            yield column
 
 
 def _register(ids: IdRegistry, comparison: Comparison, row: Row) -> Comparison:

@@ -227,6 +227,19 @@ def test_dialogues_ask_for_their_task(tmp_path: Path) -> None:
     assert scanned.find_warnings("dialogue") == []
 
 
+def test_texts_beside_a_prompt_that_are_left_out_are_told(tmp_path: Path) -> None:
+    row = {"instruction": "Translate.", "input": "Guten Tag", "system": "", "chosen": "Good day", "rejected": "Bye"}
+    rows = [row, {**row, "input": ""}, {**row, "instruction": "Translate: Guten Tag"}, {**row, "system": "Be brief."}]
+    with scan_pairs(write_rows(tmp_path / "pairs.jsonl", rows), fields={"prompt": "instruction"}) as scanned:
+        told = [text for text in scanned.find_warnings("tldr") if "not part of their prompts" in text]
+        assert [text.partition(": ")[2].partition(",")[0] for text in told] == [
+            "2 rows have a text in 'input'",
+            "1 rows have a text in 'system'",
+        ]
+    with scan_pairs(write_rows(tmp_path / "pairs.jsonl", rows), fields={"prompt": "input"}) as scanned:
+        assert not any("'input'" in text for text in scanned.find_warnings("tldr"))
+
+
 def test_a_file_without_one_good_row_is_refused_either_way(tmp_path: Path) -> None:
     scanned = scan_pairs(write_rows(tmp_path / "pairs.jsonl", [{}]))
     with pytest.raises(DataError, match="nothing to label"):
