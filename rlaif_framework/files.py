@@ -228,6 +228,7 @@ def locked(path: Path, work: str, tell: Callable[[str], None] | None = None) -> 
 
     Raises:
         RlaifError: Another process holds the lock, and `tell` is None. The message says which process.
+        OSError: No file can be made in this folder.
     """
     path = Path(os.path.realpath(path))  # `.` has no name
     try:
@@ -239,6 +240,7 @@ def locked(path: Path, work: str, tell: Callable[[str], None] | None = None) -> 
     try:
         lock.acquire(blocking=False)
     except Timeout:
+        file.open("ab").close()  # fails if no file can be made here, which filelock takes for a lock
         holder = _describe_holder(file)
         if tell is None:
             raise RlaifError(f"{holder}; wait until it has finished, or choose another name") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,12 @@ def test_others_wait_for_a_lock_and_are_told_for_whom(tmp_path: Path) -> None:
     with locked(path, "writes"):
         pass
     assert list(path.parent.iterdir()) == [], "a lock file was left"
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no folder in which nobody can make files")
+@pytest.mark.parametrize("tell", [None, print])
+def test_a_folder_without_files_of_ones_own_is_not_a_lock(tell: Callable[[str], None] | None) -> None:
+    with pytest.raises(OSError, match=r"/proc/\.labels\.lock"), locked(Path("/proc/labels"), "writes", tell):
+        pass
 
 
 def test_the_lock_is_free_after_an_error(tmp_path: Path) -> None:
