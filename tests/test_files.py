@@ -95,6 +95,7 @@ def test_others_wait_for_a_lock_and_are_told_for_whom(tmp_path: Path) -> None:
         pass
     assert list(path.parent.iterdir()) == [], "a lock file was left"
 
+
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no folder in which nobody can make files")
 @pytest.mark.parametrize("tell", [None, print])
 def test_a_folder_without_files_of_ones_own_is_not_a_lock(tell: Callable[[str], None] | None) -> None:
