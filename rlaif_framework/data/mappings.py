@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from pathlib import Path
@@ -67,11 +68,12 @@ class YamlLoader(yaml.SafeLoader):
         text = self._read_number(node)
         return int(text, 0 if text.startswith(("0x", "0o")) else 10)
 
-    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
-        """Construct a number, which may not be too long."""
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float | str:
+        """Construct a number, which may not be too long; one beyond all bounds is a text, such as a git revision."""
         text = self._read_number(node)
-        # Infinity and NaN have a dot in YAML and none in Python.
-        return float(text.replace(".", "") if text.lower().endswith(("inf", "nan")) else text)
+        if text.lower().endswith(("inf", "nan")):  # with a dot in YAML and none in Python
+            return float(text.replace(".", ""))
+        return text if math.isinf(number := float(text)) else number
 
     def _read_number(self, node: yaml.ScalarNode) -> str:
         if len(node.value) > MAX_NUMBER:

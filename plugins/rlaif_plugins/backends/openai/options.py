@@ -10,8 +10,11 @@ from rlaif_framework import Choose, Question
 
 MAX_PREFIX_MASS = 0.01
 """Maximum probability mass on prefixes of options, relative to that on the options, for which the result is used."""
+SHORT_LIST = 5
+"""Number of listed tokens from which on options outside the list count as improbable."""
 MAX_MISSING_MASS = 0.1
-"""The same for the mass that options outside the list can have. An error of 0.1 is less than that of eight samples."""
+"""Maximum mass that options outside a shorter list could have, relative to that on those in it, for which the result
+is used. With more, sampled answers err less."""
 MIN_MASS = 0.1
 """Minimum mass on the options, relative to that on white space, which options would follow."""
 
@@ -47,7 +50,8 @@ def option_weights(options: Sequence[str], logprobs: Sequence[tuple[str, float]]
         return None
     probabilities = [probability for _, probability in listed]
     # A token outside the list is less likely than all in it.
-    if min(len(missing) * min(probabilities), 1 - sum(probabilities)) > MAX_MISSING_MASS * mass:
+    missing_mass = min(len(missing) * min(probabilities), 1 - sum(probabilities))
+    if len(listed) < SHORT_LIST and missing_mass > MAX_MISSING_MASS * mass:
         return None
     return tuple(weights[word] for word in words)
 
