@@ -68,7 +68,7 @@ class YamlLoader(yaml.SafeLoader):
         text = self._read_number(node)
         return int(text, 0 if text.startswith(("0x", "0o")) else 10)
 
-    def construct_yaml_float(self, node: yaml.ScalarNode) -> float | str:
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> Any:
         """Construct a number, which may not be too long; one beyond all bounds is a text, such as a git revision."""
         text = self._read_number(node)
         if text.lower().endswith(("inf", "nan")):  # with a dot in YAML and none in Python
