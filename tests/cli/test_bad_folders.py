@@ -108,7 +108,7 @@ def test_records_that_were_broken_off_are_no_reason_to_stop(
     path = spec("arms={}")
     with monkeypatch.context() as patch:
         patch.setattr(Store, "commit", lambda *rest: sys.exit(1))
-        assert rlaif("run", path, "--out", "out").code == 1
+        assert rlaif("run", path, "--out", "out").code == 2
     (spent,) = Path("runs/.store").glob("sft-*.partial/checkpoint/seconds.json")
     for record in (spent, Path("out/run.json")):
         assert record.read_text()
