@@ -73,6 +73,8 @@ def _refuse_exit(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **kwargs)
         except SystemExit as error:
+            if isinstance(error.__context__, BrokenPipeError):  # rich ends so when nobody reads the output
+                raise
             place = traceback.extract_tb(error.__traceback__)[-1]
             raise PluginError(
                 f"sys.exit({error.code!r}) was called before the command had finished ({place.filename}, line "
