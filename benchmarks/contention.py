@@ -2,6 +2,9 @@
 
 OpenMP threads that wait for the others keep their cores busy by default. `rlaif` lets them sleep after a short time.
 Both are measured in turn, on a quiet machine and beside one process that computes all the time.
+
+Linux divides the processor between sessions, such as two terminals or jobs, before it divides it within one (autogroup
+scheduling). The other process has a session of its own, unless --same-session is given.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from sides import MINI, answer_side, run_side
 
@@ -42,24 +45,23 @@ def sample(settings: dict[str, object]) -> dict[str, float]:
 
 
 @contextmanager
-def competitor(wanted: bool) -> Iterator[None]:
-    """Run another process that computes all the time."""
-    process = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if wanted else None
+def competitor(same_session: bool) -> Iterator[None]:
+    """Run another process that computes all the time, in this session or in its own."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"], start_new_session=not same_session)
     try:
         yield
     finally:
-        if process is not None:
-            process.kill()
-            process.wait()
+        process.kill()
+        process.wait()
 
 
-def measure(limited: bool, busy: bool, settings: dict[str, object]) -> float:
+def measure(limited: bool, beside: AbstractContextManager[None], settings: dict[str, object]) -> float:
     """Return the seconds of sampling in a new process, with the settings of `rlaif` or without them."""
     for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
         os.environ.pop(name, None)
     if limited:
         limit_spinning()
-    with competitor(busy):
+    with beside:
         return float(run_side(__file__, {"who": "ours", **settings})["seconds"])
 
 
@@ -70,6 +72,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--same-session", action="store_true", help="the other process belongs to this session")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if answer_side(options.side, {"ours": sample}):
@@ -77,7 +80,13 @@ def main() -> None:
     settings = {"model": options.model, "prompts": options.prompts, "tokens": options.tokens}
     for busy in (False, True):
         # In turn, since the speed of a machine changes with time.
-        runs = [(measure(False, busy, settings), measure(True, busy, settings)) for _ in range(options.repeats)]
+        runs = [
+            [
+                measure(limited, competitor(options.same_session) if busy else nullcontext(), settings)
+                for limited in (False, True)
+            ]
+            for _ in range(options.repeats)
+        ]
         default, limited = (statistics.median(seconds) for seconds in zip(*runs, strict=True))
         where = "beside one process that computes" if busy else "on a quiet machine"
         print(f"{where}: {default / limited:.2f}x  ({limited:.1f} s against {default:.1f} s)", flush=True)

@@ -211,12 +211,13 @@ def encode_continuation(tokenizer: PreTrainedTokenizerBase, text: str) -> list[i
 
 def _split(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Encode a text that follows another one, in which control tokens are encoded as text."""
-    line_break, after, alone = (
-        tokenizer(piece, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        for piece in ("\n", f"\n{text}", text)
-    )
+    line_break, after = (_encode_plain(tokenizer, piece) for piece in ("\n", f"\n{text}"))
     # Tokenizers such as Llama 2's put a space before every text, and the text already begins with one.
-    ids: list[int] = after[len(line_break) :] if after[: len(line_break)] == line_break else alone
+    return after[len(line_break) :] if after[: len(line_break)] == line_break else _encode_plain(tokenizer, text)
+
+
+def _encode_plain(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     return ids
 
 
