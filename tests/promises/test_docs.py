@@ -275,6 +275,24 @@ def test_commands_that_train_nothing_run(arguments: list[str], monkeypatch: pyte
     assert result.output.strip()
 
 
+RUNS = [c for c in find_commands().values() if c[0] == "run" and any((ROOT / word).is_file() for word in c)]
+
+
+@pytest.mark.parametrize("arguments", {" ".join(c): c for c in RUNS}.values(), ids=" ".join)
+def test_the_specs_of_runs_are_valid_with_what_the_command_changes(
+    arguments: list[str], builtins: PluginManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    command = typer.main.get_command(app).commands["run"]  # type: ignore[attr-defined]
+    with command.make_context("run", arguments[1:]) as context:
+        given = context.params
+    loaded = load_family(
+        [given["spec"], *(given["file"] or [])], given["set_"] or [], builtins, unset=given["unset"] or []
+    )
+    member = given["member"]
+    assert member is None or member in [m.name for m in loaded.members]  # type: ignore[union-attr]
+
+
 # Specs
 
 
