@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -129,6 +129,24 @@ def _join(value: str | Path) -> str:
     path = Path(value.folder if isinstance(value, FileText) else Path.cwd(), value)
     # Not the last part: a link may have a name with a suffix, and its target none.
     return str(Path(os.path.realpath(path.parent), path.name) if ".." in path.parts else path)
+
+
+def anchor_paths(stated: Any, validated: Sequence[Any]) -> Any:
+    """Return settings as they are stated, with the absolute paths of their validated forms in place of relative ones.
+
+    Args:
+        stated: Settings; texts that were read from a file have its folder.
+        validated: Validated forms of them as plain JSON, such as those of the members of a family.
+    """
+    if isinstance(stated, Mapping):
+        inner = [form for form in validated if isinstance(form, Mapping)]
+        return {key: anchor_paths(value, [x[key] for x in inner if key in x]) for key, value in stated.items()}
+    if isinstance(stated, list):
+        lists = [form for form in validated if isinstance(form, list)]
+        return [anchor_paths(value, [x[i] for x in lists if i < len(x)]) for i, value in enumerate(stated)]
+    if not isinstance(stated, str):
+        return stated
+    return next((form for form in validated if isinstance(form, str) and form == _join(stated)), stated)
 
 
 def _exists(path: str) -> bool:

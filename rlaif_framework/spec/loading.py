@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from rlaif_framework.config import Config
 from rlaif_framework.data.mappings import SUFFIXES
-from rlaif_framework.data.paths import PACKAGE_PREFIX
+from rlaif_framework.data.paths import PACKAGE_PREFIX, anchor_paths
 from rlaif_framework.errors import SpecError
 from rlaif_framework.files import user_path
 from rlaif_framework.plugins.component import AnyConfig
@@ -148,7 +148,9 @@ def _build_runs(layers: Layers, origin: str, name: str | None, manager: PluginMa
         return _build_run(layers, origin, manager)
     title = str(layers.data.get("name", Spec.model_fields["name"].default))
     members = tuple(_build_member(v, origin, title, manager) for v in expand(layers, origin))
-    return Family(title, to_plain(layers.data), members)
+    # A family may be printed into a file elsewhere, where relative paths would lead to other files.
+    settings = anchor_paths(layers.data, [member.spec.model_dump(mode="json") for member in members])
+    return Family(title, to_plain(settings), members)
 
 
 def _build_member(variation: Variation, origin: str, family: str, manager: PluginManager) -> Member:

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from rlaif_framework import Config, DataPlace, ModelName, PluginManager, SpecError, SpecPath, load_spec
-from rlaif_framework.data.paths import FileText, Location, find_location, locate_texts
+from rlaif_framework.data.paths import FileText, Location, anchor_paths, find_location, locate_texts
 from rlaif_framework.spec.loading import load_labeler, load_task
 
 SPEC = """\
@@ -173,3 +173,20 @@ def test_an_error_of_a_path_has_its_place(beside: Path, manager: PluginManager) 
     (beside / "bad.yaml").write_text("task: tldr\npolicy:\n  model: mine\n")
     with pytest.raises(SpecError, match=r"bad.yaml:3: policy.model: 'mine' is in the current folder"):
         load_spec(beside / "bad.yaml", manager=manager)
+
+
+def test_settings_keep_their_form_with_absolute_paths(tmp_path: Path) -> None:
+    stated = {
+        "task": {"data": {"train": FileText("a.jsonl", tmp_path)}, "fields": {"id": FileText("key", tmp_path)}},
+        "model": FileText("owner/name", tmp_path),
+        "plugins": [FileText("mine.py", tmp_path), 3],
+        "labeler": FileText("length", tmp_path),
+    }
+    validated = {
+        "task": {"data": {"train": str(tmp_path / "a.jsonl")}, "fields": {"id": "key"}},
+        "model": "owner/name",
+        "plugins": [str(tmp_path / "mine.py"), 3],
+        "labeler": {"kind": "length"},
+    }
+    assert anchor_paths(stated, [{"model": "other"}, validated]) == {**validated, "labeler": "length"}
+    assert anchor_paths(stated, []) == stated
