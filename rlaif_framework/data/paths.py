@@ -146,7 +146,8 @@ def anchor_paths(stated: Any, validated: Sequence[Any]) -> Any:
         return [anchor_paths(value, [x[i] for x in lists if i < len(x)]) for i, value in enumerate(stated)]
     if not isinstance(stated, str):
         return stated
-    return next((form for form in validated if isinstance(form, str) and form == _join(stated)), stated)
+    changed = [form for form in validated if isinstance(form, str) and form != stated]  # most texts are not
+    return _join(stated) if changed and _join(stated) in changed else stated
 
 
 def _exists(path: str) -> bool:
